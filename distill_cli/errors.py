@@ -1,0 +1,74 @@
+"""What can go wrong for a user, and the exit code of each: the only errors a user ever sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DistillError(Exception):
+    """One line that says what is wrong and what to do, with the exit code of its kind.
+
+    Args:
+        message: What is wrong, in one line, with the names and values involved.
+        hint: What to do about it, if that is not obvious from the message.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message}. {hint}")
+        self.message = message
+        self.hint = hint
+
+
+class InternalError(DistillError):
+    """The machine failed us: disk full, out of memory, a worker died (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(DistillError):
+    """The command line or the recipe is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class ArtifactError(DistillError):
+    """Data, a model, a checkpoint or a cache is unusable or does not match (exit code 3)."""
+
+    exit_code = 3
+
+
+class DivergedError(DistillError):
+    """Training produced NaN or infinity (exit code 4)."""
+
+    exit_code = 4
+
+
+class RequirementError(DistillError):
+    """A `--require` gate was not met; everything is saved (exit code 5)."""
+
+    exit_code = 5
+
+
+class StoppedError(DistillError):
+    """A signal asked the run to stop; a checkpoint was written (exit code 128 + signal)."""
+
+    def __init__(self, message: str, *, signal_number: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = 128 + signal_number
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A phrase that points from a misspelt name to the right one.
+
+    Returns:
+        "Did you mean 'x'?" where something is close, else "Valid: a, b, c.".
+    """
+    names = sorted(set(valid))
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    shown = ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
+    return f"Valid: {shown}."

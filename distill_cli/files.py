@@ -1,0 +1,110 @@
+"""Files that are whole or absent: temporary file, fsync, rename. And one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distill_cli.errors import ArtifactError, InternalError, UsageError
+
+TEMPORARY = ".tmp-"
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a temporary neighbour of `path`, then renames it into place.
+
+    A kill at any moment leaves either the old file or the new one. A leftover temporary file
+    starts with `.tmp-` and is removed by `remove_temporaries`.
+
+    Raises:
+        InternalError: The disk is full or refuses the write.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InternalError(
+                f"disk full while writing {path}",
+                hint="Free some space and rerun with --resume; what was saved before is intact",
+            ) from error
+        raise InternalError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically: two-space indent, keys in the order given, NaN refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ArtifactError: It is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what a killed writer left below `folder`."""
+    for orphan in folder.rglob(f"{TEMPORARY}*"):
+        if orphan.is_file():
+            orphan.unlink(missing_ok=True)
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock file while a run or a dump writes into it.
+
+    Raises:
+        UsageError: Another process holds it, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot create {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{folder} is read-only", hint="Choose another folder with --out")
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(
+            f"{folder} is being written by another process",
+            hint="Wait for it, or choose another folder with --out",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

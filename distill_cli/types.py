@@ -1,0 +1,178 @@
+"""What flows between the rooms of the house.
+
+Shape suffixes used everywhere: B batch, K classes, C channels, H height, W width,
+N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSpec:
+    """All that decides the pixels of `view(sample, view_index)`, besides the sample itself.
+
+    Attributes:
+        augment: Augmentations in order, fully spelled: `("crop:4", "flip")`; empty for none.
+        channels: 1 (grey) or 3 (RGB).
+        height: Pixels.
+        width: Pixels.
+        seed: Seed of every random draw of a view; a training run's own seed is another one.
+    """
+
+    augment: tuple[str, ...]
+    channels: int
+    height: int
+    width: int
+    seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as plain JSON values."""
+        return {**asdict(self), "augment": list(self.augment)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ViewSpec:
+        """The inverse of `to_json`; unknown keys raise TypeError."""
+        return cls(**{**value, "augment": tuple(value["augment"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetIdentity:
+    """What must agree before two artefacts may be used together.
+
+    Attributes:
+        fingerprint: blake2b of the sorted (sample id, label, content hash) of the train split.
+        ids_digest: blake2b of the sorted sample ids of the train split.
+        samples: Rows of the train split, the held-out part included.
+        class_names: In label order.
+        split_seed: Seed of the train/held-out split.
+        val_fraction: Share of the train split that is held out (0 where `val/` exists).
+    """
+
+    fingerprint: str
+    ids_digest: str
+    samples: int
+    class_names: tuple[str, ...]
+    split_seed: int
+    val_fraction: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The identity as plain JSON values."""
+        return {**asdict(self), "class_names": list(self.class_names)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DatasetIdentity:
+        """The inverse of `to_json`; unknown keys raise TypeError."""
+        return cls(**{**value, "class_names": tuple(value["class_names"])})
+
+
+def differences(expected: Any, found: Any) -> list[str]:
+    """The fields in which two dataclasses of one type differ, as `name: expected … , found …`."""
+    return [
+        f"{field.name}: expected {getattr(expected, field.name)!r}, "
+        f"found {getattr(found, field.name)!r}"
+        for field in fields(expected)
+        if getattr(expected, field.name) != getattr(found, field.name)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch of views.
+
+    Attributes:
+        images_BCHW: Float in [0, 1], un-normalised, on the run's device.
+        target_B: int64 class index, −1 where unlabelled, on the run's device.
+        index_B: int64 row of the train split (sorted by sample id), on the CPU.
+        view_B: int64 view of each sample, on the CPU.
+        step: Global step from 0: what draws per batch are hashed from.
+    """
+
+    images_BCHW: Tensor
+    target_B: Tensor
+    index_B: Tensor
+    view_B: Tensor
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSignals:
+    """What the student says of a batch: `logits_BK`, fp32."""
+
+    logits_BK: Tensor
+
+
+class TeacherSignals(Protocol):
+    """What a teacher says of a batch. `log_probs` always answers; raw logits may not exist."""
+
+    @property
+    def logits_BK(self) -> Tensor | None:
+        """fp32 logits where one dense teacher speaks; None for an ensemble of probabilities."""
+
+    def log_probs(self, temperature: float) -> Tensor:
+        """log of the softened class probabilities at `temperature`, (B, K), fp32."""
+
+
+class Teacher(Protocol):
+    """A label is a function: live network, cache on disk or a mixture, the caller cannot tell."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes it speaks of, in the order of its outputs."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the teacher's weights."""
+
+    def signals(self, batch: Batch) -> TeacherSignals:
+        """What it says of these views; no gradient flows."""
+
+
+class Need(StrEnum):
+    """What an objective needs beyond student logits; checked before the first step."""
+
+    TEACHER = "teacher"
+    LOGITS = "logits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One named, unweighted part of a loss.
+
+    Attributes:
+        loss_B: Loss per sample, fp32.
+        mask_B: True where the sample takes part; None for all.
+    """
+
+    loss_B: Tensor
+    mask_B: Tensor | None = None
+
+
+Terms = Mapping[str, Term]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        epoch: Epoch from 0.
+        step: Global step from 0.
+        total_steps: Steps of the whole stage.
+    """
+
+    epoch: int
+    step: int
+    total_steps: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the stage that is behind us: 0 at the first step, 1 at the last."""
+        return self.step / max(1, self.total_steps - 1)
