@@ -1,0 +1,1 @@
+"""The command line: options → Recipe → pipeline → rendering. Torch-free at import."""

@@ -1,0 +1,149 @@
+"""The root command: finds the verb that was called, and turns every error into one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from distill_cli import __version__
+from distill_cli.cli import foreign
+from distill_cli.cli.terminal import say
+from distill_cli.errors import DistillError, nearest
+
+# Verb → module and the line that `distill --help` shows; the module is imported when called.
+VERBS: dict[str, tuple[str, str]] = {
+    "teacher": ("teacher", "Train a network with hard labels."),
+    "cache-soft-labels": ("cache_soft_labels", "Store what teachers say of every view."),
+    "student": ("student", "Train a student from one teacher or several."),
+    "evaluate": ("evaluate", "Accuracy, NLL, ECE, agreement with a teacher."),
+    "predict": ("predict", "Classes and probabilities of images."),
+    "compare": ("compare", "A table of runs; seeds are grouped."),
+    "report": ("report", "One self-contained HTML page of a run."),
+    "cache": ("cache", "Look into a soft-label cache."),
+    "recipes": ("recipes", "List, show, copy, validate and run recipes."),
+    "methods": ("methods", "The objectives there are."),
+    "doctor": ("doctor", "Check this machine and installation."),
+    "demo": ("demo", "Two teachers and their students on real digits, in a minute."),
+}
+
+EXAMPLE = """
+[bold]In a minute:[/bold]
+
+  distill teacher train --data digits --model mlp_256x2 --out runs/a
+
+  distill student --teachers runs/a --model mlp_16x1
+
+  distill compare runs/a runs/student-1
+"""
+
+
+class DistillGroup(TyperGroup):
+    """Imports only the verb that is called; renders errors; maps exceptions to exit codes."""
+
+    listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All verbs, in the order of a first session."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb's command; while help is made, a stub that costs nothing."""
+        if cmd_name not in VERBS:
+            return None
+        module, summary = VERBS[cmd_name]
+        if self.listing:
+            return TyperCommand(name=cmd_name, help=summary)
+        verb: typer.Typer = import_module(f"distill_cli.cli.{module}").app
+        command = typer.main.get_command(verb)
+        command.name = cmd_name
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Root help, without importing any verb."""
+        self.listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.listing = False
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Answers an unknown verb with the right one."""
+        name = args[0]
+        if name not in VERBS and not name.startswith("-"):
+            hint = foreign.VERBS.get(name) or nearest(name, VERBS)
+            fail(f"there is no command '{name}'. {hint}", 2)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the verb; whatever goes wrong becomes one line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except DistillError as error:
+            fail(str(error), error.exit_code)
+        except typer.TyperException as error:
+            fail(foreign.explain(error, ctx.invoked_subcommand), getattr(error, "exit_code", 2))
+        except (typer.Exit, typer.Abort, KeyboardInterrupt):
+            raise
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            fail(*unexpected(error))
+
+
+def unexpected(error: Exception) -> tuple[str, int]:
+    """The line and exit code of an error that is not ours."""
+    if os.environ.get("DISTILL_DEBUG"):
+        traceback.print_exc()
+    # By name, since importing torch only to catch its error would cost seconds.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory. Use a smaller --batch-size", 1
+    text = (str(error).splitlines() or [""])[0]
+    return (
+        f"internal error: {type(error).__name__}: {text}. "
+        "Set DISTILL_DEBUG=1 to see where, and please report it",
+        1,
+    )
+
+
+def fail(message: str, code: int) -> None:
+    """Prints one line on stderr and ends the process with this exit code."""
+    say(f"[bold red]error:[/bold red] {_escape(message)}")
+    raise typer.Exit(code)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+app = typer.Typer(cls=DistillGroup, rich_markup_mode="rich", no_args_is_help=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"distill {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="Teach networks with better labels than one-hot ones." + "\n" + EXAMPLE)
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version."
+    ),
+) -> None:
+    pass
+
+
+def run() -> None:
+    """The console entry point."""
+    if not sys.stderr.isatty() and not sys.stdout.isatty():
+        # Typer forces colour under some CI variables; a pipe or a log file wants plain text.
+        os.environ.setdefault("_TYPER_FORCE_DISABLE_TERMINAL", "1")
+    app(prog_name="distill")

@@ -1,0 +1,75 @@
+"""`distill cache-soft-labels`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+from rich.markup import escape
+
+from distill_cli.cli.options import DryRun, Json, Quiet, verb
+from distill_cli.cli.progress import count_progress, training_progress
+from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.errors import UsageError
+from distill_cli.pipeline.folders import check_writable, expand_teachers
+from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.schema import CacheRecipe
+
+app = typer.Typer()
+
+
+@app.command()
+@verb(CacheRecipe)
+def cache_soft_labels(
+    recipe: CacheRecipe,
+    json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Store what frozen teachers say of every view of every training sample.
+
+    A killed dump goes on where it stopped: give the same command again. One cache serves every
+    temperature.
+
+    Example: distill cache-soft-labels --teachers runs/a,runs/b --views 4 --out runs/labels
+    """
+    if not recipe.teachers:
+        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
+    expand_teachers(recipe.teachers)
+    if recipe.out is not None:
+        check_writable(Path(recipe.out))
+    if dry_run:
+        result(escape(to_yaml(recipe)))
+        return
+    from distill_cli.pipeline.dump import dump
+
+    with (
+        training_progress("cache", quiet=quiet) as sink,
+        count_progress("views", quiet=quiet) as progress,
+    ):
+        finished = dump(recipe, sink=sink, progress=progress)
+    documents = []
+    for dumped in finished:
+        manifest = dumped.manifest
+        if not quiet:
+            speed = dumped.views_per_second
+            how = "nothing was left to do" if speed is None else f"{speed:,.0f} views/s"
+            say(
+                f"{escape(str(dumped.folder))}: {manifest.plan.views} views of "
+                f"{manifest.plan.dataset.samples:,} samples, teacher right on "
+                f"{100 * manifest.teacher_accuracy:.2f} % of them ({how})"
+            )
+        documents.append(
+            {
+                "cache": str(dumped.folder),
+                "views": manifest.plan.views,
+                "samples": manifest.plan.dataset.samples,
+                "teacher_accuracy": manifest.teacher_accuracy,
+                "views_per_second": dumped.views_per_second,
+            }
+        )
+    if json:
+        result_json({"caches": documents})
+    else:
+        for dumped in finished:
+            result(escape(str(dumped.folder)))

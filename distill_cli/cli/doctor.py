@@ -1,0 +1,30 @@
+"""`distill doctor`."""
+
+from __future__ import annotations
+
+import typer
+from rich.markup import escape
+
+from distill_cli.cli.options import Json
+from distill_cli.cli.terminal import result, result_json
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Versions, devices and threads, and whether one training step works on each device.
+
+    Example: distill doctor
+    """
+    from distill_cli.pipeline.check import check_machine
+
+    checks = check_machine()
+    if json:
+        result_json({"ok": all(check.ok for check in checks), "checks": [vars(c) for c in checks]})
+    else:
+        for check in checks:
+            mark = "[green]ok[/green]" if check.ok else "[red]no[/red]"
+            result(f"{mark}  {escape(check.what)}: {escape(check.found)}")
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)

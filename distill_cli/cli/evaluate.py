@@ -1,0 +1,54 @@
+"""`distill evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from distill_cli.cli.options import Json
+from distill_cli.cli.terminal import result, result_json
+from distill_cli.pipeline.folders import check_model_folder, expand_teachers
+
+app = typer.Typer()
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run or model folder.")],
+    data: Annotated[str | None, typer.Option(help="Other data; default: the run's own.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Also compare with this teacher or cache.")
+    ] = None,
+    split: Annotated[
+        Literal["test", "val"], typer.Option(help="Which images; val is the held-out part.")
+    ] = "test",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    json: Json = False,
+) -> None:
+    """Accuracy, NLL and ECE of a run, and its agreement with a teacher.
+
+    Example: distill evaluate runs/student-1 --teacher runs/a
+    """
+    check_model_folder(run)
+    if teacher is not None:
+        expand_teachers([teacher])
+    from distill_cli.pipeline.apply import evaluate_run
+
+    found = evaluate_run(run, data=data, teacher=teacher, split=split, device=device)
+    figures = found.metrics
+    if json:
+        own = {key: value for key, value in asdict(found).items() if key not in ("metrics",)}
+        result_json({"run": str(run), **own, **asdict(figures)})
+        return
+    result(
+        f"{split}: {figures.errors} errors of {figures.samples:,} ({100 * figures.top1:.2f} %), "
+        f"NLL {figures.nll:.4f}, ECE {100 * figures.ece:.1f} %, {found.latency_ms:.3f} ms an image"
+    )
+    if found.teacher_agreement is not None:
+        result(
+            f"agrees with {teacher} on {100 * found.teacher_agreement:.1f} %, "
+            f"KL(teacher ‖ run) {found.teacher_kl:.4f}"
+        )

@@ -1,0 +1,67 @@
+"""What people type from other tools, answered with the right name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+VERBS = {
+    "train": "Use `distill teacher train` or `distill student`.",
+    "train-teacher": "Use `distill teacher train`.",
+    "train-student": "Use `distill student`.",
+    "distill": "Use `distill student --teachers RUN`.",
+    "dump": "Use `distill cache-soft-labels`.",
+    "cache-labels": "Use `distill cache-soft-labels`.",
+    "eval": "Use `distill evaluate`.",
+    "test": "Use `distill evaluate`.",
+    "infer": "Use `distill predict`.",
+    "list": "Use `distill methods` or `distill recipes list`.",
+}
+
+OPTIONS = {
+    "--lambda": "Here it is --alpha, the weight of the soft term.",
+    "--kd-weight": "Here it is --alpha, the weight of the soft term.",
+    "--soft-weight": "Here it is --alpha.",
+    "--hard-weight": "Here it is 1 − --alpha.",
+    "--tau": "Here it is --temperature.",
+    "--teacher": "Here it is --teachers.",
+    "--arch": "Here it is --model.",
+    "--network": "Here it is --model.",
+    "--dataset": "Here it is --data.",
+    "--data-dir": "Here it is --data.",
+    "--output": "Here it is --out.",
+    "--output-dir": "Here it is --out.",
+    "--learning-rate": "Here it is --lr.",
+    "--optimizer": "Here it is --opt.",
+    "--scheduler": "Here it is --sched.",
+    "--wd": "Here it is --weight-decay.",
+    "--bs": "Here it is --batch-size.",
+    "--num-epochs": "Here it is --epochs.",
+    "--loss": "Here it is --objective.",
+    "--method": "Here it is --objective.",
+    "--smoothing": "Here it is --label-smoothing.",
+    "--num-workers": "Small images are held in memory, so there are no workers to set.",
+    "--gpu": "Here it is --device cuda.",
+    "--config": "Here it is --recipe.",
+    "--force": "A folder that holds a run is replaced by --overwrite.",
+}
+NO_TEMPERATURE = "Not needed: a cache serves every temperature; give -T to `distill student`."
+NO_SUBCOMMAND = "`distill student` takes no sub-command: leave 'train' out."
+
+_OPTION = re.compile(r"[Nn]o such option: (\S+)")
+
+
+def explain(error: Any, verb: str | None) -> str:
+    """A command-line error in one line, with the right name where another tool's was typed."""
+    text = str(error.format_message() if hasattr(error, "format_message") else error)
+    text = " ".join(text.split())
+    match = _OPTION.search(text)
+    option = match[1].rstrip(".,") if match else ""
+    if verb == "cache-soft-labels" and option in ("-T", "--temperature"):
+        return f"{option} here? {NO_TEMPERATURE}"
+    if option in OPTIONS:
+        return f"no such option: {option}. {OPTIONS[option]}"
+    if verb == "student" and "(train)" in text:
+        return NO_SUBCOMMAND
+    text = text[0].lower() + text[1:]
+    return f"{text.rstrip('.')}. See `distill {verb or ''} --help`".replace("  ", " ")

@@ -1,0 +1,75 @@
+"""`distill predict`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from distill_cli.cli.options import Json
+from distill_cli.cli.terminal import Unbreakable, console, result
+from distill_cli.errors import UsageError
+from distill_cli.pipeline.folders import check_model_folder
+
+if TYPE_CHECKING:
+    from distill_cli.pipeline.apply import Prediction
+
+app = typer.Typer()
+
+BAR = 24
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run or model folder.")],
+    images: Annotated[list[str], typer.Argument(help="Images, folders, or - for paths on stdin.")],
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-T", help="Softens the probabilities.")
+    ] = 1.0,
+    top: Annotated[int, typer.Option(min=1, help="Classes shown of each image.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="One JSON line an image.")] = False,
+) -> None:
+    """Classes and probabilities of images, as small bar charts or JSON lines.
+
+    Example: distill predict runs/a image.png -T 4
+    """
+    if temperature <= 0:
+        raise UsageError(f"temperature: must be greater than 0 (got {temperature})")
+    check_model_folder(run)
+    paths = [path for image in images for path in _expand(image)]
+    missing = [path for path in paths if not Path(path).exists()]
+    if missing:
+        raise UsageError(f"there is no image {missing[0]}")
+    from distill_cli.pipeline.apply import predict as ask
+
+    predictions = ask(run, paths, temperature=temperature, device=device)
+    if json:
+        _json_lines(predictions)
+        return
+    plain = not console("stdout").is_terminal
+    for prediction in predictions:
+        result(f"[bold]{escape(prediction.image)}[/bold]")
+        width = max(len(name) for name, _ in prediction.classes[:top])
+        for name, probability in prediction.classes[:top]:
+            bar = "█" * round(BAR * probability)
+            shown = bar if plain else f"[cyan]{bar}[/cyan]"
+            result(f"  {escape(name):<{width}}  {100 * probability:5.1f} %  {shown}")
+
+
+def _expand(image: str) -> list[str]:
+    return [line.strip() for line in sys.stdin if line.strip()] if image == "-" else [image]
+
+
+def _json_lines(predictions: list[Prediction]) -> None:
+    import json
+
+    stream = Unbreakable("stdout")
+    for prediction in predictions:
+        line = {"image": prediction.image, "class": prediction.classes[0][0]}
+        values = {"probabilities": dict(prediction.classes)}
+        stream.write(json.dumps({**line, **values}, ensure_ascii=False) + "\n")
+    stream.flush()

@@ -1,0 +1,32 @@
+"""`distill student`."""
+
+from __future__ import annotations
+
+import typer
+
+from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, Resume, verb
+from distill_cli.cli.training import run_training
+from distill_cli.recipe.schema import StudentRecipe
+
+app = typer.Typer()
+
+
+@app.command()
+@verb(StudentRecipe)
+def student(
+    recipe: StudentRecipe,
+    json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a student from one teacher, an ensemble, or a teacher drawn for every batch.
+
+    Data and split come from the teachers, the model from the data, unless you say otherwise.
+
+    Example: distill student --teachers runs/a,runs/b --mode random
+    """
+    run_training(
+        recipe, json=json, quiet=quiet, dry_run=dry_run, resume=resume, overwrite=overwrite
+    )

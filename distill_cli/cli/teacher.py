@@ -1,0 +1,35 @@
+"""`distill teacher train`."""
+
+from __future__ import annotations
+
+import typer
+
+from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, Resume, verb
+from distill_cli.cli.training import run_training
+from distill_cli.recipe.schema import TeacherRecipe
+
+app = typer.Typer(no_args_is_help=True, help="Train a network with hard labels.")
+
+
+@app.callback()
+def _teacher() -> None:
+    pass
+
+
+@app.command("train")
+@verb(TeacherRecipe)
+def train(
+    recipe: TeacherRecipe,
+    json: Json = False,
+    quiet: Quiet = False,
+    dry_run: DryRun = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a network with hard labels: a teacher, or a student to compare with.
+
+    Example: distill teacher train --data digits --model mlp_256x2 --out runs/a
+    """
+    run_training(
+        recipe, json=json, quiet=quiet, dry_run=dry_run, resume=resume, overwrite=overwrite
+    )

@@ -1,0 +1,77 @@
+"""What the two training verbs share: check early, train, show the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from distill_cli.cli.progress import training_progress
+from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.errors import RequirementError, UsageError
+from distill_cli.pipeline.folders import check_output, check_teachers, expand_teachers
+from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
+
+if TYPE_CHECKING:
+    from distill_cli.pipeline.train import Finished
+
+
+def run_training(
+    recipe: TrainRecipe, *, json: bool, quiet: bool, dry_run: bool, resume: bool, overwrite: bool
+) -> None:
+    """Trains what a recipe says, and prints where it is and what it reached.
+
+    Raises:
+        RequirementError: A gate was not met; everything is saved.
+    """
+    check_early(recipe, resume=resume, overwrite=overwrite)
+    if dry_run:
+        result(escape(to_yaml(recipe)))
+        return
+    from distill_cli.pipeline.train import train
+
+    label = "student" if isinstance(recipe, StudentRecipe) else "teacher"
+    with training_progress(label, quiet=quiet) as sink:
+        finished = train(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    if not quiet:
+        say(summary(finished))
+    if json:
+        result_json({"run": str(finished.run), **finished.result.to_json()})
+    else:
+        result(escape(str(finished.run)))
+    if finished.unmet:
+        raise RequirementError(f"not met: {'; '.join(finished.unmet)}; the run is saved")
+
+
+def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
+    """What can be refused before torch is imported: paths and folders."""
+    if isinstance(recipe, StudentRecipe):
+        check_teachers(recipe.teachers)
+        expand_teachers(recipe.teachers or [])
+    elif recipe.data is None:
+        raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
+    if recipe.init is not None and not Path(recipe.init).exists():
+        raise UsageError(f"--init {recipe.init} does not exist")
+    if recipe.out is not None:
+        check_output(Path(recipe.out), resume=resume, overwrite=overwrite)
+
+
+def summary(finished: Finished) -> str:
+    """The figures in a few lines."""
+    figures = finished.result
+    lines = [
+        f"[bold]{escape(str(finished.recipe.model))}[/bold], {figures.params:,} parameters, "
+        f"best epoch {figures.best_epoch} of {finished.recipe.epochs}",
+        f"test: [bold]{figures.test_errors}[/bold] errors of {figures.test_samples:,} "
+        f"({100 * figures.test_top1:.2f} %), NLL {figures.test_nll:.4f}, "
+        f"ECE {100 * figures.test_ece:.1f} %",
+    ]
+    if figures.teacher_agreement is not None:
+        lines.append(f"agrees with its teacher on {100 * figures.teacher_agreement:.1f} % of test")
+    lines.append(
+        f"{figures.seconds:.0f} s at {figures.images_per_second:,.0f} images/s → "
+        f"{escape(str(finished.run))}"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""Figures of merit of logits against labels: accuracy, NLL, calibration, agreement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+ECE_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """How good a classifier is on one split.
+
+    Attributes:
+        samples: Labelled samples.
+        errors: Wrong answers.
+        top1: Share of right answers.
+        nll: Mean negative log-likelihood, nats.
+        ece: Expected calibration error, 15 bins, as a share.
+    """
+
+    samples: int
+    errors: int
+    top1: float
+    nll: float
+    ece: float
+
+
+def expected_calibration_error(confidence_N: Tensor, correct_N: Tensor) -> float:
+    """Σ_b (n_b/N)·|accuracy_b − confidence_b| over 15 equal bins (Guo et al. 2017, eq. 5)."""
+    bin_N = (confidence_N * ECE_BINS).ceil().long().clamp(1, ECE_BINS) - 1
+    gap = torch.zeros(ECE_BINS, dtype=torch.float64).index_add_(
+        0, bin_N.cpu(), (correct_N.double() - confidence_N.double()).cpu()
+    )
+    return float(gap.abs().sum() / max(1, len(confidence_N)))
+
+
+def measure(logits_NK: Tensor, target_N: Tensor) -> Metrics:
+    """The metrics of fp32 logits over the labelled samples (target ≥ 0)."""
+    labelled_N = target_N >= 0
+    logits_NK, target_N = logits_NK[labelled_N].double(), target_N[labelled_N]
+    samples = len(target_N)
+    log_probs_NK = F.log_softmax(logits_NK, dim=-1)
+    correct_N = logits_NK.argmax(dim=-1) == target_N
+    correct = int(correct_N.sum())
+    nll = float(F.nll_loss(log_probs_NK, target_N, reduction="sum")) / max(1, samples)
+    confidence_N = log_probs_NK.amax(dim=-1).exp()
+    return Metrics(
+        samples=samples,
+        errors=samples - correct,
+        top1=correct / max(1, samples),
+        nll=nll,
+        ece=expected_calibration_error(confidence_N, correct_N),
+    )
+
+
+def agreement(logits_NK: Tensor, teacher_log_probs_NK: Tensor) -> tuple[float, float]:
+    """Share of samples with the teacher's class, and mean KL(teacher ‖ student) at T = 1, nats."""
+    log_probs_NK = F.log_softmax(logits_NK.double(), dim=-1)
+    teacher_NK = teacher_log_probs_NK.double()
+    same = (log_probs_NK.argmax(dim=-1) == teacher_NK.argmax(dim=-1)).double().mean()
+    divergence = F.kl_div(log_probs_NK, teacher_NK, reduction="batchmean", log_target=True)
+    return float(same), float(divergence)

@@ -1,0 +1,123 @@
+"""The one place that weights, schedules, masks and averages the terms of objectives."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from distill_cli.errors import UsageError
+from distill_cli.objectives.base import Objective
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term
+
+ScheduleName = Literal["constant", "linear", "cosine", "step"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """The weight of an objective over training.
+
+    Attributes:
+        start: At the first step.
+        end: At the last step (`linear`, `cosine`) or from half-way on (`step`).
+        schedule: How it gets there; `constant` stays at `start`.
+    """
+
+    start: float
+    end: float = 0.0
+    schedule: ScheduleName = "constant"
+
+    def at(self, fraction: float) -> float:
+        """The weight when `fraction` in [0, 1] of training is behind us."""
+        match self.schedule:
+            case "constant":
+                share = 0.0
+            case "linear":
+                share = fraction
+            case "cosine":
+                share = 0.5 * (1 - math.cos(math.pi * fraction))
+            case "step":
+                share = float(fraction >= 0.5)
+        return self.start + (self.end - self.start) * share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One objective and its weight."""
+
+    objective: Objective
+    weight: Weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What a composition says of a batch.
+
+    Attributes:
+        total: Weighted sum of the terms, a scalar that gradients flow from.
+        terms: Unweighted means by name, detached scalars.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+def masked_mean(term: Term) -> Tensor:
+    """Mean of a term over the samples that take part; 0 where none does."""
+    if term.mask_B is None:
+        return term.loss_B.mean()
+    return (term.loss_B * term.mask_B).sum() / term.mask_B.sum().clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Objectives that are trained together.
+
+    Raises:
+        UsageError: Two objectives own the same thing, or appear twice.
+    """
+
+    parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        names = [part.objective.name for part in self.parts]
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise UsageError(f"objective '{name}' stands {count} times in one composition")
+        owners: dict[str, str] = {}
+        for part in self.parts:
+            for thing in part.objective.owns:
+                if thing in owners:
+                    raise UsageError(
+                        f"objectives '{owners[thing]}' and '{part.objective.name}' cannot be "
+                        f"combined: both define {thing.value}",
+                        hint="Keep one of them",
+                    )
+                owners[thing] = part.objective.name
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What any of the objectives needs."""
+        return frozenset().union(*(part.objective.needs for part in self.parts))
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+    ) -> Loss:
+        """The weighted loss of a batch; an objective of weight 0 is still computed and reported."""
+        total = torch.zeros((), device=student.logits_BK.device)
+        means: dict[str, Tensor] = {}
+        for part in self.parts:
+            weight = part.weight.at(progress.fraction)
+            for name, term in part.objective(student, teacher, batch, progress).items():
+                mean = masked_mean(term)
+                total = total + weight * mean
+                means[name] = mean.detach()
+        return Loss(total=total, terms=means)

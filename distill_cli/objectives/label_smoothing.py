@@ -1,0 +1,40 @@
+"""Uniform label smoothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from distill_cli.losses.hard import UNLABELLED, cross_entropy
+from distill_cli.objectives.base import Owns
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSmoothing:
+    """CE(q, softmax z) with q = (1 − ε)·δ_y + ε/K.
+
+    Attributes:
+        epsilon: ε, the mass spread over all classes, the target included.
+    """
+
+    name: ClassVar[str] = "label-smoothing"
+    summary: ClassVar[str] = "hard label with a little mass on every class"
+    paper: ClassVar[str] = "Szegedy et al. 2016, arXiv 1512.00567"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    owns: ClassVar[frozenset[Owns]] = frozenset({Owns.HARD_TARGET})
+
+    epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+    ) -> Terms:
+        """Term `ce`, over the labelled samples."""
+        loss_B = cross_entropy(student.logits_BK, batch.target_B, self.epsilon)
+        return {"ce": Term(loss_B=loss_B, mask_B=batch.target_B != UNLABELLED)}

@@ -1,0 +1,1 @@
+"""Recipe → objects → run: the only room that knows all the others."""

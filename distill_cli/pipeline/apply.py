@@ -1,0 +1,119 @@
+"""What is done with a trained network: evaluate it, ask it about images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812
+
+from distill_cli import runtime
+from distill_cli.data.dataset import Dataset, images_from_paths, open_dataset
+from distill_cli.errors import UsageError
+from distill_cli.evaluate import latency_ms, logits_of
+from distill_cli.metrics import Metrics, agreement, measure
+from distill_cli.models import Network, load_model
+from distill_cli.pipeline.folders import expand_teachers, kept_recipe
+from distill_cli.pipeline.inputs import check_classes, locate, open_teachers
+from distill_cli.recipe.schema import Device
+from distill_cli.teachers.live import LiveTeacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Figures of a network on one split.
+
+    Attributes:
+        split: `val` or `test`.
+        metrics: Accuracy, NLL, ECE.
+        params: Of the network.
+        latency_ms: Median time of one image.
+        teacher_agreement: Share of images with the teacher's class; None without a teacher.
+        teacher_kl: Mean KL(teacher ‖ network) at T = 1, nats; None without a teacher.
+    """
+
+    split: str
+    metrics: Metrics
+    params: int
+    latency_ms: float
+    teacher_agreement: float | None
+    teacher_kl: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a network says of one image: classes by falling probability."""
+
+    image: str
+    classes: tuple[tuple[str, float], ...]
+
+
+def data_of(folder: Path, data: str | None, recipe: dict[str, Any]) -> Dataset:
+    """The data named, or the one the run was trained on, under the run's split."""
+    spec = data or recipe.get("data")
+    if spec is None:
+        raise UsageError(f"{folder} does not say which data it was trained on", hint="Give --data")
+    return open_dataset(
+        locate(str(spec)),
+        split_seed=recipe.get("split_seed") or 0,
+        val_fraction=recipe.get("val_fraction") or 0.1,
+        size=recipe.get("size"),
+    )
+
+
+def evaluate_run(
+    folder: Path, *, data: str | None, teacher: str | None, split: str, device: Device
+) -> Evaluation:
+    """Figures of a run or model folder on a split of its own or other data.
+
+    Raises:
+        ArtifactError: The classes of model, teacher and data differ.
+    """
+    here = runtime.decide(device)
+    network = load_model(folder).to(here.device).eval()
+    dataset = data_of(folder, data, kept_recipe(folder))
+    check_classes(str(folder), network.class_names, dataset.class_names)
+    table = dataset.val if split == "val" else dataset.test
+    logits_NK = logits_of(network, table.images_NCHW, here.device)
+    same = divergence = None
+    if teacher is not None:
+        [member] = open_teachers(expand_teachers([teacher]), dataset, here, "fp32")
+        if isinstance(member, LiveTeacher):
+            teacher_NK = logits_of(member.logits, table.images_NCHW, here.device)
+        else:
+            stored_NK = member.reader.eval_logits("val" if split == "val" else "test")
+            if stored_NK is None:
+                raise UsageError(f"cache {teacher} holds no labels of the {split} split")
+            teacher_NK = stored_NK
+        same, divergence = agreement(logits_NK, F.log_softmax(teacher_NK.double(), dim=-1))
+    return Evaluation(
+        split=split,
+        metrics=measure(logits_NK, table.label_N),
+        params=network.num_params,
+        latency_ms=latency_ms(network, table.images_NCHW[0], here.device),
+        teacher_agreement=same,
+        teacher_kl=divergence,
+    )
+
+
+def predict(
+    folder: Path, images: Sequence[str], *, temperature: float, device: Device
+) -> list[Prediction]:
+    """Classes and softened probabilities of image files, or of all images below a folder."""
+    here = runtime.decide(device)
+    network: Network = load_model(folder).to(here.device).eval()
+    channels, height, width = network.view_size
+    images_NCHW, names = images_from_paths(
+        [Path(image) for image in images], channels=channels, height=height, width=width
+    )
+    logits_NK = logits_of(network, images_NCHW, here.device)
+    probabilities_NK = F.softmax(logits_NK.double() / temperature, dim=-1)
+    predictions = []
+    for name, probability_K in zip(names, probabilities_NK.tolist(), strict=True):
+        ranked = sorted(
+            zip(network.class_names, probability_K, strict=True), key=lambda pair: -pair[1]
+        )
+        predictions.append(Prediction(image=name, classes=tuple(ranked)))
+    return predictions

@@ -1,0 +1,110 @@
+"""The end of a run: test looked at once, figures kept, gates checked."""
+
+from __future__ import annotations
+
+import operator
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill_cli.data.dataset import Dataset
+from distill_cli.evaluate import latency_ms, logits_of
+from distill_cli.files import write_json, write_text
+from distill_cli.metrics import agreement, measure
+from distill_cli.models import load_model, model_bytes
+from distill_cli.pipeline.inputs import Member
+from distill_cli.recipe.schema import StudentRecipe, TrainRecipe, parse_requirement
+from distill_cli.report.card import model_card
+from distill_cli.runtime import Runtime
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.teachers.signals import DenseSignals, EnsembleSignals
+from distill_cli.training.checkpoint import State
+from distill_cli.types import RunResult
+
+COMPARISONS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def finish(
+    recipe: TrainRecipe,
+    dataset: Dataset,
+    members: Sequence[Member],
+    state: State,
+    *,
+    here: Runtime,
+) -> RunResult:
+    """Evaluates the best epoch's weights on test, and writes result.json and MODEL_CARD.md."""
+    run = Path(str(recipe.out))
+    network = load_model(run / "model").to(here.device).eval()
+    test = dataset.test
+    logits_NK = logits_of(network, test.images_NCHW, here.device)
+    figures = measure(logits_NK, test.label_N)
+    weights = recipe.teacher_weights if isinstance(recipe, StudentRecipe) else None
+    teacher_NK = teacher_log_probs(members, weights, test.images_NCHW, here.device)
+    same, divergence = (None, None) if teacher_NK is None else agreement(logits_NK, teacher_NK)
+    result = RunResult(
+        test_top1=figures.top1,
+        test_errors=figures.errors,
+        test_samples=figures.samples,
+        test_nll=figures.nll,
+        test_ece=figures.ece,
+        val_top1=state.best_top1,
+        best_epoch=state.best_epoch + 1,
+        params=network.num_params,
+        model_bytes=model_bytes(run / "model"),
+        latency_ms=latency_ms(network, test.images_NCHW[0], here.device),
+        images_per_second=statistics.median(state.rates[1:] or state.rates),
+        seconds=state.seconds,
+        teacher_agreement=same,
+        teacher_kl=divergence,
+    )
+    write_json(run / "result.json", result.to_json())
+    write_text(run / "MODEL_CARD.md", model_card(recipe.model_dump(mode="json"), result))
+    return result
+
+
+def teacher_log_probs(
+    members: Sequence[Member],
+    weights: Sequence[float] | None,
+    images_NCHW: Tensor,
+    device: torch.device,
+) -> Tensor | None:
+    """What teachers together say of the test images at T = 1, (N, K); None where unknown.
+
+    A random teacher is compared as its expectation, the weighted mean.
+    """
+    signals = []
+    for member in members:
+        if isinstance(member, LiveTeacher):
+            logits_NK: Tensor | None = logits_of(member.logits, images_NCHW, device)
+        else:
+            logits_NK = member.reader.eval_logits("test")
+        if logits_NK is None:
+            return None
+        signals.append(DenseSignals(logits_NK))
+    if not signals:
+        return None
+    shares = weights or [1.0] * len(signals)
+    heard = [(s, w / sum(shares)) for s, w in zip(signals, shares, strict=True) if w > 0]
+    together = EnsembleSignals(tuple(s for s, _ in heard), tuple(w for _, w in heard))
+    return together.log_probs(1.0)
+
+
+def unmet(requirements: Sequence[str], result: RunResult) -> tuple[str, ...]:
+    """The `--require` gates that the result does not meet, each with the figure."""
+    figures = result.to_json()
+    missed = []
+    for text in requirements:
+        key, comparison, bound = parse_requirement(text)
+        value = figures[key]
+        if value is None or not COMPARISONS[comparison](value, bound):
+            missed.append(f"{text} (is {value})")
+    return tuple(missed)

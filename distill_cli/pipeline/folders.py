@@ -1,0 +1,159 @@
+"""Output folders and teacher folders: what is there, what may be written. Torch-free."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distill_cli.cache.manifest import expand, is_cache
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.recipe.load import read_yaml
+from distill_cli.recipe.schema import Recipe
+
+RUNS = Path("runs")
+RUN_FILES = ("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "report.html")
+RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last")
+TIMM = "timm/"
+
+R = TypeVar("R", bound=Recipe)
+
+
+def next_free(kind: str) -> Path:
+    """The first of runs/KIND-1, runs/KIND-2, … that does not exist."""
+    number = 1
+    while (path := RUNS / f"{kind}-{number}").exists():
+        number += 1
+    return path
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return any((folder / entry).exists() for entry in RUN_ENTRIES)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuses a folder that cannot be written, before any work is done.
+
+    Raises:
+        UsageError: It, or the nearest parent that exists, is read-only or is a file.
+    """
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise UsageError(f"cannot write {folder}: {existing} is a file")
+    if not os.access(existing, os.W_OK):
+        raise UsageError(f"cannot write {folder}: {existing} is read-only")
+
+
+def check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuses to mix two runs in one folder.
+
+    Raises:
+        UsageError: The folder holds a run and neither flag was given, or both were.
+    """
+    if resume and overwrite:
+        raise UsageError("--resume and --overwrite contradict each other")
+    check_writable(out)
+    if holds_run(out) and not (resume or overwrite):
+        raise UsageError(
+            f"{out} already holds a run",
+            hint="Choose another --out, go on with --resume, or replace it with --overwrite",
+        )
+
+
+def clear_run(out: Path) -> None:
+    """Removes a run's own files, and nothing else, from a folder."""
+    for entry in RUN_ENTRIES:
+        path = out / entry
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def check_teachers(names: Sequence[str] | None) -> None:
+    """Refuses a student without teachers, and says how to get one."""
+    if not names:
+        raise UsageError(
+            "a student needs teachers: --teachers RUN[,RUN…]",
+            hint="Train one with `distill teacher train --data digits`",
+        )
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuses a path that is no run or model folder, before torch is imported."""
+    if not folder.exists():
+        raise UsageError(f"{folder} does not exist", hint="Give a run or model folder")
+    if not has_model(folder):
+        raise ArtifactError(f"{folder} holds no trained model", hint="Finish it with --resume")
+
+
+def has_model(folder: Path) -> bool:
+    """Whether a folder is a run with a model, or a model folder."""
+    return any((folder / path).is_file() for path in ("model/config.json", "config.json"))
+
+
+def expand_teachers(names: Sequence[str]) -> list[str]:
+    """Teachers by folder; a folder of several caches becomes its sub-folders.
+
+    Raises:
+        UsageError: A teacher is not there, or is no run, model or cache folder.
+    """
+    found: list[str] = []
+    for name in names:
+        path = Path(name)
+        if name.startswith(TIMM) and not path.exists():
+            found.append(name)
+        elif not path.exists():
+            raise UsageError(
+                f"teacher '{name}' does not exist",
+                hint="Give a run, model or cache folder, or timm/NAME",
+            )
+        elif caches := expand(path):
+            found.extend(str(cache) for cache in caches)
+        elif has_model(path):
+            found.append(name)
+        elif holds_run(path):
+            raise UsageError(
+                f"teacher '{name}' is a run without a model yet", hint="Finish it with --resume"
+            )
+        else:
+            raise UsageError(f"teacher '{name}' is no run, model or cache folder")
+    return found
+
+
+def kept_recipe(folder: Path) -> dict[str, Any]:
+    """What a run or cache folder says of how it was made; empty for a plain model folder."""
+    path = folder / "recipe.yaml"
+    return read_yaml(path) if path.is_file() else {}
+
+
+def inherit(recipe: R, teachers: Sequence[str]) -> R:
+    """Fills data, split and size that were not given from the teachers' recipes.
+
+    Raises:
+        ArtifactError: The teachers do not agree.
+    """
+    update: dict[str, Any] = {}
+    for key in ("data", "split_seed", "val_fraction", "size"):
+        if getattr(recipe, key) is not None:
+            continue
+        said = {name: kept_recipe(Path(name)).get(key) for name in teachers}
+        values = {name: value for name, value in said.items() if value is not None}
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{name}: {value}" for name, value in values.items())
+            raise ArtifactError(
+                f"the teachers were made with different {key} ({listed})",
+                hint=f"Say which with --{key.replace('_', '-')}",
+            )
+        update.update({key: value for value in values.values()})
+    return recipe.model_copy(update=update)
+
+
+def are_caches(teachers: Sequence[str]) -> list[bool]:
+    """Which of the teachers are caches."""
+    return [is_cache(Path(name)) for name in teachers]

@@ -1,0 +1,169 @@
+"""From a recipe to what learns and how: the student's network and its objectives."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from distill_cli.data.dataset import Dataset
+from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.models import InputSpec, Network, create, load_model, suggested
+from distill_cli.objectives import OBJECTIVES
+from distill_cli.objectives.base import Objective, Owns
+from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
+from distill_cli.types import Need
+
+# Flags that speak of the one named objective; a list of objectives says them in its entries.
+SINGLE_ONLY = ("label_smoothing", "temperature", "alpha", "alpha_end", "schedule")
+ALPHA = 0.9
+
+
+def composition(recipe: TrainRecipe) -> Composition:
+    """The objectives that the recipe asks for.
+
+    One name is that objective; one that learns from teachers and leaves the hard label free is
+    joined by cross-entropy (or label smoothing) of weight 1 − alpha.
+
+    Raises:
+        UsageError: An unknown objective or parameter, or a combination that makes no sense.
+    """
+    if isinstance(recipe.objective, str):
+        entries = _named(recipe, recipe.objective)
+    else:
+        entries = [dict(entry) for entry in recipe.objective]
+        if not entries:
+            raise UsageError("objective: the list is empty")
+        for key in SINGLE_ONLY:
+            if getattr(recipe, key, None) is not None:
+                raise UsageError(f"{key}: with a list of objectives, say it in its entries")
+    composed = Composition(tuple(_part(entry) for entry in entries))
+    if isinstance(recipe, StudentRecipe):
+        if Need.TEACHER not in composed.needs:
+            raise UsageError(
+                "objective: none of these learns from a teacher",
+                hint="Use `distill teacher train` for a network without one",
+            )
+    elif Need.TEACHER in composed.needs:
+        raise UsageError(
+            "objective: this one needs teachers", hint="Use `distill student --teachers …`"
+        )
+    return composed
+
+
+def _named(recipe: TrainRecipe, name: str) -> list[dict[str, Any]]:
+    hard: dict[str, Any] = {"name": "ce"}
+    if recipe.label_smoothing is not None:
+        hard = {"name": "label-smoothing", "epsilon": recipe.label_smoothing}
+    if Owns.HARD_TARGET in _objective(name).owns:
+        if recipe.label_smoothing is None:
+            return [{"name": name}]
+        if name not in ("ce", "label-smoothing"):
+            raise UsageError(f"label_smoothing cannot be combined with objective '{name}'")
+        return [hard]
+    if not isinstance(recipe, StudentRecipe):
+        return [hard, {"name": name}]
+    soft: dict[str, Any] = {"name": name}
+    if recipe.temperature is not None:
+        soft["temperature"] = recipe.temperature
+    start = ALPHA if recipe.alpha is None else recipe.alpha
+    end = recipe.alpha_end or 0.0
+    fading = {"schedule": recipe.schedule or ("constant" if recipe.alpha_end is None else "linear")}
+    return [
+        {**hard, **fading, "weight": 1 - start, "weight_end": 1 - end},
+        {**soft, **fading, "weight": start, "weight_end": end},
+    ]
+
+
+def _objective(name: Any) -> type[Objective]:
+    if name not in OBJECTIVES:
+        raise UsageError(f"objective: unknown '{name}'. {nearest(str(name), OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+def _part(entry: dict[str, Any]) -> Part:
+    values = dict(entry)
+    cls = _objective(values.pop("name", None))
+    weight = {
+        "start": values.pop("weight", 1.0),
+        "end": values.pop("weight_end", 0.0),
+        "schedule": values.pop("schedule", "constant"),
+    }
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            valid = [*known, "weight", "weight_end", "schedule"]
+            raise UsageError(f"objective '{cls.name}' has no '{key}'. {nearest(key, valid)}")
+    try:
+        return Part(
+            objective=TypeAdapter(cls).validate_python(values),
+            weight=TypeAdapter(Weight).validate_python(weight),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"objective '{cls.name}', {key}: {first['msg']} (got {first['input']!r})"
+        ) from None
+
+
+def student_network(recipe: TrainRecipe, dataset: Dataset) -> Network:
+    """A new network for the dataset, from a seed, timm's weights or another run's.
+
+    Raises:
+        UsageError: An unknown name or argument, or --pretrained together with --init.
+        ArtifactError: The weights to start from do not fit.
+    """
+    if recipe.pretrained and recipe.init:
+        raise UsageError("--pretrained and --init contradict each other")
+    name = recipe.model
+    start = load_model(Path(recipe.init)) if recipe.init else None
+    args = dict(recipe.model_args)
+    if start is not None and name is None:
+        name, args = start.architecture, {**start.model_args, **args}
+    if name is None:
+        name = suggested(dataset.channels, dataset.height, dataset.width)
+    torch.manual_seed(recipe.seed)
+    network = create(
+        name,
+        class_names=dataset.class_names,
+        view=InputSpec(
+            channels=dataset.channels,
+            height=dataset.height,
+            width=dataset.width,
+            mean=dataset.mean,
+            std=dataset.std,
+        ),
+        args=args,
+        dropout=recipe.dropout,
+        pretrained=recipe.pretrained,
+    )
+    if start is not None:
+        adopt(network, start, str(recipe.init))
+    return network
+
+
+def adopt(network: Network, start: Network, name: str) -> None:
+    """Copies the weights of another run; a head for other classes stays fresh.
+
+    Raises:
+        ArtifactError: A tensor is missing or has another shape.
+    """
+    own, given = network.net.state_dict(), start.net.state_dict()
+    if network.class_names != start.class_names:
+        classifier = str(getattr(network.net, "pretrained_cfg", {}).get("classifier", ""))
+        head = tuple(f"{part}." for part in [classifier] if part)
+        given = {key: value for key, value in given.items() if not (head and key.startswith(head))}
+        given |= {key: value for key, value in own.items() if key not in given and head}
+    for key, value in own.items():
+        if key not in given or given[key].shape != value.shape:
+            raise ArtifactError(
+                f"--init {name} ({start.architecture}) does not fit {network.architecture}: "
+                f"tensor {key} differs",
+                hint="Leave --model out to take the run's own architecture",
+            )
+    network.net.load_state_dict({key: given[key] for key in own})

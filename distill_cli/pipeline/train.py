@@ -1,0 +1,268 @@
+"""One training run, from its recipe to result.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from distill_cli import runtime
+from distill_cli.data.dataset import Dataset
+from distill_cli.data.loader import Loader
+from distill_cli.data.views import Views
+from distill_cli.errors import UsageError
+from distill_cli.evaluate import evaluate
+from distill_cli.files import one_writer, remove_temporaries, write_text
+from distill_cli.models import Network, save_model
+from distill_cli.objectives.compose import Composition
+from distill_cli.pipeline.folders import (
+    check_output,
+    check_teachers,
+    clear_run,
+    expand_teachers,
+    inherit,
+    next_free,
+)
+from distill_cli.pipeline.finish import finish, unmet
+from distill_cli.pipeline.inputs import (
+    Member,
+    cached_views,
+    locate,
+    open_data,
+    open_teachers,
+    teacher_of,
+    view_spec,
+)
+from distill_cli.pipeline.learning import composition, student_network
+from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
+from distill_cli.runtime import Runtime
+from distill_cli.training import optim
+from distill_cli.training.events import Sink
+from distill_cli.training.loop import Trainer
+from distill_cli.training.schedule import LearningRate
+from distill_cli.types import RunResult, Teacher, ViewSpec
+
+R = TypeVar("R", bound=TrainRecipe)
+
+# Keys that do not change what is trained, so that a resumed run may have others.
+NOT_TRAINING = {"out", "require", "about", "recorded", "device", "threads", "data", "teachers"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a training verb hands back.
+
+    Attributes:
+        run: The run folder.
+        recipe: With every value resolved.
+        result: Its figures.
+        unmet: Requirements that were not met, in words.
+    """
+
+    run: Path
+    recipe: TrainRecipe
+    result: RunResult
+    unmet: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a run needs, opened and checked; nothing is written yet."""
+
+    recipe: TrainRecipe
+    runtime: Runtime
+    dataset: Dataset
+    spec: ViewSpec
+    stored_views: int | None
+    members: tuple[Member, ...]
+    teacher: Teacher | None
+    composition: Composition
+    network: Network
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        assert self.recipe.out is not None, "resolved by `prepare`"
+        return Path(self.recipe.out)
+
+    @property
+    def key(self) -> str:
+        """Identifies what is trained from what: recipe, data and teachers."""
+        values = self.recipe.model_dump(mode="json", exclude=NOT_TRAINING)
+        teacher = None if self.teacher is None else self.teacher.fingerprint
+        parts = [values, self.dataset.identity.to_json(), self.spec.to_json(), teacher]
+        return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def train(
+    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+) -> Finished:
+    """Trains what the recipe says, evaluates its best epoch on test once, and keeps the figures.
+
+    Args:
+        recipe: A teacher's or a student's.
+        sink: Shows progress.
+        resume: Go on from the folder's last checkpoint.
+        overwrite: Replace the run that is in the folder.
+
+    Raises:
+        DistillError: With the exit code of what went wrong; see `interface.md`'s table.
+    """
+    plan = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    with one_writer(plan.run):
+        if overwrite:
+            clear_run(plan.run)
+        remove_temporaries(plan.run)
+        resuming = resume and (plan.run / "last").exists()
+        write_text(plan.run / "recipe.yaml", to_yaml(plan.recipe))
+        with runtime.stop_signals() as request:
+            trainer = _trainer(plan, sink, lambda: request.signal_number)
+            state = trainer.fit(resume=resuming)
+        result = finish(plan.recipe, plan.dataset, plan.members, state, here=plan.runtime)
+    return Finished(
+        run=plan.run, recipe=plan.recipe, result=result, unmet=unmet(recipe.require, result)
+    )
+
+
+def prepare(
+    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+) -> Plan:
+    """Opens and checks everything before the first byte is written.
+
+    Cheap refusals come first: folders and objectives before any image is decoded.
+    """
+    kind = "student" if isinstance(recipe, StudentRecipe) else "teacher"
+    out = Path(recipe.out) if recipe.out else next_free(kind)
+    check_output(out, resume=resume, overwrite=overwrite)
+    composed = composition(recipe)
+    names: list[str] = []
+    if isinstance(recipe, StudentRecipe):
+        check_teachers(recipe.teachers)
+        names = expand_teachers(recipe.teachers or [])
+        if any(Path(name).resolve() == out.resolve() for name in names):
+            raise UsageError(f"--out {out} is one of the teachers")
+        recipe = inherit(recipe, names)
+    here = runtime.decide(
+        recipe.device, threads=recipe.threads, deterministic=recipe.deterministic
+    )
+    dataset = open_data(recipe, sink)
+    precision = recipe.teacher_precision if isinstance(recipe, StudentRecipe) else "fp32"
+    members = open_teachers(names, dataset, here, precision)
+    cached, stored_views = cached_views(members)
+    spec = view_spec(recipe, dataset, cached)
+    network = student_network(recipe, dataset).to(here.device)
+    recipe = _resolve(recipe, out, dataset, spec, network, here)
+    assert recipe.lr is not None, "resolved above"
+    assert recipe.weight_decay is not None, "resolved above"
+    optimizer = optim.create(
+        network,
+        recipe.opt,
+        rate=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+    )
+    teacher: Teacher | None = None
+    if isinstance(recipe, StudentRecipe):
+        teacher, mode = teacher_of(recipe, members)
+        recipe = recipe.model_copy(update={"mode": mode, "teachers": names})
+    return Plan(
+        recipe=_record(recipe, dataset, spec, members, here),
+        runtime=here,
+        dataset=dataset,
+        spec=spec,
+        stored_views=stored_views,
+        members=tuple(members),
+        teacher=teacher,
+        composition=composed,
+        network=network,
+        optimizer=optimizer,
+    )
+
+
+def _resolve(
+    recipe: R, out: Path, dataset: Dataset, spec: ViewSpec, network: Network, here: Runtime
+) -> R:
+    """Every default that depends on data, network or machine, spelt out."""
+    opt = recipe.opt
+    if opt == "auto":
+        opt = optim.default_optimizer(network.architecture)
+    batch_size = min(recipe.batch_size, len(dataset.fit_rows))
+    rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
+    decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
+    return recipe.model_copy(
+        update={
+            "out": str(out),
+            "data": locate(str(recipe.data)),
+            "split_seed": dataset.identity.split_seed,
+            "val_fraction": recipe.val_fraction or 0.1,
+            "size": recipe.size,
+            "augment": list(spec.augment) or ["none"],
+            "view_seed": spec.seed,
+            "model": recipe.model or network.architecture,
+            "model_args": recipe.model_args,
+            "batch_size": batch_size,
+            "opt": opt,
+            "lr": rate,
+            "weight_decay": decay,
+            "device": str(here.device),
+        }
+    )
+
+
+def _record(
+    recipe: R, dataset: Dataset, spec: ViewSpec, members: Sequence[Member], here: Runtime
+) -> R:
+    """What a run notes beside its recipe."""
+    recorded = {
+        **runtime.describe(here),
+        "dataset": dataset.identity.to_json(),
+        "view_spec": spec.to_json(),
+        "teachers": [member.fingerprint for member in members],
+        "skipped_images": dataset.skipped,
+    }
+    return recipe.model_copy(update={"recorded": recorded})
+
+
+def _trainer(plan: Plan, sink: Sink, stop: Callable[[], int | None]) -> Trainer:
+    recipe, dataset, device = plan.recipe, plan.dataset, plan.runtime.device
+    assert recipe.lr is not None, "resolved by `prepare`"
+    loader = Loader(
+        views=Views(dataset.train, plan.spec, device),
+        target_N=dataset.train.label_N,
+        rows=dataset.fit_rows,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        stored_views=plan.stored_views,
+    )
+    held_out = dataset.val
+    # After the network's initialisation, so that dropout does not depend on its size.
+    torch.manual_seed(recipe.seed)
+    return Trainer(
+        network=plan.network,
+        teacher=plan.teacher,
+        composition=plan.composition,
+        loader=loader,
+        optimizer=plan.optimizer,
+        rate=LearningRate(
+            peak=recipe.lr,
+            total_steps=recipe.epochs * loader.steps,
+            warmup_steps=round(recipe.warmup_epochs * loader.steps),
+            schedule=recipe.sched,
+        ),
+        epochs=recipe.epochs,
+        evaluate=lambda: evaluate(
+            plan.network, held_out.images_NCHW, held_out.label_N, device
+        ),
+        save_best=lambda: save_model(plan.network, plan.run / "model"),
+        run=plan.run,
+        key=plan.key,
+        sink=sink,
+        stop=stop,
+    )

@@ -1,0 +1,1 @@
+"""Recipes: the one place where an option exists. Torch-free."""

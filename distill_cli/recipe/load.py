@@ -1,0 +1,145 @@
+"""Flag > `--set` > environment > recipe file > default, merged and validated into one Recipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from distill_cli.errors import UsageError, nearest
+from distill_cli.recipe.schema import RECIPES, Recipe
+
+R = TypeVar("R", bound=Recipe)
+
+ENVIRONMENT_PREFIX = "DISTILL_"
+# The folder in which relative --data paths are looked up, hence not the key `data`; and switches.
+NOT_KEYS = {"DATA", "DEBUG"}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, its top-level keys with hyphens spelt as underscores.
+
+    Raises:
+        UsageError: It cannot be read, is no YAML, or is no mapping.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first_line = str(error).replace("\n", " ")
+        raise UsageError(f"recipe {path} is not valid YAML: {first_line}") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"recipe {path} must be a mapping of keys to values")
+    return {str(key).replace("-", "_"): item for key, item in value.items()}
+
+
+def parse_set(assignment: str) -> tuple[list[str], Any]:
+    """`model_args.width=30` as a path and a YAML value."""
+    path, separator, text = assignment.partition("=")
+    if not separator or not path.strip():
+        raise UsageError(f"--set takes key=value, got '{assignment}'")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    return path.strip().replace("-", "_").split("."), value
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any) -> None:
+    *parents, last = path
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"--set {'.'.join(path)}: '{parent}' holds a value, not keys")
+    values[last] = value
+
+
+def from_environment(
+    schema: type[Recipe], environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """`DISTILL_EPOCHS=3` as the key `epochs`; variables of other verbs are ignored."""
+    variables = os.environ if environment is None else environment
+    keys = {
+        name.removeprefix(ENVIRONMENT_PREFIX): text
+        for name, text in variables.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    known = {name for model in RECIPES.values() for name in model.model_fields}
+    for key in keys:
+        if key not in NOT_KEYS and key.lower() not in known:
+            raise UsageError(
+                f"environment variable {ENVIRONMENT_PREFIX}{key} names no option. "
+                f"{nearest(key.lower(), known)}"
+            )
+    return {
+        key.lower(): text
+        for key, text in keys.items()
+        if key not in NOT_KEYS and key.lower() in schema.model_fields
+    }
+
+
+def load(
+    schema: type[R],
+    *,
+    recipe: Path | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> R:
+    """Merges every source of options and validates the result.
+
+    Args:
+        schema: The verb's recipe class.
+        recipe: A recipe file.
+        assignments: `key=value` of `--set`.
+        flags: What was typed, without what was not.
+        environment: The process's environment where None.
+
+    Raises:
+        UsageError: An unknown key (the nearest is named), a wrong type or range (the key is
+            named), or a recipe for another verb.
+    """
+    values: dict[str, Any] = read_yaml(recipe) if recipe is not None else {}
+    command = values.get("command", schema.COMMAND)
+    if command != schema.COMMAND:
+        raise UsageError(f"recipe {recipe} is for `distill {command}`, not {schema.COMMAND}")
+    values.update(from_environment(schema, environment))
+    for assignment in assignments:
+        _assign(values, *parse_set(assignment))
+    values.update(flags or {})
+    values["command"] = schema.COMMAND
+    return validate(schema, values)
+
+
+def validate(schema: type[R], values: Mapping[str, Any]) -> R:
+    """The recipe of these values, or a UsageError of one line for the first that is wrong."""
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(explain(schema, error)) from None
+
+
+def explain(schema: type[Recipe], error: ValidationError) -> str:
+    """A validation error in one line: key path, what is wrong, what was given."""
+    first = error.errors(include_url=False)[0]
+    # Union members are pydantic's own path parts; a person types keys.
+    parts = [str(part) for part in first["loc"] if part != "str" and not str(part).endswith("]")]
+    key = ".".join(parts) or "recipe"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'. {nearest(key, schema.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML, every value spelt out; reads back to an equal recipe."""
+    values = recipe.model_dump(mode="json")
+    ordered = {key: value for key, value in values.items() if key != "recorded"}
+    if values["recorded"] is not None:
+        ordered["recorded"] = values["recorded"]
+    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,267 @@
+"""Every option of every verb, declared once.
+
+A field is a recipe key, a `--set` path, a `DISTILL_*` variable and a flag; its description is the
+help text and its constraint the validation message. Validation is lax about numbers written as
+text (`lr: 1e-3` is a string to YAML 1.1) and strict about everything else: unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from distill_cli.errors import nearest
+from distill_cli.types import RunResult
+
+ScheduleName = Literal["constant", "linear", "cosine", "step"]
+Command = Literal["teacher train", "student", "cache-soft-labels"]
+
+DATA, MODEL, LABELS, TEACHERS, TRAINING, RUN = (
+    "Data",
+    "Model",
+    "Objective",
+    "Teachers",
+    "Training",
+    "Run",
+)
+PANELS = (DATA, TEACHERS, LABELS, MODEL, TRAINING, RUN)
+
+
+def option(
+    default: Any,
+    description: str,
+    panel: str,
+    *,
+    flags: tuple[str, ...] = (),
+    advanced: bool = False,
+    **constraints: Any,
+) -> Any:
+    """A field with what the command line needs to know of it.
+
+    Args:
+        default: The value where nothing else is said; `...` makes the key required.
+        description: Help text: what it does and, where it is computed, its default.
+        panel: The help panel it stands in.
+        flags: Spellings other than `--the-key`.
+        advanced: Reached by `--set` and listed by `--help-all`, not by `--help`.
+        constraints: pydantic's (`gt=0`, `le=1`, …).
+    """
+    extra = {"panel": panel, "flags": flags, "advanced": advanced}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+def _split_commas(value: Any) -> Any:
+    """`a,b` on a command line is a list of two."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _check_requirement(text: str) -> str:
+    key, _, _ = parse_requirement(text)
+    figures = [field.name for field in fields(RunResult)]
+    if key not in figures:
+        raise ValueError(f"result.json has no figure '{key}'. {nearest(key, figures)}")
+    return text
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+REQUIREMENT = re.compile(r"^\s*([a-z][a-z0-9_]*)\s*(>=|<=|==|>|<)\s*([-+0-9.eE]+)\s*$")
+
+
+def parse_requirement(text: str) -> tuple[str, str, float]:
+    """Splits `test_top1>=0.97` into its key of result.json, comparison and bound.
+
+    Raises:
+        ValueError: It has another form.
+    """
+    match = REQUIREMENT.match(text)
+    if match is None:
+        raise ValueError(f"'{text}' is not of the form test_top1>=0.97")
+    return match[1], match[2], float(match[3])
+
+
+Names = Annotated[list[str], BeforeValidator(_split_commas)]
+Numbers = Annotated[list[Annotated[float, Field(ge=0)]], BeforeValidator(_split_commas)]
+Requirement = Annotated[str, AfterValidator(_check_requirement)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
+
+
+class Recipe(BaseModel):
+    """What every verb shares: the data, its views and the run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    COMMAND: ClassVar[str] = ""
+
+    command: Command | None = Field(None, description="The verb this recipe is for.")
+    about: str | None = Field(None, description="A line that `distill recipes list` shows.")
+    recorded: dict[str, Any] | None = Field(
+        None, description="What a finished run notes beside its recipe; ignored when read."
+    )
+
+    data: str | None = option(
+        None,
+        "digits, a folder, .tar, .tar.gz or .zip of class folders, or torch/NAME. A relative "
+        "path is also looked up under $DISTILL_DATA.",
+        DATA,
+    )
+    augment: Names | None = option(
+        None,
+        "none, light, or a list: crop:4,flip,shift:2,cutout:8. Default: from the data "
+        "(grey: shift; colour: crop,flip).",
+        DATA,
+    )
+    val_fraction: float | None = option(
+        None, "Share of train held out to choose the epoch (0.1).", DATA, gt=0, lt=1
+    )
+    size: int | None = option(
+        None,
+        "Side of a view in pixels (the images' own where they agree, else 224).",
+        DATA,
+        ge=4,
+        le=2048,
+        advanced=True,
+    )
+    split_seed: int | None = option(
+        None, "Seed of the train/held-out split (0); separate from --seed.", DATA, advanced=True
+    )
+    view_seed: int | None = option(
+        None, "Seed of the views; default: --seed, or the cache's.", DATA, advanced=True
+    )
+    skip_bad: bool = option(
+        False, "Exclude and count images that cannot be read.", DATA, advanced=True
+    )
+
+    seed: int = option(0, "Seed of weights, order and draws.", RUN, ge=0, lt=2**63)
+    device: Device = option("auto", "auto, cpu, cuda, cuda:1, mps, …", RUN)
+    deterministic: bool = option(
+        False, "Refuse kernels that are not deterministic.", RUN, advanced=True
+    )
+    threads: int | None = option(
+        None, "CPU threads (torch's default).", RUN, ge=1, le=1024, advanced=True
+    )
+    out: str | None = option(
+        None, "Output folder; default: the next free one below runs/.", RUN, flags=("-o",)
+    )
+
+
+class TeacherLabels(BaseModel):
+    """The options of every verb that asks teachers."""
+
+    teachers: Names | None = option(
+        None,
+        "Run, model or cache folders, or timm/NAME; separated by commas.",
+        TEACHERS,
+    )
+    teacher_precision: Literal["fp32", "fp64"] = option(
+        "fp32", "Arithmetic of live teachers.", TEACHERS, advanced=True
+    )
+
+
+class TrainRecipe(Recipe):
+    """What every training verb shares."""
+
+    model: str | None = option(
+        None,
+        "A timm or torchvision name, mlp_800x2, cifar_resnet20, … Default: a small network "
+        "suited to the data.",
+        MODEL,
+    )
+    model_args: dict[str, Any] = option(
+        {}, "Arguments of the network, as --set model_args.NAME=VALUE.", MODEL, advanced=True
+    )
+    dropout: float | None = option(None, "Dropout rate of the network.", MODEL, ge=0, lt=1)
+    pretrained: bool = option(False, "Start from timm's weights, with a fresh head.", MODEL)
+    init: str | None = option(None, "Start from the weights of this run or model folder.", MODEL)
+
+    objective: str | list[dict[str, Any]] = option(
+        "ce", "An objective's name (`distill methods`), or a list in a recipe.", LABELS
+    )
+    label_smoothing: float | None = option(
+        None, "Mass ε spread over all classes of the hard label.", LABELS, ge=0, lt=1
+    )
+
+    epochs: int = option(30, "Passes over the training rows.", TRAINING, ge=1, le=100_000)
+    batch_size: int = option(128, "Global batch.", TRAINING, flags=("-b",), ge=1, le=1_000_000)
+    lr: float | None = option(
+        None, "Peak learning rate; default 0.1 (SGD) or 0.001 (AdamW) × batch / 256.", TRAINING, gt=0
+    )
+    opt: str = option(
+        "auto", "auto (AdamW for transformers, else SGD) or a timm optimiser's name.", TRAINING
+    )
+    sched: ScheduleName = option(
+        "cosine", "How the learning rate falls to zero after warm-up.", TRAINING
+    )
+    warmup_epochs: float = option(1.0, "Epochs of linear warm-up.", TRAINING, ge=0)
+    weight_decay: float | None = option(
+        None, "Default 5e-4 (SGD) or 0.05 (AdamW); never on biases and norms.", TRAINING, ge=0
+    )
+    momentum: float = option(0.9, "Momentum of SGD.", TRAINING, ge=0, lt=1, advanced=True)
+    require: Annotated[list[Requirement], BeforeValidator(_as_list)] = option(
+        [], "Gate on a figure of result.json, as test_top1>=0.97; repeatable. Exit code 5.", RUN
+    )
+
+
+class TeacherRecipe(TrainRecipe):
+    """`distill teacher train`: hard labels, or any objective that needs no teacher."""
+
+    COMMAND: ClassVar[str] = "teacher train"
+
+
+class StudentRecipe(TrainRecipe, TeacherLabels):
+    """`distill student`: a network that learns from teachers."""
+
+    COMMAND: ClassVar[str] = "student"
+
+    mode: Literal["single", "ensemble", "random"] | None = option(
+        None,
+        "single, ensemble (averages probabilities) or random (one teacher a batch). Default: "
+        "single for one teacher, ensemble for several.",
+        TEACHERS,
+    )
+    teacher_weights: Numbers | None = option(
+        None, "Weight of each teacher, by commas; scaled to sum 1. Default: equal.", TEACHERS
+    )
+    objective: str | list[dict[str, Any]] = option(
+        "kd", "An objective's name (`distill methods`), or a list in a recipe.", LABELS
+    )
+    temperature: float | None = option(
+        None, "Softens teacher and student (4).", LABELS, flags=("-T",), gt=0, le=1000
+    )
+    alpha: float | None = option(
+        None, "Weight of the soft term (0.9); the hard term has 1 − alpha.", LABELS, ge=0, le=1
+    )
+    alpha_end: float | None = option(
+        None, "alpha at the end of its schedule (0 where one is chosen).", LABELS, ge=0, le=1
+    )
+    schedule: ScheduleName | None = option(
+        None,
+        "How alpha goes to alpha-end (constant, or linear with --alpha-end); step changes half-way.",
+        LABELS,
+    )
+
+
+class CacheRecipe(Recipe, TeacherLabels):
+    """`distill cache-soft-labels`: what teachers say of every view, stored."""
+
+    COMMAND: ClassVar[str] = "cache-soft-labels"
+
+    views: int = option(1, "Views stored of every training sample.", TEACHERS, ge=1, le=100_000)
+    codec: Literal["fp32", "fp16", "bf16"] = option("fp32", "How logits are stored.", TEACHERS)
+    teacher_batch: int = option(
+        256, "Rows of one teacher forward; part of the plan.", TEACHERS, ge=1, advanced=True
+    )
+    shard_length: int = option(
+        8192, "Rows of a shard, the unit of commit.", TEACHERS, ge=1, advanced=True
+    )
+
+
+RECIPES: dict[str, type[Recipe]] = {
+    cls.COMMAND: cls for cls in (TeacherRecipe, StudentRecipe, CacheRecipe)
+}

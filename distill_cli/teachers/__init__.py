@@ -1,0 +1,1 @@
+"""Teachers: live networks, caches and mixtures, behind one protocol."""

@@ -1,0 +1,107 @@
+"""Everything a run needs to go on to the same bits, in one file that is whole or absent."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_cli.errors import ArtifactError
+from distill_cli.files import write_atomically
+
+FILE = "last/checkpoint.pt"
+FORMAT = 1
+
+
+@dataclass(kw_only=True)
+class State:
+    """Where a run stands; all of it lives in the loop and in checkpoints.
+
+    Attributes:
+        epoch: The epoch under way, from 0.
+        step: Steps of it that are taken.
+        sums: Sums over the epoch's steps of loss, terms and correct answers, fp64.
+        best_epoch: The epoch with the best held-out figures; −1 before the first.
+        best_top1: Its held-out accuracy.
+        best_nll: Its held-out NLL, which decides between equal accuracies.
+        rates: Training images a second, one entry a finished epoch.
+        epoch_seconds: Seconds of training steps in the epoch under way.
+        seconds: Seconds of the whole run, evaluation included.
+        log_lengths: Bytes of metrics.jsonl and summary.csv.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = -1
+    best_top1: float = -1.0
+    best_nll: float = float("inf")
+    rates: list[float] = field(default_factory=list)
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    log_lengths: tuple[int, int] = (0, 0)
+
+
+def save(
+    run: Path, state: State, network: nn.Module, optimizer: torch.optim.Optimizer, key: str
+) -> None:
+    """Writes the checkpoint of a run.
+
+    Args:
+        run: The run folder.
+        state: Where it stands.
+        network: The student, without its teacher.
+        optimizer: Its optimiser.
+        key: Identifies the recipe, so that another one does not resume from it.
+    """
+    content = {
+        "format": FORMAT,
+        "key": key,
+        "state": {**asdict(state), "log_lengths": list(state.log_lengths)},
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    write_atomically(run / FILE, lambda path: torch.save(content, path))
+
+
+def load(run: Path, network: nn.Module, optimizer: torch.optim.Optimizer, key: str) -> State:
+    """Restores network, optimiser and generators, and says where the run stood.
+
+    Raises:
+        ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
+    """
+    content = _read(run / FILE)
+    if content.get("format") != FORMAT:
+        raise ArtifactError(f"{run / FILE} is not a checkpoint of this version of distill")
+    if content["key"] != key:
+        raise ArtifactError(
+            f"{run} was started from another recipe or other data",
+            hint="Resume with the options it was started with, or choose another --out",
+        )
+    network.load_state_dict(content["network"])
+    optimizer.load_state_dict(content["optimizer"])
+    torch.set_rng_state(content["rng"])
+    if content["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(content["cuda_rng"])
+    values = content["state"]
+    return State(**{**values, "log_lengths": tuple(values["log_lengths"])})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ArtifactError(f"there is no checkpoint at {path}", hint="Start without --resume")
+    try:
+        # weights_only: a checkpoint from someone else may hold a pickle that runs code.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtifactError(f"checkpoint {path} cannot be read: {first_line}") from None
+    if not isinstance(content, dict):
+        raise ArtifactError(f"{path} is not a checkpoint")
+    return content

@@ -1,0 +1,174 @@
+"""The one loop: all that mutates is here. It names no method."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill_cli.data.loader import Loader
+from distill_cli.errors import DivergedError, StoppedError
+from distill_cli.metrics import Metrics
+from distill_cli.models import Network
+from distill_cli.objectives.compose import Composition, Loss
+from distill_cli.training import checkpoint
+from distill_cli.training.checkpoint import State
+from distill_cli.training.events import EpochEvent, RunLog, Sink, StepEvent
+from distill_cli.training.schedule import LearningRate
+from distill_cli.types import Batch, Progress, StudentSignals, Teacher
+
+# Steps between looks at whether the loss is still a number: each look waits for the device.
+LOOK_EVERY = 50
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Trains one network.
+
+    Attributes:
+        network: The student, on its device.
+        teacher: Frozen, or None.
+        composition: What is minimised.
+        loader: Training batches.
+        optimizer: Of the network's parameters.
+        rate: Its learning rate.
+        epochs: Passes over the loader's rows.
+        evaluate: Held-out figures of the network as it stands.
+        save_best: Keeps the network as it stands as the best one.
+        run: The run folder.
+        key: Identifies the recipe in checkpoints.
+        sink: Shows progress.
+        stop: The signal that asks to stop, or None.
+    """
+
+    network: Network
+    teacher: Teacher | None
+    composition: Composition
+    loader: Loader
+    optimizer: torch.optim.Optimizer
+    rate: LearningRate
+    epochs: int
+    evaluate: Callable[[], Metrics]
+    save_best: Callable[[], None]
+    run: Path
+    key: str
+    sink: Sink
+    stop: Callable[[], int | None]
+
+    def fit(self, *, resume: bool) -> State:
+        """Trains to the end, from the last checkpoint if `resume`.
+
+        Raises:
+            DivergedError: The loss is NaN or infinite; the last checkpoint and the best stay.
+            StoppedError: A signal came; a checkpoint was written.
+        """
+        self.log = RunLog(self.run)
+        self.state = State()
+        if resume:
+            self.state = checkpoint.load(self.run, self.network, self.optimizer, self.key)
+        self.log.cut_back(self.state.log_lengths)
+        while self.state.epoch < self.epochs:
+            self._train_epoch()
+            self._end_epoch()
+        return self.state
+
+    def _train_epoch(self) -> None:
+        self.network.train()
+        started = time.perf_counter()
+        for batch in self.loader.epoch(self.state.epoch, first=self.state.step):
+            self._step(batch)
+            if self.stop() is not None or self.state.step % LOOK_EVERY == 0:
+                self._require_finite()
+            if (number := self.stop()) is not None:
+                self.state.epoch_seconds += time.perf_counter() - started
+                self._save()
+                raise StoppedError(
+                    f"stopped in epoch {self.state.epoch + 1} of {self.epochs}",
+                    signal_number=number,
+                    hint=f"Go on with --resume --out {self.run}",
+                )
+        self._require_finite()
+        self.state.epoch_seconds += time.perf_counter() - started
+
+    def _step(self, batch: Batch) -> None:
+        for group in self.optimizer.param_groups:
+            # timm scales the rate of some groups; a group without a scale takes the rate itself.
+            group["lr"] = self.rate.at(batch.step) * group.get("lr_scale", 1.0)
+        progress = Progress(
+            epoch=self.state.epoch, step=batch.step, total_steps=self.epochs * self.loader.steps
+        )
+        teacher = None if self.teacher is None else self.teacher.signals(batch)
+        logits_BK = self.network(batch.images_BCHW).float()
+        loss = self.composition(StudentSignals(logits_BK=logits_BK), teacher, batch, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.state.step += 1
+        self._count(loss, logits_BK.detach(), batch.target_B)
+        self.sink.step(
+            StepEvent(
+                epoch=self.state.epoch,
+                epochs=self.epochs,
+                step=self.state.step,
+                steps=self.loader.steps,
+                images=len(batch.index_B),
+                means=self._means,
+            )
+        )
+
+    def _count(self, loss: Loss, logits_BK: Tensor, target_B: Tensor) -> None:
+        correct = (logits_BK.argmax(dim=-1) == target_B).double().mean()
+        now = {"loss": loss.total.detach(), "top1": correct, **loss.terms}
+        for name, value in now.items():
+            before = self.state.sums.get(name)
+            self.state.sums[name] = value.double() if before is None else before + value
+
+    def _means(self) -> dict[str, float]:
+        return {name: float(total) / self.state.step for name, total in self.state.sums.items()}
+
+    def _require_finite(self) -> None:
+        if not math.isfinite(float(self.state.sums["loss"])):
+            raise DivergedError(
+                f"the loss is no longer a number in epoch {self.state.epoch + 1}, "
+                f"step {self.state.step}",
+                hint="Lower --lr; the best model and the last checkpoint before it are kept",
+            )
+
+    def _end_epoch(self) -> None:
+        started = time.perf_counter()
+        state = self.state
+        images = self.loader.steps * self.loader.batch_size
+        held_out = self.evaluate()
+        best = (held_out.top1, -held_out.nll) > (state.best_top1, -state.best_nll)
+        row = {
+            "epoch": state.epoch + 1,
+            "lr": self.rate.at((state.epoch + 1) * self.loader.steps - 1),
+            **{f"train_{name}": value for name, value in self._means().items()},
+            "val_top1": held_out.top1,
+            "val_nll": held_out.nll,
+            "val_ece": held_out.ece,
+            "images_per_second": images / max(state.epoch_seconds, 1e-9),
+            "seconds": state.epoch_seconds,
+        }
+        if best:
+            state.best_epoch, state.best_top1, state.best_nll = (
+                state.epoch,
+                held_out.top1,
+                held_out.nll,
+            )
+            self.save_best()
+        self.log.epoch(row)
+        self.sink.epoch(EpochEvent(epoch=state.epoch, epochs=self.epochs, row=row, best=best))
+        state.rates.append(float(row["images_per_second"]))
+        state.seconds += state.epoch_seconds + time.perf_counter() - started
+        state.epoch, state.step, state.sums, state.epoch_seconds = state.epoch + 1, 0, {}, 0.0
+        self._save()
+
+    def _save(self) -> None:
+        self.state.log_lengths = self.log.lengths()
+        checkpoint.save(self.run, self.state, self.network, self.optimizer, self.key)

@@ -1,0 +1,54 @@
+"""Optimisers, from timm, with this project's defaults."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill_cli.errors import UsageError, nearest
+
+# Peak rate at a batch of 256 and weight decay, by optimiser family.
+SGD_RATE, SGD_DECAY = 0.1, 5e-4
+ADAMW_RATE, ADAMW_DECAY = 1e-3, 0.05
+REFERENCE_BATCH = 256
+SGD_NAMES = {"sgd", "momentum", "nesterov", "sgdw", "sgdp"}
+
+_TRANSFORMER = re.compile(r"vit|deit|swin|beit|eva|cait|xcit|mixer|former|convnext|pit_|tnt_|clip")
+
+
+def default_optimizer(architecture: str) -> str:
+    """AdamW for vision transformers and their kin, SGD with Nesterov momentum otherwise."""
+    return "adamw" if _TRANSFORMER.search(architecture) else "sgd"
+
+
+def default_rate(name: str, batch_size: int) -> float:
+    """The optimiser's peak rate, scaled linearly with the batch."""
+    base = SGD_RATE if name in SGD_NAMES else ADAMW_RATE
+    return base * batch_size / REFERENCE_BATCH
+
+
+def default_decay(name: str) -> float:
+    """The optimiser's weight decay."""
+    return SGD_DECAY if name in SGD_NAMES else ADAMW_DECAY
+
+
+def create(
+    network: nn.Module, name: str, *, rate: float, weight_decay: float, momentum: float
+) -> torch.optim.Optimizer:
+    """timm's optimiser of this name; biases and norms are not decayed.
+
+    Raises:
+        UsageError: timm knows no such optimiser.
+    """
+    from timm.optim import create_optimizer_v2, list_optimizers
+
+    known = list_optimizers()
+    if name not in known:
+        raise UsageError(f"opt: unknown optimiser '{name}'. {nearest(name, known)}")
+    options: dict[str, Any] = {"lr": rate, "weight_decay": weight_decay, "momentum": momentum}
+    optimizer = create_optimizer_v2(network, opt=name, **options)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    return optimizer

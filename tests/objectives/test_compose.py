@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import distill_cli.objectives as objectives
+from distill_cli.errors import UsageError
+from distill_cli.losses.hard import cross_entropy
+from distill_cli.losses.soft import distillation
+from distill_cli.objectives import OBJECTIVES
+from distill_cli.objectives.ce import CrossEntropy
+from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.kd import KnowledgeDistillation
+from distill_cli.objectives.label_smoothing import LabelSmoothing
+from distill_cli.teachers.signals import DenseSignals
+from distill_cli.types import Batch, Need, Progress, StudentSignals
+
+B, K = 8, 4
+
+
+def batch(target: torch.Tensor | None = None) -> Batch:
+    return Batch(
+        images_BCHW=torch.zeros(B, 1, 2, 2),
+        target_B=torch.arange(B) % K if target is None else target,
+        index_B=torch.arange(B),
+        view_B=torch.zeros(B, dtype=torch.int64),
+        step=0,
+    )
+
+
+def progress(step: int = 0, total: int = 101) -> Progress:
+    return Progress(epoch=0, step=step, total_steps=total)
+
+
+def student(seed: int = 0) -> StudentSignals:
+    logits = torch.randn(B, K, generator=torch.Generator().manual_seed(seed))
+    return StudentSignals(logits_BK=logits.requires_grad_())
+
+
+def teacher(seed: int = 1) -> DenseSignals:
+    logits = torch.randn(B, K, generator=torch.Generator().manual_seed(seed))
+    return DenseSignals(logits.requires_grad_())
+
+
+def part(objective: object, start: float = 1.0, end: float = 0.0, schedule: str = "constant") -> Part:
+    return Part(objective=objective, weight=Weight(start=start, end=end, schedule=schedule))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "values"),
+    [
+        ("constant", [0.8, 0.8, 0.8, 0.8, 0.8]),
+        ("linear", [0.8, 0.65, 0.5, 0.35, 0.2]),
+        ("cosine", [0.8, 0.712132, 0.5, 0.287868, 0.2]),
+        ("step", [0.8, 0.8, 0.2, 0.2, 0.2]),
+    ],
+)
+def test_weight_schedules(schedule: str, values: list[float]) -> None:
+    weight = Weight(start=0.8, end=0.2, schedule=schedule)
+    assert [weight.at(x) for x in (0, 0.25, 0.5, 0.75, 1)] == pytest.approx(values, abs=1e-6)
+
+
+def test_loss_is_the_weighted_sum_and_terms_are_unweighted() -> None:
+    composition = Composition((part(CrossEntropy(), 0.1), part(KnowledgeDistillation(), 0.9)))
+    s, t = student(), teacher()
+    loss = composition(s, t, batch(), progress())
+    ce = F.cross_entropy(s.logits_BK, batch().target_B)
+    kd = F.kl_div(
+        F.log_softmax(s.logits_BK / 4, -1),
+        F.log_softmax(t.logits_BK / 4, -1),
+        reduction="batchmean",
+        log_target=True,
+    ) * 16
+    assert torch.allclose(loss.total, 0.1 * ce + 0.9 * kd)
+    assert loss.terms["ce"] == pytest.approx(float(ce))
+    assert loss.terms["kd"] == pytest.approx(float(kd))
+    assert not loss.terms["kd"].requires_grad
+
+
+def test_weights_follow_progress() -> None:
+    composition = Composition((part(CrossEntropy(), 1.0, 0.0, "linear"),))
+    s = student()
+    first, middle, last = (
+        float(composition(s, None, batch(), progress(step)).total) for step in (0, 50, 100)
+    )
+    assert middle == pytest.approx(first / 2)
+    assert last == 0
+
+
+def test_mean_is_over_labelled_samples_only() -> None:
+    target = torch.tensor([0, -1, 1, -1, -1, -1, -1, -1])
+    s = student()
+    loss = Composition((part(CrossEntropy()),))(s, None, batch(target), progress())
+    kept = target >= 0
+    assert torch.allclose(loss.total, cross_entropy(s.logits_BK[kept], target[kept]).mean())
+    none = Composition((part(CrossEntropy()),))(
+        s, None, batch(torch.full((B,), -1)), progress()
+    )
+    assert float(none.total) == 0
+
+
+def test_soft_term_covers_unlabelled_samples() -> None:
+    target = torch.full((B,), -1)
+    s, t = student(), teacher()
+    loss = Composition((part(KnowledgeDistillation(temperature=2.0)),))(
+        s, t, batch(target), progress()
+    )
+    expected = distillation(s.logits_BK, t.log_probs(2.0), 2.0).mean()
+    assert torch.allclose(loss.total, expected)
+
+
+def test_two_owners_of_the_hard_label_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"'ce' and 'label-smoothing'.*the hard label"):
+        Composition((part(CrossEntropy()), part(LabelSmoothing())))
+
+
+def test_one_objective_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match="2 times"):
+        Composition((part(KnowledgeDistillation()), part(KnowledgeDistillation(temperature=1.0))))
+
+
+# What holds for every objective there is.
+
+
+def test_every_file_is_registered() -> None:
+    folder = Path(objectives.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "compose"}
+    assert {cls.__module__.rsplit(".", 1)[1] for cls in OBJECTIVES.values()} == files
+
+
+@pytest.mark.parametrize("cls", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
+    s, t = student(), teacher()
+    loss = Composition((part(cls()),))(s, t if Need.TEACHER in cls.needs else None, batch(), progress())
+    loss.total.backward()
+    assert s.logits_BK.grad is not None
+    assert s.logits_BK.grad.abs().sum() > 0
+    assert t.logits_BK.grad is None
+
+
+@pytest.mark.parametrize("cls", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_declares_what_it_is(cls: type) -> None:
+    assert cls.__doc__
+    assert cls.summary
+    assert cls.paper
+    assert all(field.name.isidentifier() for field in fields(cls))
+    with pytest.raises(AttributeError):
+        cls().name = "x"  # frozen
+
+
+@pytest.mark.parametrize("cls", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_one_loss_a_sample(cls: type) -> None:
+    terms = cls()(student(), teacher(), batch(), progress())
+    for term in terms.values():
+        assert term.loss_B.shape == (B,)
+        assert term.loss_B.dtype == torch.float32

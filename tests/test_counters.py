@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_cli.counters import (
+    Purpose,
+    below,
+    draw,
+    permutation,
+    sample_key,
+    splitmix64,
+    uniform,
+)
+
+MASK = (1 << 64) - 1
+words = st.integers(-(2**63), 2**63 - 1)
+
+
+def reference(word: int) -> int:
+    """SplitMix64 as published, in Python's unbounded integers."""
+    word = (word + 0x9E3779B97F4A7C15) & MASK
+    word = ((word ^ (word >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    word = ((word ^ (word >> 27)) * 0x94D049BB133111EB) & MASK
+    return word ^ (word >> 31)
+
+
+def unsigned(tensor: torch.Tensor) -> int:
+    return int(tensor) & MASK
+
+
+def test_published_vectors() -> None:
+    # The first outputs of splitmix64.c seeded with 1234567.
+    state, outputs = 1234567, []
+    for _ in range(3):
+        outputs.append(unsigned(splitmix64(torch.tensor(state))))
+        state += 0x9E3779B97F4A7C15
+        state = (state & MASK) - (1 << 64) if (state & MASK) >> 63 else state & MASK
+    assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+@given(words)
+def test_equals_python_reference(word: int) -> None:
+    assert unsigned(splitmix64(torch.tensor(word))) == reference(word & MASK)
+
+
+@given(words, words, words)
+def test_draw_equals_reference_chain(seed: int, view: int, key: int) -> None:
+    state = reference(seed & MASK)
+    for word in (int(Purpose.AUGMENT), view, key):
+        state = reference(state ^ (word & MASK))
+    assert unsigned(draw(seed, Purpose.AUGMENT, torch.tensor(view), key)) == state
+
+
+def test_vectorised_equals_one_by_one() -> None:
+    views, keys = torch.arange(5)[:, None], torch.arange(-3, 4)[None]
+    table = draw(7, Purpose.ORDER, views, keys)
+    assert table.shape == (5, 7)
+    assert int(table[3, 2]) == int(draw(7, Purpose.ORDER, 3, -1))
+
+
+def test_uniform_is_uniform_and_in_range() -> None:
+    numbers = uniform(draw(0, Purpose.AUGMENT, torch.arange(100_000)))
+    assert 0 <= float(numbers.min()) and float(numbers.max()) < 1
+    counts = torch.histc(numbers, bins=20, min=0, max=1)
+    # chi² with 19 degrees of freedom: 43.8 is its 99.9 % quantile.
+    assert float(((counts - 5000) ** 2 / 5000).sum()) < 43.8
+
+
+def test_below_stays_below() -> None:
+    numbers = below(draw(1, Purpose.AUGMENT, torch.arange(10_000)), 7)
+    assert set(numbers.tolist()) == set(range(7))
+
+
+@given(st.integers(1, 200), st.integers(0, 5))
+def test_permutation(n: int, epoch: int) -> None:
+    order = permutation(3, Purpose.ORDER, n, epoch)
+    assert sorted(order.tolist()) == list(range(n))
+    assert torch.equal(order, permutation(3, Purpose.ORDER, n, epoch))
+
+
+def test_streams_differ() -> None:
+    rows = torch.arange(1000)
+    assert not torch.equal(draw(0, Purpose.ORDER, rows), draw(0, Purpose.AUGMENT, rows))
+    assert not torch.equal(draw(0, Purpose.ORDER, rows), draw(1, Purpose.ORDER, rows))
+
+
+def test_sample_key_is_stable() -> None:
+    assert sample_key("cat/1.png") == sample_key("cat/1.png") != sample_key("cat/2.png")
+    assert -(2**63) <= sample_key("x") < 2**63
+    # blake2b-64 of "a", from the reference implementation.
+    assert sample_key("a") & MASK == 0x40F89E395B66422F
