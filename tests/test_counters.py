@@ -62,7 +62,8 @@ def test_vectorised_equals_one_by_one() -> None:
 
 def test_uniform_is_uniform_and_in_range() -> None:
     numbers = uniform(draw(0, Purpose.AUGMENT, torch.arange(100_000)))
-    assert 0 <= float(numbers.min()) and float(numbers.max()) < 1
+    assert float(numbers.min()) >= 0
+    assert float(numbers.max()) < 1
     counts = torch.histc(numbers, bins=20, min=0, max=1)
     # chi² with 19 degrees of freedom: 43.8 is its 99.9 % quantile.
     assert float(((counts - 5000) ** 2 / 5000).sum()) < 43.8

@@ -61,7 +61,9 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE)
+FILES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE
+)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -78,7 +80,10 @@ def test_training_names_no_method() -> None:
     for path in (PACKAGE / "training").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and "objectives" in (node.module or ""):
-                assert node.module in ("distill_cli.objectives.base", "distill_cli.objectives.compose")
+                assert node.module in (
+                    "distill_cli.objectives.base",
+                    "distill_cli.objectives.compose",
+                )
 
 
 def test_only_the_loop_steps_and_goes_backward() -> None:

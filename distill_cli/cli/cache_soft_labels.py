@@ -33,6 +33,11 @@ def cache_soft_labels(
 
     Example: distill cache-soft-labels --teachers runs/a,runs/b --views 4 --out runs/labels
     """
+    run_dump(recipe, json=json, quiet=quiet, dry_run=dry_run)
+
+
+def run_dump(recipe: CacheRecipe, *, json: bool, quiet: bool, dry_run: bool) -> None:
+    """Checks early, dumps, and prints where the caches are."""
     if not recipe.teachers:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
     expand_teachers(recipe.teachers)

@@ -28,7 +28,9 @@ def methods(json: Json = False) -> None:
     for column in ("name", "what it does", "needs", "parameters", "paper"):
         table.add_column(column, overflow="fold")
     for method in listed:
-        parameters = ", ".join(f"{key}={value['default']}" for key, value in method["parameters"].items())
+        parameters = ", ".join(
+            f"{key}={value['default']}" for key, value in method["parameters"].items()
+        )
         needs = ", ".join(method["needs"]) or "—"
         table.add_row(method["name"], method["summary"], needs, parameters or "—", method["paper"])
     console("stdout").print(table)

@@ -118,9 +118,7 @@ def verb(schema: type[R]) -> Callable[[Callable[..., None]], Callable[..., None]
             flags = {key: value for key, value in given.items() if value not in (None, [])}
             if options.get("resume") and recipe_file is None:
                 recipe_file = _kept(flags.get("out"))
-            recipe = load(
-                schema, recipe=recipe_file, assignments=assignments or (), flags=flags
-            )
+            recipe = load(schema, recipe=recipe_file, assignments=assignments or (), flags=flags)
             function(recipe, **options)
 
         kind = inspect.Parameter.KEYWORD_ONLY

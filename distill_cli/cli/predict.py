@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import Unbreakable, console, result
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_model_folder

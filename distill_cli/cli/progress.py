@@ -78,7 +78,9 @@ class LogSink:
         if now - self.looked >= IN_LOG:
             self.looked = now
             share = f"{event.step}/{event.steps}"
-            say(f"{self.label}: epoch {event.epoch + 1}/{event.epochs}, step {share}  {self.meter.line(event)}")
+            say(
+                f"{self.label}: epoch {event.epoch + 1}/{event.epochs}, step {share}  {self.meter.line(event)}"
+            )
 
     def epoch(self, event: EpochEvent) -> None:
         """A line for the last epoch only; the rest is in summary.csv."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from distill_cli import runtime
 from distill_cli.data.dataset import Dataset, images_from_paths, open_dataset

@@ -95,7 +95,9 @@ def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
     """One folder for one teacher; a sub-folder each, named after them, for several."""
     if len(names) == 1:
         return [out]
-    short = [Path(name).resolve().name if Path(name).exists() else Path(name).name for name in names]
+    short = [
+        Path(name).resolve().name if Path(name).exists() else Path(name).name for name in names
+    ]
     return [
         out / (name if short.count(name) == 1 else f"{name}-{index + 1}")
         for index, name in enumerate(short)
@@ -171,7 +173,10 @@ def _fill(
         if not (writer.folder / "eval.safetensors").exists():
             writer.write_eval(
                 {
-                    split: (logits_of(teacher.logits, table.images_NCHW, here.device), table.label_N)
+                    split: (
+                        logits_of(teacher.logits, table.images_NCHW, here.device),
+                        table.label_N,
+                    )
                     for split, table in (("val", dataset.val), ("test", dataset.test))
                 }
             )

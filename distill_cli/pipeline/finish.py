@@ -21,7 +21,7 @@ from distill_cli.report.card import model_card
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.signals import DenseSignals, EnsembleSignals
-from distill_cli.training.checkpoint import State
+from distill_cli.training.state import State
 from distill_cli.types import RunResult
 
 COMPARISONS = {

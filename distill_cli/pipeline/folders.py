@@ -150,7 +150,8 @@ def inherit(recipe: R, teachers: Sequence[str]) -> R:
                 f"the teachers were made with different {key} ({listed})",
                 hint=f"Say which with --{key.replace('_', '-')}",
             )
-        update.update({key: value for value in values.values()})
+        if values:
+            update[key] = next(iter(values.values()))
     return recipe.model_copy(update=update)
 
 

@@ -102,9 +102,7 @@ def open_teachers(
             check_classes(name, network.class_names, dataset.class_names)
             check_split(name, dataset.identity)
             members.append(
-                LiveTeacher(
-                    network, runtime.device, "fp64" if precision == "fp64" else "fp32"
-                )
+                LiveTeacher(network, runtime.device, "fp64" if precision == "fp64" else "fp32")
             )
     readers = [member.reader for member in members if isinstance(member, CachedTeacher)]
     require_same(readers)

@@ -20,6 +20,8 @@ from distill_cli.evaluate import evaluate
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, save_model
 from distill_cli.objectives.compose import Composition
+from distill_cli.pipeline.compositions import composition
+from distill_cli.pipeline.finish import finish, unmet
 from distill_cli.pipeline.folders import (
     check_output,
     check_teachers,
@@ -28,7 +30,6 @@ from distill_cli.pipeline.folders import (
     inherit,
     next_free,
 )
-from distill_cli.pipeline.finish import finish, unmet
 from distill_cli.pipeline.inputs import (
     Member,
     cached_views,
@@ -38,7 +39,7 @@ from distill_cli.pipeline.inputs import (
     teacher_of,
     view_spec,
 )
-from distill_cli.pipeline.learning import composition, student_network
+from distill_cli.pipeline.networks import student_network
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
 from distill_cli.runtime import Runtime
@@ -149,9 +150,7 @@ def prepare(
         if any(Path(name).resolve() == out.resolve() for name in names):
             raise UsageError(f"--out {out} is one of the teachers")
         recipe = inherit(recipe, names)
-    here = runtime.decide(
-        recipe.device, threads=recipe.threads, deterministic=recipe.deterministic
-    )
+    here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink)
     precision = recipe.teacher_precision if isinstance(recipe, StudentRecipe) else "fp32"
     members = open_teachers(names, dataset, here, precision)
@@ -257,9 +256,7 @@ def _trainer(plan: Plan, sink: Sink, stop: Callable[[], int | None]) -> Trainer:
             schedule=recipe.sched,
         ),
         epochs=recipe.epochs,
-        evaluate=lambda: evaluate(
-            plan.network, held_out.images_NCHW, held_out.label_N, device
-        ),
+        evaluate=lambda: evaluate(plan.network, held_out.images_NCHW, held_out.label_N, device),
         save_best=lambda: save_model(plan.network, plan.run / "model"),
         run=plan.run,
         key=plan.key,

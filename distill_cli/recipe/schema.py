@@ -190,7 +190,10 @@ class TrainRecipe(Recipe):
     epochs: int = option(30, "Passes over the training rows.", TRAINING, ge=1, le=100_000)
     batch_size: int = option(128, "Global batch.", TRAINING, flags=("-b",), ge=1, le=1_000_000)
     lr: float | None = option(
-        None, "Peak learning rate; default 0.1 (SGD) or 0.001 (AdamW) × batch / 256.", TRAINING, gt=0
+        None,
+        "Peak learning rate; default 0.1 (SGD) or 0.001 (AdamW) × batch / 256.",
+        TRAINING,
+        gt=0,
     )
     opt: str = option(
         "auto", "auto (AdamW for transformers, else SGD) or a timm optimiser's name.", TRAINING

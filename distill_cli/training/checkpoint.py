@@ -3,47 +3,19 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distill_cli.errors import ArtifactError
 from distill_cli.files import write_atomically
+from distill_cli.training.state import State
 
 FILE = "last/checkpoint.pt"
 FORMAT = 1
-
-
-@dataclass(kw_only=True)
-class State:
-    """Where a run stands; all of it lives in the loop and in checkpoints.
-
-    Attributes:
-        epoch: The epoch under way, from 0.
-        step: Steps of it that are taken.
-        sums: Sums over the epoch's steps of loss, terms and correct answers, fp64.
-        best_epoch: The epoch with the best held-out figures; −1 before the first.
-        best_top1: Its held-out accuracy.
-        best_nll: Its held-out NLL, which decides between equal accuracies.
-        rates: Training images a second, one entry a finished epoch.
-        epoch_seconds: Seconds of training steps in the epoch under way.
-        seconds: Seconds of the whole run, evaluation included.
-        log_lengths: Bytes of metrics.jsonl and summary.csv.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    best_epoch: int = -1
-    best_top1: float = -1.0
-    best_nll: float = float("inf")
-    rates: list[float] = field(default_factory=list)
-    epoch_seconds: float = 0.0
-    seconds: float = 0.0
-    log_lengths: tuple[int, int] = (0, 0)
 
 
 def save(

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from distill_cli.data.loader import Loader
 from distill_cli.errors import DivergedError, StoppedError
 from distill_cli.metrics import Metrics
 from distill_cli.models import Network
-from distill_cli.objectives.compose import Composition, Loss
+from distill_cli.objectives.compose import Composition
 from distill_cli.training import checkpoint
-from distill_cli.training.checkpoint import State
 from distill_cli.training.events import EpochEvent, RunLog, Sink, StepEvent
 from distill_cli.training.schedule import LearningRate
+from distill_cli.training.state import State
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
 
 # Steps between looks at whether the loss is still a number: each look waits for the device.
@@ -31,17 +30,12 @@ class Trainer:
     """Trains one network.
 
     Attributes:
-        network: The student, on its device.
+        network: The student, on its device, and `optimizer` of its parameters at `rate`.
         teacher: Frozen, or None.
-        composition: What is minimised.
-        loader: Training batches.
-        optimizer: Of the network's parameters.
-        rate: Its learning rate.
-        epochs: Passes over the loader's rows.
+        composition: What is minimised over `epochs` passes of `loader`'s batches.
         evaluate: Held-out figures of the network as it stands.
         save_best: Keeps the network as it stands as the best one.
-        run: The run folder.
-        key: Identifies the recipe in checkpoints.
+        run: The run folder; `key` identifies its recipe in checkpoints.
         sink: Shows progress.
         stop: The signal that asks to stop, or None.
     """
@@ -108,8 +102,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.state.step += 1
-        self._count(loss, logits_BK.detach(), batch.target_B)
+        correct = (logits_BK.detach().argmax(dim=-1) == batch.target_B).double().mean()
+        self.state.add({"loss": loss.total.detach(), "top1": correct, **loss.terms})
         self.sink.step(
             StepEvent(
                 epoch=self.state.epoch,
@@ -117,19 +111,9 @@ class Trainer:
                 step=self.state.step,
                 steps=self.loader.steps,
                 images=len(batch.index_B),
-                means=self._means,
+                means=self.state.means,
             )
         )
-
-    def _count(self, loss: Loss, logits_BK: Tensor, target_B: Tensor) -> None:
-        correct = (logits_BK.argmax(dim=-1) == target_B).double().mean()
-        now = {"loss": loss.total.detach(), "top1": correct, **loss.terms}
-        for name, value in now.items():
-            before = self.state.sums.get(name)
-            self.state.sums[name] = value.double() if before is None else before + value
-
-    def _means(self) -> dict[str, float]:
-        return {name: float(total) / self.state.step for name, total in self.state.sums.items()}
 
     def _require_finite(self) -> None:
         if not math.isfinite(float(self.state.sums["loss"])):
@@ -142,31 +126,24 @@ class Trainer:
     def _end_epoch(self) -> None:
         started = time.perf_counter()
         state = self.state
-        images = self.loader.steps * self.loader.batch_size
         held_out = self.evaluate()
-        best = (held_out.top1, -held_out.nll) > (state.best_top1, -state.best_nll)
+        best = state.is_best(held_out)
+        if best:
+            self.save_best()
+        rate = self.loader.steps * self.loader.batch_size / max(state.epoch_seconds, 1e-9)
         row = {
             "epoch": state.epoch + 1,
             "lr": self.rate.at((state.epoch + 1) * self.loader.steps - 1),
-            **{f"train_{name}": value for name, value in self._means().items()},
+            **{f"train_{name}": value for name, value in state.means().items()},
             "val_top1": held_out.top1,
             "val_nll": held_out.nll,
             "val_ece": held_out.ece,
-            "images_per_second": images / max(state.epoch_seconds, 1e-9),
+            "images_per_second": rate,
             "seconds": state.epoch_seconds,
         }
-        if best:
-            state.best_epoch, state.best_top1, state.best_nll = (
-                state.epoch,
-                held_out.top1,
-                held_out.nll,
-            )
-            self.save_best()
         self.log.epoch(row)
         self.sink.epoch(EpochEvent(epoch=state.epoch, epochs=self.epochs, row=row, best=best))
-        state.rates.append(float(row["images_per_second"]))
-        state.seconds += state.epoch_seconds + time.perf_counter() - started
-        state.epoch, state.step, state.sums, state.epoch_seconds = state.epoch + 1, 0, {}, 0.0
+        state.next_epoch(rate, state.epoch_seconds + time.perf_counter() - started)
         self._save()
 
     def _save(self) -> None:

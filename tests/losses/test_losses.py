@@ -113,9 +113,7 @@ def test_smoothing_is_the_formula(seed: int, epsilon: float) -> None:
 def test_smoothing_zero_is_cross_entropy_to_the_bit() -> None:
     z, _ = logits(1, torch.float32)
     target = torch.arange(B) % K
-    assert torch.equal(
-        cross_entropy(z, target, 0.0), F.cross_entropy(z, target, reduction="none")
-    )
+    assert torch.equal(cross_entropy(z, target, 0.0), F.cross_entropy(z, target, reduction="none"))
 
 
 def test_unlabelled_samples_cost_nothing() -> None:

@@ -46,7 +46,9 @@ def teacher(seed: int = 1) -> DenseSignals:
     return DenseSignals(logits.requires_grad_())
 
 
-def part(objective: object, start: float = 1.0, end: float = 0.0, schedule: str = "constant") -> Part:
+def part(
+    objective: object, start: float = 1.0, end: float = 0.0, schedule: str = "constant"
+) -> Part:
     return Part(objective=objective, weight=Weight(start=start, end=end, schedule=schedule))
 
 
@@ -69,12 +71,15 @@ def test_loss_is_the_weighted_sum_and_terms_are_unweighted() -> None:
     s, t = student(), teacher()
     loss = composition(s, t, batch(), progress())
     ce = F.cross_entropy(s.logits_BK, batch().target_B)
-    kd = F.kl_div(
-        F.log_softmax(s.logits_BK / 4, -1),
-        F.log_softmax(t.logits_BK / 4, -1),
-        reduction="batchmean",
-        log_target=True,
-    ) * 16
+    kd = (
+        F.kl_div(
+            F.log_softmax(s.logits_BK / 4, -1),
+            F.log_softmax(t.logits_BK / 4, -1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        * 16
+    )
     assert torch.allclose(loss.total, 0.1 * ce + 0.9 * kd)
     assert loss.terms["ce"] == pytest.approx(float(ce))
     assert loss.terms["kd"] == pytest.approx(float(kd))
@@ -97,9 +102,7 @@ def test_mean_is_over_labelled_samples_only() -> None:
     loss = Composition((part(CrossEntropy()),))(s, None, batch(target), progress())
     kept = target >= 0
     assert torch.allclose(loss.total, cross_entropy(s.logits_BK[kept], target[kept]).mean())
-    none = Composition((part(CrossEntropy()),))(
-        s, None, batch(torch.full((B,), -1)), progress()
-    )
+    none = Composition((part(CrossEntropy()),))(s, None, batch(torch.full((B,), -1)), progress())
     assert float(none.total) == 0
 
 
@@ -135,7 +138,9 @@ def test_every_file_is_registered() -> None:
 @pytest.mark.parametrize("cls", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
     s, t = student(), teacher()
-    loss = Composition((part(cls()),))(s, t if Need.TEACHER in cls.needs else None, batch(), progress())
+    loss = Composition((part(cls()),))(
+        s, t if Need.TEACHER in cls.needs else None, batch(), progress()
+    )
     loss.total.backward()
     assert s.logits_BK.grad is not None
     assert s.logits_BK.grad.abs().sum() > 0

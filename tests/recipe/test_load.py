@@ -62,7 +62,12 @@ def test_wrong_values_name_their_key(values: dict[str, object], message: str) ->
 
 @pytest.mark.parametrize(
     ("assignment", "message"),
-    [("epochs", "key=value"), ("=3", "key=value"), ("teachers.x=3", "teachers"), ("nope=1", "nope")],
+    [
+        ("epochs", "key=value"),
+        ("=3", "key=value"),
+        ("teachers.x=3", "teachers"),
+        ("nope=1", "nope"),
+    ],
 )
 def test_wrong_assignments(assignment: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):

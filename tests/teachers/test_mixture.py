@@ -94,7 +94,10 @@ def test_random_is_a_function_of_seed_and_step() -> None:
 
 def test_a_teacher_of_weight_zero_is_never_asked() -> None:
     silent = Fixed(1)
-    for mixture in (Ensemble([Fixed(0), silent], [1, 0]), RandomTeacher([Fixed(0), silent], [1, 0], 0)):
+    for mixture in (
+        Ensemble([Fixed(0), silent], [1, 0]),
+        RandomTeacher([Fixed(0), silent], [1, 0], 0),
+    ):
         for step in range(20):
             mixture.signals(batch(step)).log_probs(1.0)
     assert silent.asked == 0

@@ -1,0 +1,119 @@
+"""`distill recipes list|show|copy|validate|run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from distill_cli.cli.options import Assignments, Json, Overwrite, Quiet, Resume
+from distill_cli.cli.terminal import console, result, result_json, say
+from distill_cli.errors import UsageError, nearest
+from distill_cli.files import write_text
+from distill_cli.recipe import catalog
+from distill_cli.recipe.load import load, read_yaml
+from distill_cli.recipe.schema import (
+    RECIPES,
+    CacheRecipe,
+    Recipe,
+    StudentRecipe,
+    TeacherRecipe,
+    TrainRecipe,
+)
+
+app = typer.Typer(no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A shipped recipe, as digits/teacher, or a file.")]
+
+
+@app.callback()
+def _recipes() -> None:
+    """Recipes are YAML files with the same keys as the flags."""
+
+
+@app.command("list")
+def list_(json: Json = False) -> None:
+    """The recipes that come with distill."""
+    rows = [
+        {"name": name, **{key: values.get(key) for key in ("command", "about")}}
+        for name in catalog.names()
+        for values in [read_yaml(catalog.find(name))]
+    ]
+    if json:
+        result_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("recipe", "command", "what it is"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(row["name"], row["command"], row["about"])
+    console("stdout").print(table)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Print a recipe."""
+    result(escape(catalog.find(name).read_text(encoding="utf-8").rstrip()))
+
+
+@app.command()
+def copy(name: Name, to: Annotated[Path, typer.Argument(help="The new file.")]) -> None:
+    """Copy a recipe, to change it."""
+    if to.exists():
+        raise UsageError(f"{to} exists", hint="Choose another name")
+    write_text(to, catalog.find(name).read_text(encoding="utf-8"))
+    say(f"copied to {escape(str(to))}: change it, then distill recipes run {escape(str(to))}")
+
+
+def read(name: str, assignments: list[str] | None) -> Recipe:
+    """A recipe, validated under the schema of its command.
+
+    Raises:
+        UsageError: It names no command, or is not valid.
+    """
+    path = catalog.find(name)
+    command = str(read_yaml(path).get("command", ""))
+    if command not in RECIPES:
+        raise UsageError(f"recipe {path}: command '{command}'? {nearest(command, RECIPES)}")
+    return load(RECIPES[command], recipe=path, assignments=assignments or ())
+
+
+@app.command()
+def validate(name: Name, assignments: Assignments = None) -> None:
+    """Check a recipe: keys, values, objectives."""
+    recipe = read(name, assignments)
+    if isinstance(recipe, TrainRecipe):
+        from distill_cli.pipeline.compositions import composition
+
+        composition(recipe)
+    say(f"{escape(name)} is a valid recipe for `distill {recipe.COMMAND}`")
+
+
+@app.command()
+def run(
+    name: Name,
+    assignments: Assignments = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Run a recipe with the command it is for.
+
+    Example: distill recipes run digits/teacher --set epochs=10
+    """
+    recipe = read(name, assignments)
+    if isinstance(recipe, TeacherRecipe | StudentRecipe):
+        from distill_cli.cli.training import run_training
+
+        run_training(
+            recipe, json=json, quiet=quiet, dry_run=False, resume=resume, overwrite=overwrite
+        )
+    elif isinstance(recipe, CacheRecipe):
+        from distill_cli.cli.cache_soft_labels import run_dump
+
+        run_dump(recipe, json=json, quiet=quiet, dry_run=False)

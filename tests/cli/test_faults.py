@@ -1,0 +1,380 @@
+"""Faults, injected for real through the command line: exit code, one line, nothing harmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import Made, Outcome
+
+Distill = Callable[..., Outcome]
+TINY = ("--model", "mlp_8x1", "--epochs", 1, "--quiet")
+
+
+def one_line(outcome: Outcome) -> str:
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    assert lines[0].startswith("error: ")
+    assert outcome.out == ""
+    return lines[0]
+
+
+def pictures(root: Path, classes: tuple[str, ...] = ("cat", "dog"), per_class: int = 6) -> Path:
+    """A small dataset of noise images in train/ and test/."""
+    generator = torch.Generator().manual_seed(0)
+    for split in ("train", "test"):
+        for name in classes:
+            (root / split / name).mkdir(parents=True)
+            for index in range(per_class):
+                pixels = torch.randint(0, 256, (12, 12, 3), generator=generator, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(root / split / name / f"{index}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("student",), 2, "--teachers RUN"),
+        (("student", "train"), 2, "leave 'train' out"),
+        (("student", "--teachers", "nowhere"), 2, "'nowhere' does not exist"),
+        (("student", "--teachers", "nowhere", "--lambda", 1), 2, "--alpha"),
+        (("student", "--teachers", "nowhere", "--mode", "average"), 2, "ensemble"),
+        (("student", "--teachers", "nowhere", "-T", 0), 2, "temperature"),
+        (("cache-soft-labels", "--teachers", "nowhere", "-T", 4), 2, "every temperature"),
+        (("cache-soft-labels",), 2, "--teachers"),
+        (("teacher", "train"), 2, "--data digits"),
+        (("teacher", "train", "--data", "digitz"), 2, "digits"),
+        (("teacher", "train", "--data", "digits", "--set", "epocs=3"), 2, "epochs"),
+        (("teacher", "train", "--data", "digits", "--model", "resnet5000"), 2, "resnet"),
+        (("teacher", "train", "--data", "digits", "--objective", "cee"), 2, "'ce'"),
+        (("teacher", "train", "--data", "digits", "--objective", "kd"), 2, "needs teachers"),
+        (("teacher", "train", "--data", "digits", "--augment", "flop"), 2, "flip"),
+        (("teacher", "train", "--data", "digits", "--opt", "sgdd"), 2, "sgd"),
+        (("teacher", "train", "--data", "digits", "--device", "cuda:77"), 2, "cpu"),
+        (("train",), 2, "teacher train"),
+        (("predict", "nowhere", "x.png"), 2, "nowhere does not exist"),
+        (("evaluate", "nowhere"), 2, "nowhere does not exist"),
+        (("compare", "nowhere"), 2, "nowhere"),
+        (("recipes", "show", "digits/teachr"), 2, "digits/teacher"),
+    ],
+)
+def test_usage_errors(here: Path, distill: Distill, args: tuple, code: int, said: str) -> None:
+    outcome = distill(*args)
+    assert outcome.code == code, outcome.err
+    assert said in one_line(outcome)
+    assert not list(here.iterdir()), "nothing was written"
+
+
+def test_missing_teacher_is_refused_before_torch_is_imported(here: Path) -> None:
+    code = (
+        "import sys\nfrom distill_cli.cli.app import app\n"
+        "try: app(['student', '--teachers', 'nowhere'])\n"
+        "except SystemExit as stop: print(stop.code, 'torch' in sys.modules)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert out.stdout.split() == ["2", "False"]
+
+
+def test_existing_output_is_left_alone(made: Made, here: Path, distill: Distill) -> None:
+    run = here / "run"
+    shutil.copytree(made.teacher, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    outcome = distill("teacher", "train", "--data", "digits", "--out", run, *TINY)
+    assert outcome.code == 2
+    assert "--resume" in one_line(outcome)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_overwrite_replaces_the_run_and_nothing_else(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    run = here / "run"
+    shutil.copytree(made.teacher, run)
+    (run / "notes.txt").write_text("mine")
+    outcome = distill("teacher", "train", "--data", "digits", "--out", run, "--overwrite", *TINY)
+    assert outcome.code == 0, outcome.err
+    assert (run / "notes.txt").read_text() == "mine"
+    assert len((run / "summary.csv").read_text().splitlines()) == 2
+
+
+def test_an_overwrite_that_is_refused_harms_nothing(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    run = here / "run"
+    shutil.copytree(made.teacher, run)
+    outcome = distill(
+        "teacher", "train", "--data", "digits", "--out", run, "--overwrite", "--model", "nope"
+    )
+    assert outcome.code == 2
+    assert (run / "result.json").exists()
+
+
+def test_class_counts_differ(made: Made, here: Path, distill: Distill) -> None:
+    pictures(here / "data")
+    for teacher in (made.teacher, made.labels / "a"):
+        outcome = distill("student", "--teachers", teacher, "--data", "data", "--out", "s", *TINY)
+        assert outcome.code == 3
+        line = one_line(outcome)
+        assert "10 classes" in line
+        assert "has 2" in line
+    assert not (here / "s").exists()
+
+
+def test_same_count_but_other_names(here: Path, distill: Distill) -> None:
+    pictures(here / "one", ("cat", "dog"))
+    pictures(here / "two", ("cat", "emu"))
+    assert distill("teacher", "train", "--data", "one", "--out", "t", *TINY).code == 0
+    outcome = distill("student", "--teachers", "t", "--data", "two", "--out", "s", *TINY)
+    assert outcome.code == 3
+    line = one_line(outcome)
+    assert "'dog'" in line
+    assert "'emu'" in line
+
+
+def test_corrupt_image_is_named_and_can_be_skipped(here: Path, distill: Distill) -> None:
+    data = pictures(here / "data")
+    bad = data / "train" / "cat" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    outcome = distill("teacher", "train", "--data", "data", "--out", "t", *TINY)
+    assert outcome.code == 3
+    assert "cat/3.png" in one_line(outcome)
+    assert not (here / "t").exists()
+    skipped = distill(
+        *("teacher", "train", "--data", "data", "--out", "t", "--skip-bad"),
+        *("--model", "mlp_8x1", "--epochs", 1),
+    )
+    assert skipped.code == 0, skipped.err
+    assert "skipped 1 image" in skipped.err
+
+
+def test_cache_of_other_data(here: Path, distill: Distill) -> None:
+    data = pictures(here / "data")
+    assert distill("teacher", "train", "--data", "data", "--out", "t", *TINY).code == 0
+    assert distill("cache-soft-labels", "--teachers", "t", "--out", "c", "--quiet").code == 0
+    assert distill("student", "--teachers", "c", "--out", "s1", *TINY).code == 0
+    extra = Image.fromarray(torch.zeros(12, 12, 3, dtype=torch.uint8).numpy())
+    extra.save(data / "train" / "cat" / "99.png")
+    outcome = distill("student", "--teachers", "c", "--out", "s2", *TINY)
+    assert outcome.code == 3
+    one_line(outcome)
+    assert not (here / "s2").exists()
+
+
+def test_augment_that_contradicts_the_cache_names_both(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    args = ("student", "--teachers", made.labels / "a", "--out", "s", *TINY)
+    outcome = distill(*args, "--augment", "shift:2")
+    assert outcome.code == 3
+    line = one_line(outcome)
+    assert "shift:2" in line
+    assert "shift:1" in line
+    assert distill(*args, "--augment", "shift:1").code == 0
+
+
+def test_a_split_that_would_leak_is_refused(made: Made, here: Path, distill: Distill) -> None:
+    outcome = distill("student", "--teachers", made.teacher, "--out", "s", "--split-seed", 7, *TINY)
+    assert outcome.code == 3
+    assert "split_seed" in one_line(outcome)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_damaged_cache(made: Made, here: Path, distill: Distill, damage: str) -> None:
+    shutil.copytree(made.labels / "a", here / "c")
+    shard = sorted((here / "c" / "view-0001").iterdir())[0]
+    content = bytearray(shard.read_bytes())
+    if damage == "remove":
+        shard.unlink()
+    else:
+        content[-5] ^= 64
+        shard.write_bytes(content if damage == "flip" else content[:-40])
+    outcome = distill(
+        "student", "--teachers", "c", "--out", "s", "--model", "mlp_8x1", "--epochs", 2, "--quiet"
+    )
+    assert outcome.code == 3
+    assert "view-0001/shard-00000" in one_line(outcome)
+
+
+def test_a_pickle_offered_as_a_model_is_not_executed(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(here / "pwned"),)
+
+    shutil.copytree(made.teacher, here / "t")
+    (here / "t/model/model.safetensors").write_bytes(pickle.dumps(Payload()))
+    outcome = distill("student", "--teachers", "t", "--out", "s", *TINY)
+    assert outcome.code == 3
+    one_line(outcome)
+    shutil.copytree(made.teacher, here / "r")
+    (here / "r/last/checkpoint.pt").write_bytes(pickle.dumps(Payload()))
+    outcome = distill("teacher", "train", "--resume", "--out", here / "r")
+    assert outcome.code == 3
+    assert not (here / "pwned").exists()
+
+
+def test_nan_in_a_teacher_is_refused_when_caching(made: Made, here: Path, distill: Distill) -> None:
+    shutil.copytree(made.teacher, here / "t")
+    path = here / "t/model/model.safetensors"
+    tensors = load_file(path)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, path)
+    outcome = distill("cache-soft-labels", "--teachers", "t", "--out", "c", "--quiet")
+    assert outcome.code == 3
+    assert not (here / "c" / "manifest.json").exists()
+
+
+def test_divergence_keeps_the_best(here: Path, distill: Distill) -> None:
+    args = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--quiet", "--out", "t")
+    assert distill(*args, "--epochs", 1).code == 0
+    outcome = distill(*args, "--epochs", 3, "--lr", 1e30, "--warmup-epochs", 0, "--overwrite")
+    assert outcome.code == 4
+    assert "--lr" in one_line(outcome)
+
+
+def test_read_only_output(here: Path, distill: Distill) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    (here / "locked").mkdir(mode=0o500)
+    outcome = distill("teacher", "train", "--data", "digits", "--out", "locked/run", *TINY)
+    assert outcome.code == 2
+
+
+def test_a_file_where_the_folder_should_be(here: Path, distill: Distill) -> None:
+    (here / "file").write_text("x")
+    outcome = distill("teacher", "train", "--data", "digits", "--out", "file/run", *TINY)
+    assert outcome.code == 2
+    assert "file" in one_line(outcome)
+
+
+def test_two_writers(made: Made, here: Path, distill: Distill) -> None:
+    from distill_cli.files import one_writer
+
+    with one_writer(here / "t"):
+        outcome = distill("teacher", "train", "--data", "digits", "--out", "t", *TINY)
+    assert outcome.code == 2
+    assert "another process" in one_line(outcome)
+
+
+# Faults that need a process of their own.
+
+
+def start(*args: object, limit: int | None = None, **kwargs: object) -> subprocess.Popen:
+    def shrink() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "distill_cli", *(str(arg) for arg in args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=shrink,
+        **kwargs,
+    )
+
+
+def wait_for(path: Path, lines: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and len(path.read_text().splitlines()) > lines:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"{path} never got {lines} lines: {process.communicate()}")
+
+
+LONG = (
+    "teacher",
+    "train",
+    "--data",
+    "digits",
+    "--model",
+    "mlp_64x2",
+    "--dropout",
+    0.2,
+    "--epochs",
+    40,
+)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    process = start(*LONG, "--out", out, "--quiet")
+    assert process.wait() == 0, process.communicate()
+    return out
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_stopped_and_resumed_to_the_same_bits(
+    unbroken: Path, here: Path, distill: Distill, number: int, code: int
+) -> None:
+    process = start(*LONG, "--out", here / "run", "--quiet")
+    wait_for(here / "run" / "summary.csv", 4, process)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert not (here / "run" / "result.json").exists()
+    if code > 0:
+        assert "--resume" in err
+    outcome = distill("teacher", "train", "--resume", "--out", here / "run", "--quiet")
+    assert outcome.code == 0, outcome.err
+    one, two = (load_file(run / "model/model.safetensors") for run in (unbroken, here / "run"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    epochs = [line.split(",")[0] for line in (here / "run/summary.csv").read_text().splitlines()]
+    assert epochs == ["epoch", *(str(epoch) for epoch in range(1, 41))]
+    figures = [json.loads((run / "result.json").read_text()) for run in (unbroken, here / "run")]
+    for key in ("test_errors", "test_nll", "best_epoch", "val_top1"):
+        assert figures[0][key] == figures[1][key]
+
+
+def test_resume_under_another_recipe_is_refused(
+    unbroken: Path, here: Path, distill: Distill
+) -> None:
+    shutil.copytree(unbroken, here / "run")
+    outcome = distill("teacher", "train", "--resume", "--out", here / "run", "--lr", 0.01)
+    assert outcome.code == 3
+    assert "another recipe" in one_line(outcome)
+
+
+def test_disk_full(here: Path) -> None:
+    process = start(
+        *("teacher", "train", "--data", "digits", "--model", "mlp_800x2", "--epochs", 1),
+        *("--out", here / "run", "--quiet"),
+        limit=1_000_000,
+    )
+    _, err = process.communicate()
+    assert process.returncode == 1, err
+    assert "disk full" in err
+    assert "Traceback" not in err
+
+
+def test_output_piped_into_head(here: Path) -> None:
+    command = f"{sys.executable} -m distill_cli teacher train --data digits --model mlp_8x1 --epochs 2 --out run"
+    shell = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} 2>&1 | head -c 1"],
+        capture_output=True,
+        text=True,
+        cwd=here,
+    )
+    assert "Traceback" not in shell.stderr
+    assert (here / "run" / "result.json").exists()

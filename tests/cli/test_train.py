@@ -1,0 +1,212 @@
+"""The main job through the real command line, on the built-in digits."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import distill_cli.models  # noqa: F401  registers our networks in timm
+from distill_cli.types import RunResult
+from tests.conftest import Made, Outcome
+
+Distill = Callable[..., Outcome]
+FAST = ("--epochs", 2, "--quiet")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    one, two = weights(a), weights(b)
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_run_folder_holds_what_it_promises(made: Made) -> None:
+    run = made.teacher
+    result = json.loads((run / "result.json").read_text())
+    assert set(result) == set(RunResult.__dataclass_fields__)
+    assert result["test_errors"] == round((1 - result["test_top1"]) * result["test_samples"])
+    assert result["teacher_agreement"] is None
+    rows = list(csv.DictReader((run / "summary.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    best = max(rows, key=lambda row: (float(row["val_top1"]), -float(row["val_nll"])))
+    assert int(best["epoch"]) == result["best_epoch"]
+    assert float(best["val_top1"]) == result["val_top1"]
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1, 2, 3]
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    assert recipe["model"] == "mlp_32x1"
+    assert recipe["recorded"]["dataset"]["samples"] > 1000
+    assert (run / "last" / "checkpoint.pt").is_file()
+    assert (run / "MODEL_CARD.md").is_file()
+    assert not list(run.rglob(".tmp-*"))
+
+
+def test_the_saved_model_loads_in_timm(made: Made) -> None:
+    network = timm.create_model(f"local-dir:{made.teacher / 'model'}", pretrained=True)
+    assert sum(p.numel() for p in network.parameters()) == 64 * 32 + 32 + 32 * 10 + 10
+
+
+def test_a_student_reports_its_teacher(made: Made) -> None:
+    result = json.loads((made.student / "result.json").read_text())
+    assert 0 < result["teacher_agreement"] <= 1
+    assert result["teacher_kl"] > 0
+
+
+def test_two_runs_are_bit_identical_and_seeds_differ(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
+        outcome = distill(
+            *("student", "--teachers", made.labels, "--mode", "random", "--model", "mlp_16x1"),
+            *("--dropout", 0.2, "--seed", seed, "--out", name, *FAST),
+        )
+        assert outcome.code == 0, outcome.err
+    assert same(here / "one", here / "two")
+    assert not same(here / "one", here / "other")
+
+
+def test_short_form(made: Made, here: Path, distill: Distill) -> None:
+    outcome = distill(
+        "student",
+        "--teachers",
+        f"{made.teacher},{made.other}",
+        "--mode",
+        "random",
+        "--set",
+        "epochs=1",
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.strip() == "runs/student-1"
+    recipe = yaml.safe_load((here / "runs/student-1/recipe.yaml").read_text())
+    assert recipe["data"] == "digits"
+    assert recipe["model"] in outcome.err
+    again = distill("student", "--teachers", made.teacher, *FAST)
+    assert again.out.strip() == "runs/student-2"
+
+
+@pytest.mark.parametrize(("count", "mode"), [(1, "single"), (2, "ensemble")])
+def test_default_mode(made: Made, here: Path, distill: Distill, count: int, mode: str) -> None:
+    teachers = ",".join(str(path) for path in (made.teacher, made.other)[:count])
+    assert distill("student", "--teachers", teachers, "--out", "s", *FAST).code == 0
+    assert yaml.safe_load((here / "s/recipe.yaml").read_text())["mode"] == mode
+
+
+def test_live_and_cached_teachers_mix(made: Made, here: Path, distill: Distill) -> None:
+    outcome = distill(
+        *("student", "--teachers", f"{made.labels / 'a'},{made.other}", "--mode", "ensemble"),
+        *("--model", "mlp_8x1", "--out", "s", *FAST),
+    )
+    assert outcome.code == 0, outcome.err
+    recipe = yaml.safe_load((here / "s/recipe.yaml").read_text())
+    assert recipe["augment"] == ["shift:1"], "the cache's views are adopted"
+
+
+def test_live_equals_cached_in_fp64(made: Made, here: Path, distill: Distill) -> None:
+    """The views are the same to the bit, labels computed in fp64 differ by less than fp32 shows."""
+    common = ("--model", "mlp_16x1", "--epochs", 3, "--quiet", "--seed", 1)
+    fp64 = ("--teacher-precision", "fp64")
+    assert (
+        distill(
+            *(
+                "cache-soft-labels",
+                "--teachers",
+                made.teacher,
+                "--views",
+                3,
+                "--augment",
+                "shift:1",
+            ),
+            *("--out", "labels", "--quiet", *fp64),
+        ).code
+        == 0
+    )
+    live = ("--augment", "shift:1", "--set", "view_seed=0", *fp64)
+    assert distill("student", "--teachers", made.teacher, "--out", "live", *common, *live).code == 0
+    assert distill("student", "--teachers", "labels", "--out", "cached", *common).code == 0
+    one, two = weights(here / "live"), weights(here / "cached")
+    for key in one:
+        assert torch.allclose(one[key], two[key], rtol=0, atol=1e-6), key
+
+
+def test_json_is_one_document_on_stdout(here: Path, distill: Distill) -> None:
+    outcome = distill(
+        "teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--json", "--out", "a", *FAST
+    )
+    assert json.loads(outcome.out)["run"] == "a"
+    assert outcome.err == ""
+
+
+def test_plain_progress_has_no_control_codes(here: Path, distill: Distill) -> None:
+    outcome = distill(
+        "teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--epochs", 2, "--out", "a"
+    )
+    assert "held-out" in outcome.err
+    assert "errors of" in outcome.err
+    assert "\x1b" not in outcome.err + outcome.out
+
+
+def test_require_gates(here: Path, distill: Distill) -> None:
+    args = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", *FAST)
+    outcome = distill(
+        *args, "--out", "a", "--require", "test_top1>=0.999", "--require", "params<10"
+    )
+    assert outcome.code == 5
+    assert "test_top1>=0.999 (is 0." in outcome.err
+    assert "params<10 (is" in outcome.err
+    assert (here / "a" / "result.json").exists()
+    assert distill(*args, "--out", "b", "--require", "test_samples>10").code == 0
+
+
+def test_init_from_a_run(made: Made, here: Path, distill: Distill) -> None:
+    outcome = distill(
+        *("teacher", "train", "--data", "digits", "--init", made.teacher, "--out", "a"),
+        *("--lr", 1e-12, "--epochs", 1, "--quiet"),
+    )
+    assert outcome.code == 0, outcome.err
+    for key, value in weights(made.teacher).items():
+        assert torch.allclose(weights(here / "a")[key], value, atol=1e-6)
+
+
+def test_init_of_another_architecture_is_refused(made: Made, here: Path, distill: Distill) -> None:
+    outcome = distill(
+        *("teacher", "train", "--data", "digits", "--init", made.teacher, "--model", "mlp_9x1"),
+        *("--out", "a"),
+    )
+    assert outcome.code == 3
+    assert "does not fit" in outcome.err
+
+
+def test_schedules_and_smoothing_run(made: Made, here: Path, distill: Distill) -> None:
+    outcome = distill(
+        *("student", "--teachers", made.labels, "--mode", "ensemble", "--teacher-weights", "3,1"),
+        *("-T", 2, "--alpha", 1, "--alpha-end", 0.5, "--schedule", "cosine"),
+        *("--label-smoothing", 0.1, "--model", "mlp_8x1", "--out", "s", *FAST),
+    )
+    assert outcome.code == 0, outcome.err
+    header = (here / "s/summary.csv").read_text().splitlines()[0]
+    assert "train_ce" in header
+    assert "train_kd" in header
+
+
+def test_a_list_of_objectives_in_a_recipe(made: Made, here: Path, distill: Distill) -> None:
+    (here / "r.yaml").write_text(
+        "objective:\n"
+        "  - {name: label-smoothing, epsilon: 0.1, weight: 0.3}\n"
+        "  - {name: kd, temperature: 3, weight: 0.7, weight_end: 0, schedule: linear}\n"
+    )
+    args = ("student", "-r", "r.yaml", "--teachers", made.teacher, "--model", "mlp_8x1", *FAST)
+    outcome = distill(*args, "--out", "s")
+    assert outcome.code == 0, outcome.err
+    refused = distill(*args, "--alpha", 0.5, "--out", "s2")
+    assert refused.code == 2
+    assert "alpha" in refused.err

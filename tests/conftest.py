@@ -1,0 +1,92 @@
+"""What all tests share: the command line in process, small runs made once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from typer.testing import CliRunner
+
+# Shared machines are slow at times; a deadline would test the machine.
+settings.register_profile("distill", deadline=None, max_examples=50)
+settings.load_profile("distill")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+def invoke(*args: object) -> Outcome:
+    """The command line, in process: exit code, stdout, stderr."""
+    from distill_cli.cli.app import app
+
+    result = CliRunner().invoke(app, [str(arg) for arg in args], prog_name="distill")
+    return Outcome(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("DISTILL_")]:
+        if name != "DISTILL_DATA":
+            monkeypatch.delenv(name)
+    # An error that is not ours should fail a test with its traceback, not as "internal error".
+    monkeypatch.setenv("DISTILL_DEBUG", "1")
+
+
+@pytest.fixture
+def distill() -> Callable[..., Outcome]:
+    """Calls the command line and checks that no traceback reaches a person."""
+
+    def call(*args: object) -> Outcome:
+        outcome = invoke(*args)
+        assert "Traceback" not in outcome.err, outcome.err
+        return outcome
+
+    return call
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Made:
+    """Small finished artefacts on the digits, made once for all tests; never written again."""
+
+    teacher: Path
+    other: Path
+    labels: Path
+    student: Path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    root = tmp_path_factory.mktemp("made")
+    common = ("--quiet", "--augment", "shift:1", "--epochs", 3)
+    for name, model, seed in (("a", "mlp_32x1", 0), ("b", "mlp_24x2", 1)):
+        outcome = invoke(
+            *("teacher", "train", "--data", "digits", "--model", model),
+            *("--seed", seed, "--out", root / name, *common),
+        )
+        assert outcome.code == 0, outcome.err
+    outcome = invoke(
+        *("cache-soft-labels", "--teachers", f"{root / 'a'},{root / 'b'}", "--views", 2),
+        *("--augment", "shift:1", "--shard-length", 600, "--out", root / "labels", "--quiet"),
+    )
+    assert outcome.code == 0, outcome.err
+    outcome = invoke(
+        *("student", "--teachers", root / "a", "--model", "mlp_8x1"),
+        *("--out", root / "student", *common),
+    )
+    assert outcome.code == 0, outcome.err
+    return Made(root / "a", root / "b", root / "labels", root / "student")
