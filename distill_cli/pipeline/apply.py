@@ -10,7 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 
 from distill_cli import runtime
-from distill_cli.data.dataset import Dataset, images_from_paths, open_dataset
+from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.decode import images_from_paths
 from distill_cli.errors import UsageError
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, measure

@@ -1,0 +1,289 @@
+"""Where images come from: digits, class folders, archives, torchvision's datasets."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from distill_cli.data.archives import Files, is_archive, open_files
+from distill_cli.data.splits import stratified
+from distill_cli.errors import ArtifactError, UsageError, nearest
+
+ALIASES = {
+    "mnist": "torch/MNIST",
+    "fashion-mnist": "torch/FashionMNIST",
+    "cifar10": "torch/CIFAR10",
+    "cifar100": "torch/CIFAR100",
+}
+# The share of a dataset without test/ that becomes its test split, and the seed that draws it:
+# fixed, so that it stays the same for everyone.
+TEST_FRACTION, TEST_SEED = 0.2, 0
+
+
+class Source(Protocol):
+    """Labelled images, sorted by the bytes of their sample ids."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In label order."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def sample_id(self, index: int) -> str:
+        """What identifies the sample in caches: class/file, or index:N."""
+
+    def where(self, index: int) -> str:
+        """Where a person finds it."""
+
+    def label(self, index: int) -> int:
+        """Class index; −1 where unlabelled."""
+
+    def fetch(self, index: int) -> tuple[Image.Image, bytes]:
+        """The image, perhaps not decoded yet, and a digest of its content."""
+
+
+Splits = Mapping[str, Source]
+
+
+def digest(content: bytes) -> bytes:
+    """16 bytes that stand for a sample's content in fingerprints."""
+    return blake2b(content, digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Files of one split; `rows` holds (number in files, sample id, label), sorted by id."""
+
+    files: Files
+    rows: tuple[tuple[int, str, int], ...]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.rows)
+
+    def sample_id(self, index: int) -> str:
+        """class/file."""
+        return self.rows[index][1]
+
+    def where(self, index: int) -> str:
+        """folder/split/class/file, or archive!split/class/file."""
+        inside = "/".join(self.files.paths[self.rows[index][0]])
+        separator = "!" if is_archive(Path(self.files.where)) else "/"
+        return f"{self.files.where}{separator}{inside}"
+
+    def label(self, index: int) -> int:
+        """By class folder."""
+        return self.rows[index][2]
+
+    def fetch(self, index: int) -> tuple[Image.Image, bytes]:
+        """Opens the image; its pixels are decoded when asked for."""
+        content = self.files.read(self.rows[index][0])
+        return Image.open(io.BytesIO(content)), digest(content)
+
+
+@dataclass(frozen=True)
+class ItemSource:
+    """Items of any (image, label) sequence, as index:N; `order` sorts them by id."""
+
+    name: str
+    items: Sequence[tuple[Image.Image, int]]
+    order: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.order)
+
+    def sample_id(self, index: int) -> str:
+        """index:N, N as the dataset counts."""
+        return f"index:{self.order[index]}"
+
+    def where(self, index: int) -> str:
+        """dataset, sample N."""
+        return f"{self.name}, sample {self.order[index]}"
+
+    def label(self, index: int) -> int:
+        """As the dataset says."""
+        return int(self.items[self.order[index]][1])
+
+    def fetch(self, index: int) -> tuple[Image.Image, bytes]:
+        """The image and a digest of its raw pixels."""
+        image = self.items[self.order[index]][0]
+        return image, digest(image.mode.encode() + image.tobytes())
+
+
+def by_id(indices: Sequence[int]) -> tuple[int, ...]:
+    """Indices in the byte order of `index:N`."""
+    return tuple(sorted(indices, key=str))
+
+
+def open_splits(spec: str) -> Splits:
+    """`train`, `test` and perhaps `val` of what `--data` names.
+
+    Raises:
+        UsageError: It names nothing.
+        ArtifactError: What it names is unusable.
+    """
+    path = Path(spec)
+    name = ALIASES.get(spec, spec)
+    if spec == "digits":
+        return _digits()
+    if path.is_dir() or (path.is_file() and is_archive(path)):
+        return _class_folders(open_files(path))
+    if path.is_file():
+        raise UsageError(f"--data {spec} is neither a folder nor an archive")
+    if name.startswith("torch/"):
+        return _torchvision(name.removeprefix("torch/"))
+    raise UsageError(f"--data {spec} does not exist. {nearest(spec, ['digits', *ALIASES])}")
+
+
+def _digits() -> Splits:
+    """scikit-learn's 1,797 handwritten digits, 8×8 grey, 0…16 stretched to 0…255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    items = [
+        (Image.fromarray(image), int(label))
+        for image, label in zip(pixels, digits.target, strict=True)
+    ]
+    names = tuple(str(digit) for digit in range(10))
+    everything = ItemSource("digits", items, by_id(range(len(items))), names)
+    return _with_test(everything, lambda rows: _chosen(everything, rows))
+
+
+def _chosen(source: ItemSource, rows: Sequence[int]) -> ItemSource:
+    order = tuple(source.order[row] for row in rows)
+    return ItemSource(source.name, source.items, order, source.class_names)
+
+
+def _with_test(everything: Source, choose: Any) -> Splits:
+    """Splits a stratified fifth off as test: a function of the sample ids alone."""
+    count = len(everything)
+    test = stratified(
+        [everything.sample_id(row) for row in range(count)],
+        [everything.label(row) for row in range(count)],
+        TEST_FRACTION,
+        TEST_SEED,
+    )
+    return {
+        "train": choose([row for row in range(count) if row not in test]),
+        "test": choose([row for row in range(count) if row in test]),
+    }
+
+
+def _class_folders(files: Files) -> Splits:
+    top = _common_top(files)
+    paths = [parts[top:] for parts in files.paths]
+    folders = {parts[top:] for parts in files.folders if len(parts) > top}
+    if any(parts[0] == "train" for parts in paths):
+        splits = {
+            split: [n for n, parts in enumerate(paths) if parts[0] == split and len(parts) > 2]
+            for split in ("train", "val", "test")
+        }
+        names = _class_names(
+            files,
+            {p[1] for p in folders if len(p) == 2 and p[0] == "train"},
+            {paths[n][1] for n in splits["train"]},
+        )
+        for split in ("train", "test"):
+            if not splits[split]:
+                raise ArtifactError(
+                    f"{files.where} has no images in {split}/<class>/",
+                    hint="It needs train/<class>/ and test/<class>/, or only class folders",
+                )
+        return {
+            split: _source(files, {n: paths[n][1:] for n in numbers}, names, split)
+            for split, numbers in splits.items()
+            if numbers
+        }
+    flat = {n: parts for n, parts in enumerate(paths) if len(parts) > 1}
+    if not flat:
+        raise ArtifactError(f"{files.where} holds no class folders with images")
+    names = _class_names(
+        files, {p[0] for p in folders if len(p) == 1}, {parts[0] for parts in flat.values()}
+    )
+    everything = _source(files, flat, names, "")
+    return _with_test(
+        everything,
+        lambda rows: FileSource(files, tuple(everything.rows[row] for row in rows), names),
+    )
+
+
+def _common_top(files: Files) -> int:
+    """1 where everything lies in one leading folder, as archives often have it, else 0."""
+    tops = {parts[0] for parts in files.paths}
+    deep = all(len(parts) > 2 for parts in files.paths)
+    return int(len(tops) == 1 and deep and not tops & {"train", "test", "val"})
+
+
+def _class_names(files: Files, folders: set[str], used: set[str]) -> tuple[str, ...]:
+    empty = sorted(folders - used)
+    if empty:
+        raise ArtifactError(f"class folder '{empty[0]}' of {files.where} holds no images")
+    return tuple(sorted(used, key=os.fsencode))
+
+
+def _source(
+    files: Files, chosen: Mapping[int, tuple[str, ...]], names: tuple[str, ...], split: str
+) -> FileSource:
+    labels = {name: label for label, name in enumerate(names)}
+    unknown = sorted({parts[0] for parts in chosen.values()} - set(names))
+    if unknown:
+        raise ArtifactError(
+            f"class '{unknown[0]}' of {files.where}, {split}/, does not stand in train/"
+        )
+    rows = [(n, "/".join(parts), labels[parts[0]]) for n, parts in chosen.items()]
+    return FileSource(files, tuple(sorted(rows, key=lambda row: os.fsencode(row[1]))), names)
+
+
+def _torchvision(name: str) -> Splits:
+    """A torchvision dataset, downloaded where it is not on disk.
+
+    The download itself is untested against the live hosts; reading is tested on made files.
+    """
+    import torchvision.datasets as zoo
+
+    if not hasattr(zoo, name):
+        raise UsageError(f"torchvision has no dataset '{name}'. {nearest(name, zoo.__all__)}")
+    root = os.environ.get("DISTILL_DATA") or str(Path.home() / ".cache/distill/torchvision")
+    splits = {}
+    for split in ("train", "test"):
+        data = _load(getattr(zoo, name), root, split)
+        names = tuple(str(c) for c in getattr(data, "classes", ()))
+        count = len(data)
+        if not names:
+            names = tuple(str(c) for c in range(1 + max(int(data[i][1]) for i in range(count))))
+        splits[split] = ItemSource(f"torch/{name} {split}", data, by_id(range(count)), names)
+    return splits
+
+
+def _load(dataset: Any, root: str, split: str) -> Any:
+    """Tries what is on disk, then a download; `train=` or `split=`, as the dataset has it."""
+    wanted = [{"train": split == "train"}, {"split": split}]
+    for keywords in wanted:
+        try:
+            return dataset(root=root, download=False, **keywords)
+        except TypeError:
+            continue
+        except RuntimeError:
+            pass
+        try:
+            return dataset(root=root, download=True, **keywords)
+        except (OSError, RuntimeError) as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+            raise ArtifactError(
+                f"torch/{dataset.__name__} is not on disk and cannot be downloaded: {reason}",
+                hint=f"Put its files below {root}",
+            ) from None
+    raise UsageError(f"torch/{dataset.__name__} has no train and test split to classify")

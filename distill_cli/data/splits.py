@@ -1,0 +1,35 @@
+"""Stratified splits that are functions of sample ids: file order and machine do not matter."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+
+from distill_cli.counters import Purpose, draw, sample_key
+
+
+def stratified(
+    sample_ids: Sequence[str], labels: Sequence[int], fraction: float, seed: int
+) -> set[int]:
+    """Rows that are held out: of each class, those whose ids hash lowest.
+
+    Adding a sample moves at most one other across the border of its class.
+
+    Args:
+        sample_ids: One a row.
+        labels: Class of each row.
+        fraction: Share of each class, in (0, 1); at least one row and never all of them.
+        seed: Another seed draws another split.
+    """
+    keys = torch.tensor([sample_key(name) for name in sample_ids], dtype=torch.int64)
+    ranks = draw(seed, Purpose.SPLIT, keys).tolist()
+    members: dict[int, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        members[label].append(row)
+    held: set[int] = set()
+    for rows in members.values():
+        count = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
+        held.update(sorted(rows, key=lambda row: (ranks[row], sample_ids[row]))[:count])
+    return held

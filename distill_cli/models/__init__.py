@@ -1,0 +1,21 @@
+"""Networks: timm's, torchvision's and our small ones; each owns its normalisation.
+
+Importing this package registers our own networks in timm's registry.
+"""
+
+from distill_cli.models import small as small
+from distill_cli.models.artifact import fingerprint, load_model, model_bytes, save_model
+from distill_cli.models.network import InputSpec, Network
+from distill_cli.models.zoo import create, pretrained_teacher, suggested
+
+__all__ = [
+    "InputSpec",
+    "Network",
+    "create",
+    "fingerprint",
+    "load_model",
+    "model_bytes",
+    "pretrained_teacher",
+    "save_model",
+    "suggested",
+]

@@ -1,0 +1,95 @@
+"""A network together with what it must know of its input: size, channels, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Library = Literal["timm", "torchvision"]
+# ITU-R 601 luminance, as PIL turns colour to grey.
+LUMINANCE = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """Images as a network is given them, or as it takes them.
+
+    Attributes:
+        channels: 1 or 3.
+        height: Pixels.
+        width: Pixels.
+        mean: Of each channel, in [0, 1].
+        std: Of each channel, in [0, 1].
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Network(nn.Module):
+    """Maps un-normalised images in [0, 1] to logits.
+
+    Args:
+        net: The plain network; its state dict is what is saved.
+        architecture: Its registered name.
+        model_args: What it was built with, beside its number of classes.
+        library: Where its architecture comes from.
+        class_names: In the order of its outputs.
+        taken: What `net` takes: channels, size, normalisation.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        architecture: str,
+        model_args: Mapping[str, Any],
+        library: Library,
+        class_names: tuple[str, ...],
+        taken: InputSpec,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.architecture = architecture
+        self.model_args = dict(model_args)
+        self.library = library
+        self.class_names = class_names
+        self.taken = taken
+        # Not persistent: the weights stay those of a plain network, config.json holds these.
+        for name, values in (("mean", taken.mean), ("std", taken.std)):
+            buffer = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
+            self.register_buffer(name, buffer.float(), persistent=False)
+
+    @property
+    def num_params(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.net.parameters())
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Logits (B, K) of images in [0, 1] of any size, with one or three channels."""
+        logits_BK: Tensor = self.net((self._fit(images_BCHW) - self.mean) / self.std)
+        return logits_BK
+
+    def _fit(self, images_BCHW: Tensor) -> Tensor:
+        """Channels and size as the network takes them."""
+        if images_BCHW.shape[1] != self.taken.channels:
+            if self.taken.channels == 1:
+                share = images_BCHW.new_tensor(LUMINANCE).view(1, -1, 1, 1)
+                images_BCHW = (images_BCHW * share).sum(dim=1, keepdim=True)
+            else:
+                images_BCHW = images_BCHW.expand(-1, self.taken.channels, -1, -1)
+        size = (self.taken.height, self.taken.width)
+        if images_BCHW.shape[2:] != size:
+            images_BCHW = F.interpolate(images_BCHW, size, mode="bilinear", antialias=True)
+        return images_BCHW
