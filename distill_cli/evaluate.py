@@ -27,8 +27,8 @@ def logits_of(
         device: Where `forward` computes.
     """
     parts = [
-        forward(images_BCHW.to(device).float() / 255).float().cpu()
-        for images_BCHW in images_NCHW.split(BATCH)
+        forward(images_NCHW[start : start + BATCH].to(device).float() / 255).float().cpu()
+        for start in range(0, len(images_NCHW), BATCH)
     ]
     return torch.cat(parts)
 

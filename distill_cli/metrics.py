@@ -30,13 +30,17 @@ class Metrics:
     ece: float
 
 
+def calibration_gaps(confidence_N: Tensor, correct_N: Tensor) -> Tensor:
+    """Σ (correct − confidence) in each of 15 equal bins, fp64 on the CPU; adds up over parts."""
+    bin_N = (confidence_N * ECE_BINS).ceil().long().clamp(1, ECE_BINS) - 1
+    gap_N = correct_N.double() - confidence_N.double()
+    return torch.zeros(ECE_BINS, dtype=torch.float64).index_add_(0, bin_N.cpu(), gap_N.cpu())
+
+
 def expected_calibration_error(confidence_N: Tensor, correct_N: Tensor) -> float:
     """Σ_b (n_b/N)·|accuracy_b − confidence_b| over 15 equal bins (Guo et al. 2017, eq. 5)."""
-    bin_N = (confidence_N * ECE_BINS).ceil().long().clamp(1, ECE_BINS) - 1
-    gap = torch.zeros(ECE_BINS, dtype=torch.float64).index_add_(
-        0, bin_N.cpu(), (correct_N.double() - confidence_N.double()).cpu()
-    )
-    return float(gap.abs().sum() / max(1, len(confidence_N)))
+    gaps = calibration_gaps(confidence_N, correct_N)
+    return float(gaps.abs().sum() / max(1, len(confidence_N)))
 
 
 def measure(logits_NK: Tensor, target_N: Tensor) -> Metrics:

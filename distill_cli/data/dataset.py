@@ -141,7 +141,8 @@ def _statistics(images_NCHW: Tensor, rows: Tensor) -> tuple[tuple[float, ...], t
     """Mean and sd of each channel from exact counts of the 256 values."""
     channels = images_NCHW.shape[1]
     counts = torch.zeros(channels, 256, dtype=torch.float64)
-    for part in rows.split(2048):
+    for start in range(0, len(rows), 2048):
+        part = rows[start : start + 2048]
         for channel in range(channels):
             pixels = images_NCHW[part, channel].flatten().int()
             counts[channel] += torch.bincount(pixels, minlength=256)

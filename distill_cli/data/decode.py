@@ -61,7 +61,7 @@ class Decoded:
     skipped: int
 
 
-class _SizesDiffer(Exception):
+class _SizesDifferError(Exception):
     pass
 
 
@@ -84,7 +84,7 @@ def decode(splits: Mapping[str, Source], *, size: int | None, skip_bad: bool) ->
     """
     try:
         return _decode(splits, size, skip_bad)
-    except _SizesDiffer:
+    except _SizesDifferError:
         return _decode(splits, DEFAULT_SIZE, skip_bad)
 
 
@@ -106,7 +106,7 @@ def _decode(splits: Mapping[str, Source], size: int | None, skip_bad: bool) -> D
                     continue
                 first = first or [made[0].shape[:2]]
                 if made[0].shape[:2] != first[0]:
-                    raise _SizesDiffer
+                    raise _SizesDifferError
                 kept[split].append((row, *made))
     grey = all(pixels.ndim == 2 for rows in kept.values() for _, pixels, _ in rows)
     tables = {split: _table(splits[split], rows, grey) for split, rows in kept.items()}

@@ -270,7 +270,7 @@ def _torchvision(name: str) -> Splits:
 
 def _load(dataset: Any, root: str, split: str) -> Any:
     """Tries what is on disk, then a download; `train=` or `split=`, as the dataset has it."""
-    wanted = [{"train": split == "train"}, {"split": split}]
+    wanted: list[dict[str, Any]] = [{"train": split == "train"}, {"split": split}]
     for keywords in wanted:
         try:
             return dataset(root=root, download=False, **keywords)

@@ -152,7 +152,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
 def fingerprint(network: Network) -> str:
     """Identifies a network by architecture, normalisation, classes and weights."""
     taken = network.taken
-    head = [network.architecture, network.model_args, list(network.class_names)]
+    head: list[Any] = [network.architecture, network.model_args, list(network.class_names)]
     head += [[taken.channels, taken.height, taken.width], list(taken.mean), list(taken.std)]
     whole = blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=16)
     for name, value in sorted(network.net.state_dict().items()):

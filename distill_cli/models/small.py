@@ -6,6 +6,7 @@ Parameter counts of the residual ones are those of the distillation literature (
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -78,9 +79,7 @@ class Mlp(_Classifier):
         height, breadth = (img_size, img_size) if isinstance(img_size, int) else img_size
         sizes = [in_chans * height * breadth, *[width] * depth]
         self.input_dropout = input_dropout
-        self.layers = nn.ModuleList(
-            nn.Linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(sizes))
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -143,7 +142,7 @@ def _stages(
 ) -> nn.ModuleList:
     """Three stages; the second and third halve the resolution in their first block."""
     stages = nn.ModuleList()
-    for number, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for number, (before, after) in enumerate(pairwise(widths)):
         stride = 1 if number == 0 else 2
         first = block(before, after, stride)
         stages.append(nn.Sequential(first, *[block(after, after, 1) for _ in range(blocks - 1)]))

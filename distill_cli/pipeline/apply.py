@@ -105,9 +105,12 @@ def predict(
     """Classes and softened probabilities of image files, or of all images below a folder."""
     here = runtime.decide(device)
     network: Network = load_model(folder).to(here.device).eval()
-    channels, height, width = network.view_size
+    taken = network.taken
     images_NCHW, names = images_from_paths(
-        [Path(image) for image in images], channels=channels, height=height, width=width
+        [Path(image) for image in images],
+        channels=taken.channels,
+        height=taken.height,
+        width=taken.width,
     )
     logits_NK = logits_of(network, images_NCHW, here.device)
     probabilities_NK = F.softmax(logits_NK.double() / temperature, dim=-1)

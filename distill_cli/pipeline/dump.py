@@ -170,7 +170,7 @@ def _fill(
     speed = made / max(time.perf_counter() - started, 1e-9) if made else None
     finished = []
     for writer, teacher in zip(writers, teachers, strict=True):
-        if not (writer.folder / "eval.safetensors").exists():
+        if not writer.has_eval:
             writer.write_eval(
                 {
                     split: (

@@ -49,7 +49,7 @@ def option(
         advanced: Reached by `--set` and listed by `--help-all`, not by `--help`.
         constraints: pydantic's (`gt=0`, `le=1`, …).
     """
-    extra = {"panel": panel, "flags": flags, "advanced": advanced}
+    extra: Any = {"panel": panel, "flags": flags, "advanced": advanced}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 

@@ -43,12 +43,12 @@ def create(
     Raises:
         UsageError: timm knows no such optimiser.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers
+    import timm.optim
 
-    known = list_optimizers()
+    known = [str(known) for known in timm.optim.list_optimizers()]
     if name not in known:
         raise UsageError(f"opt: unknown optimiser '{name}'. {nearest(name, known)}")
     options: dict[str, Any] = {"lr": rate, "weight_decay": weight_decay, "momentum": momentum}
-    optimizer = create_optimizer_v2(network, opt=name, **options)
+    optimizer = timm.optim.create_optimizer_v2(network, opt=name, **options)
     assert isinstance(optimizer, torch.optim.Optimizer)
     return optimizer

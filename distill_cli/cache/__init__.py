@@ -1,0 +1,1 @@
+"""The soft-label cache: what teachers said of every view, on disk."""

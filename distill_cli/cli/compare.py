@@ -1,0 +1,52 @@
+"""`distill compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from distill_cli.cli.options import Json
+from distill_cli.cli.terminal import console, result_json, say
+from distill_cli.report import table
+from distill_cli.report.groups import Group, group_runs
+from distill_cli.report.runs import read_run
+
+app = typer.Typer()
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")], json: Json = False
+) -> None:
+    """Runs side by side, each against the first; runs that differ in seed only are one row.
+
+    Example: distill compare runs/a runs/student-1
+    """
+    groups = group_runs([read_run(run) for run in runs])
+    if json:
+        result_json(table.to_json(groups))
+        return
+    show(groups)
+
+
+def show(groups: Sequence[Group]) -> None:
+    """The table on stdout, what makes it doubtful on stderr."""
+    from rich.table import Table
+
+    screen = console("stdout")
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for key, name in table.COLUMNS.items():
+        drawn.add_column(name, justify="left" if key in ("label", "against") else "right")
+    for row in table.rows(groups):
+        drawn.add_row(*(escape(str(value)) for value in asdict(row).values()))
+    if not screen.is_terminal:
+        # A file has no width; a terminal's would cut the table where a reader cannot scroll.
+        screen.width = max(screen.width, screen.measure(drawn).maximum)
+    screen.print(drawn)
+    for note in table.notes(groups):
+        say(f"[bold]note:[/bold] {escape(note)}")

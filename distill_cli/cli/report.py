@@ -1,0 +1,34 @@
+"""`distill report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from distill_cli.cli.terminal import result
+from distill_cli.files import write_text
+from distill_cli.report.runs import read_run
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page; default RUN/report.html.")
+    ] = None,
+) -> None:
+    """One self-contained HTML page of a run: figures, learning curves, recipe.
+
+    Example: distill report runs/student-1
+    """
+    summary = read_run(run)
+    from distill_cli.report.html import run_page
+
+    path = out or run / "report.html"
+    write_text(path, run_page(summary))
+    result(escape(str(path)))

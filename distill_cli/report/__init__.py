@@ -1,0 +1,1 @@
+"""Tables, pages and cards: reads run folders only. Torch-free."""

@@ -1,0 +1,73 @@
+"""Did it help? Said in words, and only as surely as the seeds allow."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+CONFIDENCE = 0.95
+Kind = Literal["helped", "did not help", "cannot be told"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether distillation changed the number of test errors.
+
+    Attributes:
+        kind: What can be said.
+        sentence: The same in words, with its figures.
+        difference: Mean of distilled − hard errors; negative is better.
+        low: Lower end of its 95 % interval; None where there is none.
+        high: Upper end; None where there is none.
+        seeds: Pairs compared.
+    """
+
+    kind: Kind
+    sentence: str
+    difference: float
+    low: float | None
+    high: float | None
+    seeds: int
+
+
+def verdict(hard: Sequence[float], distilled: Sequence[float]) -> Verdict:
+    """Compares errors pairwise, seed by seed, by Student's t at 95 %.
+
+    Runs of one seed share initial weights (where the network is the same) and data order, so
+    that their difference is what distillation did. It "helped" if the interval of the mean
+    difference lies below zero, "did not help" if it lies above; otherwise it cannot be told.
+    The seeds vary, the test images do not: the verdict is about this test set.
+
+    Args:
+        hard: Test errors on hard labels, one a seed.
+        distilled: Test errors of the distilled student, in the same order of seeds.
+    """
+    differences = [float(d) - float(h) for h, d in zip(hard, distilled, strict=True)]
+    seeds = len(differences)
+    mean = statistics.fmean(differences)
+    said = f"{abs(mean):.1f} {'fewer' if mean < 0 else 'more'} errors on average"
+    if mean == 0:
+        said = "as many errors on average"
+    if seeds < 2:
+        return _said("cannot be told", f"cannot be told from one seed ({said})", mean, None, seeds)
+    from scipy.stats import t
+
+    spread = statistics.stdev(differences) / math.sqrt(seeds)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, seeds - 1)) * spread
+    interval = (mean - half, mean + half)
+    figures = f"{said}, 95 % interval {interval[0]:+.1f} … {interval[1]:+.1f}, {seeds} seeds"
+    if interval[1] < 0:
+        return _said("helped", f"helped: {figures}", mean, interval, seeds)
+    if interval[0] > 0:
+        return _said("did not help", f"did not help: {figures}", mean, interval, seeds)
+    return _said("cannot be told", f"cannot be told: {figures}", mean, interval, seeds)
+
+
+def _said(
+    kind: Kind, sentence: str, mean: float, interval: tuple[float, float] | None, seeds: int
+) -> Verdict:
+    low, high = interval or (None, None)
+    return Verdict(kind=kind, sentence=sentence, difference=mean, low=low, high=high, seeds=seeds)
