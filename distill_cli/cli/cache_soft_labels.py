@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 from rich.markup import escape
 
-from distill_cli.cli.options import DryRun, Json, Quiet, verb
+from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, verb
 from distill_cli.cli.progress import count_progress, training_progress
 from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.errors import UsageError
@@ -25,6 +25,7 @@ def cache_soft_labels(
     json: Json = False,
     quiet: Quiet = False,
     dry_run: DryRun = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Store what frozen teachers say of every view of every training sample.
 
@@ -33,10 +34,12 @@ def cache_soft_labels(
 
     Example: distill cache-soft-labels --teachers runs/a,runs/b --views 4 --out runs/labels
     """
-    run_dump(recipe, json=json, quiet=quiet, dry_run=dry_run)
+    run_dump(recipe, json=json, quiet=quiet, dry_run=dry_run, overwrite=overwrite)
 
 
-def run_dump(recipe: CacheRecipe, *, json: bool, quiet: bool, dry_run: bool) -> None:
+def run_dump(
+    recipe: CacheRecipe, *, json: bool, quiet: bool, dry_run: bool, overwrite: bool
+) -> None:
     """Checks early, dumps, and prints where the caches are."""
     if not recipe.teachers:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
@@ -52,7 +55,7 @@ def run_dump(recipe: CacheRecipe, *, json: bool, quiet: bool, dry_run: bool) -> 
         training_progress("cache", quiet=quiet) as sink,
         count_progress("views", quiet=quiet) as progress,
     ):
-        finished = dump(recipe, sink=sink, progress=progress)
+        finished = dump(recipe, sink=sink, progress=progress, overwrite=overwrite)
     documents = []
     for dumped in finished:
         manifest = dumped.manifest

@@ -116,4 +116,4 @@ def run(
     elif isinstance(recipe, CacheRecipe):
         from distill_cli.cli.cache_soft_labels import run_dump
 
-        run_dump(recipe, json=json, quiet=quiet, dry_run=False)
+        run_dump(recipe, json=json, quiet=quiet, dry_run=False, overwrite=overwrite)

@@ -22,6 +22,7 @@ from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import (
     are_caches,
     check_writable,
+    clear_cache,
     expand_teachers,
     holds_run,
     inherit,
@@ -52,13 +53,16 @@ class Dumped:
     views_per_second: float | None
 
 
-def dump(recipe: CacheRecipe, *, sink: Sink, progress: Progress) -> list[Dumped]:
+def dump(
+    recipe: CacheRecipe, *, sink: Sink, progress: Progress, overwrite: bool = False
+) -> list[Dumped]:
     """Stores the labels of every teacher on every view; goes on where an earlier call stopped.
 
     Args:
         recipe: Teachers, data, views.
         sink: Shows messages.
         progress: Called with (views done, views in all).
+        overwrite: Replace caches that are there, instead of going on.
 
     Raises:
         DistillError: With the exit code of what went wrong.
@@ -82,6 +86,8 @@ def dump(recipe: CacheRecipe, *, sink: Sink, progress: Progress) -> list[Dumped]
     with ExitStack() as held:
         for folder in folders:
             held.enter_context(one_writer(folder))
+            if overwrite:
+                clear_cache(folder)
         writers = [
             CacheWriter(folder, plan_of(recipe, dataset, spec, teacher))
             for folder, teacher in zip(folders, teachers, strict=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill_cli.cache.manifest import expand, is_cache
+from distill_cli.cache.manifest import EVAL, MANIFEST, PLAN, expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.schema import Recipe
@@ -73,6 +73,14 @@ def clear_run(out: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def clear_cache(folder: Path) -> None:
+    """Removes a cache's own files, and nothing else, from a folder; its manifest first."""
+    for name in (MANIFEST, PLAN, EVAL, "recipe.yaml"):
+        (folder / name).unlink(missing_ok=True)
+    for view in folder.glob("view-*"):
+        shutil.rmtree(view)
 
 
 def check_teachers(names: Sequence[str] | None) -> None:

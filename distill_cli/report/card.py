@@ -36,8 +36,10 @@ def model_card(recipe: Mapping[str, Any], result: RunResult) -> str:
 
 
 def _training(recipe: Mapping[str, Any]) -> list[str]:
-    keys = ("objective", "mode", "temperature", "alpha", "label_smoothing", "epochs", "batch_size")
-    keys += ("opt", "lr", "sched", "weight_decay", "augment", "dropout", "seed")
+    keys = [
+        *("objective", "mode", "temperature", "alpha", "label_smoothing", "epochs", "batch_size"),
+        *("opt", "lr", "sched", "weight_decay", "augment", "dropout", "seed"),
+    ]
     lines = [f"- {key}: {recipe[key]}" for key in keys if recipe.get(key) is not None]
     teachers = [Path(str(name)).name for name in recipe.get("teachers") or []]
     return [*lines, f"- teachers: {', '.join(teachers)}"] if teachers else lines

@@ -1,0 +1,59 @@
+"""`distill demo`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from distill_cli.cli.compare import show
+from distill_cli.cli.options import Json, Overwrite, Quiet
+from distill_cli.cli.progress import training_progress
+from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.errors import UsageError
+from distill_cli.report import table
+
+if TYPE_CHECKING:
+    from distill_cli.training.events import Sink
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the runs.")] = Path("demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="Students of each kind.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Of every network.")] = 40,
+    json: Json = False,
+    quiet: Quiet = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Two teachers and their students on real digits: a table, a verdict and a page.
+
+    Example: distill demo
+    """
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise UsageError(f"{out} is not empty", hint="Give --overwrite, or another --out")
+    started = time.monotonic()
+    from distill_cli.pipeline.demo import demo as run
+    from distill_cli.pipeline.demo import sentences
+
+    def shown(label: str) -> AbstractContextManager[Sink]:
+        return training_progress(label, quiet=quiet)
+
+    found = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
+    if json:
+        verdicts = {label: vars(verdict) for label, verdict in found.verdicts.items()}
+        result_json({"groups": table.to_json(found.groups), "verdicts": verdicts})
+        return
+    result("")
+    show(found.groups)
+    result("")
+    result("Did distillation help? Test errors against the student on hard labels:")
+    for sentence in sentences(found.verdicts):
+        result(f"  {escape(sentence)}")
+    say(f"\n{time.monotonic() - started:.0f} s. The same with plots: {escape(str(found.report))}")
