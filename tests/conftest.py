@@ -72,7 +72,7 @@ class Made:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     root = tmp_path_factory.mktemp("made")
-    common = ("--quiet", "--augment", "shift:1", "--epochs", 3)
+    common = ("--quiet", "--augment", "shift:1", "--epochs", 3, "-b", 16, "--lr", 0.1)
     for name, model, seed in (("a", "mlp_32x1", 0), ("b", "mlp_24x2", 1)):
         outcome = invoke(
             *("teacher", "train", "--data", "digits", "--model", model),

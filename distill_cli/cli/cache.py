@@ -13,7 +13,7 @@ from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import result, result_json
 from distill_cli.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 @app.callback()

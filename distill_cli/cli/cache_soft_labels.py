@@ -15,7 +15,7 @@ from distill_cli.pipeline.folders import check_writable, expand_teachers
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from distill_cli.report import table
 from distill_cli.report.groups import Group, group_runs
 from distill_cli.report.runs import read_run
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

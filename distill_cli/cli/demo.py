@@ -20,7 +20,7 @@ from distill_cli.report import table
 if TYPE_CHECKING:
     from distill_cli.training.events import Sink
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

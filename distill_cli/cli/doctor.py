@@ -8,7 +8,7 @@ from rich.markup import escape
 from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import result, result_json
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

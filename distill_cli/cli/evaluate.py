@@ -12,7 +12,7 @@ from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import result, result_json
 from distill_cli.pipeline.folders import check_model_folder, expand_teachers
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

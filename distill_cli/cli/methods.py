@@ -9,7 +9,7 @@ import typer
 from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import console, result_json
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

@@ -66,16 +66,13 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         annotation = bool | None
     elif get_origin(field.annotation) is list and name == "require":
         annotation = list[str] | None
-    text = field.description or ""
-    if field.default not in (None, False, []) and field.default != {}:
-        text = f"{text.rstrip('.')} ({field.default})."
     option = typer.Option(
         flag,
         *extra["flags"],
-        help=text,
+        help=help_text(field),
         rich_help_panel=extra["panel"],
         hidden=extra["advanced"],
-        metavar=None if annotation == bool | None else _metavar(name, field.annotation),
+        metavar=None if annotation == bool | None else metavar(field),
         show_default=False,
     )
     return inspect.Parameter(
@@ -86,16 +83,27 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-def _metavar(name: str, annotation: Any) -> str:
-    """What stands behind a flag: the choices, or the kind of value."""
-    for part in (annotation, *get_args(annotation)):
-        if get_origin(part) is Literal:
-            return "|".join(str(choice) for choice in get_args(part))
+def help_text(field: FieldInfo) -> str:
+    """A field's description, with its choices and default where it does not name them itself."""
+    text = (field.description or "").rstrip(".")
+    for part in (field.annotation, *get_args(field.annotation)):
+        if get_origin(part) is Literal and not all(str(c) in text for c in get_args(part)):
+            text = f"{', '.join(str(choice) for choice in get_args(part))}: {text}"
+    if field.default not in (None, False, []) and field.default != {}:
+        text = f"{text} ({field.default})"
+    return f"{text}."
+
+
+def metavar(field: FieldInfo) -> str:
+    """What stands behind a flag: the kind of value."""
+    for part in (field.annotation, *get_args(field.annotation)):
         if part is int:
             return "INT"
         if part is float:
             return "NUMBER"
-    return name.upper()
+        if get_origin(part) is Literal:
+            return "NAME"
+    return "TEXT"
 
 
 def verb(schema: type[R]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -16,7 +16,7 @@ from distill_cli.pipeline.folders import check_model_folder
 if TYPE_CHECKING:
     from distill_cli.pipeline.apply import Prediction
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 BAR = 24
 

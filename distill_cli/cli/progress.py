@@ -30,27 +30,29 @@ class Meter:
     """Images a second and time left, from steps alone."""
 
     def __init__(self) -> None:
-        self.started = time.monotonic()
+        self.started = 0.0
         self.images = 0
         self.first: int | None = None
 
     def add(self, event: StepEvent) -> None:
-        """Counts a step."""
-        self.images += event.images
+        """Counts a step; the clock starts at the first one, which only warms up."""
         if self.first is None:
-            self.first = event.epoch * event.steps + event.step - 1
+            self.first = event.epoch * event.steps + event.step
+            self.started = time.monotonic()
+        else:
+            self.images += event.images
 
     def line(self, event: StepEvent) -> str:
         """Loss, accuracy, images/s and time left."""
+        means = event.means()
+        figures = f"loss {means['loss']:.4f}  acc {100 * means['top1']:.1f} %"
+        if not self.images:
+            return figures
         elapsed = max(time.monotonic() - self.started, 1e-9)
         taken = event.epoch * event.steps + event.step
         rate = (taken - (self.first or 0)) / elapsed
         left = (event.epochs * event.steps - taken) / max(rate, 1e-9)
-        means = event.means()
-        return (
-            f"loss {means['loss']:.4f}  acc {100 * means['top1']:.1f} %  "
-            f"{self.images / elapsed:,.0f} images/s  {duration(left)} left"
-        )
+        return f"{figures}  {self.images / elapsed:,.0f} images/s  {duration(left)} left"
 
 
 def duration(seconds: float) -> str:
@@ -69,12 +71,14 @@ class LogSink:
     def __init__(self, label: str) -> None:
         self.label = label
         self.meter = Meter()
-        self.looked = time.monotonic()
+        self.looked: float | None = None
 
     def step(self, event: StepEvent) -> None:
         """A line, if the last one is some seconds old."""
         self.meter.add(event)
         now = time.monotonic()
+        if self.looked is None:
+            self.looked = now
         if now - self.looked >= IN_LOG:
             self.looked = now
             share = f"{event.step}/{event.steps}"
@@ -97,7 +101,7 @@ class BarSink:
 
     def __init__(self, progress: Progress, label: str) -> None:
         self.progress = progress
-        self.task: TaskID = progress.add_task(label, total=None, figures="")
+        self.task: TaskID = progress.add_task(label, total=None, figures="reading the data")
         self.meter = Meter()
         self.looked = 0.0
         self.held_out = ""

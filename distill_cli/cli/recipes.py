@@ -23,7 +23,7 @@ from distill_cli.recipe.schema import (
     TrainRecipe,
 )
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="A shipped recipe, as digits/teacher, or a file.")]
 

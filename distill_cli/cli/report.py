@@ -12,7 +12,7 @@ from distill_cli.cli.terminal import result
 from distill_cli.files import write_text
 from distill_cli.report.runs import read_run
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

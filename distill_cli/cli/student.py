@@ -8,7 +8,7 @@ from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, Resume, verb
 from distill_cli.cli.training import run_training
 from distill_cli.recipe.schema import StudentRecipe
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

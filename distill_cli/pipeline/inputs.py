@@ -51,6 +51,12 @@ def open_data(recipe: Recipe, sink: Sink) -> Dataset:
     )
     if dataset.skipped:
         sink.message(f"skipped {dataset.skipped} images that cannot be read")
+    sink.message(
+        f"{Path(recipe.data).name}: {len(dataset.class_names)} classes, "
+        f"{len(dataset.fit_rows):,} images to train on, {len(dataset.val.label_N):,} held out, "
+        f"{len(dataset.test.label_N):,} test, {dataset.height}×{dataset.width} "
+        f"{'grey' if dataset.channels == 1 else 'colour'}"
+    )
     return dataset
 
 

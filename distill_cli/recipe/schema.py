@@ -199,7 +199,7 @@ class TrainRecipe(Recipe):
         "auto", "auto (AdamW for transformers, else SGD) or a timm optimiser's name.", TRAINING
     )
     sched: ScheduleName = option(
-        "cosine", "How the learning rate falls to zero after warm-up.", TRAINING
+        "cosine", "the fall of the learning rate after warm-up.", TRAINING
     )
     warmup_epochs: float = option(1.0, "Epochs of linear warm-up.", TRAINING, ge=0)
     weight_decay: float | None = option(
@@ -245,7 +245,8 @@ class StudentRecipe(TrainRecipe, TeacherLabels):
     )
     schedule: ScheduleName | None = option(
         None,
-        "How alpha goes to alpha-end (constant, or linear with --alpha-end); step changes half-way.",
+        "the way of alpha to alpha-end; step changes half-way. Default: linear with --alpha-end, "
+        "else constant.",
         LABELS,
     )
 

@@ -93,9 +93,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             # timm scales the rate of some groups; a group without a scale takes the rate itself.
             group["lr"] = self.rate.at(batch.step) * group.get("lr_scale", 1.0)
-        progress = Progress(
-            epoch=self.state.epoch, step=batch.step, total_steps=self.epochs * self.loader.steps
-        )
+        total = self.epochs * self.loader.steps
+        progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=total)
         teacher = None if self.teacher is None else self.teacher.signals(batch)
         logits_BK = self.network(batch.images_BCHW).float()
         loss = self.composition(StudentSignals(logits_BK=logits_BK), teacher, batch, progress)
