@@ -11,6 +11,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from distill_cli.recipe.load import load
+from distill_cli.recipe.reference import default_of, help_of
 from distill_cli.recipe.schema import PANELS, Recipe
 
 R = TypeVar("R", bound=Recipe)
@@ -69,7 +70,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     option = typer.Option(
         flag,
         *extra["flags"],
-        help=help_text(field),
+        help=_help(field),
         rich_help_panel=extra["panel"],
         hidden=extra["advanced"],
         metavar=None if annotation == bool | None else metavar(field),
@@ -83,15 +84,9 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-def help_text(field: FieldInfo) -> str:
-    """A field's description, with its choices and default where it does not name them itself."""
-    text = (field.description or "").rstrip(".")
-    for part in (field.annotation, *get_args(field.annotation)):
-        if get_origin(part) is Literal and not all(str(c) in text for c in get_args(part)):
-            text = f"{', '.join(str(choice) for choice in get_args(part))}: {text}"
-    if field.default not in (None, False, []) and field.default != {}:
-        text = f"{text} ({field.default})"
-    return f"{text}."
+def _help(field: FieldInfo) -> str:
+    default = default_of(field)
+    return f"{help_of(field)} ({default})." if default else f"{help_of(field)}."
 
 
 def metavar(field: FieldInfo) -> str:

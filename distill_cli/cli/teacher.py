@@ -8,7 +8,9 @@ from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, Resume, verb
 from distill_cli.cli.training import run_training
 from distill_cli.recipe.schema import TeacherRecipe
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train a network with hard labels.")
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Train a network with hard labels."
+)
 
 
 @app.callback()

@@ -198,9 +198,7 @@ class TrainRecipe(Recipe):
     opt: str = option(
         "auto", "auto (AdamW for transformers, else SGD) or a timm optimiser's name.", TRAINING
     )
-    sched: ScheduleName = option(
-        "cosine", "the fall of the learning rate after warm-up.", TRAINING
-    )
+    sched: ScheduleName = option("cosine", "the fall of the learning rate after warm-up.", TRAINING)
     warmup_epochs: float = option(1.0, "Epochs of linear warm-up.", TRAINING, ge=0)
     weight_decay: float | None = option(
         None, "Default 5e-4 (SGD) or 0.05 (AdamW); never on biases and norms.", TRAINING, ge=0
