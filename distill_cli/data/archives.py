@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
 import tarfile
 import zipfile
@@ -9,7 +13,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 from distill_cli.errors import ArtifactError
 
@@ -17,8 +22,13 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm"),
 }
-COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-ARCHIVES = (".tar", ".zip", *COMPRESSED_TAR)
+COMPRESSED: dict[str, Callable[[Path], Any]] = {
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.bz2": bz2.open,
+    ".tar.xz": lzma.open,
+}
+ARCHIVES = (".tar", ".zip", *COMPRESSED)
 
 
 @dataclass(frozen=True)
@@ -54,29 +64,34 @@ def open_files(path: Path) -> Files:
     with _damage(path):
         if path.name.lower().endswith(".zip"):
             return _zip(path)
-        if path.name.lower().endswith(COMPRESSED_TAR):
+        if path.name.lower().endswith(tuple(COMPRESSED)):
             return _compressed_tar(path)
         return _tar(path)
+
+
+DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError),
+)
 
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+    except DAMAGE as error:
         raise ArtifactError(f"archive {path} cannot be read: {error}") from None
 
 
 def _parts(name: str) -> tuple[str, ...] | None:
-    """Path parts of a member; None for what is hidden, or points outside the archive."""
-    path = PurePosixPath(name)
-    parts = tuple(part for part in path.parts if part != ".")
+    """Path parts of a member; None for what is hidden, or points outside the archive (`..`)."""
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return None if hidden or path.is_absolute() or not parts else parts
+    return None if hidden or name.startswith("/") or not parts else parts
 
 
 def _is_image(parts: tuple[str, ...]) -> bool:
-    return PurePosixPath(parts[-1]).suffix.lower() in IMAGE_SUFFIXES
+    return "." + parts[-1].rpartition(".")[2].lower() in IMAGE_SUFFIXES
 
 
 def _folder(root: Path) -> Files:
@@ -94,39 +109,45 @@ def _folder(root: Path) -> Files:
 
 def _tar(path: Path) -> Files:
     """Plain tar: indexed once, then read by offset."""
-    found: list[tuple[tuple[str, ...], int, int]] = []
-    folders = set()
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            parts = _parts(member.name)
-            if parts and member.isdir():
-                folders.add(parts)
-            elif parts and member.isreg() and _is_image(parts):
-                found.append((parts, member.offset_data, member.size))
+    found, folders = _index(tarfile.open(path, "r:"))  # noqa: SIM115 (closed by `_index`)
     descriptor = os.open(path, os.O_RDONLY)
 
     def read(index: int) -> bytes:
         _, offset, size = found[index]
         return os.pread(descriptor, size, offset)
 
-    return Files(str(path), tuple(parts for parts, _, _ in found), frozenset(folders), read)
+    return Files(str(path), tuple(parts for parts, _, _ in found), folders, read)
 
 
 def _compressed_tar(path: Path) -> Files:
-    """A compressed stream has no random access: one pass, the members' bytes stay in memory."""
-    contents: list[bytes] = []
-    paths, folders = [], set()
-    with tarfile.open(path, "r|*") as tar:
+    """A compressed stream has no random access: it is decompressed once, into memory."""
+    opener = next(o for suffix, o in COMPRESSED.items() if path.name.lower().endswith(suffix))
+    with opener(path) as stream:
+        content: bytes = stream.read()
+    found, folders = _index(tarfile.open(fileobj=io.BytesIO(content), mode="r:"))  # noqa: SIM115
+
+    def read(index: int) -> bytes:
+        _, offset, size = found[index]
+        return content[offset : offset + size]
+
+    return Files(str(path), tuple(parts for parts, _, _ in found), folders, read)
+
+
+Members = list[tuple[tuple[str, ...], int, int]]
+
+
+def _index(tar: tarfile.TarFile) -> tuple[Members, frozenset[tuple[str, ...]]]:
+    """Path parts, offset and size of every image; path parts of every folder."""
+    found: Members = []
+    folders = set()
+    with tar:
         for member in tar:
             parts = _parts(member.name)
             if parts and member.isdir():
                 folders.add(parts)
             elif parts and member.isreg() and _is_image(parts):
-                handle = tar.extractfile(member)
-                assert handle is not None, "a regular member has content"
-                paths.append(parts)
-                contents.append(handle.read())
-    return Files(str(path), tuple(paths), frozenset(folders), contents.__getitem__)
+                found.append((parts, member.offset_data, member.size))
+    return found, frozenset(folders)
 
 
 def _zip(path: Path) -> Files:

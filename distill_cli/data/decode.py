@@ -26,7 +26,11 @@ BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Dec
 # PIL's modes of one channel; 16-bit ones are scaled to 8 bits.
 GREY_MODES, DEEP_MODES = ("1", "L", "LA"), ("I;16", "I;16B", "I;16L", "I")
 
+# Images that a thread takes at a time: one by one, handing them out costs more than decoding.
+CHUNK = 256
+
 Pixels = NDArray[np.uint8]
+Made = tuple[Pixels, bytes] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +101,12 @@ def _decode(splits: Mapping[str, Source], size: int | None, skip_bad: bool) -> D
             _check_memory(splits, source, size)
             kept[split] = []
 
-            def one(row: int, source: Source = source) -> tuple[Pixels, bytes] | None:
-                return _one(source, row, size, skip_bad)
+            def some(start: int, source: Source = source) -> list[Made]:
+                rows = range(start, min(start + CHUNK, len(source)))
+                return [_one(source, row, size, skip_bad) for row in rows]
 
-            for row, made in enumerate(pool.map(one, range(len(source)), chunksize=64)):
+            starts = range(0, len(source), CHUNK)
+            for row, made in enumerate(m for part in pool.map(some, starts) for m in part):
                 if made is None:
                     bad += 1
                     continue
@@ -132,7 +138,7 @@ def _check_memory(splits: Mapping[str, Source], source: Source, size: int | None
         )
 
 
-def _one(source: Source, row: int, size: int | None, skip_bad: bool) -> tuple[Pixels, bytes] | None:
+def _one(source: Source, row: int, size: int | None, skip_bad: bool) -> Made:
     label = source.label(row)
     if not -1 <= label < len(source.class_names):
         raise ArtifactError(

@@ -47,9 +47,24 @@ def run_page(run: RunSummary) -> str:
         title=f"{run.recipe.get('model')} · {run.name}",
         shown=shown,
         pictures=pictures,
-        recipe={key: value for key, value in recipe.items() if value not in (None, [], {}, False)},
-        recorded={k: v for k, v in run.recorded.items() if k not in ("dataset", "view_spec")},
+        recipe={key: _cell(value) for key, value in recipe.items() if _says(value)},
+        recorded={
+            key: _cell(value)
+            for key, value in run.recorded.items()
+            if key not in ("dataset", "view_spec")
+        },
     )
+
+
+def _says(value: Any) -> bool:
+    """Whether a value is worth a row: 0 is, what is off or empty is not."""
+    return not (value is None or value is False or value in ([], {}))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def comparison_page(

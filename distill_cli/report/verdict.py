@@ -58,12 +58,18 @@ def verdict(hard: Sequence[float], distilled: Sequence[float]) -> Verdict:
     spread = statistics.stdev(differences) / math.sqrt(seeds)
     half = float(t.ppf((1 + CONFIDENCE) / 2, seeds - 1)) * spread
     interval = (mean - half, mean + half)
-    figures = f"{said}, 95 % interval {interval[0]:+.1f} … {interval[1]:+.1f}, {seeds} seeds"
+    figures = (
+        f"{said}, 95 % interval {_signed(interval[0])} … {_signed(interval[1])}, {seeds} seeds"
+    )
     if interval[1] < 0:
         return _said("helped", f"helped: {figures}", mean, interval, seeds)
     if interval[0] > 0:
         return _said("did not help", f"did not help: {figures}", mean, interval, seeds)
     return _said("cannot be told", f"cannot be told: {figures}", mean, interval, seeds)
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.1f}".replace("-", "−")
 
 
 def _said(
