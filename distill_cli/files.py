@@ -13,6 +13,7 @@ from typing import Any
 from distill_cli.errors import ArtifactError, InternalError, UsageError
 
 TEMPORARY = ".tmp-"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -34,7 +35,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _fsync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in DISK_FULL:
             raise InternalError(
                 f"disk full while writing {path}",
                 hint="Free some space and rerun with --resume; what was saved before is intact",

@@ -15,6 +15,7 @@ from distill_cli import __version__
 from distill_cli.cli import foreign
 from distill_cli.cli.terminal import say
 from distill_cli.errors import DistillError, nearest
+from distill_cli.files import DISK_FULL
 
 # Verb → module and the line that `distill --help` shows; the module is imported when called.
 VERBS: dict[str, tuple[str, str]] = {
@@ -100,10 +101,14 @@ def unexpected(error: Exception) -> tuple[str, int]:
     """The line and exit code of an error that is not ours."""
     if os.environ.get("DISTILL_DEBUG"):
         traceback.print_exc()
-    # By name, since importing torch only to catch its error would cost seconds.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out of memory. Use a smaller --batch-size", 1
     text = (str(error).splitlines() or [""])[0]
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"disk full: {text}. What was saved before is intact; --resume goes on", 1
+    # By name and text: importing torch only to catch its error would cost seconds, and on CPUs it
+    # raises a plain RuntimeError.
+    starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if starved or "can't allocate memory" in text:
+        return "out of memory. Use a smaller --batch-size", 1
     return (
         f"internal error: {type(error).__name__}: {text}. "
         "Set DISTILL_DEBUG=1 to see where, and please report it",

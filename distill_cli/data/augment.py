@@ -123,6 +123,13 @@ def parse(spelled: str, side: int) -> Augmentation:
     return WITH_PIXELS[name](int(text))
 
 
+def check_names(names: list[str] | None) -> None:
+    """Refuses misspelt augmentations before any image is decoded; sizes are checked later."""
+    for name in names or []:
+        if name not in PRESETS:
+            parse(name, side=2**31)
+
+
 def resolve(names: list[str] | None, channels: int, height: int, width: int) -> tuple[str, ...]:
     """Presets and defaults spelt out; every name checked against the image's size.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from distill_cli import runtime
 from distill_cli.cache.manifest import Manifest, Plan, ShardKey
 from distill_cli.cache.writer import CacheWriter
+from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
 from distill_cli.errors import StoppedError, UsageError
@@ -72,6 +73,7 @@ def dump(
     names = expand_teachers(recipe.teachers)
     if any(are_caches(names)):
         raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
+    check_names(recipe.augment)
     recipe = inherit(recipe, names)
     out = Path(recipe.out) if recipe.out else next_free("cache")
     check_writable(out)

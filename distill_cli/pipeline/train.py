@@ -12,13 +12,14 @@ from typing import TypeVar
 import torch
 
 from distill_cli import runtime
+from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.loader import Loader
 from distill_cli.data.views import Views
 from distill_cli.errors import UsageError
 from distill_cli.evaluate import evaluate
 from distill_cli.files import one_writer, remove_temporaries, write_text
-from distill_cli.models import Network, save_model
+from distill_cli.models import Network, resolve, save_model
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.compositions import composition
 from distill_cli.pipeline.finish import finish, unmet
@@ -143,6 +144,10 @@ def prepare(
     out = Path(recipe.out) if recipe.out else next_free(kind)
     check_output(out, resume=resume, overwrite=overwrite)
     composed = composition(recipe)
+    check_names(recipe.augment)
+    optim.check_name(recipe.opt)
+    if recipe.model is not None:
+        resolve(recipe.model)
     names: list[str] = []
     if isinstance(recipe, StudentRecipe):
         check_teachers(recipe.teachers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +40,10 @@ def save(
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    write_atomically(run / FILE, lambda path: torch.save(content, path))
+    # Through memory: torch reports a full disk as a RuntimeError without a cause.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(run / FILE, lambda path: path.write_bytes(buffer.getbuffer()))
 
 
 def load(run: Path, network: nn.Module, optimizer: torch.optim.Optimizer, key: str) -> State:

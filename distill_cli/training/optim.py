@@ -35,6 +35,19 @@ def default_decay(name: str) -> float:
     return SGD_DECAY if name in SGD_NAMES else ADAMW_DECAY
 
 
+def check_name(name: str) -> None:
+    """Refuses an optimiser that timm does not have.
+
+    Raises:
+        UsageError: With the nearest name.
+    """
+    import timm.optim
+
+    known = ["auto", *(str(known) for known in timm.optim.list_optimizers())]
+    if name not in known:
+        raise UsageError(f"opt: unknown optimiser '{name}'. {nearest(name, known)}")
+
+
 def create(
     network: nn.Module, name: str, *, rate: float, weight_decay: float, momentum: float
 ) -> torch.optim.Optimizer:
@@ -45,9 +58,7 @@ def create(
     """
     import timm.optim
 
-    known = [str(known) for known in timm.optim.list_optimizers()]
-    if name not in known:
-        raise UsageError(f"opt: unknown optimiser '{name}'. {nearest(name, known)}")
+    check_name(name)
     options: dict[str, Any] = {"lr": rate, "weight_decay": weight_decay, "momentum": momentum}
     optimizer = timm.optim.create_optimizer_v2(network, opt=name, **options)
     assert isinstance(optimizer, torch.optim.Optimizer)

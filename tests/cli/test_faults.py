@@ -356,16 +356,41 @@ def test_resume_under_another_recipe_is_refused(
     assert "another recipe" in one_line(outcome)
 
 
-def test_disk_full(here: Path) -> None:
+@pytest.mark.parametrize("limit", [1_000_000, 4_000_000], ids=["model", "checkpoint"])
+def test_disk_full(here: Path, limit: int) -> None:
     process = start(
         *("teacher", "train", "--data", "digits", "--model", "mlp_800x2", "--epochs", 1),
         *("--out", here / "run", "--quiet"),
-        limit=1_000_000,
+        limit=limit,
     )
     _, err = process.communicate()
     assert process.returncode == 1, err
     assert "disk full" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", ["methods", "compare", "cache", "recipes", "help"])
+def test_what_runs_no_network_imports_neither_timm_nor_torchvision(
+    made: Made, command: str
+) -> None:
+    args = {
+        "methods": ["methods"],
+        "compare": ["compare", str(made.teacher), str(made.student)],
+        "cache": ["cache", "info", str(made.labels)],
+        "recipes": ["recipes", "validate", "digits/student-random"],
+        "help": ["student", "--help"],
+    }[command]
+    code = (
+        f"import sys\nfrom distill_cli.cli.app import app\n"
+        f"try: app({args!r})\nexcept SystemExit as stop: assert not stop.code\n"
+        "print('|'.join(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stderr.splitlines()[-1].split("|"))
+    assert not loaded & {"timm", "torchvision"}
+    if command in ("compare", "cache", "help"):
+        assert "torch" not in loaded
 
 
 def test_output_piped_into_head(here: Path) -> None:
