@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
@@ -147,8 +148,9 @@ class CacheWriter:
         """Stores dense fp32 logits and labels of `val` and `test`, without augmentation."""
         tensors = {}
         for split, (logits_NK, target_N) in splits.items():
-            tensors[f"{split}.logits"] = logits_NK.contiguous()
-            tensors[f"{split}.target"] = target_N.contiguous()
+            # Cloned: safetensors refuses tensors that share memory, as slices of one may.
+            tensors[f"{split}.logits"] = logits_NK.clone(memory_format=torch.contiguous_format)
+            tensors[f"{split}.target"] = target_N.clone(memory_format=torch.contiguous_format)
         self._write(EVAL, tensors, {"format": "pt"})
 
     def finish(self) -> Manifest:

@@ -30,8 +30,10 @@ def save_model(network: Network, folder: Path) -> None:
     `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it where the architecture is
     timm's, and ours after `import distill_cli.models`.
     """
+    # Cloned: safetensors refuses tensors that share memory, as tied weights do.
     weights = {
-        name: value.detach().cpu().contiguous() for name, value in network.net.state_dict().items()
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in network.net.state_dict().items()
     }
     content = save(weights, metadata={"format": "pt"})
     write_atomically(folder / WEIGHTS, lambda path: path.write_bytes(content))
