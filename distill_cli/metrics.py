@@ -30,16 +30,16 @@ class Metrics:
     ece: float
 
 
-def calibration_gaps(confidence_N: Tensor, correct_N: Tensor) -> Tensor:
-    """Σ (correct − confidence) in each of 15 equal bins, fp64 on the CPU; adds up over parts."""
-    bin_N = (confidence_N * ECE_BINS).ceil().long().clamp(1, ECE_BINS) - 1
-    gap_N = correct_N.double() - confidence_N.double()
-    return torch.zeros(ECE_BINS, dtype=torch.float64).index_add_(0, bin_N.cpu(), gap_N.cpu())
+def confidence_bin(confidence_N: Tensor) -> Tensor:
+    """Which of the 15 equal bins (b/15, (b + 1)/15] each confidence lies in, int64."""
+    return (confidence_N * ECE_BINS).ceil().long().clamp(1, ECE_BINS) - 1
 
 
 def expected_calibration_error(confidence_N: Tensor, correct_N: Tensor) -> float:
     """Σ_b (n_b/N)·|accuracy_b − confidence_b| over 15 equal bins (Guo et al. 2017, eq. 5)."""
-    gaps = calibration_gaps(confidence_N, correct_N)
+    gap_N = correct_N.double() - confidence_N.double()
+    gaps = torch.zeros(ECE_BINS, dtype=torch.float64)
+    gaps.index_add_(0, confidence_bin(confidence_N).cpu(), gap_N.cpu())
     return float(gaps.abs().sum() / max(1, len(confidence_N)))
 
 

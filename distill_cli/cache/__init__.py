@@ -1,1 +1,1 @@
-"""The soft-label cache: what teachers said of every view, on disk."""
+"""Soft labels on disk: what frozen teachers said of every view, stored once and read by row."""

@@ -1,270 +1,259 @@
-"""plan.json, what a cache is bound to, and manifest.json, what it holds. Torch-free."""
+"""What a finished cache says of itself, and how cache folders are told. Torch-free.
+
+A manifest is read before anything else of a cache: it may come from someone else, so that no file
+it names is opened unless it lies inside the cache folder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
+from distill_cli.cache.plan import Plan, ShardKey, plan_differences, typed
 from distill_cli.errors import ArtifactError
 from distill_cli.files import read_json
-from distill_cli.types import DatasetIdentity, ViewSpec
 
-FORMAT = 1
-PLAN, MANIFEST, EVAL = "plan.json", "manifest.json", "eval.safetensors"
-UNFINISHED = "The dump did not finish: run the same cache-soft-labels command again"
+__all__ = [
+    "EVAL",
+    "MANIFEST",
+    "PLAN",
+    "Manifest",
+    "Plan",
+    "ShardKey",
+    "StoredShard",
+    "TruncationError",
+    "expand",
+    "is_cache",
+    "plan_differences",
+    "read_manifest",
+    "read_plan",
+]
 
+PLAN = "plan.json"
+MANIFEST = "manifest.json"
+EVAL = "eval.safetensors"
 
-@dataclass(frozen=True, order=True)
-class ShardKey:
-    """One view of one contiguous range of rows: the unit of commit.
+# Of KL(full ‖ stored), the cost of a codec.
+TEMPERATURES = (1, 2, 4, 8, 20)
 
-    Attributes:
-        view: Which view.
-        start: First row.
-        stop: One past the last row.
-        number: Of the shard in its view.
-    """
+_SAFE_PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
-    view: int
-    start: int
-    stop: int
-    number: int
-
-    @property
-    def file(self) -> str:
-        """Its path below the cache folder."""
-        return f"view-{self.view:04}/shard-{self.number:05}.safetensors"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What decides every byte of a cache; committed before the first shard.
+class StoredShard:
+    """A committed shard.
 
     Attributes:
-        dataset: The rows and their split.
-        view_spec: How views are made.
-        views: Views of every row.
-        teacher_fingerprint: Identifies the teacher's weights.
-        architecture: Of the teacher.
-        codec: How logits are stored.
-        precision: The teacher's arithmetic.
-        teacher_batch: Rows of one teacher forward: kernels round a row differently in a batch
-            of another size.
-        shard_length: Rows of a shard, the last of a view is shorter.
-        versions: Of the libraries that decide pixels and arithmetic.
-        cpu_capability: Instruction set of the kernels.
+        key: Its view and rows.
+        file: Path inside the cache folder.
+        sha256: Of the file, hexadecimal.
     """
 
-    dataset: DatasetIdentity
-    view_spec: ViewSpec
-    views: int
-    teacher_fingerprint: str
-    architecture: str
-    codec: str
-    precision: str
-    teacher_batch: int
-    shard_length: int
-    versions: Mapping[str, str]
-    cpu_capability: str
-
-    def shards(self) -> list[ShardKey]:
-        """All shards, view by view, in row order."""
-        starts = range(0, self.dataset.samples, self.shard_length)
-        return [
-            ShardKey(view, start, min(start + self.shard_length, self.dataset.samples), number)
-            for view in range(self.views)
-            for number, start in enumerate(starts)
-        ]
+    key: ShardKey
+    file: str
+    sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of plan.json."""
+        """The shard as plain JSON values."""
         return {
-            "format_version": FORMAT,
-            "classes": list(self.dataset.class_names),
-            "view_spec": {**self.view_spec.to_json(), "views": self.views},
-            "split": {
-                "seed": self.dataset.split_seed,
-                "val_fraction": self.dataset.val_fraction,
-            },
-            "dataset": {
-                "fingerprint": self.dataset.fingerprint,
-                "ids_digest": self.dataset.ids_digest,
-                "samples": self.dataset.samples,
-            },
-            "teacher": {
-                "fingerprint": self.teacher_fingerprint,
-                "architecture": self.architecture,
-            },
-            "codec": self.codec,
-            "precision": self.precision,
-            "teacher_batch": self.teacher_batch,
-            "shard_length": self.shard_length,
-            "versions": dict(self.versions),
-            "cpu_capability": self.cpu_capability,
+            "file": self.file,
+            "view": self.key.view,
+            "start": self.key.start,
+            "stop": self.key.stop,
+            "sha256": self.sha256,
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_json`; KeyError, TypeError or ValueError where it is malformed."""
-        spec = dict(value["view_spec"])
-        views = int(spec.pop("views"))
-        dataset, split, teacher = value["dataset"], value["split"], value["teacher"]
-        plan = cls(
-            dataset=DatasetIdentity(
-                fingerprint=str(dataset["fingerprint"]),
-                ids_digest=str(dataset["ids_digest"]),
-                samples=int(dataset["samples"]),
-                class_names=tuple(value["classes"]),
-                split_seed=int(split["seed"]),
-                val_fraction=float(split["val_fraction"]),
-            ),
-            view_spec=ViewSpec.from_json(spec),
-            views=views,
-            teacher_fingerprint=str(teacher["fingerprint"]),
-            architecture=str(teacher["architecture"]),
-            codec=str(value["codec"]),
-            precision=str(value["precision"]),
-            teacher_batch=int(value["teacher_batch"]),
-            shard_length=int(value["shard_length"]),
-            versions=dict(value["versions"]),
-            cpu_capability=str(value["cpu_capability"]),
-        )
-        if min(plan.views, plan.shard_length, plan.teacher_batch, plan.dataset.samples) < 1:
-            raise ValueError("counts must be at least 1")
-        return plan
+    def from_json(cls, value: Mapping[str, Any], key: ShardKey) -> StoredShard:
+        """The inverse of `to_json`; `key` is the shard that the plan has at this place.
+
+        Raises:
+            ArtifactError: The file's path is not a plain one inside the cache folder.
+            ValueError, TypeError: It is malformed, or another shard.
+        """
+        if any(typed(value, name, int) != getattr(key, name) for name in ("view", "start", "stop")):
+            raise ValueError(f"the shards do not cover the plan's rows: {key.file} is not in place")
+        file = typed(value, "file", str)
+        if not _SAFE_PATH.fullmatch(file) or ".." in file.split("/"):
+            raise ArtifactError(
+                f"shard path {file!r} does not lie inside the cache folder",
+                hint="Do not use this cache: nothing outside it was opened",
+            )
+        return cls(key=key, file=file, sha256=typed(value, "sha256", str))
 
 
-def plan_differences(mine: Plan, theirs: Plan) -> list[str]:
-    """Every key in which two plans differ, with both values."""
-    return _differences("", mine.to_json(), theirs.to_json())
+@dataclass(frozen=True, kw_only=True)
+class TruncationError:
+    """What a codec lost at one temperature: KL(full ‖ stored) over all views, nats.
 
+    Attributes:
+        mean_kl: Over views; 0 for fp32.
+        worst_kl: Of a single view.
+    """
 
-def _differences(prefix: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    found = []
-    for key in sorted({*mine, *theirs}):
-        one, two = mine.get(key), theirs.get(key)
-        if isinstance(one, dict) and isinstance(two, dict):
-            found += _differences(f"{prefix}{key}.", one, two)
-        elif one != two:
-            found.append(f"{prefix}{key}: {one!r} here, {two!r} in the cache")
-    return found
+    mean_kl: float
+    worst_kl: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a finished cache holds; committed last.
+    """A finished cache.
 
     Attributes:
         plan: What it is bound to.
-        hashes: sha256 of every shard's file.
-        teacher_accuracy: On the stored views of labelled rows.
-        teacher_nll: Nats.
-        teacher_ece: 15 bins.
-        entropy: Mean entropy of the labels at T = 1, nats.
-        truncation_error: Mean and worst KL(full ‖ stored), nats, by temperature.
+        shards: In the order of `plan.shards()`.
+        eval_sha256: Of eval.safetensors; None where no evaluation rows are stored.
+        labelled: Stored views of labelled samples: what the next three are measured on.
+        teacher_accuracy: Share of right answers on the views; 0 where nothing is labelled.
+        teacher_nll: Nats, on the views; 0 where nothing is labelled.
+        teacher_ece: 15 bins, on the views; 0 where nothing is labelled.
+        entropy: Mean entropy of the labels over all views at T = 1, nats.
+        truncation_error: By temperature, 1 to 20.
     """
 
     plan: Plan
-    hashes: Mapping[ShardKey, str]
+    shards: tuple[StoredShard, ...]
+    eval_sha256: str | None
+    labelled: int
     teacher_accuracy: float
     teacher_nll: float
     teacher_ece: float
     entropy: float
-    truncation_error: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    truncation_error: Mapping[int, TruncationError]
 
     def to_json(self) -> dict[str, Any]:
-        """The keys of manifest.json: the plan's, and what was found while dumping."""
+        """The manifest as plain JSON values: the plan's keys, then its own."""
         return {
             **self.plan.to_json(),
-            "shards": [
-                {
-                    "file": key.file,
-                    "view": key.view,
-                    "start": key.start,
-                    "stop": key.stop,
-                    "sha256": sha256,
-                }
-                for key, sha256 in sorted(self.hashes.items())
-            ],
+            "shards": [shard.to_json() for shard in self.shards],
+            "eval_sha256": self.eval_sha256,
+            "labelled": self.labelled,
             "teacher_accuracy": self.teacher_accuracy,
             "teacher_nll": self.teacher_nll,
             "teacher_ece": self.teacher_ece,
             "entropy": self.entropy,
-            "truncation_error": {key: dict(value) for key, value in self.truncation_error.items()},
+            "truncation_error": {
+                str(temperature): asdict(error)
+                for temperature, error in self.truncation_error.items()
+            },
         }
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Manifest:
+        """The inverse of `to_json`.
 
-def is_cache(folder: Path) -> bool:
-    """Whether a folder is a cache, finished or not."""
-    return (folder / PLAN).is_file()
-
-
-def expand(folder: Path) -> list[Path]:
-    """The cache itself, or the caches in a folder of several teachers, sorted."""
-    if is_cache(folder):
-        return [folder]
-    return sorted(path for path in folder.iterdir() if is_cache(path)) if folder.is_dir() else []
+        Raises:
+            ArtifactError: Another format version, or a path that leads out of the folder.
+            ValueError, TypeError, KeyError: It is malformed.
+        """
+        plan = Plan.from_json(value)
+        entries, lost = typed(value, "shards", list), typed(value, "truncation_error", dict)
+        # Counted before the plan's shards are listed: a forged plan may have 10¹⁸ of them.
+        if len(entries) != plan.views * plan.shards_per_view:
+            raise ValueError(
+                f"it names {len(entries)} shards, its plan has {plan.views * plan.shards_per_view}"
+            )
+        return cls(
+            plan=plan,
+            shards=tuple(
+                StoredShard.from_json(entry, key)
+                for entry, key in zip(entries, plan.shards(), strict=True)
+            ),
+            eval_sha256=None
+            if value.get("eval_sha256") is None
+            else typed(value, "eval_sha256", str),
+            labelled=typed(value, "labelled", int),
+            teacher_accuracy=typed(value, "teacher_accuracy", float),
+            teacher_nll=typed(value, "teacher_nll", float),
+            teacher_ece=typed(value, "teacher_ece", float),
+            entropy=typed(value, "entropy", float),
+            truncation_error={int(key): TruncationError(**error) for key, error in lost.items()},
+        )
 
 
 def read_plan(folder: Path) -> Plan:
     """The plan of a cache, finished or not.
 
     Raises:
-        ArtifactError: It is missing, malformed, or of another format version.
+        ArtifactError: The folder is no cache, or the plan is malformed or of another format.
     """
-    return _parse(folder / PLAN, read_json(folder / PLAN))
-
-
-def _parse(path: Path, value: Any) -> Plan:
-    version = value.get("format_version") if isinstance(value, dict) else None
-    if version != FORMAT:
-        raise ArtifactError(f"{path} has format version {version}; this distill reads {FORMAT}")
-    try:
-        return Plan.from_json(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path} is malformed: {type(error).__name__} {error}") from None
+    path = folder / PLAN
+    if not path.is_file():
+        raise ArtifactError(
+            f"{folder} is no cache: {PLAN} is missing",
+            hint="Give a folder made by cache-soft-labels",
+        )
+    return _read(path, Plan.from_json)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a finished cache.
+    """The manifest of a finished cache. Opens no shard.
 
     Raises:
-        ArtifactError: The dump did not finish, the manifest is malformed, or a shard's path
-            leads out of the folder, which is then not followed.
+        ArtifactError: The dump did not finish, the manifest is malformed or of another format, or
+            a file it names leads out of the folder.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ArtifactError(f"cache {folder} has no {MANIFEST}", hint=UNFINISHED)
-    value = read_json(path)
-    plan = _parse(path, value)
+        read_plan(folder)
+        raise ArtifactError(
+            f"cache {folder} is not finished: {MANIFEST} is missing",
+            hint="The dump did not finish: rerun cache-soft-labels with the same options",
+        )
+    manifest = _read(path, Manifest.from_json)
+    _refuse_links_out(folder, [shard.file for shard in manifest.shards])
+    return manifest
+
+
+def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
     try:
-        listed = {str(entry["file"]): str(entry["sha256"]) for entry in value["shards"]}
-        found = {name: float(value[name]) for name in FIGURES}
-        truncation = dict(value["truncation_error"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path} is malformed: {type(error).__name__} {error}") from None
-    for name in listed:
-        check_inside(folder, name)
-    expected = {key.file: key for key in plan.shards()}
-    if listed.keys() != expected.keys():
-        odd = sorted(listed.keys() ^ expected.keys())[0]
-        raise ArtifactError(f"{path} does not list the shards of its plan: {odd}")
-    hashes = {expected[name]: sha256 for name, sha256 in listed.items()}
-    return Manifest(plan=plan, hashes=hashes, truncation_error=truncation, **found)
+        value = read_json(path)
+        if not isinstance(value, dict):
+            raise ValueError("it is no JSON object")
+        return parse(value)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error.message}", hint=error.hint) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path} is malformed: {error}",
+            hint="It was changed by hand or damaged: restore it, or dump again into a new folder",
+        ) from None
 
 
-FIGURES = ("teacher_accuracy", "teacher_nll", "teacher_ece", "entropy")
+def _refuse_links_out(folder: Path, files: list[str]) -> None:
+    """Refuses symlinks that lead out; each parent is resolved once, a cache may have 10⁴ files."""
+    root = folder.resolve()
+    paths = [folder / file for file in [*files, EVAL]]
+    linked = [path for path in paths if path.is_symlink()]
+    for path in [*dict.fromkeys(path.parent for path in paths), *linked]:
+        if not _resolves_inside(path, root):
+            raise ArtifactError(
+                f"{path} is a link that leads out of the cache folder",
+                hint="Do not use this cache: nothing outside it was opened",
+            )
 
 
-def check_inside(folder: Path, name: str) -> None:
-    """Refuses a shard path that leads out of the cache folder, by `..` or by a link.
+def _resolves_inside(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a link that leads to itself
+        return False
 
-    Raises:
-        ArtifactError: It does; nothing outside was opened.
-    """
-    path = PurePosixPath(name)
-    inside = not path.is_absolute() and ".." not in path.parts
-    if not inside or not (folder / name).resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"shard path '{name}' leads out of cache {folder}: refused")
+
+def is_cache(folder: Path) -> bool:
+    """Whether a folder is a cache, finished or not."""
+    return (folder / PLAN).is_file() or (folder / MANIFEST).is_file()
+
+
+def expand(folder: Path) -> list[Path]:
+    """The folder itself if it is a cache, else its sub-folders that are, by name; maybe none."""
+    if is_cache(folder):
+        return [folder]
+    if not folder.is_dir():
+        return []
+    return sorted(child for child in folder.iterdir() if is_cache(child))

@@ -1,21 +1,26 @@
-"""Commits a cache shard by shard; killed at any moment, a rerun goes on. N rows, K classes."""
+"""Makes a cache, shard by shard. Shapes: N rows, K classes.
+
+The plan is committed first and the manifest last; a shard is whole or absent. Killed at any
+moment, the same calls go on where they stopped and end in the same bytes. The caller holds the
+folder's lock (`files.one_writer`).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
-from collections.abc import Mapping
-from hashlib import sha256
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
 
-from distill_cli.cache.codec import Codec, codec
-from distill_cli.cache.layout import read_header
+from distill_cli.cache.codec import codec, first_bad_row, layout_fault
+from distill_cli.cache.header import METADATA, read_header
 from distill_cli.cache.manifest import (
     EVAL,
     MANIFEST,
@@ -23,174 +28,248 @@ from distill_cli.cache.manifest import (
     Manifest,
     Plan,
     ShardKey,
+    StoredShard,
     plan_differences,
+    read_manifest,
     read_plan,
 )
+from distill_cli.cache.statistics import Statistics, measure, merged
 from distill_cli.errors import ArtifactError, InternalError
 from distill_cli.files import remove_temporaries, write_atomically, write_json
-from distill_cli.metrics import ECE_BINS, calibration_gaps
 
-# Where the error of a lossy codec is measured.
-TEMPERATURES = (1, 2, 4, 8, 20)
+# Metadata key: sha256 of the data behind the header, which cannot hash itself.
+DATA_HASH = "data_sha256"
 
 
 class CacheWriter:
-    """Writes one cache folder.
+    """One cache in the making, new or continued.
+
+    As a context manager it does nothing more than as a plain object: `finish` is called by those
+    who have committed everything.
 
     Args:
-        folder: The cache; its lock is the caller's affair.
-        plan: What it is bound to; committed first.
+        folder: Made if it is not there.
+        plan: Committed at once.
 
     Raises:
-        ArtifactError: The folder was begun under another plan.
+        UsageError: The plan's codec does not exist.
+        ArtifactError: The folder holds a cache of another plan.
+        InternalError: The disk is full or refuses the write.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
         self.plan = plan
-        self.codec: Codec = codec(plan.codec)
-        if (folder / PLAN).exists():
-            differing = plan_differences(plan, read_plan(folder))
-            if differing:
-                raise ArtifactError(
-                    f"cache {folder} was begun under another plan ({'; '.join(differing)})",
-                    hint="Repeat the first command to go on, or choose another --out",
-                )
+        self._codec = codec(plan.codec)
+        self._digest = plan.digest
+        if folder.is_dir():
             remove_temporaries(folder)
+        if (folder / PLAN).exists():
+            _require_plan(folder, plan)
         else:
-            write_json(folder / PLAN, plan.to_json())
+            with _rerun_hint():
+                write_json(folder / PLAN, plan.to_json())
+
+    def __enter__(self) -> CacheWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
 
     def missing(self) -> list[ShardKey]:
-        """Shards that are not committed yet, or are damaged."""
-        return [key for key in self.plan.shards() if not self._is_intact(key)]
+        """The shards that are still to be committed, in order.
 
-    def _is_intact(self, key: ShardKey) -> bool:
-        """Whole as its header says, and its tensors hash to what its statistics say."""
-        path = self.folder / key.file
-        try:
-            header = read_header(path)
-        except ArtifactError:
-            return False
-        if header.statistics is None or header.statistics.get("rows") != key.stop - key.start:
-            return False
-        payload = sha256(path.read_bytes()[header.payload :]).hexdigest()
-        return bool(header.statistics.get("payload_sha256") == payload)
+        A shard counts as there if its file has the length, layout and plan that it should have,
+        and its data hash to what its metadata say: a flipped bit heals itself.
+        """
+        return [
+            key
+            for key in self.plan.shards()
+            if self._statistics(key) is None or not self._hashes_well(key.file)
+        ]
 
-    def commit(self, key: ShardKey, logits_NK: Tensor, target_N: Tensor) -> None:
-        """Stores one shard with its statistics, atomically and to the same bytes every time.
+    def _hashes_well(self, file: str) -> bool:
+        path = self.folder / file
+        header = read_header(path)
+        with path.open("rb") as handle:
+            handle.seek(header.data)
+            found = hashlib.file_digest(handle, "sha256").hexdigest()
+        return bool(header.metadata.get(DATA_HASH) == found)
+
+    def commit(self, shard: ShardKey, logits_NK: Tensor, target_N: Tensor) -> None:
+        """Stores one shard, atomically, with its statistics.
 
         Args:
-            key: Which rows of which view.
-            logits_NK: fp32, on the CPU.
-            target_N: int64 labels, −1 where unlabelled.
+            shard: One of the plan's.
+            logits_NK: What the teacher said of its rows, fp32, on the CPU.
+            target_N: int64 class of each row, −1 where unlabelled, on the CPU.
 
         Raises:
-            ArtifactError: The teacher said NaN or infinity.
+            ArtifactError: A logit is NaN or infinite: nothing is stored.
+            InternalError: The disk is full or refuses the write: other shards stay as they were.
         """
-        finite_N = logits_NK.isfinite().all(dim=1)
-        if not bool(finite_N.all()):
-            row = key.start + int((~finite_N).nonzero()[0])
-            raise ArtifactError(
-                f"the teacher's logits of row {row}, view {key.view}, are not finite",
-                hint="This teacher has diverged: train it again",
-            )
-        stored = self.codec.encode(logits_NK)
-        statistics = self._statistics(logits_NK, target_N, self.codec.decode(stored))
-        # The payload's own hash tells a rerun which shards to trust, before there is a manifest.
-        plain = save(stored)
-        start = 8 + int.from_bytes(plain[:8], "little")
-        statistics["payload_sha256"] = sha256(plain[start:]).hexdigest()
-        # One metadata string: safetensors writes several keys in random order.
-        metadata = {"statistics": json.dumps(statistics, sort_keys=True)}
-        self._write(key.file, stored, metadata)
-
-    def _write(self, name: str, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-        content = save(dict(tensors), metadata=metadata)
-        write_atomically(self.folder / name, lambda path: path.write_bytes(content))
-
-    def _statistics(
-        self, logits_NK: Tensor, target_N: Tensor, decoded_NK: Tensor
-    ) -> dict[str, Any]:
-        """Sums that add up over shards, so that nothing needs a second forward."""
-        full_NK = logits_NK.double()
-        log_probs_NK = F.log_softmax(full_NK, dim=1)
-        entropy = -(log_probs_NK.exp() * log_probs_NK).sum()
-        labelled_N = target_N >= 0
-        answers_NK, truth_N = log_probs_NK[labelled_N], target_N[labelled_N]
-        correct_N = answers_NK.argmax(dim=1) == truth_N
-        gaps = calibration_gaps(answers_NK.amax(dim=1).exp(), correct_N)
-        divergence: dict[str, list[float]] = {}
-        if not self.codec.exact:
-            for temperature in TEMPERATURES:
-                row_N = F.kl_div(
-                    F.log_softmax(decoded_NK.double() / temperature, dim=1),
-                    F.log_softmax(full_NK / temperature, dim=1),
-                    reduction="none",
-                    log_target=True,
-                ).sum(dim=1)
-                divergence[str(temperature)] = [float(row_N.sum()), float(row_N.max())]
-        return {
-            "rows": len(target_N),
-            "labelled": int(labelled_N.sum()),
-            "correct": int(correct_N.sum()),
-            "nll_sum": float(F.nll_loss(answers_NK, truth_N, reduction="sum")),
-            "ece_gaps": gaps.tolist(),
-            "entropy_sum": float(entropy),
-            "kl": divergence,
-        }
+        assert logits_NK.shape == (shard.rows, len(self.plan.dataset.class_names))
+        assert logits_NK.dtype == torch.float32
+        assert target_N.shape == (shard.rows,)
+        _refuse_bad(logits_NK, first_row=shard.start, what=f"view {shard.view}")
+        encoded = self._codec.encode(logits_NK)
+        statistics = measure(logits_NK, self._codec.decode(encoded), target_N)
+        metadata = {**self._identity(shard), "statistics": statistics.to_json()}
+        self._write(shard.file, encoded, metadata)
 
     @property
     def has_eval(self) -> bool:
-        """Whether the evaluation rows are stored."""
-        return (self.folder / EVAL).exists()
+        """Whether the evaluation rows are stored, whole and under this plan."""
+        try:
+            plan = read_header(self.folder / EVAL).metadata.get("plan")
+        except ArtifactError:
+            return False
+        return plan == self._digest and self._hashes_well(EVAL)
 
     def write_eval(self, splits: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Stores dense fp32 logits and labels of `val` and `test`, without augmentation."""
-        tensors = {}
-        for split, (logits_NK, target_N) in splits.items():
-            # Cloned: safetensors refuses tensors that share memory, as slices of one may.
-            tensors[f"{split}.logits"] = logits_NK.clone(memory_format=torch.contiguous_format)
-            tensors[f"{split}.target"] = target_N.clone(memory_format=torch.contiguous_format)
-        self._write(EVAL, tensors, {"format": "pt"})
+        """Stores the teacher's labels of evaluation rows: dense fp32, unaugmented.
 
-    def finish(self) -> Manifest:
-        """Hashes the shards, adds up their statistics and commits manifest.json.
+        Args:
+            splits: For "val" and "test": logits_NK, fp32, and target_N, int64, on the CPU.
 
         Raises:
-            InternalError: A shard is missing.
+            ArtifactError: A logit is NaN or infinite.
+            InternalError: The disk is full or refuses the write.
         """
-        hashes: dict[ShardKey, str] = {}
-        parts: list[dict[str, Any]] = []
-        for key in self.plan.shards():
-            path = self.folder / key.file
-            if not path.exists():
-                raise InternalError(f"shard {key.file} of {self.folder} is missing")
-            hashes[key] = sha256(path.read_bytes()).hexdigest()
-            statistics = read_header(path).statistics
-            assert statistics is not None, "`missing` has looked"
-            parts.append(statistics)
-        manifest = Manifest(plan=self.plan, hashes=hashes, **_figures(parts))
-        path = self.folder / MANIFEST
-        write_json(path, manifest.to_json())
+        tensors = {}
+        for split, (logits_NK, target_N) in splits.items():
+            assert logits_NK.dtype == torch.float32
+            assert len(logits_NK) == len(target_N)
+            _refuse_bad(logits_NK, first_row=0, what=f"the {split} split")
+            tensors[f"{split}.logits"] = logits_NK.contiguous()
+            tensors[f"{split}.target"] = target_N.long().contiguous()
+        self._write(EVAL, tensors, {"plan": self._digest})
+
+    def finish(self) -> Manifest:
+        """Commits the manifest, from the shards' own statistics; a finished cache is left alone.
+
+        Raises:
+            InternalError: Shards are missing, or the disk refuses the write.
+        """
+        finished = self._finished()
+        if finished is not None:
+            return finished
+        statistics = [self._statistics(key) for key in self.plan.shards()]
+        present = [part for part in statistics if part is not None]
+        if len(present) < len(statistics):
+            raise InternalError(
+                f"{len(statistics) - len(present)} of {len(statistics)} shards of {self.folder} "
+                "are missing or damaged",
+                hint="Run the same command again: it makes only those",
+            )
+        manifest = self._manifest(merged(present))
+        with _rerun_hint():
+            write_json(self.folder / MANIFEST, manifest.to_json())
         return manifest
 
+    def _finished(self) -> Manifest | None:
+        """The manifest of an earlier run, if it and all it names are as they should be."""
+        try:
+            manifest = read_manifest(self.folder)
+        except ArtifactError:
+            return None
+        current = manifest.plan == self.plan and not self.missing()
+        evaluated = (manifest.eval_sha256 is not None) == self.has_eval
+        return manifest if current and evaluated else None
 
-def _figures(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Accuracy, NLL, ECE, entropy and truncation error of all shards together."""
-    rows = sum(part["rows"] for part in parts)
-    labelled = max(1, sum(part["labelled"] for part in parts))
-    gaps = [math.fsum(part["ece_gaps"][b] for part in parts) for b in range(ECE_BINS)]
-    temperatures = parts[0]["kl"]
-    return {
-        "teacher_accuracy": sum(part["correct"] for part in parts) / labelled,
-        "teacher_nll": math.fsum(part["nll_sum"] for part in parts) / labelled,
-        "teacher_ece": math.fsum(abs(gap) for gap in gaps) / labelled,
-        "entropy": math.fsum(part["entropy_sum"] for part in parts) / rows,
-        "truncation_error": {
-            t: {
-                "mean_kl": math.fsum(part["kl"][t][0] for part in parts) / rows,
-                "worst_kl": max(part["kl"][t][1] for part in parts),
-            }
-            for t in temperatures
-        },
-    }
+    def _manifest(self, total: Statistics) -> Manifest:
+        return Manifest(
+            plan=self.plan,
+            shards=tuple(
+                StoredShard(key=key, file=key.file, sha256=sha256(self.folder / key.file))
+                for key in self.plan.shards()
+            ),
+            eval_sha256=sha256(self.folder / EVAL) if self.has_eval else None,
+            labelled=total.labelled,
+            teacher_accuracy=total.accuracy,
+            teacher_nll=total.nll,
+            teacher_ece=total.ece,
+            entropy=total.entropy,
+            truncation_error=total.truncation_error,
+        )
+
+    def _identity(self, shard: ShardKey) -> dict[str, Any]:
+        return {
+            "plan": self._digest,
+            "view": shard.view,
+            "start": shard.start,
+            "stop": shard.stop,
+        }
+
+    def _statistics(self, shard: ShardKey) -> Statistics | None:
+        """The statistics of a committed shard; None where it is missing, truncated or another."""
+        path = self.folder / shard.file
+        if path.is_symlink():
+            return None
+        try:
+            header = read_header(path)
+            found = dict(header.metadata)
+            statistics = Statistics.from_json(found.pop("statistics"))
+            del found[DATA_HASH]
+        except (ArtifactError, KeyError, TypeError, AttributeError):
+            return None
+        layout = self._codec.layout(shard.rows, len(self.plan.dataset.class_names))
+        whole = found == self._identity(shard) and layout_fault(header, layout) is None
+        return statistics if whole else None
+
+    def _write(self, file: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Writes a safetensors file, byte-deterministically.
+
+        Serialised in memory and written by us: safetensors' own writer reports a full disk as its
+        own error, without errno, and leaves the torn file.
+        """
+        plain = save(tensors)
+        data = memoryview(plain)[8 + int.from_bytes(plain[:8], "little") :]
+        metadata = {**metadata, DATA_HASH: hashlib.sha256(data).hexdigest()}
+        text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        payload = save(tensors, metadata={METADATA: text})
+        # A manifest that is there speaks of the file before this one.
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        with _rerun_hint():
+            write_atomically(self.folder / file, lambda path: path.write_bytes(payload))
+
+
+def _require_plan(folder: Path, plan: Plan) -> None:
+    differing = plan_differences(read_plan(folder), plan)
+    if differing:
+        raise ArtifactError(
+            f"{folder} holds a cache of another plan ({'; '.join(differing)})",
+            hint="Choose another --out, or use the options it was made with",
+        )
+
+
+def _refuse_bad(logits_NK: Tensor, *, first_row: int, what: str) -> None:
+    bad = first_bad_row(logits_NK)
+    if bad is not None:
+        raise ArtifactError(
+            f"the teacher said NaN or infinity of row {first_row + bad} of {what}",
+            hint="Nothing of it was stored: check the teacher's weights and its input",
+        )
+
+
+@contextmanager
+def _rerun_hint() -> Iterator[None]:
+    """A dump has no --resume: the same command goes on."""
+    try:
+        yield
+    except InternalError as error:
+        raise InternalError(
+            error.message,
+            hint="What was committed is intact: run the same command again to go on",
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """Of a file, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -78,5 +78,5 @@ def test_a_lossy_cache_stays_within_its_stated_error(
     for one in batches(digits, spec, 128, seed=0).epoch(0):
         p, q = (t.signals(one).logits_BK.double().log_softmax(-1) for t in (full, lossy))
         worst = max(worst, float((p.exp() * (p - q)).sum(-1).max()))
-    stated = lossy.reader.manifest.truncation_error["1"]["worst_kl"]
+    stated = lossy.reader.manifest.truncation_error[1].worst_kl
     assert 0 < worst <= stated * 1.01 + 1e-7

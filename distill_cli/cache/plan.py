@@ -1,0 +1,245 @@
+"""What a cache is bound to: data, views, teacher, codec. Torch-free.
+
+Two dumps under equal plans are equal to the byte; a dump goes on only under its own plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from distill_cli.errors import ArtifactError
+from distill_cli.types import DatasetIdentity, ViewSpec
+
+FORMAT_VERSION = 1
+# The keys of a plan in which caches must agree to be read together.
+SHARED = ("classes", "view_spec", "split", "dataset")
+
+_SHOWN = 12
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardKey:
+    """One view × one contiguous range of rows: the unit of commit.
+
+    Attributes:
+        view: From 0.
+        number: Of the shard within its view, from 0.
+        start: First row.
+        stop: One past the last row.
+    """
+
+    view: int
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def file(self) -> str:
+        """Its path inside the cache folder, with forward slashes."""
+        return f"view-{self.view:04d}/shard-{self.number:05d}.safetensors"
+
+    @property
+    def rows(self) -> int:
+        """How many rows it holds."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides the bytes of a cache.
+
+    Attributes:
+        dataset: The rows and the split.
+        view_spec: How the views are made.
+        views: Views stored of every row.
+        teacher_fingerprint: Of its weights.
+        architecture: The teacher's, as the model zoo spells it.
+        codec: As spelled: fp32, fp16, bf16.
+        precision: Of the teacher's forward.
+        teacher_batch: Rows of one teacher forward; kernels round a row differently in another.
+        shard_length: Rows of a shard; the last one of a view may be shorter.
+        versions: Of the libraries that decide pixels and arithmetic.
+        cpu_capability: Of torch's kernels.
+        format_version: Of the files.
+    """
+
+    dataset: DatasetIdentity
+    view_spec: ViewSpec
+    views: int
+    teacher_fingerprint: str
+    architecture: str
+    codec: str
+    precision: str
+    teacher_batch: int
+    shard_length: int
+    versions: Mapping[str, str]
+    cpu_capability: str
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def shards_per_view(self) -> int:
+        """Shards of one view."""
+        return -(-self.dataset.samples // self.shard_length)
+
+    def shards(self) -> list[ShardKey]:
+        """Every shard, view by view, in the order of rows."""
+        length, samples = self.shard_length, self.dataset.samples
+        return [
+            ShardKey(
+                view=view,
+                number=number,
+                start=number * length,
+                stop=min((number + 1) * length, samples),
+            )
+            for view in range(self.views)
+            for number in range(self.shards_per_view)
+        ]
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the plan, hexadecimal: ties a shard to the plan it was made under."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values: the keys of plan.json."""
+        data = self.dataset
+        return {
+            "format_version": self.format_version,
+            "classes": list(data.class_names),
+            "view_spec": {**self.view_spec.to_json(), "views": self.views},
+            "split": {"seed": data.split_seed, "val_fraction": data.val_fraction},
+            "dataset": {
+                "fingerprint": data.fingerprint,
+                "ids_digest": data.ids_digest,
+                "samples": data.samples,
+            },
+            "teacher": {
+                "fingerprint": self.teacher_fingerprint,
+                "architecture": self.architecture,
+            },
+            "codec": self.codec,
+            "precision": self.precision,
+            "teacher_batch": self.teacher_batch,
+            "shard_length": self.shard_length,
+            "versions": dict(self.versions),
+            "cpu_capability": self.cpu_capability,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_json`; keys that a plan does not have are left alone.
+
+        Raises:
+            ArtifactError: It is of another format version.
+            ValueError, TypeError, KeyError: It is malformed.
+        """
+        version = typed(value, "format_version", int)
+        if version != FORMAT_VERSION:
+            raise ArtifactError(
+                f"cache format {version} is not the one this version reads ({FORMAT_VERSION})",
+                hint="Use the distill that made it, or dump again with cache-soft-labels",
+            )
+        view_spec, teacher = typed(value, "view_spec", dict), typed(value, "teacher", dict)
+        return cls(
+            dataset=_dataset(value),
+            view_spec=ViewSpec.from_json({k: v for k, v in view_spec.items() if k != "views"}),
+            views=_count(view_spec, "views"),
+            teacher_fingerprint=typed(teacher, "fingerprint", str),
+            architecture=typed(teacher, "architecture", str),
+            codec=typed(value, "codec", str),
+            precision=typed(value, "precision", str),
+            teacher_batch=_count(value, "teacher_batch"),
+            shard_length=_count(value, "shard_length"),
+            versions=typed(value, "versions", dict),
+            cpu_capability=typed(value, "cpu_capability", str),
+        )
+
+
+def _dataset(value: Mapping[str, Any]) -> DatasetIdentity:
+    dataset, split = typed(value, "dataset", dict), typed(value, "split", dict)
+    classes = typed(value, "classes", list)
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise ValueError("'classes' should be a list of names")
+    return DatasetIdentity(
+        fingerprint=typed(dataset, "fingerprint", str),
+        ids_digest=typed(dataset, "ids_digest", str),
+        samples=_count(dataset, "samples"),
+        class_names=tuple(classes),
+        split_seed=typed(split, "seed", int),
+        val_fraction=typed(split, "val_fraction", float),
+    )
+
+
+def typed(value: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    """`value[key]`, which must be of exactly this type: a bool is no int, an int is a float.
+
+    Raises:
+        ValueError: It is missing or of another type.
+    """
+    found: Any = value.get(key)
+    if kind is float and type(found) is int:
+        found = float(found)
+    if type(found) is not kind:
+        raise ValueError(f"'{key}' should be of type {kind.__name__}, is {found!r:.40}")
+    return found
+
+
+def _count(value: Mapping[str, Any], key: str) -> int:
+    found = typed(value, key, int)
+    if found < 1:
+        raise ValueError(f"'{key}' should be at least 1, is {found}")
+    return found
+
+
+def plan_differences(
+    expected: Plan, found: Plan, *, keys: Collection[str] | None = None
+) -> list[str]:
+    """Where two plans differ, one line each, as `key: expected … , found …`.
+
+    Args:
+        expected: The plan that counts.
+        found: The other.
+        keys: Top-level JSON keys to look at; all by default.
+    """
+    left, right = _flat(expected.to_json()), _flat(found.to_json())
+    return [
+        f"{key}: {_contrast(left.get(key), right.get(key))}"
+        for key in dict.fromkeys([*left, *right])
+        if left.get(key) != right.get(key) and (keys is None or key.split(".")[0] in keys)
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = item
+    return flat
+
+
+def _contrast(expected: Any, found: Any) -> str:
+    """Both values; of long lists (a thousand class names) the length or the first that differs."""
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) > _SHOWN // 2:
+        if len(expected) != len(found):
+            return f"expected {len(expected)} entries, found {len(found)}"
+        pairs = enumerate(zip(expected, found, strict=True))
+        index, (left, right) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+        return f"expected {left!r} at place {index}, found {right!r}"
+    return f"expected {_shown(expected)}, found {_shown(found)}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, str) and len(value) > 2 * _SHOWN:
+        return repr(value[:_SHOWN] + "…")
+    return repr(value)

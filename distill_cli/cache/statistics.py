@@ -1,0 +1,188 @@
+"""What a dump measures while the logits are at hand. Shapes: N rows, K classes.
+
+Each shard carries its own sums, so that the manifest needs no second look at the data. Sums over
+rows are exactly rounded (`math.fsum`): they depend on no thread count and no order of reduction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill_cli.cache.manifest import TEMPERATURES, TruncationError
+from distill_cli.metrics import ECE_BINS, confidence_bin
+
+# Elements of one fp64 working tensor, 8 MB: a shard of 65,536 rows × 1,000 classes has 512 MB.
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Sums over the views of a shard, or of several.
+
+    Attributes:
+        rows: Views.
+        labelled: Views of samples with a label.
+        correct: Right answers among them.
+        nll_sum: Nats, over labelled views.
+        entropy_sum: Nats at T = 1, over all views.
+        bin_count: Labelled views by confidence: bin b is (b/15, (b+1)/15].
+        bin_confidence: Sum of their confidences.
+        bin_correct: Right answers among them.
+        kl_sum: KL(full ‖ stored) at each of `TEMPERATURES`, nats.
+        kl_max: Its largest value.
+    """
+
+    rows: int
+    labelled: int
+    correct: int
+    nll_sum: float
+    entropy_sum: float
+    bin_count: tuple[int, ...]
+    bin_confidence: tuple[float, ...]
+    bin_correct: tuple[int, ...]
+    kl_sum: tuple[float, ...]
+    kl_max: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The sums as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Statistics:
+        """The inverse of `to_json`; missing or unknown keys raise TypeError."""
+        fields: dict[str, Any] = {
+            key: tuple(item) if isinstance(item, list) else item for key, item in value.items()
+        }
+        return cls(**fields)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.correct / max(1, self.labelled)
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood, nats."""
+        return self.nll_sum / max(1, self.labelled)
+
+    @property
+    def ece(self) -> float:
+        """Σ_b (n_b/N)·|accuracy_b − confidence_b| (Guo et al. 2017, eq. 5)."""
+        pairs = zip(self.bin_correct, self.bin_confidence, strict=True)
+        return math.fsum(abs(right - sure) for right, sure in pairs) / max(1, self.labelled)
+
+    @property
+    def entropy(self) -> float:
+        """Mean entropy at T = 1, nats."""
+        return self.entropy_sum / max(1, self.rows)
+
+    @property
+    def truncation_error(self) -> dict[int, TruncationError]:
+        """What the codec lost, by temperature."""
+        return {
+            temperature: TruncationError(mean_kl=total / max(1, self.rows), worst_kl=worst)
+            for temperature, total, worst in zip(
+                TEMPERATURES, self.kl_sum, self.kl_max, strict=True
+            )
+        }
+
+
+def measure(logits_NK: Tensor, stored_NK: Tensor, target_N: Tensor) -> Statistics:
+    """The statistics of a shard, computed in fp64.
+
+    Args:
+        logits_NK: What the teacher said, fp32, finite.
+        stored_NK: What a reader will see, fp32.
+        target_N: int64 class, −1 where unlabelled.
+    """
+    kl_TN = _divergences(logits_NK, stored_NK)
+    nll_N, entropy_N, confidence_N, correct_N = _figures(logits_NK, target_N)
+    labelled_N = target_N >= 0
+    bin_N = confidence_bin(confidence_N).where(labelled_N, -1)
+    bins = [bin_N == b for b in range(ECE_BINS)]
+    return Statistics(
+        rows=len(target_N),
+        labelled=int(labelled_N.sum()),
+        correct=int(correct_N.sum()),
+        nll_sum=math.fsum(nll_N[labelled_N].tolist()),
+        entropy_sum=math.fsum(entropy_N.tolist()),
+        bin_count=tuple(int(mask_N.sum()) for mask_N in bins),
+        bin_confidence=tuple(math.fsum(confidence_N[mask_N].tolist()) for mask_N in bins),
+        bin_correct=tuple(int(correct_N[mask_N].sum()) for mask_N in bins),
+        kl_sum=tuple(math.fsum(kl_N.tolist()) for kl_N in kl_TN),
+        kl_max=tuple(float(kl_N.max()) for kl_N in kl_TN),
+    )
+
+
+def _chunk_rows(logits_NK: Tensor) -> int:
+    return max(1, _CHUNK // logits_NK.shape[1])
+
+
+def _figures(logits_NK: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Per row, fp64: NLL (meaningless where unlabelled), entropy, confidence; and correctness."""
+    parts = []
+    size = _chunk_rows(logits_NK)
+    for logits_CK, target_C in zip(
+        torch.split(logits_NK, size), torch.split(target_N, size), strict=True
+    ):
+        log_probs_CK = F.log_softmax(logits_CK.double(), dim=-1)
+        class_C1 = target_C.clamp(min=0)[:, None]
+        entropy_C = -(log_probs_CK.exp() * log_probs_CK).sum(dim=-1)
+        parts.append(
+            (
+                -log_probs_CK.gather(1, class_C1)[:, 0],
+                entropy_C,
+                log_probs_CK.amax(dim=-1).exp(),
+                logits_CK.argmax(dim=-1) == target_C,
+            )
+        )
+    nll_N, entropy_N, confidence_N, correct_N = (
+        torch.cat(column) for column in zip(*parts, strict=True)
+    )
+    return nll_N, entropy_N, confidence_N, correct_N
+
+
+def _divergences(logits_NK: Tensor, stored_NK: Tensor) -> list[Tensor]:
+    """KL(full ‖ stored) per row, fp64, one tensor for each temperature."""
+    if torch.equal(logits_NK, stored_NK):
+        return [torch.zeros(len(logits_NK), dtype=torch.float64) for _ in TEMPERATURES]
+    size = _chunk_rows(logits_NK)
+    pairs = list(zip(torch.split(logits_NK, size), torch.split(stored_NK, size), strict=True))
+    return [
+        torch.cat([_divergence(full_CK, stored_CK, float(t)) for full_CK, stored_CK in pairs])
+        for t in TEMPERATURES
+    ]
+
+
+def _divergence(full_CK: Tensor, stored_CK: Tensor, temperature: float) -> Tensor:
+    log_p_CK = F.log_softmax(full_CK.double() / temperature, dim=-1)
+    log_q_CK = F.log_softmax(stored_CK.double() / temperature, dim=-1)
+    # A KL of 1e-16 may round below 0.
+    return (log_p_CK.exp() * (log_p_CK - log_q_CK)).sum(dim=-1).clamp(min=0)
+
+
+def merged(parts: Sequence[Statistics]) -> Statistics:
+    """The statistics of several shards together."""
+    return Statistics(
+        rows=sum(part.rows for part in parts),
+        labelled=sum(part.labelled for part in parts),
+        correct=sum(part.correct for part in parts),
+        nll_sum=math.fsum(part.nll_sum for part in parts),
+        entropy_sum=math.fsum(part.entropy_sum for part in parts),
+        bin_count=tuple(map(sum, zip(*(part.bin_count for part in parts), strict=True))),
+        bin_confidence=_columns(part.bin_confidence for part in parts),
+        bin_correct=tuple(map(sum, zip(*(part.bin_correct for part in parts), strict=True))),
+        kl_sum=_columns(part.kl_sum for part in parts),
+        kl_max=tuple(map(max, zip(*(part.kl_max for part in parts), strict=True))),
+    )
+
+
+def _columns(rows: Any) -> tuple[float, ...]:
+    return tuple(map(math.fsum, zip(*rows, strict=True)))

@@ -1,0 +1,155 @@
+"""Plans, manifests, and which folders are caches."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_cli.cache.manifest import (
+    Manifest,
+    Plan,
+    expand,
+    is_cache,
+    plan_differences,
+    read_manifest,
+    read_plan,
+)
+from distill_cli.errors import ArtifactError
+from tests.cache.examples import PLAN, dump, plan
+
+
+def test_plan_json_has_the_promised_keys() -> None:
+    value = json.loads(json.dumps(PLAN.to_json()))
+    assert list(value) == [
+        *("format_version", "classes", "view_spec", "split", "dataset", "teacher", "codec"),
+        *("precision", "teacher_batch", "shard_length", "versions", "cpu_capability"),
+    ]
+    assert value["view_spec"]["views"] == 2
+    assert set(value["split"]) == {"seed", "val_fraction"}
+    assert set(value["dataset"]) == {"fingerprint", "ids_digest", "samples"}
+    assert set(value["teacher"]) == {"fingerprint", "architecture"}
+    assert Plan.from_json(value) == PLAN
+
+
+@given(st.integers(1, 50), st.integers(1, 60), st.integers(1, 4))
+def test_shards_cover_every_row_of_every_view_once(samples: int, length: int, views: int) -> None:
+    one = plan(samples=samples, shard_length=length, views=views)
+    shards = one.shards()
+    assert len(shards) == views * one.shards_per_view
+    assert len({shard.file for shard in shards}) == len(shards)
+    covered = [(s.view, row) for s in shards for row in range(s.start, s.stop)]
+    assert covered == [(view, row) for view in range(views) for row in range(samples)]
+    assert all(shard.rows == length for shard in shards if shard.stop < samples)
+
+
+def test_shard_file_names() -> None:
+    assert PLAN.shards()[5].file == "view-0001/shard-00001.safetensors"
+
+
+def test_differences_name_both_values() -> None:
+    other = replace(
+        PLAN,
+        teacher_fingerprint="u" * 40,
+        view_spec=replace(PLAN.view_spec, seed=4),
+        versions={"torch": "2.1", "timm": "1"},
+    )
+    assert plan_differences(PLAN, other) == [
+        "view_spec.seed: expected 3, found 4",
+        "teacher.fingerprint: expected 'tttttttttttt…', found 'uuuuuuuuuuuu…'",
+        "versions.torch: expected '2.0', found '2.1'",
+        "versions.timm: expected nothing, found '1'",
+    ]
+    assert plan_differences(PLAN, PLAN) == []
+
+
+def test_differences_of_many_classes_stay_short() -> None:
+    many, more = plan(classes=1000), plan(classes=1001)
+    assert plan_differences(many, more) == ["classes: expected 1000 entries, found 1001"]
+    names = list(many.dataset.class_names)
+    names[7] = "zebra"
+    swapped = replace(many, dataset=replace(many.dataset, class_names=tuple(names)))
+    [line] = plan_differences(many, swapped)
+    assert line == "classes: expected 'class 7' at place 7, found 'zebra'"
+
+
+def test_manifest_round_trip(tmp_path: Path) -> None:
+    manifest = dump(tmp_path)
+    assert read_manifest(tmp_path) == manifest
+    assert read_plan(tmp_path) == PLAN
+    value = json.loads((tmp_path / "manifest.json").read_text())
+    assert Manifest.from_json(value) == manifest
+    assert value.items() >= PLAN.to_json().items()
+    assert set(value["shards"][0]) == {"file", "view", "start", "stop", "sha256"}
+    assert value["truncation_error"]["20"] == {"mean_kl": 0.0, "worst_kl": 0.0}
+
+
+def test_folders_of_caches(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        dump(tmp_path / name)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "file").touch()
+    assert expand(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+    assert expand(tmp_path / "a") == [tmp_path / "a"]
+    assert expand(tmp_path / "other") == expand(tmp_path / "nowhere") == []
+    assert is_cache(tmp_path / "a")
+    assert not is_cache(tmp_path)
+
+
+def test_a_dump_that_did_not_finish(tmp_path: Path) -> None:
+    dump(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match=r"not finished.*rerun cache-soft-labels"):
+        read_manifest(tmp_path)
+    with pytest.raises(ArtifactError, match="no cache"):
+        read_manifest(tmp_path / "view-0000")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (["format_version"], 2, "format 2"),
+        (["shard_length"], 0, "at least 1"),
+        (["shard_length"], True, "shard_length"),
+        (["shard_length"], 10**9, "names 8 shards"),
+        (["dataset", "samples"], 10**18, "names 8 shards"),
+        (["classes"], [1, 2], "classes"),
+        (["view_spec", "colour"], 1, "colour"),
+        (["split"], [], "split"),
+        (["shards"], [], "names 0 shards"),
+        (["shards", 1, "start"], 0, "do not cover"),
+        (["shards", 1], None, "malformed"),
+        (["truncation_error"], {"1": 0}, "malformed"),
+        (["shards", 0, "file"], "../shard.safetensors", "inside"),
+        (["shards", 0, "file"], "view-0000/../../x", "inside"),
+        (["shards", 0, "file"], "/etc/hostname", "inside"),
+        (["shards", 0, "file"], "C:\\x", "inside"),
+        (["shards", 0, "file"], "x\0y", "inside"),
+        (["shards", 0, "file"], "", "inside"),
+    ],
+)
+def test_forged_manifests(tmp_path: Path, path: list, value: object, said: str) -> None:
+    dump(tmp_path)
+    file = tmp_path / "manifest.json"
+    forged = json.loads(file.read_text())
+    place = forged
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file.write_text(json.dumps(forged))
+    with pytest.raises(ArtifactError, match=said) as caught:
+        read_manifest(tmp_path)
+    assert "manifest.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", "[" * 100_000, "\xff"])
+def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
+    dump(tmp_path)
+    (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        read_manifest(tmp_path)

@@ -1,0 +1,262 @@
+"""A dump: deterministic to the byte, and going on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_cli.cache.header import read_header
+from distill_cli.cache.manifest import read_manifest
+from distill_cli.cache.writer import CacheWriter
+from distill_cli.errors import ArtifactError, InternalError, UsageError
+from tests.cache.examples import PLAN, commit, contents, dump, evaluation, plan
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a dump of PLAN consists of."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    dump(folder)
+    return contents(folder)
+
+
+def test_two_dumps_are_equal(tmp_path: Path, unbroken: dict[str, bytes]) -> None:
+    dump(tmp_path)
+    assert contents(tmp_path) == unbroken
+    assert len(unbroken) == 8 + 3
+
+
+def test_metadata_is_one_string_of_sorted_json(tmp_path: Path) -> None:
+    dump(tmp_path)
+    raw = (tmp_path / PLAN.shards()[0].file).read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    [text] = json.loads(raw[8 : 8 + length])["__metadata__"].values()
+    assert text == json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+
+
+@settings(max_examples=15)
+@given(order=st.permutations(range(8)), stop=st.integers(0, 8))
+def test_interrupted_and_completed(
+    tmp_path_factory: pytest.TempPathFactory,
+    unbroken: dict[str, bytes],
+    order: list[int],
+    stop: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("interrupted")
+    writer = CacheWriter(folder, PLAN)
+    for number in order[:stop]:
+        commit(writer, PLAN.shards()[number])
+    left = CacheWriter(folder, PLAN).missing()
+    assert left == [PLAN.shards()[number] for number in sorted(order[stop:])]
+    dump(folder)
+    assert contents(folder) == unbroken
+
+
+def test_rerun_of_a_finished_cache_touches_nothing(tmp_path: Path) -> None:
+    manifest = dump(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with CacheWriter(tmp_path, PLAN) as writer:
+        assert writer.missing() == []
+        assert writer.has_eval
+        assert writer.finish() == manifest
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncated", "longer", "empty", "gone", "text", "other", "link"]
+)
+def test_a_damaged_shard_counts_as_missing(
+    tmp_path: Path, unbroken: dict[str, bytes], damage: str
+) -> None:
+    dump(tmp_path)
+    shard = PLAN.shards()[2]
+    path = tmp_path / shard.file
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "link":
+        (tmp_path / "elsewhere").write_bytes(whole)
+        path.symlink_to(tmp_path / "elsewhere")
+    elif damage != "gone":
+        other = (tmp_path / PLAN.shards()[1].file).read_bytes()
+        path.write_bytes(
+            {
+                "truncated": whole[:-1],
+                "longer": whole + b"\0",
+                "empty": b"",
+                "text": b"x" * len(whole),
+                "other": other,
+            }[damage]
+        )
+    assert CacheWriter(tmp_path, PLAN).missing() == [shard]
+    dump(tmp_path)
+    (tmp_path / "elsewhere").unlink(missing_ok=True)
+    assert contents(tmp_path) == unbroken
+
+
+def test_a_shard_of_another_plan_counts_as_missing(tmp_path: Path) -> None:
+    dump(tmp_path, replace(PLAN, teacher_fingerprint="other"))
+    (tmp_path / "plan.json").unlink()
+    assert len(CacheWriter(tmp_path, PLAN).missing()) == 8
+    assert not CacheWriter(tmp_path, PLAN).has_eval
+
+
+def test_orphans_are_cleaned(tmp_path: Path, unbroken: dict[str, bytes]) -> None:
+    writer = CacheWriter(tmp_path, PLAN)
+    commit(writer, PLAN.shards()[0])
+    (tmp_path / "view-0000" / ".tmp-shard-00001.safetensors").write_bytes(b"torn")
+    dump(tmp_path)
+    assert contents(tmp_path) == unbroken
+
+
+def test_another_plan_is_refused(tmp_path: Path) -> None:
+    dump(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(ArtifactError, match=r"codec: expected 'fp32', found 'fp16'") as caught:
+        CacheWriter(tmp_path, replace(PLAN, codec="fp16"))
+    assert caught.value.exit_code == 3
+    assert contents(tmp_path) == before
+
+
+def test_an_unknown_codec_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        CacheWriter(tmp_path / "c", replace(PLAN, codec="fp8"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_finish_needs_every_shard(tmp_path: Path) -> None:
+    writer = CacheWriter(tmp_path, PLAN)
+    commit(writer, PLAN.shards()[0])
+    with pytest.raises(InternalError, match="7 of 8 shards"):
+        writer.finish()
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_new_commit_takes_the_manifest_back(tmp_path: Path) -> None:
+    dump(tmp_path)
+    commit(CacheWriter(tmp_path, PLAN), PLAN.shards()[0])
+    with pytest.raises(ArtifactError, match="not finished"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_is_refused_with_row_and_view(tmp_path: Path, value: float) -> None:
+    writer = CacheWriter(tmp_path, PLAN)
+    shard = PLAN.shards()[5]
+    logits_NK = torch.zeros(10, 5)
+    logits_NK[4, 2] = value
+    with pytest.raises(ArtifactError, match="row 14 of view 1"):
+        writer.commit(shard, logits_NK, torch.zeros(10, dtype=torch.int64))
+    assert len(writer.missing()) == 8
+    bad = {"test": (logits_NK, torch.zeros(10, dtype=torch.int64))}
+    with pytest.raises(ArtifactError, match="row 4 of the test split"):
+        writer.write_eval(bad)
+    assert not writer.has_eval
+
+
+def run(code: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tests.cache.examples import dump, plan
+dump(Path(sys.argv[1]), plan(samples=4000, views=20, shard_length=50))
+print("done")
+"""
+
+
+def test_killed_at_some_moment(tmp_path: Path) -> None:
+    process = run(KILLED, tmp_path / "killed")
+    until = time.monotonic() + 120
+    while not (tmp_path / "killed/view-0000").exists():
+        assert time.monotonic() < until, "the dump did not begin"
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, 0.2))
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate()
+    assert "done" not in output
+    killed = plan(samples=4000, views=20, shard_length=50)
+    left = CacheWriter(tmp_path / "killed", killed).missing()
+    assert 0 < len(left) <= 1600
+    # The rest of 1600 shards would take long; that those left are remade to the byte is enough.
+    committed = [shard for shard in killed.shards() if shard not in set(left)]
+    again = CacheWriter(tmp_path / "again", killed)
+    for shard in committed:
+        commit(again, shard)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "again")
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from distill_cli.cache.writer import CacheWriter
+from distill_cli.errors import InternalError
+from tests.cache.examples import commit, plan
+folder = Path(sys.argv[1])
+writer = CacheWriter(folder, plan(samples=3000, classes=50, shard_length=1000))
+commit(writer, writer.plan.shards()[0])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+try:
+    commit(writer, writer.plan.shards()[1])
+except InternalError as error:
+    print(error.exit_code, error)
+print(len(writer.missing()), sorted(path.name for path in folder.rglob("*") if path.is_file()))
+"""
+
+
+def test_disk_full(tmp_path: Path) -> None:
+    process = run(FULL, tmp_path)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    refused, state = output.splitlines()
+    assert refused.startswith("1 disk full")
+    assert "same command again" in refused
+    assert "--resume" not in refused, "a dump has no such option"
+    assert state == "5 ['plan.json', 'shard-00000.safetensors']"
+
+
+def test_header_of_a_shard(tmp_path: Path) -> None:
+    dump(tmp_path)
+    header = read_header(tmp_path / "view-0001/shard-00003.safetensors")
+    assert header.spans["logits"].shape == (7, 5)
+    assert header.metadata["start"] == 30
+    assert header.metadata["plan"] == PLAN.digest
+
+
+def test_evaluation_rows_of_no_samples(tmp_path: Path) -> None:
+    writer = CacheWriter(tmp_path, PLAN)
+    nothing = (torch.empty(0, 5), torch.empty(0, dtype=torch.int64))
+    writer.write_eval({**evaluation(PLAN), "val": nothing})
+    assert writer.has_eval
+
+
+def test_a_flipped_bit_heals_itself(tmp_path: Path, unbroken: dict[str, bytes]) -> None:
+    dump(tmp_path)
+    shard = tmp_path / PLAN.shards()[2].file
+    content = bytearray(shard.read_bytes())
+    content[-3] ^= 1
+    shard.write_bytes(content)
+    assert CacheWriter(tmp_path, PLAN).missing() == [PLAN.shards()[2]]
