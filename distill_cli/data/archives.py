@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import os
 import tarfile
@@ -13,8 +12,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NoReturn
 
 from distill_cli.errors import ArtifactError
 
@@ -22,13 +21,15 @@ IMAGE_SUFFIXES = {
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"),
     *(".tif", ".tiff", ".ppm", ".pgm"),
 }
-COMPRESSED: dict[str, Callable[[Path], Any]] = {
-    ".tar.gz": gzip.open,
-    ".tgz": gzip.open,
-    ".tar.bz2": bz2.open,
-    ".tar.xz": lzma.open,
-}
-ARCHIVES = (".tar", ".zip", *COMPRESSED)
+COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+ARCHIVES = (".tar", ".zip", *COMPRESSED_TAR)
+
+# RuntimeError includes NotImplementedError, zipfile's word for an unknown compression.
+DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError, RuntimeError),
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Files:
     folders: frozenset[tuple[str, ...]]
     read: Callable[[int], bytes]
 
+    def top(self) -> int:
+        """1 where everything lies in one leading folder, as archives often have it, else 0."""
+        tops = {parts[0] for parts in self.paths}
+        deep = all(len(parts) > 2 for parts in self.paths)
+        return int(len(tops) == 1 and deep and not tops & {"train", "test", "val"})
+
 
 def is_archive(path: Path) -> bool:
     """Whether a file name is that of an archive we read."""
@@ -59,20 +66,29 @@ def open_files(path: Path) -> Files:
     Raises:
         ArtifactError: The archive is damaged.
     """
-    if path.is_dir():
-        return _folder(path)
     with _damage(path):
-        if path.name.lower().endswith(".zip"):
-            return _zip(path)
-        if path.name.lower().endswith(tuple(COMPRESSED)):
-            return _compressed_tar(path)
-        return _tar(path)
+        if path.is_dir():
+            files = _folder(path)
+        elif path.name.lower().endswith(".zip"):
+            files = _zip(path)
+        elif path.name.lower().endswith(COMPRESSED_TAR):
+            files = _compressed_tar(path)
+        else:
+            files = _tar(path)
+    for parts in files.paths:
+        _check_name(path, parts)
+    return files
 
 
-DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError),
-)
+def _check_name(path: Path, parts: tuple[str, ...]) -> None:
+    # Sample ids are hashed and written to JSON as UTF-8.
+    try:
+        "/".join(parts).encode()
+    except UnicodeEncodeError:
+        shown = "/".join(parts).encode("utf-8", "backslashreplace").decode()
+        raise ArtifactError(
+            f"{path} has a file name that is not UTF-8: {shown}", hint="Rename it"
+        ) from None
 
 
 @contextmanager
@@ -80,25 +96,36 @@ def _damage(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGE as error:
-        raise ArtifactError(f"archive {path} cannot be read: {error}") from None
+        raise ArtifactError(f"{path} cannot be read: {error}") from None
 
 
 def _parts(name: str) -> tuple[str, ...] | None:
-    """Path parts of a member; None for what is hidden, or points outside the archive (`..`)."""
-    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    """Path parts of a member; None for what is hidden, or points outside the archive."""
+    path = PurePosixPath(name)
+    parts = tuple(part for part in path.parts if part != ".")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return None if hidden or name.startswith("/") or not parts else parts
+    return None if hidden or path.is_absolute() or not parts else parts
 
 
 def _is_image(parts: tuple[str, ...]) -> bool:
-    return "." + parts[-1].rpartition(".")[2].lower() in IMAGE_SUFFIXES
+    return PurePosixPath(parts[-1]).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _folder(root: Path) -> Files:
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
     paths, folders = [], set()
-    for folder, below, names in os.walk(root, followlinks=True):
+    above: dict[Path, tuple[tuple[int, int], ...]] = {root: (_inode(root),)}
+    for name, below, names in os.walk(root, followlinks=True, onerror=refuse):
+        folder = Path(name)
+        lineage = above.pop(folder)
         below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
-        relative = Path(folder).relative_to(root).parts
+        for child in [folder / name for name in below]:
+            if (inode := _inode(child)) in lineage:
+                raise ArtifactError(f"{child} is a link to a folder that it lies in")
+            above[child] = (*lineage, inode)
+        relative = folder.relative_to(root).parts
         folders.add(relative)
         paths += [(*relative, name) for name in names if _parts(name) and _is_image((name,))]
     ordered = tuple(sorted(paths))
@@ -107,62 +134,84 @@ def _folder(root: Path) -> Files:
     )
 
 
-def _tar(path: Path) -> Files:
-    """Plain tar: indexed once, then read by offset."""
-    found, folders = _index(tarfile.open(path, "r:"))  # noqa: SIM115 (closed by `_index`)
-    descriptor = os.open(path, os.O_RDONLY)
-
-    def read(index: int) -> bytes:
-        _, offset, size = found[index]
-        return os.pread(descriptor, size, offset)
-
-    return Files(str(path), tuple(parts for parts, _, _ in found), folders, read)
+def _inode(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
-def _compressed_tar(path: Path) -> Files:
-    """A compressed stream has no random access: it is decompressed once, into memory."""
-    opener = next(o for suffix, o in COMPRESSED.items() if path.name.lower().endswith(suffix))
-    with opener(path) as stream:
-        content: bytes = stream.read()
-    found, folders = _index(tarfile.open(fileobj=io.BytesIO(content), mode="r:"))  # noqa: SIM115
-
-    def read(index: int) -> bytes:
-        _, offset, size = found[index]
-        return content[offset : offset + size]
-
-    return Files(str(path), tuple(parts for parts, _, _ in found), folders, read)
-
-
-Members = list[tuple[tuple[str, ...], int, int]]
-
-
-def _index(tar: tarfile.TarFile) -> tuple[Members, frozenset[tuple[str, ...]]]:
-    """Path parts, offset and size of every image; path parts of every folder."""
-    found: Members = []
-    folders = set()
-    with tar:
+def _members(
+    handle: IO[bytes], folders: set[tuple[str, ...]]
+) -> Iterator[tuple[tuple[str, ...], tarfile.TarInfo]]:
+    """Images of a tar in its order; fills `folders`. The handle only moves forward."""
+    with tarfile.open(fileobj=handle, mode="r:") as tar:
         for member in tar:
             parts = _parts(member.name)
             if parts and member.isdir():
                 folders.add(parts)
             elif parts and member.isreg() and _is_image(parts):
-                found.append((parts, member.offset_data, member.size))
-    return found, frozenset(folders)
+                yield parts, member
+        if handle.tell() <= tar.offset:
+            # A whole tar ends in a block of zeros: without it, members may be missing.
+            raise tarfile.ReadError("it ends early")
+
+
+def _tar(path: Path) -> Files:
+    """Plain tar: indexed once, then read by offset."""
+    folders: set[tuple[str, ...]] = set()
+    with path.open("rb") as handle:
+        # A member that stands twice was replaced: the last one counts, as when unpacking.
+        found = {
+            parts: (member.offset_data, member.size) for parts, member in _members(handle, folders)
+        }
+    places = tuple(found.values())
+    descriptor = os.open(path, os.O_RDONLY)
+
+    def read(index: int) -> bytes:
+        offset, size = places[index]
+        return os.pread(descriptor, size, offset)
+
+    return Files(str(path), tuple(found), frozenset(folders), read)
+
+
+def _compressed_tar(path: Path) -> Files:
+    """A compressed stream has no random access: one pass, the members' bytes stay in memory."""
+    folders: set[tuple[str, ...]] = set()
+    found: dict[tuple[str, ...], bytes] = {}
+    with path.open("rb") as raw:
+        opener = OPENERS.get(raw.read(2))
+        if opener is None:
+            raise tarfile.ReadError("it is not compressed as its name says")
+        raw.seek(0)
+        # Not tarfile's own stream mode, which checks neither checksum nor end of the stream.
+        with opener(raw) as handle:
+            for parts, member in _members(handle, folders):
+                handle.seek(member.offset_data)
+                found[parts] = handle.read(member.size)
+            while handle.read(1 << 20):
+                pass
+    contents = tuple(found.values())
+    return Files(str(path), tuple(found), frozenset(folders), contents.__getitem__)
 
 
 def _zip(path: Path) -> Files:
     archive = zipfile.ZipFile(path)
-    names, paths, folders = [], [], set()
+    folders: set[tuple[str, ...]] = set()
+    found: dict[tuple[str, ...], zipfile.ZipInfo] = {}
     for member in archive.infolist():
         parts = _parts(member.filename)
         if parts and member.is_dir():
             folders.add(parts)
         elif parts and _is_image(parts):
-            names.append(member.filename)
-            paths.append(parts)
+            if member.flag_bits & 1:
+                raise zipfile.BadZipFile("it is encrypted")
+            found[parts] = member
+    members = tuple(found.values())
 
     def read(index: int) -> bytes:
-        with _damage(path):
-            return archive.read(names[index])
+        try:
+            return archive.read(members[index])
+        except DAMAGE as error:
+            # A bad member is a bad image, which the caller names or skips.
+            raise OSError(str(error)) from None
 
-    return Files(str(path), tuple(paths), frozenset(folders), read)
+    return Files(str(path), tuple(found), frozenset(folders), read)

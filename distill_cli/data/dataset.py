@@ -12,7 +12,7 @@ from torch import Tensor
 from distill_cli.data.decode import ImageTable, decode
 from distill_cli.data.sources import open_splits
 from distill_cli.data.splits import stratified
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import DatasetIdentity
 
 
@@ -78,10 +78,15 @@ def open_dataset(
         skip_bad: Leave out images that cannot be read.
 
     Raises:
-        UsageError: The spec names nothing.
+        UsageError: The spec names nothing, or no share is held out though there is no `val/`.
         ArtifactError: The data are unusable.
     """
     splits = open_splits(spec)
+    if "val" not in splits and not 0 < val_fraction < 1:
+        raise UsageError(
+            f"val_fraction {val_fraction} is not between 0 and 1",
+            hint="The best epoch is chosen on held-out images, and there is no val/",
+        )
     decoded = decode(splits, size=size, skip_bad=skip_bad)
     train = decoded.tables["train"]
     names = splits["train"].class_names

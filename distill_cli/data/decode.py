@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +16,25 @@ from PIL import Image
 from torch import Tensor
 
 from distill_cli.counters import sample_key
-from distill_cli.data.archives import IMAGE_SUFFIXES
+from distill_cli.data.archives import open_files
 from distill_cli.data.sources import Source
 from distill_cli.errors import ArtifactError, InternalError, UsageError
 
 # Side of a view where images differ in size and none was asked for: ImageNet's.
 DEFAULT_SIZE = 224
-BAD_IMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+# What Pillow is seen to raise for damaged files; TypeError by its TIFF reader.
+BAD_IMAGE = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error),
+    Image.DecompressionBombError,
+)
+# Up to this side, opening an image costs more than decoding it, and opening holds Python's lock:
+# threads then take longer than none.
+SMALL_SIDE = 64
+ROWS_A_TASK = 32
 # PIL's modes of one channel; 16-bit ones are scaled to 8 bits.
 GREY_MODES, DEEP_MODES = ("1", "L", "LA"), ("I;16", "I;16B", "I;16L", "I")
 
-# Images that a thread takes at a time: one by one, handing them out costs more than decoding.
-CHUNK = 256
-
 Pixels = NDArray[np.uint8]
-Made = tuple[Pixels, bytes] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,29 +100,61 @@ def _decode(splits: Mapping[str, Source], size: int | None, skip_bad: bool) -> D
     kept: dict[str, list[tuple[int, Pixels, bytes]]] = {}
     bad = 0
     first: list[tuple[int, ...]] = []
-    with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)))) as pool:
-        for split, source in splits.items():
-            _check_memory(splits, source, size)
-            kept[split] = []
-
-            def some(start: int, source: Source = source) -> list[Made]:
-                rows = range(start, min(start + CHUNK, len(source)))
-                return [_one(source, row, size, skip_bad) for row in rows]
-
-            starts = range(0, len(source), CHUNK)
-            for row, made in enumerate(m for part in pool.map(some, starts) for m in part):
-                if made is None:
-                    bad += 1
-                    continue
-                first = first or [made[0].shape[:2]]
-                if made[0].shape[:2] != first[0]:
-                    raise _SizesDifferError
-                kept[split].append((row, *made))
+    for split, source in splits.items():
+        _check_memory(splits, source, size)
+        kept[split] = []
+        for row, made in enumerate(_each(source, size, skip_bad)):
+            if made is None:
+                bad += 1
+                continue
+            first = first or [made[0].shape[:2]]
+            if made[0].shape[:2] != first[0]:
+                raise _SizesDifferError
+            kept[split].append((row, *made))
     grey = all(pixels.ndim == 2 for rows in kept.values() for _, pixels, _ in rows)
-    tables = {split: _table(splits[split], rows, grey) for split, rows in kept.items()}
+    tables = {split: _table(split, splits[split], rows, grey) for split, rows in kept.items()}
     return Decoded(
         tables=tables, digests=tuple(digest for _, _, digest in kept["train"]), skipped=bad
     )
+
+
+def _each(
+    source: Source, size: int | None, skip_bad: bool
+) -> Iterator[tuple[Pixels, bytes] | None]:
+    """Pixels and content digest of each row in order; None where it cannot be read."""
+
+    def some(rows: range) -> list[tuple[Pixels, bytes] | None]:
+        return [_one(source, row, size, skip_bad) for row in rows]
+
+    count = len(source)
+    tasks = [
+        range(start, min(start + ROWS_A_TASK, count)) for start in range(0, count, ROWS_A_TASK)
+    ]
+    if _is_small(source):
+        for task in tasks:
+            yield from some(task)
+        return
+    pool = ThreadPoolExecutor(min(8, _processors()))
+    try:
+        for made in pool.map(some, tasks):
+            yield from made
+    finally:
+        # An error or Ctrl-C does not wait for the images that nobody will look at.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _processors() -> int:
+    # Only Linux tells which processors are ours.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _is_small(source: Source) -> bool:
+    try:
+        return max(source.fetch(0)[0].size) <= SMALL_SIDE
+    except BAD_IMAGE:
+        return False
 
 
 def _check_memory(splits: Mapping[str, Source], source: Source, size: int | None) -> None:
@@ -138,7 +174,7 @@ def _check_memory(splits: Mapping[str, Source], source: Source, size: int | None
         )
 
 
-def _one(source: Source, row: int, size: int | None, skip_bad: bool) -> Made:
+def _one(source: Source, row: int, size: int | None, skip_bad: bool) -> tuple[Pixels, bytes] | None:
     label = source.label(row)
     if not -1 <= label < len(source.class_names):
         raise ArtifactError(
@@ -165,8 +201,11 @@ def to_pixels(image: Image.Image, size: int | None) -> Pixels:
         deep = np.asarray(image, dtype=np.float64) / 257
         image = Image.fromarray(np.clip(np.rint(deep), 0, 255).astype(np.uint8))
     elif image.mode in GREY_MODES:
-        image = image.convert("L")
-    else:
+        image = image if image.mode == "L" else image.convert("L")
+    elif image.mode != "RGB":
+        if image.mode == "P":
+            # Alpha is dropped anyhow; Pillow would warn about it.
+            image.info.pop("transparency", None)
         image = image.convert("RGB")
     return np.asarray(image if size is None else centre_crop(image, size, size))
 
@@ -191,9 +230,11 @@ def _stack(pixels: Sequence[Pixels], grey: bool) -> Tensor:
     return torch.from_numpy(np.stack(colour)).permute(0, 3, 1, 2).contiguous()
 
 
-def _table(source: Source, rows: Sequence[tuple[int, Pixels, bytes]], grey: bool) -> ImageTable:
+def _table(
+    split: str, source: Source, rows: Sequence[tuple[int, Pixels, bytes]], grey: bool
+) -> ImageTable:
     if not rows:
-        raise ArtifactError("no image of a split can be read")
+        raise ArtifactError(f"no image of the {split} split can be read")
     ids = tuple(source.sample_id(row) for row, _, _ in rows)
     return ImageTable(
         images_NCHW=_stack([pixels for _, pixels, _ in rows], grey),
@@ -209,17 +250,20 @@ def images_from_paths(
     """Image files, and those below folders, as uint8 (N, C, H, W) and their names.
 
     Raises:
-        UsageError: A folder holds no images.
+        UsageError: None is given, or a folder holds none.
         ArtifactError: An image cannot be read.
     """
     files: list[Path] = []
     for path in paths:
         found = [path]
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            inside = open_files(path)
+            found = [path.joinpath(*parts) for parts in inside.paths]
             if not found:
                 raise UsageError(f"{path} holds no images")
         files += found
+    if not files:
+        raise UsageError("which images? None is given")
     arrays = []
     for path in files:
         try:

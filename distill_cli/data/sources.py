@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ ALIASES = {
 # The share of a dataset without test/ that becomes its test split, and the seed that draws it:
 # fixed, so that it stays the same for everyone.
 TEST_FRACTION, TEST_SEED = 0.2, 0
+SPLITS = ("train", "val", "test")
 
 
 class Source(Protocol):
@@ -183,30 +185,12 @@ def _with_test(everything: Source, choose: Any) -> Splits:
 
 
 def _class_folders(files: Files) -> Splits:
-    top = _common_top(files)
+    top = files.top()
     paths = [parts[top:] for parts in files.paths]
     folders = {parts[top:] for parts in files.folders if len(parts) > top}
-    if any(parts[0] == "train" for parts in paths):
-        splits = {
-            split: [n for n, parts in enumerate(paths) if parts[0] == split and len(parts) > 2]
-            for split in ("train", "val", "test")
-        }
-        names = _class_names(
-            files,
-            {p[1] for p in folders if len(p) == 2 and p[0] == "train"},
-            {paths[n][1] for n in splits["train"]},
-        )
-        for split in ("train", "test"):
-            if not splits[split]:
-                raise ArtifactError(
-                    f"{files.where} has no images in {split}/<class>/",
-                    hint="It needs train/<class>/ and test/<class>/, or only class folders",
-                )
-        return {
-            split: _source(files, {n: paths[n][1:] for n in numbers}, names, split)
-            for split, numbers in splits.items()
-            if numbers
-        }
+    # A class of a flat folder may be called "train": what counts is a folder below it.
+    if any(parts[0] in SPLITS and len(parts) > 2 for parts in paths):
+        return _named_splits(files, paths, folders)
     flat = {n: parts for n, parts in enumerate(paths) if len(parts) > 1}
     if not flat:
         raise ArtifactError(f"{files.where} holds no class folders with images")
@@ -220,11 +204,28 @@ def _class_folders(files: Files) -> Splits:
     )
 
 
-def _common_top(files: Files) -> int:
-    """1 where everything lies in one leading folder, as archives often have it, else 0."""
-    tops = {parts[0] for parts in files.paths}
-    deep = all(len(parts) > 2 for parts in files.paths)
-    return int(len(tops) == 1 and deep and not tops & {"train", "test", "val"})
+def _named_splits(
+    files: Files, paths: Sequence[tuple[str, ...]], folders: set[tuple[str, ...]]
+) -> Splits:
+    splits: dict[str, Source] = {}
+    names: tuple[str, ...] = ()
+    for split in SPLITS:
+        chosen = {n: p[1:] for n, p in enumerate(paths) if p[0] == split and len(p) > 2}
+        if not chosen:
+            if split == "val" and ("val",) not in folders:
+                continue
+            raise ArtifactError(
+                f"{files.where} has no images in {split}/<class>/",
+                hint="It needs train/<class>/ and test/<class>/, or only class folders",
+            )
+        used = _class_names(
+            files,
+            {p[1] for p in folders if len(p) == 2 and p[0] == split},
+            {parts[0] for parts in chosen.values()},
+        )
+        names = names or used
+        splits[split] = _source(files, chosen, names, split)
+    return splits
 
 
 def _class_names(files: Files, folders: set[str], used: set[str]) -> tuple[str, ...]:
@@ -247,6 +248,11 @@ def _source(
     return FileSource(files, tuple(sorted(rows, key=lambda row: os.fsencode(row[1]))), names)
 
 
+def _plain(name: str) -> str:
+    """timm spells fashion_mnist what torchvision calls FashionMNIST."""
+    return name.lower().replace("_", "").replace("-", "")
+
+
 def _torchvision(name: str) -> Splits:
     """A torchvision dataset, downloaded where it is not on disk.
 
@@ -254,8 +260,10 @@ def _torchvision(name: str) -> Splits:
     """
     import torchvision.datasets as zoo
 
-    if not hasattr(zoo, name):
+    known = {_plain(known): known for known in zoo.__all__}
+    if _plain(name) not in known:
         raise UsageError(f"torchvision has no dataset '{name}'. {nearest(name, zoo.__all__)}")
+    name = known[_plain(name)]
     root = os.environ.get("DISTILL_DATA") or str(Path.home() / ".cache/distill/torchvision")
     splits = {}
     for split in ("train", "test"):
@@ -270,20 +278,19 @@ def _torchvision(name: str) -> Splits:
 
 def _load(dataset: Any, root: str, split: str) -> Any:
     """Tries what is on disk, then a download; `train=` or `split=`, as the dataset has it."""
-    wanted: list[dict[str, Any]] = [{"train": split == "train"}, {"split": split}]
-    for keywords in wanted:
+    parameters = inspect.signature(dataset).parameters
+    if "download" not in parameters or not parameters.keys() & {"train", "split"}:
+        raise UsageError(f"torch/{dataset.__name__} has no train and test split to classify")
+    which = {"train": split == "train"} if "train" in parameters else {"split": split}
+    try:
         try:
-            return dataset(root=root, download=False, **keywords)
-        except TypeError:
-            continue
-        except RuntimeError:
-            pass
-        try:
-            return dataset(root=root, download=True, **keywords)
-        except (OSError, RuntimeError) as error:
-            reason = (str(error).splitlines() or ["no reason given"])[0]
-            raise ArtifactError(
-                f"torch/{dataset.__name__} is not on disk and cannot be downloaded: {reason}",
-                hint=f"Put its files below {root}",
-            ) from None
-    raise UsageError(f"torch/{dataset.__name__} has no train and test split to classify")
+            return dataset(root=root, download=False, **which)
+        except (OSError, RuntimeError):  # how the datasets say that it is not on disk
+            return dataset(root=root, download=True, **which)
+    # They raise whatever comes up: for the network, for damaged files, for want of a library.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ArtifactError(
+            f"torch/{dataset.__name__} cannot be read from disk nor downloaded: {reason}",
+            hint=f"Put its files below {root}",
+        ) from None

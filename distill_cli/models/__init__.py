@@ -6,7 +6,7 @@ Importing this package registers our own networks in timm's registry.
 from distill_cli.models import small as small
 from distill_cli.models.artifact import fingerprint, load_model, model_bytes, save_model
 from distill_cli.models.network import InputSpec, Network
-from distill_cli.models.zoo import create, pretrained_teacher, resolve, suggested
+from distill_cli.models.zoo import create, names, pretrained_teacher, resolve, suggested
 
 __all__ = [
     "InputSpec",
@@ -15,6 +15,7 @@ __all__ = [
     "fingerprint",
     "load_model",
     "model_bytes",
+    "names",
     "pretrained_teacher",
     "resolve",
     "save_model",

@@ -5,30 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import blake2b
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from timm.models import is_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_cli.errors import ArtifactError
 from distill_cli.files import read_json, write_atomically, write_json
-from distill_cli.models.network import InputSpec, Network
-from distill_cli.models.zoo import TORCHVISION
+from distill_cli.models.build import TORCHVISION, build, explain
+from distill_cli.models.network import InputSpec, Library, Network
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 FORMAT = 1
 
 
-def save_model(network: Network, folder: Path) -> None:
-    """Writes weights, then config, each atomically.
+def save_model(network: Network, folder: Path, *, extra: Mapping[str, Any] | None = None) -> None:
+    """Writes weights, then config, each atomically; equal networks give equal bytes.
 
     `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it where the architecture is
     timm's, and ours after `import distill_cli.models`.
+
+    Args:
+        network: Saved without the wrapper: tensors have the plain network's names.
+        folder: Created where absent.
+        extra: Plain JSON values to keep under `distill.extra`; nothing here reads them.
     """
     # Cloned: safetensors refuses tensors that share memory, as tied weights do.
     weights = {
@@ -37,10 +41,10 @@ def save_model(network: Network, folder: Path) -> None:
     }
     content = save(weights, metadata={"format": "pt"})
     write_atomically(folder / WEIGHTS, lambda path: path.write_bytes(content))
-    write_json(folder / CONFIG, config_of(network))
+    write_json(folder / CONFIG, config_of(network, extra))
 
 
-def config_of(network: Network) -> dict[str, Any]:
+def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """config.json: timm's keys, and ours in `distill`."""
     taken = network.taken
     own: dict[str, Any] = dict(getattr(network.net, "pretrained_cfg", {}))
@@ -67,6 +71,7 @@ def config_of(network: Network) -> dict[str, Any]:
             "input_size": size,
             "mean": list(taken.mean),
             "std": list(taken.std),
+            **({"extra": dict(extra)} if extra else {}),
         },
     }
 
@@ -77,78 +82,118 @@ def model_folder(path: Path) -> Path:
 
 
 def model_bytes(folder: Path) -> int:
-    """Size of the weights file."""
-    return (model_folder(folder) / WEIGHTS).stat().st_size
-
-
-def load_model(folder: Path) -> Network:
-    """The network of a run or model folder, on the CPU.
+    """Size of the weights file.
 
     Raises:
-        ArtifactError: Something is missing, damaged, or not ours; nothing in it is executed.
+        ArtifactError: There is none.
     """
-    folder = model_folder(folder)
-    config = read_json(folder / CONFIG)
+    return _file(folder, WEIGHTS).stat().st_size
+
+
+def load_model(folder: Path, *, device: torch.device | str = "cpu") -> Network:
+    """The network of a run or model folder, in eval mode.
+
+    Nothing in the folder is executed: the architecture must be a registered name, weights are
+    read from safetensors only, and no link is followed out of the folder.
+
+    Raises:
+        ArtifactError: Something is missing, damaged, or not ours.
+    """
+    config, weights = _file(folder, CONFIG), _file(folder, WEIGHTS)
     try:
-        net, network = _build(config)
-    except (KeyError, TypeError, ValueError, RuntimeError, AssertionError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        network = _network(read_json(config))
+    except ArtifactError:
+        raise
+    except Exception as error:
+        # A config from elsewhere may hold anything, and the libraries raise anything on it.
         raise ArtifactError(
-            f"{folder / CONFIG} does not describe a network that can be built: "
-            f"{type(error).__name__} {reason}"
+            f"{config} does not describe a network that can be built: "
+            f"{type(error).__name__}: {explain(error)}",
+            hint="Save the model again with this version",
         ) from None
-    weights = _weights(folder / WEIGHTS)
-    expected = net.state_dict()
-    for name, value in expected.items():
-        if name not in weights or weights[name].shape != value.shape:
-            raise ArtifactError(f"{folder / WEIGHTS} does not fit {network.architecture}: {name}")
-    net.load_state_dict({name: weights[name] for name in expected})
-    return network.eval()
+    _fill(network, weights)
+    return network.to(device).eval()
 
 
-def _build(config: Mapping[str, Any]) -> tuple[nn.Module, Network]:
-    ours = config["distill"]
+def _file(folder: Path, name: str) -> Path:
+    """A file of the model folder, which must lie in `folder` itself."""
+    path = model_folder(folder) / name
+    if name == WEIGHTS and not path.exists() and path.with_name(PICKLED).exists():
+        raise ArtifactError(
+            f"{path} is missing, and {PICKLED} is not read: a pickle can run code",
+            hint="Save the weights as safetensors",
+        )
+    if not path.exists():
+        raise ArtifactError(f"{path} is missing", hint="Give a run folder or a model folder")
+    if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(
+            f"{path} is no plain file of its folder", hint="Copy the file itself into it"
+        )
+    return path
+
+
+def _network(config: Any) -> Network:
+    """The network that a config describes, with fresh weights.
+
+    Raises:
+        Exception: Of any kind, where the config is not one of ours.
+    """
+    ours, architecture, args = config["distill"], config["architecture"], config["model_args"]
     if ours["format_version"] != FORMAT:
         raise ValueError(f"format {ours['format_version']}, this version reads {FORMAT}")
-    architecture, args = config["architecture"], dict(config["model_args"])
-    names = tuple(str(name) for name in ours["class_names"])
-    if ours["library"] == "torchvision":
-        import torchvision
-
-        name = architecture.removeprefix(TORCHVISION)
-        net = torchvision.models.get_model(name, weights=None, num_classes=len(names), **args)
-    else:
-        if not is_model(architecture):
-            raise ValueError(f"unknown architecture '{architecture}'")
-        net = timm.create_model(architecture, num_classes=len(names), **args)
-    assert isinstance(net, nn.Module)
-    channels, height, width = ours["input_size"]
-    network = Network(
-        net,
+    if not isinstance(architecture, str) or not isinstance(args, dict):
+        raise TypeError("architecture is a text, model_args a mapping")
+    names = ours["class_names"]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise TypeError("class_names is a list of texts")
+    library: Library = "torchvision" if architecture.startswith(TORCHVISION) else "timm"
+    if ours["library"] != library:
+        raise ValueError(f"{architecture} is not of {ours['library']}")
+    taken = _taken(ours)
+    return Network(
+        build(architecture, len(names), args),
         architecture=architecture,
         model_args=args,
-        library=ours["library"],
-        class_names=names,
-        taken=InputSpec(
-            channels=channels,
-            height=height,
-            width=width,
-            mean=tuple(ours["mean"]),
-            std=tuple(ours["std"]),
-        ),
+        library=library,
+        class_names=tuple(names),
+        taken=taken,
     )
-    return net, network
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
+def _taken(ours: Mapping[str, Any]) -> InputSpec:
+    channels, height, width = ours["input_size"]
+    mean, std = tuple(ours["mean"]), tuple(ours["std"])
+    if not all(type(side) is int and side > 0 for side in (channels, height, width)):
+        raise ValueError("input_size is channels, height and width in whole pixels")
+    if channels not in (1, 3) or not channels == len(mean) == len(std):
+        raise ValueError("1 or 3 channels, each with its mean and std")
+    if not all(isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
+        raise ValueError("mean and std are finite, std above 0")
+    return InputSpec(channels=channels, height=height, width=width, mean=mean, std=std)
+
+
+def _fill(network: Network, path: Path) -> None:
+    """Puts the weights into the network; each tensor must be there, as it was saved."""
     try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing") from None
+        given = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path} is no intact safetensors file: {error}", hint="Copy or train the model again"
+            f"{path} is no intact safetensors file: {explain(error)}",
+            hint="Copy or train the model again",
         ) from None
+    expected = network.net.state_dict()
+    for name in sorted(expected.keys() | given.keys()):
+        said, own = _form(given.get(name)), _form(expected.get(name))
+        if said != own:
+            raise ArtifactError(
+                f"{path} does not fit {network.architecture}: tensor {name} is {said}, not {own}",
+                hint="config.json and the weights are of different models",
+            )
+    network.net.load_state_dict(given)
+
+
+def _form(value: Tensor | None) -> str:
+    return "absent" if value is None else f"{str(value.dtype)[6:]} {list(value.shape)}"
 
 
 def fingerprint(network: Network) -> str:

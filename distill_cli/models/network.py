@@ -37,6 +37,10 @@ class InputSpec:
 class Network(nn.Module):
     """Maps un-normalised images in [0, 1] to logits.
 
+    Images of another channel count or size than `net` takes are converted first: grey repeated,
+    colour turned to luminance (ITU-R 601), size by antialiased bilinear interpolation. Mean and
+    sd have the weights' precision, so that `.double()` gives a network of fp64 throughout.
+
     Args:
         net: The plain network; its state dict is what is saved.
         architecture: Its registered name.
@@ -70,6 +74,11 @@ class Network(nn.Module):
         for name, values in (("mean", taken.mean), ("std", taken.std)):
             buffer = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
             self.register_buffer(name, buffer.float(), persistent=False)
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        """Channels, height and width that `net` takes."""
+        return self.taken.channels, self.taken.height, self.taken.width
 
     @property
     def num_params(self) -> int:

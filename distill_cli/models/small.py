@@ -75,6 +75,8 @@ class Mlp(_Classifier):
         drop_rate: float = 0.0,
         input_dropout: float = 0.0,
     ) -> None:
+        if width < 1 or depth < 1:
+            raise ValueError("width and depth are at least 1")
         super().__init__(num_classes, width, drop_rate)
         height, breadth = (img_size, img_size) if isinstance(img_size, int) else img_size
         sizes = [in_chans * height * breadth, *[width] * depth]
@@ -158,6 +160,10 @@ def _initialise(network: nn.Module) -> None:
 class CifarResNet(_Classifier):
     """He et al. 2016 (arXiv 1512.03385), section 4.2, with projection shortcuts.
 
+    The paper's own CIFAR networks pad their shortcuts with zeros; like the benchmarks of the
+    distillation literature (CRD, Tian et al. 2020) these project them, 1×1 convolution and batch
+    norm, where the shape changes.
+
     Args:
         depth: 6n + 2 layers.
         widths: Channels of the stem and the three stages; ×4 networks have a wider stem too.
@@ -174,6 +180,8 @@ class CifarResNet(_Classifier):
         num_classes: int = 10,
         drop_rate: float = 0.0,
     ) -> None:
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f"depth is 6n + 2, not {depth}")
         super().__init__(num_classes, widths[-1], drop_rate)
         self.conv1, self.bn1 = _conv(in_chans, widths[0]), nn.BatchNorm2d(widths[0])
         self.stages = _stages(_Basic, widths, (depth - 2) // 6)
@@ -207,6 +215,8 @@ class CifarWideResNet(_Classifier):
         num_classes: int = 10,
         drop_rate: float = 0.0,
     ) -> None:
+        if depth < 10 or (depth - 4) % 6 or widen < 1:
+            raise ValueError(f"depth is 6n + 4 and widen at least 1, not {depth} and {widen}")
         widths = (16, 16 * widen, 32 * widen, 64 * widen)
         super().__init__(num_classes, widths[-1], drop_rate)
         self.conv1 = _conv(in_chans, widths[0])

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import timm
 import torch
-from timm.models import get_pretrained_cfg, is_model, list_models
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, is_model, list_models
 from torch import nn
 
-from distill_cli.errors import ArtifactError, UsageError, nearest
-from distill_cli.models.network import InputSpec, Network
+from distill_cli.errors import UsageError, nearest
+from distill_cli.models.build import (
+    RESERVED,
+    TORCHVISION,
+    build,
+    build_pretrained,
+    explain,
+    torchvision_names,
+)
+from distill_cli.models.network import InputSpec, Library, Network
 from distill_cli.models.small import NETWORKS
 
-TORCHVISION, TIMM = "torchvision/", "timm/"
+TIMM = "timm/"
 _MLP = re.compile(r"^mlp_(\d+)x(\d+)$")
 DEFAULT_SIDE, INCEPTION_SIDE = 224, 299
+# What to build with, and what it then takes; tried in order.
+Candidate = tuple[dict[str, Any], InputSpec]
 
 
 def names() -> list[str]:
     """Every name there is: ours, timm's, torchvision's."""
-    return [*NETWORKS, "mlp_800x2", *list_models(), *(TORCHVISION + n for n in _torchvision())]
+    return [*NETWORKS, "mlp_800x2", *list_models(), *(TORCHVISION + n for n in torchvision_names())]
 
 
 def suggested(channels: int, height: int, width: int) -> str:
@@ -38,7 +48,7 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """Architecture and arguments behind a name: `mlp_800x2` is distill_mlp of 2 × 800 units.
 
     Raises:
-        UsageError: There is no such network.
+        UsageError: There is no such network, or no such tag of it.
     """
     plain = name.removeprefix(TIMM)
     match = _MLP.match(plain)
@@ -48,13 +58,20 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
             raise UsageError(f"model: '{name}' needs at least one layer of one unit")
         return "distill_mlp", {"width": width, "depth": depth}
     if name.startswith(TORCHVISION):
-        if name.removeprefix(TORCHVISION) in _torchvision():
+        if name.removeprefix(TORCHVISION) in torchvision_names():
             return name, {}
     elif is_model(plain.split(".")[0]):
+        _check_tag(plain)
         return plain, {}
-    elif plain in _torchvision():
+    elif plain in torchvision_names():
         return TORCHVISION + plain, {}
     raise UsageError(f"model: there is no network '{name}'. {nearest(name, names())}")
+
+
+def _check_tag(name: str) -> None:
+    known = get_arch_pretrained_cfgs(name)
+    if "." in name and name not in known:
+        raise UsageError(f"model: timm has no weights tagged '{name}'. {nearest(name, known)}")
 
 
 def create(
@@ -82,11 +99,11 @@ def create(
         pretrained: Load timm's weights.
 
     Raises:
-        UsageError: An unknown name or argument.
+        UsageError: An unknown name, or an argument that the network cannot use.
         ArtifactError: Pretrained weights cannot be had.
     """
     architecture, implied = resolve(name)
-    wanted = {**implied, **(args or {})}
+    wanted = {**implied, **_checked(architecture, args or {})}
     if architecture.startswith(TORCHVISION):
         if pretrained:
             raise UsageError(f"--pretrained knows timm's weights only, not those of {architecture}")
@@ -96,91 +113,99 @@ def create(
     if dropout is not None:
         wanted["drop_rate"] = dropout
     if pretrained:
-        net = _pretrained(architecture, num_classes=len(class_names), **wanted)
-        taken = _own_input(net)
+        # Grey views are repeated to three channels: the first layer stays what was trained.
+        wanted.pop("in_chans", None)
+        net = build_pretrained(architecture, num_classes=len(class_names), **wanted)
+        taken = _own_input(net, wanted)
         return _wrap(net, architecture.split(".")[0], wanted, class_names, taken)
     return _from_timm(architecture.split(".")[0], class_names, view, wanted)
+
+
+def _checked(architecture: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that may be set, and that config.json can hold."""
+    reserved = sorted(RESERVED & set(args))
+    if reserved:
+        raise UsageError(f"model: argument '{reserved[0]}' of {architecture} may not be set")
+    try:
+        json.dumps(args, allow_nan=False)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"model: arguments of {architecture} must be plain values: numbers, texts, lists"
+        ) from None
+    return dict(args)
 
 
 def _from_timm(
     architecture: str, class_names: tuple[str, ...], view: InputSpec, wanted: dict[str, Any]
 ) -> Network:
-    cfg = get_pretrained_cfg(architecture)
     args = {**wanted, "in_chans": view.channels}
-    sized = dict(args)
-    if cfg is not None and cfg.fixed_input_size:
-        sized.setdefault("img_size", [view.height, view.width])
-
-    def build(given: dict[str, Any]) -> nn.Module:
-        net = timm.create_model(architecture, num_classes=len(class_names), **given)
-        assert isinstance(net, nn.Module)
-        return net
-
-    side = cfg.input_size[-1] if cfg is not None else DEFAULT_SIDE
-    net, used, taken = _fitting(architecture, build, sized, args, view, side)
+    cfg = get_pretrained_cfg(architecture)
+    own = _square(view, cfg.input_size[-1] if cfg is not None else DEFAULT_SIDE)
+    candidates: list[Candidate]
+    if "img_size" in args:
+        # The caller's choice, or that of the run it starts from: views are resized to it.
+        candidates = [(args, _sized(view, args["img_size"]))]
+    elif cfg is not None and cfg.fixed_input_size:
+        candidates = [({**args, "img_size": [view.height, view.width]}, view), (args, own)]
+    else:
+        candidates = [(args, view), (args, own)]
+    net, used, taken = _first_fitting(architecture, len(class_names), candidates)
     return _wrap(net, architecture, used, class_names, taken)
 
 
 def _from_torchvision(
     architecture: str, class_names: tuple[str, ...], view: InputSpec, wanted: dict[str, Any]
 ) -> Network:
-    import torchvision
-
-    name = architecture.removeprefix(TORCHVISION)
-    if name in ("googlenet", "inception_v3"):
-        # Their auxiliary heads would make the output a tuple in training; weights are ours.
-        wanted = {"aux_logits": False, "init_weights": True, **wanted}
-
-    def build(given: dict[str, Any]) -> nn.Module:
-        net = torchvision.models.get_model(
-            name, weights=None, num_classes=len(class_names), **given
-        )
-        assert isinstance(net, nn.Module)
-        return net
-
     colour = view
     if view.channels == 1:
         colour = replace(view, channels=3, mean=view.mean * 3, std=view.std * 3)
-    side = INCEPTION_SIDE if name == "inception_v3" else DEFAULT_SIDE
-    net, used, taken = _fitting(architecture, build, wanted, wanted, colour, side)
+    own = _square(colour, INCEPTION_SIDE if architecture.endswith("inception_v3") else DEFAULT_SIDE)
+    candidates = [(wanted, colour), (wanted, own)]
+    net, used, taken = _first_fitting(architecture, len(class_names), candidates)
     return _wrap(net, architecture, used, class_names, taken, library="torchvision")
 
 
-def _fitting(
-    architecture: str,
-    build: Callable[[dict[str, Any]], nn.Module],
-    sized: dict[str, Any],
-    plain: dict[str, Any],
-    view: InputSpec,
-    side: int,
+def _first_fitting(
+    architecture: str, num_classes: int, candidates: Sequence[Candidate]
 ) -> tuple[nn.Module, dict[str, Any], InputSpec]:
-    """The network at the view's size if it runs there, else at its own, `side`.
+    """The first candidate that can be built and run.
 
-    Both are built from the same state of the generator, so that the weights do not depend on
-    which one was tried first.
+    All are built from the same state of the generator, so that the weights do not depend on
+    what was tried before.
     """
-    own = replace(view, height=side, width=side)
-    tried = [(sized, view), (plain, own)] if view != own else [(plain, own)]
     state = torch.get_rng_state()
     reason = ""
-    for args, taken in tried:
+    for args, taken in candidates:
         torch.set_rng_state(state)
         try:
-            net = build(args)
-            with torch.no_grad():
-                net.eval()(torch.zeros(2, taken.channels, taken.height, taken.width))
-        except TypeError as error:
-            raise UsageError(f"model: {architecture}: {_bad_argument(error)}") from None
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            net = build(architecture, num_classes, args)
+            _check_output(net, num_classes, taken)
+        except Exception as error:
+            # Networks raise anything on a size or an argument that they cannot use.
+            reason = explain(error)
             continue
         return net.train(), args, taken
     raise UsageError(f"model: {architecture} cannot be built: {reason}")
 
 
-def _bad_argument(error: TypeError) -> str:
-    match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    return f"it has no argument '{match[1]}'" if match else str(error)
+def _check_output(net: nn.Module, num_classes: int, taken: InputSpec) -> None:
+    with torch.no_grad():
+        logits_BK = net.eval()(torch.zeros(2, taken.channels, taken.height, taken.width))
+    if getattr(logits_BK, "shape", None) != (2, num_classes):
+        raise ValueError("its output is not one logit for each class")
+
+
+def _square(view: InputSpec, side: int) -> InputSpec:
+    return replace(view, height=side, width=side)
+
+
+def _sized(view: InputSpec, img_size: Any) -> InputSpec:
+    sides = [img_size, img_size] if isinstance(img_size, int) else img_size
+    if not (isinstance(sides, list | tuple) and len(sides) == 2):
+        raise UsageError(f"model: img_size is one side or [height, width], not {img_size!r}")
+    if not all(isinstance(side, int) and side > 0 for side in sides):
+        raise UsageError(f"model: img_size is in whole pixels, not {img_size!r}")
+    return replace(view, height=sides[0], width=sides[1])
 
 
 def _wrap(
@@ -189,7 +214,7 @@ def _wrap(
     args: Mapping[str, Any],
     class_names: tuple[str, ...],
     taken: InputSpec,
-    library: Any = "timm",
+    library: Library = "timm",
 ) -> Network:
     return Network(
         net,
@@ -201,54 +226,39 @@ def _wrap(
     )
 
 
-def _own_input(net: nn.Module) -> InputSpec:
+def _own_input(net: nn.Module, args: Mapping[str, Any]) -> InputSpec:
     cfg: Any = net.pretrained_cfg
     channels, height, width = cfg["input_size"]
-    return InputSpec(
+    own = InputSpec(
         channels=channels,
         height=height,
         width=width,
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
     )
+    return _sized(own, args["img_size"]) if "img_size" in args else own
 
 
-def _pretrained(architecture: str, **args: Any) -> nn.Module:
-    """timm's network with its weights. Untested against the live hub, for want of one."""
-    try:
-        net = timm.create_model(architecture, pretrained=True, **args)
-    except TypeError as error:
-        raise UsageError(f"model: {architecture}: {_bad_argument(error)}") from None
-    except Exception as error:
-        # The hub's client and its transport raise errors of many unrelated types.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtifactError(
-            f"timm's weights of {architecture} cannot be had: {reason}",
-            hint="They are downloaded on first use; check the network or the name",
-        ) from None
-    assert isinstance(net, nn.Module)
-    return net
-
-
-def pretrained_teacher(name: str, class_names: tuple[str, ...]) -> Network:
+def pretrained_teacher(name: str, class_names: tuple[str, ...] | None = None) -> Network:
     """timm's pretrained network with its own head, as a teacher of the data's classes.
 
-    Its outputs have no names; where there are as many as the data has classes, they are taken
-    to be in the data's order (ImageNet's sorted WordNet ids).
+    Tested with weights on disk in the hub's place; the live hub itself is untested.
+
+    Args:
+        name: timm's name, with or without timm/ before it and a tag behind it.
+        class_names: The data's. A head has no names: where it has as many outputs, they are
+            taken to be in the data's order (ImageNet's sorted WordNet ids); otherwise, or for
+            None, they are called "output 0", "output 1", ….
 
     Raises:
-        UsageError: timm has no such network.
+        UsageError: timm has no such network, or no weights of it.
         ArtifactError: Its weights cannot be had.
     """
-    architecture, _ = resolve(TIMM + name)
-    net = _pretrained(architecture)
+    architecture, args = resolve(TIMM + name.removeprefix(TIMM))
+    if architecture.startswith(TORCHVISION):
+        raise UsageError(f"teacher: timm has no network '{name}', and only its weights are known")
+    net = build_pretrained(architecture, **args)
     outputs = int(getattr(net, "num_classes", 0))
-    if outputs != len(class_names):
+    if class_names is None or outputs != len(class_names):
         class_names = tuple(f"output {index}" for index in range(outputs))
-    return _wrap(net, architecture.split(".")[0], {}, class_names, _own_input(net))
-
-
-def _torchvision() -> list[str]:
-    import torchvision
-
-    return [str(name) for name in torchvision.models.list_models(module=torchvision.models)]
+    return _wrap(net, architecture.split(".")[0], args, class_names, _own_input(net, args))

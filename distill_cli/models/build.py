@@ -1,0 +1,115 @@
+"""A plain network from an architecture's name and arguments: one door, for new and loaded ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.models import get_pretrained_cfg, is_model
+from torch import nn
+
+from distill_cli.errors import ArtifactError, UsageError
+
+TORCHVISION = "torchvision/"
+# Arguments that make timm or torchvision fetch or open files, or return something that is no
+# classifier. A config.json may come from anybody: it must not reach the network or the disk.
+RESERVED = frozenset(
+    {
+        *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path"),
+        *("cache_dir", "weights", "weights_backbone", "progress"),
+        *("features_only", "num_classes", "exportable", "scriptable", "no_jit"),
+    }
+)
+# Their auxiliary heads would make the output a tuple in training. `init_weights` is given
+# because torchvision warns where it is left open; with it the truncated normal of the papers.
+AUXILIARY = {"aux_logits": False, "init_weights": True}
+
+
+def torchvision_names() -> list[str]:
+    """torchvision's classification networks."""
+    import torchvision
+
+    return [str(name) for name in torchvision.models.list_models(module=torchvision.models)]
+
+
+def build(architecture: str, num_classes: int, args: Mapping[str, Any]) -> nn.Module:
+    """A network with fresh weights, from torch's global generator; nothing is downloaded.
+
+    Args:
+        architecture: timm's name without a tag, or torchvision/NAME.
+        num_classes: Outputs.
+        args: The architecture's own arguments.
+
+    Raises:
+        ValueError: The name is unknown or an argument reserved.
+        Exception: Whatever the library raises on arguments that it cannot use.
+    """
+    reserved = sorted(RESERVED & set(args))
+    if reserved:
+        raise ValueError(f"argument '{reserved[0]}' may not be set")
+    if args.get("aux_logits"):
+        raise ValueError("auxiliary heads would change the output in training")
+    if architecture.startswith(TORCHVISION):
+        net = _torchvision(architecture.removeprefix(TORCHVISION), num_classes, args)
+    elif is_model(architecture):
+        net = timm.create_model(architecture, num_classes=num_classes, **args)
+    else:
+        raise ValueError(f"unknown architecture '{architecture}'")
+    assert isinstance(net, nn.Module)
+    return net
+
+
+def _torchvision(name: str, num_classes: int, args: Mapping[str, Any]) -> Any:
+    import torchvision
+
+    # Segmentation and detection networks would download a backbone.
+    if name not in torchvision_names():
+        raise ValueError(f"unknown architecture '{TORCHVISION}{name}'")
+    if name in ("googlenet", "inception_v3"):
+        args = {**AUXILIARY, **args}
+    return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **args)
+
+
+def build_pretrained(architecture: str, **args: Any) -> nn.Module:
+    """timm's network with its published weights, downloaded on first use.
+
+    Tested with weights on disk in the hub's place; the live hub itself is untested.
+
+    Args:
+        architecture: timm's name, with a tag or without.
+        args: Its arguments; without `num_classes` it keeps its own head.
+
+    Raises:
+        UsageError: timm publishes no weights for it, or an argument is unknown.
+        ArtifactError: The weights cannot be had.
+    """
+    cfg = get_pretrained_cfg(architecture)
+    if cfg is None or not cfg.has_weights:
+        raise UsageError(
+            f"model: timm has no pretrained weights of '{architecture}'",
+            hint="Leave --pretrained out, or take one of timm.list_pretrained()",
+        )
+    try:
+        net = timm.create_model(architecture, pretrained=True, **args)
+    except TypeError as error:
+        raise UsageError(f"model: {architecture}: {explain(error)}") from None
+    except Exception as error:
+        # The hub's client and its transport raise errors of many unrelated types.
+        raise ArtifactError(
+            f"timm's weights of {architecture} must be downloaded and could not be: "
+            f"{explain(error)}",
+            hint="Check the connection, or fetch them once where there is one",
+        ) from None
+    assert isinstance(net, nn.Module)
+    return net
+
+
+def explain(error: Exception) -> str:
+    """What a library's exception says, in one line without a full stop."""
+    match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if match:
+        return f"it has no argument '{match[1]}'"
+    line = (str(error).strip().splitlines() or [""])[0].rstrip(". ")
+    return line or type(error).__name__
