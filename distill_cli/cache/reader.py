@@ -141,8 +141,11 @@ class CacheReader:
                 hint=_REPAIR,
             )
 
-    def eval_logits(self, split: str) -> Tensor | None:
-        """The teacher's logits_NK, fp32, on "val" or "test"; None where they are not stored.
+    def eval_rows(self, split: str) -> tuple[Tensor, Tensor] | None:
+        """What the teacher said of "val" or "test": fp32 logits_NK and int64 target_N.
+
+        Returns:
+            None where they are not stored.
 
         Raises:
             ArtifactError: The file is missing or damaged.
@@ -151,11 +154,11 @@ class CacheReader:
             return None
         path = self.folder / EVAL
         self._check(path, self.manifest.eval_sha256)
-        name = f"{split}.logits"
-        if name not in read_header(path).spans:
+        if f"{split}.logits" not in read_header(path).spans:
             return None
         with safe_open(path, framework="pt") as tensors:
-            return torch.as_tensor(tensors.get_tensor(name))
+            logits_NK = torch.as_tensor(tensors.get_tensor(f"{split}.logits"))
+            return logits_NK, torch.as_tensor(tensors.get_tensor(f"{split}.target"))
 
     def require_dataset(self, identity: DatasetIdentity) -> None:
         """Refuses a dataset on hand that is not the one cached.

@@ -10,9 +10,9 @@ from rich.markup import escape
 from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, verb
 from distill_cli.cli.progress import count_progress, training_progress
 from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.cli.training import show_recipe
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_writable, expand_teachers
-from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
 
 app = typer.Typer(add_completion=False)
@@ -47,7 +47,7 @@ def run_dump(
     if recipe.out is not None:
         check_writable(Path(recipe.out))
     if dry_run:
-        result(escape(to_yaml(recipe)))
+        show_recipe(recipe, json=json)
         return
     from distill_cli.pipeline.dump import dump
 

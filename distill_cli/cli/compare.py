@@ -18,6 +18,8 @@ from distill_cli.report.runs import read_run
 
 app = typer.Typer(add_completion=False)
 
+UNFOLDED = 400
+
 
 @app.command()
 def compare(
@@ -27,7 +29,9 @@ def compare(
 
     Example: distill compare runs/a runs/student-1
     """
-    groups = group_runs([read_run(run) for run in runs])
+    # The same folder twice is one run, not two seeds.
+    distinct = {run.resolve(): run for run in runs}
+    groups = group_runs([read_run(run) for run in distinct.values()])
     if json:
         result_json(table.to_json(groups))
         return
@@ -45,8 +49,8 @@ def show(groups: Sequence[Group]) -> None:
     for row in table.rows(groups):
         drawn.add_row(*(escape(str(value)) for value in asdict(row).values()))
     if not screen.is_terminal:
-        # A file has no width; a terminal's would cut the table where a reader cannot scroll.
-        screen.width = max(screen.width, screen.measure(drawn).maximum)
+        # A file has no width: nothing is folded there.
+        screen.width = UNFOLDED
     screen.print(drawn)
     for note in table.notes(groups):
         say(f"[bold]note:[/bold] {escape(note)}")

@@ -36,8 +36,8 @@ def predict(
 
     Example: distill predict runs/a image.png -T 4
     """
-    if temperature <= 0:
-        raise UsageError(f"temperature: must be greater than 0 (got {temperature})")
+    if not 0 < temperature < float("inf"):
+        raise UsageError(f"temperature: must be a number above 0 (got {temperature})")
     check_model_folder(run)
     paths = [path for image in images for path in _expand(image)]
     missing = [path for path in paths if not Path(path).exists()]

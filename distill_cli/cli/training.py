@@ -12,7 +12,7 @@ from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.errors import RequirementError, UsageError
 from distill_cli.pipeline.folders import check_output, check_teachers, expand_teachers
 from distill_cli.recipe.load import to_yaml
-from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
+from distill_cli.recipe.schema import Recipe, StudentRecipe, TrainRecipe
 
 if TYPE_CHECKING:
     from distill_cli.pipeline.train import Finished
@@ -28,7 +28,7 @@ def run_training(
     """
     check_early(recipe, resume=resume, overwrite=overwrite)
     if dry_run:
-        result(escape(to_yaml(recipe)))
+        show_recipe(recipe, json=json)
         return
     from distill_cli.pipeline.train import train
 
@@ -43,6 +43,14 @@ def run_training(
         result(escape(str(finished.run)))
     if finished.unmet:
         raise RequirementError(f"not met: {'; '.join(finished.unmet)}; the run is saved")
+
+
+def show_recipe(recipe: Recipe, *, json: bool) -> None:
+    """A recipe on stdout, and nothing done."""
+    if json:
+        result_json(recipe.model_dump(mode="json"))
+    else:
+        result(escape(to_yaml(recipe)))
 
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:

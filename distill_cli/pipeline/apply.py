@@ -61,6 +61,7 @@ def data_of(folder: Path, data: str | None, recipe: dict[str, Any]) -> Dataset:
         split_seed=recipe.get("split_seed") or 0,
         val_fraction=recipe.get("val_fraction") or 0.1,
         size=recipe.get("size"),
+        skip_bad=bool(recipe.get("skip_bad")),
     )
 
 
@@ -80,13 +81,16 @@ def evaluate_run(
     logits_NK = logits_of(network, table.images_NCHW, here.device)
     same = divergence = None
     if teacher is not None:
-        [member] = open_teachers(expand_teachers([teacher]), dataset, here, "fp32")
+        names = expand_teachers([teacher])
+        if len(names) > 1:
+            raise UsageError(f"{teacher} holds {len(names)} caches", hint="Name one of them")
+        [member] = open_teachers(names, dataset, here, "fp32")
         if isinstance(member, LiveTeacher):
             teacher_NK = logits_of(member.logits, table.images_NCHW, here.device)
         else:
-            stored_NK = member.reader.eval_logits("val" if split == "val" else "test")
+            stored_NK = member.stored(split, table.label_N)
             if stored_NK is None:
-                raise UsageError(f"cache {teacher} holds no labels of the {split} split")
+                raise UsageError(f"cache {teacher} holds no labels of this {split} split")
             teacher_NK = stored_NK
         same, divergence = agreement(logits_NK, F.log_softmax(teacher_NK.double(), dim=-1))
     return Evaluation(

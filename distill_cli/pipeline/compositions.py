@@ -66,6 +66,8 @@ def _named(recipe: TrainRecipe, name: str) -> list[dict[str, Any]]:
     soft: dict[str, Any] = {"name": name}
     if recipe.temperature is not None:
         soft["temperature"] = recipe.temperature
+    if recipe.schedule == "constant" and recipe.alpha_end is not None:
+        raise UsageError("--alpha-end contradicts --schedule constant", hint="Leave one out")
     start = ALPHA if recipe.alpha is None else recipe.alpha
     end = recipe.alpha_end or 0.0
     fading = {"schedule": recipe.schedule or ("constant" if recipe.alpha_end is None else "linear")}

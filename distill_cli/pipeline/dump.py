@@ -22,10 +22,9 @@ from distill_cli.evaluate import logits_of
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import (
     are_caches,
-    check_writable,
+    check_cache_folders,
     clear_cache,
     expand_teachers,
-    holds_run,
     inherit,
     next_free,
 )
@@ -76,15 +75,13 @@ def dump(
     check_names(recipe.augment)
     recipe = inherit(recipe, names)
     out = Path(recipe.out) if recipe.out else next_free("cache")
-    check_writable(out)
-    if holds_run(out) and not (out / "plan.json").exists():
-        raise UsageError(f"{out} already holds a run", hint="Choose another --out")
+    folders = teacher_folders(out, names)
+    check_cache_folders(out, folders)
     here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink)
     members = open_teachers(names, dataset, here, recipe.teacher_precision)
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     spec = view_spec(recipe, dataset, None)
-    folders = teacher_folders(out, names)
     with ExitStack() as held:
         for folder in folders:
             held.enter_context(one_writer(folder))

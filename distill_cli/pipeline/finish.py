@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
+from distill_cli.data.decode import ImageTable
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, measure
@@ -48,7 +49,7 @@ def finish(
     logits_NK = logits_of(network, test.images_NCHW, here.device)
     figures = measure(logits_NK, test.label_N)
     weights = recipe.teacher_weights if isinstance(recipe, StudentRecipe) else None
-    teacher_NK = teacher_log_probs(members, weights, test.images_NCHW, here.device)
+    teacher_NK = teacher_log_probs(members, weights, test, here.device)
     same, divergence = (None, None) if teacher_NK is None else agreement(logits_NK, teacher_NK)
     result = RunResult(
         test_top1=figures.top1,
@@ -74,7 +75,7 @@ def finish(
 def teacher_log_probs(
     members: Sequence[Member],
     weights: Sequence[float] | None,
-    images_NCHW: Tensor,
+    test: ImageTable,
     device: torch.device,
 ) -> Tensor | None:
     """What teachers together say of the test images at T = 1, (N, K); None where unknown.
@@ -84,9 +85,9 @@ def teacher_log_probs(
     signals = []
     for member in members:
         if isinstance(member, LiveTeacher):
-            logits_NK: Tensor | None = logits_of(member.logits, images_NCHW, device)
+            logits_NK: Tensor | None = logits_of(member.logits, test.images_NCHW, device)
         else:
-            logits_NK = member.reader.eval_logits("test")
+            logits_NK = member.stored("test", test.label_N)
         if logits_NK is None:
             return None
         signals.append(DenseSignals(logits_NK))

@@ -41,8 +41,11 @@ def check_writable(folder: Path) -> None:
         UsageError: It, or the nearest parent that exists, is read-only or is a file.
     """
     existing = folder
-    while not existing.exists():
-        existing = existing.parent
+    try:
+        while not existing.exists():
+            existing = existing.parent
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror}") from None
     if not existing.is_dir():
         raise UsageError(f"cannot write {folder}: {existing} is a file")
     if not os.access(existing, os.W_OK):
@@ -58,11 +61,41 @@ def check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other")
     check_writable(out)
+    if is_cache(out):
+        raise UsageError(f"{out} is a soft-label cache", hint="Choose another --out for the run")
+    if resume and has_model(out) and not (out / "last").exists():
+        raise UsageError(
+            f"{out} holds a model but no checkpoint to resume from",
+            hint="Choose another --out, or replace it with --overwrite",
+        )
     if holds_run(out) and not (resume or overwrite):
         raise UsageError(
             f"{out} already holds a run",
             hint="Choose another --out, go on with --resume, or replace it with --overwrite",
         )
+
+
+def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
+    """Refuses to write caches where runs or models are, or into one another.
+
+    Args:
+        out: What was asked for.
+        folders: One a teacher: `out` itself, or its sub-folders.
+
+    Raises:
+        UsageError: With the folder that is in the way.
+    """
+    check_writable(out)
+    for folder in {out, *folders}:
+        run = holds_run(folder) and not is_cache(folder)
+        if run or has_model(folder):
+            raise UsageError(
+                f"{folder} holds a run or a model", hint="Choose another --out for the labels"
+            )
+    if list(folders) != [out] and is_cache(out):
+        raise UsageError(f"{out} is one teacher's cache", hint="Choose another --out for several")
+    if list(folders) == [out] and not is_cache(out) and expand(out):
+        raise UsageError(f"{out} holds several caches", hint="Choose another --out for one")
 
 
 def clear_run(out: Path) -> None:
@@ -136,8 +169,10 @@ def expand_teachers(names: Sequence[str]) -> list[str]:
 
 def kept_recipe(folder: Path) -> dict[str, Any]:
     """What a run or cache folder says of how it was made; empty for a plain model folder."""
-    path = folder / "recipe.yaml"
-    return read_yaml(path) if path.is_file() else {}
+    # RUN/model says as much as RUN: its recipe lies beside it.
+    places = [folder, folder.parent] if folder.name == "model" else [folder]
+    found = [place / "recipe.yaml" for place in places if (place / "recipe.yaml").is_file()]
+    return read_yaml(found[0]) if found else {}
 
 
 def inherit(recipe: R, teachers: Sequence[str]) -> R:
@@ -147,8 +182,8 @@ def inherit(recipe: R, teachers: Sequence[str]) -> R:
         ArtifactError: The teachers do not agree.
     """
     update: dict[str, Any] = {}
-    for key in ("data", "split_seed", "val_fraction", "size"):
-        if getattr(recipe, key) is not None:
+    for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
+        if getattr(recipe, key) not in (None, False):
             continue
         said = {name: kept_recipe(Path(name)).get(key) for name in teachers}
         values = {name: value for name, value in said.items() if value is not None}

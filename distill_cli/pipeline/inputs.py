@@ -102,6 +102,8 @@ def open_teachers(
             reader = CacheReader(Path(name))
             check_classes(name, reader.class_names, dataset.class_names)
             reader.require_dataset(dataset.identity)
+            # Now, rather than after a training: damaged evaluation rows are refused.
+            reader.eval_rows("test")
             members.append(CachedTeacher(reader, runtime.device))
         else:
             network = load_teacher(name, dataset)

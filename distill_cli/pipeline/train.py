@@ -34,6 +34,7 @@ from distill_cli.pipeline.folders import (
 from distill_cli.pipeline.inputs import (
     Member,
     cached_views,
+    check_split,
     locate,
     open_data,
     open_teachers,
@@ -44,7 +45,7 @@ from distill_cli.pipeline.networks import student_network
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
 from distill_cli.runtime import Runtime
-from distill_cli.training import optim
+from distill_cli.training import checkpoint, optim
 from distill_cli.training.events import Sink
 from distill_cli.training.loop import Trainer
 from distill_cli.training.schedule import LearningRate
@@ -119,10 +120,14 @@ def train(
     """
     plan = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
     with one_writer(plan.run):
+        # Again: another process may have finished here while the data were read.
+        check_output(plan.run, resume=resume, overwrite=overwrite)
         if overwrite:
             clear_run(plan.run)
         remove_temporaries(plan.run)
         resuming = resume and (plan.run / "last").exists()
+        if resuming:
+            checkpoint.check_key(plan.run, plan.key)
         write_text(plan.run / "recipe.yaml", to_yaml(plan.recipe))
         with runtime.stop_signals() as request:
             trainer = _trainer(plan, sink, lambda: request.signal_number)
@@ -162,6 +167,8 @@ def prepare(
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
     network = student_network(recipe, dataset).to(here.device)
+    if recipe.init is not None:
+        check_split(recipe.init, dataset.identity)
     recipe = _resolve(recipe, out, dataset, spec, network, here)
     assert recipe.lr is not None, "resolved above"
     assert recipe.weight_decay is not None, "resolved above"

@@ -13,6 +13,18 @@ from pydantic import ValidationError
 from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.schema import RECIPES, Recipe
 
+# What other tools call our values.
+OTHER_WORDS = {
+    ("mode", "average"): "ensemble",
+    ("mode", "mean"): "ensemble",
+    ("mode", "weighted"): "ensemble",
+    ("mode", "switch"): "random",
+    ("mode", "switching"): "random",
+    ("sched", "multistep"): "step",
+    ("sched", "none"): "constant",
+    ("schedule", "none"): "constant",
+}
+
 R = TypeVar("R", bound=Recipe)
 
 ENVIRONMENT_PREFIX = "DISTILL_"
@@ -132,6 +144,9 @@ def explain(schema: type[Recipe], error: ValidationError) -> str:
     key = ".".join(parts) or "recipe"
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'. {nearest(key, schema.model_fields)}"
+    foreign = OTHER_WORDS.get((key, str(first["input"])))
+    if foreign is not None:
+        return f"{key}: here '{first['input']}' is called '{foreign}'"
     message = first["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
 

@@ -93,10 +93,15 @@ Requirement = Annotated[str, AfterValidator(_check_requirement)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
 
 
+Text = Annotated[str, Field(min_length=1)]
+
+
 class Recipe(BaseModel):
     """What every verb shares: the data, its views and the run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
     COMMAND: ClassVar[str] = ""
 
     command: Command | None = Field(None, description="The verb this recipe is for.")
@@ -105,7 +110,7 @@ class Recipe(BaseModel):
         None, description="What a finished run notes beside its recipe; ignored when read."
     )
 
-    data: str | None = option(
+    data: Text | None = option(
         None,
         "digits, a folder, .tar, .tar.gz or .zip of class folders, or torch/NAME. A relative "
         "path is also looked up under $DISTILL_DATA.",
@@ -146,7 +151,7 @@ class Recipe(BaseModel):
     threads: int | None = option(
         None, "CPU threads (torch's default).", RUN, ge=1, le=1024, advanced=True
     )
-    out: str | None = option(
+    out: Text | None = option(
         None, "Output folder; default: the next free one below runs/.", RUN, flags=("-o",)
     )
 
@@ -167,7 +172,7 @@ class TeacherLabels(BaseModel):
 class TrainRecipe(Recipe):
     """What every training verb shares."""
 
-    model: str | None = option(
+    model: Text | None = option(
         None,
         "A timm or torchvision name, mlp_800x2, cifar_resnet20, … Default: a small network "
         "suited to the data.",
@@ -178,7 +183,7 @@ class TrainRecipe(Recipe):
     )
     dropout: float | None = option(None, "Dropout rate of the network.", MODEL, ge=0, lt=1)
     pretrained: bool = option(False, "Start from timm's weights, with a fresh head.", MODEL)
-    init: str | None = option(None, "Start from the weights of this run or model folder.", MODEL)
+    init: Text | None = option(None, "Start from the weights of this run or model folder.", MODEL)
 
     objective: str | list[dict[str, Any]] = option(
         "ce", "An objective's name (`distill methods`), or a list in a recipe.", LABELS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,14 +63,19 @@ def label_of(run: RunSummary) -> str:
     recipe = run.recipe
     parts = [str(recipe.get("model"))]
     objective = recipe.get("objective")
-    if isinstance(objective, list):
-        objective = " + ".join(str(entry.get("name")) for entry in objective)
+    listed = objective if isinstance(objective, list) else None
+    if listed is not None:
+        objective = " + ".join(_entry(entry) for entry in listed)
     if recipe.get("command") != "student":
         smoothing = recipe.get("label_smoothing")
         return " · ".join([*parts, f"{objective}" if not smoothing else f"smoothing {smoothing}"])
-    said = [f"{objective}", f"T={_short(recipe.get('temperature') or 4)}"]
-    alpha = recipe.get("alpha")
-    said.append(f"α={_short(0.9 if alpha is None else alpha)}")
+    said = [f"{objective}"]
+    if listed is None:
+        alpha = recipe.get("alpha")
+        said.append(f"T={_short(recipe.get('temperature') or 4)}")
+        said.append(f"α={_short(0.9 if alpha is None else alpha)}")
+        if recipe.get("alpha_end") is not None or recipe.get("schedule"):
+            said.append(f"→{_short(recipe.get('alpha_end') or 0)}")
     teachers = [Path(str(name)).name for name in recipe.get("teachers") or []]
     mode = str(recipe.get("mode"))
     parts += [
@@ -78,6 +83,11 @@ def label_of(run: RunSummary) -> str:
         f"from {teachers[0]}" if mode == "single" else f"{mode} of {len(teachers)}",
     ]
     return " · ".join(parts)
+
+
+def _entry(entry: Mapping[str, Any]) -> str:
+    rest = " ".join(f"{key}={value}" for key, value in entry.items() if key != "name")
+    return f"{entry.get('name')} {rest}".strip()
 
 
 def _short(value: Any) -> str:

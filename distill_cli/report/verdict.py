@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 CONFIDENCE = 0.95
+# Two differences give an interval of no use: Student's t with one degree of freedom is 12.7.
+FEWEST = 3
 Kind = Literal["helped", "did not help", "cannot be told"]
 
 
@@ -36,10 +38,11 @@ class Verdict:
 def verdict(hard: Sequence[float], distilled: Sequence[float]) -> Verdict:
     """Compares errors pairwise, seed by seed, by Student's t at 95 %.
 
-    Runs of one seed share initial weights (where the network is the same) and data order, so
-    that their difference is what distillation did. It "helped" if the interval of the mean
+    Runs of one seed share initial weights (where the network is the same) and data order, which
+    takes their spread out of the difference. It "helped" if the interval of the mean
     difference lies below zero, "did not help" if it lies above; otherwise it cannot be told.
-    The seeds vary, the test images do not: the verdict is about this test set.
+    The seeds vary, the test images and the teachers do not: the verdict is about these. Several
+    verdicts beside each other are not corrected for their number.
 
     Args:
         hard: Test errors on hard labels, one a seed.
@@ -51,8 +54,15 @@ def verdict(hard: Sequence[float], distilled: Sequence[float]) -> Verdict:
     said = f"{abs(mean):.1f} {'fewer' if mean < 0 else 'more'} errors on average"
     if mean == 0:
         said = "as many errors on average"
-    if seeds < 2:
-        return _said("cannot be told", f"cannot be told from one seed ({said})", mean, None, seeds)
+    if seeds < FEWEST:
+        few = "one seed" if seeds == 1 else f"{seeds} seeds"
+        return _said("cannot be told", f"cannot be told from {few} ({said})", mean, None, seeds)
+    if len(set(differences)) == 1:
+        # Counts are whole numbers: that they agree by chance does not make the mean certain.
+        same = (
+            f"cannot be told: every seed differs alike ({said}), which leaves no spread to judge by"
+        )
+        return _said("cannot be told", same, mean, None, seeds)
     from scipy.stats import t
 
     spread = statistics.stdev(differences) / math.sqrt(seeds)

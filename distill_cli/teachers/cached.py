@@ -24,6 +24,16 @@ class CachedTeacher:
         self.fingerprint = reader.teacher_fingerprint
         self.architecture = reader.architecture
 
+    def stored(self, split: str, target_N: torch.Tensor) -> torch.Tensor | None:
+        """Its logits (N, K) on the `val` or `test` rows; None where those are not stored.
+
+        The labels that were stored with them must be these, so that rows are not mispaired.
+        """
+        rows = self.reader.eval_rows(split)
+        if rows is None or not torch.equal(rows[1], target_N):
+            return None
+        return rows[0]
+
     def signals(self, batch: Batch) -> DenseSignals:
         """The stored logits of the batch's views."""
         logits_BK = self.reader.gather(batch.index_B, batch.view_B)

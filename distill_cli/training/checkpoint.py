@@ -46,8 +46,8 @@ def save(
     write_atomically(run / FILE, lambda path: path.write_bytes(buffer.getbuffer()))
 
 
-def load(run: Path, network: nn.Module, optimizer: torch.optim.Optimizer, key: str) -> State:
-    """Restores network, optimiser and generators, and says where the run stood.
+def check_key(run: Path, key: str) -> None:
+    """Refuses to go on under another recipe, before anything of the run is changed.
 
     Raises:
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
@@ -60,6 +60,16 @@ def load(run: Path, network: nn.Module, optimizer: torch.optim.Optimizer, key: s
             f"{run} was started from another recipe or other data",
             hint="Resume with the options it was started with, or choose another --out",
         )
+
+
+def load(run: Path, network: nn.Module, optimizer: torch.optim.Optimizer, key: str) -> State:
+    """Restores network, optimiser and generators, and says where the run stood.
+
+    Raises:
+        ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
+    """
+    check_key(run, key)
+    content = _read(run / FILE)
     network.load_state_dict(content["network"])
     optimizer.load_state_dict(content["optimizer"])
     torch.set_rng_state(content["rng"])

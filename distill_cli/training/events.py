@@ -98,7 +98,7 @@ class RunLog:
 
     def event(self, kind: str, values: Mapping[str, Any]) -> None:
         """Appends one line."""
-        _append(self.events, json.dumps({"event": kind, **values}) + "\n")
+        _append(self.events, json.dumps({"event": kind, **values}, allow_nan=False) + "\n")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Appends an epoch to both files."""

@@ -114,8 +114,8 @@ class Trainer:
             )
         )
 
-    def _require_finite(self) -> None:
-        if not math.isfinite(float(self.state.sums["loss"])):
+    def _require_finite(self, held_out: float = 0.0) -> None:
+        if not math.isfinite(float(self.state.sums["loss"]) + held_out):
             raise DivergedError(
                 f"the loss is no longer a number in epoch {self.state.epoch + 1}, "
                 f"step {self.state.step}",
@@ -126,6 +126,7 @@ class Trainer:
         started = time.perf_counter()
         state = self.state
         held_out = self.evaluate()
+        self._require_finite(held_out.nll)
         best = state.is_best(held_out)
         if best:
             self.save_best()

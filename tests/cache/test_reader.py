@@ -81,19 +81,19 @@ def test_many_shards_need_no_file_descriptors(tmp_path: Path) -> None:
 def test_evaluation_rows(tmp_path: Path) -> None:
     dump(tmp_path)
     reader = CacheReader(tmp_path)
-    for split, (logits_NK, _) in evaluation(PLAN).items():
-        found_NK = reader.eval_logits(split)
-        assert found_NK is not None
-        assert torch.equal(found_NK, logits_NK)
-    assert reader.eval_logits("other") is None
+    for split, rows in evaluation(PLAN).items():
+        found = reader.eval_rows(split)
+        assert found is not None
+        assert all(torch.equal(one, two) for one, two in zip(found, rows, strict=True))
+    assert reader.eval_rows("other") is None
     with (tmp_path / "eval.safetensors").open("r+b") as handle:
         handle.seek(-1, os.SEEK_END)
         handle.write(b"\x55")
     with pytest.raises(ArtifactError, match=r"eval\.safetensors"):
-        CacheReader(tmp_path).eval_logits("val")
+        CacheReader(tmp_path).eval_rows("val")
     (tmp_path / "eval.safetensors").unlink()
     with pytest.raises(ArtifactError, match=r"eval\.safetensors.*missing"):
-        CacheReader(tmp_path).eval_logits("val")
+        CacheReader(tmp_path).eval_rows("val")
 
 
 class Payload:

@@ -52,7 +52,10 @@ def pictures(root: Path, classes: tuple[str, ...] = ("cat", "dog"), per_class: i
         (("student", "train"), 2, "leave 'train' out"),
         (("student", "--teachers", "nowhere"), 2, "'nowhere' does not exist"),
         (("student", "--teachers", "nowhere", "--lambda", 1), 2, "--alpha"),
-        (("student", "--teachers", "nowhere", "--mode", "average"), 2, "ensemble"),
+        (("student", "--teachers", "nowhere", "--mode", "average"), 2, "is called 'ensemble'"),
+        (("student", "--teachers", "nowhere", "--set", "warmup_epochs=.inf"), 2, "warmup_epochs"),
+        (("teacher", "train", "--data", ""), 2, "data"),
+        (("teacher", "train", "--data", "digits", "--out", "x" * 300), 2, "cannot write"),
         (("student", "--teachers", "nowhere", "-T", 0), 2, "temperature"),
         (("cache-soft-labels", "--teachers", "nowhere", "-T", 4), 2, "every temperature"),
         (("cache-soft-labels",), 2, "--teachers"),
@@ -239,12 +242,37 @@ def test_nan_in_a_teacher_is_refused_when_caching(made: Made, here: Path, distil
     assert not (here / "c" / "manifest.json").exists()
 
 
-def test_divergence_keeps_the_best(here: Path, distill: Distill) -> None:
+def test_divergence_keeps_the_best_and_the_checkpoint(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rate explodes in the third epoch: what the second one left must stay."""
+    from distill_cli.training.schedule import LearningRate
+
+    plain = LearningRate.at
+    steps = 10
+    monkeypatch.setattr(
+        LearningRate, "at", lambda self, step: 1e30 if step >= 2 * steps else plain(self, step)
+    )
     args = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--quiet", "--out", "t")
-    assert distill(*args, "--epochs", 1).code == 0
-    outcome = distill(*args, "--epochs", 3, "--lr", 1e30, "--warmup-epochs", 0, "--overwrite")
+    outcome = distill(*args, "--epochs", 4)
     assert outcome.code == 4
     assert "--lr" in one_line(outcome)
+    rows = (here / "t/summary.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2"]
+    assert not (here / "t/result.json").exists()
+    for tensor in load_file(here / "t/model/model.safetensors").values():
+        assert tensor.isfinite().all()
+    monkeypatch.setattr(LearningRate, "at", plain)
+    assert distill("teacher", "train", "--resume", "--out", "t", "--quiet").code == 0
+
+
+def test_a_model_that_became_nan_in_the_last_step_is_no_best(here: Path, distill: Distill) -> None:
+    outcome = distill(
+        *("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--epochs", 1),
+        *("--lr", 1e38, "-b", 100_000, "--out", "t", "--quiet"),
+    )
+    assert outcome.code == 4
+    assert not (here / "t" / "model").exists()
 
 
 def test_read_only_output(here: Path, distill: Distill) -> None:
@@ -269,6 +297,57 @@ def test_two_writers(made: Made, here: Path, distill: Distill) -> None:
         outcome = distill("teacher", "train", "--data", "digits", "--out", "t", *TINY)
     assert outcome.code == 2
     assert "another process" in one_line(outcome)
+
+
+def test_labels_are_never_written_over_runs_or_one_another(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    for name, run in (("a", made.teacher), ("b", made.other)):
+        shutil.copytree(run, here / "runs" / name)
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    dump = ("cache-soft-labels", "--quiet", "--teachers")
+    for out in ("runs", "runs/a"):
+        outcome = distill(*dump, "runs/a,runs/b" if out == "runs" else "runs/b", "--out", out)
+        assert outcome.code == 2
+        assert "runs/a" in one_line(outcome)
+    assert before == {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    assert distill(*dump, "runs/a", "--out", "one").code == 0
+    assert distill(*dump, "runs/a,runs/b", "--out", "one").code == 2
+    assert distill(*dump, "runs/a,runs/b", "--out", "two").code == 0
+    assert distill(*dump, "runs/a", "--out", "two").code == 2
+    outcome = distill("student", "--teachers", "runs/a", "--out", "one", "--overwrite", *TINY)
+    assert outcome.code == 2
+    assert "soft-label cache" in one_line(outcome)
+
+
+def test_resume_does_not_replace_a_model_without_a_checkpoint(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    shutil.copytree(made.teacher / "model", here / "m" / "model")
+    outcome = distill("teacher", "train", "--data", "digits", "--out", "m", "--resume", *TINY)
+    assert outcome.code == 2
+    assert "no checkpoint" in one_line(outcome)
+
+
+def test_init_and_model_folders_cannot_leak_either(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    args = ("teacher", "train", "--data", "digits", "--val-fraction", 0.4, "--epochs", 1)
+    assert distill(*args, "--init", made.teacher, "--out", "a").code == 3
+    args = ("student", "--data", "digits", "--val-fraction", 0.4, "--out", "b", *TINY)
+    assert distill(*args, "--teachers", made.teacher / "model").code == 3
+
+
+def test_evaluation_rows_of_other_images_are_not_compared(here: Path, distill: Distill) -> None:
+    data = pictures(here / "data")
+    assert distill("teacher", "train", "--data", "data", "--out", "t", *TINY).code == 0
+    assert distill("cache-soft-labels", "--teachers", "t", "--out", "c", "--quiet").code == 0
+    (data / "test/cat/0.png").unlink()
+    assert distill("student", "--teachers", "c", "--out", "s", *TINY).code == 0
+    assert json.loads((here / "s/result.json").read_text())["teacher_agreement"] is None
+    os.truncate(here / "c/eval.safetensors", 90)
+    assert distill("student", "--teachers", "c", "--out", "s2", *TINY).code == 3
+    assert not (here / "s2").exists()
 
 
 # Faults that need a process of their own.
@@ -347,13 +426,72 @@ def test_stopped_and_resumed_to_the_same_bits(
         assert figures[0][key] == figures[1][key]
 
 
-def test_resume_under_another_recipe_is_refused(
-    unbroken: Path, here: Path, distill: Distill
+def test_resume_under_another_recipe_is_refused_and_harms_nothing(
+    made: Made, here: Path, distill: Distill
 ) -> None:
-    shutil.copytree(unbroken, here / "run")
-    outcome = distill("teacher", "train", "--resume", "--out", here / "run", "--lr", 0.01)
+    run = here / "run"
+    shutil.copytree(made.teacher, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    outcome = distill("teacher", "train", "--resume", "--out", run, "--lr", 0.01, "--quiet")
     assert outcome.code == 3
     assert "another recipe" in one_line(outcome)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert distill("teacher", "train", "--resume", "--out", run, "--quiet").code == 0
+
+
+def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distill_cli import runtime
+
+    args = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--dropout", 0.3)
+    args = (*args, "--epochs", 3, "--quiet", "--out")
+    assert distill(*args, "whole").code == 0
+    plain = runtime.StopRequest
+
+    class AfterSteps(plain):
+        """Asks to stop when it has been looked at often enough: in the second epoch."""
+
+        looks = 0
+
+        @property
+        def signal_number(self) -> int | None:
+            self.looks += 1
+            return signal.SIGTERM if self.looks > 30 else None
+
+        @signal_number.setter
+        def signal_number(self, value: int | None) -> None:
+            pass
+
+    monkeypatch.setattr(runtime, "StopRequest", AfterSteps)
+    assert distill(*args, "run").code == 143
+    state = torch.load(here / "run/last/checkpoint.pt", weights_only=True)["state"]
+    assert state["epoch"] == 1
+    assert 0 < state["step"] < 10
+    monkeypatch.setattr(runtime, "StopRequest", plain)
+    assert distill("teacher", "train", "--resume", "--out", "run", "--quiet").code == 0
+    one, two = (load_file(here / run / "model/model.safetensors") for run in ("whole", "run"))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    columns = [
+        [row.split(",")[:8] for row in (here / run / "summary.csv").read_text().splitlines()]
+        for run in ("whole", "run")
+    ]
+    assert columns[0] == columns[1]
+
+
+def test_a_full_disk_leaves_the_previous_save_intact(here: Path, distill: Distill) -> None:
+    """The checkpoint of the first epoch fits, the log of the second does not."""
+    args = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--quiet")
+    assert distill(*args, "--epochs", 1, "--out", here / "one").code == 0
+    limit = (here / "one" / "last" / "checkpoint.pt").stat().st_size
+    names = ("--set", f"about={'x' * (limit - 2000)}")
+    process = start(*args, "--epochs", 400, "--out", here / "run", *names, limit=limit)
+    _, err = process.communicate()
+    assert process.returncode == 1, err
+    assert "disk full" in err
+    outcome = distill("teacher", "train", "--resume", "--out", here / "run", "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert len((here / "run/summary.csv").read_text().splitlines()) == 401
 
 
 @pytest.mark.parametrize("limit", [1_000_000, 4_000_000], ids=["model", "checkpoint"])
@@ -393,13 +531,15 @@ def test_what_runs_no_network_imports_neither_timm_nor_torchvision(
         assert "torch" not in loaded
 
 
-def test_output_piped_into_head(here: Path) -> None:
-    command = f"{sys.executable} -m distill_cli teacher train --data digits --model mlp_8x1 --epochs 2 --out run"
+@pytest.mark.parametrize("pipe", ["| head -c 1", "2>&1 >/dev/null | head -c 1"])
+def test_output_piped_into_head(here: Path, pipe: str) -> None:
+    train = "-m distill_cli teacher train --data digits --model mlp_8x1 --epochs 2 --out run"
     shell = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command} 2>&1 | head -c 1"],
+        ["bash", "-c", f"{sys.executable} {train} {pipe}; exit ${{PIPESTATUS[0]}}"],
         capture_output=True,
         text=True,
         cwd=here,
     )
-    assert "Traceback" not in shell.stderr
+    assert shell.returncode == 0, shell.stderr
+    assert "Traceback" not in shell.stderr + shell.stdout
     assert (here / "run" / "result.json").exists()
