@@ -50,7 +50,7 @@ class DistillGroup(TyperGroup):
     listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """All verbs, in the order of a first session."""
+        """All verbs, in the order of a first use."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:

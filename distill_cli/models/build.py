@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import timm
@@ -25,6 +26,12 @@ RESERVED = frozenset(
 # Their auxiliary heads would make the output a tuple in training. `init_weights` is given
 # because torchvision warns where it is left open; with it the truncated normal of the papers.
 AUXILIARY = {"aux_logits": False, "init_weights": True}
+# Families of torchvision whose class swallows any keyword, so that a misspelt one would be
+# ignored in silence: the class, and what only its builder takes.
+SWALLOWING = {
+    "mobilenet_v3": ("MobileNetV3", ("width_mult", "reduced_tail", "dilated")),
+    "convnext": ("ConvNeXt", ()),
+}
 
 
 def torchvision_names() -> list[str]:
@@ -69,6 +76,10 @@ def _torchvision(name: str, num_classes: int, args: Mapping[str, Any]) -> Any:
         raise ValueError(f"unknown architecture '{TORCHVISION}{name}'")
     if name in ("googlenet", "inception_v3"):
         args = {**AUXILIARY, **args}
+    for family, (cls, more) in SWALLOWING.items():
+        known = {*signature(getattr(torchvision.models, cls)).parameters, *more}
+        if name.startswith(family) and not known.issuperset(args):
+            raise ValueError(f"it has no argument '{min(set(args) - known)}'")
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **args)
 
 

@@ -33,7 +33,8 @@ Candidate = tuple[dict[str, Any], InputSpec]
 
 def names() -> list[str]:
     """Every name there is: ours, timm's, torchvision's."""
-    return [*NETWORKS, "mlp_800x2", *list_models(), *(TORCHVISION + n for n in torchvision_names())]
+    others = (TORCHVISION + name for name in torchvision_names())
+    return list(dict.fromkeys([*NETWORKS, "mlp_800x2", *list_models(), *others]))
 
 
 def suggested(channels: int, height: int, width: int) -> str:
