@@ -93,8 +93,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             # timm scales the rate of some groups; a group without a scale takes the rate itself.
             group["lr"] = self.rate.at(batch.step) * group.get("lr_scale", 1.0)
-        total = self.epochs * self.loader.steps
-        progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=total)
+        steps = self.epochs * self.loader.steps
+        progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=steps)
         teacher = None if self.teacher is None else self.teacher.signals(batch)
         logits_BK = self.network(batch.images_BCHW).float()
         loss = self.composition(StudentSignals(logits_BK=logits_BK), teacher, batch, progress)
@@ -124,8 +124,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         started = time.perf_counter()
-        state = self.state
-        held_out = self.evaluate()
+        state, held_out = self.state, self.evaluate()
         self._require_finite(held_out.nll)
         best = state.is_best(held_out)
         if best:
