@@ -3,59 +3,148 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from distill_cli.report.table import count, size
+from distill_cli.report.groups import objective_of, role_of
+from distill_cli.report.words import count, milliseconds, plain, share, short_name, size
 from distill_cli.types import RunResult
 
+HOW = (
+    *("epochs", "batch_size", "opt", "lr", "sched", "warmup_epochs", "weight_decay"),
+    *("augment", "dropout", "pretrained", "seed"),
+)
+LISTED_CLASSES = 20
 
-def model_card(recipe: Mapping[str, Any], result: RunResult) -> str:
-    """What was trained, how, what it reached and how to load it; no path of any machine."""
-    data = Path(str(recipe.get("data"))).name
-    lines = [
-        f"# {recipe.get('model')} on {data}",
-        "",
-        f"An image classifier of {count(result.params)} parameters "
-        f"({size(result.model_bytes)}), trained by `distill {recipe.get('command')}`.",
-        "",
-        "| figure | value |",
-        "|---|---|",
-        f"| test errors | {result.test_errors} of {result.test_samples} |",
-        f"| test accuracy | {100 * result.test_top1:.2f} % |",
-        f"| test NLL | {result.test_nll:.4f} |",
-        f"| test ECE, 15 bins | {100 * result.test_ece:.2f} % |",
-        f"| held-out accuracy | {100 * result.val_top1:.2f} % |",
-        f"| best epoch | {result.best_epoch} of {recipe.get('epochs')} |",
-    ]
-    if result.teacher_agreement is not None:
-        lines.append(f"| agrees with its teacher | {100 * result.teacher_agreement:.1f} % |")
-    lines += ["", "## Training", "", *_training(recipe), "", "## Use", "", *_use(recipe)]
-    lines += ["", "One seed, one test set: the figures say nothing of other images.", ""]
+
+def model_card(
+    recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any] | None = None
+) -> str:
+    """What was trained, how, what it reached, how to load it and where it ends; Markdown.
+
+    Args:
+        recipe: Every key of recipe.yaml; paths in it are shown by their last part only.
+        result: The run's figures.
+        config: The model's config.json, for its input, classes and library.
+    """
+    model, data = short_name(str(recipe.get("model"))), short_name(str(recipe.get("data")))
+    taught = role_of(recipe) == "student"
+    trained = "distilled from teachers" if taught else "trained on labels"
+    sections = {
+        "Model": _model(recipe, result, config or {}),
+        "Data": _data(recipe, config or {}),
+        "Training": _training(recipe),
+        "Figures": _figures(recipe, result),
+        "Use": _use(config or {}),
+        "Limits": _limits(result),
+    }
+    lines = [f"# {_text(model)} on {_text(data)}", ""]
+    lines += [f"An image classifier of {count(result.params)} parameters, {trained}.", ""]
+    for title, body in sections.items():
+        lines += [f"## {title}", "", *body, ""]
     return "\n".join(lines)
 
 
-def _training(recipe: Mapping[str, Any]) -> list[str]:
-    keys = [
-        *("objective", "mode", "temperature", "alpha", "label_smoothing", "epochs", "batch_size"),
-        *("opt", "lr", "sched", "weight_decay", "augment", "dropout", "seed"),
+def _text(value: Any) -> str:
+    """A value in Markdown that it cannot break out of, in tables too."""
+    text = " ".join(plain(value).split())
+    for character in "\\`*_<>[]|#":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _code(value: Any) -> str:
+    """A value as code; a backtick would end it, a bar a table's cell."""
+    text = " ".join(plain(value).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{text}`"
+
+
+def _model(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"- architecture: {_code(config.get('architecture') or recipe.get('model'))}",
+        f"- {result.params:,} parameters, {size(result.model_bytes)} of weights (safetensors)",
     ]
-    lines = [f"- {key}: {recipe[key]}" for key in keys if recipe.get(key) is not None]
-    teachers = [Path(str(name)).name for name in recipe.get("teachers") or []]
-    return [*lines, f"- teachers: {', '.join(teachers)}"] if teachers else lines
+    shape = (config.get("pretrained_cfg") or {}).get("input_size")
+    if shape:
+        lines.append(f"- takes {' × '.join(str(n) for n in shape)} (channels, height, width)")
+    return lines
 
 
-def _use(recipe: Mapping[str, Any]) -> list[str]:
+def _data(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    dataset = (recipe.get("recorded") or {}).get("dataset") or {}
+    names = config.get("label_names") or dataset.get("class_names") or []
+    lines = [f"- data: {_code(recipe.get('data'))}"]
+    if dataset.get("samples"):
+        lines.append(
+            f"- {dataset['samples']:,} training images, of which a share of "
+            f"{plain(dataset.get('val_fraction'))} was held out to choose the epoch "
+            f"(split seed {plain(dataset.get('split_seed'))})"
+        )
+    if dataset.get("fingerprint"):
+        lines.append(f"- fingerprint: {_code(dataset['fingerprint'])}")
+    if names:
+        more = ", …" if len(names) > LISTED_CLASSES else ""
+        listed = ", ".join(_code(str(name)) for name in names[:LISTED_CLASSES])
+        lines.append(f"- {len(names)} classes: {listed}{more}")
+    return lines
+
+
+def _training(recipe: Mapping[str, Any]) -> list[str]:
+    lines = [f"- objective: {_code(objective_of(recipe))}"]
+    if role_of(recipe) == "student":
+        teachers = ", ".join(_code(name) for name in recipe["teachers"])
+        lines.append(f"- teachers: {teachers}, mode {_code(recipe.get('mode') or 'default')}")
+        lines.append("- T is the temperature, α the weight of the teachers' soft labels")
+    lines += [f"- {key}: {_text(recipe[key])}" for key in HOW if recipe.get(key) not in (None, [])]
+    version = ((recipe.get("recorded") or {}).get("versions") or {}).get("distill-cli")
+    return [*lines, f"- made by distill-cli {_text(version)}"] if version else lines
+
+
+def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
+    rows = {
+        "test errors": f"{result.test_errors} of {result.test_samples}",
+        "test accuracy": share(result.test_top1),
+        "test NLL": f"{result.test_nll:.4f} nats",
+        "test ECE, 15 bins": share(result.test_ece),
+        "held-out accuracy": share(result.val_top1),
+        "best epoch": f"{result.best_epoch} of {_text(recipe.get('epochs'))}",
+        "one image": milliseconds(result.latency_ms),
+    }
+    if result.teacher_agreement is not None:
+        rows["agrees with its teachers"] = share(result.teacher_agreement, decimals=1)
+    if result.teacher_kl is not None:
+        rows["KL(teachers ‖ student)"] = f"{result.teacher_kl:.4f} nats"
+    return ["| figure | value |", "|---|---|", *(f"| {key} | {rows[key]} |" for key in rows)]
+
+
+def _use(config: Mapping[str, Any]) -> list[str]:
+    library = (config.get("distill") or {}).get("library")
+    lines = ["```sh", "distill predict RUN image.png", "```"]
+    if library == "torchvision":
+        return [
+            *lines,
+            "",
+            "RUN is this folder; the network is torchvision's, so timm cannot load it.",
+        ]
     return [
-        "```sh",
-        "distill predict RUN image.png",
-        "```",
+        *lines,
         "",
         "```python",
         "import timm",
-        "import distill_cli.models  # only for distill's own architectures",
-        'model = timm.create_model("local-dir:RUN/model", pretrained=True)',
+        "import distill_cli.models  # only for distill's own networks",
+        "",
+        'model = timm.create_model("local-dir:RUN/model", pretrained=True).eval()',
         "```",
         "",
-        "Images are normalised with `mean` and `std` of model/config.json.",
+        "RUN is this folder. Images are in [0, 1], then normalised with `mean` and `std` of "
+        "model/config.json.",
+    ]
+
+
+def _limits(result: RunResult) -> list[str]:
+    return [
+        f"- The figures are of one seed and one test set of {result.test_samples} images, looked "
+        "at once; another seed gives somewhat other ones.",
+        "- It knows no class but those above and answers every image with one of them.",
+        "- Images unlike its training data (another camera, size or framing) were not tested.",
+        "- Times are of the machine and device that it was trained on.",
     ]

@@ -6,13 +6,19 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill_cli.report.runs import RunSummary
+from distill_cli.report.words import plain, short_name
+from distill_cli.types import RunResult
 
 # What may differ between the runs of a group: the seed, and what does not change training.
-NOT_THE_RECIPE = {"seed", "view_seed", "out", "recorded", "require", "about", "threads", "device"}
+# `command` is only what the file is for; whether there are teachers tells the verbs apart.
+NOT_THE_RECIPE = {"seed", "view_seed", "out", "recorded", "require", "about", "command"}
+# The values that a recipe leaves open where nobody gave one, as every page of help states them.
+DEFAULT_T, DEFAULT_ALPHA = 4, 0.9
+
+Role = Literal["teacher", "student"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +33,19 @@ class Group:
     label: str
     runs: tuple[RunSummary, ...]
 
+    @property
+    def role(self) -> Role:
+        """Student where teachers taught it, else teacher: a network on labels alone."""
+        return role_of(self.runs[0].recipe)
+
+    @property
+    def results(self) -> tuple[RunResult, ...]:
+        """The figures of the runs that finished."""
+        return tuple(run.result for run in self.runs if run.result is not None)
+
     def values(self, figure: str) -> list[float]:
         """A figure of result.json from every run that has it."""
-        found = [getattr(run.result, figure) for run in self.runs]
+        found = [getattr(result, figure) for result in self.results]
         return [float(value) for value in found if value is not None]
 
     def mean(self, figure: str) -> float | None:
@@ -42,53 +58,109 @@ class Group:
         values = self.values(figure)
         return statistics.stdev(values) if len(values) > 1 else None
 
+    def mean_sd(self, figure: str) -> tuple[float, float | None]:
+        """Its mean and sample standard deviation (n − 1; None for one run).
+
+        Raises:
+            KeyError: No run has the figure.
+        """
+        mean = self.mean(figure)
+        if mean is None:
+            raise KeyError(figure)
+        return mean, self.sd(figure)
+
+
+def role_of(recipe: Mapping[str, Any]) -> Role:
+    """What a run was: runs started from Python may leave `command` open, teachers they have."""
+    return "student" if recipe.get("teachers") else "teacher"
+
 
 def group_runs(runs: Sequence[RunSummary]) -> list[Group]:
-    """Groups in the order in which each first appears; labels are told apart where need be."""
+    """Groups in the order in which each first appears, every label another one."""
     found: dict[str, list[RunSummary]] = {}
     for run in runs:
-        kept = {key: value for key, value in run.recipe.items() if key not in NOT_THE_RECIPE}
-        found.setdefault(json.dumps(kept, sort_keys=True, default=str), []).append(run)
-    labels = [label_of(members[0]) for members in found.values()]
-    groups = []
-    for label, members in zip(labels, found.values(), strict=True):
-        if labels.count(label) > 1:
-            label = f"{label} ({members[0].name})"
-        groups.append(Group(label=label, runs=tuple(members)))
-    return groups
-
-
-def label_of(run: RunSummary) -> str:
-    """`mlp_16x1 · kd T=4 α=0.9 · random of 2`."""
-    recipe = run.recipe
-    parts = [str(recipe.get("model"))]
-    objective = recipe.get("objective")
-    listed = objective if isinstance(objective, list) else None
-    if listed is not None:
-        objective = " + ".join(_entry(entry) for entry in listed)
-    if recipe.get("command") != "student":
-        smoothing = recipe.get("label_smoothing")
-        return " · ".join([*parts, f"{objective}" if not smoothing else f"smoothing {smoothing}"])
-    said = [f"{objective}"]
-    if listed is None:
-        alpha = recipe.get("alpha")
-        said.append(f"T={_short(recipe.get('temperature') or 4)}")
-        said.append(f"α={_short(0.9 if alpha is None else alpha)}")
-        if recipe.get("alpha_end") is not None or recipe.get("schedule"):
-            said.append(f"→{_short(recipe.get('alpha_end') or 0)}")
-    teachers = [Path(str(name)).name for name in recipe.get("teachers") or []]
-    mode = str(recipe.get("mode"))
-    parts += [
-        " ".join(said),
-        f"from {teachers[0]}" if mode == "single" else f"{mode} of {len(teachers)}",
+        found.setdefault(json.dumps(_kept(run), sort_keys=True, default=str), []).append(run)
+    first = [members[0] for members in found.values()]
+    labels = _told_apart([label_of(run.recipe) for run in first], first)
+    return [
+        Group(label=label, runs=tuple(members))
+        for label, members in zip(labels, found.values(), strict=True)
     ]
+
+
+def _kept(run: RunSummary) -> dict[str, Any]:
+    return {key: value for key, value in run.recipe.items() if key not in NOT_THE_RECIPE}
+
+
+def _told_apart(labels: list[str], runs: Sequence[RunSummary]) -> list[str]:
+    """Adds to equal labels the keys in which their recipes differ, then names, then numbers."""
+    for add in (_differing, lambda run, others: run.name):
+        labels = [
+            f"{label} · {add(run, _equals(labels, runs, label))}"
+            if labels.count(label) > 1
+            else label
+            for label, run in zip(labels, runs, strict=True)
+        ]
+    return [
+        f"{label} #{labels[: index + 1].count(label)}" if labels.count(label) > 1 else label
+        for index, label in enumerate(labels)
+    ]
+
+
+def _equals(labels: Sequence[str], runs: Sequence[RunSummary], label: str) -> list[RunSummary]:
+    return [run for other, run in zip(labels, runs, strict=True) if other == label]
+
+
+def _differing(run: RunSummary, others: Sequence[RunSummary]) -> str:
+    """`lr=0.1 epochs=30`: this run's values of the keys in which any of the others differs."""
+    kept = [_kept(other) for other in others]
+    keys = dict.fromkeys(key for values in kept for key in values)
+    own = _kept(run)
+    said = [
+        f"{key}={plain(own.get(key))}"
+        for key in keys
+        if any(values.get(key) != own.get(key) for values in kept)
+    ]
+    return " ".join(said)
+
+
+def label_of(recipe: Mapping[str, Any]) -> str:
+    """`mlp_800x2 · kd T=20 α=0.9 · single`, or `mlp_800x2 · ce` where no teacher taught."""
+    parts = [short_name(str(recipe.get("model") or "network")), objective_of(recipe)]
+    if role_of(recipe) == "student":
+        teachers = recipe["teachers"]
+        mode = recipe.get("mode") or ("single" if len(teachers) == 1 else "ensemble")
+        parts.append(str(mode) if len(teachers) == 1 else f"{mode} of {len(teachers)}")
     return " · ".join(parts)
 
 
-def _entry(entry: Mapping[str, Any]) -> str:
-    rest = " ".join(f"{key}={value}" for key, value in entry.items() if key != "name")
-    return f"{entry.get('name')} {rest}".strip()
+def objective_of(recipe: Mapping[str, Any]) -> str:
+    """What was minimised: `kd T=4 α=0.9`, `ce ε=0.1`, or a list's entries joined by `+`."""
+    objective = recipe.get("objective")
+    if isinstance(objective, list):
+        return " + ".join(_entry(entry) for entry in objective)
+    said = [str(objective or "ce")]
+    if role_of(recipe) == "student":
+        said += _soft(recipe)
+    smoothing = recipe.get("label_smoothing")
+    return " ".join(said if smoothing is None else [*said, f"ε={plain(smoothing)}"])
 
 
-def _short(value: Any) -> str:
-    return f"{float(value):g}"
+def _soft(recipe: Mapping[str, Any]) -> list[str]:
+    temperature, alpha = recipe.get("temperature"), recipe.get("alpha")
+    if temperature is None and recipe.get("objective") == "kd":
+        temperature = DEFAULT_T  # other objectives have defaults of their own, or no temperature
+    said = [] if temperature is None else [f"T={plain(temperature)}"]
+    alpha = f"α={plain(DEFAULT_ALPHA if alpha is None else alpha)}"
+    schedule, end = recipe.get("schedule"), recipe.get("alpha_end")
+    if end is not None or schedule not in (None, "constant"):
+        alpha += f"→{plain(0 if end is None else end)} {schedule or 'linear'}"
+    return [*said, alpha]
+
+
+def _entry(entry: Any) -> str:
+    if not isinstance(entry, Mapping):
+        return plain(entry)
+    short = {"temperature": "T", "epsilon": "ε"}
+    values = {short.get(key, key): value for key, value in entry.items() if key != "name"}
+    return f"{entry.get('name')} {plain(values)}".strip()

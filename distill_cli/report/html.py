@@ -2,84 +2,286 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from distill_cli.report import plots, table
-from distill_cli.report.groups import Group
+from distill_cli.report.groups import Group, objective_of, role_of
+from distill_cli.report.plots import Line
 from distill_cli.report.runs import RunSummary
+from distill_cli.report.table import Comparison
+from distill_cli.report.verdict import CAVEAT, Verdict
+from distill_cli.report.words import NOTHING, count, milliseconds, plain, share, short_name, size
+from distill_cli.types import RunResult
+
+History = Sequence[Mapping[str, float]]
+NOT_SHOWN = {"recorded", "out", "command", "about"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A plot with its heading and, where the plot has none, its legend.
+
+    Attributes:
+        title: Heading.
+        svg: The plot, made by `plots`: every text in it is escaped there.
+        note: A line below it.
+        legend: (label, CSS colour, SVG dash pattern) of each curve.
+    """
+
+    title: str
+    svg: str
+    note: str = ""
+    legend: tuple[tuple[str, str, str], ...] = ()
 
 
 def _render(template: str, **values: Any) -> str:
-    from jinja2 import Environment, PackageLoader
+    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(loader=PackageLoader("distill_cli.report"), autoescape=True)
+    environment = Environment(
+        loader=PackageLoader("distill_cli.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["svg"] = Markup
     return environment.get_template(template).render(**values)
 
 
-def run_page(run: RunSummary) -> str:
-    """The page of one run: figures, learning curves, recipe, environment."""
-    result = run.result
-    shown = [
-        ("test errors", f"{result.test_errors} of {result.test_samples}"),
-        ("accuracy", f"{100 * result.test_top1:.2f} %"),
-        ("parameters", table.count(result.params)),
-        ("size", table.size(result.model_bytes)),
-        ("one image", f"{result.latency_ms:.3f} ms"),
-        ("best epoch", str(result.best_epoch)),
-    ]
-    if result.teacher_agreement is not None:
-        shown.append(("agrees with teacher", f"{100 * result.teacher_agreement:.1f} %"))
-    keys = [key for key in (run.history[0] if run.history else {}) if key.startswith("train_")]
-    wanted = [key for key in ("train_loss", *keys, "val_top1", "val_nll") if run.history]
-    pictures = [
-        plots.curves(run.history, key, key.replace("_", " "))
-        for key in dict.fromkeys(wanted)
-        if key != "train_top1"
-    ]
-    recipe = {key: value for key, value in run.recipe.items() if key not in ("recorded", "out")}
+def run_report(run: RunSummary) -> str:
+    """The page of one run: figures, learning curves, recipe, teachers, environment.
+
+    An unfinished run gets a page too, with what there is. No path of any machine is shown.
+    """
+    recipe, recorded = run.recipe, run.recorded
+    model, data = short_name(str(recipe.get("model"))), short_name(str(recipe.get("data")))
     return _render(
         "run.html.j2",
-        title=f"{run.recipe.get('model')} · {run.name}",
-        shown=shown,
-        pictures=pictures,
-        recipe={key: _cell(value) for key, value in recipe.items() if _says(value)},
-        recorded={
-            key: _cell(value)
-            for key, value in run.recorded.items()
-            if key not in ("dataset", "view_spec")
-        },
+        title=f"{model} on {data}",
+        subtitle=f"{run.name} · {objective_of(recipe)} · seed {plain(recipe.get('seed'))}",
+        finished=run.result is not None,
+        shown=[] if run.result is None else _key_figures(run.result),
+        pictures=_learning_curves(run),
+        teachers=_teachers(run),
+        mode=plain(recipe.get("mode")),
+        recipe=_said({key: value for key, value in recipe.items() if key not in NOT_SHOWN}),
+        data=_said(_mapping(recorded.get("dataset"))),
+        environment=_environment(recorded),
     )
 
 
-def _says(value: Any) -> bool:
-    """Whether a value is worth a row: 0 is, what is off or empty is not."""
-    return not (value is None or value is False or value in ([], {}))
+# What `distill report` calls it.
+run_page = run_report
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
+    """(name, value, what stands below it)."""
+    shown = [
+        ("test errors", str(result.test_errors), f"of {result.test_samples} images"),
+        ("test accuracy", share(result.test_top1), f"held-out {share(result.val_top1)}"),
+        ("calibration error", share(result.test_ece, decimals=1), f"NLL {result.test_nll:.3f}"),
+        ("parameters", count(result.params), f"{size(result.model_bytes)} of weights"),
+        ("one image", milliseconds(result.latency_ms), ""),
+        (
+            "training speed",
+            count(result.images_per_second),
+            f"images/s, {result.seconds:.0f} s in all",
+        ),
+    ]
+    if result.teacher_agreement is not None:
+        agreed = share(result.teacher_agreement, decimals=1)
+        kl = "" if result.teacher_kl is None else f", KL {result.teacher_kl:.3f}"
+        shown.append(("agreement", agreed, f"with its teachers{kl}"))
+    return shown
 
 
-def comparison_page(
-    title: str, about: str, groups: Sequence[Group], verdicts: Sequence[str]
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, str]:
+    """What is set, in words; an option that is off or open says nothing."""
+    return {
+        key: plain(value)
+        for key, value in values.items()
+        if value is not None and value is not False and value not in ([], {}, "")
+    }
+
+
+def _environment(recorded: Mapping[str, Any]) -> dict[str, str]:
+    elsewhere = {"dataset", "teachers", "versions", "view_spec"}
+    here = {key: value for key, value in recorded.items() if key not in elsewhere}
+    views = {f"view {key}": value for key, value in _mapping(recorded.get("view_spec")).items()}
+    return _said({**here, **views, **_mapping(recorded.get("versions"))})
+
+
+def _teachers(run: RunSummary) -> list[tuple[str, str]]:
+    """(name, fingerprint) of each."""
+    if role_of(run.recipe) == "teacher":
+        return []
+    names = [short_name(str(name)) for name in run.recipe["teachers"]]
+    marks = [str(mark) for mark in run.recorded.get("teachers") or []]
+    marks += [NOTHING] * (len(names) - len(marks))
+    return list(zip(names, marks, strict=False))
+
+
+def _learning_curves(run: RunSummary) -> list[Picture]:
+    if not run.history:
+        return []
+    keys = [key for key in run.history[0] if key.startswith("train_")]
+    terms = {key: key.removeprefix("train_") for key in keys if key != "train_top1"}
+    terms = {key: "loss (weighted sum)" if name == "loss" else name for key, name in terms.items()}
+    accuracy = {"val_top1": "held out", "train_top1": "training, augmented"}
+    best = None if run.result is None else run.result.best_epoch
+    pictures = [
+        _curves("Training loss", run.history, terms, "loss", mark=best),
+        _curves("Accuracy", run.history, accuracy, "accuracy, %", scale=100, mark=best),
+        _curves("Held-out NLL", run.history, {"val_nll": ""}, "nats", mark=best),
+    ]
+    return [picture for picture in pictures if picture is not None]
+
+
+def _curves(
+    title: str,
+    history: History,
+    names: Mapping[str, str],
+    y: str,
+    *,
+    scale: float = 1,
+    mark: float | None,
+) -> Picture | None:
+    """One plot of the columns that the history has; None where it has none of them."""
+    lines = [
+        Line(label=name, y_by_x={row["epoch"]: scale * row[key] for row in history}, place=place)
+        for place, (key, name) in enumerate(names.items())
+        if key in history[0]
+    ]
+    if not lines:
+        return None
+    about = f"{title} over {len(history)} epochs"
+    note = "" if mark is None else f"Dashed: epoch {mark:.0f}, whose weights were kept."
+    return Picture(title=title, svg=plots.curves(lines, y=y, about=about, mark=mark), note=note)
+
+
+def comparison_report(
+    title: str,
+    comparison: Comparison,
+    groups: Sequence[Group],
+    verdicts: Mapping[str, Verdict] | Sequence[str] = (),
+    histories: Mapping[str, Sequence[History]] | None = None,
+    *,
+    about: str = "",
 ) -> str:
-    """The page of several groups: verdicts, table, every seed as a dot."""
-    values = {group.label: group.values("test_errors") for group in groups}
+    """The page of several groups: verdicts, table, every seed as a dot, learning curves.
+
+    Args:
+        title: Heading.
+        comparison: Its rows and notes are shown.
+        groups: What the comparison is of, for the plots.
+        verdicts: By what each is about, or whole sentences.
+        histories: Histories of the runs by group label; default: the groups' own.
+        about: A paragraph below the heading.
+    """
+    if histories is None:
+        histories = {group.label: [run.history for run in group.runs] for group in groups}
+    pictures = [_dots(groups), _held_out(histories)]
     return _render(
         "comparison.html.j2",
         title=title,
         about=about,
-        columns=table.COLUMNS,
-        rows=[asdict(row) for row in table.rows(groups)],
-        notes=table.notes(groups),
-        verdicts=verdicts,
-        picture=plots.dots(values, "test errors, every seed a dot, the bar their mean"),
-        folders=[Path(run.folder).name for group in groups for run in group.runs],
+        comparison=comparison,
+        reference=groups[comparison.reference].label,
+        columns=_columns(comparison),
+        colours=[plots.colour_of(place) for place in range(len(groups))],
+        verdicts=_verdicts(verdicts),
+        caveat=CAVEAT,
+        pictures=[picture for picture in pictures if picture is not None],
+        runs=[(group.label, [run.name for run in group.runs]) for group in groups],
     )
+
+
+def _columns(comparison: Comparison) -> dict[str, str]:
+    """Those that say something: test images in the heading where they are the same for all."""
+    columns = dict(table.PAGE_COLUMNS)
+    samples = {row.test_samples for row in comparison.rows}
+    if len(samples) == 1:
+        del columns["test_samples"]
+        columns["errors"] = f"errors of {samples.pop()}"
+    if all(row.agreement == NOTHING for row in comparison.rows):
+        del columns["agreement"]
+    return columns
+
+
+def comparison_page(
+    title: str,
+    about: str,
+    groups: Sequence[Group],
+    verdicts: Mapping[str, Verdict] | Sequence[str],
+) -> str:
+    """The page of groups against their first."""
+    return comparison_report(title, table.comparison(groups), groups, verdicts, about=about)
+
+
+def _verdicts(verdicts: Mapping[str, Verdict] | Sequence[str]) -> list[tuple[str, str, str]]:
+    """(kind as a CSS class, what it is about, sentence)."""
+    if not isinstance(verdicts, Mapping):
+        return [("", "", sentence) for sentence in verdicts]
+    return [
+        (found.kind.replace(" ", "-"), about, f"{found.sentence}.")
+        for about, found in verdicts.items()
+    ]
+
+
+def _dots(groups: Sequence[Group]) -> Picture | None:
+    values = {group.label: group.values("test_errors") for group in groups}
+    samples = {result.test_samples for group in groups for result in group.results}
+    if not samples:
+        return None
+    of = f" of {samples.pop()} images" if len(samples) == 1 else ""
+    said = "; ".join(f"{group.label}: {table.errors(group)}" for group in groups)
+    return Picture(
+        title="Test errors",
+        svg=plots.dots(values, x=f"test errors{of}", about=f"Test errors{of}. {said}"),
+        note="A dot is a seed, the bar their mean, the line ± one standard deviation.",
+    )
+
+
+def _held_out(histories: Mapping[str, Sequence[History]]) -> Picture | None:
+    """Held-out accuracy by epoch: each group's mean, every seed faintly behind it."""
+    lines, legend = [], []
+    for place, (label, found) in enumerate(histories.items()):
+        each = [_accuracy(history) for history in found if history and "val_top1" in history[0]]
+        if not each:
+            continue
+        if len(each) > 1:
+            lines += [Line(label="", y_by_x=one, place=place, faint=True) for one in each]
+        lines.append(Line(label="", y_by_x=_mean(each), place=place))
+        legend.append((label, plots.colour_of(place), plots.dash_of(place)))
+    if not lines:
+        return None
+    return Picture(
+        title="Held-out accuracy",
+        svg=plots.curves(
+            sorted(lines, key=lambda line: not line.faint),
+            y="accuracy, %",
+            about="Held-out accuracy over epochs of " + ", ".join(name for name, _, _ in legend),
+        ),
+        note="Thick: mean over seeds; thin: each seed.",
+        legend=tuple(legend),
+    )
+
+
+def _accuracy(history: History) -> dict[float, float]:
+    return {row["epoch"]: 100 * row["val_top1"] for row in history}
+
+
+def _mean(each: Sequence[Mapping[float, float]]) -> dict[float, float]:
+    """Over the epochs that every run has."""
+    shared = [epoch for epoch in each[0] if all(epoch in one for one in each)]
+    means = {epoch: statistics.fmean(one[epoch] for one in each) for epoch in shared}
+    return {epoch: mean for epoch, mean in means.items() if math.isfinite(mean)}

@@ -1,60 +1,191 @@
-"""Plots as SVG text that takes the page's colours."""
+"""Plots as SVG text that takes the page's colours, in light and in dark."""
 
 from __future__ import annotations
 
+import html
 import io
+import math
 import re
+import statistics
+import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
-PALETTE = ("#2f6fde", "#d9622b", "#2c9c69", "#a259c4", "#c9a227", "#5b6b7a")
+# The page defines --s0 … --s7, --ink and --line; matplotlib only knows colours, so that it draws
+# in placeholders which are replaced afterwards.
+SERIES = 8
+INK, LINE = "#a1b2c0", "#a1b2c1"
+PLACES = {f"#a1b2d{index}": f"var(--s{index})" for index in range(SERIES)}
+COLOURS = {**PLACES, INK: "var(--ink)", LINE: "var(--line)"}
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.6)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+# Points wide: shown about as large on a phone, a little larger beside another plot on a desk.
+WIDTH, FONT = 330, 10
+LONGEST_LABEL = 50
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One curve.
+
+    Attributes:
+        label: For the legend; empty for a curve that another one explains.
+        y_by_x: Its points, NaN where there is none.
+        place: Which colour and dash; equal for curves that belong together.
+        faint: Whether it stands behind another one.
+    """
+
+    label: str
+    y_by_x: Mapping[float, float]
+    place: int
+    faint: bool = False
+
+
+def colour_of(place: int) -> str:
+    """The CSS colour of a place."""
+    return f"var(--s{place % SERIES})"
+
+
+def dash_of(place: int) -> str:
+    """The SVG dash pattern of a place, for a swatch 2 pixels thick; empty for solid."""
+    dash = DASHES[place % len(DASHES)]
+    return "" if dash == "solid" else " ".join(f"{2 * length:g}" for length in dash[1])
+
+
+def curves(lines: Sequence[Line], *, y: str, about: str, mark: float | None = None) -> str:
+    """Curves over epochs.
+
+    Args:
+        lines: Drawn in this order; a legend stands where they have labels.
+        y: Name of the vertical axis, with its unit.
+        about: What the picture shows, for those who do not see it.
+        mark: An epoch to point out.
+    """
+    figure, axes = _figure(height=210)
+    for line in lines:
+        axes.plot(
+            list(line.y_by_x),
+            list(line.y_by_x.values()),
+            label=line.label or None,
+            color=f"#a1b2d{line.place % SERIES}",
+            linestyle=DASHES[line.place % len(DASHES)],
+            linewidth=0.8 if line.faint else 1.9,
+            alpha=0.4 if line.faint else 1,
+            marker="o" if len(line.y_by_x) == 1 else None,
+        )
+    if mark is not None:
+        axes.axvline(mark, color=INK, linewidth=0.9, alpha=0.55, linestyle=(0, (2, 2)), zorder=0)
+    _cut_away_the_start(axes, lines)
+    axes.grid(axis="y", color=LINE, linewidth=0.7)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(y)
+    _whole_numbers(axes)
+    if any(line.label for line in lines):
+        _plain(axes.legend(frameon=False, fontsize=FONT, labelcolor=INK).get_texts())
+    return _svg(figure, about)
+
+
+def _cut_away_the_start(axes: Any, lines: Sequence[Line]) -> None:
+    """Fits the vertical axis to what comes after the first tenth, or the rest would be flat."""
+    settled, every = [], []
+    for line in lines:
+        values = [value for value in line.y_by_x.values() if math.isfinite(value)]
+        every += values
+        settled += values[len(values) // 10 :]
+    if not settled or not max(settled) > min(settled):
+        return
+    room = 0.06 * (max(settled) - min(settled))
+    axes.set_ylim(min(settled) - room, max(settled) + room)
+
+
+def dots(groups: Mapping[str, Sequence[float]], *, x: str, about: str) -> str:
+    """Every value as a dot, each group's mean as a bar across and ± sd as a line.
+
+    Args:
+        groups: Values by label, from top to bottom; a group without values keeps its row.
+        x: Name of the axis.
+        about: What the picture shows, for those who do not see it.
+    """
+    figure, axes = _figure(height=46 + 46 * len(groups))
+    for row, (label, values) in enumerate(groups.items()):
+        colour = f"#a1b2d{row % SERIES}"
+        # Labels stand above their dots, since a column of them would fill a phone.
+        name = textwrap.shorten(label, LONGEST_LABEL, placeholder=" …")
+        across = {"transform": axes.get_yaxis_transform(), "color": INK, "va": "center"}
+        _plain([axes.text(0, row - 0.38, name, ha="left", **across)])
+        if not values:
+            continue
+        mean = statistics.fmean(values)
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        if len(values) > 1:
+            axes.plot([mean - spread, mean + spread], [row, row], color=colour, linewidth=2)
+            axes.plot([mean, mean], [row - 0.17, row + 0.17], color=colour, linewidth=3)
+        axes.scatter(*_beside(values, row), color=colour, alpha=0.6, s=26, linewidths=0, zorder=3)
+    axes.set_ylim(len(groups) - 0.6, -0.7)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=LINE, linewidth=0.7)
+    axes.set_xlabel(x)
+    _whole_numbers(axes)
+    axes.margins(x=0.06)
+    return _svg(figure, about)
+
+
+def _beside(values: Sequence[float], row: int) -> tuple[list[float], list[float]]:
+    """Places of dots; equal values go one above the other, so that each stays visible."""
+    total, seen = Counter(values), Counter[float]()
+    heights = []
+    for value in values:
+        heights.append(row + 0.15 * (seen[value] - (total[value] - 1) / 2))
+        seen[value] += 1
+    return list(values), heights
+
+
+def _figure(*, height: float) -> tuple[Any, Any]:
+    """A figure `WIDTH` × `height` points large."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
     axes = figure.add_subplot()
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["left", "bottom"]].set_color(LINE)
+    axes.tick_params(colors=INK, labelsize=FONT, length=0)
+    for name in (axes.xaxis.label, axes.yaxis.label):
+        name.set(color=INK, fontsize=FONT)
     return figure, axes
 
 
-def _svg(figure: Any, title: str) -> str:
-    """SVG with text as text and black as the page's own colour, so that dark pages work too."""
+def _whole_numbers(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+
+
+def _plain(texts: Sequence[Any]) -> None:
+    """Names are names: a `$` in one starts no formula."""
+    for text in texts:
+        text.set(parse_math=False, fontsize=FONT)
+
+
+def _svg(figure: Any, about: str) -> str:
+    """SVG with text as text, in the page's font and colours, its ids unlike any other picture's."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "distill"}):
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
-    text = text[text.index("<svg") :].replace("#000000", "currentColor")
-    text = text.replace("<text ", '<text fill="currentColor" ')
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg [^>]*?)width="[^"]*pt" height="[^"]*pt"', r"\1", text, count=1)
-    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 sans-serif", text)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
-
-
-def curves(history: Sequence[Mapping[str, float]], key: str, title: str) -> str:
-    """One quantity over epochs."""
-    figure, axes = _figure(5, 3)
-    axes.plot([row["epoch"] for row in history], [row[key] for row in history], color=PALETTE[0])
-    axes.set_xlabel("epoch")
-    axes.set_title(title, fontsize=11)
-    return _svg(figure, title)
-
-
-def dots(values: Mapping[str, Sequence[float]], title: str) -> str:
-    """Every seed as a dot, the mean of each group as a bar."""
-    figure, axes = _figure(8, 0.9 + 0.45 * len(values))
-    for position, (found, colour) in enumerate(
-        zip(values.values(), PALETTE * len(values), strict=False)
-    ):
-        axes.scatter(found, [position] * len(found), color=colour, alpha=0.65, s=28)
-        mean = sum(found) / len(found)
-        axes.plot([mean, mean], [position - 0.3, position + 0.3], color=colour, linewidth=2.5)
-    axes.set_yticks(range(len(values)), list(values))
-    axes.invert_yaxis()
-    axes.set_xlabel(title)
-    return _svg(figure, title)
+    own = "p" + blake2b(f"{about}{text}".encode(), digest_size=4).hexdigest()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}-", text)
+    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
+    for placeholder, colour in COLOURS.items():
+        text = text.replace(placeholder, colour)
+    said = html.escape(about)
+    opening = f'<svg role="img" aria-label="{said}" viewBox='
+    text = re.sub(r"<svg [^>]*?viewBox=", lambda _: opening, text, count=1)
+    return re.sub(r'(viewBox="[^"]*")[^>]*>', r"\1>", text, count=1).replace("xlink:href", "href")

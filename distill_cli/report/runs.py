@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,21 +15,25 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import read_json
 from distill_cli.types import RunResult
 
+RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
+# Figures that a run may not know; every other one is a number.
+MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.type)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One finished run.
+    """One run.
 
     Attributes:
         folder: Where it is.
         recipe: Every key of recipe.yaml.
-        result: Its figures.
-        history: One row an epoch, as summary.csv has them.
+        result: Its figures; None where the run did not finish.
+        history: One row an epoch, as summary.csv has them; an empty cell is NaN.
     """
 
     folder: Path
     recipe: Mapping[str, Any]
-    result: RunResult
+    result: RunResult | None
     history: tuple[Mapping[str, float], ...]
 
     @property
@@ -39,36 +44,104 @@ class RunSummary:
     @property
     def recorded(self) -> Mapping[str, Any]:
         """What the run noted of machine, data and views."""
-        recorded: Mapping[str, Any] = self.recipe.get("recorded") or {}
-        return recorded
+        recorded = self.recipe.get("recorded")
+        return recorded if isinstance(recorded, Mapping) else {}
 
 
-def read_run(folder: Path) -> RunSummary:
-    """Reads a finished run.
+def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
+    """Reads a run.
+
+    Args:
+        folder: The run folder.
+        finished: Refuse a run without result.json; else its `result` is None.
 
     Raises:
-        UsageError: There is no such folder, or it is no run.
-        ArtifactError: The run did not finish, or a file is malformed.
+        UsageError: There is no such folder.
+        ArtifactError: It is no run, did not finish, or a file in it is malformed.
     """
-    if not (folder / "recipe.yaml").is_file():
-        what = "is no run folder" if folder.exists() else "does not exist"
-        raise UsageError(f"{folder} {what}")
-    if not (folder / "result.json").is_file():
-        raise ArtifactError(f"run {folder} did not finish", hint="Go on with --resume")
+    if not folder.exists():
+        raise UsageError(f"{folder} does not exist", hint="Give the --out folder of a run")
+    if not (folder / RECIPE).is_file():
+        raise ArtifactError(
+            f"{folder} is no run folder: it has no {RECIPE}",
+            hint="Give the --out folder of `distill teacher train` or `distill student`",
+        )
+    has_result = (folder / RESULT).is_file()
+    if finished and not has_result:
+        raise ArtifactError(
+            f"run {folder} did not finish: it has no {RESULT}",
+            hint=f"Go on with --resume --out {folder}",
+        )
+    return RunSummary(
+        folder=folder,
+        recipe=_recipe(folder / RECIPE),
+        result=_result(folder / RESULT) if has_result else None,
+        history=_history(folder / HISTORY),
+    )
+
+
+def _text(path: Path) -> str:
     try:
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        values = read_json(folder / "result.json")
-        known = {field.name for field in fields(RunResult)}
-        result = RunResult(**{key: value for key, value in values.items() if key in known})
-        history = tuple(_rows(folder / "summary.csv"))
-    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ArtifactError(f"run {folder} cannot be read: {reason}") from None
-    return RunSummary(folder=folder, recipe=recipe, result=result, history=history)
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _malformed(path, str(error)) from None
 
 
-def _rows(path: Path) -> list[dict[str, float]]:
+def _malformed(path: Path, reason: str) -> ArtifactError:
+    first = (reason.splitlines() or ["unreadable"])[0]
+    return ArtifactError(
+        f"{path} is malformed: {first}", hint="Restore the file, or make the run again"
+    )
+
+
+def _recipe(path: Path) -> Mapping[str, Any]:
+    try:
+        recipe = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise _malformed(path, " ".join(str(error).split())) from None
+    if not isinstance(recipe, dict):
+        raise _malformed(path, "it holds no keys")
+    return {str(key): value for key, value in recipe.items()}
+
+
+def _result(path: Path) -> RunResult:
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise _malformed(path, "it holds no keys")
+    known = {field.name for field in fields(RunResult)}
+    differing = [
+        f"{what} {', '.join(sorted(names))}"
+        for what, names in (("lacks", known - values.keys()), ("unknown", values.keys() - known))
+        if names
+    ]
+    if differing:
+        raise ArtifactError(
+            f"{path} has other figures than this version knows ({'; '.join(differing)})",
+            hint="Read it with the version that wrote it (recipe.yaml names it), or run it again",
+        )
+    for name, value in values.items():
+        if not (_is_number(value) or (value is None and name in MAY_BE_NONE)):
+            raise _malformed(path, f"{name} is {value!r}, not a finite number")
+    return RunResult(**values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _history(path: Path) -> tuple[Mapping[str, float], ...]:
     if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as handle:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(handle)]
+        return ()
+    # A row without its line end is what a killed writer left of it.
+    whole = _text(path).rpartition("\n")[0]
+    rows = []
+    for number, row in enumerate(csv.DictReader(whole.splitlines()), start=2):
+        if None in row or None in row.values():
+            raise _malformed(path, f"line {number} has another number of cells than its header")
+        try:
+            rows.append({key: float(cell) if cell else math.nan for key, cell in row.items()})
+        except ValueError as error:
+            raise _malformed(path, f"line {number}: {error}") from None
+    if rows and "epoch" not in rows[0]:
+        raise _malformed(path, "it has no column 'epoch'")
+    return tuple(rows)

@@ -7,6 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from distill_cli.report.groups import Group
+from distill_cli.report.words import (
+    NOTHING,
+    count,
+    milliseconds,
+    plus_minus,
+    size,
+)
 from distill_cli.types import RunResult
 
 # Ratios closer to one than this are said as equal: timings of one machine vary by as much.
@@ -15,19 +22,19 @@ NEAR = 1.1
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One group, each cell as text.
+    """One group as a terminal shows it, each cell as text.
 
     Attributes:
         label: What was trained.
         errors: Test errors, mean ± sd.
         top1: Test accuracy in per cent.
-        nll: Test NLL.
+        nll: Test NLL in nats.
         ece: Test ECE in per cent.
         params: Parameters.
         size: Of the weights file.
         latency: Of one image.
         seeds: Runs in the group.
-        against: In words, against the first group; empty for that one.
+        against: In words, against the reference; empty for that one.
     """
 
     label: str
@@ -42,6 +49,22 @@ class Row:
     against: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class FullRow(Row):
+    """A page has room for more.
+
+    Attributes:
+        test_samples: Test images that the errors are of.
+        speed: Training images a second.
+        agreement: Test images with the teacher's class, in per cent.
+    """
+
+    test_samples: str
+    speed: str
+    agreement: str
+
+
+# Headings in the order of `Row`, for terminals, and of the page.
 COLUMNS = {
     "label": "what",
     "errors": "test errors",
@@ -54,103 +77,167 @@ COLUMNS = {
     "seeds": "seeds",
     "against": "against the first",
 }
+PAGE_COLUMNS = {
+    "seeds": "seeds",
+    "errors": "test errors",
+    "test_samples": "of images",
+    "top1": "accuracy",
+    "nll": "NLL",
+    "ece": "ECE",
+    "agreement": "as teacher",
+    "params": "parameters",
+    "size": "size",
+    "latency": "one image",
+    "speed": "images/s trained",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Groups side by side.
+
+    Attributes:
+        groups: What is compared.
+        reference: Index of the group that the others are described against.
+        rows: One a group.
+        notes: What makes the groups not comparable, in words.
+    """
+
+    groups: tuple[Group, ...]
+    reference: int
+    rows: tuple[FullRow, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, not cells: mean and sd of every figure of every group."""
+        return {
+            "reference": self.groups[self.reference].label,
+            "groups": to_json(self.groups, self.reference),
+            "notes": list(self.notes),
+        }
+
+
+def comparison(groups: Sequence[Group], reference: int = 0) -> Comparison:
+    """Groups side by side, each described against the one at `reference`."""
+    assert 0 <= reference < len(groups), "the reference is one of the groups"
+    return Comparison(
+        groups=tuple(groups),
+        reference=reference,
+        rows=tuple(_row(group, groups[reference]) for group in groups),
+        notes=tuple(notes(groups)),
+    )
 
 
 def rows(groups: Sequence[Group]) -> list[Row]:
-    """The table of groups, each described against the first."""
-    return [
-        Row(
-            label=group.label,
-            errors=plus_minus(group, "test_errors", 1, ".1f"),
-            top1=plus_minus(group, "test_top1", 100, ".2f") + " %",
-            nll=plus_minus(group, "test_nll", 1, ".3f"),
-            ece=plus_minus(group, "test_ece", 100, ".1f") + " %",
-            params=count(group.mean("params") or 0),
-            size=size(group.mean("model_bytes") or 0),
-            latency=f"{group.mean('latency_ms') or 0:.3f} ms",
-            seeds=len(group.runs),
-            against="" if group is groups[0] else against(group, groups[0]),
-        )
-        for group in groups
-    ]
+    """The rows that a terminal shows, each described against the first group."""
+    names = [field.name for field in fields(Row)]
+    full = comparison(groups).rows if groups else ()
+    return [Row(**{name: getattr(row, name) for name in names}) for row in full]
+
+
+def _row(group: Group, reference: Group) -> FullRow:
+    params, weights = group.mean("params"), group.mean("model_bytes")
+    speed, samples = group.mean("images_per_second"), group.values("test_samples")
+    return FullRow(
+        label=group.label,
+        errors=errors(group),
+        test_samples=" / ".join(f"{number:.0f}" for number in dict.fromkeys(samples)) or NOTHING,
+        top1=_per_cent(group, "test_top1", decimals=2),
+        nll=plus_minus(group.mean("test_nll"), group.sd("test_nll"), decimals=3),
+        ece=_per_cent(group, "test_ece", decimals=1),
+        params=NOTHING if params is None else count(params),
+        size=NOTHING if weights is None else size(weights),
+        latency=milliseconds(group.mean("latency_ms")),
+        speed=NOTHING if speed is None else count(speed),
+        agreement=_per_cent(group, "teacher_agreement", decimals=1),
+        seeds=len(group.runs),
+        against="" if group is reference else describe_against(group, reference),
+    )
+
+
+def errors(group: Group) -> str:
+    """`8.4 ± 1.1`, and a whole number for one run."""
+    mean, sd = group.mean("test_errors"), group.sd("test_errors")
+    return plus_minus(mean, sd, decimals=0 if sd is None else 1)
+
+
+def _per_cent(group: Group, figure: str, *, decimals: int) -> str:
+    text = plus_minus(group.mean(figure), group.sd(figure), decimals=decimals, scale=100)
+    return text if text == NOTHING else f"{text} %"
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
     """What makes the groups not comparable."""
     said = []
     runs = [run for group in groups for run in group.runs]
-    data = {(run.recorded.get("dataset") or {}).get("fingerprint") for run in runs}
-    if len(data) > 1 or len({run.result.test_samples for run in runs}) > 1:
+    data = {_fingerprint(run.recorded.get("dataset")) for run in runs} - {None}
+    sizes = {result.test_samples for group in groups for result in group.results}
+    if len(data) > 1 or len(sizes) > 1:
         said.append("the runs were made on different data: their errors cannot be compared")
-    if len({run.recorded.get("device") for run in runs}) > 1:
+    devices = {run.recorded.get("device") for run in runs} - {None}
+    if len(devices) > 1:
         said.append("the runs were made on different devices: their times cannot be compared")
     return said
 
 
-def against(group: Group, reference: Group) -> str:
-    """`11× smaller, 4× faster, 3 errors more`."""
+def _fingerprint(dataset: Any) -> str | None:
+    """None where a run did not note its data: nothing can be said then."""
+    return dataset.get("fingerprint") if isinstance(dataset, dict) else None
+
+
+def describe_against(group: Group, reference: Group) -> str:
+    """`11× smaller, 4× faster, 3 errors more`: parameters, time of one image, mean test errors.
+
+    Ratios within 10 % are said as equal; errors of different test images are not compared.
+    """
     parts = [
-        _ratio(group, reference, "params", "smaller", "larger"),
-        _ratio(group, reference, "latency_ms", "faster", "slower"),
+        _ratio(group, reference, "params", ("smaller", "larger", "as large")),
+        _ratio(group, reference, "latency_ms", ("faster", "slower", "as fast")),
         _errors(group, reference),
     ]
     return ", ".join(part for part in parts if part)
 
 
-def _ratio(group: Group, reference: Group, figure: str, less: str, more: str) -> str:
-    mine, theirs = group.mean(figure) or 0, reference.mean(figure) or 0
+def _ratio(group: Group, reference: Group, figure: str, words: tuple[str, str, str]) -> str:
+    """Empty where a side has no figure, or zero, which nothing can be a multiple of."""
+    mine, theirs = group.mean(figure), reference.mean(figure)
     if not mine or not theirs:
         return ""
+    less, more, equal = words
     ratio = max(mine, theirs) / min(mine, theirs)
     if ratio < NEAR:
-        return ""
-    shown = f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}".removesuffix(".0")
+        return equal
+    shown = f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}".removesuffix(".0")
     return f"{shown}× {less if mine < theirs else more}"
 
 
 def _errors(group: Group, reference: Group) -> str:
-    difference = (group.mean("test_errors") or 0) - (reference.mean("test_errors") or 0)
-    shown = f"{abs(difference):.1f}".removesuffix(".0")
+    mine, theirs = group.mean("test_errors"), reference.mean("test_errors")
+    if mine is None or theirs is None:
+        return ""
+    if set(group.values("test_samples")) != set(reference.values("test_samples")):
+        return "errors of other test images"
+    shown = f"{abs(mine - theirs):.1f}".removesuffix(".0")
     if shown == "0":
         return "as many errors"
-    return f"{shown} error{'' if shown == '1' else 's'} {'more' if difference > 0 else 'fewer'}"
+    return f"{shown} error{'' if shown == '1' else 's'} {'more' if mine > theirs else 'fewer'}"
 
 
-def plus_minus(group: Group, figure: str, scale: float, form: str) -> str:
-    """Mean ± sd, the sd left out below two runs and the decimals where a count is whole."""
-    mean, sd = group.mean(figure), group.sd(figure)
-    assert mean is not None, f"every run has {figure}"
-    if sd is None:
-        whole = figure == "test_errors"
-        return f"{mean:.0f}" if whole else f"{scale * mean:{form}}"
-    return f"{scale * mean:{form}} ± {scale * sd:{form}}"
-
-
-def count(number: float) -> str:
-    """1.2 M, 14.3 K, 810."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
-        if number >= limit:
-            return f"{number / limit:.3g} {unit}"
-    return f"{number:.0f}"
-
-
-def size(number: float) -> str:
-    """1.2 MB, 57 KB, 810 B."""
-    return count(number) + "B" if number >= 1000 else f"{number:.0f} B"
-
-
-def to_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Every group with mean and sd of every figure, and its runs."""
+def to_json(groups: Sequence[Group], reference: int = 0) -> list[dict[str, Any]]:
+    """Every group with mean and sd of every figure (null where unknown), and its runs."""
     return [
         {
             "label": group.label,
+            "role": group.role,
             "runs": [str(run.folder) for run in group.runs],
             "seeds": [run.recipe.get("seed") for run in group.runs],
             "figures": {
                 field.name: {"mean": group.mean(field.name), "sd": group.sd(field.name)}
                 for field in fields(RunResult)
             },
-            "against_first": "" if group is groups[0] else against(group, groups[0]),
+            "against_first" if reference == 0 else "against_reference": (
+                "" if index == reference else describe_against(group, groups[reference])
+            ),
         }
-        for group in groups
+        for index, group in enumerate(groups)
     ]

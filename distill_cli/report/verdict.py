@@ -1,4 +1,12 @@
-"""Did it help? Said in words, and only as surely as the seeds allow."""
+"""Did it help? Said in words, and only as surely as the seeds allow.
+
+Three answers, from the 95 % confidence interval of mean(distilled − hard) test errors:
+
+- "helped": the whole interval lies below zero.
+- "did not help": no improvement lies inside it (its lower end is at or above zero); where it lies
+  above zero the sentence says that it hurt.
+- "cannot be told": it holds both, or there are too few seeds for an interval.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from distill_cli.errors import UsageError
+from distill_cli.report.words import signed
+
 CONFIDENCE = 0.95
-# Two differences give an interval of no use: Student's t with one degree of freedom is 12.7.
-FEWEST = 3
+CAVEAT = (
+    "The interval says how much the seeds vary; the test images are one fixed set, "
+    "and other images may tell otherwise."
+)
 Kind = Literal["helped", "did not help", "cannot be told"]
 
 
@@ -20,70 +33,138 @@ class Verdict:
 
     Attributes:
         kind: What can be said.
-        sentence: The same in words, with its figures.
-        difference: Mean of distilled − hard errors; negative is better.
+        sentence: The same in words, with its figures; no full stop.
+        difference: Mean of distilled − hard errors; negative is better; None without runs.
         low: Lower end of its 95 % interval; None where there is none.
         high: Upper end; None where there is none.
-        seeds: Pairs compared.
+        seeds: Pairs compared, or runs on the smaller side where unpaired.
+        paired: Whether errors were compared seed by seed.
     """
 
     kind: Kind
     sentence: str
-    difference: float
+    difference: float | None
     low: float | None
     high: float | None
     seeds: int
+    paired: bool
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends of the 95 % interval; None where there is none."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
-def verdict(hard: Sequence[float], distilled: Sequence[float]) -> Verdict:
-    """Compares errors pairwise, seed by seed, by Student's t at 95 %.
+def verdict(
+    hard: Sequence[float],
+    distilled: Sequence[float],
+    test_samples: int | None = None,
+    paired: bool = True,
+) -> Verdict:
+    """Compares test errors by Student's t at 95 %.
 
-    Runs of one seed share initial weights (where the network is the same) and data order, which
-    takes their spread out of the difference. It "helped" if the interval of the mean
-    difference lies below zero, "did not help" if it lies above; otherwise it cannot be told.
-    The seeds vary, the test images and the teachers do not: the verdict is about these. Several
-    verdicts beside each other are not corrected for their number.
+    Paired: runs of one seed share initial weights (where the network is the same) and data
+    order, so that their difference is what distillation did. Unpaired: Welch's t, which lets the
+    two sides vary differently. The seeds vary, the test images do not: see `CAVEAT`.
 
     Args:
         hard: Test errors on hard labels, one a seed.
-        distilled: Test errors of the distilled student, in the same order of seeds.
+        distilled: Test errors of the distilled student; in the same order of seeds if `paired`.
+        test_samples: Images that the errors are of, for the sentence.
+        paired: Whether the two lists go seed by seed.
+
+    Raises:
+        UsageError: `paired`, but of different lengths.
     """
-    differences = [float(d) - float(h) for h, d in zip(hard, distilled, strict=True)]
-    seeds = len(differences)
-    mean = statistics.fmean(differences)
-    said = f"{abs(mean):.1f} {'fewer' if mean < 0 else 'more'} errors on average"
-    if mean == 0:
-        said = "as many errors on average"
-    if seeds < FEWEST:
-        few = "one seed" if seeds == 1 else f"{seeds} seeds"
-        return _said("cannot be told", f"cannot be told from {few} ({said})", mean, None, seeds)
-    if len(set(differences)) == 1:
-        # Counts are whole numbers: that they agree by chance does not make the mean certain.
-        same = (
-            f"cannot be told: every seed differs alike ({said}), which leaves no spread to judge by"
+    if paired and len(hard) != len(distilled):
+        raise UsageError(
+            f"{len(hard)} runs on hard labels cannot be paired with {len(distilled)} distilled",
+            hint="Run both with the same seeds",
         )
-        return _said("cannot be told", same, mean, None, seeds)
+    seeds = min(len(hard), len(distilled))
+    if seeds == 0:
+        return _without_interval("there are no runs to compare", None, seeds, paired)
+    difference = _difference(hard, distilled, paired)
+    said = _said(difference, test_samples)
+    if seeds == 1:
+        reason = f"one seed shows no spread, two are the least ({said})"
+        return _without_interval(reason, difference, seeds, paired)
+    half = _half_width(hard, distilled, paired)
+    low, high = difference - half, difference + half
+    kind: Kind = "helped" if high < 0 else "did not help" if low >= 0 else "cannot be told"
+    return Verdict(
+        kind=kind,
+        sentence=_sentence(kind, said, low, high, _runs(hard, distilled, paired)),
+        difference=difference,
+        low=low,
+        high=high,
+        seeds=seeds,
+        paired=paired,
+    )
+
+
+def _without_interval(reason: str, difference: float | None, seeds: int, paired: bool) -> Verdict:
+    return Verdict(
+        kind="cannot be told",
+        sentence=f"cannot be told: {reason}",
+        difference=difference,
+        low=None,
+        high=None,
+        seeds=seeds,
+        paired=paired,
+    )
+
+
+def _difference(hard: Sequence[float], distilled: Sequence[float], paired: bool) -> float:
+    if paired:
+        return statistics.fmean(_pairs(hard, distilled))
+    return statistics.fmean(distilled) - statistics.fmean(hard)
+
+
+def _pairs(hard: Sequence[float], distilled: Sequence[float]) -> list[float]:
+    return [float(d) - float(h) for h, d in zip(hard, distilled, strict=True)]
+
+
+def _half_width(hard: Sequence[float], distilled: Sequence[float], paired: bool) -> float:
+    """t × standard error; 0 where nothing varies."""
     from scipy.stats import t
 
-    spread = statistics.stdev(differences) / math.sqrt(seeds)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, seeds - 1)) * spread
-    interval = (mean - half, mean + half)
-    figures = (
-        f"{said}, 95 % interval {_signed(interval[0])} … {_signed(interval[1])}, {seeds} seeds"
-    )
-    if interval[1] < 0:
-        return _said("helped", f"helped: {figures}", mean, interval, seeds)
-    if interval[0] > 0:
-        return _said("did not help", f"did not help: {figures}", mean, interval, seeds)
-    return _said("cannot be told", f"cannot be told: {figures}", mean, interval, seeds)
+    if paired:
+        squares = [_squared_error(_pairs(hard, distilled))]
+    else:
+        squares = [_squared_error(hard), _squared_error(distilled)]
+    total = sum(square for square, _ in squares)
+    if total == 0:
+        return 0.0
+    # Welch and Satterthwaite; for one sample this is n − 1.
+    freedom = total**2 / sum(square**2 / (n - 1) for square, n in squares)
+    return float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(total)
 
 
-def _signed(number: float) -> str:
-    return f"{number:+.1f}".replace("-", "−")
+def _squared_error(values: Sequence[float]) -> tuple[float, int]:
+    """Squared standard error of the mean, and how many values it is of."""
+    return statistics.variance(values) / len(values), len(values)
 
 
-def _said(
-    kind: Kind, sentence: str, mean: float, interval: tuple[float, float] | None, seeds: int
-) -> Verdict:
-    low, high = interval or (None, None)
-    return Verdict(kind=kind, sentence=sentence, difference=mean, low=low, high=high, seeds=seeds)
+def _said(difference: float, test_samples: int | None) -> str:
+    of = "" if test_samples is None else f" of {test_samples}"
+    if difference == 0:
+        return f"as many errors{of} on average"
+    shown = signed(abs(difference)).lstrip("+")
+    word = "fewer" if difference < 0 else "more"
+    return f"{shown} {word} errors{of} on average"
+
+
+def _runs(hard: Sequence[float], distilled: Sequence[float], paired: bool) -> str:
+    if paired:
+        return f"{len(hard)} seeds"
+    return f"{len(hard)} and {len(distilled)} seeds, not paired"
+
+
+def _sentence(kind: Kind, said: str, low: float, high: float, runs: str) -> str:
+    if low == high == 0:
+        return f"{kind}: no difference with any seed ({runs}, one test set)"
+    word = "did not help, it hurt" if low > 0 else kind
+    if low == high:
+        return f"{word}: {said}, the same with every seed, so no interval ({runs}, one test set)"
+    return f"{word}: {said}, 95 % interval {signed(low)} to {signed(high)} ({runs}, one test set)"

@@ -1,0 +1,82 @@
+"""The model card says what matters and nothing of the machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from distill_cli.report.card import model_card
+from distill_cli.types import RunResult
+from tests.report.made import FIGURES, RECIPE, STUDENT
+
+PRIVATE = "/home/someone/secret"
+RESULT = RunResult(**{**FIGURES, "teacher_agreement": 0.975, "teacher_kl": 0.1234})
+TAUGHT = {
+    **RECIPE,
+    **STUDENT,
+    "data": f"{PRIVATE}/flowers",
+    "teachers": [f"{PRIVATE}/big", f"{PRIVATE}/labels/small"],
+    "mode": "random",
+    "temperature": 20.0,
+    "alpha": 0.5,
+    "out": f"{PRIVATE}/out",
+}
+CONFIG = {
+    "architecture": "distill_mlp",
+    "label_names": ["daisy", "<b>rose</b>", "a|b`c"],
+    "pretrained_cfg": {"input_size": [1, 8, 8]},
+    "distill": {"library": "timm"},
+}
+
+
+def test_card_of_a_student() -> None:
+    card = model_card(TAUGHT, RESULT, CONFIG)
+    for said in (
+        *("# mlp\\_16x1 on flowers", "1.21 K", "57 KB", "distilled", "`distill_mlp`"),
+        *("kd T=20 α=0.5", "`big`, `small`", "mode `random`", "36 of 360", "90.00 %"),
+        *("0.3100 nats", "4.20 %", "97.5 %", "0.1234 nats", "2 of 3", "1 × 8 × 8", "3 classes"),
+        *("distill predict RUN image.png", "import distill_cli.models", "local-dir:RUN/model"),
+        "## Limits",
+    ):
+        assert said in card, said
+
+
+def test_no_path_of_a_machine() -> None:
+    card = model_card(TAUGHT, RESULT, CONFIG)
+    assert "someone" not in card
+    assert "secret" not in card
+
+
+def test_card_of_a_teacher_without_a_config() -> None:
+    card = model_card(RECIPE, RunResult(**FIGURES))
+    assert "trained on labels" in card
+    assert "teachers" not in card.split("## Figures")[0]
+    assert "agrees" not in card
+    assert "KL" not in card
+    assert "None" not in card
+
+
+def test_recipe_without_a_record() -> None:
+    card = model_card({"model": "m", "data": "digits", "objective": "ce"}, RESULT)
+    assert "# m on digits" in card
+
+
+def test_names_stay_inside_their_place() -> None:
+    card = model_card({**TAUGHT, "model": "<img src=x>\n# x"}, RESULT, CONFIG)
+    assert "`a\\|b'c`" in card
+    outside = re.sub(r"`[^`\n]*`", "", card)
+    assert "<b>" not in outside
+    assert "<img" not in outside.replace("\\<img", "")
+    assert "\n# x" not in card
+
+
+def test_torchvision_is_not_loaded_by_timm() -> None:
+    config = {**CONFIG, "distill": {"library": "torchvision"}}
+    assert "timm.create_model" not in model_card(TAUGHT, RESULT, config)
+
+
+def test_many_classes_are_cut(tmp_path: Path) -> None:
+    config = {**CONFIG, "label_names": [f"class-{n}" for n in range(1000)]}
+    card = model_card(TAUGHT, RESULT, config)
+    assert "1000 classes" in card
+    assert "class-999" not in card

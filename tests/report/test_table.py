@@ -1,0 +1,126 @@
+"""Groups side by side."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_cli.report.groups import Group, group_runs
+from distill_cli.report.table import COLUMNS, PAGE_COLUMNS, comparison, describe_against, rows
+from tests.report.made import STUDENT, run, seeds
+
+
+def group(root: Path, name: str, recipe: dict[str, Any] | None = None, **figures: Any) -> Group:
+    return Group(label=name, runs=(run(root / name, recipe, **figures),))
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        (
+            {"params": 110, "latency_ms": 0.125, "test_errors": 39},
+            "11× smaller, 4× faster, 3 errors more",
+        ),
+        (
+            {"params": 1815, "latency_ms": 1.0, "test_errors": 35},
+            "1.5× larger, 2× slower, 1 error fewer",
+        ),
+        ({}, "as large, as fast, as many errors"),
+        ({"params": 1250, "latency_ms": 0.46}, "as large, as fast, as many errors"),
+        ({"params": 122, "latency_ms": 0.0502}, "9.9× smaller, 10× faster, as many errors"),
+        ({"latency_ms": 0}, "as large, as many errors"),
+        ({"test_samples": 100}, "as large, as fast, errors of other test images"),
+    ],
+)
+def test_describe_against(tmp_path: Path, figures: dict[str, Any], said: str) -> None:
+    reference = group(tmp_path, "reference", params=1210, latency_ms=0.5, test_errors=36)
+    other = group(tmp_path, "other", **figures)
+    assert describe_against(other, reference) == said
+
+
+def test_mean_errors_are_compared(tmp_path: Path) -> None:
+    some = Group(label="some", runs=tuple(seeds(tmp_path / "some", [30, 31])))
+    assert describe_against(some, group(tmp_path, "one")).endswith("5.5 errors fewer")
+    more = Group(label="more", runs=tuple(seeds(tmp_path / "more", [36, 38])))
+    assert describe_against(more, group(tmp_path, "two")).endswith("1 error more")
+
+
+def test_rows(tmp_path: Path) -> None:
+    runs = seeds(tmp_path / "s", [30, 32], {**STUDENT})
+    groups = group_runs([run(tmp_path / "t", params=13_000), *runs])
+    compared = comparison(groups)
+    first, second = compared.rows
+    assert (first.seeds, second.seeds) == (1, 2)
+    assert (first.errors, second.errors) == ("36", "31.0 ± 1.4")
+    assert first.test_samples == "360"
+    assert first.top1 == "90.00 %"
+    assert second.nll == "0.310 ± 0.000"
+    assert first.ece == "4.2 %"
+    assert first.params == "13 K"
+    assert first.size == "57 KB"
+    assert first.latency == "0.500 ms"
+    assert first.speed == "1.5 K"
+    assert first.agreement == "–"
+    assert first.against == ""
+    assert second.against == "11× smaller, as fast, 5 errors fewer"
+    assert compared.notes == ()
+
+
+def test_agreement_is_shown_where_it_is_known(tmp_path: Path) -> None:
+    known = group(tmp_path, "a", {**STUDENT}, teacher_agreement=0.975)
+    assert comparison([known]).rows[0].agreement == "97.5 %"
+
+
+def test_another_reference(tmp_path: Path) -> None:
+    groups = [group(tmp_path, "a", params=100), group(tmp_path, "b", params=1000)]
+    compared = comparison(groups, reference=1)
+    assert compared.rows[0].against.startswith("10× smaller")
+    assert compared.rows[1].against == ""
+    assert compared.to_json()["reference"] == "b"
+    assert compared.to_json()["groups"][0]["against_reference"].startswith("10× smaller")
+
+
+def test_headings_fit_the_rows(tmp_path: Path) -> None:
+    groups = [group(tmp_path, "a")]
+    assert list(asdict(rows(groups)[0])) == list(COLUMNS)
+    assert set(PAGE_COLUMNS) | {"label", "against"} == set(asdict(comparison(groups).rows[0]))
+    assert rows([]) == []
+
+
+def test_json_holds_numbers(tmp_path: Path) -> None:
+    groups = [Group(label="a", runs=tuple(seeds(tmp_path / "a", [10, 14])))]
+    found = json.loads(json.dumps(comparison(groups).to_json(), allow_nan=False))
+    assert set(found) == {"reference", "groups", "notes"}
+    entry = found["groups"][0]
+    assert entry["label"] == "a"
+    assert entry["role"] == "teacher"
+    assert entry["seeds"] == [0, 1]
+    assert entry["figures"]["test_errors"]["mean"] == 12
+    assert entry["figures"]["test_errors"]["sd"] == pytest.approx(8**0.5)
+    assert entry["figures"]["teacher_kl"] == {"mean": None, "sd": None}
+    assert entry["against_first"] == ""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "figures", "said"),
+    [
+        ({"recorded": {"dataset": {"fingerprint": "beef"}}}, {}, "errors cannot be compared"),
+        ({}, {"test_samples": 1000}, "errors cannot be compared"),
+        ({"recorded": {"device": "cuda:0"}}, {}, "times cannot be compared"),
+    ],
+)
+def test_notes_of_what_is_not_comparable(
+    tmp_path: Path, recipe: dict[str, Any], figures: dict[str, Any], said: str
+) -> None:
+    groups = [group(tmp_path, "a"), group(tmp_path, "b", recipe, **figures)]
+    assert len(comparison(groups).notes) == 1
+    assert said in comparison(groups).notes[0]
+
+
+def test_a_run_that_noted_nothing_is_not_suspected(tmp_path: Path) -> None:
+    groups = [group(tmp_path, "a"), group(tmp_path, "b", {"recorded": None})]
+    assert comparison(groups).notes == ()
