@@ -43,7 +43,7 @@ def demo(
     from distill_cli.pipeline.demo import sentences
 
     def shown(label: str) -> AbstractContextManager[Sink]:
-        return training_progress(label, quiet=quiet)
+        return training_progress(label, quiet=quiet, messages=False)
 
     found = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
     if json:

@@ -68,8 +68,9 @@ def duration(seconds: float) -> str:
 class LogSink:
     """A plain line every few seconds."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, messages: bool) -> None:
         self.label = label
+        self.messages = messages
         self.meter = Meter()
         self.looked: float | None = None
 
@@ -93,14 +94,16 @@ class LogSink:
 
     def message(self, text: str) -> None:
         """The line."""
-        say(escape(text))
+        if self.messages:
+            say(escape(text))
 
 
 class BarSink:
     """A progress bar over epochs with the latest figures."""
 
-    def __init__(self, progress: Progress, label: str) -> None:
+    def __init__(self, progress: Progress, label: str, messages: bool) -> None:
         self.progress = progress
+        self.messages = messages
         self.task: TaskID = progress.add_task(label, total=None, figures="reading the data")
         self.meter = Meter()
         self.looked = 0.0
@@ -127,7 +130,8 @@ class BarSink:
 
     def message(self, text: str) -> None:
         """A line above the bar."""
-        self.progress.console.print(escape(text))
+        if self.messages:
+            self.progress.console.print(escape(text))
 
 
 def held_out(event: EpochEvent) -> str:
@@ -136,15 +140,21 @@ def held_out(event: EpochEvent) -> str:
 
 
 @contextmanager
-def training_progress(label: str, *, quiet: bool) -> Iterator[Sink]:
-    """The sink that suits where stderr goes."""
+def training_progress(label: str, *, quiet: bool, messages: bool = True) -> Iterator[Sink]:
+    """The sink that suits where stderr goes.
+
+    Args:
+        label: Of the run.
+        quiet: Show nothing.
+        messages: Show lines beside the progress; off where many runs say the same.
+    """
     from distill_cli.training.events import Silent
 
     screen = console("stderr")
     if quiet:
         yield Silent()
     elif not screen.is_terminal:
-        yield LogSink(label)
+        yield LogSink(label, messages)
     else:
         columns = (
             TextColumn("{task.description}"),
@@ -152,7 +162,7 @@ def training_progress(label: str, *, quiet: bool) -> Iterator[Sink]:
             TextColumn("{task.fields[figures]}"),
         )
         with Progress(*columns, console=screen, transient=True) as progress:
-            yield BarSink(progress, label)
+            yield BarSink(progress, label, messages)
 
 
 @contextmanager

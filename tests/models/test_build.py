@@ -11,6 +11,7 @@ from urllib.error import URLError
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
 from timm.models import _registry
 
@@ -101,6 +102,15 @@ def test_weights_follow_the_seed() -> None:
     assert not all(other)
 
 
+def test_a_size_tried_in_vain_leaves_no_trace_in_the_weights() -> None:
+    torch.manual_seed(5)
+    network = made("torchvision/squeezenet1_1")  # built at 8 pixels first, where it cannot run
+    assert network.input_size == (3, 224, 224)
+    torch.manual_seed(5)
+    plain = torchvision.models.squeezenet1_1(num_classes=3).state_dict()
+    assert all(torch.equal(plain[key], value) for key, value in network.net.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("channels", "side", "name"),
     [
@@ -167,6 +177,19 @@ def test_bad_arguments(name: str, args: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("arg", sorted(build.RESERVED))
+def test_reserved_arguments_reach_no_library(arg: str) -> None:
+    for architecture in ("test_resnet", "torchvision/squeezenet1_1"):
+        with pytest.raises(ValueError, match=f"'{arg}' may not be set"):
+            build.build(architecture, 3, {arg: None})
+
+
+@pytest.mark.parametrize("name", ["deeplabv3_resnet50", "fasterrcnn_resnet50_fpn", "nothing"])
+def test_only_classifiers_are_built(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown architecture"):
+        build.build(f"torchvision/{name}", 3, {})
+
+
 @pytest.fixture
 def published(tmp_path: Path) -> Iterator[dict[str, torch.Tensor]]:
     """Weights of test_resnet on disk, in the place of timm's hub; gives them."""
@@ -178,8 +201,8 @@ def published(tmp_path: Path) -> Iterator[dict[str, torch.Tensor]]:
         yield weights
 
 
-def offer(patch: pytest.MonkeyPatch, weights: Path) -> None:
-    for name in ("test_resnet", "test_resnet.r160_in1k"):
+def offer(patch: pytest.MonkeyPatch, weights: Path, network: str = "test_resnet") -> None:
+    for name in (network, f"{network}.r160_in1k"):
         if name in _registry._model_pretrained_cfgs:
             cfg = _registry._model_pretrained_cfgs[name]
             local = replace(cfg, file=str(weights), hf_hub_id=None, url="")
@@ -197,6 +220,15 @@ def test_pretrained_keeps_its_input_and_gets_a_head(
     assert torch.equal(state["conv1.0.weight"], published["conv1.0.weight"])
     assert state["fc.weight"].shape[0] == 3
     assert network(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_pretrained_at_another_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "weights.safetensors")
+    offer(monkeypatch, tmp_path / "weights.safetensors", "test_vit")
+    assert made("test_vit", pretrained=True).input_size == (3, 160, 160)
+    small = made("test_vit", COLOUR, pretrained=True, args={"img_size": 32}).eval()
+    assert small.input_size == (3, 32, 32)
+    assert small(torch.rand(2, 3, 32, 32)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "timm/test_resnet", "test_resnet.r160_in1k"])

@@ -80,6 +80,13 @@ def test_only_another_size_is_resized() -> None:
     assert torch.allclose(seen(1, 8, torch.full((1, 1, 30, 20), 0.4)), torch.tensor(0.4))
 
 
+@pytest.mark.parametrize("column", range(8, 12))
+def test_no_pixel_falls_through_when_an_image_shrinks(column: int) -> None:
+    images_BCHW = torch.zeros(1, 1, 32, 32)
+    images_BCHW[..., column] = 1
+    assert seen(1, 8, images_BCHW).mean() == pytest.approx(1 / 32, rel=0.01)
+
+
 def test_a_constant_image_gives_the_same_at_any_size() -> None:
     network = create("mlp_4x1", class_names=CLASSES, view=GREY).eval()
     small, large = (network(torch.full((1, 1, side, side), 0.5)) for side in (8, 24))

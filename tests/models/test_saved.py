@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 def made(name: str = "mlp_4x1", **more: Any) -> Network:
     torch.manual_seed(0)
-    return create(name, class_names=CLASSES, view=GREY, **more).eval()
+    return create(name, **{"class_names": CLASSES, "view": GREY, **more}).eval()
 
 
 @pytest.fixture
@@ -105,13 +106,12 @@ def test_a_fingerprint_sees_all() -> None:
     one_weight = made()
     one_weight.net.state_dict()["fc.bias"][0] += 1e-6
     seen.add(fingerprint(one_weight))
-    seen.add(fingerprint(create("mlp_4x1", class_names=("cat", "dog", "fox"), view=GREY)))
-    torch.manual_seed(0)
-    other = InputSpec(channels=1, height=8, width=8, mean=(0.31,), std=(0.2,))
-    seen.add(fingerprint(create("mlp_4x1", class_names=CLASSES, view=other)))
+    seen.add(fingerprint(made(class_names=("cat", "dog", "fox"))))
+    seen.add(fingerprint(made(view=replace(GREY, mean=(0.31,)))))
+    seen.add(fingerprint(made(view=replace(GREY, std=(0.21,)))))
     seen.add(fingerprint(made(dropout=0.5)))
     seen.add(fingerprint(made().double()))
-    assert len(seen) == 6
+    assert len(seen) == 7
     assert fingerprint(made()) in seen
 
 
@@ -236,6 +236,13 @@ def test_unusable(folder: Path, case: str) -> None:
         load_model(folder)
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
+
+
+def test_a_config_opens_no_file(folder: Path) -> None:
+    # Weights that would fit: refused for the argument, not for what the file holds.
+    config(model_args={**made().model_args, "checkpoint_path": str(folder / WEIGHTS)})(folder)
+    with pytest.raises(ArtifactError, match="'checkpoint_path' may not be set"):
+        load_model(folder)
 
 
 def test_a_model_that_leads_out_of_its_run(tmp_path: Path, folder: Path) -> None:

@@ -93,6 +93,12 @@ def test_dropout_in_training_only(name: str) -> None:
     assert torch.equal(net(x_BCHW), net(x_BCHW))
 
 
+def test_mlp_drops_out_between_its_layers() -> None:
+    net = timm.create_model("distill_mlp", width=32, depth=2, drop_rate=0.5).train()
+    x_BCHW = torch.rand(2, 1, 28, 28)
+    assert not torch.equal(net.forward_features(x_BCHW), net.forward_features(x_BCHW))
+
+
 def test_input_dropout_reaches_the_pixels() -> None:
     net = timm.create_model("distill_mlp", width=4, depth=1, input_dropout=0.2).train()
     x_BCHW = torch.rand(2, 1, 28, 28)
@@ -101,7 +107,8 @@ def test_input_dropout_reaches_the_pixels() -> None:
 
 def test_convolutions_start_as_he_says() -> None:
     net = timm.create_model("cifar_resnet8x4")
-    conv = net.stages[2][0].conv2
+    conv = net.stages[2][0].conv1
+    assert conv.weight.shape[:2] == (256, 128)
     assert conv.weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
 
 
