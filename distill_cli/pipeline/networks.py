@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,6 +46,15 @@ def student_network(recipe: TrainRecipe, dataset: Dataset) -> Network:
     )
     if start is not None:
         adopt(network, start, str(recipe.init))
+        # The weights were trained on images normalised in this way, whatever the new data's are.
+        return Network(
+            network.net,
+            architecture=network.architecture,
+            model_args=network.model_args,
+            library=network.library,
+            class_names=network.class_names,
+            taken=replace(network.taken, mean=start.taken.mean, std=start.taken.std),
+        )
     return network
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,6 +176,18 @@ def test_init_from_a_run(made: Made, here: Path, distill: Distill) -> None:
     assert outcome.code == 0, outcome.err
     for key, value in weights(made.teacher).items():
         assert torch.allclose(weights(here / "a")[key], value, atol=1e-6)
+
+
+def test_init_keeps_the_normalisation_its_weights_know(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    shutil.copytree(made.teacher / "model", here / "m")
+    config = json.loads((here / "m/config.json").read_text())
+    config["distill"]["mean"] = [0.125]
+    (here / "m/config.json").write_text(json.dumps(config))
+    args = ("teacher", "train", "--data", "digits", "--init", "m", "--out", "a", *FAST)
+    assert distill(*args).code == 0
+    assert json.loads((here / "a/model/config.json").read_text())["distill"]["mean"] == [0.125]
 
 
 def test_init_of_another_architecture_is_refused(made: Made, here: Path, distill: Distill) -> None:
