@@ -6,11 +6,13 @@ data="${1:-digits}"
 out="${2:-runs/ci}"
 gate="${GATE:-test_top1>=0.85}"
 
-distill teacher train --data "$data" --model mlp_64x1 --epochs 10 --out "$out/teacher-a" --resume
-distill teacher train --data "$data" --model mlp_64x2 --epochs 10 --out "$out/teacher-b" --resume --seed 1
+distill teacher train --data "$data" --model mlp_64x1 --epochs 10 -b 32 --lr 0.1 --out "$out/teacher-a" --resume
+distill teacher train --data "$data" --model mlp_64x2 --epochs 10 -b 32 --lr 0.1 --seed 1 \
+  --out "$out/teacher-b" --resume
 distill cache-soft-labels --teachers "$out/teacher-a,$out/teacher-b" --views 2 --out "$out/labels"
 # --resume goes on after a kill and starts where there is nothing to resume.
-distill student --teachers "$out/labels" --mode random --model mlp_32x1 --epochs 10 \
+distill student --teachers "$out/labels" --mode random --model mlp_32x1 --epochs 15 \
+  -b 32 --lr 0.1 \
   --out "$out/student" --resume --require "$gate" --json >"$out/result.json"
 python -c "
 import json, sys

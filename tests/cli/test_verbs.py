@@ -189,19 +189,15 @@ def test_demo_small(here: Path, distill: Distill) -> None:
     assert (here / "demo" / "report.html").exists()
 
 
-@pytest.mark.slow
 def test_ci_script(here: Path) -> None:
+    """As a CI job runs it: train, cache, distil, gate, read a figure."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    script = ROOT / "recipes" / "ci" / "distill.sh"
     done = subprocess.run(
-        ["bash", script, "digits", "out"], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    assert "errors of" in done.stdout
-    missed = subprocess.run(
-        ["bash", script, "digits", "out"],
+        ["bash", ROOT / "recipes" / "ci" / "distill.sh", "digits", "out"],
         capture_output=True,
         text=True,
-        env={**environment, "GATE": "test_top1>=0.9999"},
+        env=environment,
     )
-    assert missed.returncode == 5
+    assert done.returncode == 0, done.stderr
+    assert "errors of 359" in done.stdout
+    assert json.loads((here / "out/result.json").read_text())["test_top1"] >= 0.85
