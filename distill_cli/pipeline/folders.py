@@ -86,7 +86,7 @@ def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
         UsageError: With the folder that is in the way.
     """
     check_writable(out)
-    for folder in {out, *folders}:
+    for folder in dict.fromkeys([out, *folders]):
         run = holds_run(folder) and not is_cache(folder)
         if run or has_model(folder):
             raise UsageError(
