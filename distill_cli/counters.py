@@ -29,6 +29,9 @@ class Purpose(IntEnum):
     ORDER = 2
     AUGMENT = 3
     TEACHER = 4
+    PAIR = 5
+    MIX = 6
+    LIBRARY = 7
 
 
 def _signed(word: int) -> int:

@@ -6,12 +6,12 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -20,13 +20,40 @@ from distill_cli.errors import UsageError
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
 
 
+Precision = Literal["fp32", "bf16", "fp16"]
+AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where and how everything of one command computes."""
+    """Where and how everything of one command computes.
+
+    Attributes:
+        device: Of networks and views.
+        threads: Of torch on the CPU.
+        deterministic: Kernels that are not deterministic are refused.
+        precision: Of the student's forward and backward; weights and losses stay in fp32.
+    """
 
     device: torch.device
     threads: int
     deterministic: bool
+    precision: Precision = "fp32"
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """channels_last under autocast: 16-bit convolutions are made for it."""
+        return torch.contiguous_format if self.precision == "fp32" else torch.channels_last
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """For a forward only: losses stand outside, in fp32."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, AUTOCAST[self.precision])
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Keeps fp16 gradients from vanishing; passes everything through in other precisions."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
 
 def devices() -> list[str]:
@@ -39,8 +66,30 @@ def devices() -> list[str]:
     return [*found, "cpu"]
 
 
-def decide(device: str, *, threads: int | None = None, deterministic: bool = False) -> Runtime:
-    """Settles device, threads and determinism for this process.
+def best_precision(device: torch.device) -> Precision:
+    """What `--precision auto` means: by what the hardware can do, never by timing it.
+
+    bf16 on CPUs with its instructions (AVX-512 BF16, AMX) and GPUs that have it, fp16 on older
+    CUDA GPUs, fp32 elsewhere.
+    """
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "xpu":
+        return "bf16"
+    if device.type != "cpu":
+        return "fp32"
+    ask: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    return "bf16" if any(ask().get(name) for name in ("avx512_bf16", "amx_bf16")) else "fp32"
+
+
+def decide(
+    device: str,
+    *,
+    threads: int | None = None,
+    deterministic: bool = False,
+    precision: Precision | Literal["auto"] = "fp32",
+) -> Runtime:
+    """Settles device, threads, determinism and precision for this process.
 
     Raises:
         UsageError: The device does not exist here; the message lists those that do.
@@ -56,8 +105,14 @@ def decide(device: str, *, threads: int | None = None, deterministic: bool = Fal
         # cuBLAS reads this when it starts; without it matrix products are refused.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
+    # Trying kernels out makes convolutions faster, and which one wins a matter of chance.
+    torch.backends.cudnn.benchmark = not deterministic
+    place = torch.device(device)
     return Runtime(
-        device=torch.device(device), threads=torch.get_num_threads(), deterministic=deterministic
+        device=place,
+        threads=torch.get_num_threads(),
+        deterministic=deterministic,
+        precision=best_precision(place) if precision == "auto" else precision,
     )
 
 
@@ -85,6 +140,7 @@ def describe(runtime: Runtime) -> dict[str, Any]:
         "device": str(runtime.device),
         "threads": runtime.threads,
         "deterministic": runtime.deterministic,
+        "precision": runtime.precision,
         "cpu_capability": cpu_capability(),
         "platform": f"{sys.platform}-{platform.machine()}",
         "versions": versions(),

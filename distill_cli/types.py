@@ -6,13 +6,17 @@ N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) ten
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Source = Literal["table", "files"]
+# The target of a sample that has no label.
+UNLABELLED = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,8 @@ class ViewSpec:
         height: Pixels.
         width: Pixels.
         seed: Seed of every random draw of a view; a training run's own seed is another one.
+        source: What a view starts from: an image of the view's size, decoded once (`table`), or
+            the whole image, read from its file (`files`).
     """
 
     augment: tuple[str, ...]
@@ -32,6 +38,7 @@ class ViewSpec:
     height: int
     width: int
     seed: int
+    source: Source = "table"
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values."""
@@ -84,6 +91,23 @@ def differences(expected: Any, found: Any) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """What was mixed into each image of a batch: image_i = share_i·own + (1 − share_i)·partner.
+
+    Attributes:
+        share_B: Share of the image's own content, in [0, 1], fp32, on the run's device.
+        target_B: int64 class of the partner, −1 where unlabelled, on the run's device.
+    """
+
+    share_B: Tensor
+    target_B: Tensor
+
+    def rows(self, rows: slice) -> Mixing:
+        """Of some of the batch's samples."""
+        return Mixing(share_B=self.share_B[rows], target_B=self.target_B[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """One batch of views.
 
@@ -93,6 +117,8 @@ class Batch:
         index_B: int64 row of the train split (sorted by sample id), on the CPU.
         view_B: int64 view of each sample, on the CPU.
         step: Global step from 0: what draws per batch are hashed from.
+        mixing: The other half of mixed images; None where images are not mixed.
+        whole: The effective batch that this is a part of; None where it is whole itself.
     """
 
     images_BCHW: Tensor
@@ -100,6 +126,35 @@ class Batch:
     index_B: Tensor
     view_B: Tensor
     step: int
+    mixing: Mixing | None = None
+    whole: Batch | None = None
+
+    @property
+    def samples(self) -> int:
+        """Samples of the effective batch: what a mean over it divides by."""
+        return len((self.whole or self).index_B)
+
+    @property
+    def labelled(self) -> Tensor:
+        """Labelled samples of the effective batch, a scalar on the run's device, at least 1."""
+        return ((self.whole or self).target_B != UNLABELLED).sum().clamp(min=1)
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """The batch in at most `parts` runs of samples, for accumulation; means stay the whole's."""
+        size = -(-len(self.index_B) // parts)
+        for start in range(0, len(self.index_B), size) if parts > 1 else ():
+            rows = slice(start, start + size)
+            yield Batch(
+                images_BCHW=self.images_BCHW[rows],
+                target_B=self.target_B[rows],
+                index_B=self.index_B[rows],
+                view_B=self.view_B[rows],
+                step=self.step,
+                mixing=self.mixing and self.mixing.rows(rows),
+                whole=self,
+            )
+        if parts == 1:
+            yield self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +203,11 @@ class Term:
 
     Attributes:
         loss_B: Loss per sample, fp32.
-        mask_B: True where the sample takes part; None for all.
+        labelled_only: Averaged over the labelled samples, instead of all.
     """
 
     loss_B: Tensor
-    mask_B: Tensor | None = None
+    labelled_only: bool = False
 
 
 Terms = Mapping[str, Term]

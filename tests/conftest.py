@@ -32,12 +32,16 @@ def invoke(*args: object) -> Outcome:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     for name in [name for name in os.environ if name.startswith("DISTILL_")]:
         if name != "DISTILL_DATA":
             monkeypatch.delenv(name)
     # An error that is not ours should fail a test with its traceback, not as "internal error".
     monkeypatch.setenv("DISTILL_DEBUG", "1")
+    # What tests read is not remembered in the user's own cache.
+    monkeypatch.setenv("DISTILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture

@@ -97,6 +97,15 @@ class LogSink:
         if self.messages:
             say(escape(text))
 
+    def reading(self, done: int, total: int) -> None:
+        """A line, if the last one is some seconds old."""
+        now = time.monotonic()
+        if self.looked is None:
+            self.looked = now
+        if now - self.looked >= IN_LOG:
+            self.looked = now
+            say(f"{self.label}: read {done:,} of {total:,} images")
+
 
 class BarSink:
     """A progress bar over epochs with the latest figures."""
@@ -132,6 +141,16 @@ class BarSink:
         """A line above the bar."""
         if self.messages:
             self.progress.console.print(escape(text))
+
+    def reading(self, done: int, total: int) -> None:
+        """Moves the bar, a few times a second."""
+        now = time.monotonic()
+        if done == total:
+            self.progress.update(self.task, total=None, completed=0, figures="")
+        elif now - self.looked >= ON_TERMINAL:
+            self.looked = now
+            figures = f"read {done:,} of {total:,} images"
+            self.progress.update(self.task, total=total, completed=done, figures=figures)
 
 
 def held_out(event: EpochEvent) -> str:

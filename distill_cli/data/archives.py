@@ -129,9 +129,16 @@ def _folder(root: Path) -> Files:
         folders.add(relative)
         paths += [(*relative, name) for name in names if _parts(name) and _is_image((name,))]
     ordered = tuple(sorted(paths))
-    return Files(
-        str(root), ordered, frozenset(folders), lambda i: root.joinpath(*ordered[i]).read_bytes()
-    )
+    return Files(str(root), ordered, frozenset(folders), _FromFolder(root, ordered))
+
+
+@dataclass(frozen=True)
+class _FromFolder:
+    root: Path
+    paths: tuple[tuple[str, ...], ...]
+
+    def __call__(self, index: int) -> bytes:
+        return self.root.joinpath(*self.paths[index]).read_bytes()
 
 
 def _inode(folder: Path) -> tuple[int, int]:
@@ -163,14 +170,25 @@ def _tar(path: Path) -> Files:
         found = {
             parts: (member.offset_data, member.size) for parts, member in _members(handle, folders)
         }
-    places = tuple(found.values())
-    descriptor = os.open(path, os.O_RDONLY)
+    return Files(str(path), tuple(found), frozenset(folders), _FromTar(path, tuple(found.values())))
 
-    def read(index: int) -> bytes:
-        offset, size = places[index]
-        return os.pread(descriptor, size, offset)
 
-    return Files(str(path), tuple(found), frozenset(folders), read)
+@dataclass
+class _FromTar:
+    """Reads by offset, which processes and threads may do through one descriptor."""
+
+    path: Path
+    places: tuple[tuple[int, int], ...]
+    descriptor: int | None = None
+
+    def __call__(self, index: int) -> bytes:
+        if self.descriptor is None:
+            self.descriptor = os.open(self.path, os.O_RDONLY)
+        offset, size = self.places[index]
+        return os.pread(self.descriptor, size, offset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "descriptor": None}
 
 
 def _compressed_tar(path: Path) -> Files:
@@ -205,13 +223,26 @@ def _zip(path: Path) -> Files:
             if member.flag_bits & 1:
                 raise zipfile.BadZipFile("it is encrypted")
             found[parts] = member
-    members = tuple(found.values())
+    archive.close()
+    return Files(str(path), tuple(found), frozenset(folders), _FromZip(path, tuple(found.values())))
 
-    def read(index: int) -> bytes:
+
+@dataclass
+class _FromZip:
+    """Each process opens the archive for itself: they would move one another's place in it."""
+
+    path: Path
+    members: tuple[zipfile.ZipInfo, ...]
+    opened: tuple[int, zipfile.ZipFile] | None = None
+
+    def __call__(self, index: int) -> bytes:
+        if self.opened is None or self.opened[0] != os.getpid():
+            self.opened = os.getpid(), zipfile.ZipFile(self.path)
         try:
-            return archive.read(members[index])
+            return self.opened[1].read(self.members[index])
         except DAMAGE as error:
             # A bad member is a bad image, which the caller names or skips.
             raise OSError(str(error)) from None
 
-    return Files(str(path), tuple(found), frozenset(folders), read)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "opened": None}

@@ -1,20 +1,21 @@
-"""Augmentations as pure, batched functions of counters.
-
-Each takes uint8 images and its own uniform draws, one row a sample; none holds a generator.
-Shapes: B batch, C channels, H height, W width, D draws of one augmentation.
-"""
+"""Augmentations by name: `crop:4,flip`, presets, and what each name stands for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Protocol, TypeVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from distill_cli.data import library
+from distill_cli.data.colour import Jitter
+from distill_cli.data.geometry import Affine, Cutout, Flip, ResizedCrop, Shift
+from distill_cli.data.library import LibraryTransform
+from distill_cli.data.mixing import Cutmix, Mixup
 from distill_cli.errors import UsageError, nearest
+
+T = TypeVar("T")
 
 
 class Augmentation(Protocol):
@@ -27,127 +28,158 @@ class Augmentation(Protocol):
     draws: ClassVar[int]
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """Changed images of the same shape and dtype."""
+        """Changed uint8 images of the same shape."""
+
+
+Step = Augmentation | LibraryTransform | Mixup | Cutmix
 
 
 @dataclass(frozen=True)
-class Shift:
-    """Moves the image by −pixels … +pixels each way, zeros come in from the border.
+class _Kind:
+    """What a name stands for.
 
-    Padding by `pixels` and cropping back at random is the same thing, hence its other name, crop.
+    Attributes:
+        build: The augmentation.
+        preset: Parameters that the name implies.
+        pixels: The parameter that is counted in pixels, which must be less than the side, and
+            its share of the side where it is not given.
     """
 
-    draws: ClassVar[int] = 2
-    pixels: int
-
-    def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One offset a sample."""
-        height, width = images_BCHW.shape[-2:]
-        span = 2 * self.pixels + 1
-        offset_BD = (uniform_BD * span).long()
-        padded_BCHW = F.pad(images_BCHW, (self.pixels,) * 4)
-        # A view of all crops; indexing the two offset dimensions copies whole rows of pixels.
-        crops = padded_BCHW.unfold(2, height, 1).unfold(3, width, 1)
-        batch_B = torch.arange(len(images_BCHW), device=images_BCHW.device)
-        shifted: Tensor = crops[batch_B, :, offset_BD[:, 0], offset_BD[:, 1]]
-        return shifted
+    build: Callable[..., Any]
+    preset: dict[str, float] = field(default_factory=dict)
+    pixels: tuple[str, float] | None = None
 
 
-@dataclass(frozen=True)
-class Flip:
-    """Mirrors left and right with probability ½."""
-
-    draws: ClassVar[int] = 1
-
-    def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One coin a sample."""
-        mirrored_B = (uniform_BD[:, 0] < 0.5).view(-1, 1, 1, 1)
-        return torch.where(mirrored_B, images_BCHW.flip(-1), images_BCHW)
-
-
-@dataclass(frozen=True)
-class Cutout:
-    """Blanks a square of `pixels` whose centre is anywhere in the image.
-
-    DeVries & Taylor 2017, arXiv 1708.04552: the square may hang over the border.
-    """
-
-    draws: ClassVar[int] = 2
-    pixels: int
-
-    def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One square a sample."""
-        sides = images_BCHW.shape[-2:]
-        inside = []
-        for axis, side in enumerate(sides):
-            start_B = (uniform_BD[:, axis] * side).long() - self.pixels // 2
-            position_1S = torch.arange(side, device=images_BCHW.device)[None]
-            start_B1 = start_B[:, None]
-            inside.append((position_1S >= start_B1) & (position_1S < start_B1 + self.pixels))
-        hole_B1HW = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
-        return images_BCHW.masked_fill(hole_B1HW, 0)
-
-
-WITH_PIXELS: dict[str, Callable[[int], Augmentation]] = {
-    "crop": Shift,
-    "shift": Shift,
-    "cutout": Cutout,
+KINDS = {
+    "crop": _Kind(Shift, pixels=("pixels", 1 / 8)),
+    "shift": _Kind(Shift, pixels=("pixels", 1 / 14)),
+    "flip": _Kind(Flip),
+    "cutout": _Kind(Cutout, pixels=("pixels", 1 / 4)),
+    "rotate": _Kind(Affine, preset={"degrees": 15.0, "translate": 0.0, "scale": 0.0}),
+    "affine": _Kind(Affine),
+    "rrc": _Kind(ResizedCrop),
+    "jitter": _Kind(Jitter),
+    "mixup": _Kind(Mixup),
+    "cutmix": _Kind(Cutmix),
 }
-PRESETS = ("none", "light")
+PRESETS = ("none", "light", "strong")
 
 
-def light(channels: int, height: int) -> tuple[str, ...]:
-    """The preset that suits nearly all images: colour crops and flips, grey (writing) shifts."""
+def light(channels: int, side: int, *, files: bool) -> tuple[str, ...]:
+    """What suits nearly all images: colour is cropped and flipped, grey (writing) shifted."""
     if channels == 1:
-        return (f"shift:{max(1, round(height / 14))}",)
-    return (f"crop:{max(1, height // 8)}", "flip")
+        return ("shift",)
+    return ("rrc", "flip") if files else ("crop", "flip")
 
 
-def parse(spelled: str, side: int) -> Augmentation:
-    """`crop:4` as an augmentation.
+def strong(channels: int, side: int, *, files: bool) -> tuple[str, ...]:
+    """For long trainings: `light` and then some; grey images are not mirrored."""
+    if channels == 1:
+        return ("shift", "affine:15:translate=0:scale=0.15:shear=10", "cutout")
+    if files:
+        return ("rrc", "flip", "v2/TrivialAugmentWide")
+    return ("crop", "flip", "rotate", "jitter", "cutout")
+
+
+def parse(spelled: str, side: int) -> Step:
+    """`crop:4` as an augmentation of images whose shorter side is `side`.
 
     Raises:
-        UsageError: No such augmentation, or pixels that are no number from 1 to `side` − 1.
+        UsageError: No such augmentation, or a parameter that it does not take.
     """
-    name, separator, text = spelled.partition(":")
-    if name == "flip" and not separator:
-        return Flip()
-    if name not in WITH_PIXELS:
-        raise UsageError(
-            f"augment: unknown '{spelled}'. {nearest(name, [*WITH_PIXELS, 'flip', *PRESETS])}"
-        )
-    if not text.isdigit() or not 1 <= int(text) < side:
-        raise UsageError(
-            f"augment: '{spelled}' needs pixels from 1 to {side - 1}, as {name}:{max(1, side // 8)}"
-        )
-    return WITH_PIXELS[name](int(text))
+    return _read(spelled, side)[0]
 
 
-def check_names(names: list[str] | None) -> None:
+def _read(spelled: str, side: int) -> tuple[Step, str]:
+    """The augmentation, and its full spelling."""
+    if library.is_library(spelled):
+        transform = library.parse(spelled, side)
+        return transform, transform.spelled
+    name, *arguments = spelled.split(":")
+    kind = KINDS.get(name)
+    if kind is None:
+        known = [*KINDS, *PRESETS, *library.ALIASES]
+        raise UsageError(f"augment: unknown '{spelled}'. {nearest(name, known)}")
+    values = _arguments(spelled, kind, arguments)
+    if kind.pixels is not None:
+        key, share = kind.pixels
+        values.setdefault(key, max(1, round(side * share)))
+        if not 1 <= values[key] < side:
+            raise UsageError(f"augment: '{spelled}' needs pixels from 1 to {side - 1}")
+    try:
+        step = kind.build(**values)
+    except ValueError as error:
+        raise UsageError(f"augment: '{spelled}' takes {error}") from None
+    return step, _spell(name, kind, step)
+
+
+def _arguments(spelled: str, kind: _Kind, arguments: Sequence[str]) -> dict[str, Any]:
+    """Values by parameter: a bare number goes to the first, or to those named `BARE`."""
+    types = {f.name: int if f.type in (int, "int") else float for f in fields(kind.build)}  # type: ignore[arg-type]
+    bare = getattr(kind.build, "BARE", tuple(types)[:1])
+    values: dict[str, Any] = dict(kind.preset)
+    for number, argument in enumerate(arguments):
+        key, equals, text = argument.rpartition("=")
+        keys = (key,) if equals else bare if number == 0 else ()
+        unknown = [key for key in keys if key not in types]
+        if not keys or unknown:
+            takes = ", ".join(types) or "nothing"
+            raise UsageError(f"augment: '{spelled}': {kind.build.__name__.lower()} takes {takes}")
+        for one in keys:
+            try:
+                values[one] = types[one](text)
+            except ValueError:
+                word = "a whole number" if types[one] is int else "a number"
+                raise UsageError(f"augment: '{spelled}': {one} is {word}, not '{text}'") from None
+    return values
+
+
+def _spell(name: str, kind: _Kind, step: Any) -> str:
+    """A spelling that no default of a later version can change: every parameter by its value."""
+    values = {f.name: getattr(step, f.name) for f in fields(step)}
+    if len(values) == 1:
+        return f"{name}:{next(iter(values.values())):g}"
+    return ":".join([name, *(f"{key}={value:g}" for key, value in values.items())])
+
+
+def check_names(names: Sequence[str] | None) -> None:
     """Refuses misspelt augmentations before any image is decoded; sizes are checked later."""
     for name in names or []:
         if name not in PRESETS:
             parse(name, side=2**31)
 
 
-def resolve(names: list[str] | None, channels: int, height: int, width: int) -> tuple[str, ...]:
-    """Presets and defaults spelt out; every name checked against the image's size.
+def resolve(
+    names: Sequence[str] | None, *, channels: int, height: int, width: int, files: bool = False
+) -> tuple[str, ...]:
+    """Presets, defaults and parameters spelt out; every name checked against the image's size.
 
     Args:
         names: As typed; None for the default, which is `light`.
         channels: 1 or 3.
         height: Pixels.
         width: Pixels.
+        files: Whether each view starts from the whole image, rather than from one of this size.
+
+    Raises:
+        UsageError: An augmentation does not exist, does not fit, or stands in a wrong place.
     """
+    side = min(height, width)
     spelled: list[str] = []
     for name in ["light"] if names is None else names:
         if name == "none":
             if len(names or []) > 1:
                 raise UsageError("augment: 'none' stands alone")
-        elif name == "light":
-            spelled.extend(light(channels, min(height, width)))
+        elif name in PRESETS:
+            preset = light if name == "light" else strong
+            spelled += preset(channels, side, files=files)
         else:
             spelled.append(name)
-    for name in spelled:
-        parse(name, min(height, width))
-    return tuple(spelled)
+    steps = [_read(name, side) for name in spelled]
+    mixes = [isinstance(step, Mixup | Cutmix) for step, _ in steps]
+    if mixes != sorted(mixes):
+        raise UsageError("augment: mixup and cutmix come last: whole views are mixed")
+    for kind in (Mixup, Cutmix):
+        if sum(isinstance(step, kind) for step, _ in steps) > 1:
+            raise UsageError(f"augment: {kind.__name__.lower()} stands twice")
+    return tuple(full for _, full in steps)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from distill_cli.data.decode import ImageTable, decode
+from distill_cli.data.archives import is_archive
+from distill_cli.data.decode import Decoded, Progress, SizesDifferError, decode
+from distill_cli.data.images import ImageFiles, Images
+from distill_cli.data.listing import Listed, list_files
+from distill_cli.data.pictures import BAD_IMAGE
+from distill_cli.data.remembered import key_of, recall, remember
+from distill_cli.data.source import Source
 from distill_cli.data.sources import open_splits
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import DatasetIdentity
+
+# Up to this side a view is decoded once: what is lost to resizing is small, and memory is too.
+TABLE_SIDE = 128
+FILES_FOR_STATISTICS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +46,10 @@ class Dataset:
 
     spec: str
     class_names: tuple[str, ...]
-    train: ImageTable
+    train: Images
     fit_rows: Tensor
-    val: ImageTable
-    test: ImageTable
+    val: Images
+    test: Images
     identity: DatasetIdentity
     skipped: int
     mean: tuple[float, ...]
@@ -47,17 +58,22 @@ class Dataset:
     @property
     def channels(self) -> int:
         """1 or 3."""
-        return int(self.train.images_NCHW.shape[1])
+        return self.train.size[0]
 
     @property
     def height(self) -> int:
         """Pixels."""
-        return int(self.train.images_NCHW.shape[2])
+        return self.train.size[1]
 
     @property
     def width(self) -> int:
         """Pixels."""
-        return int(self.train.images_NCHW.shape[3])
+        return self.train.size[2]
+
+    @property
+    def from_files(self) -> bool:
+        """Whether images are read when they are asked for, rather than held in memory."""
+        return isinstance(self.train, ImageFiles)
 
 
 def open_dataset(
@@ -67,8 +83,13 @@ def open_dataset(
     val_fraction: float = 0.1,
     size: int | None = None,
     skip_bad: bool = False,
+    workers: int = 0,
+    progress: Progress = lambda done, total: None,
 ) -> Dataset:
-    """Opens, decodes and splits a dataset.
+    """Opens and splits a dataset.
+
+    Views of up to 128 pixels are decoded once and held in memory; larger ones are read from their
+    files each time. The rule looks at the data alone, so that views are the same on any machine.
 
     Args:
         spec: What `--data` names.
@@ -76,22 +97,23 @@ def open_dataset(
         val_fraction: Share of train that is held out where there is no `val/`, in (0, 1).
         size: Side of the views in pixels.
         skip_bad: Leave out images that cannot be read.
+        workers: Processes that read images which are not held in memory.
+        progress: Called with (images read, images in all) while they are read.
 
     Raises:
         UsageError: The spec names nothing, or no share is held out though there is no `val/`.
         ArtifactError: The data are unusable.
     """
-    splits = open_splits(spec)
+    read = _read(spec, size, skip_bad, workers, progress)
+    splits: Mapping[str, Images] = read.tables if isinstance(read, Decoded) else read.files
     if "val" not in splits and not 0 < val_fraction < 1:
         raise UsageError(
             f"val_fraction {val_fraction} is not between 0 and 1",
             hint="The best epoch is chosen on held-out images, and there is no val/",
         )
-    decoded = decode(splits, size=size, skip_bad=skip_bad)
-    train = decoded.tables["train"]
-    names = splits["train"].class_names
+    train, names = splits["train"], read.class_names
     _check_classes(spec, train, names)
-    val = decoded.tables.get("val")
+    val = splits.get("val")
     rows = list(range(len(train.sample_ids)))
     fit = rows
     if val is None:
@@ -99,31 +121,63 @@ def open_dataset(
         if not held:
             raise ArtifactError(f"{spec} has too few images to hold any out")
         fit = [row for row in rows if row not in held]
-        val = _rows(train, sorted(held))
+        val = train.take(torch.tensor(sorted(held), dtype=torch.int64))
     fit_rows = torch.tensor(fit, dtype=torch.int64)
-    mean, std = _statistics(train.images_NCHW, fit_rows)
+    mean, std = _statistics(train, fit_rows)
     return Dataset(
         spec=spec,
         class_names=names,
         train=train,
         fit_rows=fit_rows,
         val=val,
-        test=decoded.tables["test"],
+        test=splits["test"],
         identity=DatasetIdentity(
-            fingerprint=_fingerprint(train, decoded.digests),
+            fingerprint=_fingerprint(train, read.digests),
             ids_digest=_hash("\0".join(train.sample_ids).encode()),
             samples=len(train.sample_ids),
             class_names=names,
             split_seed=split_seed,
             val_fraction=0.0 if "val" in splits else val_fraction,
         ),
-        skipped=decoded.skipped,
+        skipped=read.skipped,
         mean=mean,
         std=std,
     )
 
 
-def _check_classes(spec: str, train: ImageTable, names: Sequence[str]) -> None:
+def _read(
+    spec: str, size: int | None, skip_bad: bool, workers: int, progress: Progress
+) -> Decoded | Listed:
+    """The images as a table where views are small, else as files."""
+    path = Path(spec)
+    on_disk = path.is_dir() or (path.is_file() and is_archive(path))
+    key = key_of(path, size=size, skip_bad=skip_bad) if on_disk else None
+    if key is not None and (known := recall(key)) is not None:
+        return known
+    splits = open_splits(spec)
+    if (size or _first_side(splits["train"])) <= TABLE_SIDE:
+        try:
+            decoded = decode(splits, size=size, skip_bad=skip_bad, progress=progress)
+        except SizesDifferError:
+            pass
+        else:
+            return decoded if key is None else remember(key, decoded)
+    return list_files(
+        spec, splits, size=size, skip_bad=skip_bad, workers=workers, progress=progress
+    )
+
+
+def _first_side(source: Source) -> int:
+    """The longer side of the first image that can be opened."""
+    for row in range(len(source)):
+        try:
+            return max(source.image(row).size)
+        except BAD_IMAGE:
+            continue
+    return 0
+
+
+def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
     if len(names) < 2:
         raise ArtifactError(f"{spec} has one class only ('{names[0]}')")
     present = set(train.label_N.tolist())
@@ -132,24 +186,20 @@ def _check_classes(spec: str, train: ImageTable, names: Sequence[str]) -> None:
             raise ArtifactError(f"class '{name}' of {spec} has no image to train on")
 
 
-def _rows(table: ImageTable, rows: list[int]) -> ImageTable:
-    index_N = torch.tensor(rows, dtype=torch.int64)
-    return ImageTable(
-        images_NCHW=table.images_NCHW[index_N],
-        label_N=table.label_N[index_N],
-        key_N=table.key_N[index_N],
-        sample_ids=tuple(table.sample_ids[row] for row in rows),
-    )
+def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and sd of each channel from exact counts of the 256 values.
 
-
-def _statistics(images_NCHW: Tensor, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and sd of each channel from exact counts of the 256 values."""
-    channels = images_NCHW.shape[1]
-    counts = torch.zeros(channels, 256, dtype=torch.float64)
-    for start in range(0, len(rows), 2048):
-        part = rows[start : start + 2048]
-        for channel in range(channels):
-            pixels = images_NCHW[part, channel].flatten().int()
+    Of files, as many as are worth reading, evenly spaced.
+    """
+    if isinstance(images, ImageFiles):
+        images = images.take(rows[:: -(-len(rows) // FILES_FOR_STATISTICS)])
+        parts = images.still(32)
+    else:
+        parts = (images.images_NCHW[part] for part in rows.split(2048))
+    counts = torch.zeros(images.size[0], 256, dtype=torch.float64)
+    for part_BCHW in parts:
+        for channel in range(images.size[0]):
+            pixels = part_BCHW[:, channel].flatten().int()
             counts[channel] += torch.bincount(pixels, minlength=256)
     shares = counts / counts.sum(dim=1, keepdim=True)
     values = torch.arange(256, dtype=torch.float64) / 255
@@ -160,7 +210,7 @@ def _statistics(images_NCHW: Tensor, rows: Tensor) -> tuple[tuple[float, ...], t
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _fingerprint(table: ImageTable, digests: Sequence[bytes]) -> str:
+def _fingerprint(table: Images, digests: Sequence[bytes]) -> str:
     whole = blake2b(digest_size=16)
     for name, label, content in zip(table.sample_ids, table.label_N.tolist(), digests, strict=True):
         whole.update(f"{name}\0{label}\0".encode() + content)

@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from distill_cli.counters import sample_key
 from distill_cli.data.archives import open_files
-from distill_cli.data.sources import Source
+from distill_cli.data.images import ImageTable, to_batch
+from distill_cli.data.pictures import BAD_IMAGE, Pixels, bad_image, centre_crop, to_pixels
+from distill_cli.data.source import Source, check_label
+from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError, InternalError, UsageError
 
-# Side of a view where images differ in size and none was asked for: ImageNet's.
-DEFAULT_SIZE = 224
-# What Pillow is seen to raise for damaged files; TypeError by its TIFF reader.
-BAD_IMAGE = (
-    *(OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error),
-    Image.DecompressionBombError,
-)
-# Up to this side, opening an image costs more than decoding it, and opening holds Python's lock:
-# threads then take longer than none.
-SMALL_SIDE = 64
-ROWS_A_TASK = 32
-# PIL's modes of one channel; 16-bit ones are scaled to 8 bits.
-GREY_MODES, DEEP_MODES = ("1", "L", "LA"), ("I;16", "I;16B", "I;16L", "I")
+# Fewer images than this are read before worker processes would have started.
+WORTH_WORKERS = 2048
+ROWS_A_TASK = 128
 
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageTable:
-    """A decoded split.
-
-    Attributes:
-        images_NCHW: uint8.
-        label_N: int64, −1 where unlabelled.
-        key_N: int64, `counters.sample_key` of each sample id.
-        sample_ids: Sorted by their bytes.
-    """
-
-    images_NCHW: Tensor
-    label_N: Tensor
-    key_N: Tensor
-    sample_ids: tuple[str, ...]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,20 +35,28 @@ class Decoded:
 
     Attributes:
         tables: By split.
+        class_names: In label order.
         digests: Content digests of the train split's rows.
         skipped: Images left out because they cannot be read.
     """
 
     tables: Mapping[str, ImageTable]
+    class_names: tuple[str, ...]
     digests: tuple[bytes, ...]
     skipped: int
 
 
-class _SizesDifferError(Exception):
-    pass
+class SizesDifferError(Exception):
+    """The images are of several sizes, and none was asked for."""
 
 
-def decode(splits: Mapping[str, Source], *, size: int | None, skip_bad: bool) -> Decoded:
+def decode(
+    splits: Mapping[str, Source],
+    *,
+    size: int | None,
+    skip_bad: bool,
+    progress: Progress = lambda done, total: None,
+) -> Decoded:
     """Decodes every split.
 
     One channel where all images are grey, else three: alpha is dropped and palettes are
@@ -83,78 +66,109 @@ def decode(splits: Mapping[str, Source], *, size: int | None, skip_bad: bool) ->
     Args:
         splits: What to decode.
         size: Shorter side in pixels, then a centre crop to a square; None keeps images as they
-            are if all agree, and means 224 if not.
+            are.
         skip_bad: Leave out what cannot be read, and count it.
+        progress: Called with (images done, images in all).
 
     Raises:
+        SizesDifferError: The images are of several sizes, and `size` is None.
         ArtifactError: An image cannot be read, or a label is out of range.
         InternalError: The images do not fit into memory.
     """
-    try:
-        return _decode(splits, size, skip_bad)
-    except _SizesDifferError:
-        return _decode(splits, DEFAULT_SIZE, skip_bad)
-
-
-def _decode(splits: Mapping[str, Source], size: int | None, skip_bad: bool) -> Decoded:
-    kept: dict[str, list[tuple[int, Pixels, bytes]]] = {}
-    bad = 0
-    first: list[tuple[int, ...]] = []
+    total, done, bad = sum(len(source) for source in splits.values()), 0, 0
+    filled: dict[str, _Filling] = {}
+    shape: tuple[int, ...] | None = None
     for split, source in splits.items():
         _check_memory(splits, source, size)
-        kept[split] = []
+        filled[split] = filling = _Filling(source)
         for row, made in enumerate(_each(source, size, skip_bad)):
+            done += 1
             if made is None:
                 bad += 1
                 continue
-            first = first or [made[0].shape[:2]]
-            if made[0].shape[:2] != first[0]:
-                raise _SizesDifferError
-            kept[split].append((row, *made))
-    grey = all(pixels.ndim == 2 for rows in kept.values() for _, pixels, _ in rows)
-    tables = {split: _table(split, splits[split], rows, grey) for split, rows in kept.items()}
+            shape = shape or made[0].shape[:2]
+            if made[0].shape[:2] != shape:
+                raise SizesDifferError
+            filling.add(row, *made)
+            progress(done, total)
+    channels = max(filling.channels for filling in filled.values())
     return Decoded(
-        tables=tables, digests=tuple(digest for _, _, digest in kept["train"]), skipped=bad
+        tables={split: filling.table(split, channels) for split, filling in filled.items()},
+        class_names=splits["train"].class_names,
+        digests=tuple(filled["train"].digests),
+        skipped=bad,
     )
+
+
+class _Filling:
+    """A split while it is decoded: one array that is filled in place, so that memory is used once."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.rows: list[int] = []
+        self.digests: list[bytes] = []
+        self.images_NCHW = np.empty((0, 1, 0, 0), dtype=np.uint8)
+
+    @property
+    def channels(self) -> int:
+        """1 as long as all images are grey."""
+        return int(self.images_NCHW.shape[1])
+
+    def add(self, row: int, pixels: Pixels, content: bytes) -> None:
+        """The next image."""
+        height, width = pixels.shape[:2]
+        channels = 1 if pixels.ndim == 2 else 3
+        if not self.rows:
+            self.images_NCHW = np.empty((len(self.source), channels, height, width), np.uint8)
+        elif channels > self.channels:
+            self.images_NCHW = np.repeat(self.images_NCHW, 3, axis=1)
+        chw = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        self.images_NCHW[len(self.rows)] = chw
+        self.rows.append(row)
+        self.digests.append(content)
+
+    def table(self, split: str, channels: int) -> ImageTable:
+        """What was filled, with this many channels."""
+        if not self.rows:
+            raise ArtifactError(f"no image of the {split} split can be read")
+        images_NCHW = self.images_NCHW[: len(self.rows)]
+        if channels > self.channels:
+            images_NCHW = np.repeat(images_NCHW, channels, axis=1)
+        ids = tuple(self.source.sample_id(row) for row in self.rows)
+        labels = [self.source.label(row) for row in self.rows]
+        return ImageTable(
+            images_NCHW=torch.from_numpy(images_NCHW),
+            label_N=torch.tensor(labels, dtype=torch.int64),
+            key_N=torch.tensor([sample_key(name) for name in ids], dtype=torch.int64),
+            sample_ids=ids,
+        )
 
 
 def _each(
     source: Source, size: int | None, skip_bad: bool
 ) -> Iterator[tuple[Pixels, bytes] | None]:
     """Pixels and content digest of each row in order; None where it cannot be read."""
-
-    def some(rows: range) -> list[tuple[Pixels, bytes] | None]:
-        return [_one(source, row, size, skip_bad) for row in rows]
-
     count = len(source)
     tasks = [
         range(start, min(start + ROWS_A_TASK, count)) for start in range(0, count, ROWS_A_TASK)
     ]
-    if _is_small(source):
-        for task in tasks:
-            yield from some(task)
-        return
-    pool = ThreadPoolExecutor(min(8, _processors()))
-    try:
-        for made in pool.map(some, tasks):
-            yield from made
-    finally:
-        # An error or Ctrl-C does not wait for the images that nobody will look at.
-        pool.shutdown(wait=False, cancel_futures=True)
+    some = partial(_some, source, size=size, skip_bad=skip_bad)
+    # Processes, not threads: opening an image holds Python's lock, and small ones cost little else.
+    workers = min(8, processors()) if count >= WORTH_WORKERS else 0
+    for made in stream(some, tasks, workers=workers):
+        yield from pickle.loads(made)
 
 
-def _processors() -> int:
-    # Only Linux tells which processors are ours.
+def _some(source: Source, rows: range, *, size: int | None, skip_bad: bool) -> bytes:
+    """Pickled, so that a task comes back as one piece."""
+    return pickle.dumps([_one(source, row, size, skip_bad) for row in rows])
+
+
+def processors() -> int:
+    """Processors that are ours; only Linux tells which are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _is_small(source: Source) -> bool:
-    try:
-        return max(source.fetch(0)[0].size) <= SMALL_SIDE
-    except BAD_IMAGE:
-        return False
 
 
 def _check_memory(splits: Mapping[str, Source], source: Source, size: int | None) -> None:
@@ -175,73 +189,14 @@ def _check_memory(splits: Mapping[str, Source], source: Source, size: int | None
 
 
 def _one(source: Source, row: int, size: int | None, skip_bad: bool) -> tuple[Pixels, bytes] | None:
-    label = source.label(row)
-    if not -1 <= label < len(source.class_names):
-        raise ArtifactError(
-            f"sample {source.sample_id(row)} has label {label}; there are "
-            f"{len(source.class_names)} classes"
-        )
+    check_label(source, row)
     try:
         image, digest = source.fetch(row)
         return to_pixels(image, size), digest
     except BAD_IMAGE as error:
         if skip_bad:
             return None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtifactError(
-            f"cannot read image {source.where(row)}: {reason}",
-            hint="Replace it, or leave such images out with --skip-bad",
-        ) from None
-
-
-def to_pixels(image: Image.Image, size: int | None) -> Pixels:
-    """An image as uint8 (H, W) where grey, else (H, W, 3); resized and centre-cropped to `size`."""
-    image.load()
-    if image.mode in DEEP_MODES:
-        deep = np.asarray(image, dtype=np.float64) / 257
-        image = Image.fromarray(np.clip(np.rint(deep), 0, 255).astype(np.uint8))
-    elif image.mode in GREY_MODES:
-        image = image if image.mode == "L" else image.convert("L")
-    elif image.mode != "RGB":
-        if image.mode == "P":
-            # Alpha is dropped anyhow; Pillow would warn about it.
-            image.info.pop("transparency", None)
-        image = image.convert("RGB")
-    return np.asarray(image if size is None else centre_crop(image, size, size))
-
-
-def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Scales an image until it covers (height, width), bilinear, and crops its centre."""
-    if image.size == (width, height):
-        return image
-    scale = max(width / image.width, height / image.height)
-    resized = image.resize(
-        (max(width, round(image.width * scale)), max(height, round(image.height * scale))),
-        Image.Resampling.BILINEAR,
-    )
-    left, top = (resized.width - width) // 2, (resized.height - height) // 2
-    return resized.crop((left, top, left + width, top + height))
-
-
-def _stack(pixels: Sequence[Pixels], grey: bool) -> Tensor:
-    if grey:
-        return torch.from_numpy(np.stack(pixels))[:, None]
-    colour = [p if p.ndim == 3 else np.repeat(p[:, :, None], 3, axis=2) for p in pixels]
-    return torch.from_numpy(np.stack(colour)).permute(0, 3, 1, 2).contiguous()
-
-
-def _table(
-    split: str, source: Source, rows: Sequence[tuple[int, Pixels, bytes]], grey: bool
-) -> ImageTable:
-    if not rows:
-        raise ArtifactError(f"no image of the {split} split can be read")
-    ids = tuple(source.sample_id(row) for row, _, _ in rows)
-    return ImageTable(
-        images_NCHW=_stack([pixels for _, pixels, _ in rows], grey),
-        label_N=torch.tensor([source.label(row) for row, _, _ in rows], dtype=torch.int64),
-        key_N=torch.tensor([sample_key(name) for name in ids], dtype=torch.int64),
-        sample_ids=ids,
-    )
+        raise bad_image(source, row, error) from None
 
 
 def images_from_paths(
@@ -273,5 +228,5 @@ def images_from_paths(
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ArtifactError(f"cannot read image {path}: {reason}") from None
         mode = pixels.convert("L" if channels == 1 else "RGB")
-        arrays.append(np.asarray(centre_crop(mode, height, width)))
-    return _stack(arrays, channels == 1), [str(path) for path in files]
+        arrays.append(centre_crop(mode, height, width))
+    return to_batch(arrays).contiguous(), [str(path) for path in files]

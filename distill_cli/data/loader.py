@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill_cli.data.order import epoch_order
-from distill_cli.data.views import Views
-from distill_cli.types import Batch
+from distill_cli.data.order import epoch_order, paired_order
+from distill_cli.data.views import Made, Views
+from distill_cli.types import Batch, Mixing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +42,33 @@ class Loader:
         """Epoch e shows view e of every sample; a cache's views are cycled through."""
         return epoch if self.stored_views is None else epoch % self.stored_views
 
+    def order(self, epoch: int) -> Tensor:
+        """int64 rows in the order of an epoch; what is mixed with each other stands together."""
+        if self.views.mixer is None:
+            return epoch_order(self.rows, self.seed, epoch)
+        return paired_order(*self.views.mixer.pairs(self.view_of(epoch)), self.seed, epoch)
+
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from its step `first` on."""
-        order = epoch_order(self.rows, self.seed, epoch)
-        for step in range(first, self.steps):
-            index_B = order[step * self.batch_size : (step + 1) * self.batch_size]
-            view_B = torch.full_like(index_B, self.view_of(epoch))
+        order = self.order(epoch)[first * self.batch_size : self.steps * self.batch_size]
+        view = self.view_of(epoch)
+        parts = order.split(self.batch_size) if len(order) else ()
+        requests = [(index_B, torch.full_like(index_B, view)) for index_B in parts]
+        made = zip(requests, self.views.stream(requests), strict=True)
+        for step, ((index_B, view_B), views) in enumerate(made, start=first):
             yield Batch(
-                images_BCHW=self.views.batch(index_B, view_B),
-                target_B=self.target_N[index_B].to(self.views.device),
+                images_BCHW=views.images_BCHW,
+                target_B=self._targets(index_B),
                 index_B=index_B,
                 view_B=view_B,
                 step=epoch * self.steps + step,
+                mixing=self._mixing(views),
             )
+
+    def _targets(self, index_B: Tensor) -> Tensor:
+        return self.target_N[index_B].to(self.views.device, non_blocking=True)
+
+    def _mixing(self, views: Made) -> Mixing | None:
+        if views.partner_B is None or views.share_B is None:
+            return None
+        return Mixing(share_B=views.share_B, target_B=self._targets(views.partner_B))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from distill_cli.data.archives import Files, is_archive, open_files
+from distill_cli.data.source import FileSource, ItemSource, Source, Splits
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError, nearest
 
@@ -28,100 +26,6 @@ ALIASES = {
 # fixed, so that it stays the same for everyone.
 TEST_FRACTION, TEST_SEED = 0.2, 0
 SPLITS = ("train", "val", "test")
-
-
-class Source(Protocol):
-    """Labelled images, sorted by the bytes of their sample ids."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """In label order."""
-
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    def sample_id(self, index: int) -> str:
-        """What identifies the sample in caches: class/file, or index:N."""
-
-    def where(self, index: int) -> str:
-        """Where a person finds it."""
-
-    def label(self, index: int) -> int:
-        """Class index; −1 where unlabelled."""
-
-    def fetch(self, index: int) -> tuple[Image.Image, bytes]:
-        """The image, perhaps not decoded yet, and a digest of its content."""
-
-
-Splits = Mapping[str, Source]
-
-
-def digest(content: bytes) -> bytes:
-    """16 bytes that stand for a sample's content in fingerprints."""
-    return blake2b(content, digest_size=16).digest()
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """Files of one split; `rows` holds (number in files, sample id, label), sorted by id."""
-
-    files: Files
-    rows: tuple[tuple[int, str, int], ...]
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.rows)
-
-    def sample_id(self, index: int) -> str:
-        """class/file."""
-        return self.rows[index][1]
-
-    def where(self, index: int) -> str:
-        """folder/split/class/file, or archive!split/class/file."""
-        inside = "/".join(self.files.paths[self.rows[index][0]])
-        separator = "!" if is_archive(Path(self.files.where)) else "/"
-        return f"{self.files.where}{separator}{inside}"
-
-    def label(self, index: int) -> int:
-        """By class folder."""
-        return self.rows[index][2]
-
-    def fetch(self, index: int) -> tuple[Image.Image, bytes]:
-        """Opens the image; its pixels are decoded when asked for."""
-        content = self.files.read(self.rows[index][0])
-        return Image.open(io.BytesIO(content)), digest(content)
-
-
-@dataclass(frozen=True)
-class ItemSource:
-    """Items of any (image, label) sequence, as index:N; `order` sorts them by id."""
-
-    name: str
-    items: Sequence[tuple[Image.Image, int]]
-    order: tuple[int, ...]
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.order)
-
-    def sample_id(self, index: int) -> str:
-        """index:N, N as the dataset counts."""
-        return f"index:{self.order[index]}"
-
-    def where(self, index: int) -> str:
-        """dataset, sample N."""
-        return f"{self.name}, sample {self.order[index]}"
-
-    def label(self, index: int) -> int:
-        """As the dataset says."""
-        return int(self.items[self.order[index]][1])
-
-    def fetch(self, index: int) -> tuple[Image.Image, bytes]:
-        """The image and a digest of its raw pixels."""
-        image = self.items[self.order[index]][0]
-        return image, digest(image.mode.encode() + image.tobytes())
 
 
 def by_id(indices: Sequence[int]) -> tuple[int, ...]:

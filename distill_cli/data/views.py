@@ -1,50 +1,214 @@
-"""A view is a function: (sample, view index) → pixels, under a spec that says all the rest."""
+"""A view is a function: (sample, view index) → pixels, under a spec that says all the rest.
+
+Shapes: B batch, C channels, H height, W width, D draws.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform
-from distill_cli.data.augment import parse
-from distill_cli.data.decode import ImageTable
+from distill_cli.data.augment import Augmentation, parse
+from distill_cli.data.geometry import ResizedCrop
+from distill_cli.data.images import ImageFiles, Images, to_batch, to_pictures
+from distill_cli.data.library import LibraryTransform
+from distill_cli.data.mixing import Cutmix, Mixer, Mixup
+from distill_cli.data.workers import stream
 from distill_cli.types import ViewSpec
+
+# Rows and the view of each, int64 on the CPU.
+Request = tuple[Tensor, Tensor]
+# Batches whose random numbers are hashed together: small tensors cost more to start than to hash.
+TOGETHER = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """Views of a batch.
+
+    Attributes:
+        images_BCHW: In [0, 1], un-normalised, fp32, on the device.
+        partner_B: int64 row that each was mixed with, on the CPU; None where nothing is mixed.
+        share_B: Share of each that is its own, fp32, on the device; None where nothing is mixed.
+    """
+
+    images_BCHW: Tensor
+    partner_B: Tensor | None = None
+    share_B: Tensor | None = None
 
 
 class Views:
-    """Views of a table of images that is held in memory, made in batches on the device.
+    """Views of a split.
 
     Every random number is a hash of (view seed, view, sample key, draw), so a view is the same
-    whoever asks for it, in whatever batch.
+    whoever asks for it, in whatever batch. What can be done to a whole batch is done on the
+    device; what must be done image by image (reading files, library transforms) is done first, by
+    worker processes.
 
     Args:
-        table: The decoded images.
+        images: The split.
         spec: What is done to them.
-        device: Where the images lie and the views are made.
+        device: Where the views are made; a decoded split lies there.
+        workers: Processes for what is done image by image.
+        rows: int64 rows that are mixed in pairs; of no meaning where the spec does not mix.
     """
 
-    def __init__(self, table: ImageTable, spec: ViewSpec, device: torch.device) -> None:
-        self.spec = spec
-        self.device = device
-        self.key_N = table.key_N
-        self.images_NCHW = table.images_NCHW.to(device)
-        self.augmentations = [parse(name, min(spec.height, spec.width)) for name in spec.augment]
-        self.draws = sum(augmentation.draws for augmentation in self.augmentations)
+    def __init__(
+        self,
+        images: Images,
+        spec: ViewSpec,
+        device: torch.device,
+        *,
+        workers: int = 0,
+        rows: Tensor | None = None,
+    ) -> None:
+        self.spec, self.device, self.images, self.workers = spec, device, images, workers
+        steps = [parse(name, min(spec.height, spec.width)) for name in spec.augment]
+        self.mixer = self._mixer(steps, rows)
+        self.steps = [step for step in steps if not isinstance(step, Mixup | Cutmix)]
+        wanted = [
+            step.draws if not isinstance(step, LibraryTransform) else 0 for step in self.steps
+        ]
+        self.columns = [sum(wanted[:index]) for index in range(len(wanted) + 1)]
+        self.singly = _singly(self.steps, files=isinstance(images, ImageFiles))
+        if not self.by_workers and not isinstance(images, ImageFiles):
+            self.images_NCHW = images.images_NCHW.to(device)
 
-    def batch(self, index_B: Tensor, view_B: Tensor) -> Tensor:
-        """Images in [0, 1], un-normalised fp32, (B, C, H, W) on the device.
+    @property
+    def by_workers(self) -> bool:
+        """Whether some of the work is done image by image."""
+        return self.singly > 0 or isinstance(self.images, ImageFiles)
+
+    def _mixer(self, steps: Sequence[object], rows: Tensor | None) -> Mixer | None:
+        mixup = next((step for step in steps if isinstance(step, Mixup)), None)
+        cutmix = next((step for step in steps if isinstance(step, Cutmix)), None)
+        if mixup is None and cutmix is None:
+            return None
+        assert rows is not None, "who mixes says which rows"
+        return Mixer(
+            mixup=mixup, cutmix=cutmix, seed=self.spec.seed, rows=rows, key_N=self.images.key_N
+        )
+
+    def batch(self, index_B: Tensor, view_B: Tensor) -> Made:
+        """The views of one request."""
+        return next(self.stream([(index_B, view_B)], workers=0))
+
+    def stream(self, requests: Sequence[Request], *, workers: int | None = None) -> Iterator[Made]:
+        """The views of many requests, in order; those to come are prepared meanwhile.
 
         Args:
-            index_B: int64 rows of the table, on the CPU.
-            view_B: int64 view of each sample, on the CPU.
+            requests: int64 rows of the split and the view of each, on the CPU.
+            workers: Processes; the views' own number by default.
         """
-        images_BCHW = self.images_NCHW[index_B.to(self.device)]
-        if self.augmentations:
-            words = (view_B[:, None], self.key_N[index_B][:, None], torch.arange(self.draws))
-            uniform_BD = uniform(draw(self.spec.seed, Purpose.AUGMENT, *words)).to(self.device)
-            used = 0
-            for augmentation in self.augmentations:
-                mine_BD = uniform_BD[:, used : used + augmentation.draws]
-                images_BCHW = augmentation(images_BCHW, mine_BD)
-                used += augmentation.draws
-        return images_BCHW.float() / 255
+        whole = [self._with_partners(*request) for request in requests]
+        if self.by_workers:
+            pictures = stream(
+                partial(self._pictures),
+                [(index_B, view_B) for index_B, view_B, _ in whole],
+                workers=self.workers if workers is None else workers,
+                pin=self.device.type == "cuda",
+            )
+            parts = (part.to(self.device, non_blocking=True) for part in pictures)
+        else:
+            parts = (self.images_NCHW[index_B.to(self.device)] for index_B, _, _ in whole)
+        draws = self._draws([(index_B, view_B) for index_B, view_B, _ in whole])
+        for request, (_, _, partner_B), images_BCHW, uniform_BD in zip(
+            requests, whole, parts, draws, strict=True
+        ):
+            images_BCHW = self._changed(images_BCHW, uniform_BD.to(self.device), self.singly)
+            yield self._finished(*request, partner_B, images_BCHW.float() / 255)
+
+    def _with_partners(self, index_B: Tensor, view_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The request, and behind it the partners that are not next to their own: usually none."""
+        if self.mixer is None:
+            return index_B, view_B, index_B
+        partner_B = self.mixer.partners(index_B, view_B)
+        if len(index_B) % 2 == 0 and torch.equal(_neighbours(index_B), partner_B):
+            return index_B, view_B, partner_B
+        return torch.cat([index_B, partner_B]), torch.cat([view_B, view_B]), partner_B
+
+    def _finished(
+        self, index_B: Tensor, view_B: Tensor, partner_B: Tensor, images_BCHW: Tensor
+    ) -> Made:
+        images_BCHW = images_BCHW.contiguous()
+        if self.mixer is None:
+            return Made(images_BCHW=images_BCHW)
+        own, others = images_BCHW[: len(index_B)], images_BCHW[len(index_B) :]
+        others = others if len(others) else _neighbours(own)
+        mixed_BCHW, share_B = self.mixer(own, others, index_B, partner_B, view_B)
+        return Made(images_BCHW=mixed_BCHW, partner_B=partner_B, share_B=share_B)
+
+    def _draws(self, requests: Sequence[Request]) -> Iterator[Tensor]:
+        """Uniform numbers (B, D) of each request, hashed for many requests at once."""
+        if self.singly == len(self.steps):
+            yield from (torch.empty(0) for _ in requests)
+            return
+        for start in range(0, len(requests), TOGETHER):
+            group = requests[start : start + TOGETHER]
+            index, view = (torch.cat(parts) for parts in zip(*group, strict=True))
+            yield from self._uniform(index, view).split([len(index_B) for index_B, _ in group])
+
+    def _uniform(self, index_B: Tensor, view_B: Tensor) -> Tensor:
+        numbers = torch.arange(self.columns[-1])
+        words = (view_B[:, None], self.images.key_N[index_B][:, None], numbers)
+        return uniform(draw(self.spec.seed, Purpose.AUGMENT, *words))
+
+    def _changed(
+        self, images_BCHW: Tensor, uniform_BD: Tensor, first: int, last: int | None = None
+    ) -> Tensor:
+        """Batched steps `first` … `last`; numbers are given for all steps."""
+        spans = list(zip(self.steps, pairwise(self.columns), strict=True))[first:last]
+        for step, (start, stop) in spans:
+            assert not isinstance(step, LibraryTransform), "done image by image"
+            images_BCHW = step(images_BCHW, uniform_BD[:, start:stop])
+        return images_BCHW
+
+    def _pictures(self, request: Request) -> Tensor:
+        """What is done image by image: uint8 (B, C, H, W) on the CPU."""
+        index_B, view_B = request
+        uniform_BD = self._uniform(index_B, view_B)
+        done = 0
+        if isinstance(self.images, ImageFiles):
+            images_BCHW = self._framed(self.images, index_B, uniform_BD)
+            done = int(bool(self.steps) and isinstance(self.steps[0], ResizedCrop))
+        else:
+            images_BCHW = self.images.images_NCHW[index_B]
+        for place in range(done, self.singly):
+            step = self.steps[place]
+            if isinstance(step, LibraryTransform):
+                words = (view_B, self.images.key_N[index_B], place)
+                seeds = draw(self.spec.seed, Purpose.LIBRARY, *words) & ((1 << 63) - 1)
+                pictures = zip(to_pictures(images_BCHW), seeds.tolist(), strict=True)
+                images_BCHW = to_batch([step(picture, seed) for picture, seed in pictures])
+            else:
+                images_BCHW = self._changed(images_BCHW, uniform_BD, place, place + 1)
+        return images_BCHW
+
+    def _framed(self, files: ImageFiles, index_B: Tensor, uniform_BD: Tensor) -> Tensor:
+        """Whole images cut to the size of a view: at random if that is the first step."""
+        rows = index_B.tolist()
+        opened = [files.opened(row) for row in rows]
+        boxes: list[list[int] | None] = [None] * len(rows)
+        first = self.steps[0] if self.steps else None
+        if isinstance(first, ResizedCrop):
+            width_B, height_B = torch.tensor([image.size for image in opened]).T
+            boxes = list(first.boxes(uniform_BD[:, : first.draws], height_B, width_B).tolist())
+        return to_batch([files.framed(*each) for each in zip(rows, opened, boxes, strict=True)])
+
+
+def _singly(steps: Sequence[Augmentation | LibraryTransform], *, files: bool) -> int:
+    """How many of the first steps are done image by image: up to the last that must be."""
+    last = max((i + 1 for i, s in enumerate(steps) if isinstance(s, LibraryTransform)), default=0)
+    return max(last, int(files and bool(steps) and isinstance(steps[0], ResizedCrop)))
+
+
+def _neighbours(each_B: Tensor) -> Tensor:
+    """Each element's neighbour within its pair."""
+    other_B: Tensor = each_B.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+    return other_B

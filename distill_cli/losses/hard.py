@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-UNLABELLED = -1
+from distill_cli.types import UNLABELLED
 
 
 def cross_entropy(logits_BK: Tensor, target_B: Tensor, smoothing: float = 0.0) -> Tensor:

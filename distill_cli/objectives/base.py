@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import ClassVar, Protocol
 
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Terms
+from torch import Tensor
+
+from distill_cli.types import (
+    Batch,
+    Need,
+    Progress,
+    StudentSignals,
+    TeacherSignals,
+    Term,
+    Terms,
+)
 
 
 class Owns(StrEnum):
@@ -39,3 +50,20 @@ class Objective(Protocol):
         progress: Progress,
     ) -> Terms:
         """Unweighted terms, per sample; `compose` weights, masks and averages them."""
+
+
+def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:
+    """A loss against the hard label; against both labels by their shares where images are mixed.
+
+    A loss that is linear in its target, as cross-entropy is, then equals that against the mixed
+    label λ·onehot(y) + (1 − λ)·onehot(y′) (Zhang et al. 2018, arXiv 1710.09412).
+
+    Args:
+        batch: The images and their labels.
+        loss: From class indices (−1 where unlabelled) to a loss per sample.
+    """
+    loss_B = loss(batch.target_B)
+    if batch.mixing is not None:
+        share_B = batch.mixing.share_B
+        loss_B = share_B * loss_B + (1 - share_B) * loss(batch.mixing.target_B)
+    return Term(loss_B=loss_B, labelled_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from distill_cli.losses.hard import UNLABELLED, cross_entropy
-from distill_cli.objectives.base import Owns
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.losses.hard import cross_entropy
+from distill_cli.objectives.base import Owns, on_hard_labels
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,5 +28,5 @@ class CrossEntropy:
         progress: Progress,
     ) -> Terms:
         """Term `ce`, over the labelled samples."""
-        loss_B = cross_entropy(student.logits_BK, batch.target_B)
-        return {"ce": Term(loss_B=loss_B, mask_B=batch.target_B != UNLABELLED)}
+        logits_BK = student.logits_BK
+        return {"ce": on_hard_labels(batch, lambda target_B: cross_entropy(logits_BK, target_B))}

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from distill_cli.errors import UsageError
 from distill_cli.objectives.base import Objective
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term
+from distill_cli.types import (
+    UNLABELLED,
+    Batch,
+    Need,
+    Progress,
+    StudentSignals,
+    TeacherSignals,
+    Term,
+)
 
 ScheduleName = Literal["constant", "linear", "cosine", "step"]
 
@@ -55,7 +63,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What a composition says of a batch.
+    """What a composition says of a batch, or of a part of one: its share of the batch's means.
 
     Attributes:
         total: Weighted sum of the terms, a scalar that gradients flow from.
@@ -66,11 +74,14 @@ class Loss:
     terms: dict[str, Tensor]
 
 
-def masked_mean(term: Term) -> Tensor:
-    """Mean of a term over the samples that take part; 0 where none does."""
-    if term.mask_B is None:
-        return term.loss_B.mean()
-    return (term.loss_B * term.mask_B).sum() / term.mask_B.sum().clamp(min=1)
+def mean_over(term: Term, batch: Batch) -> Tensor:
+    """A term's share of its mean over the effective batch, a scalar.
+
+    Divided by the count of the whole, so that the parts of an accumulated batch sum to its mean.
+    """
+    if term.labelled_only:
+        return (term.loss_B * (batch.target_B != UNLABELLED)).sum() / batch.labelled
+    return term.loss_B.sum() / batch.samples
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ class Composition:
         for part in self.parts:
             weight = part.weight.at(progress.fraction)
             for name, term in part.objective(student, teacher, batch, progress).items():
-                mean = masked_mean(term)
+                mean = mean_over(term, batch)
                 total = total + weight * mean
                 means[name] = mean.detach()
         return Loss(total=total, terms=means)

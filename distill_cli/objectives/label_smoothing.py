@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from distill_cli.losses.hard import UNLABELLED, cross_entropy
-from distill_cli.objectives.base import Owns
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.losses.hard import cross_entropy
+from distill_cli.objectives.base import Owns, on_hard_labels
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,5 +36,9 @@ class LabelSmoothing:
         progress: Progress,
     ) -> Terms:
         """Term `ce`, over the labelled samples."""
-        loss_B = cross_entropy(student.logits_BK, batch.target_B, self.epsilon)
-        return {"ce": Term(loss_B=loss_B, mask_B=batch.target_B != UNLABELLED)}
+        logits_BK, epsilon = student.logits_BK, self.epsilon
+        return {
+            "ce": on_hard_labels(
+                batch, lambda target_B: cross_entropy(logits_BK, target_B, epsilon)
+            )
+        }

@@ -11,14 +11,14 @@ import torch.nn.functional as F
 
 from distill_cli import runtime
 from distill_cli.data.dataset import Dataset, open_dataset
-from distill_cli.data.decode import images_from_paths
+from distill_cli.data.decode import images_from_paths, processors
 from distill_cli.errors import UsageError
-from distill_cli.evaluate import latency_ms, logits_of
+from distill_cli.evaluate import BATCH, latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, measure
 from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import expand_teachers, kept_recipe
 from distill_cli.pipeline.inputs import check_classes, locate, open_teachers
-from distill_cli.recipe.schema import Device
+from distill_cli.recipe.fields import Device
 from distill_cli.teachers.live import LiveTeacher
 
 
@@ -62,6 +62,7 @@ def data_of(folder: Path, data: str | None, recipe: dict[str, Any]) -> Dataset:
         val_fraction=recipe.get("val_fraction") or 0.1,
         size=recipe.get("size"),
         skip_bad=bool(recipe.get("skip_bad")),
+        workers=min(8, processors()),
     )
 
 
@@ -78,7 +79,7 @@ def evaluate_run(
     dataset = data_of(folder, data, kept_recipe(folder))
     check_classes(str(folder), network.class_names, dataset.class_names)
     table = dataset.val if split == "val" else dataset.test
-    logits_NK = logits_of(network, table.images_NCHW, here.device)
+    logits_NK = logits_of(network, table.still(BATCH), here.device)
     same = divergence = None
     if teacher is not None:
         names = expand_teachers([teacher])
@@ -86,7 +87,7 @@ def evaluate_run(
             raise UsageError(f"{teacher} holds {len(names)} caches", hint="Name one of them")
         [member] = open_teachers(names, dataset, here, "fp32")
         if isinstance(member, LiveTeacher):
-            teacher_NK = logits_of(member.logits, table.images_NCHW, here.device)
+            teacher_NK = logits_of(member.logits, table.still(BATCH), here.device)
         else:
             stored_NK = member.stored(split, table.label_N)
             if stored_NK is None:
@@ -97,7 +98,7 @@ def evaluate_run(
         split=split,
         metrics=measure(logits_NK, table.label_N),
         params=network.num_params,
-        latency_ms=latency_ms(network, table.images_NCHW[0], here.device),
+        latency_ms=latency_ms(network, table.size, here.device),
         teacher_agreement=same,
         teacher_kl=divergence,
     )
@@ -116,7 +117,7 @@ def predict(
         height=taken.height,
         width=taken.width,
     )
-    logits_NK = logits_of(network, images_NCHW, here.device)
+    logits_NK = logits_of(network, images_NCHW.split(BATCH), here.device)
     probabilities_NK = F.softmax(logits_NK.double() / temperature, dim=-1)
     predictions = []
     for name, probability_K in zip(names, probabilities_NK.tolist(), strict=True):

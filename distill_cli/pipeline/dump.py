@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ from distill_cli.cache.manifest import Manifest, Plan, ShardKey
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.views import Views
+from distill_cli.data.views import Made, Views
 from distill_cli.errors import StoppedError, UsageError
-from distill_cli.evaluate import logits_of
+from distill_cli.evaluate import BATCH, logits_of
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import (
     are_caches,
@@ -28,7 +28,13 @@ from distill_cli.pipeline.folders import (
     inherit,
     next_free,
 )
-from distill_cli.pipeline.inputs import locate, open_data, open_teachers, view_spec
+from distill_cli.pipeline.inputs import (
+    locate,
+    open_data,
+    open_teachers,
+    view_spec,
+    worker_count,
+)
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.teachers.live import LiveTeacher
@@ -93,7 +99,7 @@ def dump(
         ]
         for folder, name in zip(folders, names, strict=True):
             write_text(folder / "recipe.yaml", to_yaml(_kept(recipe, dataset, spec, name)))
-        return _fill(writers, teachers, dataset, spec, here, progress)
+        return _fill(recipe, writers, teachers, dataset, spec, here, progress)
 
 
 def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
@@ -142,6 +148,7 @@ def _kept(recipe: CacheRecipe, dataset: Dataset, spec: ViewSpec, teacher: str) -
 
 
 def _fill(
+    recipe: CacheRecipe,
     writers: Sequence[CacheWriter],
     teachers: Sequence[LiveTeacher],
     dataset: Dataset,
@@ -150,16 +157,18 @@ def _fill(
     progress: Progress,
 ) -> list[Dumped]:
     plan = writers[0].plan
-    views = Views(dataset.train, spec, here.device)
+    views = Views(
+        dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
+    )
     total = plan.views * plan.dataset.samples
     missing = [set(writer.missing()) for writer in writers]
     started, done, made = time.perf_counter(), 0, 0
     with runtime.stop_signals() as request:
-        for shard in plan.shards():
+        for shard, made_views in streamed(plan, views, set().union(*missing)):
             wanted = [index for index, keys in enumerate(missing) if shard in keys]
             if wanted:
                 asked = [teachers[index] for index in wanted]
-                labels = shard_labels(shard, views, asked, plan.teacher_batch)
+                labels = shard_labels(shard, made_views, asked, plan.teacher_batch)
                 for index, logits_NK in zip(wanted, labels, strict=True):
                     target_N = dataset.train.label_N[shard.start : shard.stop]
                     writers[index].commit(shard, logits_NK, target_N)
@@ -179,7 +188,7 @@ def _fill(
             writer.write_eval(
                 {
                     split: (
-                        logits_of(teacher.logits, table.images_NCHW, here.device),
+                        logits_of(teacher.logits, table.still(BATCH), here.device),
                         table.label_N,
                     )
                     for split, table in (("val", dataset.val), ("test", dataset.test))
@@ -191,8 +200,25 @@ def _fill(
     return finished
 
 
+def streamed(
+    plan: Plan, views: Views, missing: Collection[ShardKey]
+) -> Iterator[tuple[ShardKey, Iterator[Made]]]:
+    """Every shard, with the views of its teacher batches, which are prepared ahead if missing."""
+    shards = plan.shards()
+    for view in range(plan.views):
+        here = [shard for shard in shards if shard.view == view]
+        rows = [
+            index_B
+            for shard in here
+            if shard in missing
+            for index_B in torch.arange(shard.start, shard.stop).split(plan.teacher_batch)
+        ]
+        made = views.stream([(index_B, torch.full_like(index_B, view)) for index_B in rows])
+        yield from ((shard, made) for shard in here)
+
+
 def shard_labels(
-    shard: ShardKey, views: Views, teachers: Sequence[LiveTeacher], teacher_batch: int
+    shard: ShardKey, views: Iterator[Made], teachers: Sequence[LiveTeacher], teacher_batch: int
 ) -> list[Tensor]:
     """fp32 logits (N, K) on the CPU of a shard's rows, from each teacher.
 
@@ -202,11 +228,12 @@ def shard_labels(
     """
     parts: list[list[Tensor]] = [[] for _ in teachers]
     for start in range(shard.start, shard.stop, teacher_batch):
-        index_B = torch.arange(start, min(start + teacher_batch, shard.stop))
-        images_BCHW = views.batch(index_B, torch.full_like(index_B, shard.view))
-        padding = teacher_batch - len(index_B)
+        images_BCHW = next(views).images_BCHW
+        rows = min(teacher_batch, shard.stop - start)
+        padding = teacher_batch - rows
         if padding:
             images_BCHW = torch.cat([images_BCHW, images_BCHW[-1:].expand(padding, -1, -1, -1)])
         for part, teacher in zip(parts, teachers, strict=True):
-            part.append(teacher.logits(images_BCHW)[: len(index_B)].cpu())
-    return [torch.cat(part) for part in parts]
+            part.append(teacher.logits(images_BCHW)[:rows])
+    # Copied back at the end: until then the device need not wait for anybody.
+    return [torch.cat(part).cpu() for part in parts]

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.decode import ImageTable
-from distill_cli.evaluate import latency_ms, logits_of
+from distill_cli.data.images import Images
+from distill_cli.evaluate import BATCH, latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, measure
 from distill_cli.models import load_model, model_bytes
 from distill_cli.pipeline.inputs import Member
-from distill_cli.recipe.schema import StudentRecipe, TrainRecipe, parse_requirement
+from distill_cli.recipe.fields import parse_requirement
+from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
 from distill_cli.report.card import model_card
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.live import LiveTeacher
@@ -46,7 +47,7 @@ def finish(
     run = Path(str(recipe.out))
     network = load_model(run / "model").to(here.device).eval()
     test = dataset.test
-    logits_NK = logits_of(network, test.images_NCHW, here.device)
+    logits_NK = logits_of(network, test.still(BATCH), here.device)
     figures = measure(logits_NK, test.label_N)
     weights = recipe.teacher_weights if isinstance(recipe, StudentRecipe) else None
     teacher_NK = teacher_log_probs(members, weights, test, here.device)
@@ -61,7 +62,7 @@ def finish(
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
         model_bytes=model_bytes(run / "model"),
-        latency_ms=latency_ms(network, test.images_NCHW[0], here.device),
+        latency_ms=latency_ms(network, test.size, here.device),
         images_per_second=statistics.median(state.rates[1:] or state.rates),
         seconds=state.seconds,
         teacher_agreement=same,
@@ -75,7 +76,7 @@ def finish(
 def teacher_log_probs(
     members: Sequence[Member],
     weights: Sequence[float] | None,
-    test: ImageTable,
+    test: Images,
     device: torch.device,
 ) -> Tensor | None:
     """What teachers together say of the test images at T = 1, (N, K); None where unknown.
@@ -85,7 +86,7 @@ def teacher_log_probs(
     signals = []
     for member in members:
         if isinstance(member, LiveTeacher):
-            logits_NK: Tensor | None = logits_of(member.logits, test.images_NCHW, device)
+            logits_NK: Tensor | None = logits_of(member.logits, test.still(BATCH), device)
         else:
             logits_NK = member.stored("test", test.label_N)
         if logits_NK is None:

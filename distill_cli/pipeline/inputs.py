@@ -10,6 +10,7 @@ from distill_cli.cache.manifest import is_cache
 from distill_cli.cache.reader import CacheReader, require_same
 from distill_cli.data.augment import resolve
 from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.decode import processors
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import TIMM, kept_recipe
@@ -19,7 +20,7 @@ from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.mixture import Ensemble, RandomTeacher
 from distill_cli.training.events import Sink
-from distill_cli.types import DatasetIdentity, Teacher, ViewSpec
+from distill_cli.types import DatasetIdentity, Source, Teacher, ViewSpec
 
 Member = LiveTeacher | CachedTeacher
 
@@ -33,8 +34,13 @@ def locate(data: str) -> str:
     return data
 
 
+def worker_count(recipe: Recipe) -> int:
+    """Processes that make views image by image."""
+    return min(8, processors()) if recipe.workers is None else recipe.workers
+
+
 def open_data(recipe: Recipe, sink: Sink) -> Dataset:
-    """The recipe's data, decoded.
+    """The recipe's data, opened.
 
     Raises:
         UsageError: The recipe names none.
@@ -48,6 +54,8 @@ def open_data(recipe: Recipe, sink: Sink) -> Dataset:
         val_fraction=0.1 if recipe.val_fraction is None else recipe.val_fraction,
         size=recipe.size,
         skip_bad=recipe.skip_bad,
+        workers=worker_count(recipe),
+        progress=sink.reading,
     )
     if dataset.skipped:
         sink.message(f"skipped {dataset.skipped} images that cannot be read")
@@ -56,6 +64,7 @@ def open_data(recipe: Recipe, sink: Sink) -> Dataset:
         f"{len(dataset.fit_rows):,} images to train on, {len(dataset.val.label_N):,} held out, "
         f"{len(dataset.test.label_N):,} test, {dataset.height}×{dataset.width} "
         f"{'grey' if dataset.channels == 1 else 'colour'}"
+        f"{', read from files' if dataset.from_files else ''}"
     )
     return dataset
 
@@ -66,7 +75,14 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
     Raises:
         ArtifactError: A flag contradicts the cache.
     """
-    augment = resolve(recipe.augment, dataset.channels, dataset.height, dataset.width)
+    augment = resolve(
+        recipe.augment,
+        channels=dataset.channels,
+        height=dataset.height,
+        width=dataset.width,
+        files=dataset.from_files,
+    )
+    source: Source = "files" if dataset.from_files else "table"
     if cached is None:
         return ViewSpec(
             augment=augment,
@@ -74,9 +90,15 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
             height=dataset.height,
             width=dataset.width,
             seed=recipe.seed if recipe.view_seed is None else recipe.view_seed,
+            source=source,
         )
     asked = {"augment": recipe.augment and augment, "seed": recipe.view_seed}
-    size = {"height": dataset.height, "width": dataset.width, "channels": dataset.channels}
+    size = {
+        "height": dataset.height,
+        "width": dataset.width,
+        "channels": dataset.channels,
+        "source": source,
+    }
     for name, value in {**asked, **size}.items():
         if value is not None and value != getattr(cached, name):
             raise ArtifactError(

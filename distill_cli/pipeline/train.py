@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
-
-import torch
 
 from distill_cli import runtime
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.loader import Loader
-from distill_cli.data.views import Views
 from distill_cli.errors import UsageError
-from distill_cli.evaluate import evaluate
 from distill_cli.files import one_writer, remove_temporaries, write_text
-from distill_cli.models import Network, resolve, save_model
-from distill_cli.objectives.compose import Composition
+from distill_cli.models import Network, resolve
 from distill_cli.pipeline.compositions import composition
 from distill_cli.pipeline.finish import finish, unmet
 from distill_cli.pipeline.folders import (
@@ -42,19 +34,15 @@ from distill_cli.pipeline.inputs import (
     view_spec,
 )
 from distill_cli.pipeline.networks import student_network
+from distill_cli.pipeline.trainer import Plan, trainer_of
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.training import checkpoint, optim
 from distill_cli.training.events import Sink
-from distill_cli.training.loop import Trainer
-from distill_cli.training.schedule import LearningRate
 from distill_cli.types import RunResult, Teacher, ViewSpec
 
 R = TypeVar("R", bound=TrainRecipe)
-
-# Keys that do not change what is trained, so that a resumed run may have others.
-NOT_TRAINING = {"out", "require", "about", "recorded", "device", "threads", "data", "teachers"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,36 +60,6 @@ class Finished:
     recipe: TrainRecipe
     result: RunResult
     unmet: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything a run needs, opened and checked; nothing is written yet."""
-
-    recipe: TrainRecipe
-    runtime: Runtime
-    dataset: Dataset
-    spec: ViewSpec
-    stored_views: int | None
-    members: tuple[Member, ...]
-    teacher: Teacher | None
-    composition: Composition
-    network: Network
-    optimizer: torch.optim.Optimizer
-
-    @property
-    def run(self) -> Path:
-        """The run folder."""
-        assert self.recipe.out is not None, "resolved by `prepare`"
-        return Path(self.recipe.out)
-
-    @property
-    def key(self) -> str:
-        """Identifies what is trained from what: recipe, data and teachers."""
-        values = self.recipe.model_dump(mode="json", exclude=NOT_TRAINING)
-        teacher = None if self.teacher is None else self.teacher.fingerprint
-        parts = [values, self.dataset.identity.to_json(), self.spec.to_json(), teacher]
-        return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def train(
@@ -130,7 +88,7 @@ def train(
             checkpoint.check_key(plan.run, plan.key)
         write_text(plan.run / "recipe.yaml", to_yaml(plan.recipe))
         with runtime.stop_signals() as request:
-            trainer = _trainer(plan, sink, lambda: request.signal_number)
+            trainer = trainer_of(plan, sink, lambda: request.signal_number)
             state = trainer.fit(resume=resuming)
         result = finish(plan.recipe, plan.dataset, plan.members, state, here=plan.runtime)
     return Finished(
@@ -160,24 +118,31 @@ def prepare(
         if any(Path(name).resolve() == out.resolve() for name in names):
             raise UsageError(f"--out {out} is one of the teachers")
         recipe = inherit(recipe, names)
-    here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    here = runtime.decide(
+        recipe.device,
+        threads=recipe.threads,
+        deterministic=recipe.deterministic,
+        precision=recipe.precision,
+    )
     dataset = open_data(recipe, sink)
     precision = recipe.teacher_precision if isinstance(recipe, StudentRecipe) else "fp32"
     members = open_teachers(names, dataset, here, precision)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
-    network = student_network(recipe, dataset).to(here.device)
+    network = student_network(recipe, dataset)
+    network = network.to(here.device).to(memory_format=here.memory_format)
     if recipe.init is not None:
         check_split(recipe.init, dataset.identity)
     recipe = _resolve(recipe, out, dataset, spec, network, here)
     assert recipe.lr is not None, "resolved above"
     assert recipe.weight_decay is not None, "resolved above"
     optimizer = optim.create(
-        network,
+        network.net,
         recipe.opt,
         rate=recipe.lr,
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
+        layer_decay=recipe.layer_decay,
     )
     teacher: Teacher | None = None
     if isinstance(recipe, StudentRecipe):
@@ -223,6 +188,7 @@ def _resolve(
             "lr": rate,
             "weight_decay": decay,
             "device": str(here.device),
+            "precision": here.precision,
         }
     )
 
@@ -239,39 +205,3 @@ def _record(
         "skipped_images": dataset.skipped,
     }
     return recipe.model_copy(update={"recorded": recorded})
-
-
-def _trainer(plan: Plan, sink: Sink, stop: Callable[[], int | None]) -> Trainer:
-    recipe, dataset, device = plan.recipe, plan.dataset, plan.runtime.device
-    assert recipe.lr is not None, "resolved by `prepare`"
-    loader = Loader(
-        views=Views(dataset.train, plan.spec, device),
-        target_N=dataset.train.label_N,
-        rows=dataset.fit_rows,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        stored_views=plan.stored_views,
-    )
-    held_out = dataset.val
-    # After the network's initialisation, so that dropout does not depend on its size.
-    torch.manual_seed(recipe.seed)
-    return Trainer(
-        network=plan.network,
-        teacher=plan.teacher,
-        composition=plan.composition,
-        loader=loader,
-        optimizer=plan.optimizer,
-        rate=LearningRate(
-            peak=recipe.lr,
-            total_steps=recipe.epochs * loader.steps,
-            warmup_steps=round(recipe.warmup_epochs * loader.steps),
-            schedule=recipe.sched,
-        ),
-        epochs=recipe.epochs,
-        evaluate=lambda: evaluate(plan.network, held_out.images_NCHW, held_out.label_N, device),
-        save_best=lambda: save_model(plan.network, plan.run / "model"),
-        run=plan.run,
-        key=plan.key,
-        sink=sink,
-        stop=stop,
-    )

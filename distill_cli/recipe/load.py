@@ -28,8 +28,8 @@ OTHER_WORDS = {
 R = TypeVar("R", bound=Recipe)
 
 ENVIRONMENT_PREFIX = "DISTILL_"
-# The folder in which relative --data paths are looked up, hence not the key `data`; and switches.
-NOT_KEYS = {"DATA", "DEBUG"}
+# Folders, in which relative --data paths are looked up and decoded images kept; and switches.
+NOT_KEYS = {"CACHE", "DATA", "DEBUG"}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

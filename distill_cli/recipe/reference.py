@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from distill_cli.recipe.schema import PANELS, RECIPES, Recipe
+from distill_cli.recipe.fields import PANELS
+from distill_cli.recipe.schema import RECIPES, Recipe
 
 HEAD = """# Options
 

@@ -7,93 +7,29 @@ text (`lr: 1e-3` is a string to YAML 1.1) and strict about everything else: unkn
 
 from __future__ import annotations
 
-import re
-from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from distill_cli.errors import nearest
-from distill_cli.types import RunResult
-
-ScheduleName = Literal["constant", "linear", "cosine", "step"]
-Command = Literal["teacher train", "student", "cache-soft-labels"]
-
-DATA, MODEL, LABELS, TEACHERS, TRAINING, RUN = (
-    "Data",
-    "Model",
-    "Objective",
-    "Teachers",
-    "Training",
-    "Run",
+from distill_cli.recipe.fields import (
+    DATA,
+    LABELS,
+    MODEL,
+    RUN,
+    TEACHERS,
+    TRAINING,
+    Device,
+    Names,
+    Numbers,
+    RateName,
+    Requirement,
+    ScheduleName,
+    Text,
+    as_list,
+    option,
 )
-PANELS = (DATA, TEACHERS, LABELS, MODEL, TRAINING, RUN)
 
-
-def option(
-    default: Any,
-    description: str,
-    panel: str,
-    *,
-    flags: tuple[str, ...] = (),
-    advanced: bool = False,
-    **constraints: Any,
-) -> Any:
-    """A field with what the command line needs to know of it.
-
-    Args:
-        default: The value where nothing else is said; `...` makes the key required.
-        description: Help text: what it does and, where it is computed, its default.
-        panel: The help panel it stands in.
-        flags: Spellings other than `--the-key`.
-        advanced: Reached by `--set` and listed by `--help-all`, not by `--help`.
-        constraints: pydantic's (`gt=0`, `le=1`, …).
-    """
-    extra: Any = {"panel": panel, "flags": flags, "advanced": advanced}
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
-
-
-def _split_commas(value: Any) -> Any:
-    """`a,b` on a command line is a list of two."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def _check_requirement(text: str) -> str:
-    key, _, _ = parse_requirement(text)
-    figures = [field.name for field in fields(RunResult)]
-    if key not in figures:
-        raise ValueError(f"result.json has no figure '{key}'. {nearest(key, figures)}")
-    return text
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-REQUIREMENT = re.compile(r"^\s*([a-z][a-z0-9_]*)\s*(>=|<=|==|>|<)\s*([-+0-9.eE]+)\s*$")
-
-
-def parse_requirement(text: str) -> tuple[str, str, float]:
-    """Splits `test_top1>=0.97` into its key of result.json, comparison and bound.
-
-    Raises:
-        ValueError: It has another form.
-    """
-    match = REQUIREMENT.match(text)
-    if match is None:
-        raise ValueError(f"'{text}' is not of the form test_top1>=0.97")
-    return match[1], match[2], float(match[3])
-
-
-Names = Annotated[list[str], BeforeValidator(_split_commas)]
-Numbers = Annotated[list[Annotated[float, Field(ge=0)]], BeforeValidator(_split_commas)]
-Requirement = Annotated[str, AfterValidator(_check_requirement)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
-
-
-Text = Annotated[str, Field(min_length=1)]
+Command = Literal["teacher train", "student", "cache-soft-labels"]
 
 
 class Recipe(BaseModel):
@@ -118,8 +54,9 @@ class Recipe(BaseModel):
     )
     augment: Names | None = option(
         None,
-        "none, light, or a list: crop:4,flip,shift:2,cutout:8. Default: from the data "
-        "(grey: shift; colour: crop,flip).",
+        "none, light, strong, or a list: crop:4,flip,shift,cutout,rotate:15,affine,rrc,jitter,"
+        "mixup,cutmix, v2/NAME (torchvision), timm/rand-m9. Default: light, which suits the data "
+        "(grey: shift; colour: crop,flip; large: rrc,flip).",
         DATA,
     )
     val_fraction: float | None = option(
@@ -127,7 +64,8 @@ class Recipe(BaseModel):
     )
     size: int | None = option(
         None,
-        "Side of a view in pixels (the images' own where they agree, else 224).",
+        "Side of a view in pixels (the images' own where they agree, else 224). Up to 128, "
+        "images are held in memory; larger ones are read by workers.",
         DATA,
         ge=4,
         le=2048,
@@ -150,6 +88,15 @@ class Recipe(BaseModel):
     )
     threads: int | None = option(
         None, "CPU threads (torch's default).", RUN, ge=1, le=1024, advanced=True
+    )
+    workers: int | None = option(
+        None,
+        "Processes that read large images and run library transforms (as many as processors, up "
+        "to 8).",
+        RUN,
+        flags=("-j",),
+        ge=0,
+        le=256,
     )
     out: Text | None = option(
         None, "Output folder; default: the next free one below runs/.", RUN, flags=("-o",)
@@ -203,13 +150,52 @@ class TrainRecipe(Recipe):
     opt: str = option(
         "auto", "auto (AdamW for transformers, else SGD) or a timm optimiser's name.", TRAINING
     )
-    sched: ScheduleName = option("cosine", "the fall of the learning rate after warm-up.", TRAINING)
+    sched: RateName = option("cosine", "the fall of the learning rate after warm-up.", TRAINING)
+    sched_args: dict[str, Any] = option(
+        {},
+        "Arguments of timm's scheduler, as --set sched_args.power=2.",
+        TRAINING,
+        advanced=True,
+    )
+    min_lr: float = option(
+        0.0, "Where the learning rate's fall ends.", TRAINING, ge=0, advanced=True
+    )
     warmup_epochs: float = option(1.0, "Epochs of linear warm-up.", TRAINING, ge=0)
     weight_decay: float | None = option(
         None, "Default 5e-4 (SGD) or 0.05 (AdamW); never on biases and norms.", TRAINING, ge=0
     )
     momentum: float = option(0.9, "Momentum of SGD.", TRAINING, ge=0, lt=1, advanced=True)
-    require: Annotated[list[Requirement], BeforeValidator(_as_list)] = option(
+    layer_decay: float | None = option(
+        None,
+        "Factor of the learning rate from each layer to the one before it.",
+        TRAINING,
+        gt=0,
+        le=1,
+        advanced=True,
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto",
+        "Of forward and backward: auto takes bf16 (fp16 on older GPUs) where the hardware has it.",
+        TRAINING,
+    )
+    accumulate: int = option(
+        1, "Parts in which a batch goes through the network, to save memory.", TRAINING, ge=1
+    )
+    ema: float | None = option(
+        None,
+        "Decay of a moving average of the weights, as 0.999; it is what is evaluated and saved.",
+        TRAINING,
+        gt=0,
+        lt=1,
+    )
+    clip_grad: float | None = option(
+        None, "Bound of the gradient's norm.", TRAINING, gt=0, advanced=True
+    )
+    clip_mode: Literal["norm", "value", "agc"] = option(
+        "norm", "What clip-grad bounds.", TRAINING, advanced=True
+    )
+    compile: bool = option(False, "Compile the network with torch.compile.", TRAINING)
+    require: Annotated[list[Requirement], BeforeValidator(as_list)] = option(
         [], "Gate on a figure of result.json, as test_top1>=0.97; repeatable. Exit code 5.", RUN
     )
 

@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from distill_cli.errors import ArtifactError
 from distill_cli.files import write_atomically
 from distill_cli.training.state import State
 
 FILE = "last/checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 
 
-def save(
-    run: Path, state: State, network: nn.Module, optimizer: torch.optim.Optimizer, key: str
-) -> None:
+class Stateful(Protocol):
+    """What has a state of its own: networks, optimisers, gradient scalers."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state, in tensors and plain values."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """The inverse."""
+
+
+def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> None:
     """Writes the checkpoint of a run.
 
     Args:
         run: The run folder.
         state: Where it stands.
-        network: The student, without its teacher.
-        optimizer: Its optimiser.
+        parts: All that training changes, by name: the student, its optimiser, …
         key: Identifies the recipe, so that another one does not resume from it.
     """
     content = {
         "format": FORMAT,
         "key": key,
         "state": {**asdict(state), "log_lengths": list(state.log_lengths)},
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "parts": {name: part.state_dict() for name, part in parts.items()},
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -62,16 +68,16 @@ def check_key(run: Path, key: str) -> None:
         )
 
 
-def load(run: Path, network: nn.Module, optimizer: torch.optim.Optimizer, key: str) -> State:
-    """Restores network, optimiser and generators, and says where the run stood.
+def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
+    """Restores all parts and the generators, and says where the run stood.
 
     Raises:
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
     """
     check_key(run, key)
     content = _read(run / FILE)
-    network.load_state_dict(content["network"])
-    optimizer.load_state_dict(content["optimizer"])
+    for name, part in parts.items():
+        part.load_state_dict(content["parts"][name])
     torch.set_rng_state(content["rng"])
     if content["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["cuda_rng"])

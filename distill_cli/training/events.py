@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from distill_cli.metrics import Metrics
+from distill_cli.training.state import State
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepEvent:
@@ -62,6 +65,9 @@ class Sink(Protocol):
     def message(self, text: str) -> None:
         """One line worth knowing."""
 
+    def reading(self, done: int, total: int) -> None:
+        """So many images of so many are read; called for each, must be cheap."""
+
 
 class Silent:
     """A sink that shows nothing."""
@@ -74,6 +80,25 @@ class Silent:
 
     def message(self, text: str) -> None:
         """Nothing."""
+
+    def reading(self, done: int, total: int) -> None:
+        """Nothing."""
+
+
+def epoch_row(
+    state: State, held_out: Metrics, *, lr: float, images_per_second: float
+) -> dict[str, Any]:
+    """What metrics.jsonl and summary.csv hold of an epoch that has just ended."""
+    return {
+        "epoch": state.epoch + 1,
+        "lr": lr,
+        **{f"train_{name}": value for name, value in state.means().items()},
+        "val_top1": held_out.top1,
+        "val_nll": held_out.nll,
+        "val_ece": held_out.ece,
+        "images_per_second": images_per_second,
+        "seconds": state.epoch_seconds,
+    }
 
 
 class RunLog:

@@ -8,17 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from distill_cli.data.loader import Loader
 from distill_cli.errors import DivergedError, StoppedError
 from distill_cli.metrics import Metrics
 from distill_cli.models import Network
 from distill_cli.objectives.compose import Composition
 from distill_cli.training import checkpoint
-from distill_cli.training.events import EpochEvent, RunLog, Sink, StepEvent
-from distill_cli.training.schedule import LearningRate
+from distill_cli.training.events import EpochEvent, RunLog, Sink, StepEvent, epoch_row
 from distill_cli.training.state import State
+from distill_cli.training.updates import Updates
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
 
 # Steps between looks at whether the loss is still a number: each look waits for the device.
@@ -30,25 +28,25 @@ class Trainer:
     """Trains one network.
 
     Attributes:
-        network: The student, on its device, and `optimizer` of its parameters at `rate`.
+        network: The student, on its device.
+        updates: How its weights move: optimiser, schedule, precision, accumulation, averaging.
         teacher: Frozen, or None.
         composition: What is minimised over `epochs` passes of `loader`'s batches.
-        evaluate: Held-out figures of the network as it stands.
-        save_best: Keeps the network as it stands as the best one.
+        evaluate: Held-out figures of a network.
+        save_best: Keeps a network as the best one.
         run: The run folder; `key` identifies its recipe in checkpoints.
         sink: Shows progress.
         stop: The signal that asks to stop, or None.
     """
 
     network: Network
+    updates: Updates
     teacher: Teacher | None
     composition: Composition
     loader: Loader
-    optimizer: torch.optim.Optimizer
-    rate: LearningRate
     epochs: int
-    evaluate: Callable[[], Metrics]
-    save_best: Callable[[], None]
+    evaluate: Callable[[Network], Metrics]
+    save_best: Callable[[Network], None]
     run: Path
     key: str
     sink: Sink
@@ -62,9 +60,10 @@ class Trainer:
             StoppedError: A signal came; a checkpoint was written.
         """
         self.log = RunLog(self.run)
+        self.parts: dict[str, checkpoint.Stateful] = {"network": self.network, **self.updates.parts}
         self.state = State()
         if resume:
-            self.state = checkpoint.load(self.run, self.network, self.optimizer, self.key)
+            self.state = checkpoint.load(self.run, self.parts, self.key)
         self.log.cut_back(self.state.log_lengths)
         while self.state.epoch < self.epochs:
             self._train_epoch()
@@ -90,19 +89,27 @@ class Trainer:
         self.state.epoch_seconds += time.perf_counter() - started
 
     def _step(self, batch: Batch) -> None:
-        for group in self.optimizer.param_groups:
-            # timm scales the rate of some groups; a group without a scale takes the rate itself.
-            group["lr"] = self.rate.at(batch.step) * group.get("lr_scale", 1.0)
+        updates, optimizer = self.updates, self.updates.optimizer
         steps = self.epochs * self.loader.steps
         progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=steps)
-        teacher = None if self.teacher is None else self.teacher.signals(batch)
-        logits_BK = self.network(batch.images_BCHW).float()
-        loss = self.composition(StudentSignals(logits_BK=logits_BK), teacher, batch, progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        correct = (logits_BK.detach().argmax(dim=-1) == batch.target_B).double().mean()
-        self.state.add({"loss": loss.total.detach(), "top1": correct, **loss.terms})
+        updates.schedule.step_update(batch.step)
+        optimizer.zero_grad(set_to_none=True)
+        for part in batch.split(updates.accumulate):
+            teacher = None if self.teacher is None else self.teacher.signals(part)
+            with updates.here.autocast():
+                logits_BK = self.network(part.images_BCHW)
+            student = StudentSignals(logits_BK=logits_BK.float())
+            loss = self.composition(student, teacher, part, progress)
+            updates.scaler.scale(loss.total).backward()
+            hits = (logits_BK.detach().argmax(dim=-1) == part.target_B).sum()
+            self.state.add(
+                {"loss": loss.total.detach(), "top1": hits / batch.samples, **loss.terms}
+            )
+        updates.clip()
+        updates.scaler.step(optimizer)
+        updates.scaler.update()
+        updates.average(self.network, batch.step)
+        self.state.step += 1
         self.sink.step(
             StepEvent(
                 epoch=self.state.epoch,
@@ -124,22 +131,14 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         started = time.perf_counter()
-        state, held_out = self.state, self.evaluate()
+        state, network = self.state, self.updates.averaged(self.network)
+        held_out = self.evaluate(network)
         self._require_finite(held_out.nll)
         best = state.is_best(held_out)
         if best:
-            self.save_best()
+            self.save_best(network)
         rate = self.loader.steps * self.loader.batch_size / max(state.epoch_seconds, 1e-9)
-        row = {
-            "epoch": state.epoch + 1,
-            "lr": self.rate.at((state.epoch + 1) * self.loader.steps - 1),
-            **{f"train_{name}": value for name, value in state.means().items()},
-            "val_top1": held_out.top1,
-            "val_nll": held_out.nll,
-            "val_ece": held_out.ece,
-            "images_per_second": rate,
-            "seconds": state.epoch_seconds,
-        }
+        row = epoch_row(state, held_out, lr=self.updates.rate, images_per_second=rate)
         self.log.epoch(row)
         self.sink.epoch(EpochEvent(epoch=state.epoch, epochs=self.epochs, row=row, best=best))
         state.next_epoch(rate, state.epoch_seconds + time.perf_counter() - started)
@@ -147,4 +146,4 @@ class Trainer:
 
     def _save(self) -> None:
         self.state.log_lengths = self.log.lengths()
-        checkpoint.save(self.run, self.state, self.network, self.optimizer, self.key)
+        checkpoint.save(self.run, self.state, self.parts, self.key)

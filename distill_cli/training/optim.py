@@ -15,6 +15,9 @@ SGD_RATE, SGD_DECAY = 0.1, 5e-4
 ADAMW_RATE, ADAMW_DECAY = 1e-3, 0.05
 REFERENCE_BATCH = 256
 SGD_NAMES = {"sgd", "momentum", "nesterov", "sgdw", "sgdp"}
+# torch's own optimisers that update all parameters in one kernel, and where.
+FUSED_NAMES = {"sgd", "momentum", "nesterov", "adam", "adamw"}
+FUSED_DEVICES = {"cpu", "cuda"}
 
 _TRANSFORMER = re.compile(r"vit|deit|swin|beit|eva|cait|xcit|mixer|former|convnext|pit_|tnt_|clip")
 
@@ -49,9 +52,26 @@ def check_name(name: str) -> None:
 
 
 def create(
-    network: nn.Module, name: str, *, rate: float, weight_decay: float, momentum: float
+    network: nn.Module,
+    name: str,
+    *,
+    rate: float,
+    weight_decay: float,
+    momentum: float,
+    layer_decay: float | None = None,
 ) -> torch.optim.Optimizer:
-    """timm's optimiser of this name; biases and norms are not decayed.
+    """timm's optimiser of this name.
+
+    Biases, norms and what the network itself names (`no_weight_decay`: position embeddings, class
+    tokens) are not decayed. Where torch has a fused kernel of the optimiser, that is used.
+
+    Args:
+        network: The plain network, which knows its layers.
+        name: timm's.
+        rate: Peak learning rate.
+        weight_decay: Of the decayed parameters.
+        momentum: Of SGD and its kin.
+        layer_decay: Factor of the rate from each layer to the one before; None for equal rates.
 
     Raises:
         UsageError: timm knows no such optimiser.
@@ -60,6 +80,11 @@ def create(
 
     check_name(name)
     options: dict[str, Any] = {"lr": rate, "weight_decay": weight_decay, "momentum": momentum}
-    optimizer = timm.optim.create_optimizer_v2(network, opt=name, **options)
+    device = next(network.parameters()).device.type
+    if name in FUSED_NAMES and device in FUSED_DEVICES:
+        options["fused"] = True
+    optimizer = timm.optim.create_optimizer_v2(
+        network, opt=name, layer_decay=layer_decay, **options
+    )
     assert isinstance(optimizer, torch.optim.Optimizer)
     return optimizer

@@ -1,38 +1,75 @@
-"""The learning rate as a pure function of the step, so that a resumed run needs no state of it."""
+"""Learning-rate schedules, from timm.
+
+All of them are pure functions of the step, so that a resumed run needs no state of theirs.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
-from distill_cli.objectives.compose import ScheduleName, Weight
+import timm.scheduler as timm
+import torch
+from timm.scheduler.scheduler import Scheduler
 
+from distill_cli.errors import UsageError
+
+Name = Literal["constant", "linear", "cosine", "step", "poly", "tanh"]
 # Shares of training after which `step` divides the rate by ten: 150, 180 and 210 of the 240
 # epochs that the distillation literature trains CIFAR for.
 MILESTONES = (150 / 240, 180 / 240, 210 / 240)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearningRate:
-    """Linear warm-up, then constant, linear, cosine or step decay.
+def create(
+    optimizer: torch.optim.Optimizer,
+    name: Name,
+    *,
+    peak: float,
+    floor: float,
+    total_steps: int,
+    warmup_steps: int,
+    args: Mapping[str, Any],
+) -> Scheduler:
+    """timm's scheduler; `step_update(step)` sets the rate of a step, from 0.
 
-    Attributes:
+    The first step has 1/(w + 1) of the peak, step w all of it; the fall begins there. timm scales
+    the rate of groups that have an `lr_scale` (layer decay).
+
+    Args:
+        optimizer: Whose rates are set.
+        name: `linear` is timm's polynomial of power 1, `constant` its multi-step without steps.
         peak: The rate after warm-up.
+        floor: Where the fall ends; of no meaning to `constant` and `step`.
         total_steps: Steps of the whole training.
-        warmup_steps: Steps over which the rate climbs to its peak.
-        schedule: How it falls; linear and cosine end near zero.
+        warmup_steps: w.
+        args: Further arguments of timm's scheduler (`power`, `decay_rate`, `k_decay`, …).
+
+    Raises:
+        UsageError: The scheduler has no such argument.
     """
-
-    peak: float
-    total_steps: int
-    warmup_steps: int
-    schedule: ScheduleName
-
-    def at(self, step: int) -> float:
-        """The rate of a step, from 0."""
-        if step < self.warmup_steps:
-            return self.peak * (step + 1) / (self.warmup_steps + 1)
-        decaying = max(1, self.total_steps - self.warmup_steps)
-        fraction = (step - self.warmup_steps) / decaying
-        if self.schedule == "step":
-            return self.peak * 0.1 ** sum(fraction >= milestone for milestone in MILESTONES)
-        return self.peak * Weight(start=1.0, end=0.0, schedule=self.schedule).at(fraction)
+    fall = max(1, total_steps - warmup_steps)
+    falling = {"t_initial": fall, "lr_min": floor}
+    # timm compares its milestones with the step's number from 1.
+    steps = [math.ceil(share * fall) + 1 for share in MILESTONES]
+    kinds: dict[Name, tuple[Callable[..., Any], dict[str, Any]]] = {
+        "constant": (timm.MultiStepLRScheduler, {"decay_t": []}),
+        "step": (timm.MultiStepLRScheduler, {"decay_t": steps, "decay_rate": 0.1}),
+        "linear": (timm.PolyLRScheduler, {**falling, "power": 1.0}),
+        "poly": (timm.PolyLRScheduler, falling),
+        "cosine": (timm.CosineLRScheduler, falling),
+        "tanh": (timm.TanhLRScheduler, falling),
+    }
+    kind, own = kinds[name]
+    every: dict[str, Any] = {
+        "warmup_t": warmup_steps,
+        "warmup_lr_init": peak / (warmup_steps + 1),
+        "warmup_prefix": True,
+        "t_in_epochs": False,
+    }
+    try:
+        scheduler = kind(optimizer, **{**every, **own, **args})
+    except (TypeError, AssertionError) as error:
+        raise UsageError(f"sched_args: {name}: {error}") from None
+    assert isinstance(scheduler, Scheduler)
+    return scheduler

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from distill_cli.metrics import Metrics
@@ -55,11 +56,12 @@ class State:
         self.epoch, self.step, self.sums, self.epoch_seconds = self.epoch + 1, 0, {}, 0.0
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Counts a step and its figures, without waiting for the device."""
-        self.step += 1
+        """Adds the figures of a step, or of a part of one, without waiting for the device."""
         for name, value in values.items():
             before = self.sums.get(name)
-            self.sums[name] = value.double() if before is None else before + value
+            # Metal has no fp64.
+            wide = torch.float32 if value.device.type == "mps" else torch.float64
+            self.sums[name] = value.to(wide) if before is None else before + value
 
     def means(self) -> dict[str, float]:
         """Means over the epoch's steps so far; waits for the device."""

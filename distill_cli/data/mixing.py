@@ -1,0 +1,153 @@
+"""Mixup and CutMix over the neighbouring pairs of a view's permutation. Shapes: B batch, N rows.
+
+A view of a sample is mixed with the same view of its partner, and both get the same share or box:
+pairs, shares and boxes are functions of the view, so that a cache replays them in batches of any
+size and order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from distill_cli.counters import Purpose, draw, permutation, uniform
+
+# Views whose pairs are kept at hand; a batch rarely holds more than one.
+KNOWN_VIEWS = 4
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Blends two images: λ·x + (1 − λ)·x′, λ ~ Beta(alpha, alpha).
+
+    Zhang et al. 2018, arXiv 1710.09412.
+    """
+
+    alpha: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha <= 100:
+            raise ValueError("alpha from above 0 to 100")
+
+
+@dataclass(frozen=True)
+class Cutmix:
+    """Pastes a box of one image into another; of area 1 − λ, λ ~ Beta(alpha, alpha).
+
+    Yun et al. 2019, arXiv 1905.04899; the box may hang over the border, and the share is that of
+    what is left of it.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha <= 100:
+            raise ValueError("alpha from above 0 to 100")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mixer:
+    """Mixes pairs of training rows; where both ways are wanted, a coin chooses for each pair.
+
+    Attributes:
+        mixup: Its setting, or None.
+        cutmix: Its setting, or None.
+        seed: Of the views.
+        rows: int64 rows of the train split that are paired; others pair with themselves.
+        key_N: Sample keys of the whole split.
+    """
+
+    draws: ClassVar[int] = 4
+    mixup: Mixup | None
+    cutmix: Cutmix | None
+    seed: int
+    rows: Tensor
+    key_N: Tensor
+    _known: dict[int, Tensor] = field(default_factory=dict)
+
+    def partners(self, index_B: Tensor, view_B: Tensor) -> Tensor:
+        """int64 (B): the row that each one is mixed with in its view."""
+        partner_B = torch.empty_like(index_B)
+        for view in view_B.unique().tolist():
+            chosen_B = view_B == view
+            partner_B[chosen_B] = self._partner_N(view)[index_B[chosen_B]]
+        return partner_B
+
+    def _partner_N(self, view: int) -> Tensor:
+        """int64 (N): neighbours in the view's permutation; an odd last row stays alone."""
+        if view not in self._known:
+            if len(self._known) > KNOWN_VIEWS:
+                self._known.clear()
+            first, second = self.pairs(view)
+            partner_N = torch.arange(len(self.key_N))
+            partner_N[first], partner_N[second] = second, first
+            self._known[view] = partner_N
+        return self._known[view]
+
+    def pairs(self, view: int) -> tuple[Tensor, Tensor]:
+        """The first and the second rows of all pairs of a view; an odd last row stands in both."""
+        order = self.rows[permutation(self.seed, Purpose.PAIR, len(self.rows), view)]
+        first, second = order[0::2], order[1::2]
+        return first, torch.cat([second, first[len(second) :]])
+
+    def __call__(
+        self,
+        images_BCHW: Tensor,
+        others_BCHW: Tensor,
+        index_B: Tensor,
+        partner_B: Tensor,
+        view_B: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Mixed images and the share of each that is its own, fp32 (B), on the images' device.
+
+        Args:
+            images_BCHW: fp32 in [0, 1].
+            others_BCHW: The partners'.
+            index_B: int64 rows, on the CPU.
+            partner_B: int64 rows of the partners, on the CPU.
+            view_B: int64 views, on the CPU.
+        """
+        # Both of a pair must draw the same: the smaller row speaks for it.
+        key_B = self.key_N[torch.minimum(index_B, partner_B)]
+        words = (view_B[:, None], key_B[:, None], torch.arange(self.draws))
+        uniform_BD = uniform(draw(self.seed, Purpose.MIX, *words))
+        cut_B = torch.full_like(index_B, self.mixup is None, dtype=torch.bool)
+        if self.mixup is not None and self.cutmix is not None:
+            cut_B = uniform_BD[:, 0] < 0.5
+        alpha_B = torch.full((len(index_B),), self.mixup.alpha if self.mixup else 1.0).double()
+        if self.cutmix is not None:
+            alpha_B[cut_B] = self.cutmix.alpha
+        share_B = _beta(uniform_BD[:, 1], alpha_B)
+        height, width = images_BCHW.shape[-2:]
+        inside_BHW = _boxes(share_B, uniform_BD[:, 2:], height, width)
+        kept_B = 1 - inside_BHW.flatten(1).sum(dim=1).double() / (height * width)
+        share_B = torch.where(cut_B, kept_B, share_B).float()
+        weight_B1HW = torch.where(
+            cut_B.view(-1, 1, 1), (~inside_BHW).float(), share_B.view(-1, 1, 1)
+        )[:, None].to(images_BCHW.device)
+        # Not lerp, whose vectorised and scalar forms may differ by a bit.
+        mixed_BCHW = images_BCHW * weight_B1HW + others_BCHW * (1 - weight_B1HW)
+        return mixed_BCHW, share_B.to(images_BCHW.device)
+
+
+def _beta(uniform_B: Tensor, alpha_B: Tensor) -> Tensor:
+    """Beta(α, α) by its inverse distribution function, fp64."""
+    from scipy.special import betaincinv
+
+    values = betaincinv(alpha_B.numpy(), alpha_B.numpy(), uniform_B.contiguous().numpy())
+    return torch.from_numpy(values)
+
+
+def _boxes(share_B: Tensor, uniform_B2: Tensor, height: int, width: int) -> Tensor:
+    """Boxes of area 1 − share about a uniform centre, cut at the border: bool (B, H, W)."""
+    side_B = (1 - share_B).sqrt()
+    inside = []
+    for axis, length in enumerate((height, width)):
+        cut_B = (length * side_B).long()
+        start_B = (uniform_B2[:, axis] * length).long() - cut_B // 2
+        place_1S = torch.arange(length)[None]
+        inside.append((place_1S >= start_B[:, None]) & (place_1S < (start_B + cut_B)[:, None]))
+    return inside[0][:, :, None] & inside[1][:, None, :]

@@ -1,0 +1,144 @@
+"""What a source of images is: files of a split, or items of a sequence."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from distill_cli.data.archives import Files, is_archive
+from distill_cli.errors import ArtifactError
+
+
+class Source(Protocol):
+    """Labelled images, sorted by the bytes of their sample ids."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In label order."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    def sample_id(self, index: int) -> str:
+        """What identifies the sample in caches: class/file, or index:N."""
+
+    def where(self, index: int) -> str:
+        """Where a person finds it."""
+
+    def label(self, index: int) -> int:
+        """Class index; −1 where unlabelled."""
+
+    def fetch(self, index: int) -> tuple[Image.Image, bytes]:
+        """The image, perhaps not decoded yet, and a digest of its content."""
+
+    def image(self, index: int) -> Image.Image:
+        """The image, perhaps not decoded yet."""
+
+    def file(self, index: int) -> Path | None:
+        """The file that holds the image, itself or an archive; None where there is none."""
+
+
+Splits = Mapping[str, Source]
+
+
+def digest(content: bytes) -> bytes:
+    """16 bytes that stand for a sample's content in fingerprints."""
+    return blake2b(content, digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Files of one split; `rows` holds (number in files, sample id, label), sorted by id."""
+
+    files: Files
+    rows: tuple[tuple[int, str, int], ...]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.rows)
+
+    def sample_id(self, index: int) -> str:
+        """class/file."""
+        return self.rows[index][1]
+
+    def where(self, index: int) -> str:
+        """folder/split/class/file, or archive!split/class/file."""
+        inside = "/".join(self.files.paths[self.rows[index][0]])
+        separator = "!" if is_archive(Path(self.files.where)) else "/"
+        return f"{self.files.where}{separator}{inside}"
+
+    def label(self, index: int) -> int:
+        """By class folder."""
+        return self.rows[index][2]
+
+    def fetch(self, index: int) -> tuple[Image.Image, bytes]:
+        """Opens the image; its pixels are decoded when asked for."""
+        content = self.files.read(self.rows[index][0])
+        return Image.open(io.BytesIO(content)), digest(content)
+
+    def image(self, index: int) -> Image.Image:
+        """Opens the image; its pixels are decoded when asked for."""
+        return Image.open(io.BytesIO(self.files.read(self.rows[index][0])))
+
+    def file(self, index: int) -> Path:
+        """The image's own file, or the archive."""
+        where = Path(self.files.where)
+        return where.joinpath(*self.files.paths[self.rows[index][0]]) if where.is_dir() else where
+
+
+@dataclass(frozen=True)
+class ItemSource:
+    """Items of any (image, label) sequence, as index:N; `order` sorts them by id."""
+
+    name: str
+    items: Sequence[tuple[Image.Image, int]]
+    order: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.order)
+
+    def sample_id(self, index: int) -> str:
+        """index:N, N as the dataset counts."""
+        return f"index:{self.order[index]}"
+
+    def where(self, index: int) -> str:
+        """dataset, sample N."""
+        return f"{self.name}, sample {self.order[index]}"
+
+    def label(self, index: int) -> int:
+        """As the dataset says."""
+        return int(self.items[self.order[index]][1])
+
+    def fetch(self, index: int) -> tuple[Image.Image, bytes]:
+        """The image and a digest of its raw pixels."""
+        image = self.items[self.order[index]][0]
+        return image, digest(image.mode.encode() + image.tobytes())
+
+    def image(self, index: int) -> Image.Image:
+        """The image."""
+        return self.items[self.order[index]][0]
+
+    def file(self, index: int) -> None:
+        """Not known."""
+
+
+def check_label(source: Source, row: int) -> None:
+    """Refuses a label that is no class.
+
+    Raises:
+        ArtifactError: It is out of range; the sample is named.
+    """
+    label, classes = source.label(row), len(source.class_names)
+    if not -1 <= label < classes:
+        raise ArtifactError(
+            f"sample {source.sample_id(row)} has label {label}; there are {classes} classes"
+        )

@@ -1,0 +1,94 @@
+"""Work on images in other processes, in order, with a bounded number of batches ahead."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from distill_cli.errors import DistillError, InternalError
+
+R = TypeVar("R")
+T = TypeVar("T")
+# Batches that each worker may be ahead of what was asked for.
+AHEAD = 2
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error for the user on its way home: exceptions lose their hint when pickled."""
+
+    kind: type[DistillError]
+    message: str
+    hint: str | None
+
+
+class _Made(Dataset[T | _Failure], Generic[R, T]):
+    def __init__(self, make: Callable[[R], T], requests: Sequence[R]) -> None:
+        self.make, self.requests = make, requests
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, number: int) -> T | _Failure:
+        try:
+            return self.make(self.requests[number])
+        except DistillError as error:
+            return _Failure(type(error), error.message, error.hint)
+
+
+def stream(
+    make: Callable[[R], T], requests: Sequence[R], *, workers: int, pin: bool = False
+) -> Iterator[T]:
+    """`make(request)` for each request, in order.
+
+    Args:
+        make: A function of its request alone; with workers it runs in other processes, from which
+            tensors come back in shared memory and all else pickled.
+        requests: What to make.
+        workers: Processes; 0 makes everything here, when it is asked for.
+        pin: Results in page-locked memory, from which copies to a GPU overlap with work.
+
+    Raises:
+        DistillError: As `make` raises it.
+        InternalError: A worker died.
+    """
+    loader = DataLoader(
+        _Made(make, requests),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        pin_memory=pin,
+        worker_init_fn=_prepare,
+        # Its own: the global generator's state belongs to the network's dropout.
+        generator=torch.Generator(),
+        # Python 3.14 would start servers anew, which import everything again.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
+    made = iter(loader)
+    while True:
+        try:
+            result = next(made)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InternalError(
+                "a worker that reads images died",
+                hint="Out of memory is the usual reason: try fewer --workers, or a smaller batch",
+            ) from None
+        if isinstance(result, _Failure):
+            raise result.kind(result.message, hint=result.hint)
+        yield result
+
+
+def _prepare(number: int) -> None:
+    """A worker leaves Ctrl-C to its parent, and ends when its parent ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,129 @@
+"""From what is opened and checked to the loop that trains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+
+from distill_cli.data.dataset import Dataset
+from distill_cli.data.loader import Loader
+from distill_cli.data.views import Views
+from distill_cli.evaluate import BATCH, evaluate
+from distill_cli.metrics import Metrics
+from distill_cli.models import Network, save_model
+from distill_cli.objectives.compose import Composition
+from distill_cli.pipeline.inputs import Member, worker_count
+from distill_cli.recipe.schema import TrainRecipe
+from distill_cli.runtime import Runtime
+from distill_cli.training import schedule
+from distill_cli.training.events import Sink
+from distill_cli.training.loop import Trainer
+from distill_cli.training.updates import Updates, moving_average
+from distill_cli.types import Teacher, ViewSpec
+
+# Keys that do not change what is trained, so that a resumed run may have others.
+NOT_TRAINING = {
+    *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "teachers")
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything a run needs, opened and checked; nothing is written yet."""
+
+    recipe: TrainRecipe
+    runtime: Runtime
+    dataset: Dataset
+    spec: ViewSpec
+    stored_views: int | None
+    members: tuple[Member, ...]
+    teacher: Teacher | None
+    composition: Composition
+    network: Network
+    optimizer: torch.optim.Optimizer
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        assert self.recipe.out is not None, "resolved by `prepare`"
+        return Path(self.recipe.out)
+
+    @property
+    def key(self) -> str:
+        """Identifies what is trained from what: recipe, data and teachers."""
+        values = self.recipe.model_dump(mode="json", exclude=NOT_TRAINING)
+        teacher = None if self.teacher is None else self.teacher.fingerprint
+        parts = [values, self.dataset.identity.to_json(), self.spec.to_json(), teacher]
+        return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def trainer_of(plan: Plan, sink: Sink, stop: Callable[[], int | None]) -> Trainer:
+    """The loop of a run, ready to go; torch's global generator is seeded for it."""
+    recipe, dataset, here = plan.recipe, plan.dataset, plan.runtime
+    loader = Loader(
+        views=Views(
+            dataset.train,
+            plan.spec,
+            here.device,
+            workers=worker_count(recipe),
+            rows=dataset.fit_rows,
+        ),
+        target_N=dataset.train.label_N,
+        rows=dataset.fit_rows,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        stored_views=plan.stored_views,
+    )
+    held_out = dataset.val
+
+    def evaluate_held_out(network: Network) -> Metrics:
+        with here.autocast():
+            return evaluate(network, held_out.still(BATCH), held_out.label_N, here.device)
+
+    updates = _updates(plan, loader.steps)
+    if recipe.compile:
+        plan.network.net.compile()
+    # After the network's initialisation, so that dropout does not depend on its size.
+    torch.manual_seed(recipe.seed)
+    return Trainer(
+        network=plan.network,
+        updates=updates,
+        teacher=plan.teacher,
+        composition=plan.composition,
+        loader=loader,
+        epochs=recipe.epochs,
+        evaluate=evaluate_held_out,
+        save_best=lambda network: save_model(network, plan.run / "model"),
+        run=plan.run,
+        key=plan.key,
+        sink=sink,
+        stop=stop,
+    )
+
+
+def _updates(plan: Plan, steps: int) -> Updates:
+    recipe = plan.recipe
+    assert recipe.lr is not None, "resolved by `prepare`"
+    return Updates(
+        optimizer=plan.optimizer,
+        schedule=schedule.create(
+            plan.optimizer,
+            recipe.sched,
+            peak=recipe.lr,
+            floor=recipe.min_lr,
+            total_steps=recipe.epochs * steps,
+            warmup_steps=round(recipe.warmup_epochs * steps),
+            args=recipe.sched_args,
+        ),
+        here=plan.runtime,
+        scaler=plan.runtime.scaler(),
+        accumulate=recipe.accumulate,
+        clip_grad=recipe.clip_grad,
+        clip_mode=recipe.clip_mode,
+        ema=None if recipe.ema is None else moving_average(plan.network, recipe.ema),
+    )

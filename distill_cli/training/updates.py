@@ -1,0 +1,82 @@
+"""How a student's weights move; the loop alone moves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from timm.utils.clip_grad import dispatch_clip_grad
+
+from distill_cli.models import Network
+from distill_cli.runtime import Runtime
+from distill_cli.training.checkpoint import Stateful
+
+ClipMode = Literal["norm", "value", "agc"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updates:
+    """What stands between a gradient and the weights.
+
+    Attributes:
+        optimizer: Of the student's parameters.
+        schedule: Sets its learning rate of a step: `step_update(step)`.
+        here: Device and precision of the forward.
+        scaler: Of the loss, for fp16.
+        accumulate: Parts in which a batch goes forward and backward before its one step.
+        clip_grad: Bound of the gradient; None for none.
+        clip_mode: Of its norm, of each value, or of each unit's norm against its weights' (AGC,
+            Brock et al. 2021, arXiv 2102.06171).
+        ema: Moving average of the weights, which then is what is evaluated and saved.
+    """
+
+    optimizer: torch.optim.Optimizer
+    schedule: Scheduler
+    here: Runtime
+    scaler: torch.amp.GradScaler
+    accumulate: int = 1
+    clip_grad: float | None = None
+    clip_mode: ClipMode = "norm"
+    ema: ModelEmaV3 | None = None
+
+    @property
+    def parts(self) -> dict[str, Stateful]:
+        """What a checkpoint keeps."""
+        parts: dict[str, Stateful] = {"optimizer": self.optimizer, "scaler": self.scaler}
+        return parts if self.ema is None else {**parts, "ema": self.ema.module}
+
+    @property
+    def rate(self) -> float:
+        """The learning rate as it stands; under layer decay that of the last layer."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    def clip(self) -> None:
+        """Bounds the gradients, of their true size."""
+        if self.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            dispatch_clip_grad(parameters, self.clip_grad, mode=self.clip_mode)
+
+    def average(self, network: Network, step: int) -> None:
+        """Moves the average towards the weights after step `step`, from 0."""
+        if self.ema is not None:
+            self.ema.update(network, step=step + 1)
+
+    def averaged(self, network: Network) -> Network:
+        """The network that counts: the average where there is one."""
+        if self.ema is None:
+            return network
+        assert isinstance(self.ema.module, Network)
+        return self.ema.module
+
+
+def moving_average(network: Network, decay: float) -> ModelEmaV3:
+    """timm's moving average of weights and buffers.
+
+    The decay of step t is min(decay, 1 − t^(−2/3)), so that short runs do not average in the
+    weights that they started from.
+    """
+    return ModelEmaV3(network, decay=decay, use_warmup=True)
