@@ -119,6 +119,7 @@ class Batch:
         step: Global step from 0: what draws per batch are hashed from.
         mixing: The other half of mixed images; None where images are not mixed.
         whole: The effective batch that this is a part of; None where it is whole itself.
+        unlabelled: Whether any sample may be without a label: if none can, none is looked for.
     """
 
     images_BCHW: Tensor
@@ -128,6 +129,7 @@ class Batch:
     step: int
     mixing: Mixing | None = None
     whole: Batch | None = None
+    unlabelled: bool = True
 
     @property
     def samples(self) -> int:
@@ -135,8 +137,10 @@ class Batch:
         return len((self.whole or self).index_B)
 
     @property
-    def labelled(self) -> Tensor:
-        """Labelled samples of the effective batch, a scalar on the run's device, at least 1."""
+    def labelled(self) -> Tensor | int:
+        """Labelled samples of the effective batch, at least 1; a scalar on the run's device."""
+        if not self.unlabelled:
+            return self.samples
         return ((self.whole or self).target_B != UNLABELLED).sum().clamp(min=1)
 
     def split(self, parts: int) -> Iterator[Batch]:
@@ -152,6 +156,7 @@ class Batch:
                 step=self.step,
                 mixing=self.mixing and self.mixing.rows(rows),
                 whole=self,
+                unlabelled=self.unlabelled,
             )
         if parts == 1:
             yield self
@@ -203,7 +208,7 @@ class Term:
 
     Attributes:
         loss_B: Loss per sample, fp32.
-        labelled_only: Averaged over the labelled samples, instead of all.
+        labelled_only: Averaged over the labelled samples, instead of all; 0 on the others.
     """
 
     loss_B: Tensor

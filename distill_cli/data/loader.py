@@ -10,10 +10,10 @@ from torch import Tensor
 
 from distill_cli.data.order import epoch_order, paired_order
 from distill_cli.data.views import Made, Views
-from distill_cli.types import Batch, Mixing
+from distill_cli.types import UNLABELLED, Batch, Mixing
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Loader:
     """Batches of views; the last incomplete batch of an epoch is dropped.
 
@@ -33,6 +33,9 @@ class Loader:
     seed: int
     stored_views: int | None = None
 
+    def __post_init__(self) -> None:
+        self.unlabelled = bool((self.target_N[self.rows] == UNLABELLED).any())
+
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
@@ -51,24 +54,28 @@ class Loader:
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from its step `first` on."""
         order = self.order(epoch)[first * self.batch_size : self.steps * self.batch_size]
-        view = self.view_of(epoch)
-        parts = order.split(self.batch_size) if len(order) else ()
-        requests = [(index_B, torch.full_like(index_B, view)) for index_B in parts]
-        made = zip(requests, self.views.stream(requests), strict=True)
-        for step, ((index_B, view_B), views) in enumerate(made, start=first):
+        if not len(order):
+            return
+        # Of the whole epoch at once: small tensors cost more to start than to fill.
+        views = torch.full_like(order, self.view_of(epoch))
+        columns = (order, views, self.target_N[order].to(self.views.device))
+        parts = list(zip(*(column.split(self.batch_size) for column in columns), strict=True))
+        made = self.views.stream([(index_B, view_B) for index_B, view_B, _ in parts])
+        for step, ((index_B, view_B, target_B), images) in enumerate(
+            zip(parts, made, strict=True), start=first
+        ):
             yield Batch(
-                images_BCHW=views.images_BCHW,
-                target_B=self._targets(index_B),
+                images_BCHW=images.images_BCHW,
+                target_B=target_B,
                 index_B=index_B,
                 view_B=view_B,
                 step=epoch * self.steps + step,
-                mixing=self._mixing(views),
+                mixing=self._mixing(images),
+                unlabelled=self.unlabelled,
             )
 
-    def _targets(self, index_B: Tensor) -> Tensor:
-        return self.target_N[index_B].to(self.views.device, non_blocking=True)
-
-    def _mixing(self, views: Made) -> Mixing | None:
-        if views.partner_B is None or views.share_B is None:
+    def _mixing(self, made: Made) -> Mixing | None:
+        if made.partner_B is None or made.share_B is None:
             return None
-        return Mixing(share_B=views.share_B, target_B=self._targets(views.partner_B))
+        target_B = self.target_N[made.partner_B].to(self.views.device)
+        return Mixing(share_B=made.share_B, target_B=target_B)

@@ -116,13 +116,16 @@ class Views:
             )
             parts = (part.to(self.device, non_blocking=True) for part in pictures)
         else:
-            parts = (self.images_NCHW[index_B.to(self.device)] for index_B, _, _ in whole)
+            # index_select copies whole rows: many times faster than indexing on uint8.
+            parts = (
+                self.images_NCHW.index_select(0, index_B.to(self.device)) for index_B, _, _ in whole
+            )
         draws = self._draws([(index_B, view_B) for index_B, view_B, _ in whole])
         for request, (_, _, partner_B), images_BCHW, uniform_BD in zip(
             requests, whole, parts, draws, strict=True
         ):
             images_BCHW = self._changed(images_BCHW, uniform_BD.to(self.device), self.singly)
-            yield self._finished(*request, partner_B, images_BCHW.float() / 255)
+            yield self._finished(*request, partner_B, images_BCHW / 255)
 
     def _with_partners(self, index_B: Tensor, view_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The request, and behind it the partners that are not next to their own: usually none."""

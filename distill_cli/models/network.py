@@ -87,7 +87,8 @@ class Network(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits (B, K) of images in [0, 1] of any size, with one or three channels."""
-        logits_BK: Tensor = self.net((self._fit(images_BCHW) - self.mean) / self.std)
+        # In place where it can be: fresh memory costs as much as the arithmetic.
+        logits_BK: Tensor = self.net((self._fit(images_BCHW) - self.mean).div_(self.std))
         return logits_BK
 
     def _fit(self, images_BCHW: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from distill_cli.types import (
+    UNLABELLED,
     Batch,
     Need,
     Progress,
@@ -60,10 +61,11 @@ def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:
 
     Args:
         batch: The images and their labels.
-        loss: From class indices (−1 where unlabelled) to a loss per sample.
+        loss: From class indices to a loss per sample, 0 where the index is −1 (unlabelled).
     """
     loss_B = loss(batch.target_B)
     if batch.mixing is not None:
         share_B = batch.mixing.share_B
         loss_B = share_B * loss_B + (1 - share_B) * loss(batch.mixing.target_B)
+        loss_B = loss_B * (batch.target_B != UNLABELLED)
     return Term(loss_B=loss_B, labelled_only=True)

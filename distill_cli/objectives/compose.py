@@ -7,13 +7,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from distill_cli.errors import UsageError
 from distill_cli.objectives.base import Objective
 from distill_cli.types import (
-    UNLABELLED,
     Batch,
     Need,
     Progress,
@@ -80,7 +78,7 @@ def mean_over(term: Term, batch: Batch) -> Tensor:
     Divided by the count of the whole, so that the parts of an accumulated batch sum to its mean.
     """
     if term.labelled_only:
-        return (term.loss_B * (batch.target_B != UNLABELLED)).sum() / batch.labelled
+        return term.loss_B.sum() / batch.labelled
     return term.loss_B.sum() / batch.samples
 
 
@@ -123,12 +121,12 @@ class Composition:
         progress: Progress,
     ) -> Loss:
         """The weighted loss of a batch; an objective of weight 0 is still computed and reported."""
-        total = torch.zeros((), device=student.logits_BK.device)
+        weighted: list[Tensor] = []
         means: dict[str, Tensor] = {}
         for part in self.parts:
             weight = part.weight.at(progress.fraction)
             for name, term in part.objective(student, teacher, batch, progress).items():
                 mean = mean_over(term, batch)
-                total = total + weight * mean
+                weighted.append(mean if weight == 1 else weight * mean)
                 means[name] = mean.detach()
-        return Loss(total=total, terms=means)
+        return Loss(total=sum(weighted[1:], weighted[0]), terms=means)

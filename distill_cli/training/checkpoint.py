@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,7 +40,7 @@ def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> No
     content = {
         "format": FORMAT,
         "key": key,
-        "state": {**asdict(state), "log_lengths": list(state.log_lengths)},
+        "state": state.state_dict(),
         "parts": {name: part.state_dict() for name, part in parts.items()},
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -81,8 +80,7 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
     torch.set_rng_state(content["rng"])
     if content["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["cuda_rng"])
-    values = content["state"]
-    return State(**{**values, "log_lengths": tuple(values["log_lengths"])})
+    return State.from_state_dict(content["state"])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -85,6 +85,18 @@ class Silent:
         """Nothing."""
 
 
+def step_event(state: State, epochs: int, steps: int, images: int) -> StepEvent:
+    """What is told of a step that has just been taken."""
+    return StepEvent(
+        epoch=state.epoch,
+        epochs=epochs,
+        step=state.step,
+        steps=steps,
+        images=images,
+        means=state.means,
+    )
+
+
 def epoch_row(
     state: State, held_out: Metrics, *, lr: float, images_per_second: float
 ) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from distill_cli.metrics import Metrics
 from distill_cli.models import Network
 from distill_cli.objectives.compose import Composition
 from distill_cli.training import checkpoint
-from distill_cli.training.events import EpochEvent, RunLog, Sink, StepEvent, epoch_row
+from distill_cli.training.events import EpochEvent, RunLog, Sink, epoch_row, step_event
 from distill_cli.training.state import State
 from distill_cli.training.updates import Updates
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
@@ -59,18 +59,23 @@ class Trainer:
             DivergedError: The loss is NaN or infinite; the last checkpoint and the best stay.
             StoppedError: A signal came; a checkpoint was written.
         """
+        self.start(resume=resume)
+        while self.state.epoch < self.epochs:
+            self.train_epoch()
+            self._end_epoch()
+        return self.state
+
+    def start(self, *, resume: bool) -> None:
+        """Takes the state of the last checkpoint if `resume`, else a new one."""
         self.log = RunLog(self.run)
         self.parts: dict[str, checkpoint.Stateful] = {"network": self.network, **self.updates.parts}
         self.state = State()
         if resume:
             self.state = checkpoint.load(self.run, self.parts, self.key)
         self.log.cut_back(self.state.log_lengths)
-        while self.state.epoch < self.epochs:
-            self._train_epoch()
-            self._end_epoch()
-        return self.state
 
-    def _train_epoch(self) -> None:
+    def train_epoch(self) -> None:
+        """The rest of the epoch under way; its seconds are in the state."""
         self.network.train()
         started = time.perf_counter()
         for batch in self.loader.epoch(self.state.epoch, first=self.state.step):
@@ -90,8 +95,8 @@ class Trainer:
 
     def _step(self, batch: Batch) -> None:
         updates, optimizer = self.updates, self.updates.optimizer
-        steps = self.epochs * self.loader.steps
-        progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=steps)
+        total = self.epochs * self.loader.steps
+        progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=total)
         updates.schedule.step_update(batch.step)
         optimizer.zero_grad(set_to_none=True)
         for part in batch.split(updates.accumulate):
@@ -101,28 +106,17 @@ class Trainer:
             student = StudentSignals(logits_BK=logits_BK.float())
             loss = self.composition(student, teacher, part, progress)
             updates.scaler.scale(loss.total).backward()
-            hits = (logits_BK.detach().argmax(dim=-1) == part.target_B).sum()
-            self.state.add(
-                {"loss": loss.total.detach(), "top1": hits / batch.samples, **loss.terms}
-            )
+            figures = {"loss": loss.total.detach(), **loss.terms}
+            self.state.tally.note(logits_BK, part.target_B, batch.samples, figures)
         updates.clip()
         updates.scaler.step(optimizer)
         updates.scaler.update()
         updates.average(self.network, batch.step)
         self.state.step += 1
-        self.sink.step(
-            StepEvent(
-                epoch=self.state.epoch,
-                epochs=self.epochs,
-                step=self.state.step,
-                steps=self.loader.steps,
-                images=len(batch.index_B),
-                means=self.state.means,
-            )
-        )
+        self.sink.step(step_event(self.state, self.epochs, self.loader.steps, batch.samples))
 
     def _require_finite(self, held_out: float = 0.0) -> None:
-        if not math.isfinite(float(self.state.sums["loss"]) + held_out):
+        if not math.isfinite(self.state.means().get("loss", 0.0) + held_out):
             raise DivergedError(
                 f"the loss is no longer a number in epoch {self.state.epoch + 1}, "
                 f"step {self.state.step}",

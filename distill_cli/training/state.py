@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from distill_cli.metrics import Metrics
+from distill_cli.training.tally import Tally
 
 
 @dataclass(kw_only=True)
@@ -18,7 +16,7 @@ class State:
     Attributes:
         epoch: The epoch under way, from 0.
         step: Steps of it that are taken.
-        sums: Sums over the epoch's steps of loss, terms and correct answers, fp64.
+        tally: Loss, terms and share of correct answers over the epoch's steps.
         best_epoch: The epoch with the best held-out figures; −1 before the first.
         best_top1: Its held-out accuracy.
         best_nll: Its held-out NLL, which decides between equal accuracies.
@@ -30,7 +28,7 @@ class State:
 
     epoch: int = 0
     step: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
     best_epoch: int = -1
     best_top1: float = -1.0
     best_nll: float = float("inf")
@@ -53,16 +51,20 @@ class State:
         """Closes the epoch under way, which ran at `rate` images/s and took `seconds` in all."""
         self.rates.append(rate)
         self.seconds += seconds
-        self.epoch, self.step, self.sums, self.epoch_seconds = self.epoch + 1, 0, {}, 0.0
-
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        """Adds the figures of a step, or of a part of one, without waiting for the device."""
-        for name, value in values.items():
-            before = self.sums.get(name)
-            # Metal has no fp64.
-            wide = torch.float32 if value.device.type == "mps" else torch.float64
-            self.sums[name] = value.to(wide) if before is None else before + value
+        self.epoch, self.step, self.tally, self.epoch_seconds = self.epoch + 1, 0, Tally(), 0.0
 
     def means(self) -> dict[str, float]:
         """Means over the epoch's steps so far; waits for the device."""
-        return {name: float(total) / self.step for name, total in self.sums.items()}
+        return {name: total / self.step for name, total in self.tally.read().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**values, "tally": self.tally.state_dict(), "log_lengths": list(self.log_lengths)}
+
+    @classmethod
+    def from_state_dict(cls, values: dict[str, Any]) -> State:
+        """The inverse."""
+        tally = Tally()
+        tally.load_state_dict(values["tally"])
+        return cls(**{**values, "tally": tally, "log_lengths": tuple(values["log_lengths"])})

@@ -1,0 +1,165 @@
+"""Loops as somebody would write them by hand who wants nothing but speed.
+
+They take the fast kernels too (fused optimiser, batched augmentation, autocast as here): what is
+compared is what a framework costs, not what a slow loop lacks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+
+
+def sgd(net: nn.Module) -> torch.optim.Optimizer:
+    device = next(net.parameters()).device.type
+    return torch.optim.SGD(
+        net.parameters(),
+        lr=0.01,
+        momentum=0.9,
+        weight_decay=5e-4,
+        nesterov=True,
+        fused=device in ("cpu", "cuda"),
+    )
+
+
+def crop_and_flip(images: Tensor, pad: int) -> Tensor:
+    """Random crops of padded images, and flips, a whole batch at once."""
+    batch, _, height, width = images.shape
+    crops = F.pad(images, (pad,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    offset = torch.randint(2 * pad + 1, (2, batch), device=images.device)
+    images = crops[torch.arange(batch, device=images.device), :, offset[0], offset[1]]
+    return torch.where(
+        torch.rand(batch, 1, 1, 1, device=images.device) < 0.5, images.flip(-1), images
+    )
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+class Training:
+    """Training on preloaded, normalised tensors; a turn is one epoch.
+
+    Args:
+        net: On its device.
+        images: fp32, normalised, on the device.
+        target: int64, on the device.
+        batch_size: Images of a step.
+        pad: Of random crops, with flips; 0 for none.
+        autocast: Of the forward.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        images: Tensor,
+        target: Tensor,
+        batch_size: int,
+        pad: int,
+        autocast: Autocast,
+    ) -> None:
+        self.net, self.images, self.target = net.train(), images, target
+        self.batch_size, self.pad, self.autocast = batch_size, pad, autocast
+        self.optimizer = sgd(net)
+
+    def __call__(self) -> float:
+        size, steps = self.batch_size, len(self.images) // self.batch_size
+        start = time.perf_counter()
+        order = torch.randperm(len(self.images), device=self.images.device)
+        for step in range(steps):
+            rows = order[step * size : (step + 1) * size]
+            images = self.images.index_select(0, rows)
+            if self.pad:
+                images = crop_and_flip(images, self.pad)
+            self.optimizer.zero_grad(set_to_none=True)
+            with self.autocast():
+                logits = self.net(images)
+            F.cross_entropy(logits.float(), self.target[rows]).backward()
+            self.optimizer.step()
+        synchronize(self.images.device)
+        return steps * size / (time.perf_counter() - start)
+
+
+class Inference:
+    """What a dump must do at least: views of all images once through the network."""
+
+    def __init__(self, net: nn.Module, images: Tensor, batch_size: int, pad: int) -> None:
+        self.net, self.images = net.eval(), images
+        self.batch_size, self.pad = batch_size, pad
+
+    @torch.no_grad()
+    def __call__(self) -> float:
+        start = time.perf_counter()
+        logits = [
+            self.net(crop_and_flip(images, self.pad)).cpu()
+            for images in self.images.split(self.batch_size)
+        ]
+        assert len(torch.cat(logits)) == len(self.images)
+        return len(self.images) / (time.perf_counter() - start)
+
+
+class Folder:
+    """torchvision's ImageFolder and torch's DataLoader, as its examples have them."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        root: Path,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+        autocast: Autocast,
+    ) -> None:
+        from torchvision import datasets, transforms
+
+        normal = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        dataset = datasets.ImageFolder(
+            str(root / "train"),
+            transforms.Compose(
+                [
+                    transforms.RandomResizedCrop(224),
+                    transforms.RandomHorizontalFlip(),
+                    transforms.ToTensor(),
+                    normal,
+                ]
+            ),
+        )
+        self.loader = torch.utils.data.DataLoader(
+            dataset,
+            batch_size,
+            shuffle=True,
+            num_workers=workers,
+            drop_last=True,
+            pin_memory=device.type == "cuda",
+        )
+        self.net, self.device, self.autocast = net.train(), device, autocast
+        self.optimizer = sgd(net)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, target in self.loader:
+            yield (
+                images.to(self.device, non_blocking=True),
+                target.to(self.device, non_blocking=True),
+            )
+
+    def __call__(self) -> float:
+        start, seen = time.perf_counter(), 0
+        for images, target in self._batches():
+            self.optimizer.zero_grad(set_to_none=True)
+            with self.autocast():
+                logits = self.net(images)
+            F.cross_entropy(logits.float(), target).backward()
+            self.optimizer.step()
+            seen += len(images)
+        synchronize(self.device)
+        return seen / (time.perf_counter() - start)

@@ -1,0 +1,192 @@
+"""The table of ratios: what is compared with what, and what it must reach."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import bare, ours
+from benchmarks.inputs import large_images, small_images
+from benchmarks.pairs import Turn
+from distill_cli import runtime
+from distill_cli.models import load_model
+from distill_cli.pipeline.trainer import Plan
+
+BATCH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One row.
+
+    Attributes:
+        name: What is compared with what.
+        ours: Taken first.
+        other: What it is compared with.
+        least: The ratio to reach; None where only arithmetic predicts it.
+        predicted: What arithmetic says, from `predict`.
+    """
+
+    name: str
+    ours: Turn
+    other: Turn
+    least: float | None = None
+    predict: Any = None
+
+
+def tensors(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training rows of a plan, normalised, and their labels, on its device."""
+    data, device = plan.dataset, plan.runtime.device
+    images = data.train.images_NCHW[data.fit_rows].to(device).float() / 255  # type: ignore[union-attr]
+    mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
+    std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
+    return (images - mean) / std, data.train.label_N[data.fit_rows].to(device)
+
+
+def by_hand(run: ours.Run, pad: int) -> bare.Training:
+    """The hand-written loop with the same network, precision and batch."""
+    plan = run.plan
+    torch.manual_seed(0)
+    net = load_model(ours.network(plan.run / "bare", str(plan.recipe.model), plan)).net
+    net = net.to(plan.runtime.device).to(memory_format=plan.runtime.memory_format)
+    return bare.Training(net, *tensors(plan), BATCH, pad, plan.runtime.autocast)
+
+
+def against_bare(root: Path) -> Iterator[Case]:
+    mnist = small_images(root, "mnist", 2000)
+    mlp = ours.training(root / "mlp", data=str(mnist), model="mlp_800x2", augment=["none"])
+    yield Case(
+        name="mlp_800x2, MNIST, over a bare loop",
+        ours=mlp,
+        other=by_hand(mlp, 0),
+        least=0.90,
+    )
+    for model, per_class in (("cifar_resnet20", 114), ("cifar_resnet8x4", 57)):
+        cifar = small_images(root, "cifar10", per_class)
+        run = ours.training(
+            root / model, data=str(cifar), model=model, augment=["crop:4", "flip"], batch_size=BATCH
+        )
+        yield Case(
+            name=f"{model}, CIFAR-10, crop and flip, over a bare loop",
+            ours=run,
+            other=by_hand(run, 4),
+            least=0.97,
+        )
+
+
+def from_caches(root: Path) -> Iterator[Case]:
+    cifar = small_images(root, "cifar10", 114)
+    common: dict[str, Any] = {"data": str(cifar), "augment": ["crop:4", "flip"]}
+    hard = ours.training(root / "hard", model="cifar_resnet20", **common)
+    caches = []
+    for seed in range(5):
+        net = ours.network(root / f"teacher-{seed}", "cifar_resnet8", hard.plan, seed)
+        caches.append(ours.cache(root / f"cache-{seed}", net, views=2, **common))
+    one = ours.student(root / "one", caches[:1], model="cifar_resnet20", data=str(cifar))
+    yield Case(
+        name="cifar_resnet20 from a cache, over the same on hard labels",
+        ours=one,
+        other=hard,
+        least=0.97,
+    )
+    for mode, least in (("random", 0.97), ("ensemble", 0.93)):
+        five = ours.student(root / mode, caches, model="cifar_resnet20", mode=mode, data=str(cifar))
+        yield Case(
+            name=f"cifar_resnet20 from five caches ({mode}), over one cache",
+            ours=five,
+            other=one,
+            least=least,
+        )
+
+
+def seconds_of_forward(run: ours.Run) -> float:
+    """The live teacher's forward on one batch, alone."""
+    batch = next(run.trainer.loader.epoch(0))
+    assert run.trainer.teacher is not None
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        run.trainer.teacher.signals(batch)
+        bare.synchronize(run.plan.runtime.device)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[2]
+
+
+def live_or_cached(root: Path) -> Iterator[Case]:
+    pairs = (("cifar_resnet56", "cifar_resnet20", 57), ("cifar_resnet32x4", "cifar_resnet8x4", 29))
+    for teacher, model, per_class in pairs:
+        cifar = small_images(root, "cifar10", per_class)
+        common: dict[str, Any] = {"data": str(cifar), "augment": ["crop:4", "flip"]}
+        plan = ours.training(root / f"plan-{model}", model=model, **common).plan
+        net = ours.network(root / teacher, teacher, plan)
+        labels = ours.cache(root / f"labels-{teacher}", net, **common)
+        cached = ours.student(root / f"c-{model}", [labels], model=model, data=str(cifar))
+        live = ours.student(root / f"l-{model}", [net], model=model, **common)
+
+        def predicted(cached: ours.Run = cached, live: ours.Run = live) -> float:
+            return 1 + seconds_of_forward(live) * cached() / BATCH
+
+        yield Case(
+            name=f"{model} from a cache, over {teacher} live",
+            ours=cached,
+            other=live,
+            predict=predicted,
+        )
+
+
+def dumps(root: Path) -> Iterator[Case]:
+    cifar = small_images(root, "cifar10", 114)
+    common: dict[str, Any] = {"data": str(cifar), "augment": ["crop:4", "flip"]}
+    plan = ours.training(root / "plan", model="cifar_resnet20", **common).plan
+    folder = ours.network(root / "teacher", "cifar_resnet20", plan)
+    images, _ = tensors(plan)
+    net = load_model(folder).net.to(plan.runtime.device)
+    yield Case(
+        name="cache-soft-labels of cifar_resnet20, over bare inference",
+        ours=ours.Dump(root / "cache", folder, views=2, **common),
+        other=bare.Inference(net, images, 256, 4),
+        least=0.95,
+    )
+
+
+def large(root: Path) -> Iterator[Case]:
+    folder = large_images(root, 1280)
+    workers = 2
+    run = ours.training(
+        root / "run",
+        data=str(folder),
+        model="resnet18",
+        size=224,
+        batch_size=32,
+        workers=workers,
+        augment=["rrc", "flip"],
+    )
+    plan = run.plan
+    net = load_model(ours.network(root / "net", "resnet18", plan)).net
+    net = net.to(plan.runtime.device).to(memory_format=plan.runtime.memory_format)
+    yield Case(
+        name="resnet18, 256-pixel JPEGs, two workers, over ImageFolder and DataLoader",
+        ours=run,
+        other=bare.Folder(net, folder, 32, workers, plan.runtime.device, plan.runtime.autocast),
+        least=0.95,
+    )
+
+
+CASES = {
+    "bare": against_bare,
+    "caches": from_caches,
+    "live": live_or_cached,
+    "dump": dumps,
+    "files": large,
+}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures hold for."""
+    here = runtime.decide("auto", precision="auto")
+    return {**runtime.describe(here), "processors": torch.multiprocessing.cpu_count()}

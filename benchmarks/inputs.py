@@ -1,0 +1,75 @@
+"""What is trained on: a part of the real data where it is at hand, else noise of the same shape."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = 10
+
+
+def small_images(folder: Path, name: str, per_class: int, test_per_class: int = 10) -> Path:
+    """A tar of class folders with so many training images a class.
+
+    Args:
+        folder: Where it is written.
+        name: mnist or cifar10; read below DISTILL_DATA, or ../shared/data, if it is there.
+        per_class: Training images of each class.
+        test_per_class: Test images of each class.
+    """
+    path = folder / f"{name}-{per_class}.tar"
+    wanted = {"train": per_class, "test": test_per_class}
+    roots = (os.environ.get("DISTILL_DATA", "../shared/data"),)
+    real = [p for root in roots for p in Path(root).glob(f"{name}.tar*")]
+    with tarfile.open(path, "w") as out:
+        if real:
+            _copy(real[0], out, wanted)
+        else:
+            _noise(out, wanted, (28, 28) if name == "mnist" else (32, 32, 3))
+    return path
+
+
+def _copy(archive: Path, out: tarfile.TarFile, wanted: dict[str, int]) -> None:
+    taken: Counter[tuple[str, str]] = Counter()
+    with tarfile.open(archive) as source:
+        for member in source:
+            parts = Path(member.name).parts
+            if not member.isfile() or len(parts) != 3 or parts[0] not in wanted:
+                continue
+            if taken[parts[:2]] < wanted[parts[0]]:
+                taken[parts[:2]] += 1
+                out.addfile(member, source.extractfile(member))
+
+
+def _noise(out: tarfile.TarFile, wanted: dict[str, int], shape: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(0)
+    for split, count in wanted.items():
+        for label in range(CLASSES):
+            for number in range(count):
+                buffer = io.BytesIO()
+                pixels = generator.integers(0, 256, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(buffer, "PNG")
+                member = tarfile.TarInfo(f"{split}/{label}/{number:05d}.png")
+                member.size = buffer.tell()
+                buffer.seek(0)
+                out.addfile(member, buffer)
+
+
+def large_images(folder: Path, count: int, side: int = 256) -> Path:
+    """A folder of `count` made training JPEGs with smooth content, and a few to test."""
+    root = folder / f"jpeg-{count}"
+    generator = np.random.default_rng(0)
+    for split, images in (("train", count), ("test", 40)):
+        for number in range(images):
+            coarse = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            path = root / split / str(number % CLASSES) / f"{number:06d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+            picture.save(path, quality=90)
+    return root

@@ -1,0 +1,78 @@
+"""distill itself, a turn at a time: the loop and the dump that its commands run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill_cli.models import InputSpec, create, save_model
+from distill_cli.pipeline.dump import dump
+from distill_cli.pipeline.train import prepare
+from distill_cli.pipeline.trainer import Plan, trainer_of
+from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.training.events import Silent
+
+MANY = 10_000
+
+
+class Run:
+    """A training; a turn is one epoch of training steps, at the rate that result.json would say."""
+
+    def __init__(self, kind: type[TeacherRecipe], out: Path, **options: Any) -> None:
+        recipe = kind(out=str(out), epochs=MANY, warmup_epochs=0, lr=0.01, **options)
+        self.plan: Plan = prepare(recipe, sink=Silent())
+        out.mkdir(parents=True)
+        self.trainer = trainer_of(self.plan, Silent(), lambda: None)
+        self.trainer.start(resume=False)
+
+    def __call__(self) -> float:
+        trainer = self.trainer
+        trainer.train_epoch()
+        images = trainer.loader.steps * trainer.loader.batch_size
+        rate = images / trainer.state.epoch_seconds
+        trainer.state.next_epoch(rate, 0.0)
+        return rate
+
+
+def training(out: Path, **options: Any) -> Run:
+    return Run(TeacherRecipe, out, **options)
+
+
+def student(out: Path, teachers: list[Path], **options: Any) -> Run:
+    names = [str(path) for path in teachers]
+    return Run(StudentRecipe, out, teachers=names, **options)  # type: ignore[arg-type]
+
+
+def network(folder: Path, name: str, plan: Plan, seed: int = 0) -> Path:
+    """An untrained teacher: what it says costs the same."""
+    torch.manual_seed(seed)
+    data = plan.dataset
+    view = InputSpec(
+        channels=data.channels,
+        height=data.height,
+        width=data.width,
+        mean=data.mean,
+        std=data.std,
+    )
+    save_model(create(name, class_names=data.class_names, view=view), folder)
+    return folder
+
+
+def cache(out: Path, teacher: Path, *, views: int = 1, **options: Any) -> Path:
+    recipe = CacheRecipe(teachers=[str(teacher)], views=views, out=str(out), **options)
+    dump(recipe, sink=Silent(), progress=lambda done, total: None)
+    return out
+
+
+class Dump:
+    """A dump, made anew each turn; its rate is what the command prints."""
+
+    def __init__(self, out: Path, teacher: Path, *, views: int, **options: Any) -> None:
+        self.recipe = CacheRecipe(teachers=[str(teacher)], views=views, out=str(out), **options)
+
+    def __call__(self) -> float:
+        [made] = dump(self.recipe, sink=Silent(), progress=lambda done, total: None, overwrite=True)
+        assert made.views_per_second is not None
+        return made.views_per_second
