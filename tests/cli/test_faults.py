@@ -246,12 +246,14 @@ def test_divergence_keeps_the_best_and_the_checkpoint(
     here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rate explodes in the third epoch: what the second one left must stay."""
-    from distill_cli.training.schedule import LearningRate
+    from timm.scheduler import CosineLRScheduler
 
-    plain = LearningRate.at
+    plain = CosineLRScheduler.step_update
     steps = 10
     monkeypatch.setattr(
-        LearningRate, "at", lambda self, step: 1e30 if step >= 2 * steps else plain(self, step)
+        CosineLRScheduler,
+        "step_update",
+        lambda self, step: self.update_groups(1e30) if step >= 2 * steps else plain(self, step),
     )
     args = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--quiet", "--out", "t")
     outcome = distill(*args, "--epochs", 4)
@@ -262,7 +264,7 @@ def test_divergence_keeps_the_best_and_the_checkpoint(
     assert not (here / "t/result.json").exists()
     for tensor in load_file(here / "t/model/model.safetensors").values():
         assert tensor.isfinite().all()
-    monkeypatch.setattr(LearningRate, "at", plain)
+    monkeypatch.setattr(CosineLRScheduler, "step_update", plain)
     assert distill("teacher", "train", "--resume", "--out", "t", "--quiet").code == 0
 
 

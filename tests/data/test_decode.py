@@ -139,10 +139,11 @@ def test_size() -> None:
     assert centre_crop(step, 7, 5).size == (5, 7)
 
 
-def test_sizes_that_differ_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DEFAULT_SIZE", 6)
+def test_sizes_that_differ_need_a_size() -> None:
     small, large = encoded(GREY), encoded(Image.fromarray(noise(30, 30)))
-    result = decoded(small, small, test=large)
+    with pytest.raises(module.SizesDifferError):
+        decoded(small, small, test=large)
+    result = decoded(small, small, test=large, size=6)
     assert {table.images_NCHW.shape[1:] for table in result.tables.values()} == {(1, 6, 6)}
 
 

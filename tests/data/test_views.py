@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_cli.counters import sample_key
-from distill_cli.data.augment import Cutout, Flip, Shift, parse, resolve
-from distill_cli.data.decode import ImageTable
+from distill_cli.data.augment import resolve
+from distill_cli.data.geometry import Cutout, Flip, Shift
+from distill_cli.data.images import ImageTable
 from distill_cli.data.views import Views
-from distill_cli.errors import UsageError
 from distill_cli.types import ViewSpec
 
 CPU = torch.device("cpu")
@@ -31,40 +34,113 @@ def table() -> ImageTable:
 
 
 def views(*augment: str, seed: int = 0) -> Views:
-    spec = ViewSpec(augment=augment, channels=C, height=H, width=W, seed=seed)
-    return Views(table(), spec, CPU)
+    names = resolve(augment or ["none"], channels=C, height=H, width=W)
+    spec = ViewSpec(augment=names, channels=C, height=H, width=W, seed=seed)
+    return Views(table(), spec, CPU, rows=torch.arange(N - 1))
 
 
-FULL = ("crop:2", "flip", "cutout:3")
+ALL = (
+    "crop:2",
+    "flip",
+    "rotate:40",
+    "affine:20:shear=15",
+    "rrc",
+    "jitter:0.5:hue=0.3",
+    "cutout:3",
+)
+
+
+def pixels(maker: Views, rows: list[int], view_list: list[int]) -> torch.Tensor:
+    return maker.batch(torch.tensor(rows), torch.tensor(view_list)).images_BCHW
 
 
 @given(
+    augment=st.lists(st.sampled_from(ALL), unique=True, max_size=4),
+    mixed=st.sampled_from([(), ("mixup:0.4",), ("cutmix",), ("mixup", "cutmix")]),
     rows=st.lists(st.integers(0, N - 1), min_size=1, max_size=20),
     data=st.data(),
     seed=st.integers(0, 3),
 )
 def test_a_view_does_not_depend_on_its_batch(
-    rows: list[int], data: st.DataObject, seed: int
+    augment: list[str], mixed: tuple[str], rows: list[int], data: st.DataObject, seed: int
 ) -> None:
     view_list = data.draw(st.lists(st.integers(0, 50), min_size=len(rows), max_size=len(rows)))
-    maker = views(*FULL, seed=seed)
-    together = maker.batch(torch.tensor(rows), torch.tensor(view_list))
+    names = (*augment, *mixed)
+    together = pixels(views(*names, seed=seed), rows, view_list)
     for position, (row, view) in enumerate(zip(rows, view_list, strict=True)):
-        alone = views(*FULL, seed=seed).batch(torch.tensor([row]), torch.tensor([view]))
+        alone = pixels(views(*names, seed=seed), [row], [view])
         assert torch.equal(together[position], alone[0])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_view_does_not_depend_on_threads(threads: int) -> None:
+    """Larger images, which kernels split over threads."""
+    spec = ViewSpec(augment=ALL, channels=3, height=120, width=100, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (N, 3, 120, 100), dtype=torch.uint8, generator=generator)
+    maker = Views(replace(table(), images_NCHW=images), spec, CPU)
+    rows, before = list(range(N)), torch.get_num_threads()
+    torch.set_num_threads(1)
+    expected = torch.stack([pixels(maker, [row], [5])[0] for row in rows])
+    try:
+        torch.set_num_threads(threads)
+        assert torch.equal(pixels(maker, rows, [5] * N), expected)
+        assert torch.equal(pixels(maker, rows[:1], [5]), expected[:1])
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("v2/RandAugment",),
+        ("trivialaugment", "crop:2"),
+        ("flip", "autoaugment", "cutout:3"),
+        ("timm/rand-m9-mstd0.5-inc1", "jitter"),
+        ("timm/augmix-m5-w4-d2",),
+        ("v2/RandomPerspective:p=1.0:distortion_scale=0.3", "mixup"),
+    ],
+)
+def test_library_transforms_are_functions_of_sample_and_view(names: tuple[str, ...]) -> None:
+    requests = [(torch.arange(N), torch.full((N,), view)) for view in range(3)]
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    alone = [views(*names).batch(*request).images_BCHW for request in requests]
+    assert random.getstate() == states[0], "Python's generator was touched"
+    assert np.random.get_state()[1].tolist() == states[1], "NumPy's generator was touched"
+    assert torch.equal(torch.get_rng_state(), states[2]), "torch's generator was touched"
+    assert not torch.equal(alone[0], alone[1])
+    torch.manual_seed(99)
+    for workers in (0, 1, 2):
+        made = list(views(*names).stream(requests, workers=workers))
+        assert all(torch.equal(a, b.images_BCHW) for a, b in zip(alone, made, strict=True))
+    shuffled = torch.randperm(N)
+    again = views(*names).batch(shuffled, torch.zeros(N, dtype=torch.int64)).images_BCHW
+    assert torch.equal(again, alone[0][shuffled])
+
+
+@pytest.mark.parametrize("names", [ALL, (*ALL, "mixup"), ("flip", "cutmix")])
+def test_a_stream_equals_its_batches(names: tuple[str, ...]) -> None:
+    """Draws of many requests are hashed together; uneven ones, too."""
+    requests = [
+        (torch.arange(start, min(start + 5, N)), torch.full((min(5, N - start),), view))
+        for view in range(30)
+        for start in range(0, N, 5)
+    ]
+    for request, made in zip(requests, views(*names).stream(requests), strict=True):
+        assert torch.equal(made.images_BCHW, views(*names).batch(*request).images_BCHW)
+
+
 def test_views_and_seeds_differ() -> None:
-    rows = torch.arange(N)
-    first = views(*FULL).batch(rows, torch.zeros(N, dtype=torch.int64))
-    assert not torch.equal(first, views(*FULL).batch(rows, torch.ones(N, dtype=torch.int64)))
-    assert not torch.equal(
-        first, views(*FULL, seed=1).batch(rows, torch.zeros(N, dtype=torch.int64))
-    )
+    for name in ALL:
+        first = pixels(views(name), list(range(N)), [0] * N)
+        assert first.amin() >= 0
+        assert first.amax() <= 1
+        assert not torch.equal(first, pixels(views(name), list(range(N)), [1] * N)), name
+        assert not torch.equal(first, pixels(views(name, seed=1), list(range(N)), [0] * N)), name
 
 
 def test_no_augmentation_is_the_image() -> None:
-    images = views().batch(torch.arange(N), torch.zeros(N, dtype=torch.int64))
+    images = pixels(views(), list(range(N)), [0] * N)
     assert images.dtype == torch.float32
     assert torch.equal(images, table().images_NCHW.float() / 255)
 
@@ -102,28 +178,3 @@ def test_cutout_blanks_a_square() -> None:
     assert int(middle[0, 0, 3:6, 3:6].sum()) == 0
     corner = Cutout(3)(images, torch.tensor([[0.0, 0.0]], dtype=torch.float64))
     assert int((corner == 0).sum()) == 4
-
-
-@pytest.mark.parametrize(
-    ("names", "channels", "side", "expected"),
-    [
-        (None, 1, 28, ("shift:2",)),
-        (None, 1, 8, ("shift:1",)),
-        (None, 3, 32, ("crop:4", "flip")),
-        (["none"], 3, 32, ()),
-        (["light"], 3, 32, ("crop:4", "flip")),
-        (["crop:2", "cutout:8"], 3, 32, ("crop:2", "cutout:8")),
-    ],
-)
-def test_presets(names: list[str] | None, channels: int, side: int, expected: tuple[str]) -> None:
-    assert resolve(names, channels, side, side) == expected
-
-
-@pytest.mark.parametrize(
-    "name", ["crop", "crop:0", "crop:32", "crop:x", "flip:2", "flop", "shift:-1"]
-)
-def test_wrong_augmentations(name: str) -> None:
-    with pytest.raises(UsageError, match="augment"):
-        parse(name, 32)
-    with pytest.raises(UsageError):
-        resolve(["none", "flip"], 3, 32, 32)

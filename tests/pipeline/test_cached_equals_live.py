@@ -54,7 +54,7 @@ def test_views_are_the_same_to_the_bit_whatever_the_batch(digits: Dataset) -> No
     spec = ViewSpec(augment=("shift:2", "flip"), channels=1, height=8, width=8, seed=3)
     views = Views(digits.train, spec, torch.device("cpu"))
     rows = torch.arange(0, 256)
-    dumped = views.batch(rows, torch.ones_like(rows))
+    dumped = views.batch(rows, torch.ones_like(rows)).images_BCHW
     for one in batches(digits, spec, 32, seed=1).epoch(1):
         for position, row in enumerate(one.index_B.tolist()):
             if row < 256:
