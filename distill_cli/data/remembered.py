@@ -137,6 +137,9 @@ def remember(key: Key, decoded: Decoded) -> Decoded:
             with (making / f"{name}.u8").open("wb") as handle:
                 table.images_NCHW.numpy().tofile(handle)
         write_json(making / INDEX, _index(decoded))
+        if recall(key) is None:
+            # What is left of a damaged entry; a map of it by another process stays valid.
+            shutil.rmtree(key.folder, ignore_errors=True)
         making.rename(key.folder)
         _forget_oldest(key.folder)
     except Exception:

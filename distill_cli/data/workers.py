@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -58,19 +59,10 @@ def stream(
         DistillError: As `make` raises it.
         InternalError: A worker died.
     """
-    loader = DataLoader(
-        _Made(make, requests),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=AHEAD if workers else None,
-        pin_memory=pin,
-        worker_init_fn=_prepare,
-        # Its own: the global generator's state belongs to the network's dropout.
-        generator=torch.Generator(),
-        # Python 3.14 would start servers anew, which import everything again.
-        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-    )
-    made = iter(loader)
+    with warnings.catch_warnings():
+        # More workers than processors are the caller's choice.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        made = iter(_loader(make, requests, workers, pin))
     while True:
         try:
             result = next(made)
@@ -86,6 +78,23 @@ def stream(
         if isinstance(result, _Failure):
             raise result.kind(result.message, hint=result.hint)
         yield result
+
+
+def _loader(
+    make: Callable[[R], T], requests: Sequence[R], workers: int, pin: bool
+) -> DataLoader[T | _Failure]:
+    return DataLoader(
+        _Made(make, requests),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=AHEAD if workers else None,
+        pin_memory=pin,
+        worker_init_fn=_prepare,
+        # Its own: the global generator's state belongs to the network's dropout.
+        generator=torch.Generator(),
+        # Python 3.14 would start servers anew, which import everything again.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
 
 
 def _prepare(number: int) -> None:
