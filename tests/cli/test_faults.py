@@ -441,13 +441,24 @@ def test_resume_under_another_recipe_is_refused_and_harms_nothing(
     assert distill("teacher", "train", "--resume", "--out", run, "--quiet").code == 0
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("--ema", 0.9, "--accumulate", 3, "--augment", "shift,mixup,cutmix", "--sched", "tanh"),
+        ("--augment", "rotate,trivialaugment", "-j", 2, "--set", "clip_grad=1", "--opt", "adamw"),
+        ("--precision", "bf16"),
+        ("--precision", "fp16"),
+    ],
+    ids=["plain", "averaged", "workers", "bf16", "fp16"],
+)
 def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
-    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch, more: tuple[object, ...]
 ) -> None:
     from distill_cli import runtime
 
     args = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--dropout", 0.3)
-    args = (*args, "--epochs", 3, "--quiet", "--out")
+    args = (*args, *more, "--epochs", 3, "--quiet", "--out")
     assert distill(*args, "whole").code == 0
     plain = runtime.StopRequest
 
