@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from distill_cli.metrics import Metrics, measure
 
-BATCH = 512
 LATENCY_RUNS = 100
 
 
@@ -23,7 +22,7 @@ def logits_of(
 
     Args:
         forward: A network in eval mode, or a teacher's `logits`; takes images in [0, 1].
-        batches: uint8 (B, C, H, W): `Images.still(BATCH)`.
+        batches: uint8 (B, C, H, W): `Images.still()`.
         device: Where `forward` computes.
     """
     # Copied back at the end: until then the device need not wait for anybody.

@@ -193,7 +193,7 @@ def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[
     """
     if isinstance(images, ImageFiles):
         images = images.take(rows[:: -(-len(rows) // FILES_FOR_STATISTICS)])
-        parts = images.still(32)
+        parts = images.still()
     else:
         parts = (images.images_NCHW[part] for part in rows.split(2048))
     counts = torch.zeros(images.size[0], 256, dtype=torch.float64)

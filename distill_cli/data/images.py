@@ -5,6 +5,7 @@ Shapes: N rows, C channels, H height, W width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +22,8 @@ from distill_cli.data.workers import stream
 
 # Fewer images than this are not worth starting workers for.
 WORTH_WORKERS = 64
+# Of a batch that is evaluated: 32 MB as fp32.
+STILL_IMAGES, STILL_VALUES = 512, 1 << 23
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +57,9 @@ class ImageTable:
             sample_ids=tuple(self.sample_ids[row] for row in index_N.tolist()),
         )
 
-    def still(self, batch_size: int) -> Iterator[Tensor]:
-        """The images as they are, uint8 (B, C, H, W), in order."""
-        return iter(self.images_NCHW.split(batch_size))
+    def still(self) -> Iterator[Tensor]:
+        """The images as they are, uint8 (B, C, H, W), in order, in batches of bounded memory."""
+        return iter(self.images_NCHW.split(_batch_size(self.size)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,14 +129,19 @@ class ImageFiles:
         except BAD_IMAGE as error:
             raise bad_image(self.source, int(self.row_N[index]), error) from None
 
-    def still(self, batch_size: int) -> Iterator[Tensor]:
-        """Centre crops, uint8 (B, C, H, W), in order."""
-        parts = torch.arange(len(self.row_N)).split(batch_size)
+    def still(self) -> Iterator[Tensor]:
+        """Centre crops, uint8 (B, C, H, W), in order, in batches of bounded memory."""
+        parts = torch.arange(len(self.row_N)).split(_batch_size(self.size))
         workers = self.workers if len(self.row_N) >= WORTH_WORKERS else 0
         return stream(partial(_still, self), parts, workers=workers)
 
 
 Images = ImageTable | ImageFiles
+
+
+def _batch_size(size: tuple[int, int, int]) -> int:
+    """Images that are looked at together: many small ones, few large ones."""
+    return max(1, min(STILL_IMAGES, STILL_VALUES // math.prod(size)))
 
 
 def _still(files: ImageFiles, index_B: Tensor) -> Tensor:

@@ -13,13 +13,16 @@ from distill_cli import runtime
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import images_from_paths, processors
 from distill_cli.errors import UsageError
-from distill_cli.evaluate import BATCH, latency_ms, logits_of
+from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, measure
 from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import expand_teachers, kept_recipe
 from distill_cli.pipeline.inputs import check_classes, locate, open_teachers
 from distill_cli.recipe.fields import Device
 from distill_cli.teachers.live import LiveTeacher
+
+# Images that are predicted on together.
+PREDICTED = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ def evaluate_run(
     dataset = data_of(folder, data, kept_recipe(folder))
     check_classes(str(folder), network.class_names, dataset.class_names)
     table = dataset.val if split == "val" else dataset.test
-    logits_NK = logits_of(network, table.still(BATCH), here.device)
+    logits_NK = logits_of(network, table.still(), here.device)
     same = divergence = None
     if teacher is not None:
         names = expand_teachers([teacher])
@@ -87,7 +90,7 @@ def evaluate_run(
             raise UsageError(f"{teacher} holds {len(names)} caches", hint="Name one of them")
         [member] = open_teachers(names, dataset, here, "fp32")
         if isinstance(member, LiveTeacher):
-            teacher_NK = logits_of(member.logits, table.still(BATCH), here.device)
+            teacher_NK = logits_of(member.logits, table.still(), here.device)
         else:
             stored_NK = member.stored(split, table.label_N)
             if stored_NK is None:
@@ -117,7 +120,7 @@ def predict(
         height=taken.height,
         width=taken.width,
     )
-    logits_NK = logits_of(network, images_NCHW.split(BATCH), here.device)
+    logits_NK = logits_of(network, images_NCHW.split(PREDICTED), here.device)
     probabilities_NK = F.softmax(logits_NK.double() / temperature, dim=-1)
     predictions = []
     for name, probability_K in zip(names, probabilities_NK.tolist(), strict=True):

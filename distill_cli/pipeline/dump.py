@@ -18,7 +18,7 @@ from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Made, Views
 from distill_cli.errors import StoppedError, UsageError
-from distill_cli.evaluate import BATCH, logits_of
+from distill_cli.evaluate import logits_of
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import (
     are_caches,
@@ -188,7 +188,7 @@ def _fill(
             writer.write_eval(
                 {
                     split: (
-                        logits_of(teacher.logits, table.still(BATCH), here.device),
+                        logits_of(teacher.logits, table.still(), here.device),
                         table.label_N,
                     )
                     for split, table in (("val", dataset.val), ("test", dataset.test))

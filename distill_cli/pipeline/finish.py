@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.images import Images
-from distill_cli.evaluate import BATCH, latency_ms, logits_of
+from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, measure
 from distill_cli.models import load_model, model_bytes
@@ -47,7 +47,7 @@ def finish(
     run = Path(str(recipe.out))
     network = load_model(run / "model").to(here.device).eval()
     test = dataset.test
-    logits_NK = logits_of(network, test.still(BATCH), here.device)
+    logits_NK = logits_of(network, test.still(), here.device)
     figures = measure(logits_NK, test.label_N)
     weights = recipe.teacher_weights if isinstance(recipe, StudentRecipe) else None
     teacher_NK = teacher_log_probs(members, weights, test, here.device)
@@ -86,7 +86,7 @@ def teacher_log_probs(
     signals = []
     for member in members:
         if isinstance(member, LiveTeacher):
-            logits_NK: Tensor | None = logits_of(member.logits, test.still(BATCH), device)
+            logits_NK: Tensor | None = logits_of(member.logits, test.still(), device)
         else:
             logits_NK = member.stored("test", test.label_N)
         if logits_NK is None:

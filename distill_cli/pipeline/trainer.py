@@ -13,7 +13,7 @@ import torch
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.loader import Loader
 from distill_cli.data.views import Views
-from distill_cli.evaluate import BATCH, evaluate
+from distill_cli.evaluate import evaluate
 from distill_cli.metrics import Metrics
 from distill_cli.models import Network, save_model
 from distill_cli.objectives.compose import Composition
@@ -83,7 +83,7 @@ def trainer_of(plan: Plan, sink: Sink, stop: Callable[[], int | None]) -> Traine
 
     def evaluate_held_out(network: Network) -> Metrics:
         with here.autocast():
-            return evaluate(network, held_out.still(BATCH), held_out.label_N, here.device)
+            return evaluate(network, held_out.still(), held_out.label_N, here.device)
 
     updates = _updates(plan, loader.steps)
     if recipe.compile:
