@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow lint types check clean
+.PHONY: demo test slow bench lint types check clean
 
 demo: $(STAMP)  ## two teachers and their students on real digits: a table and demo/report.html
 	$(BIN)/distill demo --out demo --overwrite
@@ -14,6 +14,10 @@ test: $(STAMP)  ## the fast tests
 
 slow: $(STAMP)  ## the tests that take longer, or need the data in DISTILL_DATA
 	$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)  ## ratios of speed and memory, to benchmarks/results/; a quarter of an hour, idle
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.memory
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -108,7 +108,7 @@ def unexpected(error: Exception) -> tuple[str, int]:
     # raises a plain RuntimeError.
     starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if starved or "can't allocate memory" in text:
-        return "out of memory. Use a smaller --batch-size", 1
+        return "out of memory. Use a smaller --batch-size, or --accumulate 2 or more", 1
     return (
         f"internal error: {type(error).__name__}: {text}. "
         "Set DISTILL_DEBUG=1 to see where, and please report it",

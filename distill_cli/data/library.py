@@ -129,10 +129,12 @@ def _timm(spec: str, side: int) -> Any:
     }
     build = builders.get(spec.split("-")[0], auto_augment.auto_augment_transform)
     try:
-        return build(spec, hparams)
+        transform = build(spec, hparams)
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         reason = str(error) or "no such policy"
         raise UsageError(
             f"augment: timm/{spec}: {reason}",
             hint="As timm spells it: rand-m9-mstd0.5-inc1, augmix-m5-w4-d2, original-mstd0.5, 3a",
         ) from None
+    # timm fills with a colour: grey images go through RGB, and come back unchanged otherwise.
+    return lambda image: transform(image.convert("RGB"))

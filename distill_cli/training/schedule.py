@@ -48,7 +48,8 @@ def create(
     Raises:
         UsageError: The scheduler has no such argument.
     """
-    fall = max(1, total_steps - warmup_steps)
+    # At least two, or timm warns that one step has no room to fall.
+    fall = max(2, total_steps - warmup_steps)
     falling = {"t_initial": fall, "lr_min": floor}
     # timm compares its milestones with the step's number from 1.
     steps = [math.ceil(share * fall) + 1 for share in MILESTONES]
