@@ -37,7 +37,7 @@ def measured(case: Case, pairs: int) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> Table:
     shown = Table("case", "ratio", "quartiles", "at least", "images/s", "other")
     for row in rows:
-        wanted = row["at_least"] or f"({row['predicted']} predicted)"
+        wanted = row["at_least"] or f"(arithmetic: {row['predicted']})"
         low, high = row["quartiles"]
         shown.add_row(
             row["case"],
@@ -65,7 +65,7 @@ def markdown(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        wanted = row["at_least"] or f"{row['predicted']} predicted"
+        wanted = row["at_least"] or f"(arithmetic: {row['predicted']})"
         low, high = row["quartiles"]
         lines.append(
             f"| {row['case']} | **{row['ratio']:.3f}** | {low:.3f}–{high:.3f} | {wanted} | "

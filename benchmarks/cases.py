@@ -137,6 +137,21 @@ def live_or_cached(root: Path) -> Iterator[Case]:
             other=live,
             predict=predicted,
         )
+        device, data = plan.runtime.device, plan.dataset
+        online = bare.Online(
+            load_model(ours.network(root / f"fresh-{model}", model, plan)).net.to(device),
+            load_model(net).net.to(device),
+            data.train.images_NCHW[data.fit_rows],  # type: ignore[union-attr]
+            data.train.label_N[data.fit_rows],
+            BATCH,
+            device,
+        )
+        yield Case(
+            name=f"{model} from a cache, over an online loop in fp32 with a Pillow loader",
+            ours=cached,
+            other=online,
+            predict=predicted,
+        )
 
 
 def dumps(root: Path) -> Iterator[Case]:
