@@ -24,7 +24,7 @@ class Run:
         recipe = kind(out=str(out), epochs=MANY, warmup_epochs=0, lr=0.01, **options)
         self.plan: Plan = prepare(recipe, sink=Silent())
         out.mkdir(parents=True)
-        self.trainer = trainer_of(self.plan, Silent(), lambda: None)
+        self.trainer = trainer_of(self.plan, Silent())
         self.trainer.start(resume=False)
 
     def __call__(self) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distill_cli.metrics import Metrics, measure
 
 LATENCY_RUNS = 100
+COLLECTED = 8192
 
 
 @torch.no_grad()
@@ -25,12 +26,42 @@ def logits_of(
         batches: uint8 (B, C, H, W): `Images.still()`.
         device: Where `forward` computes.
     """
-    # Copied back at the end: until then the device need not wait for anybody.
-    parts = [
-        forward(images_BCHW.to(device, non_blocking=True).float() / 255).float()
-        for images_BCHW in batches
-    ]
-    return torch.cat(parts).cpu()
+    collected = Collected()
+    for images_BCHW in batches:
+        collected.add(forward(images_BCHW.to(device, non_blocking=True) / 255).float())
+    return collected.rows()
+
+
+class Collected:
+    """Rows of many batches, copied into few large tensors on their device.
+
+    The device need not wait until they are read; and small tensors that lived on between large
+    ones would keep the allocator from reusing the large ones' memory.
+    """
+
+    def __init__(self) -> None:
+        self._full: list[Tensor] = []
+        self._open: Tensor | None = None
+        self._used = 0
+
+    def add(self, rows_BK: Tensor) -> None:
+        """The next rows, fp32."""
+        if self._open is None or self._used + len(rows_BK) > len(self._open):
+            self._close()
+            room = max(COLLECTED, len(rows_BK))
+            self._open = rows_BK.new_empty(room, *rows_BK.shape[1:])
+        self._open[self._used : self._used + len(rows_BK)] = rows_BK
+        self._used += len(rows_BK)
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._full.append(self._open[: self._used])
+        self._open, self._used = None, 0
+
+    def rows(self) -> Tensor:
+        """All of them, on the CPU."""
+        self._close()
+        return torch.cat(self._full).cpu()
 
 
 def evaluate(

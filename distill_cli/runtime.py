@@ -105,8 +105,6 @@ def decide(
         # cuBLAS reads this when it starts; without it matrix products are refused.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    # Trying kernels out makes convolutions faster, and which one wins a matter of chance.
-    torch.backends.cudnn.benchmark = not deterministic
     place = torch.device(device)
     return Runtime(
         device=place,
@@ -145,6 +143,20 @@ def describe(runtime: Runtime) -> dict[str, Any]:
         "platform": f"{sys.platform}-{platform.machine()}",
         "versions": versions(),
     }
+
+
+@contextmanager
+def fast_kernels(here: Runtime) -> Iterator[None]:
+    """Lets cuDNN try out which kernels are fastest; which one wins is a matter of chance.
+
+    For training only: a dump that goes on must say the same as before.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not here.deterministic
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class StopRequest:

@@ -109,6 +109,9 @@ def unexpected(error: Exception) -> tuple[str, int]:
     starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if starved or "can't allocate memory" in text:
         return "out of memory. Use a smaller --batch-size, or --accumulate 2 or more", 1
+    if text.startswith("DataLoader worker"):
+        # torch raises this from a signal handler, wherever the program stands.
+        return "a worker that reads images died. Try fewer --workers, or a smaller batch", 1
     return (
         f"internal error: {type(error).__name__}: {text}. "
         "Set DISTILL_DEBUG=1 to see where, and please report it",

@@ -63,6 +63,8 @@ KINDS = {
     "cutmix": _Kind(Cutmix),
 }
 PRESETS = ("none", "light", "strong")
+# Stands for a size that is not known yet.
+ANY_SIDE = 2**31
 
 
 def light(channels: int, side: int, *, files: bool) -> tuple[str, ...]:
@@ -105,7 +107,8 @@ def _read(spelled: str, side: int) -> tuple[Step, str]:
         key, share = kind.pixels
         values.setdefault(key, max(1, round(side * share)))
         if not 1 <= values[key] < side:
-            raise UsageError(f"augment: '{spelled}' needs pixels from 1 to {side - 1}")
+            most = f"to {side - 1}" if side < ANY_SIDE else "on"
+            raise UsageError(f"augment: '{spelled}' needs pixels from 1 {most}")
     try:
         step = kind.build(**values)
     except ValueError as error:
@@ -138,15 +141,20 @@ def _spell(name: str, kind: _Kind, step: Any) -> str:
     """A spelling that no default of a later version can change: every parameter by its value."""
     values = {f.name: getattr(step, f.name) for f in fields(step)}
     if len(values) == 1:
-        return f"{name}:{next(iter(values.values())):g}"
-    return ":".join([name, *(f"{key}={value:g}" for key, value in values.items())])
+        return f"{name}:{_number(next(iter(values.values())))}"
+    return ":".join([name, *(f"{key}={_number(value)}" for key, value in values.items())])
+
+
+def _number(value: float) -> str:
+    """As short as it can be without losing anything."""
+    return short if float(short := f"{value:g}") == value else repr(value)
 
 
 def check_names(names: Sequence[str] | None) -> None:
     """Refuses misspelt augmentations before any image is decoded; sizes are checked later."""
     for name in names or []:
         if name not in PRESETS:
-            parse(name, side=2**31)
+            parse(name, side=ANY_SIDE)
 
 
 def resolve(

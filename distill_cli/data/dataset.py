@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from distill_cli.data.decode import Decoded, Progress, SizesDifferError, decode
 from distill_cli.data.images import ImageFiles, Images
 from distill_cli.data.listing import Listed, list_files
 from distill_cli.data.pictures import BAD_IMAGE
-from distill_cli.data.remembered import key_of, recall, remember
+from distill_cli.data.remembered import archive_stamp, key_of, recall, remember, stamp_of
 from distill_cli.data.source import Source
 from distill_cli.data.sources import open_splits
 from distill_cli.data.splits import stratified
@@ -150,21 +151,24 @@ def _read(
 ) -> Decoded | Listed:
     """The images as a table where views are small, else as files."""
     path = Path(spec)
-    on_disk = path.is_dir() or (path.is_file() and is_archive(path))
-    key = key_of(path, size=size, skip_bad=skip_bad) if on_disk else None
-    if key is not None and (known := recall(key)) is not None:
-        return known
+    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
+    if path.is_file() and is_archive(path):
+        # Before it is opened: listing a compressed archive takes as long as reading it.
+        key = key_of(archive_stamp(path), **options)
+        if key is not None and (known := recall(key)) is not None:
+            return known
     splits = open_splits(spec)
     if (size or _first_side(splits["train"])) <= TABLE_SIDE:
+        key = key_of(stamp_of(splits), **options)
+        if key is not None and (known := recall(key)) is not None:
+            return known
         try:
-            decoded = decode(splits, size=size, skip_bad=skip_bad, progress=progress)
+            decoded = decode(splits, **options, progress=progress)
         except SizesDifferError:
             pass
         else:
             return decoded if key is None else remember(key, decoded)
-    return list_files(
-        spec, splits, size=size, skip_bad=skip_bad, workers=workers, progress=progress
-    )
+    return list_files(spec, splits, **options, workers=workers, progress=progress)
 
 
 def _first_side(source: Source) -> int:

@@ -187,9 +187,8 @@ class ResizedCrop:
 
 def _centred(side: int, device: torch.device) -> Tensor:
     """Positions of pixel centres from the image's centre, fp64 (1, 1, side)."""
-    # Metal has no fp64.
-    wide = torch.float32 if device.type == "mps" else torch.float64
-    return (torch.arange(side, device=device, dtype=wide) - (side - 1) / 2)[None, None]
+    place = torch.arange(side, device=device, dtype=torch.float64)
+    return (place - (side - 1) / 2)[None, None]
 
 
 def _each(value_B: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def is_library(spelled: str) -> bool:
     """Whether an augmentation is torchvision's or timm's."""
-    return spelled.startswith(PREFIXES) or spelled in ALIASES
+    return spelled.startswith(PREFIXES) or spelled.partition(":")[0] in ALIASES
 
 
 def parse(spelled: str, side: int) -> LibraryTransform:
@@ -85,7 +85,8 @@ def parse(spelled: str, side: int) -> LibraryTransform:
     Raises:
         UsageError: The library has no such transform, or it takes no such argument.
     """
-    spelled = ALIASES.get(spelled, spelled)
+    short, colon, rest = spelled.partition(":")
+    spelled = ALIASES.get(short, short) + colon + rest
     library, _, rest = spelled.partition("/")
     name, *arguments = rest.split(":")
     apply = _torchvision(spelled, name, arguments) if library == "v2" else _timm(rest, side)
@@ -121,8 +122,13 @@ def _value(text: str) -> Any:
 def _timm(spec: str, side: int) -> Any:
     from timm.data import auto_augment
 
-    # As timm's own training script has it.
-    hparams = {"translate_const": int(side * 0.45), "img_mean": (124, 116, 104)}
+    # As timm's own training script has it; but at its full magnitude of 10, some operations of the
+    # increasing kind go beyond what they can do, and raise.
+    hparams: dict[str, Any] = {
+        "translate_const": int(side * 0.45),
+        "img_mean": (124, 116, 104),
+        "magnitude_max": 9.99,
+    }
     builders = {
         "rand": auto_augment.rand_augment_transform,
         "augmix": auto_augment.augment_and_mix_transform,

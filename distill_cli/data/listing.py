@@ -128,7 +128,9 @@ def _notes(source: Source, known: Digests, skip_bad: bool, workers: int) -> Iter
             continue
         name = str(file)
         archive = name != source.where(row)
-        stats[row] = archives.setdefault(name, stat_of(file)) if archive else stat_of(file)
+        if archive and name not in archives:
+            archives[name] = stat_of(file)
+        stats[row] = archives[name] if archive else stat_of(file)
         noted = known.get(source.where(row), stats[row])
         if noted is not None and (noted[4] or not skip_bad):
             remembered[row] = (noted[0], noted[1], noted[2], noted[3], noted[4])

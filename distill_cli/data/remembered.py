@@ -10,11 +10,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import PIL
 import torch
@@ -22,6 +24,8 @@ import torch
 from distill_cli.counters import sample_key
 from distill_cli.data.decode import Decoded
 from distill_cli.data.images import ImageTable
+from distill_cli.data.source import FileSource, ItemSource, Splits
+from distill_cli.errors import InternalError
 from distill_cli.files import write_atomically, write_json
 
 FORMAT = 1
@@ -30,6 +34,8 @@ INDEX = "index.json"
 RACY_SECONDS = 2.0
 # Decoded images kept in all; the longest unused go first.
 LIMIT_BYTES = 20_000_000_000
+# In the name of a folder that is being filled, and after how long nobody fills it any more.
+MAKING, ORPHAN_SECONDS = ".making-", 3600.0
 
 Stat = tuple[int, int, int]
 
@@ -65,42 +71,56 @@ class Key:
         return cache_folder() / "decoded" / self.digest
 
 
-def key_of(data: Path, *, size: int | None, skip_bad: bool) -> Key | None:
-    """The key of a folder or an archive, from its files' sizes and times; none is read.
+def key_of(stamp: str | None, *, size: int | None, skip_bad: bool) -> Key | None:
+    """The key of images with this stamp, decoded in this way; None without a stamp."""
+    if stamp is None:
+        return None
+    options = [FORMAT, stamp, size, skip_bad, PIL.__version__]
+    return Key(blake2b(json.dumps(options).encode(), digest_size=16).hexdigest())
 
-    Returns:
-        None where something has just changed: it is not remembered.
-    """
-    whole = blake2b(digest_size=16)
-    options = [FORMAT, str(data.resolve()), size, skip_bad, PIL.__version__]
-    whole.update(json.dumps(options).encode())
-    for name, stat in _files(data):
-        if not is_settled(stat):
+
+def archive_stamp(path: Path) -> str | None:
+    """What changes whenever an archive may have; None where it has just changed."""
+    return _stamp(str(path.resolve()), [(path.name, path)])
+
+
+def stamp_of(splits: Splits) -> str | None:
+    """What changes whenever an image may have, without reading any; None where nothing tells."""
+    stamps: list[str] = []
+    for name, source in splits.items():
+        if isinstance(source, FileSource):
+            where = Path(source.files.where)
+            if not where.is_dir():
+                return archive_stamp(where)
+            # One listing serves all splits; empty folders count, for they are classes.
+            listed = [("/".join(parts), where.joinpath(*parts)) for parts in source.files.paths]
+            folders = json.dumps(sorted("/".join(parts) for parts in source.files.folders))
+            return _stamp(f"{where.resolve()} {folders}", listed)
+        if not isinstance(source, ItemSource) or source.content is None:
             return None
-        whole.update(f"{name}\0{stat}\0".encode(errors="surrogateescape"))
-    return Key(whole.hexdigest())
+        stamps.append(f"{name} {source.name} {len(source)} {source.content}")
+    return "\n".join(stamps)
 
 
-def _files(data: Path) -> Iterator[tuple[str, Stat]]:
-    """Every file and folder, in a fixed order."""
-    if not data.is_dir():
-        yield data.name, stat_of(data)
-        return
-    for name, below, names in os.walk(data, followlinks=True):
-        below.sort()
-        yield name, (0, 0, 0)
-        for file in sorted(names):
-            path = Path(name, file)
-            yield str(path), stat_of(path) if path.exists() else (-1, 0, 0)
+def _stamp(name: str, files: Sequence[tuple[str, Path]]) -> str | None:
+    whole = blake2b(name.encode(errors="surrogateescape"), digest_size=16)
+    try:
+        for relative, path in files:
+            stat = stat_of(path)
+            if not is_settled(stat):
+                return None
+            whole.update(f"{relative}\0{stat}\0".encode(errors="surrogateescape"))
+    except OSError:
+        return None
+    return whole.hexdigest()
 
 
 def recall(key: Key) -> Decoded | None:
-    """The decoded images, mapped from disk; None where they are not remembered."""
+    """The decoded images, mapped from disk; None where they are not remembered, or damaged."""
     try:
         index = json.loads((key.folder / INDEX).read_text())
         tables = {name: _map(key.folder, name, kept) for name, kept in index["tables"].items()}
-        os.utime(key.folder / INDEX)
-        return Decoded(
+        decoded = Decoded(
             tables=tables,
             class_names=tuple(index["class_names"]),
             digests=tuple(bytes.fromhex(text) for text in index["digests"]),
@@ -108,6 +128,10 @@ def recall(key: Key) -> Decoded | None:
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
+    with suppress(OSError):
+        # For those who look for the longest unused; a cache of somebody else's is only read.
+        os.utime(key.folder / INDEX)
+    return decoded
 
 
 def _map(folder: Path, name: str, kept: Mapping[str, Any]) -> ImageTable:
@@ -116,6 +140,8 @@ def _map(folder: Path, name: str, kept: Mapping[str, Any]) -> ImageTable:
     if path.stat().st_size != size or len(kept["ids"]) != shape[0] != 0:
         raise ValueError("not what the index says")
     pixels = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    if crc32(pixels.numpy().data) != kept["crc32"]:
+        raise ValueError("damaged")
     return ImageTable(
         images_NCHW=pixels.view(shape),
         label_N=torch.tensor(kept["labels"], dtype=torch.int64),
@@ -130,19 +156,21 @@ def remember(key: Key, decoded: Decoded) -> Decoded:
     Returns:
         The same images, mapped from disk where they could be kept.
     """
-    making = key.folder.with_name(f"{key.folder.name}.{os.getpid()}")
+    making = key.folder.with_name(f"{key.folder.name}{MAKING}{os.getpid()}")
     try:
+        shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
         for name, table in decoded.tables.items():
             with (making / f"{name}.u8").open("wb") as handle:
                 table.images_NCHW.numpy().tofile(handle)
+                os.fsync(handle.fileno())
         write_json(making / INDEX, _index(decoded))
         if recall(key) is None:
             # What is left of a damaged entry; a map of it by another process stays valid.
             shutil.rmtree(key.folder, ignore_errors=True)
         making.rename(key.folder)
-        _forget_oldest(key.folder)
-    except Exception:
+        _forget(key.folder)
+    except (OSError, InternalError):
         # A full or read-only disk, a home that is not there, another process that was quicker.
         shutil.rmtree(making, ignore_errors=True)
         return decoded
@@ -157,6 +185,7 @@ def _index(decoded: Decoded) -> dict[str, Any]:
         "tables": {
             name: {
                 "shape": list(table.images_NCHW.shape),
+                "crc32": crc32(table.images_NCHW.numpy().data),
                 "ids": list(table.sample_ids),
                 "labels": table.label_N.tolist(),
             }
@@ -165,12 +194,16 @@ def _index(decoded: Decoded) -> dict[str, Any]:
     }
 
 
-def _forget_oldest(kept: Path) -> None:
-    """Removes what was unused longest until the rest is within the limit."""
-    folders = [path for path in kept.parent.iterdir() if (path / INDEX).is_file()]
-    folders.sort(key=lambda path: (path / INDEX).stat().st_mtime, reverse=True)
+def _forget(kept: Path) -> None:
+    """Removes what killed writers left, and what was unused longest until the rest fits."""
+    folders: list[tuple[float, Path]] = []
+    for path in kept.parent.iterdir():
+        if (path / INDEX).is_file() and MAKING not in path.name:
+            folders.append(((path / INDEX).stat().st_mtime, path))
+        elif path.stat().st_mtime < time.time() - ORPHAN_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
     total = 0
-    for folder in folders:
+    for _, folder in sorted(folders, reverse=True):
         total += sum(file.stat().st_size for file in folder.iterdir())
         if total > LIMIT_BYTES and folder != kept:
             shutil.rmtree(folder, ignore_errors=True)
@@ -210,5 +243,5 @@ class Digests:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.file, lambda path: path.write_text(text))
-        except Exception:
+        except (OSError, InternalError):
             return

@@ -95,12 +95,21 @@ class FileSource:
 
 @dataclass(frozen=True)
 class ItemSource:
-    """Items of any (image, label) sequence, as index:N; `order` sorts them by id."""
+    """Items of any (image, label) sequence, as index:N.
+
+    Attributes:
+        name: Of the dataset and split.
+        items: Images and labels.
+        order: Indices of the items, sorted by id.
+        class_names: In label order.
+        content: What changes with the items, where that is quick to tell.
+    """
 
     name: str
     items: Sequence[tuple[Image.Image, int]]
     order: tuple[int, ...]
     class_names: tuple[str, ...]
+    content: str | None = None
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from distill_cli.data.archives import Files, is_archive, open_files
-from distill_cli.data.source import FileSource, ItemSource, Source, Splits
+from distill_cli.data.source import FileSource, ItemSource, Source, Splits, digest
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError, nearest
 
@@ -176,8 +176,18 @@ def _torchvision(name: str) -> Splits:
         count = len(data)
         if not names:
             names = tuple(str(c) for c in range(1 + max(int(data[i][1]) for i in range(count))))
-        splits[split] = ItemSource(f"torch/{name} {split}", data, by_id(range(count)), names)
+        order = by_id(range(count))
+        splits[split] = ItemSource(f"torch/{name} {split}", data, order, names, _content(data))
     return splits
+
+
+def _content(dataset: Any) -> str | None:
+    """A digest of the arrays that torchvision's small datasets are held in; None for others."""
+    pixels, targets = getattr(dataset, "data", None), getattr(dataset, "targets", None)
+    if not hasattr(pixels, "shape") or targets is None:
+        return None
+    labels = [int(label) for label in targets]
+    return digest(np.ascontiguousarray(pixels).data.tobytes() + str(labels).encode()).hex()
 
 
 def _load(dataset: Any, root: str, split: str) -> Any:

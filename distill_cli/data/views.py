@@ -11,6 +11,7 @@ from functools import partial
 from itertools import pairwise
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform
@@ -26,6 +27,8 @@ from distill_cli.types import ViewSpec
 Request = tuple[Tensor, Tensor]
 # Batches whose random numbers are hashed together: small tensors cost more to start than to hash.
 TOGETHER = 64
+# Seeds under which a library transform is tried out: some fail, or change the size, at times only.
+TRIES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,8 @@ class Views:
         rows: Tensor | None = None,
     ) -> None:
         self.spec, self.device, self.images, self.workers = spec, device, images, workers
+        # Metal has no fp64, which random numbers and positions are computed in.
+        self.maker = torch.device("cpu") if device.type == "mps" else device
         steps = [parse(name, min(spec.height, spec.width)) for name in spec.augment]
         self.mixer = self._mixer(steps, rows)
         self.steps = [step for step in steps if not isinstance(step, Mixup | Cutmix)]
@@ -78,7 +83,20 @@ class Views:
         self.columns = [sum(wanted[:index]) for index in range(len(wanted) + 1)]
         self.singly = _singly(self.steps, files=isinstance(images, ImageFiles))
         if not self.by_workers and not isinstance(images, ImageFiles):
-            self.images_NCHW = images.images_NCHW.to(device)
+            self.images_NCHW = images.images_NCHW.to(self.maker)
+
+    def try_out(self) -> None:
+        """Applies the library transforms to an empty image: what cannot work is refused now.
+
+        Raises:
+            UsageError: One of them fails on images of this size and colour.
+        """
+        size = (self.spec.width, self.spec.height)
+        blank = Image.new("L" if self.spec.channels == 1 else "RGB", size)
+        for step in self.steps:
+            if isinstance(step, LibraryTransform):
+                for seed in range(TRIES):
+                    step(blank, seed)
 
     @property
     def by_workers(self) -> bool:
@@ -114,17 +132,17 @@ class Views:
                 workers=self.workers if workers is None else workers,
                 pin=self.device.type == "cuda",
             )
-            parts = (part.to(self.device, non_blocking=True) for part in pictures)
+            parts = (part.to(self.maker, non_blocking=True) for part in pictures)
         else:
             # index_select copies whole rows: many times faster than indexing on uint8.
             parts = (
-                self.images_NCHW.index_select(0, index_B.to(self.device)) for index_B, _, _ in whole
+                self.images_NCHW.index_select(0, index_B.to(self.maker)) for index_B, _, _ in whole
             )
         draws = self._draws([(index_B, view_B) for index_B, view_B, _ in whole])
         for request, (_, _, partner_B), images_BCHW, uniform_BD in zip(
             requests, whole, parts, draws, strict=True
         ):
-            images_BCHW = self._changed(images_BCHW, uniform_BD.to(self.device), self.singly)
+            images_BCHW = self._changed(images_BCHW, uniform_BD.to(self.maker), self.singly)
             yield self._finished(*request, partner_B, images_BCHW / 255)
 
     def _with_partners(self, index_B: Tensor, view_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,7 +157,7 @@ class Views:
     def _finished(
         self, index_B: Tensor, view_B: Tensor, partner_B: Tensor, images_BCHW: Tensor
     ) -> Made:
-        images_BCHW = images_BCHW.contiguous()
+        images_BCHW = images_BCHW.contiguous().to(self.device)
         if self.mixer is None:
             return Made(images_BCHW=images_BCHW)
         own, others = images_BCHW[: len(index_B)], images_BCHW[len(index_B) :]

@@ -18,7 +18,7 @@ from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Made, Views
 from distill_cli.errors import StoppedError, UsageError
-from distill_cli.evaluate import logits_of
+from distill_cli.evaluate import Collected, logits_of
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import (
     are_caches,
@@ -88,6 +88,10 @@ def dump(
     members = open_teachers(names, dataset, here, recipe.teacher_precision)
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     spec = view_spec(recipe, dataset, None)
+    views = Views(
+        dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
+    )
+    views.try_out()
     with ExitStack() as held:
         for folder in folders:
             held.enter_context(one_writer(folder))
@@ -99,7 +103,7 @@ def dump(
         ]
         for folder, name in zip(folders, names, strict=True):
             write_text(folder / "recipe.yaml", to_yaml(_kept(recipe, dataset, spec, name)))
-        return _fill(recipe, writers, teachers, dataset, spec, here, progress)
+        return _fill(writers, teachers, dataset, views, here, progress)
 
 
 def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
@@ -148,18 +152,14 @@ def _kept(recipe: CacheRecipe, dataset: Dataset, spec: ViewSpec, teacher: str) -
 
 
 def _fill(
-    recipe: CacheRecipe,
     writers: Sequence[CacheWriter],
     teachers: Sequence[LiveTeacher],
     dataset: Dataset,
-    spec: ViewSpec,
+    views: Views,
     here: runtime.Runtime,
     progress: Progress,
 ) -> list[Dumped]:
     plan = writers[0].plan
-    views = Views(
-        dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
-    )
     total = plan.views * plan.dataset.samples
     missing = [set(writer.missing()) for writer in writers]
     started, done, made = time.perf_counter(), 0, 0
@@ -226,7 +226,7 @@ def shard_labels(
     first row, the last one padded with its last row: kernels round a row differently in a batch
     of another size, and a shard must not depend on where a killed dump went on.
     """
-    parts: list[list[Tensor]] = [[] for _ in teachers]
+    parts = [Collected() for _ in teachers]
     for start in range(shard.start, shard.stop, teacher_batch):
         images_BCHW = next(views).images_BCHW
         rows = min(teacher_batch, shard.stop - start)
@@ -234,6 +234,5 @@ def shard_labels(
         if padding:
             images_BCHW = torch.cat([images_BCHW, images_BCHW[-1:].expand(padding, -1, -1, -1)])
         for part, teacher in zip(parts, teachers, strict=True):
-            part.append(teacher.logits(images_BCHW)[:rows])
-    # Copied back at the end: until then the device need not wait for anybody.
-    return [torch.cat(part).cpu() for part in parts]
+            part.add(teacher.logits(images_BCHW)[:rows])
+    return [part.rows() for part in parts]

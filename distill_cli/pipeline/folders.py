@@ -183,7 +183,7 @@ def inherit(recipe: R, teachers: Sequence[str]) -> R:
     """
     update: dict[str, Any] = {}
     for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
-        if getattr(recipe, key) not in (None, False):
+        if getattr(recipe, key) is not None and getattr(recipe, key) is not False:
             continue
         said = {name: kept_recipe(Path(name)).get(key) for name in teachers}
         values = {name: value for name, value in said.items() if value is not None}

@@ -77,6 +77,7 @@ def train(
         DistillError: With the exit code of what went wrong; see `interface.md`'s table.
     """
     plan = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    trainer = trainer_of(plan, sink)
     with one_writer(plan.run):
         # Again: another process may have finished here while the data were read.
         check_output(plan.run, resume=resume, overwrite=overwrite)
@@ -88,8 +89,9 @@ def train(
             checkpoint.check_key(plan.run, plan.key)
         write_text(plan.run / "recipe.yaml", to_yaml(plan.recipe))
         with runtime.stop_signals() as request:
-            trainer = trainer_of(plan, sink, lambda: request.signal_number)
-            state = trainer.fit(resume=resuming)
+            trainer.stop = lambda: request.signal_number
+            with runtime.fast_kernels(plan.runtime):
+                state = trainer.fit(resume=resuming)
         result = finish(plan.recipe, plan.dataset, plan.members, state, here=plan.runtime)
     return Finished(
         run=plan.run, recipe=plan.recipe, result=result, unmet=unmet(recipe.require, result)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.loader import Loader
 from distill_cli.data.views import Views
+from distill_cli.errors import UsageError
 from distill_cli.evaluate import evaluate
 from distill_cli.metrics import Metrics
 from distill_cli.models import Network, save_model
@@ -62,17 +63,15 @@ class Plan:
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def trainer_of(plan: Plan, sink: Sink, stop: Callable[[], int | None]) -> Trainer:
+def trainer_of(plan: Plan, sink: Sink) -> Trainer:
     """The loop of a run, ready to go; torch's global generator is seeded for it."""
     recipe, dataset, here = plan.recipe, plan.dataset, plan.runtime
+    views = Views(
+        dataset.train, plan.spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
+    )
+    views.try_out()
     loader = Loader(
-        views=Views(
-            dataset.train,
-            plan.spec,
-            here.device,
-            workers=worker_count(recipe),
-            rows=dataset.fit_rows,
-        ),
+        views=views,
         target_N=dataset.train.label_N,
         rows=dataset.fit_rows,
         batch_size=recipe.batch_size,
@@ -102,12 +101,25 @@ def trainer_of(plan: Plan, sink: Sink, stop: Callable[[], int | None]) -> Traine
         run=plan.run,
         key=plan.key,
         sink=sink,
-        stop=stop,
     )
+
+
+def _check_parts(recipe: TrainRecipe, network: Network) -> None:
+    """Refuses parts of a batch that are empty, or too small for batch norm."""
+    smallest = 2 if any(isinstance(m, _BatchNorm) for m in network.modules()) else 1
+    if recipe.accumulate * smallest > recipe.batch_size:
+        needed = " of two, which batch norm needs" if smallest == 2 else ""
+        raise UsageError(
+            f"--accumulate {recipe.accumulate}: a batch of {recipe.batch_size} has not so many "
+            f"parts{needed}"
+        )
+    if recipe.clip_mode != "norm" and recipe.clip_grad is None:
+        raise UsageError(f"clip_mode {recipe.clip_mode} without a bound: set clip_grad too")
 
 
 def _updates(plan: Plan, steps: int) -> Updates:
     recipe = plan.recipe
+    _check_parts(recipe, plan.network)
     assert recipe.lr is not None, "resolved by `prepare`"
     return Updates(
         optimizer=plan.optimizer,

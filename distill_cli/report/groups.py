@@ -14,7 +14,10 @@ from distill_cli.types import RunResult
 
 # What may differ between the runs of a group: the seed, and what does not change training.
 # `command` is only what the file is for; whether there are teachers tells the verbs apart.
-NOT_THE_RECIPE = {"seed", "view_seed", "out", "recorded", "require", "about", "command"}
+NOT_THE_RECIPE = {
+    *("seed", "view_seed", "out", "recorded", "require", "about", "command"),
+    *("device", "threads", "workers"),
+}
 # The values that a recipe leaves open where nobody gave one, as every page of help states them.
 DEFAULT_T, DEFAULT_ALPHA = 4, 0.9
 

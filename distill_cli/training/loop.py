@@ -50,7 +50,7 @@ class Trainer:
     run: Path
     key: str
     sink: Sink
-    stop: Callable[[], int | None]
+    stop: Callable[[], int | None] = lambda: None
 
     def fit(self, *, resume: bool) -> State:
         """Trains to the end, from the last checkpoint if `resume`.
@@ -107,8 +107,9 @@ class Trainer:
             loss = self.composition(student, teacher, part, progress)
             updates.scaler.scale(loss.total).backward()
             figures = {"loss": loss.total.detach(), **loss.terms}
-            self.state.tally.note(logits_BK, part.target_B, batch.samples, figures)
-        updates.clip()
+            values = part.images_BCHW.numel()
+            self.state.tally.note(logits_BK, part.target_B, batch.samples, figures, values=values)
+        updates.clip(self.network.net)
         updates.scaler.step(optimizer)
         updates.scaler.update()
         updates.average(self.network, batch.step)

@@ -46,8 +46,10 @@ def create(
         args: Further arguments of timm's scheduler (`power`, `decay_rate`, `k_decay`, …).
 
     Raises:
-        UsageError: The scheduler has no such argument.
+        UsageError: The scheduler has no such argument, or the fall ends above its peak.
     """
+    if floor > peak:
+        raise UsageError(f"min_lr {floor:g} is above lr {peak:g}")
     # At least two, or timm warns that one step has no room to fall.
     fall = max(2, total_steps - warmup_steps)
     falling = {"t_initial": fall, "lr_min": floor}
@@ -70,7 +72,9 @@ def create(
     }
     try:
         scheduler = kind(optimizer, **{**every, **own, **args})
-    except (TypeError, AssertionError) as error:
+        for step in (total_steps - 1, 0):
+            scheduler.step_update(step)
+    except (TypeError, AssertionError, ValueError, KeyError, ArithmeticError) as error:
         raise UsageError(f"sched_args: {name}: {error}") from None
     assert isinstance(scheduler, Scheduler)
     return scheduler

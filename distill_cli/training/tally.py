@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-# Steps, and numbers of logits, after which what was noted is added up. Noting costs nothing;
-# adding up at every step would cost a small network a tenth of its time in small kernels.
-STEPS, LOGITS = 50, 1 << 22
+# Steps, and values of images, after which what was noted is added up. Adding up at every step
+# would cost a small network a tenth of its time in small kernels. Where images are large it costs
+# nothing, and small tensors that live on between large ones keep memory from being reused.
+STEPS, VALUES = 50, 1 << 22
 
 
 class Tally:
@@ -28,7 +29,13 @@ class Tally:
         self._noted = 0
 
     def note(
-        self, logits_BK: Tensor, target_B: Tensor, samples: int, figures: Mapping[str, Tensor]
+        self,
+        logits_BK: Tensor,
+        target_B: Tensor,
+        samples: int,
+        figures: Mapping[str, Tensor],
+        *,
+        values: int = 0,
     ) -> None:
         """A step, or a part of one.
 
@@ -37,12 +44,13 @@ class Tally:
             target_B: int64 class, −1 where unlabelled.
             samples: Of the whole step.
             figures: Detached scalars, the same names each time.
+            values: Of the images.
         """
         self.names = ("top1", *figures)
         self._figures += figures.values()
         self._answers.append((logits_BK.detach(), target_B, samples))
-        self._noted += logits_BK.numel()
-        if len(self._answers) >= STEPS or self._noted >= LOGITS:
+        self._noted += max(values, logits_BK.numel())
+        if len(self._answers) >= STEPS or self._noted >= VALUES:
             self._add_up()
 
     def _add_up(self) -> None:
@@ -55,7 +63,7 @@ class Tally:
         ]
         figures = torch.stack(self._figures).to(wide).view(len(hits), -1)
         sums = torch.cat([torch.stack(hits).to(wide)[:, None], figures], dim=1).sum(dim=0)
-        self.sums = sums if self.sums is None else self.sums + sums
+        self.sums = sums if self.sums is None else self.sums.to(sums) + sums
         self._figures, self._answers, self._noted = [], [], 0
 
     def read(self) -> dict[str, float]:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from timm.models import model_parameters
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from timm.utils.clip_grad import dispatch_clip_grad
+from torch import nn
 
 from distill_cli.models import Network
 from distill_cli.runtime import Runtime
@@ -53,11 +55,11 @@ class Updates:
         """The learning rate as it stands; under layer decay that of the last layer."""
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
-    def clip(self) -> None:
-        """Bounds the gradients, of their true size."""
+    def clip(self, network: nn.Module) -> None:
+        """Bounds the gradients, of their true size; AGC leaves the classifier out, as its paper."""
         if self.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            parameters = model_parameters(network, exclude_head=self.clip_mode == "agc")
             dispatch_clip_grad(parameters, self.clip_grad, mode=self.clip_mode)
 
     def average(self, network: Network, step: int) -> None:

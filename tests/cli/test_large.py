@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -194,3 +195,42 @@ def test_strong_views_train(here: Path, distill: Distill, names: str) -> None:
     )
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["val_top1"] > 0
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--set", "sched_args.foo=1"), "sched_args"),
+        (("--set", "sched_args.cycle_mul=0"), "sched_args"),
+        (("--set", "min_lr=5"), "min_lr"),
+        (("--augment", "v2/GaussianNoise"), "v2/GaussianNoise"),
+        (("--augment", "v2/RandomZoomOut"), "v2/RandomZoomOut"),
+        (("--accumulate", 1000), "--accumulate"),
+        (("--accumulate", 10, "-b", 16, "--model", "cifar_resnet8"), "batch norm"),
+        (("--set", "clip_mode=agc"), "clip_grad"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_replaces_nothing(
+    made: Made, here: Path, distill: Distill, more: tuple[object, ...], said: str
+) -> None:
+    shutil.copytree(made.teacher, here / "t")
+    before = {path: path.read_bytes() for path in (here / "t").rglob("*") if path.is_file()}
+    args = ("teacher", "train", "--data", "digits", "--quiet", *more, "--out")
+    outcome = distill(*args, "t", "--overwrite")
+    assert outcome.code == 2, outcome.err
+    assert said in outcome.err
+    assert before == {path: path.read_bytes() for path in before}
+    assert distill(*args, "new").code == 2
+    assert not (here / "new").exists()
+
+
+def test_timms_policies_work_on_every_image(here: Path, distill: Distill) -> None:
+    """At full magnitude some operations went beyond what they can do; grey has one channel."""
+    from distill_cli.data.library import parse
+
+    for mode in ("L", "RGB"):
+        image = Image.new(mode, (32, 32), 100)
+        for spec in ("timm/rand-m9-mstd0.5-inc1", "timm/augmix-m5-w4-d2", "timm/original-mstd0.5"):
+            step = parse(spec, 32)
+            for seed in range(400):
+                assert step(image, seed).mode == mode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import time
@@ -15,6 +16,8 @@ from PIL import Image
 from distill_cli.data import dataset as module
 from distill_cli.data import listing, remembered
 from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.sources import open_splits
+from distill_cli.errors import ArtifactError
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +43,11 @@ def make(root: Path, side: int = 8) -> Path:
                 pixels = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(path)
     return root
+
+
+def key(folder: Path) -> remembered.Key | None:
+    stamp = remembered.stamp_of(open_splits(str(folder)))
+    return remembered.key_of(stamp, size=None, skip_bad=False)
 
 
 @pytest.fixture
@@ -129,7 +137,7 @@ def test_what_has_just_changed_is_not_remembered(tmp_path: Path, reads: list[str
     assert len(reads) == 2
 
 
-@pytest.mark.parametrize("damage", ["truncate", "no index", "half an index", "gone"])
+@pytest.mark.parametrize("damage", ["truncate", "flip a bit", "no index", "half an index", "gone"])
 def test_a_damaged_memory_is_made_again(
     tmp_path: Path, quick: None, reads: list[str], damage: str
 ) -> None:
@@ -140,6 +148,11 @@ def test_a_damaged_memory_is_made_again(
     if damage == "truncate":
         (kept / "train.u8").unlink()
         (kept / "train.u8").write_bytes(b"\0" * 10)
+    elif damage == "flip a bit":
+        content = bytearray((kept / "train.u8").read_bytes())
+        content[100] ^= 1
+        (kept / "train.u8").unlink()
+        (kept / "train.u8").write_bytes(content)
     elif damage == "no index":
         (kept / "index.json").unlink()
     elif damage == "half an index":
@@ -177,8 +190,8 @@ def test_the_longest_unused_goes_first(
     monkeypatch.setattr(remembered, "LIMIT_BYTES", size + 100)
     open_dataset(str(folders[2]))
     left = {path.name for path in (tmp_path / "cache/decoded").iterdir()}
-    first = remembered.key_of(folders[0], size=None, skip_bad=False)
-    second = remembered.key_of(folders[1], size=None, skip_bad=False)
+    first = key(folders[0])
+    second = key(folders[1])
     assert first is not None
     assert second is not None
     assert first.digest in left & kept
@@ -206,3 +219,70 @@ def test_digests_of_large_images_are_remembered_file_by_file(
     assert len(looked) == 15
     open_dataset(str(data), skip_bad=True)
     assert len(looked) == 29, "headers alone do not show which images are bad"
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path, quick: None) -> None:
+    data = make(tmp_path / "data")
+    settle(data)
+    orphan = tmp_path / "cache/decoded/0123.making-1"
+    orphan.mkdir(parents=True)
+    (orphan / "train.u8").write_bytes(b"x")
+    os.utime(orphan, (0, 0))
+    open_dataset(str(data))
+    assert not orphan.exists()
+
+
+def test_a_cache_that_can_only_be_read_is_read(
+    tmp_path: Path, quick: None, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(tmp_path / "data")
+    settle(data)
+    open_dataset(str(data))
+
+    def refused(*args: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refused)
+    open_dataset(str(data))
+    assert reads == ["decoded"]
+
+
+def test_torchvisions_datasets_are_remembered_by_their_content(
+    tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    class Made:
+        classes = ("a", "b")
+
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            self.data = np.random.default_rng(train).integers(0, 256, (20, 6, 6), dtype=np.uint8)
+            self.targets = [index % 2 for index in range(20)]
+
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.fromarray(self.data[index]), self.targets[index]
+
+    monkeypatch.setattr(datasets, "MNIST", Made)
+    same(open_dataset("mnist"), open_dataset("torch/MNIST"))
+    assert reads == ["decoded"]
+    plain = Made.__init__
+
+    @functools.wraps(plain)
+    def changed(self: Made, *args: object, **kwargs: object) -> None:
+        plain(self, *args, **kwargs)
+        self.data[3, 2, 1] ^= 1
+
+    monkeypatch.setattr(Made, "__init__", changed)
+    open_dataset("mnist")
+    assert reads == ["decoded"] * 2
+
+
+def test_a_cycle_of_links_is_refused_and_not_walked(tmp_path: Path) -> None:
+    data = make(tmp_path / "data")
+    for name in ("one", "two"):
+        (data / "train/a" / name).symlink_to(data)
+    with pytest.raises(ArtifactError, match="link"):
+        open_dataset(str(data))

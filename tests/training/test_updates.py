@@ -116,23 +116,25 @@ def updates(net: nn.Module, **options: object) -> Updates:
 
 @pytest.mark.parametrize("mode", ["norm", "value", "agc"])
 def test_gradients_are_bounded(mode: str) -> None:
-    net = nn.Linear(3, 2)
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     (net(torch.full((1, 3), 100.0)).sum() * 100).backward()
-    updates(net, clip_grad=0.5, clip_mode=mode).clip()
+    head = net[1].weight.grad.clone()
+    updates(net, clip_grad=0.5, clip_mode=mode).clip(net)
     grads = torch.cat([p.grad.flatten() for p in net.parameters()])
     if mode == "norm":
         assert float(grads.norm()) == pytest.approx(0.5, rel=1e-4)
     elif mode == "value":
         assert float(grads.abs().max()) == pytest.approx(0.5)
     else:
-        ratio = net.weight.grad.norm(dim=1) / net.weight.norm(dim=1)
+        ratio = net[0].weight.grad.norm(dim=1) / net[0].weight.norm(dim=1)
         assert (ratio <= 0.5 * 1.001).all()
+        assert torch.equal(net[1].weight.grad, head), "the classifier is left out"
 
 
 def test_without_a_bound_gradients_are_left_alone() -> None:
     net = nn.Linear(3, 2)
     (net(torch.ones(1, 3)).sum() * 100).backward()
-    updates(net).clip()
+    updates(net).clip(net)
     assert float(net.weight.grad.max()) == 100
 
 
