@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -34,19 +35,29 @@ def measured(case: Case, pairs: int) -> dict[str, Any]:
     }
 
 
+def is_met(row: dict[str, Any]) -> bool:
+    return row["at_least"] is None or row["ratio"] >= row["at_least"]
+
+
+def wanted(row: dict[str, Any]) -> str:
+    if row["at_least"] is None:
+        return f"(arithmetic: {row['predicted']:.2f})"
+    return f"{row['at_least']:.2f}{'' if is_met(row) else ', below'}"
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    low, high = row["quartiles"]
+    figures = [f"{row['ratio']:.3f}", f"{low:.3f}–{high:.3f}", wanted(row)]
+    return [row["case"], *figures, f"{row['ours']:,.0f}", f"{row['other']:,.0f}", str(row["pairs"])]
+
+
+COLUMNS = ("case", "ratio", "quartiles", "at least", "images/s", "other", "pairs")
+
+
 def table(rows: list[dict[str, Any]]) -> Table:
-    shown = Table("case", "ratio", "quartiles", "at least", "images/s", "other")
+    shown = Table(*COLUMNS)
     for row in rows:
-        wanted = row["at_least"] or f"(arithmetic: {row['predicted']})"
-        low, high = row["quartiles"]
-        shown.add_row(
-            row["case"],
-            f"{row['ratio']:.3f}",
-            f"{low:.3f}–{high:.3f}",
-            str(wanted),
-            f"{row['ours']:,.0f}",
-            f"{row['other']:,.0f}",
-        )
+        shown.add_row(*cells(row))
     return shown
 
 
@@ -58,29 +69,36 @@ def markdown(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
         f"{about['device']}, {about['threads']} threads of {about['processors']} processors "
         f"({about['cpu_capability']}), precision {about['precision']}. {versions}.",
         "",
-        f"Median of {rows[0]['pairs']} interleaved pairs, quartiles of the pairs beside it; "
-        "images/s are medians. Made by `make bench`.",
+        "Medians of interleaved pairs of turns, and the quartiles of the pairs: what a shared "
+        "machine adds falls on both sides. images/s are medians. Made by `make bench`.",
         "",
-        "| case | ratio | quartiles | at least | images/s | other |",
-        "|---|---|---|---|---|---|",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
     ]
-    for row in rows:
-        wanted = row["at_least"] or f"(arithmetic: {row['predicted']})"
-        low, high = row["quartiles"]
-        lines.append(
-            f"| {row['case']} | **{row['ratio']:.3f}** | {low:.3f}–{high:.3f} | {wanted} | "
-            f"{row['ours']:,.0f} | {row['other']:,.0f} |"
-        )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in rows)]) + "\n"
 
 
-def main() -> None:
+def save(rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
+    """Keeps the rows; those of other cases that were measured before under this name stay."""
+    path = RESULTS / f"{about['name']}.json"
+    known = json.loads(path.read_text())["rows"] if path.exists() else []
+    fresh = {row["case"]: row for row in rows}
+    kept = [fresh.pop(row["case"], row) for row in known]
+    rows = [*kept, *fresh.values()]
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"machine": about, "rows": rows}, indent=2) + "\n")
+    path.with_suffix(".md").write_text(markdown(rows, about))
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="default: all")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--name", help="of the machine, for the file of results")
     parser.add_argument("--no-save", action="store_true")
     args = parser.parse_args()
+    if args.pairs < 2 or not CASES.keys() >= set(args.cases):
+        parser.error(f"two pairs at least, of {', '.join(CASES)}")
     about = machine()
     about["name"] = args.name or f"{platform.machine()}-{about['device'].replace(':', '-')}"
     console, rows = Console(stderr=True), []
@@ -90,14 +108,11 @@ def main() -> None:
             for case in CASES[name](Path(folder)):
                 rows.append(measured(case, args.pairs))
                 console.print(table(rows[-1:]))
+                if not args.no_save:
+                    save(rows, about)
     console.print(table(rows))
-    if not args.no_save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{about['name']}.md").write_text(markdown(rows, about))
-        (RESULTS / f"{about['name']}.json").write_text(
-            json.dumps({"machine": about, "rows": rows}, indent=2) + "\n"
-        )
+    return int(not all(is_met(row) for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

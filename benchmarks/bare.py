@@ -102,10 +102,10 @@ class Inference:
     def __call__(self) -> float:
         start = time.perf_counter()
         logits = [
-            self.net(crop_and_flip(images, self.pad)).cpu()
+            self.net(crop_and_flip(images, self.pad))
             for images in self.images.split(self.batch_size)
         ]
-        assert len(torch.cat(logits)) == len(self.images)
+        assert len(torch.cat(logits).cpu()) == len(self.images)
         return len(self.images) / (time.perf_counter() - start)
 
 
@@ -177,6 +177,7 @@ class Folder:
         workers: int,
         device: torch.device,
         autocast: Autocast,
+        samples: int,
     ) -> None:
         from torchvision import datasets, transforms
 
@@ -193,7 +194,7 @@ class Folder:
             ),
         )
         self.loader = torch.utils.data.DataLoader(
-            dataset,
+            torch.utils.data.Subset(dataset, range(samples)),
             batch_size,
             shuffle=True,
             num_workers=workers,

@@ -39,13 +39,14 @@ class Case:
     predict: Any = None
 
 
-def tensors(plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+def tensors(plan: Plan, *, held_out: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """The training rows of a plan, normalised, and their labels, on its device."""
     data, device = plan.dataset, plan.runtime.device
-    images = data.train.images_NCHW[data.fit_rows].to(device).float() / 255  # type: ignore[union-attr]
+    rows = torch.arange(len(data.train.label_N)) if held_out else data.fit_rows
+    images = data.train.images_NCHW[rows].to(device).float() / 255  # type: ignore[union-attr]
     mean = torch.tensor(data.mean, device=device).view(1, -1, 1, 1)
     std = torch.tensor(data.std, device=device).view(1, -1, 1, 1)
-    return (images - mean) / std, data.train.label_N[data.fit_rows].to(device)
+    return (images - mean) / std, data.train.label_N[rows].to(device)
 
 
 def by_hand(run: ours.Run, pad: int) -> bare.Training:
@@ -160,7 +161,7 @@ def dumps(root: Path) -> Iterator[Case]:
     common: dict[str, Any] = {"data": str(cifar), "augment": ["crop:4", "flip"]}
     plan = ours.training(root / "plan", model="cifar_resnet20", **common).plan
     folder = ours.network(root / "teacher", "cifar_resnet20", plan)
-    images, _ = tensors(plan)
+    images, _ = tensors(plan, held_out=True)
     net = load_model(folder).net.to(plan.runtime.device)
     yield Case(
         name="cache-soft-labels of cifar_resnet20, over bare inference",
@@ -188,7 +189,15 @@ def large(root: Path) -> Iterator[Case]:
     yield Case(
         name=f"{model}, 256-pixel JPEGs, two workers, over ImageFolder and DataLoader",
         ours=run,
-        other=bare.Folder(net, folder, 32, workers, plan.runtime.device, plan.runtime.autocast),
+        other=bare.Folder(
+            net,
+            folder,
+            32,
+            workers,
+            plan.runtime.device,
+            plan.runtime.autocast,
+            len(plan.dataset.fit_rows),
+        ),
         least=0.95,
     )
 
