@@ -22,8 +22,9 @@ from distill_cli.data.workers import stream
 
 # Fewer images than this are not worth starting workers for.
 WORTH_WORKERS = 64
-# Of a batch that is evaluated: 32 MB as fp32.
-STILL_IMAGES, STILL_VALUES = 512, 1 << 23
+# Of a batch that is evaluated. Large images make 40 MB as fp32: what is above 32 MB, the C library
+# gives back to the system at once, and what is a little below is seen to pile up instead.
+STILL_IMAGES, STILL_VALUES = 512, 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
