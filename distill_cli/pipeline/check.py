@@ -50,7 +50,9 @@ def _device(name: str) -> Check:
         network(torch.zeros(2, 1, 8, 8, device=name)).sum().backward()
     except (RuntimeError, AssertionError) as error:
         return Check(f"device {name}", False, str(error).splitlines()[0])
-    return Check(f"device {name}", True, "a forward and backward pass worked")
+    precision = runtime.best_precision(torch.device(name))
+    found = f"a forward and backward pass worked; --precision auto means {precision}"
+    return Check(f"device {name}", True, found)
 
 
 def _digits() -> Check:

@@ -37,4 +37,7 @@ class CachedTeacher:
     def signals(self, batch: Batch) -> DenseSignals:
         """The stored logits of the batch's views."""
         logits_BK = self.reader.gather(batch.index_B, batch.view_B)
+        if self.device.type == "cuda":
+            # From page-locked memory the copy overlaps with the student's forward.
+            logits_BK = logits_BK.pin_memory()
         return DenseSignals(logits_BK.to(self.device, non_blocking=True))
