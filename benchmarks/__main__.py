@@ -41,7 +41,8 @@ def is_met(row: dict[str, Any]) -> bool:
 
 def wanted(row: dict[str, Any]) -> str:
     if row["at_least"] is None:
-        return f"(arithmetic: {row['predicted']:.2f})"
+        said = row["predicted"]
+        return "—" if said is None else f"(arithmetic: {said:.2f})"
     return f"{row['at_least']:.2f}{'' if is_met(row) else ', below'}"
 
 

@@ -151,7 +151,6 @@ def live_or_cached(root: Path) -> Iterator[Case]:
             name=f"{model} from a cache, over an online loop in fp32 with a Pillow loader",
             ours=cached,
             other=online,
-            predict=predicted,
         )
 
 
