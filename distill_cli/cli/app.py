@@ -99,8 +99,6 @@ class DistillGroup(TyperGroup):
 
 def unexpected(error: Exception) -> tuple[str, int]:
     """The line and exit code of an error that is not ours."""
-    if os.environ.get("DISTILL_DEBUG"):
-        traceback.print_exc()
     text = (str(error).splitlines() or [""])[0]
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"disk full: {text}. What was saved before is intact; --resume goes on", 1
@@ -112,6 +110,8 @@ def unexpected(error: Exception) -> tuple[str, int]:
     if text.startswith("DataLoader worker"):
         # torch raises this from a signal handler, wherever the program stands.
         return "a worker that reads images died. Try fewer --workers, or a smaller batch", 1
+    if os.environ.get("DISTILL_DEBUG"):
+        traceback.print_exc()
     return (
         f"internal error: {type(error).__name__}: {text}. "
         "Set DISTILL_DEBUG=1 to see where, and please report it",
