@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -57,8 +58,26 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically: two-space indent, keys in the order given, NaN refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes JSON atomically: keys in the order given, NaN refused.
+
+    Indented by two spaces, but plain lists and the items of lists stand on one line each: of a
+    thousand class names or shards a line each is more than enough.
+    """
+    write_text(path, _indented(value, "") + "\n")
+
+
+def _indented(value: Any, before: str) -> str:
+    inner = f"{before}  "
+    if isinstance(value, dict) and value:
+        items = [f"{inner}{_one_line(str(key))}: {_indented(value[key], inner)}" for key in value]
+        return "{\n" + ",\n".join(items) + f"\n{before}}}"
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return "[\n" + ",\n".join(inner + _one_line(item) for item in value) + f"\n{before}]"
+    return _one_line(value)
+
+
+def _one_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def read_json(path: Path) -> Any:
@@ -73,6 +92,12 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path} is missing") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """Of a file, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def remove_temporaries(folder: Path) -> None:

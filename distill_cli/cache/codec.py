@@ -1,4 +1,4 @@
-"""How logits become bytes and come back. Shapes: N rows, K classes.
+"""How logits become bytes and come back. Shapes: N rows, K classes, J classes kept of each row.
 
 A codec is chosen by its spelled name, which is part of a cache's plan.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from distill_cli.cache.header import Header
@@ -21,9 +22,18 @@ SPELLED = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.uint8: "U8",
+    torch.uint16: "U16",
+    torch.int32: "I32",
 }
+TOP = "topk:"
+# Temperatures at which a top-k row says how much mass lies in its tail.
+TAIL_TEMPERATURES = (1, 2, 4, 8)
+# Elements of one fp64 working tensor, 8 MB.
+CHUNK = 1 << 20
 
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+Rows = Mapping[str, Tensor]
 
 
 class Codec(Protocol):
@@ -33,8 +43,8 @@ class Codec(Protocol):
     def name(self) -> str:
         """As the user spells it."""
 
-    def layout(self, rows: int, classes: int) -> Layout:
-        """Type and shape of each tensor that `encode` makes of (rows, classes) logits."""
+    def layout(self, rows: int) -> Layout:
+        """Type and shape of each tensor that `encode` makes of so many rows."""
 
     def encode(self, logits_NK: Tensor) -> dict[str, Tensor]:
         """The tensors to store, contiguous, on the CPU.
@@ -43,8 +53,13 @@ class Codec(Protocol):
             ArtifactError: A logit is NaN or infinite.
         """
 
-    def decode(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """logits_NK, fp32, from the stored tensors or any rows gathered from them."""
+    def logits(self, rows: Rows) -> Tensor | None:
+        """logits_NK, fp32, from stored rows; None where a codec keeps less than all of them."""
+
+    def log_probs(
+        self, rows: Rows, temperature: float, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """log softmax at any temperature, (N, K), from stored rows, computed in `dtype`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +74,15 @@ class Dense:
 
     name: str
     dtype: torch.dtype
+    classes: int = 0
 
-    def layout(self, rows: int, classes: int) -> Layout:
+    def layout(self, rows: int) -> Layout:
         """One tensor."""
-        return {"logits": (self.dtype, (rows, classes))}
+        return {"logits": (self.dtype, (rows, self.classes))}
 
     def encode(self, logits_NK: Tensor) -> dict[str, Tensor]:
         """Rounds to the nearest."""
-        bad = first_bad_row(logits_NK)
-        if bad is not None:
-            raise ArtifactError(f"the logits of row {bad} are NaN or infinite")
+        _refuse_bad(logits_NK)
         limit = torch.finfo(self.dtype).max
         if self.dtype != torch.float32 and logits_NK.abs().amax() > limit:
             peak_N1 = logits_NK.amax(dim=-1, keepdim=True)
@@ -76,9 +90,121 @@ class Dense:
             logits_NK = logits_NK.clamp(min=-limit)
         return {"logits": logits_NK.to(device="cpu", dtype=self.dtype).contiguous()}
 
-    def decode(self, rows: Mapping[str, Tensor]) -> Tensor:
+    def logits(self, rows: Rows) -> Tensor:
         """Widens to fp32, which is exact."""
         return rows["logits"].float()
+
+    def log_probs(
+        self, rows: Rows, temperature: float, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """log softmax(v/T)."""
+        return F.log_softmax(rows["logits"].to(dtype) / temperature, dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """The J largest log-probabilities with their class ids, and the mass of all others.
+
+    Stored of a row: `log_probs`, at T = 1, fp16, falling; `ids`, in the smallest type that holds
+    the class count; `tail`, the logit log(m/(1 − m)) of the mass m of the other K − J classes at
+    each of `TAIL_TEMPERATURES`, fp16. Rebuilt at T: the tail's logit, interpolated linearly in
+    1/T between those and the exact (K − J)/K at 1/T = 0 (below T = 1 the last line goes on); what
+    it leaves goes to the J classes in proportion to p^(1/T), and the tail is shared out evenly.
+    The result sums to 1 at every temperature.
+
+    FKD (Shen & Xing 2022, arXiv 2112.01528) and TinyViT (arXiv 2207.10666) keep the mass at T = 1
+    only, and a uniform tail softened from there is too heavy.
+    """
+
+    name: str
+    kept: int
+    classes: int
+
+    @property
+    def id_type(self) -> torch.dtype:
+        """uint8 up to 256 classes, uint16 up to 65,536, else int32."""
+        if self.classes <= 1 << 8:
+            return torch.uint8
+        return torch.uint16 if self.classes <= 1 << 16 else torch.int32
+
+    def layout(self, rows: int) -> Layout:
+        """Three tensors."""
+        return {
+            "log_probs": (torch.float16, (rows, self.kept)),
+            "ids": (self.id_type, (rows, self.kept)),
+            "tail": (torch.float16, (rows, len(TAIL_TEMPERATURES))),
+        }
+
+    def encode(self, logits_NK: Tensor) -> dict[str, Tensor]:
+        """Chooses the largest; among equal ones the smaller id stands first."""
+        _refuse_bad(logits_NK)
+        logits_NK = logits_NK.cpu()
+        parts = [self._encoded(logits_NK[rows]) for rows in in_chunks(logits_NK)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _encoded(self, logits_NK: Tensor) -> dict[str, Tensor]:
+        ids_NJ = self._largest(logits_NK)
+        full_NK = logits_NK.double()
+        log_probs_NK = F.log_softmax(full_NK, dim=-1)
+        others_NK = full_NK.scatter(1, ids_NJ, -math.inf)
+        kept_NJ = full_NK.gather(1, ids_NJ)
+        tail = [
+            torch.logsumexp(others_NK / t, dim=-1) - torch.logsumexp(kept_NJ / t, dim=-1)
+            for t in TAIL_TEMPERATURES
+        ]
+        return {
+            "log_probs": _half(log_probs_NK.gather(1, ids_NJ)),
+            "ids": ids_NJ.to(self.id_type),
+            "tail": _half(torch.stack(tail, dim=1)),
+        }
+
+    def _largest(self, logits_NK: Tensor) -> Tensor:
+        """The ids of the J largest logits, falling; of equal ones the smallest ids."""
+        ids_NJ = logits_NK.topk(self.kept, dim=-1).indices.sort(dim=-1).values
+        values_NJ = logits_NK.gather(1, ids_NJ)
+        order_NJ = values_NJ.sort(dim=-1, descending=True, stable=True).indices
+        ids_NJ = ids_NJ.gather(1, order_NJ)
+        # Which of those equal to the last one it takes is topk's secret: rare, and settled here.
+        tied_N = (logits_NK >= values_NJ.amin(dim=-1, keepdim=True)).sum(dim=-1) > self.kept
+        if tied_N.any():
+            sorted_NK = logits_NK[tied_N].sort(dim=-1, descending=True, stable=True)
+            ids_NJ[tied_N] = sorted_NK.indices[:, : self.kept]
+        return ids_NJ
+
+    def logits(self, rows: Rows) -> None:
+        """There are none."""
+
+    def log_probs(
+        self, rows: Rows, temperature: float, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """The full distribution over K classes."""
+        log_odds_N1 = self._tail(rows["tail"].to(dtype), 1 / temperature)[:, None]
+        kept_NJ = F.log_softmax(rows["log_probs"].to(dtype) / temperature, dim=-1)
+        kept_NJ = kept_NJ + F.logsigmoid(-log_odds_N1)
+        each_N1 = F.logsigmoid(log_odds_N1) - math.log(self.classes - self.kept)
+        return each_N1.repeat(1, self.classes).scatter(1, rows["ids"].long(), kept_NJ)
+
+    def _tail(self, tail_NT: Tensor, inverse: float) -> Tensor:
+        """The logit of the tail's mass at 1/T = `inverse`, (N)."""
+        uniform = math.log((self.classes - self.kept) / self.kept)
+        places = [0.0, *sorted(1 / t for t in TAIL_TEMPERATURES)]
+        known = [torch.full_like(tail_NT[:, 0], uniform), *reversed(tail_NT.unbind(dim=1))]
+        right = next((i for i, x in enumerate(places) if x >= inverse and i), len(places) - 1)
+        left = right - 1
+        share = (inverse - places[left]) / (places[right] - places[left])
+        return known[left] + share * (known[right] - known[left])
+
+
+def _half(values: Tensor) -> Tensor:
+    """fp16; what lies beyond its range (a class masked by −1e9) becomes its bound."""
+    limit = torch.finfo(torch.float16).max
+    return values.clamp(-limit, limit).half().contiguous()
+
+
+def in_chunks(logits_NK: Tensor) -> list[slice]:
+    """Runs of rows whose fp64 copies stay small."""
+    rows, size = len(logits_NK), max(1, CHUNK // logits_NK.shape[1])
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 _DENSE = {
@@ -91,15 +217,25 @@ _DENSE = {
 }
 
 
-def codec(name: str) -> Codec:
-    """The codec of this name.
+def codec(name: str, classes: int) -> Codec:
+    """The codec of this name for so many classes; topk:J with J ≥ classes is fp16.
 
     Raises:
         UsageError: There is none.
     """
+    kept = name.removeprefix(TOP)
+    if name.startswith(TOP) and kept.isascii() and kept.isdigit() and int(kept) > 0:
+        if int(kept) < classes:
+            return TopK(name=f"{TOP}{int(kept)}", kept=int(kept), classes=classes)
+        name = "fp16"
     if name not in _DENSE:
-        raise UsageError(f"unknown codec '{name}'", hint=nearest(name, _DENSE))
-    return _DENSE[name]
+        raise UsageError(f"unknown codec '{name}'", hint=nearest(name, [*_DENSE, f"{TOP}10"]))
+    return replace(_DENSE[name], classes=classes)
+
+
+def bytes_per_row(how: Codec) -> int:
+    """Of the stored tensors, for one view of one sample."""
+    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in how.layout(1).values())
 
 
 def first_bad_row(logits_NK: Tensor) -> int | None:
@@ -107,6 +243,12 @@ def first_bad_row(logits_NK: Tensor) -> int | None:
     if bool(logits_NK.isfinite().all()):
         return None
     return int((~logits_NK.isfinite()).any(dim=-1).nonzero()[0])
+
+
+def _refuse_bad(logits_NK: Tensor) -> None:
+    bad = first_bad_row(logits_NK)
+    if bad is not None:
+        raise ArtifactError(f"the logits of row {bad} are NaN or infinite")
 
 
 def layout_fault(header: Header, layout: Layout) -> str | None:

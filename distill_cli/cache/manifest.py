@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ __all__ = [
     "EVAL",
     "MANIFEST",
     "PLAN",
+    "Calibration",
     "Manifest",
     "Plan",
     "ShardKey",
@@ -101,6 +102,38 @@ class TruncationError:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How often the teacher is as sure as it says, in 15 bins: bin b is (b/15, (b + 1)/15].
+
+    Attributes:
+        views: Stored views by the confidence of the teacher's answer.
+        labelled: Those of labelled samples.
+        confidence: Sum of the confidences of the labelled ones.
+        correct: Right answers among the labelled ones.
+    """
+
+    views: tuple[int, ...]
+    labelled: tuple[int, ...]
+    confidence: tuple[float, ...]
+    correct: tuple[int, ...]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Calibration:
+        """From lists of the same names.
+
+        Raises:
+            ValueError: It is malformed.
+        """
+        found = {field.name: tuple(typed(value, field.name, list)) for field in fields(cls)}
+        numbers = (number for column in found.values() for number in column)
+        if len({len(column) for column in found.values()}) > 1 or not all(
+            type(number) in (int, float) for number in numbers
+        ):
+            raise ValueError("'calibration' should hold lists of numbers of one length")
+        return cls(**found)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A finished cache.
 
@@ -113,6 +146,7 @@ class Manifest:
         teacher_nll: Nats, on the views; 0 where nothing is labelled.
         teacher_ece: 15 bins, on the views; 0 where nothing is labelled.
         entropy: Mean entropy of the labels over all views at T = 1, nats.
+        calibration: Its confidence against its accuracy, on the views.
         truncation_error: By temperature, 1 to 20.
     """
 
@@ -124,6 +158,7 @@ class Manifest:
     teacher_nll: float
     teacher_ece: float
     entropy: float
+    calibration: Calibration
     truncation_error: Mapping[int, TruncationError]
 
     def to_json(self) -> dict[str, Any]:
@@ -137,6 +172,7 @@ class Manifest:
             "teacher_nll": self.teacher_nll,
             "teacher_ece": self.teacher_ece,
             "entropy": self.entropy,
+            "calibration": {key: list(bins) for key, bins in asdict(self.calibration).items()},
             "truncation_error": {
                 str(temperature): asdict(error)
                 for temperature, error in self.truncation_error.items()
@@ -172,6 +208,7 @@ class Manifest:
             teacher_nll=typed(value, "teacher_nll", float),
             teacher_ece=typed(value, "teacher_ece", float),
             entropy=typed(value, "entropy", float),
+            calibration=Calibration.from_json(typed(value, "calibration", dict)),
             truncation_error={int(key): TruncationError(**error) for key, error in lost.items()},
         )
 

@@ -60,7 +60,7 @@ class Plan:
         views: Views stored of every row.
         teacher_fingerprint: Of its weights.
         architecture: The teacher's, as the model zoo spells it.
-        codec: As spelled: fp32, fp16, bf16.
+        codec: As spelled: fp32, fp16, bf16, topk:10.
         precision: Of the teacher's forward.
         teacher_batch: Rows of one teacher forward; kernels round a row differently in another.
         shard_length: Rows of a shard; the last one of a view may be shorter.
@@ -214,6 +214,29 @@ def plan_differences(
         for key in dict.fromkeys([*left, *right])
         if left.get(key) != right.get(key) and (keys is None or key.split(".")[0] in keys)
     ]
+
+
+def data_differences(expected: Plan, found: Plan) -> list[str]:
+    """Where data on hand differ from those of a cache, in words where that says more.
+
+    Args:
+        expected: The cache's plan.
+        found: The same plan, of the data on hand.
+    """
+    then, now = expected.dataset, found.dataset
+    words = []
+    if now.samples != then.samples:
+        more = now.samples - then.samples
+        words.append(
+            f"{abs(more):,} sample{'s' * (abs(more) != 1)} {'added' if more > 0 else 'removed'} "
+            f"({now.samples:,} here, {then.samples:,} cached)"
+        )
+    elif now.ids_digest != then.ids_digest:
+        words.append("as many samples, but other names: renamed, or one removed for one added")
+    elif now.fingerprint != then.fingerprint:
+        words.append("the same names, but other content: a file was edited or replaced")
+    rest = plan_differences(expected, found, keys=("classes", "view_spec", "split"))
+    return words + rest
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,11 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_cli.cache.manifest import TEMPERATURES, TruncationError
+from distill_cli.cache.codec import Codec, Rows, in_chunks
+from distill_cli.cache.manifest import TEMPERATURES, Calibration, TruncationError
 from distill_cli.metrics import ECE_BINS, confidence_bin
-
-# Elements of one fp64 working tensor, 8 MB: a shard of 65,536 rows × 1,000 classes has 512 MB.
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,8 @@ class Statistics:
         correct: Right answers among them.
         nll_sum: Nats, over labelled views.
         entropy_sum: Nats at T = 1, over all views.
-        bin_count: Labelled views by confidence: bin b is (b/15, (b+1)/15].
+        bin_views: Views by confidence: bin b is (b/15, (b+1)/15].
+        bin_count: Labelled ones among them.
         bin_confidence: Sum of their confidences.
         bin_correct: Right answers among them.
         kl_sum: KL(full ‖ stored) at each of `TEMPERATURES`, nats.
@@ -44,6 +43,7 @@ class Statistics:
     correct: int
     nll_sum: float
     entropy_sum: float
+    bin_views: tuple[int, ...]
     bin_count: tuple[int, ...]
     bin_confidence: tuple[float, ...]
     bin_correct: tuple[int, ...]
@@ -84,6 +84,16 @@ class Statistics:
         return self.entropy_sum / max(1, self.rows)
 
     @property
+    def calibration(self) -> Calibration:
+        """How often the teacher is as sure as it says."""
+        return Calibration(
+            views=self.bin_views,
+            labelled=self.bin_count,
+            confidence=self.bin_confidence,
+            correct=self.bin_correct,
+        )
+
+    @property
     def truncation_error(self) -> dict[int, TruncationError]:
         """What the codec lost, by temperature."""
         return {
@@ -94,18 +104,20 @@ class Statistics:
         }
 
 
-def measure(logits_NK: Tensor, stored_NK: Tensor, target_N: Tensor) -> Statistics:
+def measure(logits_NK: Tensor, stored: Rows, how: Codec, target_N: Tensor) -> Statistics:
     """The statistics of a shard, computed in fp64.
 
     Args:
         logits_NK: What the teacher said, fp32, finite.
-        stored_NK: What a reader will see, fp32.
+        stored: What the codec made of it.
+        how: The codec.
         target_N: int64 class, −1 where unlabelled.
     """
-    kl_TN = _divergences(logits_NK, stored_NK)
+    kl_TN = divergences(logits_NK, stored, how, TEMPERATURES)
     nll_N, entropy_N, confidence_N, correct_N = _figures(logits_NK, target_N)
     labelled_N = target_N >= 0
-    bin_N = confidence_bin(confidence_N).where(labelled_N, -1)
+    all_bin_N = confidence_bin(confidence_N)
+    bin_N = all_bin_N.where(labelled_N, -1)
     bins = [bin_N == b for b in range(ECE_BINS)]
     return Statistics(
         rows=len(target_N),
@@ -113,6 +125,7 @@ def measure(logits_NK: Tensor, stored_NK: Tensor, target_N: Tensor) -> Statistic
         correct=int(correct_N.sum()),
         nll_sum=math.fsum(nll_N[labelled_N].tolist()),
         entropy_sum=math.fsum(entropy_N.tolist()),
+        bin_views=tuple(torch.bincount(all_bin_N, minlength=ECE_BINS).tolist()),
         bin_count=tuple(int(mask_N.sum()) for mask_N in bins),
         bin_confidence=tuple(math.fsum(confidence_N[mask_N].tolist()) for mask_N in bins),
         bin_correct=tuple(int(correct_N[mask_N].sum()) for mask_N in bins),
@@ -121,17 +134,11 @@ def measure(logits_NK: Tensor, stored_NK: Tensor, target_N: Tensor) -> Statistic
     )
 
 
-def _chunk_rows(logits_NK: Tensor) -> int:
-    return max(1, _CHUNK // logits_NK.shape[1])
-
-
 def _figures(logits_NK: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Per row, fp64: NLL (meaningless where unlabelled), entropy, confidence; and correctness."""
     parts = []
-    size = _chunk_rows(logits_NK)
-    for logits_CK, target_C in zip(
-        torch.split(logits_NK, size), torch.split(target_N, size), strict=True
-    ):
+    for rows in in_chunks(logits_NK):
+        logits_CK, target_C = logits_NK[rows], target_N[rows]
         log_probs_CK = F.log_softmax(logits_CK.double(), dim=-1)
         class_C1 = target_C.clamp(min=0)[:, None]
         entropy_C = -(log_probs_CK.exp() * log_probs_CK).sum(dim=-1)
@@ -149,23 +156,23 @@ def _figures(logits_NK: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor, Tenso
     return nll_N, entropy_N, confidence_N, correct_N
 
 
-def _divergences(logits_NK: Tensor, stored_NK: Tensor) -> list[Tensor]:
-    """KL(full ‖ stored) per row, fp64, one tensor for each temperature."""
-    if torch.equal(logits_NK, stored_NK):
-        return [torch.zeros(len(logits_NK), dtype=torch.float64) for _ in TEMPERATURES]
-    size = _chunk_rows(logits_NK)
-    pairs = list(zip(torch.split(logits_NK, size), torch.split(stored_NK, size), strict=True))
-    return [
-        torch.cat([_divergence(full_CK, stored_CK, float(t)) for full_CK, stored_CK in pairs])
-        for t in TEMPERATURES
-    ]
-
-
-def _divergence(full_CK: Tensor, stored_CK: Tensor, temperature: float) -> Tensor:
-    log_p_CK = F.log_softmax(full_CK.double() / temperature, dim=-1)
-    log_q_CK = F.log_softmax(stored_CK.double() / temperature, dim=-1)
-    # A KL of 1e-16 may round below 0.
-    return (log_p_CK.exp() * (log_p_CK - log_q_CK)).sum(dim=-1).clamp(min=0)
+def divergences(
+    logits_NK: Tensor, stored: Rows, how: Codec, temperatures: Sequence[float]
+) -> list[Tensor]:
+    """KL(full ‖ stored) per row, fp64, nats, one tensor for each temperature."""
+    same_NK = how.logits(stored)
+    if same_NK is not None and torch.equal(logits_NK, same_NK):
+        return [torch.zeros(len(logits_NK), dtype=torch.float64) for _ in temperatures]
+    parts: list[list[Tensor]] = [[] for _ in temperatures]
+    for chunk in in_chunks(logits_NK):
+        full_CK = logits_NK[chunk]
+        rows = {name: each[chunk] for name, each in stored.items()}
+        for part, temperature in zip(parts, temperatures, strict=True):
+            log_p_CK = F.log_softmax(full_CK.double() / temperature, dim=-1)
+            log_q_CK = how.log_probs(rows, temperature, torch.float64)
+            # A KL of 1e-16 may round below 0.
+            part.append((log_p_CK.exp() * (log_p_CK - log_q_CK)).sum(dim=-1).clamp(min=0))
+    return [torch.cat(part) for part in parts]
 
 
 def merged(parts: Sequence[Statistics]) -> Statistics:
@@ -176,6 +183,7 @@ def merged(parts: Sequence[Statistics]) -> Statistics:
         correct=sum(part.correct for part in parts),
         nll_sum=math.fsum(part.nll_sum for part in parts),
         entropy_sum=math.fsum(part.entropy_sum for part in parts),
+        bin_views=tuple(map(sum, zip(*(part.bin_views for part in parts), strict=True))),
         bin_count=tuple(map(sum, zip(*(part.bin_count for part in parts), strict=True))),
         bin_confidence=_columns(part.bin_confidence for part in parts),
         bin_correct=tuple(map(sum, zip(*(part.bin_correct for part in parts), strict=True))),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from distill_cli.cache.codec import codec, first_bad_row, layout_fault
-from distill_cli.cache.header import METADATA, read_header
+from distill_cli.cache.codec import first_bad_row
+from distill_cli.cache.header import METADATA
 from distill_cli.cache.manifest import (
     EVAL,
     MANIFEST,
@@ -33,12 +34,11 @@ from distill_cli.cache.manifest import (
     read_manifest,
     read_plan,
 )
+from distill_cli.cache.probe import Probe
+from distill_cli.cache.shards import DATA_HASH, Shards
 from distill_cli.cache.statistics import Statistics, measure, merged
 from distill_cli.errors import ArtifactError, InternalError
-from distill_cli.files import remove_temporaries, write_atomically, write_json
-
-# Metadata key: sha256 of the data behind the header, which cannot hash itself.
-DATA_HASH = "data_sha256"
+from distill_cli.files import remove_temporaries, sha256, write_atomically, write_json
 
 
 class CacheWriter:
@@ -60,8 +60,7 @@ class CacheWriter:
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
         self.plan = plan
-        self._codec = codec(plan.codec)
-        self._digest = plan.digest
+        self.shards = Shards(folder, plan)
         if folder.is_dir():
             remove_temporaries(folder)
         if (folder / PLAN).exists():
@@ -81,25 +80,9 @@ class CacheWriter:
     ) -> None:
         pass
 
-    def missing(self) -> list[ShardKey]:
-        """The shards that are still to be committed, in order.
-
-        A shard counts as there if its file has the length, layout and plan that it should have,
-        and its data hash to what its metadata say: a flipped bit heals itself.
-        """
-        return [
-            key
-            for key in self.plan.shards()
-            if self._statistics(key) is None or not self._hashes_well(key.file)
-        ]
-
-    def _hashes_well(self, file: str) -> bool:
-        path = self.folder / file
-        header = read_header(path)
-        with path.open("rb") as handle:
-            handle.seek(header.data)
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
-        return bool(header.metadata.get(DATA_HASH) == found)
+    def missing(self, among: Iterable[ShardKey] | None = None) -> list[ShardKey]:
+        """The shards that are still to be committed, in order; all are looked at by default."""
+        return self.shards.missing(among)
 
     def commit(self, shard: ShardKey, logits_NK: Tensor, target_N: Tensor) -> None:
         """Stores one shard, atomically, with its statistics.
@@ -117,25 +100,31 @@ class CacheWriter:
         assert logits_NK.dtype == torch.float32
         assert target_N.shape == (shard.rows,)
         _refuse_bad(logits_NK, first_row=shard.start, what=f"view {shard.view}")
-        encoded = self._codec.encode(logits_NK)
-        statistics = measure(logits_NK, self._codec.decode(encoded), target_N)
-        metadata = {**self._identity(shard), "statistics": statistics.to_json()}
+        codec = self.shards.codec
+        encoded = codec.encode(logits_NK)
+        statistics = measure(logits_NK, encoded, codec, target_N)
+        metadata = {**self.shards.identity(shard), "statistics": statistics.to_json()}
         self._write(shard.file, encoded, metadata)
 
     @property
     def has_eval(self) -> bool:
         """Whether the evaluation rows are stored, whole and under this plan."""
-        try:
-            plan = read_header(self.folder / EVAL).metadata.get("plan")
-        except ArtifactError:
-            return False
-        return plan == self._digest and self._hashes_well(EVAL)
+        return self.shards.holds_eval
 
-    def write_eval(self, splits: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    def adopt(self, file: str, source: Path) -> None:
+        """Copies a committed file of another folder under the same plan, atomically."""
+        self._take_manifest_back()
+        with _rerun_hint():
+            write_atomically(self.folder / file, lambda path: shutil.copyfile(source / file, path))
+
+    def write_eval(
+        self, splits: Mapping[str, tuple[Tensor, Tensor]], probe: Probe | None = None
+    ) -> None:
         """Stores the teacher's labels of evaluation rows: dense fp32, unaugmented.
 
         Args:
             splits: For "val" and "test": logits_NK, fp32, and target_N, int64, on the CPU.
+            probe: A few views, for readers to compare theirs with.
 
         Raises:
             ArtifactError: A logit is NaN or infinite.
@@ -148,7 +137,9 @@ class CacheWriter:
             _refuse_bad(logits_NK, first_row=0, what=f"the {split} split")
             tensors[f"{split}.logits"] = logits_NK.contiguous()
             tensors[f"{split}.target"] = target_N.long().contiguous()
-        self._write(EVAL, tensors, {"plan": self._digest})
+        if probe is not None:
+            tensors |= probe.tensors()
+        self._write(EVAL, tensors, {"plan": self.shards.digest})
 
     def finish(self) -> Manifest:
         """Commits the manifest, from the shards' own statistics; a finished cache is left alone.
@@ -159,7 +150,7 @@ class CacheWriter:
         finished = self._finished()
         if finished is not None:
             return finished
-        statistics = [self._statistics(key) for key in self.plan.shards()]
+        statistics = [self.shards.statistics(key) for key in self.plan.shards()]
         present = [part for part in statistics if part is not None]
         if len(present) < len(statistics):
             raise InternalError(
@@ -195,32 +186,9 @@ class CacheWriter:
             teacher_nll=total.nll,
             teacher_ece=total.ece,
             entropy=total.entropy,
+            calibration=total.calibration,
             truncation_error=total.truncation_error,
         )
-
-    def _identity(self, shard: ShardKey) -> dict[str, Any]:
-        return {
-            "plan": self._digest,
-            "view": shard.view,
-            "start": shard.start,
-            "stop": shard.stop,
-        }
-
-    def _statistics(self, shard: ShardKey) -> Statistics | None:
-        """The statistics of a committed shard; None where it is missing, truncated or another."""
-        path = self.folder / shard.file
-        if path.is_symlink():
-            return None
-        try:
-            header = read_header(path)
-            found = dict(header.metadata)
-            statistics = Statistics.from_json(found.pop("statistics"))
-            del found[DATA_HASH]
-        except (ArtifactError, KeyError, TypeError, AttributeError):
-            return None
-        layout = self._codec.layout(shard.rows, len(self.plan.dataset.class_names))
-        whole = found == self._identity(shard) and layout_fault(header, layout) is None
-        return statistics if whole else None
 
     def _write(self, file: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Writes a safetensors file, byte-deterministically.
@@ -233,10 +201,13 @@ class CacheWriter:
         metadata = {**metadata, DATA_HASH: hashlib.sha256(data).hexdigest()}
         text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False)
         payload = save(tensors, metadata={METADATA: text})
-        # A manifest that is there speaks of the file before this one.
-        (self.folder / MANIFEST).unlink(missing_ok=True)
+        self._take_manifest_back()
         with _rerun_hint():
             write_atomically(self.folder / file, lambda path: path.write_bytes(payload))
+
+    def _take_manifest_back(self) -> None:
+        """A manifest that is there speaks of the files as they were before."""
+        (self.folder / MANIFEST).unlink(missing_ok=True)
 
 
 def _require_plan(folder: Path, plan: Plan) -> None:
@@ -267,9 +238,3 @@ def _rerun_hint() -> Iterator[None]:
             error.message,
             hint="What was committed is intact: run the same command again to go on",
         ) from error
-
-
-def sha256(path: Path) -> str:
-    """Of a file, hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

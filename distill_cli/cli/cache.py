@@ -1,70 +1,188 @@
-"""`distill cache info`."""
+"""`distill cache info | verify | merge`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from distill_cli.cache.manifest import Manifest, expand, read_manifest
-from distill_cli.cli.options import Json
-from distill_cli.cli.terminal import result, result_json
-from distill_cli.errors import UsageError
+from distill_cli.cache.manifest import Manifest, expand
+from distill_cli.cli.labels import described, sketched
+from distill_cli.cli.options import Json, Quiet
+from distill_cli.cli.progress import count_progress, training_progress
+from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.errors import ArtifactError, UsageError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+Caches = Annotated[list[Path], typer.Argument(help="Cache folders, or folders of them.")]
 
 
 @app.callback()
 def _cache() -> None:
-    pass
+    """Describe, check and join soft-label caches."""
 
 
 @app.command()
 def info(
-    caches: Annotated[list[Path], typer.Argument(help="Cache folders, or a folder of them.")],
+    caches: Caches,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", "-T", min=1e-3, max=1000, help="Show what the codec loses."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """What a soft-label cache holds.
 
     Example: distill cache info runs/labels
     """
+    documents = [described(folder, temperature) for folder in _folders(caches)]
+    if json:
+        result_json({"caches": documents})
+        return
+    for document in documents:
+        for line in sketched(document):
+            result(line)
+
+
+@app.command()
+def verify(
+    caches: Caches,
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, help="Views to replay through the live teacher.")
+    ] = 0,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Where the teacher is, if it was moved.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Where the images are, if they were moved.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Of the live teacher.")] = "auto",
+    workers: Annotated[
+        int, typer.Option("--workers", "-j", min=1, max=256, help="Files hashed at a time.")
+    ] = 4,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hash every file of a cache; with --sample N, ask its teacher again of N views.
+
+    Example: distill cache verify runs/labels --sample 256
+    """
+    from distill_cli.cache.verify import damaged
+
     documents: list[dict[str, Any]] = []
+    faults: list[str] = []
+    for folder in _folders(caches):
+        with count_progress("files", quiet=quiet) as progress:
+            found = damaged(folder, workers=workers, progress=progress)
+        document: dict[str, Any] = {
+            "cache": str(folder),
+            "damaged": [{"file": each.file, "said": each.said} for each in found],
+        }
+        faults += [f"{folder / each.file} {each.said}" for each in found]
+        if sample and not found:
+            replay, fault = _replayed(folder, sample, teacher, data, device, quiet=quiet)
+            document["replay"] = replay
+            faults += [fault] if fault else []
+        documents.append(document)
+        if not found and not quiet:
+            say(f"{escape(str(folder))}: every file is what the manifest says")
+    if json:
+        result_json({"caches": documents})
+    for fault in faults[:-1]:
+        say(f"[bold red]error:[/bold red] {escape(fault)}")
+    if faults:
+        hint = "Rerun cache-soft-labels with the same options: only damaged shards are made again"
+        raise ArtifactError(faults[-1], hint=hint)
+
+
+def _replayed(
+    folder: Path,
+    sample: int,
+    teacher: str | None,
+    data: str | None,
+    device: str,
+    *,
+    quiet: bool,
+) -> tuple[dict[str, Any], str | None]:
+    """What a replay found, and what is wrong with it."""
+    from dataclasses import asdict
+
+    from distill_cli.pipeline.verify import replayed
+
+    with training_progress("verify", quiet=quiet) as sink:
+        found = replayed(
+            folder, sample=sample, teacher=teacher, data=data, device=device, sink=sink
+        )
+    if not quiet:
+        say(
+            f"{escape(str(folder))}: {found.views:,} views replayed, largest difference of a "
+            f"probability {found.difference:.2g}, KL {found.worst_kl:.2g} nats at most"
+        )
+    fault = None
+    if not found.agrees:
+        fault = (
+            f"{folder}: its labels are not what the teacher says now: KL {found.worst_kl:.2g} nats "
+            f"on the worst of {found.views:,} views (with the codec's loss {found.codec_kl:.2g}, "
+            f"recorded {found.recorded_kl:.2g})"
+        )
+    return asdict(found), fault
+
+
+@app.command()
+def merge(
+    parts: Annotated[list[Path], typer.Argument(help="Parts of one cache, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The cache to make.")],
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Join the parts of a cache that were dumped with --part.
+
+    Example: distill cache merge part-1 part-2 --out runs/labels
+    """
+    groups = _grouped(parts)
+    from distill_cli.cache.merge import merge as join
+    from distill_cli.files import one_writer
+    from distill_cli.pipeline.folders import check_cache_folders
+
+    targets = [out / name if name else out for name in groups]
+    check_cache_folders(out, targets)
+    made: list[tuple[Path, Manifest]] = []
+    for target, folders in zip(targets, groups.values(), strict=True):
+        with one_writer(target), count_progress("shards", quiet=quiet) as progress:
+            made.append((target, join(folders, target, progress=progress)))
+    if json:
+        result_json(
+            {"caches": [{"cache": str(t), "shards": len(m.shards)} for t, m in made]},
+        )
+        return
+    for target, _ in made:
+        result(escape(str(target)))
+
+
+def _grouped(parts: Sequence[Path]) -> dict[str, list[Path]]:
+    """Parts of the same cache: by sub-folder where several teachers were dumped together."""
+    groups: dict[str, list[Path]] = {}
+    for part in parts:
+        folders = _folders([part])
+        for folder in folders:
+            groups.setdefault("" if folders == [part] else folder.name, []).append(folder)
+    if "" in groups and len(groups) > 1:
+        raise UsageError("some of these are one cache, others hold several: merge them apart")
+    return groups
+
+
+def _folders(caches: Sequence[Path]) -> list[Path]:
+    """Every cache among the folders, finished or not."""
+    found: list[Path] = []
     for cache in caches:
         if not cache.exists():
             raise UsageError(f"cache '{cache}' does not exist")
         folders = expand(cache)
         if not folders:
             raise UsageError(f"{cache} is no cache folder")
-        documents.extend(_document(folder) for folder in folders)
-    if json:
-        result_json({"caches": documents})
-        return
-    for document in documents:
-        result(f"[bold]{escape(document['cache'])}[/bold]")
-        for key, value in document.items():
-            if key != "cache":
-                result(f"  {key.replace('_', ' ')}: {escape(str(value))}")
-
-
-def _document(folder: Path) -> dict[str, Any]:
-    manifest: Manifest = read_manifest(folder)
-    plan = manifest.plan
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    stored = plan.views * plan.dataset.samples
-    return {
-        "cache": str(folder),
-        "classes": len(plan.dataset.class_names),
-        "samples": plan.dataset.samples,
-        "views": plan.views,
-        "augment": list(plan.view_spec.augment),
-        "codec": plan.codec,
-        "bytes": size,
-        "bytes_per_view": round(size / stored, 2),
-        "teacher": plan.architecture,
-        "teacher_fingerprint": plan.teacher_fingerprint,
-        "teacher_accuracy": manifest.teacher_accuracy,
-        "teacher_nll": manifest.teacher_nll,
-        "teacher_ece": manifest.teacher_ece,
-    }
+        found.extend(folders)
+    return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
@@ -10,10 +12,14 @@ from rich.markup import escape
 from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, verb
 from distill_cli.cli.progress import count_progress, training_progress
 from distill_cli.cli.terminal import result, result_json, say
-from distill_cli.cli.training import show_recipe
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_writable, expand_teachers
+from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.report.words import size
+
+if TYPE_CHECKING:
+    from distill_cli.pipeline.dump import Dumped
 
 app = typer.Typer(add_completion=False)
 
@@ -47,7 +53,7 @@ def run_dump(
     if recipe.out is not None:
         check_writable(Path(recipe.out))
     if dry_run:
-        show_recipe(recipe, json=json)
+        show_estimate(recipe, json=json, quiet=quiet)
         return
     from distill_cli.pipeline.dump import dump
 
@@ -56,28 +62,70 @@ def run_dump(
         count_progress("views", quiet=quiet) as progress,
     ):
         finished = dump(recipe, sink=sink, progress=progress, overwrite=overwrite)
-    documents = []
-    for dumped in finished:
-        manifest = dumped.manifest
-        if not quiet:
-            speed = dumped.views_per_second
-            how = "nothing was left to do" if speed is None else f"{speed:,.0f} views/s"
-            say(
-                f"{escape(str(dumped.folder))}: {manifest.plan.views} views of "
-                f"{manifest.plan.dataset.samples:,} samples, teacher right on "
-                f"{100 * manifest.teacher_accuracy:.2f} % of them ({how})"
-            )
-        documents.append(
-            {
-                "cache": str(dumped.folder),
-                "views": manifest.plan.views,
-                "samples": manifest.plan.dataset.samples,
-                "teacher_accuracy": manifest.teacher_accuracy,
-                "views_per_second": dumped.views_per_second,
-            }
-        )
+    if not quiet:
+        for dumped in finished:
+            say(summary(dumped))
     if json:
-        result_json({"caches": documents})
+        result_json({"caches": [document(dumped) for dumped in finished]})
     else:
         for dumped in finished:
             result(escape(str(dumped.folder)))
+
+
+def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool) -> None:
+    """The recipe and what it will cost, measured on a few batches; nothing is written."""
+    from distill_cli.pipeline.estimate import estimate
+    from distill_cli.pipeline.job import prepare
+
+    with training_progress("cache", quiet=quiet) as sink:
+        found = estimate(prepare(recipe, sink=sink))
+    if json:
+        result_json({**recipe.model_dump(mode="json"), "estimate": asdict(found)})
+        return
+    result(escape(to_yaml(recipe)))
+    for line in (
+        f"{size(found.bytes)} on disk, {found.bytes_per_view:.1f} bytes a view",
+        f"{duration(found.seconds)} at {found.views_per_second:,.0f} views/s",
+        f"paid for itself after {found.break_even_epochs:.1f} student epochs, against asking the "
+        "teachers in each",
+    ):
+        # A comment to YAML: what is printed is still a recipe.
+        result(f"# {line}")
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, in two or three digits."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def summary(dumped: Dumped) -> str:
+    """What a person wants to know of a dump, in a line."""
+    speed = dumped.views_per_second
+    how = "nothing was left to do" if speed is None else f"{speed:,.0f} views/s"
+    where, plan, manifest = escape(str(dumped.folder)), dumped.plan, dumped.manifest
+    if manifest is None:
+        return (
+            f"{where}: {dumped.shards:,} of {len(plan.shards()):,} shards ({how}); "
+            "join the parts with [bold]distill cache merge[/bold]"
+        )
+    return (
+        f"{where}: {plan.views} views of {plan.dataset.samples:,} samples, teacher right on "
+        f"{100 * manifest.teacher_accuracy:.2f} % of them ({how})"
+    )
+
+
+def document(dumped: Dumped) -> dict[str, Any]:
+    """What a script wants to know of a dump."""
+    manifest = dumped.manifest
+    return {
+        "cache": str(dumped.folder),
+        "finished": manifest is not None,
+        "shards": dumped.shards,
+        "views": dumped.plan.views,
+        "samples": dumped.plan.dataset.samples,
+        "teacher_accuracy": None if manifest is None else manifest.teacher_accuracy,
+        "views_per_second": dumped.views_per_second,
+    }

@@ -21,7 +21,7 @@ from distill_cli.data.source import Source
 from distill_cli.data.sources import open_splits
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.types import DatasetIdentity
+from distill_cli.types import UNLABELLED, DatasetIdentity
 
 # Up to this side a view is decoded once: what is lost to resizing is small, and memory is too.
 TABLE_SIDE = 128
@@ -118,9 +118,12 @@ def open_dataset(
     rows = list(range(len(train.sample_ids)))
     fit = rows
     if val is None:
-        held = stratified(train.sample_ids, train.label_N.tolist(), val_fraction, split_seed)
+        held = _held_out(train, val_fraction, split_seed)
         if not held:
-            raise ArtifactError(f"{spec} has too few images to hold any out")
+            raise ArtifactError(
+                f"{spec} has too few labelled images to hold any out",
+                hint="The best epoch is chosen on them; or give some in val/<class>/",
+            )
         fit = [row for row in rows if row not in held]
         val = train.take(torch.tensor(sorted(held), dtype=torch.int64))
     fit_rows = torch.tensor(fit, dtype=torch.int64)
@@ -185,9 +188,19 @@ def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
     if len(names) < 2:
         raise ArtifactError(f"{spec} has one class only ('{names[0]}')")
     present = set(train.label_N.tolist())
+    if UNLABELLED in present:
+        return
     for label, name in enumerate(names):
         if label not in present:
             raise ArtifactError(f"class '{name}' of {spec} has no image to train on")
+
+
+def _held_out(train: Images, fraction: float, seed: int) -> set[int]:
+    """Rows to hold out, of the labelled ones: the others could not choose an epoch."""
+    labelled = (train.label_N != UNLABELLED).nonzero()[:, 0].tolist()
+    names = [train.sample_ids[row] for row in labelled]
+    held = stratified(names, train.label_N[labelled].tolist(), fraction, seed)
+    return {labelled[place] for place in held}
 
 
 def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

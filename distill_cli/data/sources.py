@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from distill_cli.data.archives import Files, is_archive, open_files
 from distill_cli.data.source import FileSource, ItemSource, Source, Splits, digest
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.types import UNLABELLED
 
 ALIASES = {
     "mnist": "torch/MNIST",
@@ -26,6 +28,8 @@ ALIASES = {
 # fixed, so that it stays the same for everyone.
 TEST_FRACTION, TEST_SEED = 0.2, 0
 SPLITS = ("train", "val", "test")
+# What is taken for an image where no class folder says so: a README may lie beside.
+IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def by_id(indices: Sequence[int]) -> tuple[int, ...]:
@@ -111,11 +115,15 @@ def _class_folders(files: Files) -> Splits:
 def _named_splits(
     files: Files, paths: Sequence[tuple[str, ...]], folders: set[tuple[str, ...]]
 ) -> Splits:
-    splits: dict[str, Source] = {}
+    """train/, test/ and perhaps val/; images of train/ in no class folder are unlabelled."""
+    inside = {split: _below(split, paths) for split in SPLITS}
+    loose = {n: parts for n, parts in inside["train"].items() if _is_loose(parts)}
+    inside = {
+        split: {n: p for n, p in found.items() if len(p) > 1} for split, found in inside.items()
+    }
     names: tuple[str, ...] = ()
     for split in SPLITS:
-        chosen = {n: p[1:] for n, p in enumerate(paths) if p[0] == split and len(p) > 2}
-        if not chosen:
+        if not inside[split] and not (split == "train" and loose):
             if split == "val" and ("val",) not in folders:
                 continue
             raise ArtifactError(
@@ -125,11 +133,24 @@ def _named_splits(
         used = _class_names(
             files,
             {p[1] for p in folders if len(p) == 2 and p[0] == split},
-            {parts[0] for parts in chosen.values()},
+            {parts[0] for parts in inside[split].values()},
         )
-        names = names or used
-        splits[split] = _source(files, chosen, names, split)
+        # Of images without labels, the labelled splits say the classes.
+        names = tuple(sorted({*names, *used}, key=os.fsencode)) if loose else names or used
+    splits: dict[str, Source] = {}
+    for split, found in inside.items():
+        unlabelled = loose if split == "train" else {}
+        if found or unlabelled:
+            splits[split] = _source(files, found, names, split, unlabelled)
     return splits
+
+
+def _below(split: str, paths: Sequence[tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+    return {n: parts[1:] for n, parts in enumerate(paths) if parts[0] == split and len(parts) > 1}
+
+
+def _is_loose(parts: tuple[str, ...]) -> bool:
+    return len(parts) == 1 and Path(parts[0]).suffix.lower() in IMAGES
 
 
 def _class_names(files: Files, folders: set[str], used: set[str]) -> tuple[str, ...]:
@@ -140,7 +161,11 @@ def _class_names(files: Files, folders: set[str], used: set[str]) -> tuple[str, 
 
 
 def _source(
-    files: Files, chosen: Mapping[int, tuple[str, ...]], names: tuple[str, ...], split: str
+    files: Files,
+    chosen: Mapping[int, tuple[str, ...]],
+    names: tuple[str, ...],
+    split: str,
+    unlabelled: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
 ) -> FileSource:
     labels = {name: label for label, name in enumerate(names)}
     unknown = sorted({parts[0] for parts in chosen.values()} - set(names))
@@ -149,6 +174,7 @@ def _source(
             f"class '{unknown[0]}' of {files.where}, {split}/, does not stand in train/"
         )
     rows = [(n, "/".join(parts), labels[parts[0]]) for n, parts in chosen.items()]
+    rows += [(n, "/".join(parts), UNLABELLED) for n, parts in unlabelled.items()]
     return FileSource(files, tuple(sorted(rows, key=lambda row: os.fsencode(row[1]))), names)
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -13,49 +14,47 @@ from torch import Tensor
 
 from distill_cli import runtime
 from distill_cli.cache.manifest import Manifest, Plan, ShardKey
+from distill_cli.cache.probe import Probe, as_grey_levels, chosen
 from distill_cli.cache.writer import CacheWriter
-from distill_cli.data.augment import check_names
-from distill_cli.data.dataset import Dataset
-from distill_cli.data.views import Made, Views
-from distill_cli.errors import StoppedError, UsageError
+from distill_cli.data.views import Made
+from distill_cli.errors import StoppedError
 from distill_cli.evaluate import Collected, logits_of
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import (
-    are_caches,
-    check_cache_folders,
     clear_cache,
-    expand_teachers,
-    inherit,
-    next_free,
 )
 from distill_cli.pipeline.inputs import (
     locate,
-    open_data,
-    open_teachers,
-    view_spec,
-    worker_count,
 )
+from distill_cli.pipeline.job import Job, prepare
+from distill_cli.recipe.fields import parse_share
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.report.cache_card import cache_card
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
-from distill_cli.types import ViewSpec
 
 Progress = Callable[[int, int], None]
+
+CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dumped:
-    """One finished cache.
+    """One cache, finished or a part of one.
 
     Attributes:
         folder: Where it lies.
-        manifest: What it says of itself.
+        plan: What it is bound to.
+        manifest: What it says of itself; None where shards are left to other parts.
+        shards: Committed in this folder.
         views_per_second: Of this call; None where nothing was left to do.
     """
 
     folder: Path
-    manifest: Manifest
+    plan: Plan
+    manifest: Manifest | None
+    shards: int
     views_per_second: float | None
 
 
@@ -73,107 +72,61 @@ def dump(
     Raises:
         DistillError: With the exit code of what went wrong.
     """
-    if not recipe.teachers:
-        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
-    names = expand_teachers(recipe.teachers)
-    if any(are_caches(names)):
-        raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
-    check_names(recipe.augment)
-    recipe = inherit(recipe, names)
-    out = Path(recipe.out) if recipe.out else next_free("cache")
-    folders = teacher_folders(out, names)
-    check_cache_folders(out, folders)
-    here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
-    dataset = open_data(recipe, sink)
-    members = open_teachers(names, dataset, here, recipe.teacher_precision)
-    teachers = [member for member in members if isinstance(member, LiveTeacher)]
-    spec = view_spec(recipe, dataset, None)
-    views = Views(
-        dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
-    )
-    views.try_out()
+    job = prepare(recipe, sink=sink)
     with ExitStack() as held:
-        for folder in folders:
+        for folder in job.folders:
             held.enter_context(one_writer(folder))
             if overwrite:
                 clear_cache(folder)
         writers = [
-            CacheWriter(folder, plan_of(recipe, dataset, spec, teacher))
-            for folder, teacher in zip(folders, teachers, strict=True)
+            CacheWriter(folder, plan) for folder, plan in zip(job.folders, job.plans, strict=True)
         ]
-        for folder, name in zip(folders, names, strict=True):
-            write_text(folder / "recipe.yaml", to_yaml(_kept(recipe, dataset, spec, name)))
-        return _fill(writers, teachers, dataset, views, here, progress)
+        for folder, name in zip(job.folders, job.names, strict=True):
+            write_text(folder / "recipe.yaml", to_yaml(_kept(job, name)))
+        speed = _fill(job, writers, progress)
+        _add_evaluation(job, writers)
+        return [_finished(job, writer, speed) for writer in writers]
 
 
-def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
-    """One folder for one teacher; a sub-folder each, named after them, for several."""
-    if len(names) == 1:
-        return [out]
-    short = [
-        Path(name).resolve().name if Path(name).exists() else Path(name).name for name in names
-    ]
-    return [
-        out / (name if short.count(name) == 1 else f"{name}-{index + 1}")
-        for index, name in enumerate(short)
-    ]
+def _kept(job: Job, teacher: str) -> CacheRecipe:
+    """What the cache folder says of how it was made: the data's place, for students to inherit.
 
-
-def plan_of(recipe: CacheRecipe, dataset: Dataset, spec: ViewSpec, teacher: LiveTeacher) -> Plan:
-    """What a cache is bound to."""
-    return Plan(
-        dataset=dataset.identity,
-        view_spec=spec,
-        views=recipe.views,
-        teacher_fingerprint=teacher.fingerprint,
-        architecture=teacher.architecture,
-        codec=recipe.codec,
-        precision=recipe.teacher_precision,
-        teacher_batch=recipe.teacher_batch,
-        shard_length=recipe.shard_length,
-        versions=runtime.versions(),
-        cpu_capability=runtime.cpu_capability(),
-    )
-
-
-def _kept(recipe: CacheRecipe, dataset: Dataset, spec: ViewSpec, teacher: str) -> CacheRecipe:
-    """What the cache folder says of how it was made: the data's place, for students to inherit."""
+    What is published names data and teacher, and no folders of this machine.
+    """
+    recipe, dataset, spec = job.recipe, job.dataset, job.views.spec
+    data = str(recipe.data)
     return recipe.model_copy(
         update={
-            "data": locate(str(recipe.data)),
-            "teachers": [teacher],
+            "data": (Path(data).name if Path(data).exists() else data)
+            if recipe.publish
+            else locate(data),
+            "teachers": [Path(teacher).resolve().name if recipe.publish else teacher],
             "split_seed": dataset.identity.split_seed,
             "val_fraction": recipe.val_fraction or 0.1,
             "augment": list(spec.augment) or ["none"],
             "view_seed": spec.seed,
             "out": None,
+            "part": None,
         }
     )
 
 
-def _fill(
-    writers: Sequence[CacheWriter],
-    teachers: Sequence[LiveTeacher],
-    dataset: Dataset,
-    views: Views,
-    here: runtime.Runtime,
-    progress: Progress,
-) -> list[Dumped]:
-    plan = writers[0].plan
-    total = plan.views * plan.dataset.samples
-    missing = [set(writer.missing()) for writer in writers]
+def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float | None:
+    """Makes the shards that are missing; views a second, or None where none was."""
+    total = sum(shard.rows for shard in job.shards)
+    missing = [set(writer.missing(job.shards)) for writer in writers]
     started, done, made = time.perf_counter(), 0, 0
     with runtime.stop_signals() as request:
-        for shard, made_views in streamed(plan, views, set().union(*missing)):
+        for shard, made_views in streamed(job, set().union(*missing)):
             wanted = [index for index, keys in enumerate(missing) if shard in keys]
             if wanted:
-                asked = [teachers[index] for index in wanted]
-                labels = shard_labels(shard, made_views, asked, plan.teacher_batch)
+                asked = [job.teachers[index] for index in wanted]
+                labels = shard_labels(shard, made_views, asked, job.plans[0].teacher_batch)
                 for index, logits_NK in zip(wanted, labels, strict=True):
-                    target_N = dataset.train.label_N[shard.start : shard.stop]
+                    target_N = job.dataset.train.label_N[shard.start : shard.stop]
                     writers[index].commit(shard, logits_NK, target_N)
-                made += shard.stop - shard.start
-            done += shard.stop - shard.start
+                made += shard.rows
+            done += shard.rows
             progress(done, total)
             if request.signal_number is not None:
                 raise StoppedError(
@@ -181,39 +134,57 @@ def _fill(
                     signal_number=request.signal_number,
                     hint="The same command goes on from here",
                 )
-    speed = made / max(time.perf_counter() - started, 1e-9) if made else None
-    finished = []
-    for writer, teacher in zip(writers, teachers, strict=True):
-        if not writer.has_eval:
-            writer.write_eval(
-                {
-                    split: (
-                        logits_of(teacher.logits, table.still(), here.device),
-                        table.label_N,
-                    )
-                    for split, table in (("val", dataset.val), ("test", dataset.test))
-                }
-            )
-        finished.append(
-            Dumped(folder=writer.folder, manifest=writer.finish(), views_per_second=speed)
-        )
-    return finished
+    return made / max(time.perf_counter() - started, 1e-9) if made else None
 
 
-def streamed(
-    plan: Plan, views: Views, missing: Collection[ShardKey]
-) -> Iterator[tuple[ShardKey, Iterator[Made]]]:
+def _add_evaluation(job: Job, writers: Sequence[CacheWriter]) -> None:
+    """What the teachers say of held-out and test images; the first part brings it."""
+    if job.recipe.part is not None and parse_share(job.recipe.part)[0] > 1:
+        return
+    plan = job.plans[0]
+    index_P, view_P = chosen(plan.dataset.samples, plan.views)
+    probe: Probe | None = None
+    for writer, teacher in zip(writers, job.teachers, strict=True):
+        if writer.has_eval:
+            continue
+        if probe is None:
+            images_PCHW = as_grey_levels(job.views.batch(index_P, view_P).images_BCHW)
+            probe = Probe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
+        splits = {
+            name: (logits_of(teacher.logits, images.still(), job.here.device), images.label_N)
+            for name, images in (("val", job.dataset.val), ("test", job.dataset.test))
+        }
+        writer.write_eval(splits, probe)
+
+
+def _finished(job: Job, writer: CacheWriter, speed: float | None) -> Dumped:
+    """The cache with its manifest, if no shard is left to other parts."""
+    left = [] if job.recipe.part is None else writer.missing()
+    whole = not left and writer.has_eval
+    manifest = writer.finish() if whole else None
+    if manifest is not None and job.recipe.publish:
+        card = cache_card(manifest.to_json(), data=str(job.recipe.data), licence=job.recipe.licence)
+        write_text(writer.folder / CARD, card)
+    return Dumped(
+        folder=writer.folder,
+        plan=writer.plan,
+        manifest=manifest,
+        shards=len(writer.plan.shards()) - len(left),
+        views_per_second=speed,
+    )
+
+
+def streamed(job: Job, missing: Collection[ShardKey]) -> Iterator[tuple[ShardKey, Iterator[Made]]]:
     """Every shard, with the views of its teacher batches, which are prepared ahead if missing."""
-    shards = plan.shards()
-    for view in range(plan.views):
-        here = [shard for shard in shards if shard.view == view]
+    for view, group in groupby(job.shards, key=lambda shard: shard.view):
+        here = list(group)
         rows = [
             index_B
             for shard in here
             if shard in missing
-            for index_B in torch.arange(shard.start, shard.stop).split(plan.teacher_batch)
+            for index_B in torch.arange(shard.start, shard.stop).split(job.plans[0].teacher_batch)
         ]
-        made = views.stream([(index_B, torch.full_like(index_B, view)) for index_B in rows])
+        made = job.views.stream([(index_B, torch.full_like(index_B, view)) for index_B in rows])
         yield from ((shard, made) for shard in here)
 
 

@@ -23,6 +23,7 @@ from distill_cli.pipeline.folders import (
     inherit,
     next_free,
 )
+from distill_cli.pipeline.guards import check_knowledge, check_pixels, say_losses
 from distill_cli.pipeline.inputs import (
     Member,
     cached_views,
@@ -78,6 +79,7 @@ def train(
     """
     plan = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
     trainer = trainer_of(plan, sink)
+    check_pixels(plan.members, trainer.loader.views)
     with one_writer(plan.run):
         # Again: another process may have finished here while the data were read.
         check_output(plan.run, resume=resume, overwrite=overwrite)
@@ -129,6 +131,9 @@ def prepare(
     dataset = open_data(recipe, sink)
     precision = recipe.teacher_precision if isinstance(recipe, StudentRecipe) else "fp32"
     members = open_teachers(names, dataset, here, precision)
+    if isinstance(recipe, StudentRecipe):
+        check_knowledge(names, members, dataset, here.device, sink, force=recipe.force)
+        say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
     network = student_network(recipe, dataset)

@@ -29,7 +29,8 @@ from distill_cli.types import Teacher, ViewSpec
 
 # Keys that do not change what is trained, so that a resumed run may have others.
 NOT_TRAINING = {
-    *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "teachers")
+    *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "teachers"),
+    "force",
 }
 
 

@@ -64,6 +64,34 @@ def check_requirement(text: str) -> str:
     return text
 
 
+def parse_share(text: str) -> tuple[int, int]:
+    """`3/8` is the third of eight parts.
+
+    Raises:
+        ValueError: It has another form, or there is no such part.
+    """
+    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"'{text}' is not of the form 3/8, the third of eight parts")
+    return int(match[1]), int(match[2])
+
+
+def check_share(text: str) -> str:
+    """The text, if it names one part of several."""
+    parse_share(text)
+    return text
+
+
+CODECS = ("fp32", "fp16", "bf16", "topk:10")
+
+
+def check_codec(name: str) -> str:
+    """The name, if it spells a codec; topk takes any number of classes."""
+    if name not in CODECS and re.fullmatch(r"topk:[1-9]\d{0,5}", name) is None:
+        raise ValueError(f"unknown codec '{name}'. {nearest(name, CODECS)}")
+    return name
+
+
 def as_list(value: Any) -> Any:
     """One text is a list of one."""
     return [value] if isinstance(value, str) else value
@@ -91,3 +119,5 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
 
 
 Text = Annotated[str, Field(min_length=1)]
+CodecName = Annotated[str, AfterValidator(check_codec)]
+Share = Annotated[str, AfterValidator(check_share)]

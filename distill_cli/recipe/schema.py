@@ -18,12 +18,14 @@ from distill_cli.recipe.fields import (
     RUN,
     TEACHERS,
     TRAINING,
+    CodecName,
     Device,
     Names,
     Numbers,
     RateName,
     Requirement,
     ScheduleName,
+    Share,
     Text,
     as_list,
     option,
@@ -113,6 +115,9 @@ class TeacherLabels(BaseModel):
     )
     teacher_precision: Literal["fp32", "fp64"] = option(
         "fp32", "Arithmetic of live teachers.", TEACHERS, advanced=True
+    )
+    force: bool = option(
+        False, "Go on with a teacher that is no better than chance.", TEACHERS, advanced=True
     )
 
 
@@ -246,12 +251,29 @@ class CacheRecipe(Recipe, TeacherLabels):
     COMMAND: ClassVar[str] = "cache-soft-labels"
 
     views: int = option(1, "Views stored of every training sample.", TEACHERS, ge=1, le=100_000)
-    codec: Literal["fp32", "fp16", "bf16"] = option("fp32", "How logits are stored.", TEACHERS)
+    codec: CodecName = option(
+        "fp32",
+        "fp32, fp16, bf16, or topk:J: the J likeliest classes and the mass of the others.",
+        TEACHERS,
+    )
+    part: Share | None = option(
+        None, "Dump one part of several, as 3/8, to be merged later.", TEACHERS
+    )
+    publish: bool = option(
+        False, "Write a README.md card into the cache, for sharing it as a dataset.", RUN
+    )
+    licence: Text | None = option(
+        None, "Licence that the card names, as cc-by-4.0.", RUN, advanced=True
+    )
     teacher_batch: int = option(
         256, "Rows of one teacher forward; part of the plan.", TEACHERS, ge=1, advanced=True
     )
-    shard_length: int = option(
-        8192, "Rows of a shard, the unit of commit.", TEACHERS, ge=1, advanced=True
+    shard_length: int | None = option(
+        None,
+        "Rows of a shard, the unit of commit (8,192, or a sixteenth of the samples if more).",
+        TEACHERS,
+        ge=1,
+        advanced=True,
     )
 
 

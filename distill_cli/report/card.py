@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill_cli.report.groups import objective_of, role_of
-from distill_cli.report.words import count, milliseconds, plain, share, short_name, size
+from distill_cli.report.words import (
+    count,
+    markdown,
+    markdown_code,
+    milliseconds,
+    plain,
+    share,
+    short_name,
+    size,
+)
 from distill_cli.types import RunResult
 
 HOW = (
@@ -37,30 +46,16 @@ def model_card(
         "Use": _use(config or {}),
         "Limits": _limits(result),
     }
-    lines = [f"# {_text(model)} on {_text(data)}", ""]
+    lines = [f"# {markdown(model)} on {markdown(data)}", ""]
     lines += [f"An image classifier of {count(result.params)} parameters, {trained}.", ""]
     for title, body in sections.items():
         lines += [f"## {title}", "", *body, ""]
     return "\n".join(lines)
 
 
-def _text(value: Any) -> str:
-    """A value in Markdown that it cannot break out of, in tables too."""
-    text = " ".join(plain(value).split())
-    for character in "\\`*_<>[]|#":
-        text = text.replace(character, f"\\{character}")
-    return text
-
-
-def _code(value: Any) -> str:
-    """A value as code; a backtick would end it, a bar a table's cell."""
-    text = " ".join(plain(value).split()).replace("`", "'").replace("|", "\\|")
-    return f"`{text}`"
-
-
 def _model(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"- architecture: {_code(config.get('architecture') or recipe.get('model'))}",
+        f"- architecture: {markdown_code(config.get('architecture') or recipe.get('model'))}",
         f"- {result.params:,} parameters, {size(result.model_bytes)} of weights (safetensors)",
     ]
     shape = (config.get("pretrained_cfg") or {}).get("input_size")
@@ -72,7 +67,7 @@ def _model(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, An
 def _data(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     dataset = (recipe.get("recorded") or {}).get("dataset") or {}
     names = config.get("label_names") or dataset.get("class_names") or []
-    lines = [f"- data: {_code(recipe.get('data'))}"]
+    lines = [f"- data: {markdown_code(recipe.get('data'))}"]
     if dataset.get("samples"):
         lines.append(
             f"- {dataset['samples']:,} training images, of which a share of "
@@ -80,23 +75,27 @@ def _data(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
             f"(split seed {plain(dataset.get('split_seed'))})"
         )
     if dataset.get("fingerprint"):
-        lines.append(f"- fingerprint: {_code(dataset['fingerprint'])}")
+        lines.append(f"- fingerprint: {markdown_code(dataset['fingerprint'])}")
     if names:
         more = ", …" if len(names) > LISTED_CLASSES else ""
-        listed = ", ".join(_code(str(name)) for name in names[:LISTED_CLASSES])
+        listed = ", ".join(markdown_code(str(name)) for name in names[:LISTED_CLASSES])
         lines.append(f"- {len(names)} classes: {listed}{more}")
     return lines
 
 
 def _training(recipe: Mapping[str, Any]) -> list[str]:
-    lines = [f"- objective: {_code(objective_of(recipe))}"]
+    lines = [f"- objective: {markdown_code(objective_of(recipe))}"]
     if role_of(recipe) == "student":
-        teachers = ", ".join(_code(name) for name in recipe["teachers"])
-        lines.append(f"- teachers: {teachers}, mode {_code(recipe.get('mode') or 'default')}")
+        teachers = ", ".join(markdown_code(name) for name in recipe["teachers"])
+        lines.append(
+            f"- teachers: {teachers}, mode {markdown_code(recipe.get('mode') or 'default')}"
+        )
         lines.append("- T is the temperature, α the weight of the teachers' soft labels")
-    lines += [f"- {key}: {_text(recipe[key])}" for key in HOW if recipe.get(key) not in (None, [])]
+    lines += [
+        f"- {key}: {markdown(recipe[key])}" for key in HOW if recipe.get(key) not in (None, [])
+    ]
     version = ((recipe.get("recorded") or {}).get("versions") or {}).get("distill-cli")
-    return [*lines, f"- made by distill-cli {_text(version)}"] if version else lines
+    return [*lines, f"- made by distill-cli {markdown(version)}"] if version else lines
 
 
 def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
@@ -106,7 +105,7 @@ def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
         "test NLL": f"{result.test_nll:.4f} nats",
         "test ECE, 15 bins": share(result.test_ece),
         "held-out accuracy": share(result.val_top1),
-        "best epoch": f"{result.best_epoch} of {_text(recipe.get('epochs'))}",
+        "best epoch": f"{result.best_epoch} of {markdown(recipe.get('epochs'))}",
         "one image": milliseconds(result.latency_ms),
     }
     if result.teacher_agreement is not None:

@@ -100,3 +100,17 @@ def plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(plain(item) for item in value)
     return NOTHING if value is None else str(value)
+
+
+def markdown(value: Any) -> str:
+    """A value in Markdown that it cannot break out of, in tables too."""
+    text = " ".join(plain(value).split())
+    for character in "\\`*_<>[]|#":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def markdown_code(value: Any) -> str:
+    """A value as code; a backtick would end it, a bar a table's cell."""
+    text = " ".join(plain(value).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{text}`"

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from distill_cli.cache.codec import Codec, Rows
 from distill_cli.cache.reader import CacheReader
-from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import Batch
+
+
+@dataclass(frozen=True)
+class StoredSignals:
+    """Rows of a cache, as they were stored; rebuilt at the temperature that is asked for."""
+
+    codec: Codec
+    rows: Rows
+
+    @property
+    def logits_BK(self) -> Tensor | None:
+        """fp32 logits; None where the codec keeps less than all of them."""
+        return self.codec.logits(self.rows)
+
+    def log_probs(self, temperature: float) -> Tensor:
+        """log softmax(v/T), (B, K), fp32."""
+        return self.codec.log_probs(self.rows, temperature)
 
 
 class CachedTeacher:
@@ -34,10 +54,11 @@ class CachedTeacher:
             return None
         return rows[0]
 
-    def signals(self, batch: Batch) -> DenseSignals:
-        """The stored logits of the batch's views."""
-        logits_BK = self.reader.gather(batch.index_B, batch.view_B)
+    def signals(self, batch: Batch) -> StoredSignals:
+        """What is stored of the batch's views."""
+        rows = self.reader.gather(batch.index_B, batch.view_B)
         if self.device.type == "cuda":
             # From page-locked memory the copy overlaps with the student's forward.
-            logits_BK = logits_BK.pin_memory()
-        return DenseSignals(logits_BK.to(self.device, non_blocking=True))
+            rows = {name: each.pin_memory() for name, each in rows.items()}
+        rows = {name: each.to(self.device, non_blocking=True) for name, each in rows.items()}
+        return StoredSignals(self.reader.codec, rows)

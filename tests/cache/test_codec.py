@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli.cache.codec import SPELLED, codec, first_bad_row
+from distill_cli.cache.codec import SPELLED, bytes_per_row, codec, first_bad_row
 from distill_cli.errors import ArtifactError, UsageError
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -16,11 +18,13 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 @given(st.integers(1, 20), st.integers(1, 12), st.sampled_from(sorted(DTYPES)), st.integers(0, 99))
 def test_round_trip_is_rounding(rows: int, classes: int, name: str, seed: int) -> None:
     logits_NK = 9 * torch.randn(rows, classes, generator=torch.Generator().manual_seed(seed))
-    encoded = codec(name).encode(logits_NK)
-    decoded_NK = codec(name).decode(encoded)
+    how = codec(name, classes)
+    encoded = how.encode(logits_NK)
+    decoded_NK = how.logits(encoded)
+    assert decoded_NK is not None
     assert decoded_NK.dtype == torch.float32
     assert torch.equal(decoded_NK, logits_NK.to(DTYPES[name]).float())
-    layout = codec(name).layout(rows, classes)
+    layout = how.layout(rows)
     assert {key: (t.dtype, tuple(t.shape)) for key, t in encoded.items()} == dict(layout)
     assert all(dtype in SPELLED for dtype, _ in layout.values())
 
@@ -42,7 +46,9 @@ LARGEST = torch.finfo(torch.float32).max
 )
 def test_what_does_not_fit_keeps_its_softmax(name: str, row: list[float]) -> None:
     logits_NK = torch.tensor([row, [1.0, 2.0, 3.0]])
-    decoded_NK = codec(name).decode(codec(name).encode(logits_NK))
+    how = codec(name, 3)
+    decoded_NK = how.logits(how.encode(logits_NK))
+    assert decoded_NK is not None
     assert decoded_NK.isfinite().all()
     assert torch.allclose(decoded_NK.softmax(1), logits_NK.softmax(1), atol=1e-3)
     assert decoded_NK[1].tolist() == [1.0, 2.0, 3.0], "rows that fit are not shifted"
@@ -55,9 +61,149 @@ def test_not_finite_is_refused_with_the_row(name: str, value: float) -> None:
     logits_NK[3, 1] = logits_NK[4, 0] = value
     assert first_bad_row(logits_NK) == 3
     with pytest.raises(ArtifactError, match="row 3"):
-        codec(name).encode(logits_NK)
+        codec(name, 3).encode(logits_NK)
 
 
 def test_unknown_codec() -> None:
     with pytest.raises(UsageError, match=r"'fp166'.*'fp16'"):
-        codec("fp166")
+        codec("fp166", 3)
+
+
+def rebuilt(row: list[float], kept: int, temperature: float) -> list[float]:
+    """The written rule, with plain numbers: one row through topk and back, at any temperature."""
+
+    def half(value: float) -> float:
+        return float(torch.tensor(max(-65504.0, min(65504.0, value))).half())
+
+    classes = len(row)
+    order = sorted(range(classes), key=lambda k: (-row[k], k))[:kept]
+
+    def tail_logit(t: float) -> float:
+        peak = max(row)
+        mass = [math.exp((value - peak) / t) for value in row]
+        inside = math.fsum(mass[k] for k in order)
+        return math.log(math.fsum(mass[k] for k in range(classes) if k not in order) / inside)
+
+    known = {1 / t: half(tail_logit(t)) for t in (1, 2, 4, 8)}
+    known[0.0] = math.log((classes - kept) / kept)
+    x = 1 / temperature
+    places = sorted(known)
+    low = max((p for p in places[:-1] if p <= x), default=0.0)
+    high = places[places.index(low) + 1]
+    logit = known[low] + (x - low) / (high - low) * (known[high] - known[low])
+    tail = 1 / (1 + math.exp(-logit))
+    peak = max(row)
+    norm = peak + math.log(math.fsum(math.exp(value - peak) for value in row))
+    weights = {k: math.exp(half(row[k] - norm) * x) for k in order}
+    scale = (1 - tail) / math.fsum(weights.values())
+    return [weights[k] * scale if k in weights else tail / (classes - kept) for k in range(classes)]
+
+
+@given(
+    st.integers(2, 30).flatmap(lambda k: st.tuples(st.just(k), st.integers(1, k - 1))),
+    st.sampled_from([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 7.0, 8.0, 11.0, 20.0, 40.0]),
+    st.integers(0, 999),
+)
+def test_topk_against_plain_arithmetic(
+    sizes: tuple[int, int], temperature: float, seed: int
+) -> None:
+    classes, kept = sizes
+    logits_NK = 5 * torch.randn(4, classes, generator=torch.Generator().manual_seed(seed))
+    how = codec(f"topk:{kept}", classes)
+    stored = how.encode(logits_NK)
+    assert {key: (t.dtype, tuple(t.shape)) for key, t in stored.items()} == dict(how.layout(4))
+    assert how.logits(stored) is None
+    found_NK = how.log_probs(stored, temperature, torch.float64).exp()
+    for row, found in zip(logits_NK.tolist(), found_NK.tolist(), strict=True):
+        assert found == pytest.approx(rebuilt(row, kept, temperature), rel=1e-6, abs=1e-12)
+    single_NK = how.log_probs(stored, temperature)
+    assert torch.allclose(single_NK.double().exp(), found_NK, atol=2e-6)
+
+
+@given(st.integers(0, 999), st.floats(0.3, 1000), st.integers(1, 9))
+def test_topk_is_a_distribution_at_every_temperature(seed: int, t: float, kept: int) -> None:
+    logits_NK = 8 * torch.randn(5, 10, generator=torch.Generator().manual_seed(seed))
+    how = codec(f"topk:{kept}", 10)
+    probs_NK = how.log_probs(how.encode(logits_NK), t, torch.float64).exp()
+    assert (probs_NK >= 0).all()
+    assert torch.allclose(probs_NK.sum(-1), torch.ones(5, dtype=torch.float64), atol=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0, 40.0])
+def test_the_tail_is_close_to_that_of_the_full_logits(temperature: float) -> None:
+    """The oracle: all logits of 1,000 classes, at stored temperatures and between them."""
+    generator = torch.Generator().manual_seed(0)
+    logits_NK = 2 * torch.randn(200, 1000, generator=generator)
+    logits_NK[:, :5] += 9 * torch.rand(200, 5, generator=generator)
+    how = codec("topk:10", 1000)
+    stored = how.encode(logits_NK)
+    full_NK = (logits_NK.double() / temperature).softmax(-1)
+    found_NK = how.log_probs(stored, temperature, torch.float64).exp()
+    inside_NK = torch.zeros_like(full_NK, dtype=torch.bool).scatter(1, stored["ids"].long(), True)
+    tail_N, kept_N = ((x * ~inside_NK).sum(-1) for x in (full_NK, found_NK))
+    assert ((tail_N - kept_N).abs() / tail_N).max() < 0.03
+    # What is done elsewhere: the tail at T = 1, shared out evenly and then softened.
+    plain_NK = logits_NK.double().softmax(-1)
+    even_N1 = (plain_NK * ~inside_NK).sum(-1, keepdim=True) / 990
+    naive_NK = plain_NK.where(inside_NK, even_N1).log().div(temperature).softmax(-1)
+
+    def lost(other_NK: torch.Tensor) -> float:
+        return float((full_NK * (full_NK.log() - other_NK.log())).sum(-1).mean())
+
+    assert lost(found_NK) <= lost(naive_NK) * 1.001 + 1e-9
+    if temperature >= 2:
+        naive_N = (naive_NK * ~inside_NK).sum(-1)
+        assert (kept_N - tail_N).abs().mean() < 0.3 * (naive_N - tail_N).abs().mean()
+
+
+def test_topk_that_keeps_all_but_one_class_loses_rounding_only() -> None:
+    logits_NK = 3 * torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
+    how = codec("topk:5", 6)
+    stored = how.encode(logits_NK)
+    for temperature in (1.0, 2.0, 4.0, 8.0):
+        full_NK = (logits_NK.double() / temperature).softmax(-1)
+        assert torch.allclose(
+            how.log_probs(stored, temperature, torch.float64).exp(), full_NK, atol=2e-3
+        )
+
+
+def test_topk_of_ties_and_masked_classes() -> None:
+    logits_NK = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0], [3.0, -1e9, -1e9, -1e9, -1e9]])
+    how = codec("topk:3", 5)
+    stored = how.encode(logits_NK)
+    assert stored["ids"][0].tolist() == [0, 1, 2]
+    for temperature in (0.1, 1.0, 40.0):
+        probs_NK = how.log_probs(stored, temperature).exp()
+        assert probs_NK.isfinite().all()
+        assert probs_NK[1, 0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "size", "ids"),
+    [
+        ("topk:10", 1000, 48, torch.uint16),
+        ("topk:100", 21841, 408, torch.uint16),
+        ("topk:3", 10, 17, torch.uint8),
+        ("topk:3", 256, 17, torch.uint8),
+        ("topk:3", 257, 20, torch.uint16),
+        ("topk:3", 70_000, 26, torch.int32),
+    ],
+)
+def test_bytes_of_a_row(name: str, classes: int, size: int, ids: torch.dtype) -> None:
+    how = codec(name, classes)
+    assert bytes_per_row(how) == size
+    highest = torch.zeros(2, classes)
+    highest[0, -1] = 5
+    stored = how.encode(highest)
+    assert stored["ids"].dtype == ids
+    assert int(stored["ids"][0, 0].long()) == classes - 1
+    assert bytes_per_row(codec("fp16", 10)) == 20
+
+
+def test_topk_of_all_classes_is_dense() -> None:
+    assert codec("topk:10", 10).name == "fp16"
+    assert codec("topk:11", 10).name == "fp16"
+    assert codec("topk:09", 10).name == "topk:9"
+    for name in ("topk:0", "topk:", "topk:-1", "topk:x"):
+        with pytest.raises(UsageError):
+            codec(name, 10)

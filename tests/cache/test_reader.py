@@ -33,26 +33,29 @@ def test_gather_in_any_order(tmp_path_factory: pytest.TempPathFactory, data: st.
         classes=data.draw(st.integers(1, 7)),
         views=data.draw(st.integers(1, 3)),
         shard_length=data.draw(st.integers(4, 40)),
-        codec=data.draw(st.sampled_from(["fp32", "fp16", "bf16"])),
+        codec=data.draw(st.sampled_from(["fp32", "fp16", "bf16", "topk:1", "topk:3"])),
     )
     folder = tmp_path_factory.mktemp("gather")
     dump(folder, one)
     row = st.tuples(st.integers(0, one.dataset.samples - 1), st.integers(0, one.views - 1))
     index_B, view_B = torch.tensor(data.draw(st.lists(row, min_size=1, max_size=40))).unbind(1)
-    found_BK = CacheReader(folder).gather(index_B, view_B)
+    found = CacheReader(folder).gather(index_B, view_B)
     said_VNK = torch.stack([logits(one, view) for view in range(one.views)])
-    how = codec(one.codec)
-    assert torch.equal(found_BK, how.decode(how.encode(said_VNK[view_B, index_B])))
-    assert found_BK.dtype == torch.float32
+    expected = codec(one.codec, len(one.dataset.class_names)).encode(said_VNK[view_B, index_B])
+    assert found.keys() == expected.keys()
+    for name, each in found.items():
+        assert each.dtype == expected[name].dtype
+        assert torch.equal(each, expected[name])
 
 
 def test_what_is_gathered_is_a_copy(tmp_path: Path) -> None:
     dump(tmp_path)
     reader = CacheReader(tmp_path)
-    first_BK = reader.gather(EVERY[:3], torch.zeros(3, dtype=torch.int64))
+    first_BK = reader.gather(EVERY[:3], torch.zeros(3, dtype=torch.int64))["logits"]
     kept_BK = first_BK.clone()
     first_BK.zero_()
-    assert torch.equal(reader.gather(EVERY[:3], torch.zeros(3, dtype=torch.int64)), kept_BK)
+    again = reader.gather(EVERY[:3], torch.zeros(3, dtype=torch.int64))
+    assert torch.equal(again["logits"], kept_BK)
 
 
 def test_what_it_says_of_itself(tmp_path: Path) -> None:
@@ -189,8 +192,14 @@ def test_other_data_is_refused(tmp_path: Path) -> None:
     dump(tmp_path)
     reader = CacheReader(tmp_path)
     reader.require_dataset(PLAN.dataset)
-    with pytest.raises(ArtifactError, match=r"samples: expected 37, found 38"):
-        reader.require_dataset(replace(PLAN.dataset, samples=38))
+    for change, said in (
+        ({"samples": 38, "ids_digest": "x", "fingerprint": "y"}, "1 sample added .38 here, 37"),
+        ({"samples": 30, "ids_digest": "x", "fingerprint": "y"}, "7 samples removed"),
+        ({"ids_digest": "x", "fingerprint": "y"}, "renamed"),
+        ({"fingerprint": "y"}, "edited"),
+    ):
+        with pytest.raises(ArtifactError, match=said):
+            reader.require_dataset(replace(PLAN.dataset, **change))
     with pytest.raises(ArtifactError, match=r"split\.seed: expected 0, found 1"):
         reader.require_dataset(replace(PLAN.dataset, split_seed=1))
 

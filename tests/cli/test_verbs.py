@@ -103,7 +103,11 @@ def test_cache_info(made: Made, distill: Distill) -> None:
     assert first["codec"] == "fp32"
     assert first["teacher"] == "distill_mlp"
     assert 0.5 < second["teacher_accuracy"] <= 1
-    assert "bytes per view" in distill("cache", "info", made.labels / "a").out
+    assert first["finished"]
+    assert sum(first["calibration"]["views"]) == 2 * first["samples"]
+    shown = distill("cache", "info", made.labels / "a").out
+    assert "bytes a view" in shown
+    assert "█" in shown
 
 
 def test_a_dump_is_repeatable_and_a_rerun_does_nothing(

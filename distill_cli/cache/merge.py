@@ -1,0 +1,79 @@
+"""Joins parts of a cache that were made on machines which do not know each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distill_cli.cache.manifest import EVAL, Manifest, ShardKey, plan_differences, read_plan
+from distill_cli.cache.shards import Shards
+from distill_cli.cache.writer import CacheWriter
+from distill_cli.errors import ArtifactError
+from distill_cli.files import sha256, write_text
+
+Progress = Callable[[int, int], None]
+
+
+def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
+    """Copies the parts' shards into one cache and finishes it; goes on where it was stopped.
+
+    The result is byte-identical to a dump in one piece. The caller holds the lock of `out`.
+
+    Args:
+        parts: Folders of one plan.
+        out: The cache to make; it may be one that was merged before.
+        progress: Called with (shards there, shards in all).
+
+    Raises:
+        ArtifactError: The parts are of different plans, lack shards, or contradict each other;
+            nothing is written then.
+        InternalError: The disk is full or refuses the write.
+    """
+    plan = read_plan(parts[0])
+    for other in parts[1:]:
+        differing = plan_differences(plan, read_plan(other))
+        if differing:
+            raise ArtifactError(
+                f"{parts[0]} and {other} are not parts of one cache ({'; '.join(differing)})",
+                hint="Parts are made by the same command, but for --part and --out",
+            )
+    held = [Shards(part, plan) for part in parts]
+    keys = plan.shards()
+    sources = {key: _source(key, held) for key in keys}
+    lacking = [key for key, source in sources.items() if source is None]
+    evaluated = next((each.folder for each in held if each.holds_eval), None)
+    if lacking:
+        first = lacking[0]
+        raise ArtifactError(
+            f"{len(lacking)} of {len(keys)} shards are in none of the parts, or damaged: the first "
+            f"is view {first.view}, rows {first.start:,} to {first.stop - 1:,}",
+            hint="Give every part; a damaged one is completed by running its command again",
+        )
+    if evaluated is None:
+        raise ArtifactError(
+            "none of the parts holds the evaluation rows", hint="The first part brings them"
+        )
+    writer = CacheWriter(out, plan)
+    for done, (key, source) in enumerate(sources.items(), start=1):
+        if source is not None and not writer.shards.holds(key):
+            writer.adopt(key.file, source)
+        progress(done, len(keys))
+    if not writer.has_eval:
+        writer.adopt(EVAL, evaluated)
+    recipe = next((path for part in parts if (path := part / "recipe.yaml").is_file()), None)
+    if recipe is not None:
+        write_text(out / "recipe.yaml", recipe.read_text(encoding="utf-8"))
+    return writer.finish()
+
+
+def _source(key: ShardKey, held: Sequence[Shards]) -> Path | None:
+    """The folder that holds a shard; several must hold the same bytes."""
+    found = [each.folder for each in held if each.holds(key)]
+    for other in found[1:]:
+        if sha256(found[0] / key.file) != sha256(other / key.file):
+            raise ArtifactError(
+                f"{found[0]} and {other} hold different labels for view {key.view}, rows "
+                f"{key.start:,} to {key.stop - 1:,}",
+                hint="One of them was made by other kernels: leave it out, or dump it again",
+            )
+    return found[0] if found else None

@@ -1,0 +1,77 @@
+"""Whether a teacher still says what a cache holds. Shapes: B views, K classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill_cli.cache.reader import CacheReader
+from distill_cli.cache.statistics import divergences
+
+# What kernels of another machine may add, nats.
+SLACK = 1e-4
+
+# From rows and views (int64, on the CPU) to the logits of the live teacher, fp32 (B, K) on the CPU.
+Ask = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Stored labels beside what the teacher says of the same views now, at T = 1.
+
+    What it says now is put through the codec too, so that even a coarse one hides no change.
+
+    Attributes:
+        views: That were compared.
+        difference: The largest difference of a probability.
+        worst_kl: The largest KL(said now, through the codec ‖ stored), nats.
+        codec_kl: The largest KL(said now ‖ stored), nats: the codec's loss is in it.
+        recorded_kl: The largest loss of the codec that the manifest records, nats.
+    """
+
+    views: int
+    difference: float
+    worst_kl: float
+    codec_kl: float
+    recorded_kl: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the labels are this teacher's, and the codec's loss is as recorded."""
+        return self.worst_kl <= SLACK and self.codec_kl <= self.recorded_kl + SLACK
+
+
+def replay(reader: CacheReader, ask: Ask, *, sample: int) -> Replay:
+    """Asks the teacher again of views drawn at random, the same ones each time.
+
+    Args:
+        reader: The cache.
+        ask: The live teacher.
+        sample: Views to compare; all of them if there are fewer.
+    """
+    plan = reader.plan
+    stored = plan.views * plan.dataset.samples
+    drawn_B = torch.randperm(stored, generator=torch.Generator().manual_seed(0))[:sample]
+    drawn_B = drawn_B.sort().values
+    index_B, view_B = drawn_B % plan.dataset.samples, drawn_B // plan.dataset.samples
+    live_BK = torch.cat(
+        [
+            ask(*part)
+            for part in zip(
+                index_B.split(plan.teacher_batch), view_B.split(plan.teacher_batch), strict=True
+            )
+        ]
+    )
+    how, rows = reader.codec, reader.gather(index_B, view_B)
+    stored_BK = how.log_probs(rows, 1.0, torch.float64)
+    now_BK = how.log_probs(how.encode(live_BK), 1.0, torch.float64)
+    return Replay(
+        views=len(drawn_B),
+        difference=float((now_BK.exp() - stored_BK.exp()).abs().max()),
+        worst_kl=max(0.0, float((now_BK.exp() * (now_BK - stored_BK)).sum(dim=-1).max())),
+        codec_kl=float(divergences(live_BK, rows, how, [1.0])[0].max()),
+        recorded_kl=reader.manifest.truncation_error[1].worst_kl,
+    )

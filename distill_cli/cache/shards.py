@@ -1,0 +1,88 @@
+"""What a cache folder holds of its plan: which shards are whole, and what they measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from distill_cli.cache.codec import codec, layout_fault
+from distill_cli.cache.header import read_header
+from distill_cli.cache.manifest import EVAL, Plan, ShardKey
+from distill_cli.cache.statistics import Statistics
+from distill_cli.errors import ArtifactError
+
+# Metadata key: sha256 of the data behind the header, which cannot hash itself.
+DATA_HASH = "data_sha256"
+
+
+class Shards:
+    """The shards of a plan as they lie in a folder; nothing is written.
+
+    Args:
+        folder: A cache, finished or not.
+        plan: What it should hold.
+
+    Raises:
+        UsageError: The plan's codec does not exist.
+    """
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
+        self.codec = codec(plan.codec, len(plan.dataset.class_names))
+        self.digest = plan.digest
+
+    def missing(self, among: Iterable[ShardKey] | None = None) -> list[ShardKey]:
+        """The shards that are still to be committed, in order; all are looked at by default."""
+        keys = self.plan.shards() if among is None else among
+        return [key for key in keys if not self.holds(key)]
+
+    def holds(self, shard: ShardKey) -> bool:
+        """Whether a shard is there, whole.
+
+        It has the length, layout and plan that it should have, and its data hash to what its
+        metadata say: a flipped bit heals itself.
+        """
+        return self.statistics(shard) is not None and self._hashes_well(shard.file)
+
+    @property
+    def holds_eval(self) -> bool:
+        """Whether the evaluation rows are stored, whole and under this plan."""
+        try:
+            plan = read_header(self.folder / EVAL).metadata.get("plan")
+        except ArtifactError:
+            return False
+        return plan == self.digest and self._hashes_well(EVAL)
+
+    def identity(self, shard: ShardKey) -> dict[str, Any]:
+        """What a shard's metadata say of where it belongs."""
+        return {
+            "plan": self.digest,
+            "view": shard.view,
+            "start": shard.start,
+            "stop": shard.stop,
+        }
+
+    def statistics(self, shard: ShardKey) -> Statistics | None:
+        """The statistics of a committed shard; None where it is missing, truncated or another."""
+        path = self.folder / shard.file
+        if path.is_symlink():
+            return None
+        try:
+            header = read_header(path)
+            found = dict(header.metadata)
+            statistics = Statistics.from_json(found.pop("statistics"))
+            del found[DATA_HASH]
+        except (ArtifactError, KeyError, TypeError, AttributeError):
+            return None
+        fault = layout_fault(header, self.codec.layout(shard.rows))
+        return statistics if found == self.identity(shard) and fault is None else None
+
+    def _hashes_well(self, file: str) -> bool:
+        path = self.folder / file
+        header = read_header(path)
+        with path.open("rb") as handle:
+            handle.seek(header.data)
+            found = hashlib.file_digest(handle, "sha256").hexdigest()
+        return bool(header.metadata.get(DATA_HASH) == found)

@@ -1,0 +1,95 @@
+"""What a dump will cost, and when it has paid for itself: `cache-soft-labels --dry-run`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from distill_cli.cache.codec import bytes_per_row, codec
+from distill_cli.pipeline.job import Job
+
+# Seconds that each probe may take, after one batch to warm up; and its batches at most.
+PROBE_SECONDS, PROBE_BATCHES = 2.0, 8
+# Of a shard's header with its statistics, and of its line in the manifest.
+HEADER_BYTES, LINE_BYTES = 1_700, 180
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a dump will cost.
+
+    Attributes:
+        views: To be stored, of all teachers together.
+        bytes: On disk, the evaluation rows included.
+        bytes_per_view: Without the evaluation rows.
+        views_per_second: Of the shared pass: each view made once and shown to every teacher.
+        seconds: For the whole dump.
+        break_even_epochs: Student epochs after which the dump has cost less than live teachers
+            would have.
+    """
+
+    views: int
+    bytes: int
+    bytes_per_view: float
+    views_per_second: float
+    seconds: float
+    break_even_epochs: float
+
+
+def estimate(job: Job) -> Estimate:
+    """Measures a few batches of views and of each teacher, and does the arithmetic.
+
+    A view costs v to make and f to ask the teachers of. The dump costs V·N·(v + f), once; a
+    student with live teachers pays f for each of its n images in each epoch, and makes its views
+    either way. So the dump has paid for itself after V·N·(v + f)/(n·f) epochs.
+    """
+    plan = job.plans[0]
+    made, count = plan.dataset.samples, plan.teacher_batch
+    index_B = torch.arange(count) % made
+    batches = [(index_B, torch.full_like(index_B, n)) for n in range(PROBE_BATCHES + 1)]
+    stream = job.views.stream(batches)
+    images_BCHW = next(stream).images_BCHW
+    view_seconds = _seconds(lambda: next(stream)) / count
+    teacher_seconds = sum(
+        _seconds(lambda teacher=teacher: teacher.logits(images_BCHW).cpu()) / count  # type: ignore[misc]
+        for teacher in job.teachers
+    )
+    rows = sum(shard.rows for shard in job.shards)
+    seconds = rows * (view_seconds + teacher_seconds)
+    stored, evaluation = _bytes(job)
+    return Estimate(
+        views=rows * len(job.plans),
+        bytes=stored + evaluation,
+        bytes_per_view=stored / (rows * len(job.plans)),
+        views_per_second=1 / (view_seconds + teacher_seconds),
+        seconds=seconds,
+        break_even_epochs=seconds / (len(job.dataset.fit_rows) * teacher_seconds),
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The median duration of a few calls, after one to warm up."""
+    work()
+    taken: list[float] = []
+    while len(taken) < PROBE_BATCHES - 1 and sum(taken) < PROBE_SECONDS:
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken)[len(taken) // 2]
+
+
+def _bytes(job: Job) -> tuple[int, int]:
+    """Of shards, plans and manifests; and of evaluation rows."""
+    stored = evaluation = 0
+    for plan in job.plans:
+        how = codec(plan.codec, len(plan.dataset.class_names))
+        text = len(json.dumps(plan.to_json(), ensure_ascii=False).encode())
+        stored += sum(shard.rows for shard in job.shards) * bytes_per_row(how)
+        stored += len(job.shards) * (HEADER_BYTES + LINE_BYTES) + 2 * text
+        labels = len(job.dataset.val.label_N) + len(job.dataset.test.label_N)
+        evaluation += labels * (4 * len(plan.dataset.class_names) + 8)
+    return stored, evaluation

@@ -1,0 +1,132 @@
+"""What is looked at before anyone learns from teachers: their pixels, and whether they know anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from distill_cli.cache.probe import TOLERANCE
+from distill_cli.cache.reader import CacheReader
+from distill_cli.data.dataset import Dataset
+from distill_cli.data.views import Views
+from distill_cli.errors import ArtifactError
+from distill_cli.evaluate import logits_of
+from distill_cli.objectives.compose import Composition
+from distill_cli.pipeline.inputs import Member
+from distill_cli.teachers.cached import CachedTeacher
+from distill_cli.teachers.gate import Verdict, judge, sampled
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.training.events import Sink
+from distill_cli.types import Need
+
+
+def check_knowledge(
+    names: Sequence[str],
+    members: Sequence[Member],
+    dataset: Dataset,
+    device: torch.device,
+    sink: Sink,
+    *,
+    force: bool = False,
+) -> None:
+    """The teacher gate: each is measured on the held-out images, as the student will see them.
+
+    Args:
+        names: Of the teachers, as the user knows them.
+        members: The teachers.
+        dataset: Whose held-out images are asked of.
+        device: Where live teachers compute.
+        sink: Is told how good each is.
+        force: Go on with one that is no better than guessing.
+
+    Raises:
+        ArtifactError: A teacher is no better than naming the most frequent class.
+    """
+    for name, member in zip(names, members, strict=True):
+        verdict = _verdict(member, dataset, device)
+        if verdict is None:
+            sink.message(f"teacher {name}: no labelled images to measure it on")
+            continue
+        said = f"right on {100 * verdict.accuracy:.1f} % of {verdict.rows:,} held-out images"
+        if not verdict.passed:
+            said += f", where naming one class always is on {100 * verdict.majority:.1f} %"
+            if not force:
+                raise ArtifactError(
+                    f"teacher {name} is {said}: no better than chance",
+                    hint="Its head may be untrained, its classes in another order or its images "
+                    "unlike these; --force goes on nevertheless",
+                )
+        sink.message(f"teacher {name}: {said}")
+
+
+def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Verdict | None:
+    val = dataset.val
+    if isinstance(member, LiveTeacher):
+        rows = sampled(val.label_N)
+        if not len(rows):
+            return None
+        asked = val.take(rows)
+        return judge(logits_of(member.logits, asked.still(), device), asked.label_N)
+    stored_NK = member.stored("val", val.label_N)
+    return None if stored_NK is None else judge(stored_NK, val.label_N)
+
+
+def say_losses(members: Sequence[Member], composed: Composition, sink: Sink) -> None:
+    """Says what each lossy cache loses at the temperatures that the objectives ask for."""
+    taught = [p.objective for p in composed.parts if Need.TEACHER in p.objective.needs]
+    asked = {float(getattr(objective, "temperature", 1.0)) for objective in taught}
+    for member in members:
+        if not isinstance(member, CachedTeacher) or member.reader.plan.codec == "fp32":
+            continue
+        reader = member.reader
+        for temperature in sorted(asked):
+            if (error := reader.error_at(temperature)) is not None:
+                sink.message(
+                    f"cache {reader.folder} ({reader.plan.codec}): at T = {temperature:g} its "
+                    f"labels are {error[0]:.2g} nats from the teacher's (worst {error[1]:.2g})"
+                )
+
+
+def check_pixels(members: Sequence[Member], views: Views) -> None:
+    """Makes a few of the views that each cache was made of again, and compares.
+
+    Raises:
+        ArtifactError: They are other pixels: a library, a decoder or the processor changed them.
+    """
+    for member in members:
+        if isinstance(member, CachedTeacher):
+            check_probe(member.reader, views)
+
+
+def check_probe(reader: CacheReader, views: Views) -> int | None:
+    """The largest difference of a cache's probe from the same views made here, in grey levels.
+
+    Returns:
+        None where the cache has no probe.
+
+    Raises:
+        ArtifactError: It is more than rounding.
+    """
+    from distill_cli import runtime
+
+    probe = reader.probe
+    if probe is None:
+        return None
+    made = views.batch(probe.index_P, probe.view_P)
+    worst, place = probe.difference(made.images_BCHW)
+    if worst > TOLERANCE:
+        plan = reader.plan
+        now = {**runtime.versions(), "CPU": runtime.cpu_capability()}
+        then = {**plan.versions, "CPU": plan.cpu_capability}
+        changed = [
+            f"{key} {then[key]} → {now.get(key)}" for key in then if then[key] != now.get(key)
+        ]
+        sample = views.images.sample_ids[int(probe.index_P[place])]
+        raise ArtifactError(
+            f"the views of cache {reader.folder} are other pixels here: view "
+            f"{int(probe.view_P[place])} of sample {sample} differs by {worst} grey levels "
+            f"(since it was made: {', '.join(changed) or 'no library that is recorded'})",
+            hint="Install the versions it was made with, or dump again",
+        )
+    return worst

@@ -1,0 +1,143 @@
+"""A dump, opened and checked, before its first byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill_cli import runtime
+from distill_cli.cache.codec import codec
+from distill_cli.cache.manifest import Plan, ShardKey
+from distill_cli.data.augment import check_names
+from distill_cli.data.dataset import Dataset
+from distill_cli.data.views import Views
+from distill_cli.errors import UsageError
+from distill_cli.pipeline.folders import (
+    are_caches,
+    check_cache_folders,
+    expand_teachers,
+    inherit,
+    next_free,
+)
+from distill_cli.pipeline.guards import check_knowledge
+from distill_cli.pipeline.inputs import open_data, open_teachers, view_spec, worker_count
+from distill_cli.recipe.fields import parse_share
+from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.training.events import Sink
+from distill_cli.types import ViewSpec
+
+SHARD_ROWS, SHARDS_A_VIEW = 8192, 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A dump, opened and checked; nothing is written yet.
+
+    Attributes:
+        recipe: With what the teachers' recipes say of the data.
+        names: Of the teachers.
+        folders: One cache each.
+        plans: What each is bound to.
+        shards: To be made by this call: all of them, or those of a part.
+        here: Where the teachers compute.
+        dataset: Whose train split they speak of.
+        teachers: The networks.
+        views: What they are shown.
+    """
+
+    recipe: CacheRecipe
+    names: list[str]
+    folders: list[Path]
+    plans: list[Plan]
+    shards: list[ShardKey]
+    here: runtime.Runtime
+    dataset: Dataset
+    teachers: list[LiveTeacher]
+    views: Views
+
+
+def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
+    """Opens data and teachers and checks all that can be checked before the first byte is written.
+
+    Raises:
+        DistillError: With the exit code of what went wrong.
+    """
+    if not recipe.teachers:
+        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
+    names = expand_teachers(recipe.teachers)
+    if any(are_caches(names)):
+        raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
+    check_names(recipe.augment)
+    recipe = inherit(recipe, names)
+    out = Path(recipe.out) if recipe.out else next_free("cache")
+    folders = teacher_folders(out, names)
+    check_cache_folders(out, folders)
+    here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    dataset = open_data(recipe, sink)
+    members = open_teachers(names, dataset, here, recipe.teacher_precision)
+    teachers = [member for member in members if isinstance(member, LiveTeacher)]
+    check_knowledge(names, members, dataset, here.device, sink, force=recipe.force)
+    spec = view_spec(recipe, dataset, None)
+    views = Views(
+        dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
+    )
+    views.try_out()
+    plans = [plan_of(recipe, dataset, spec, teacher) for teacher in teachers]
+    if plans[0].codec != recipe.codec:
+        sink.message(
+            f"{recipe.codec} would keep all of {len(dataset.class_names)} classes: "
+            f"stored as {plans[0].codec}"
+        )
+    return Job(
+        recipe=recipe.model_copy(update={"out": str(out)}),
+        names=names,
+        folders=folders,
+        plans=plans,
+        shards=share_of(plans[0], recipe.part),
+        here=here,
+        dataset=dataset,
+        teachers=teachers,
+        views=views,
+    )
+
+
+def share_of(plan: Plan, part: str | None) -> list[ShardKey]:
+    """The shards of a part: a run of all of them, as long as the others' to within one."""
+    shards = plan.shards()
+    number, count = (1, 1) if part is None else parse_share(part)
+    return shards[len(shards) * (number - 1) // count : len(shards) * number // count]
+
+
+def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
+    """One folder for one teacher; a sub-folder each, named after them, for several."""
+    if len(names) == 1:
+        return [out]
+    short = [
+        Path(name).resolve().name if Path(name).exists() else Path(name).name for name in names
+    ]
+    return [
+        out / (name if short.count(name) == 1 else f"{name}-{index + 1}")
+        for index, name in enumerate(short)
+    ]
+
+
+def plan_of(recipe: CacheRecipe, dataset: Dataset, spec: ViewSpec, teacher: LiveTeacher) -> Plan:
+    """What a cache is bound to."""
+    batch, samples = recipe.teacher_batch, dataset.identity.samples
+    # A batch of a reader touches every shard of a view: sixteen are cheap, hundreds are not.
+    length = max(SHARD_ROWS, batch * -(-samples // (SHARDS_A_VIEW * batch)))
+    return Plan(
+        dataset=dataset.identity,
+        view_spec=spec,
+        views=recipe.views,
+        teacher_fingerprint=teacher.fingerprint,
+        architecture=teacher.architecture,
+        codec=codec(recipe.codec, len(dataset.class_names)).name,
+        precision=recipe.teacher_precision,
+        teacher_batch=batch,
+        shard_length=recipe.shard_length or length,
+        versions=runtime.versions(),
+        cpu_capability=runtime.cpu_capability(),
+    )

@@ -1,0 +1,97 @@
+"""Replays views of a cache through its live teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill_cli import runtime
+from distill_cli.cache.reader import CacheReader
+from distill_cli.cache.replay import Replay, replay
+from distill_cli.data.views import Views
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.models import fingerprint
+from distill_cli.pipeline.folders import TIMM, has_model, kept_recipe
+from distill_cli.pipeline.guards import check_probe
+from distill_cli.pipeline.inputs import (
+    check_classes,
+    load_teacher,
+    open_data,
+    view_spec,
+    worker_count,
+)
+from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.training.events import Sink
+
+
+def replayed(
+    folder: Path,
+    *,
+    sample: int,
+    teacher: str | None = None,
+    data: str | None = None,
+    device: str = "auto",
+    sink: Sink,
+) -> Replay:
+    """Makes some of a cache's views again, asks its teacher again, and compares.
+
+    Args:
+        folder: The cache.
+        sample: Views to compare.
+        teacher: Where the teacher is now; default: where the cache's recipe says.
+        data: Where the images are now; default: where the cache's recipe says.
+        device: Where the teacher computes.
+        sink: Shows messages.
+
+    Raises:
+        UsageError: Teacher or data are not known.
+        ArtifactError: The data, the teacher's weights or the pixels of the views are others.
+    """
+    reader = CacheReader(folder)
+    recipe = _recipe(reader, data)
+    teacher = teacher or next(iter(recipe.teachers or []), None)
+    if teacher is None or not (teacher.startswith(TIMM) or has_model(Path(teacher))):
+        raise UsageError(
+            f"the teacher of {folder} is not at {teacher!r}", hint="Say where with --teacher"
+        )
+    here = runtime.decide(device)
+    dataset = open_data(recipe, sink)
+    reader.require_dataset(dataset.identity)
+    network = load_teacher(teacher, dataset)
+    check_classes(teacher, network.class_names, reader.class_names)
+    if (found := fingerprint(network)) != reader.teacher_fingerprint:
+        raise ArtifactError(
+            f"teacher {teacher} has other weights than those that spoke in {folder} (fingerprint "
+            f"{found[:12]}…, the cache's {reader.teacher_fingerprint[:12]}…)",
+            hint="Give the network that it was dumped from, or dump again",
+        )
+    live = LiveTeacher(network, here.device, "fp64" if reader.plan.precision == "fp64" else "fp32")
+    spec = view_spec(recipe, dataset, reader.plan.view_spec)
+    views = Views(
+        dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
+    )
+    check_probe(reader, views)
+
+    def ask(index_B: Tensor, view_B: Tensor) -> Tensor:
+        logits_BK: Tensor = live.logits(views.batch(index_B, view_B).images_BCHW)
+        return logits_BK.cpu()
+
+    with torch.no_grad():
+        return replay(reader, ask, sample=sample)
+
+
+def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
+    """How the cache was made, as far as its data and teacher go."""
+    kept = kept_recipe(reader.folder)
+    identity = reader.plan.dataset
+    known = {key: kept[key] for key in ("data", "teachers", "size", "skip_bad") if kept.get(key)}
+    values = {
+        **known,
+        "split_seed": identity.split_seed,
+        "val_fraction": identity.val_fraction or None,
+        **({"data": data} if data else {}),
+    }
+    return CacheRecipe.model_validate(values)
