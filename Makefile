@@ -16,6 +16,7 @@ slow: $(STAMP)  ## the tests that take longer, or need the data in DISTILL_DATA
 	$(BIN)/python -m pytest -m slow
 
 bench: $(STAMP)  ## ratios of speed and memory, to benchmarks/results/; a quarter of an hour, idle
+	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks
 

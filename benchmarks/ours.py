@@ -42,7 +42,7 @@ def training(out: Path, **options: Any) -> Run:
 
 def student(out: Path, teachers: list[Path], **options: Any) -> Run:
     names = [str(path) for path in teachers]
-    return Run(StudentRecipe, out, teachers=names, **options)  # type: ignore[arg-type]
+    return Run(StudentRecipe, out, teachers=names, force=True, **options)  # type: ignore[arg-type]
 
 
 def network(folder: Path, name: str, plan: Plan, seed: int = 0) -> Path:
@@ -61,7 +61,7 @@ def network(folder: Path, name: str, plan: Plan, seed: int = 0) -> Path:
 
 
 def cache(out: Path, teacher: Path, *, views: int = 1, **options: Any) -> Path:
-    recipe = CacheRecipe(teachers=[str(teacher)], views=views, out=str(out), **options)
+    recipe = CacheRecipe(teachers=[str(teacher)], views=views, out=str(out), force=True, **options)
     dump(recipe, sink=Silent(), progress=lambda done, total: None)
     return out
 
@@ -70,7 +70,9 @@ class Dump:
     """A dump, made anew each turn; its rate is what the command prints."""
 
     def __init__(self, out: Path, teacher: Path, *, views: int, **options: Any) -> None:
-        self.recipe = CacheRecipe(teachers=[str(teacher)], views=views, out=str(out), **options)
+        self.recipe = CacheRecipe(
+            teachers=[str(teacher)], views=views, out=str(out), force=True, **options
+        )
 
     def __call__(self) -> float:
         [made] = dump(self.recipe, sink=Silent(), progress=lambda done, total: None, overwrite=True)

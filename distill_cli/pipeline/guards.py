@@ -49,7 +49,9 @@ def check_knowledge(
             sink.message(f"teacher {name}: no labelled images to measure it on")
             continue
         said = f"right on {100 * verdict.accuracy:.1f} % of {verdict.rows:,} held-out images"
-        if not verdict.passed:
+        if not verdict.conclusive:
+            said += ", too few to tell it from chance"
+        elif not verdict.passed:
             said += f", where naming one class always is on {100 * verdict.majority:.1f} %"
             if not force:
                 raise ArtifactError(

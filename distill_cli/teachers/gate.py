@@ -45,6 +45,11 @@ class Verdict:
         return float(betainc(self.correct, self.rows - self.correct + 1, self.majority))
 
     @property
+    def conclusive(self) -> bool:
+        """Whether there are images enough to tell: a perfect teacher would pass."""
+        return self.majority**self.rows < LEVEL
+
+    @property
     def passed(self) -> bool:
         """Better than guessing, one-sided, at the 1 % level."""
         return self.p_value < LEVEL

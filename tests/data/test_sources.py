@@ -227,3 +227,18 @@ def test_damaged_torchvision_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DISTILL_DATA", str(tmp_path))
     with pytest.raises(ArtifactError, match="MNIST"):
         open_splits("mnist")
+
+
+def test_images_beside_the_class_folders_of_train_are_unlabelled(tmp_path: Path) -> None:
+    loose = ["train/b.png", "train/a.JPG", "train/notes.txt"]
+    splits = open_splits(str(tree(tmp_path, *loose, *names("train", ["cat"]), *names("test"))))
+    train = splits["train"]
+    assert train.class_names == ("cat", "dog"), "the labelled splits say the classes"
+    assert ids(train)[:2] == ["a.JPG", "b.png"]
+    assert labels(train) == [-1, -1, *[0] * 5]
+    assert set(labels(splits["test"])) == {0, 1}
+
+
+def test_a_train_split_without_any_label(tmp_path: Path) -> None:
+    splits = open_splits(str(tree(tmp_path, "train/a.png", "train/b.png", *names("test"))))
+    assert labels(splits["train"]) == [-1, -1]

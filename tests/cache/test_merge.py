@@ -1,0 +1,93 @@
+"""Parts of a cache joined: the bytes of a dump in one piece, or a reason why not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_cli.cache.manifest import Plan
+from distill_cli.cache.merge import merge
+from distill_cli.cache.verify import damaged
+from distill_cli.cache.writer import CacheWriter
+from distill_cli.errors import ArtifactError
+from distill_cli.pipeline.job import share_of
+from tests.cache.examples import PLAN, commit, contents, dump, evaluation, plan
+
+
+def nothing(done: int, total: int) -> None:
+    pass
+
+
+def part(folder: Path, number: int, count: int, of: Plan = PLAN) -> Path:
+    writer = CacheWriter(folder, of)
+    for shard in share_of(of, f"{number}/{count}"):
+        commit(writer, shard)
+    if number == 1:
+        writer.write_eval(evaluation(of))
+    return folder
+
+
+@settings(max_examples=15)
+@given(count=st.integers(1, 12), codec=st.sampled_from(["fp32", "topk:2"]), views=st.integers(1, 3))
+def test_merged_parts_are_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, count: int, codec: str, views: int
+) -> None:
+    root, one = tmp_path_factory.mktemp("merge"), plan(codec=codec, views=views)
+    parts = [part(root / str(n), n, count, one) for n in range(1, count + 1)]
+    dump(root / "whole", one)
+    merge(parts[::-1], root / "merged", progress=nothing)
+    assert contents(root / "merged") == contents(root / "whole")
+    assert damaged(root / "merged", workers=2, progress=nothing) == []
+
+
+def test_shares_are_even_and_cover_everything() -> None:
+    one = plan(samples=1000, views=3, shard_length=7)
+    shares = [share_of(one, f"{n}/8") for n in range(1, 9)]
+    assert [shard for share in shares for shard in share] == one.shards()
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert share_of(one, None) == one.shards()
+
+
+def test_an_interrupted_merge_goes_on(tmp_path: Path) -> None:
+    parts = [part(tmp_path / str(n), n, 2) for n in (1, 2)]
+    merge(parts, tmp_path / "merged", progress=nothing)
+    whole = contents(tmp_path / "merged")
+    (tmp_path / "merged/manifest.json").unlink()
+    (tmp_path / "merged/eval.safetensors").unlink()
+    (tmp_path / "merged/view-0001/shard-00002.safetensors").write_bytes(b"torn")
+    merge(parts, tmp_path / "merged", progress=nothing)
+    assert contents(tmp_path / "merged") == whole
+
+
+def test_what_is_missing_is_named_and_nothing_written(tmp_path: Path) -> None:
+    first, second = (part(tmp_path / str(n), n, 3) for n in (1, 3))
+    with pytest.raises(ArtifactError, match=r"of 8 shards are in none.*view 0, rows 20 to 29"):
+        merge([first, second], tmp_path / "merged", progress=nothing)
+    assert not (tmp_path / "merged").exists()
+    late = [part(tmp_path / f"late{n}", n, 2) for n in (1, 2)]
+    (late[0] / "eval.safetensors").unlink()
+    with pytest.raises(ArtifactError, match="evaluation rows"):
+        merge(late, tmp_path / "merged", progress=nothing)
+
+
+def test_parts_of_other_plans_are_refused(tmp_path: Path) -> None:
+    first = part(tmp_path / "1", 1, 2)
+    second = part(tmp_path / "2", 2, 2, replace(PLAN, teacher_fingerprint="u" * 40))
+    with pytest.raises(ArtifactError, match=r"teacher\.fingerprint"):
+        merge([first, second], tmp_path / "merged", progress=nothing)
+
+
+def test_parts_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    first, second = part(tmp_path / "1", 1, 1), tmp_path / "2"
+    writer = CacheWriter(second, PLAN)
+    shard = PLAN.shards()[0]
+    from tests.cache.examples import logits, targets
+
+    rows = slice(shard.start, shard.stop)
+    writer.commit(shard, logits(PLAN, 0)[rows] + 1e-3, targets(PLAN)[rows])
+    with pytest.raises(ArtifactError, match="different labels for view 0, rows 0 to 9"):
+        merge([first, second], tmp_path / "merged", progress=nothing)

@@ -1,0 +1,70 @@
+"""The teacher gate against exact sums, and what it lets through."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_cli.teachers.gate import LEVEL, ROWS, Verdict, judge, sampled
+
+
+@given(st.integers(1, 60), st.floats(0.02, 0.98), st.data())
+def test_p_value_is_the_binomial_tail(rows: int, majority: float, data: st.DataObject) -> None:
+    correct = data.draw(st.integers(0, rows))
+    tail = math.fsum(
+        math.comb(rows, k) * majority**k * (1 - majority) ** (rows - k)
+        for k in range(correct, rows + 1)
+    )
+    verdict = Verdict(correct=correct, rows=rows, majority=majority)
+    assert verdict.p_value == pytest.approx(tail, rel=1e-9, abs=1e-12)
+    assert verdict.passed == (verdict.p_value < LEVEL)
+
+
+def test_guessers_pass_one_time_in_a_hundred_at_most() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target_N = torch.arange(400) % 10
+    passed = 0
+    for _ in range(400):
+        verdict = judge(torch.randn(400, 10, generator=generator), target_N)
+        assert verdict is not None
+        assert verdict.majority == pytest.approx(0.1)
+        passed += verdict.passed
+    assert passed <= 10
+
+
+def test_a_weak_teacher_passes_and_a_constant_one_does_not() -> None:
+    target_N = torch.cat([torch.zeros(70, dtype=torch.int64), torch.arange(30) % 3 + 1])
+    constant = judge(torch.tensor([[1.0, 0, 0, 0]]).expand(100, 4), target_N)
+    assert constant is not None
+    assert constant.accuracy == constant.majority == 0.7
+    assert not constant.passed
+    logits_NK = torch.nn.functional.one_hot(target_N, 4).float()
+    logits_NK[:15] = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    good = judge(logits_NK, target_N)
+    assert good is not None
+    assert good.passed
+
+
+def test_only_labelled_rows_count() -> None:
+    target_N = torch.tensor([-1, 0, 1, -1])
+    assert sampled(target_N).tolist() == [1, 2]
+    verdict = judge(torch.eye(2).repeat(2, 1), target_N)
+    assert verdict is not None
+    assert (verdict.rows, verdict.correct) == (2, 0)
+    assert judge(torch.zeros(3, 2), torch.full((3,), -1)) is None
+
+
+def test_few_images_cannot_tell() -> None:
+    assert not Verdict(correct=2, rows=2, majority=0.5).conclusive
+    assert Verdict(correct=2, rows=7, majority=0.5).conclusive
+
+
+@given(st.integers(1, 5000))
+def test_the_sample_is_spread_over_all_rows(count: int) -> None:
+    rows = sampled(torch.zeros(count, dtype=torch.int64))
+    assert len(rows) == count if count <= ROWS else ROWS / 2 < len(rows) <= ROWS
+    assert int(rows[-1]) >= count - max(1, -(-count // ROWS))
