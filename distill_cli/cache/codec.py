@@ -53,6 +53,9 @@ class Codec(Protocol):
             ArtifactError: A logit is NaN or infinite.
         """
 
+    def fault(self, rows: Rows) -> str | None:
+        """What no encoder would have written; None where there is nothing."""
+
     def logits(self, rows: Rows) -> Tensor | None:
         """logits_NK, fp32, from stored rows; None where a codec keeps less than all of them."""
 
@@ -89,6 +92,10 @@ class Dense:
             logits_NK = torch.where(peak_N1 > limit, logits_NK - peak_N1, logits_NK)
             logits_NK = logits_NK.clamp(min=-limit)
         return {"logits": logits_NK.to(device="cpu", dtype=self.dtype).contiguous()}
+
+    def fault(self, rows: Rows) -> str | None:
+        """NaN or infinity."""
+        return _not_finite(rows, "logits")
 
     def logits(self, rows: Rows) -> Tensor:
         """Widens to fp32, which is exact."""
@@ -171,6 +178,13 @@ class TopK:
             ids_NJ[tied_N] = sorted_NK.indices[:, : self.kept]
         return ids_NJ
 
+    def fault(self, rows: Rows) -> str | None:
+        """NaN or infinity, or a class that there is not."""
+        ids_NJ = rows["ids"].numpy()
+        if ids_NJ.size and not 0 <= int(ids_NJ.min()) <= int(ids_NJ.max()) < self.classes:
+            return f"it names classes beyond {self.classes}"
+        return _not_finite(rows, "log_probs") or _not_finite(rows, "tail")
+
     def logits(self, rows: Rows) -> None:
         """There are none."""
 
@@ -199,6 +213,13 @@ def _half(values: Tensor) -> Tensor:
     """fp16; what lies beyond its range (a class masked by −1e9) becomes its bound."""
     limit = torch.finfo(torch.float16).max
     return values.clamp(-limit, limit).half().contiguous()
+
+
+def _not_finite(rows: Rows, name: str) -> str | None:
+    each = rows[name]
+    if all(bool(each[chunk].isfinite().all()) for chunk in in_chunks(each)):
+        return None
+    return f"'{name}' holds NaN or infinity"
 
 
 def in_chunks(logits_NK: Tensor) -> list[slice]:

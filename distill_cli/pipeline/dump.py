@@ -94,13 +94,14 @@ def _kept(job: Job, teacher: str) -> CacheRecipe:
     What is published names data and teacher, and no folders of this machine.
     """
     recipe, dataset, spec = job.recipe, job.dataset, job.views.spec
-    data = str(recipe.data)
+    data, path = str(recipe.data), Path(teacher)
+    place = str(path.resolve()) if path.exists() else teacher
     return recipe.model_copy(
         update={
             "data": (Path(data).name if Path(data).exists() else data)
             if recipe.publish
             else locate(data),
-            "teachers": [Path(teacher).resolve().name if recipe.publish else teacher],
+            "teachers": [Path(place).name if recipe.publish and path.exists() else place],
             "split_seed": dataset.identity.split_seed,
             "val_fraction": recipe.val_fraction or 0.1,
             "augment": list(spec.augment) or ["none"],

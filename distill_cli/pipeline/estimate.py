@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from distill_cli.cache.codec import bytes_per_row, codec
+from distill_cli.data.views import Made
 from distill_cli.pipeline.job import Job
 
 # Seconds that each probe may take, after one batch to warm up; and its batches at most.
@@ -50,10 +52,8 @@ def estimate(job: Job) -> Estimate:
     plan = job.plans[0]
     made, count = plan.dataset.samples, plan.teacher_batch
     index_B = torch.arange(count) % made
-    batches = [(index_B, torch.full_like(index_B, n)) for n in range(PROBE_BATCHES + 1)]
-    stream = job.views.stream(batches)
-    images_BCHW = next(stream).images_BCHW
-    view_seconds = _seconds(lambda: next(stream)) / count
+    batches = [(index_B, torch.full_like(index_B, n)) for n in range(PROBE_BATCHES)]
+    images_BCHW, view_seconds = _first_view(job.views.stream(batches), job.views.workers, count)
     teacher_seconds = sum(
         _seconds(lambda teacher=teacher: teacher.logits(images_BCHW).cpu()) / count  # type: ignore[misc]
         for teacher in job.teachers
@@ -69,6 +69,20 @@ def estimate(job: Job) -> Estimate:
         seconds=seconds,
         break_even_epochs=seconds / (len(job.dataset.fit_rows) * teacher_seconds),
     )
+
+
+def _first_view(stream: Iterator[Made], workers: int, count: int) -> tuple[Tensor, float]:
+    """A batch of views, and seconds a view over a few batches.
+
+    Over all of them, with the start: workers are ahead, and single batches would seem to cost
+    nothing.
+    """
+    start, taken = time.perf_counter(), 0
+    elapsed, least = 0.0, min(workers + 1, PROBE_BATCHES)
+    while taken < PROBE_BATCHES and (taken < least or elapsed < PROBE_SECONDS):
+        made = next(stream)
+        taken, elapsed = taken + 1, time.perf_counter() - start
+    return made.images_BCHW, elapsed / (taken * count)
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -15,6 +15,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from distill_cli.cache.codec import codec
 from distill_cli.cache.reader import CacheReader, require_same
@@ -237,3 +239,32 @@ def test_the_manifest_is_read_without_torch(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "value", "said"),
+    [
+        ("topk:2", "ids", 5, "beyond 5"),
+        ("topk:2", "log_probs", float("nan"), "log_probs"),
+        ("topk:2", "tail", float("inf"), "tail"),
+        ("fp32", "logits", float("nan"), "logits"),
+        ("bf16", "logits", float("-inf"), "logits"),
+    ],
+)
+def test_a_strangers_labels_are_looked_at(
+    tmp_path: Path, codec: str, name: str, value: float, said: str
+) -> None:
+    """Well-formed and well hashed, but no encoder wrote it."""
+    one = plan(codec=codec)
+    dump(tmp_path, one)
+    path = tmp_path / one.shards()[0].file
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    tensors[name][3, 1] = value
+    save_file(tensors, path, metadata=metadata)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["shards"][0]["sha256"] = sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=said):
+        CacheReader(tmp_path).gather(torch.tensor([0]), torch.tensor([0]))

@@ -288,6 +288,26 @@ def test_several_teachers_share_one_pass_and_merge_by_name(
         assert (here / "m" / path.relative_to(made.labels)).read_bytes() == path.read_bytes()
 
 
+def test_teachers_of_other_size_and_normalisation_in_one_pass(
+    dumped: Path, distill: Distill
+) -> None:
+    outcome = distill(
+        *("teacher", "train", "--data", "data", "--size", 32, "--model", "cifar_resnet8"),
+        *("--epochs", 4, "--lr", 0.05, "-b", 8, "--out", "u", "--quiet"),
+    )
+    assert outcome.code == 0, outcome.err
+    common = ("--views", 2, "--augment", "crop:1,flip", "--size", 12, "--quiet")
+    both = ("cache-soft-labels", "--teachers", "t,u", *common)
+    assert distill(*both, "--out", "both").code == 0
+    for name in ("t", "u"):
+        alone = ("cache-soft-labels", "--teachers", name, *common, "--out", f"only-{name}")
+        assert distill(*alone).code == 0
+        for path in (dumped / f"only-{name}").rglob("*.safetensors"):
+            other = dumped / "both" / name / path.relative_to(dumped / f"only-{name}")
+            assert other.read_bytes() == path.read_bytes()
+        assert distill("cache", "verify", f"only-{name}", "--sample", 9, "--quiet").code == 0
+
+
 @pytest.mark.parametrize("codec", ["fp16", "topk:2"])
 def test_a_student_of_a_lossy_cache_is_told_what_it_loses(
     made: Made, here: Path, distill: Distill, codec: str
