@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -117,25 +118,41 @@ def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float
     total = sum(shard.rows for shard in job.shards)
     missing = [set(writer.missing(job.shards)) for writer in writers]
     started, done, made = time.perf_counter(), 0, 0
-    with runtime.stop_signals() as request:
+    # Rounding, measuring, hashing and the disk's flush go on beside the next shard's forward.
+    with runtime.stop_signals() as request, ThreadPoolExecutor(1) as beside:
+        committing: Future[None] | None = None
         for shard, made_views in streamed(job, set().union(*missing)):
             wanted = [index for index, keys in enumerate(missing) if shard in keys]
             if wanted:
                 asked = [job.teachers[index] for index in wanted]
                 labels = shard_labels(shard, made_views, asked, job.plans[0].teacher_batch)
-                for index, logits_NK in zip(wanted, labels, strict=True):
-                    target_N = job.dataset.train.label_N[shard.start : shard.stop]
-                    writers[index].commit(shard, logits_NK, target_N)
+                if committing is not None:
+                    committing.result()
+                target_N = job.dataset.train.label_N[shard.start : shard.stop]
+                chosen_writers = [writers[index] for index in wanted]
+                committing = beside.submit(_commit, chosen_writers, shard, labels, target_N)
                 made += shard.rows
             done += shard.rows
             progress(done, total)
             if request.signal_number is not None:
-                raise StoppedError(
-                    f"stopped after {done} of {total} views",
-                    signal_number=request.signal_number,
-                    hint="The same command goes on from here",
-                )
+                break
+        if committing is not None:
+            committing.result()
+        if request.signal_number is not None:
+            raise StoppedError(
+                f"stopped after {done} of {total} views",
+                signal_number=request.signal_number,
+                hint="The same command goes on from here",
+            )
     return made / max(time.perf_counter() - started, 1e-9) if made else None
+
+
+def _commit(
+    writers: Sequence[CacheWriter], shard: ShardKey, labels: Sequence[Tensor], target_N: Tensor
+) -> None:
+    """What each teacher said of a shard, into its own cache."""
+    for writer, logits_NK in zip(writers, labels, strict=True):
+        writer.commit(shard, logits_NK, target_N)
 
 
 def _add_evaluation(job: Job, writers: Sequence[CacheWriter]) -> None:
