@@ -23,7 +23,8 @@ from torch import Tensor
 from benchmarks.cases import machine
 from benchmarks.memory import resident
 from distill_cli.cache.codec import Codec
-from distill_cli.cache.manifest import EVAL, Plan
+from distill_cli.cache.manifest import EVAL
+from distill_cli.cache.plan import Plan
 from distill_cli.cache.statistics import measure
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.cli.labels import described
@@ -58,6 +59,7 @@ def made(folder: Path, *, samples: int, classes: int, codec: str, views: int) ->
         architecture="vit_base_patch16_224",
         codec=codec,
         precision="fp32",
+        device="cpu",
         teacher_batch=256,
         shard_length=length,
         versions=machine()["versions"],

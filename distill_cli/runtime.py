@@ -119,6 +119,13 @@ def cpu_capability() -> str:
     return str(torch.backends.cpu.get_cpu_capability())
 
 
+def device_name(device: torch.device) -> str:
+    """The kind of device: `cpu`, or a GPU's type and name, whichever of several it is."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return device.type
+
+
 def versions() -> dict[str, str]:
     """Versions of what decides pixels and arithmetic."""
     found = {"distill-cli": _version("distill-cli"), "python": platform.python_version()}

@@ -6,6 +6,7 @@ A codec is chosen by its spelled name, which is part of a cache's plan.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -244,10 +245,10 @@ def codec(name: str, classes: int) -> Codec:
     Raises:
         UsageError: There is none.
     """
-    kept = name.removeprefix(TOP)
-    if name.startswith(TOP) and kept.isascii() and kept.isdigit() and int(kept) > 0:
-        if int(kept) < classes:
-            return TopK(name=f"{TOP}{int(kept)}", kept=int(kept), classes=classes)
+    match = re.fullmatch(rf"{TOP}([1-9]\d{{0,5}})", name, re.ASCII)
+    if match is not None:
+        if int(match[1]) < classes:
+            return TopK(name=name, kept=int(match[1]), classes=classes)
         name = "fp16"
     if name not in _DENSE:
         raise UsageError(f"unknown codec '{name}'", hint=nearest(name, [*_DENSE, f"{TOP}10"]))

@@ -8,37 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill_cli.cache.plan import Plan, ShardKey, plan_differences, typed
+from distill_cli.cache.figures import TEMPERATURES, Calibration, TruncationError
+from distill_cli.cache.plan import Plan, ShardKey, typed
 from distill_cli.errors import ArtifactError
 from distill_cli.files import read_json
-
-__all__ = [
-    "EVAL",
-    "MANIFEST",
-    "PLAN",
-    "Calibration",
-    "Manifest",
-    "Plan",
-    "ShardKey",
-    "StoredShard",
-    "TruncationError",
-    "expand",
-    "is_cache",
-    "plan_differences",
-    "read_manifest",
-    "read_plan",
-]
 
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
 EVAL = "eval.safetensors"
-
-# Of KL(full ‖ stored), the cost of a codec.
-TEMPERATURES = (1, 2, 4, 8, 20)
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
@@ -85,52 +66,9 @@ class StoredShard:
                 f"shard path {file!r} does not lie inside the cache folder",
                 hint="Do not use this cache: nothing outside it was opened",
             )
+        if file != key.file:
+            raise ValueError(f"shard {file!r} should be called {key.file}")
         return cls(key=key, file=file, sha256=typed(value, "sha256", str))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TruncationError:
-    """What a codec lost at one temperature: KL(full ‖ stored) over all views, nats.
-
-    Attributes:
-        mean_kl: Over views; 0 for fp32.
-        worst_kl: Of a single view.
-    """
-
-    mean_kl: float
-    worst_kl: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """How often the teacher is as sure as it says, in 15 bins: bin b is (b/15, (b + 1)/15].
-
-    Attributes:
-        views: Stored views by the confidence of the teacher's answer.
-        labelled: Those of labelled samples.
-        confidence: Sum of the confidences of the labelled ones.
-        correct: Right answers among the labelled ones.
-    """
-
-    views: tuple[int, ...]
-    labelled: tuple[int, ...]
-    confidence: tuple[float, ...]
-    correct: tuple[int, ...]
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Calibration:
-        """From lists of the same names.
-
-        Raises:
-            ValueError: It is malformed.
-        """
-        found = {field.name: tuple(typed(value, field.name, list)) for field in fields(cls)}
-        numbers = (number for column in found.values() for number in column)
-        if len({len(column) for column in found.values()}) > 1 or not all(
-            type(number) in (int, float) for number in numbers
-        ):
-            raise ValueError("'calibration' should hold lists of numbers of one length")
-        return cls(**found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,9 +80,9 @@ class Manifest:
         shards: In the order of `plan.shards()`.
         eval_sha256: Of eval.safetensors; None where no evaluation rows are stored.
         labelled: Stored views of labelled samples: what the next three are measured on.
-        teacher_accuracy: Share of right answers on the views; 0 where nothing is labelled.
-        teacher_nll: Nats, on the views; 0 where nothing is labelled.
-        teacher_ece: 15 bins, on the views; 0 where nothing is labelled.
+        teacher_accuracy: Share of right answers on them; None where nothing is labelled.
+        teacher_nll: Nats, on them; None where nothing is labelled.
+        teacher_ece: 15 bins, on them; None where nothing is labelled.
         entropy: Mean entropy of the labels over all views at T = 1, nats.
         calibration: Its confidence against its accuracy, on the views.
         truncation_error: By temperature, 1 to 20.
@@ -154,9 +92,9 @@ class Manifest:
     shards: tuple[StoredShard, ...]
     eval_sha256: str | None
     labelled: int
-    teacher_accuracy: float
-    teacher_nll: float
-    teacher_ece: float
+    teacher_accuracy: float | None
+    teacher_nll: float | None
+    teacher_ece: float | None
     entropy: float
     calibration: Calibration
     truncation_error: Mapping[int, TruncationError]
@@ -204,13 +142,17 @@ class Manifest:
             if value.get("eval_sha256") is None
             else typed(value, "eval_sha256", str),
             labelled=typed(value, "labelled", int),
-            teacher_accuracy=typed(value, "teacher_accuracy", float),
-            teacher_nll=typed(value, "teacher_nll", float),
-            teacher_ece=typed(value, "teacher_ece", float),
+            teacher_accuracy=_figure(value, "teacher_accuracy"),
+            teacher_nll=_figure(value, "teacher_nll"),
+            teacher_ece=_figure(value, "teacher_ece"),
             entropy=typed(value, "entropy", float),
             calibration=Calibration.from_json(typed(value, "calibration", dict)),
-            truncation_error={int(key): TruncationError(**error) for key, error in lost.items()},
+            truncation_error={t: TruncationError.from_json(lost[str(t)]) for t in TEMPERATURES},
         )
+
+
+def _figure(value: Mapping[str, Any], key: str) -> float | None:
+    return None if value.get(key) is None else typed(value, key, float)
 
 
 def read_plan(folder: Path) -> Plan:
@@ -243,7 +185,7 @@ def read_manifest(folder: Path) -> Manifest:
             hint="The dump did not finish: rerun cache-soft-labels with the same options",
         )
     manifest = _read(path, Manifest.from_json)
-    _refuse_links_out(folder, [shard.file for shard in manifest.shards])
+    refuse_links_out(folder, [shard.file for shard in manifest.shards])
     return manifest
 
 
@@ -262,8 +204,8 @@ def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
         ) from None
 
 
-def _refuse_links_out(folder: Path, files: list[str]) -> None:
-    """Refuses symlinks that lead out; each parent is resolved once, a cache may have 10⁴ files."""
+def refuse_links_out(folder: Path, files: list[str]) -> None:
+    """Refuses symlinks that lead out of a cache folder; each parent is resolved once, a cache may have 10⁴ files."""
     root = folder.resolve()
     paths = [folder / file for file in [*files, EVAL]]
     linked = [path for path in paths if path.is_symlink()]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill_cli.cache.manifest import EVAL, Manifest, ShardKey, plan_differences, read_plan
+from distill_cli.cache.manifest import EVAL, PLAN, Manifest, read_plan
+from distill_cli.cache.plan import ShardKey, plan_differences
 from distill_cli.cache.shards import Shards
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError
@@ -25,8 +26,8 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
         progress: Called with (shards there, shards in all).
 
     Raises:
-        ArtifactError: The parts are of different plans, lack shards, or contradict each other;
-            nothing is written then.
+        ArtifactError: The parts are of different plans, lack shards, or contradict each other; no
+            label is written then.
         InternalError: The disk is full or refuses the write.
     """
     plan = read_plan(parts[0])
@@ -37,11 +38,13 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
                 f"{parts[0]} and {other} are not parts of one cache ({'; '.join(differing)})",
                 hint="Parts are made by the same command, but for --part and --out",
             )
-    held = [Shards(part, plan) for part in parts]
+    # What an earlier merge left in `out` must agree with the parts too.
+    places = [*parts, out] if (out / PLAN).is_file() and read_plan(out) == plan else [*parts]
+    held = [Shards(part, plan) for part in places]
     keys = plan.shards()
     sources = {key: _source(key, held) for key in keys}
     lacking = [key for key, source in sources.items() if source is None]
-    evaluated = next((each.folder for each in held if each.holds_eval), None)
+    evaluated = _one([each.folder for each in held if each.holds_eval], EVAL)
     if lacking:
         first = lacking[0]
         raise ArtifactError(
@@ -68,12 +71,15 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
 
 def _source(key: ShardKey, held: Sequence[Shards]) -> Path | None:
     """The folder that holds a shard; several must hold the same bytes."""
-    found = [each.folder for each in held if each.holds(key)]
-    for other in found[1:]:
-        if sha256(found[0] / key.file) != sha256(other / key.file):
+    return _one([each.folder for each in held if each.holds(key)], key.file)
+
+
+def _one(folders: Sequence[Path], file: str) -> Path | None:
+    """The first of the folders that hold a file; all must hold the same bytes."""
+    for other in folders[1:]:
+        if sha256(folders[0] / file) != sha256(other / file):
             raise ArtifactError(
-                f"{found[0]} and {other} hold different labels for view {key.view}, rows "
-                f"{key.start:,} to {key.stop - 1:,}",
+                f"{folders[0]} and {other} hold different labels in {file}",
                 hint="One of them was made by other kernels: leave it out, or dump it again",
             )
-    return found[0] if found else None
+    return folders[0] if folders else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,9 @@ from distill_cli.types import DatasetIdentity, ViewSpec
 FORMAT_VERSION = 1
 # The keys of a plan in which caches must agree to be read together.
 SHARED = ("classes", "view_spec", "split", "dataset")
+
+# Far more than anyone stores, and few enough to be listed.
+MOST_SHARDS, MOST_PIXELS = 1_000_000, 1 << 16
 
 _SHOWN = 12
 
@@ -62,6 +66,7 @@ class Plan:
         architecture: The teacher's, as the model zoo spells it.
         codec: As spelled: fp32, fp16, bf16, topk:10.
         precision: Of the teacher's forward.
+        device: What it ran on: kernels of another kind round differently.
         teacher_batch: Rows of one teacher forward; kernels round a row differently in another.
         shard_length: Rows of a shard; the last one of a view may be shorter.
         versions: Of the libraries that decide pixels and arithmetic.
@@ -76,6 +81,7 @@ class Plan:
     architecture: str
     codec: str
     precision: str
+    device: str
     teacher_batch: int
     shard_length: int
     versions: Mapping[str, str]
@@ -126,6 +132,7 @@ class Plan:
             },
             "codec": self.codec,
             "precision": self.precision,
+            "device": self.device,
             "teacher_batch": self.teacher_batch,
             "shard_length": self.shard_length,
             "versions": dict(self.versions),
@@ -147,19 +154,36 @@ class Plan:
                 hint="Use the distill that made it, or dump again with cache-soft-labels",
             )
         view_spec, teacher = typed(value, "view_spec", dict), typed(value, "teacher", dict)
-        return cls(
+        plan = cls(
             dataset=_dataset(value),
-            view_spec=ViewSpec.from_json({k: v for k, v in view_spec.items() if k != "views"}),
+            view_spec=_view_spec(view_spec),
             views=_count(view_spec, "views"),
             teacher_fingerprint=typed(teacher, "fingerprint", str),
             architecture=typed(teacher, "architecture", str),
             codec=typed(value, "codec", str),
             precision=typed(value, "precision", str),
+            device=typed(value, "device", str),
             teacher_batch=_count(value, "teacher_batch"),
             shard_length=_count(value, "shard_length"),
             versions=typed(value, "versions", dict),
             cpu_capability=typed(value, "cpu_capability", str),
         )
+        # Counted before they are listed: a forged plan may have 10¹⁸ of them.
+        if plan.views * plan.shards_per_view > MOST_SHARDS:
+            raise ValueError(f"it has more than {MOST_SHARDS:,} shards")
+        return plan
+
+
+def _view_spec(value: Mapping[str, Any]) -> ViewSpec:
+    if not all(isinstance(step, str) for step in typed(value, "augment", list)):
+        raise ValueError("'augment' should be a list of names")
+    for key in ("channels", "height", "width"):
+        if _count(value, key) > MOST_PIXELS:
+            raise ValueError(f"'{key}' is more than {MOST_PIXELS:,}")
+    if typed(value, "source", str) not in ("table", "files"):
+        raise ValueError("'source' should be table or files")
+    typed(value, "seed", int)
+    return ViewSpec.from_json({key: item for key, item in value.items() if key != "views"})
 
 
 def _dataset(value: Mapping[str, Any]) -> DatasetIdentity:
@@ -180,13 +204,15 @@ def _dataset(value: Mapping[str, Any]) -> DatasetIdentity:
 def typed(value: Mapping[str, Any], key: str, kind: type[T]) -> T:
     """`value[key]`, which must be of exactly this type: a bool is no int, an int is a float.
 
+    Numbers are finite.
+
     Raises:
         ValueError: It is missing or of another type.
     """
     found: Any = value.get(key)
     if kind is float and type(found) is int:
         found = float(found)
-    if type(found) is not kind:
+    if type(found) is not kind or (kind is float and not math.isfinite(value[key])):
         raise ValueError(f"'{key}' should be of type {kind.__name__}, is {found!r:.40}")
     return found
 
@@ -235,8 +261,7 @@ def data_differences(expected: Plan, found: Plan) -> list[str]:
         words.append("as many samples, but other names: renamed, or one removed for one added")
     elif now.fingerprint != then.fingerprint:
         words.append("the same names, but other content: a file was edited or replaced")
-    rest = plan_differences(expected, found, keys=("classes", "view_spec", "split"))
-    return words + rest
+    return words + plan_differences(expected, found, keys=("classes", "split"))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

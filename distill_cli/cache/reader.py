@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from distill_cli.cache.codec import Codec, Layout, codec, layout_fault
+from distill_cli.cache.evaluation import read_evaluation
 from distill_cli.cache.header import Header, read_header
 from distill_cli.cache.manifest import EVAL, read_manifest
 from distill_cli.cache.plan import SHARED, Plan, data_differences, plan_differences
@@ -28,6 +29,9 @@ from distill_cli.files import sha256
 from distill_cli.types import DatasetIdentity
 
 Array = npt.NDArray[Any]
+
+# Evaluation rows that a codec's error at some temperature is measured on.
+ERROR_ROWS = 4096
 
 _REPAIR = "Rerun cache-soft-labels with the same options: only it is made again"
 
@@ -173,8 +177,10 @@ class CacheReader:
         Raises:
             ArtifactError: The file is missing or damaged.
         """
-        found = self._beside(f"{split}.logits", f"{split}.target")
-        return None if found is None else (found[0], found[1])
+        beside = self._beside
+        if f"{split}.logits" not in beside:
+            return None
+        return beside[f"{split}.logits"], beside[f"{split}.target"]
 
     @property
     def probe(self) -> Probe | None:
@@ -183,31 +189,39 @@ class CacheReader:
         Raises:
             ArtifactError: The file is missing or damaged.
         """
-        found = self._beside("probe.index", "probe.view", "probe.images")
-        if found is None:
+        beside = self._beside
+        if "probe.images" not in beside:
             return None
-        return Probe(index_P=found[0], view_P=found[1], images_PCHW=found[2])
+        return Probe(
+            index_P=beside["probe.index"],
+            view_P=beside["probe.view"],
+            images_PCHW=beside["probe.images"],
+        )
 
-    def _beside(self, *names: str) -> list[Tensor] | None:
-        """Tensors stored beside the shards; None where the first is not among them."""
+    @cached_property
+    def _beside(self) -> dict[str, Tensor]:
+        """The tensors of eval.safetensors, which are few; none where there is no such file."""
         if self.manifest.eval_sha256 is None:
-            return None
+            return {}
         path = self.folder / EVAL
         self._check(path, self.manifest.eval_sha256)
-        if names[0] not in read_header(path).spans:
-            return None
-        with safe_open(path, framework="pt") as tensors:
-            return [torch.as_tensor(tensors.get_tensor(name)) for name in names]
+        try:
+            return read_evaluation(path, self.plan)
+        except ArtifactError as error:
+            raise ArtifactError(error.message, hint=_REPAIR) from None
 
     def error_at(self, temperature: float) -> tuple[float, float] | None:
         """What the codec loses at any temperature: mean and worst KL(full ‖ stored), nats.
 
-        Measured on the evaluation rows, which are stored in full; None where there are none.
+        Measured on evaluation rows, which are stored in full: some thousands, evenly spaced. None
+        where there are none.
         """
-        rows = [each for split in ("val", "test") if (each := self.eval_rows(split)) is not None]
+        found = (self.eval_rows(split) for split in ("val", "test"))
+        rows = [each for each in found if each is not None and len(each[0])]
         if not rows:
             return None
         logits_NK = torch.cat([logits_NK for logits_NK, _ in rows])
+        logits_NK = logits_NK[:: -(-len(logits_NK) // ERROR_ROWS)]
         stored = self.codec.encode(logits_NK)
         kl_N = divergences(logits_NK, stored, self.codec, [temperature])[0]
         return float(kl_N.mean()), float(kl_N.max())

@@ -13,6 +13,11 @@ from distill_cli.cache.statistics import divergences
 
 # What kernels of another machine may add, nats.
 SLACK = 1e-4
+# Share of views that may differ by more: of top-k, two classes whose logits are equal but for
+# rounding may change places at the end of the list.
+RARE = 0.01
+# Up to so many views are drawn from a permutation of all.
+PERMUTED = 1 << 20
 
 # From rows and views (int64, on the CPU) to the logits of the live teacher, fp32 (B, K) on the CPU.
 Ask = Callable[[Tensor, Tensor], Tensor]
@@ -28,6 +33,7 @@ class Replay:
         views: That were compared.
         difference: The largest difference of a probability.
         worst_kl: The largest KL(said now, through the codec ‖ stored), nats.
+        differing: Views on which that is more than rounding.
         codec_kl: The largest KL(said now ‖ stored), nats: the codec's loss is in it.
         recorded_kl: The largest loss of the codec that the manifest records, nats.
     """
@@ -35,13 +41,15 @@ class Replay:
     views: int
     difference: float
     worst_kl: float
+    differing: int
     codec_kl: float
     recorded_kl: float
 
     @property
     def agrees(self) -> bool:
         """Whether the labels are this teacher's, and the codec's loss is as recorded."""
-        return self.worst_kl <= SLACK and self.codec_kl <= self.recorded_kl + SLACK
+        rare = int(RARE * self.views)
+        return self.differing <= rare and self.codec_kl <= self.recorded_kl + SLACK
 
 
 def replay(reader: CacheReader, ask: Ask, *, sample: int) -> Replay:
@@ -54,8 +62,11 @@ def replay(reader: CacheReader, ask: Ask, *, sample: int) -> Replay:
     """
     plan = reader.plan
     stored = plan.views * plan.dataset.samples
-    drawn_B = torch.randperm(stored, generator=torch.Generator().manual_seed(0))[:sample]
-    drawn_B = drawn_B.sort().values
+    generator = torch.Generator().manual_seed(0)
+    if stored <= max(PERMUTED, 2 * sample):
+        drawn_B = torch.randperm(stored, generator=generator)[:sample].sort().values
+    else:
+        drawn_B = torch.randint(stored, (sample,), generator=generator).unique()
     index_B, view_B = drawn_B % plan.dataset.samples, drawn_B // plan.dataset.samples
     live_BK = torch.cat(
         [
@@ -68,10 +79,12 @@ def replay(reader: CacheReader, ask: Ask, *, sample: int) -> Replay:
     how, rows = reader.codec, reader.gather(index_B, view_B)
     stored_BK = how.log_probs(rows, 1.0, torch.float64)
     now_BK = how.log_probs(how.encode(live_BK), 1.0, torch.float64)
+    kl_B = (now_BK.exp() * (now_BK - stored_BK)).sum(dim=-1).clamp(min=0)
     return Replay(
         views=len(drawn_B),
         difference=float((now_BK.exp() - stored_BK.exp()).abs().max()),
-        worst_kl=max(0.0, float((now_BK.exp() * (now_BK - stored_BK)).sum(dim=-1).max())),
+        worst_kl=float(kl_B.max()),
+        differing=int((kl_B > SLACK).sum()),
         codec_kl=float(divergences(live_BK, rows, how, [1.0])[0].max()),
         recorded_kl=reader.manifest.truncation_error[1].worst_kl,
     )

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from distill_cli.cache.codec import codec, layout_fault
 from distill_cli.cache.header import read_header
-from distill_cli.cache.manifest import EVAL, Plan, ShardKey
+from distill_cli.cache.manifest import EVAL, refuse_links_out
+from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.statistics import Statistics
 from distill_cli.errors import ArtifactError
 
-# Metadata key: sha256 of the data behind the header, which cannot hash itself.
-DATA_HASH = "data_sha256"
+# Metadata key: sha256 of the other metadata and of the data behind the header.
+HASH = "sha256"
 
 
 class Shards:
@@ -26,9 +28,11 @@ class Shards:
 
     Raises:
         UsageError: The plan's codec does not exist.
+        ArtifactError: A link in it leads out of it.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
+        refuse_links_out(folder, [shard.file for shard in plan.shards()])
         self.folder, self.plan = folder, plan
         self.codec = codec(plan.codec, len(plan.dataset.class_names))
         self.digest = plan.digest
@@ -73,8 +77,8 @@ class Shards:
             header = read_header(path)
             found = dict(header.metadata)
             statistics = Statistics.from_json(found.pop("statistics"))
-            del found[DATA_HASH]
-        except (ArtifactError, KeyError, TypeError, AttributeError):
+            del found[HASH]
+        except (ArtifactError, KeyError, TypeError, AttributeError, ValueError):
             return None
         fault = layout_fault(header, self.codec.layout(shard.rows))
         return statistics if found == self.identity(shard) and fault is None else None
@@ -82,7 +86,16 @@ class Shards:
     def _hashes_well(self, file: str) -> bool:
         path = self.folder / file
         header = read_header(path)
+        metadata = dict(header.metadata)
+        expected = metadata.pop(HASH, None)
+        hashed = hashlib.sha256(as_text(metadata).encode())
         with path.open("rb") as handle:
             handle.seek(header.data)
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
-        return bool(header.metadata.get(DATA_HASH) == found)
+            while block := handle.read(1 << 20):
+                hashed.update(block)
+        return bool(hashed.hexdigest() == expected)
+
+
+def as_text(metadata: Mapping[str, Any]) -> str:
+    """Metadata as they are written: sorted JSON."""
+    return json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False)

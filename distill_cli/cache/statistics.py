@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_cli.cache.codec import Codec, Rows, in_chunks
-from distill_cli.cache.manifest import TEMPERATURES, Calibration, TruncationError
+from distill_cli.cache.figures import TEMPERATURES, Calibration, TruncationError
 from distill_cli.metrics import ECE_BINS, confidence_bin
 
 

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_cli.cache.manifest import EVAL, read_manifest, read_plan
+from distill_cli.cache.manifest import EVAL, PLAN, read_manifest, read_plan
+from distill_cli.errors import ArtifactError
 from distill_cli.files import sha256
 
 Progress = Callable[[int, int], None]
@@ -48,8 +49,12 @@ def damaged(folder: Path, *, workers: int, progress: Progress) -> list[Damage]:
             progress(done, len(expected))
             if said is not None:
                 found.append(Damage(file=file, said=said))
-    if read_plan(folder) != manifest.plan:
-        found.append(Damage(file="plan.json", said="is not the plan that the manifest has"))
+    try:
+        same = read_plan(folder) == manifest.plan
+    except ArtifactError:
+        same = False
+    if not same:
+        found.append(Damage(file=PLAN, said="is not the plan that the manifest has"))
     return found
 
 

@@ -8,12 +8,10 @@ folder's lock (`files.one_writer`).
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -27,15 +25,13 @@ from distill_cli.cache.manifest import (
     MANIFEST,
     PLAN,
     Manifest,
-    Plan,
-    ShardKey,
     StoredShard,
-    plan_differences,
     read_manifest,
     read_plan,
 )
+from distill_cli.cache.plan import Plan, ShardKey, plan_differences
 from distill_cli.cache.probe import Probe
-from distill_cli.cache.shards import DATA_HASH, Shards
+from distill_cli.cache.shards import HASH, Shards, as_text
 from distill_cli.cache.statistics import Statistics, measure, merged
 from distill_cli.errors import ArtifactError, InternalError
 from distill_cli.files import remove_temporaries, sha256, write_atomically, write_json
@@ -43,9 +39,6 @@ from distill_cli.files import remove_temporaries, sha256, write_atomically, writ
 
 class CacheWriter:
     """One cache in the making, new or continued.
-
-    As a context manager it does nothing more than as a plain object: `finish` is called by those
-    who have committed everything.
 
     Args:
         folder: Made if it is not there.
@@ -64,21 +57,10 @@ class CacheWriter:
         if folder.is_dir():
             remove_temporaries(folder)
         if (folder / PLAN).exists():
-            _require_plan(folder, plan)
+            require_plan(folder, plan)
         else:
             with _rerun_hint():
                 write_json(folder / PLAN, plan.to_json())
-
-    def __enter__(self) -> CacheWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
 
     def missing(self, among: Iterable[ShardKey] | None = None) -> list[ShardKey]:
         """The shards that are still to be committed, in order; all are looked at by default."""
@@ -170,8 +152,14 @@ class CacheWriter:
         except ArtifactError:
             return None
         current = manifest.plan == self.plan and not self.missing()
-        evaluated = (manifest.eval_sha256 is not None) == self.has_eval
-        return manifest if current and evaluated else None
+        files = {shard.file: shard.sha256 for shard in manifest.shards}
+        if manifest.eval_sha256 is not None or self.has_eval:
+            files[EVAL] = manifest.eval_sha256 or ""
+        same = all(
+            (self.folder / file).is_file() and sha256(self.folder / file) == expected
+            for file, expected in files.items()
+        )
+        return manifest if current and same else None
 
     def _manifest(self, total: Statistics) -> Manifest:
         return Manifest(
@@ -182,9 +170,9 @@ class CacheWriter:
             ),
             eval_sha256=sha256(self.folder / EVAL) if self.has_eval else None,
             labelled=total.labelled,
-            teacher_accuracy=total.accuracy,
-            teacher_nll=total.nll,
-            teacher_ece=total.ece,
+            teacher_accuracy=total.accuracy if total.labelled else None,
+            teacher_nll=total.nll if total.labelled else None,
+            teacher_ece=total.ece if total.labelled else None,
             entropy=total.entropy,
             calibration=total.calibration,
             truncation_error=total.truncation_error,
@@ -198,8 +186,9 @@ class CacheWriter:
         """
         plain = save(tensors)
         data = memoryview(plain)[8 + int.from_bytes(plain[:8], "little") :]
-        metadata = {**metadata, DATA_HASH: hashlib.sha256(data).hexdigest()}
-        text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        hashed = hashlib.sha256(as_text(metadata).encode())
+        hashed.update(data)
+        text = as_text({**metadata, HASH: hashed.hexdigest()})
         payload = save(tensors, metadata={METADATA: text})
         self._take_manifest_back()
         with _rerun_hint():
@@ -210,7 +199,12 @@ class CacheWriter:
         (self.folder / MANIFEST).unlink(missing_ok=True)
 
 
-def _require_plan(folder: Path, plan: Plan) -> None:
+def require_plan(folder: Path, plan: Plan) -> None:
+    """Refuses to go on with a cache of another plan.
+
+    Raises:
+        ArtifactError: With what differs.
+    """
     differing = plan_differences(read_plan(folder), plan)
     if differing:
         raise ArtifactError(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from distill_cli.cache.manifest import Manifest, expand
+from distill_cli.cache.manifest import Manifest, expand, read_plan
 from distill_cli.cli.labels import described, sketched
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import count_progress, training_progress
@@ -17,6 +17,8 @@ from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.errors import ArtifactError, UsageError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+REPAIR = "Rerun cache-soft-labels with the same options: only damaged shards are made again"
 
 Caches = Annotated[list[Path], typer.Argument(help="Cache folders, or folders of them.")]
 
@@ -76,27 +78,31 @@ def verify(
     documents: list[dict[str, Any]] = []
     faults: list[str] = []
     for folder in _folders(caches):
-        with count_progress("files", quiet=quiet) as progress:
-            found = damaged(folder, workers=workers, progress=progress)
-        document: dict[str, Any] = {
-            "cache": str(folder),
-            "damaged": [{"file": each.file, "said": each.said} for each in found],
-        }
-        faults += [f"{folder / each.file} {each.said}" for each in found]
-        if sample and not found:
-            replay, fault = _replayed(folder, sample, teacher, data, device, quiet=quiet)
-            document["replay"] = replay
-            faults += [fault] if fault else []
-        documents.append(document)
-        if not found and not quiet:
-            say(f"{escape(str(folder))}: every file is what the manifest says")
+        document: dict[str, Any] = {"cache": str(folder), "damaged": [], "replay": None}
+        try:
+            with count_progress("files", quiet=quiet) as progress:
+                found = damaged(folder, workers=workers, progress=progress)
+            document["damaged"] = [{"file": each.file, "said": each.said} for each in found]
+            wrong = [f"{folder / each.file} {each.said}" for each in found]
+            if wrong:
+                wrong[-1] += f". {REPAIR}"
+            elif not quiet:
+                say(f"{escape(str(folder))}: every file is what the manifest says")
+            if sample and not found:
+                document["replay"], wrong = _replayed(
+                    folder, sample, teacher, data, device, quiet=quiet
+                )
+        except ArtifactError as error:
+            # The next cache may be sound.
+            wrong = [str(error)]
+        documents.append({**document, "wrong": wrong})
+        faults += wrong
     if json:
         result_json({"caches": documents})
     for fault in faults[:-1]:
         say(f"[bold red]error:[/bold red] {escape(fault)}")
     if faults:
-        hint = "Rerun cache-soft-labels with the same options: only damaged shards are made again"
-        raise ArtifactError(faults[-1], hint=hint)
+        raise ArtifactError(faults[-1])
 
 
 def _replayed(
@@ -107,11 +113,11 @@ def _replayed(
     device: str,
     *,
     quiet: bool,
-) -> tuple[dict[str, Any], str | None]:
+) -> tuple[dict[str, Any], list[str]]:
     """What a replay found, and what is wrong with it."""
     from dataclasses import asdict
 
-    from distill_cli.pipeline.verify import replayed
+    from distill_cli.pipeline.replay import replayed
 
     with training_progress("verify", quiet=quiet) as sink:
         found = replayed(
@@ -122,14 +128,14 @@ def _replayed(
             f"{escape(str(folder))}: {found.views:,} views replayed, largest difference of a "
             f"probability {found.difference:.2g}, KL {found.worst_kl:.2g} nats at most"
         )
-    fault = None
+    wrong = []
     if not found.agrees:
-        fault = (
+        wrong.append(
             f"{folder}: its labels are not what the teacher says now: KL {found.worst_kl:.2g} nats "
-            f"on the worst of {found.views:,} views (with the codec's loss {found.codec_kl:.2g}, "
+            f"on the worst of {found.views:,} views, {found.differing:,} of them differ (with the codec's loss {found.codec_kl:.2g}, "
             f"recorded {found.recorded_kl:.2g})"
         )
-    return asdict(found), fault
+    return asdict(found), wrong
 
 
 @app.command()
@@ -143,7 +149,7 @@ def merge(
 
     Example: distill cache merge part-1 part-2 --out runs/labels
     """
-    groups = _grouped(parts)
+    groups = _grouped(parts, out)
     from distill_cli.cache.merge import merge as join
     from distill_cli.files import one_writer
     from distill_cli.pipeline.folders import check_cache_folders
@@ -163,13 +169,19 @@ def merge(
         result(escape(str(target)))
 
 
-def _grouped(parts: Sequence[Path]) -> dict[str, list[Path]]:
-    """Parts of the same cache: by sub-folder where several teachers were dumped together."""
+def _grouped(parts: Sequence[Path], out: Path) -> dict[str, list[Path]]:
+    """Parts of the same cache, under the sub-folder of `out` that they go to; "" is `out` itself.
+
+    A folder of caches may hold several parts of one, or a part each of several teachers'.
+    """
     groups: dict[str, list[Path]] = {}
     for part in parts:
-        folders = _folders([part])
+        folders = [f for f in _folders([part]) if not f.resolve().is_relative_to(out.resolve())]
+        several = len({read_plan(folder).digest for folder in folders}) > 1
         for folder in folders:
-            groups.setdefault("" if folders == [part] else folder.name, []).append(folder)
+            groups.setdefault(folder.name if several else "", []).append(folder)
+    if not groups:
+        raise UsageError(f"there are no parts but {out} itself")
     if "" in groups and len(groups) > 1:
         raise UsageError("some of these are one cache, others hold several: merge them apart")
     return groups

@@ -16,7 +16,7 @@ from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_writable, expand_teachers
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
-from distill_cli.report.words import size
+from distill_cli.report.words import share, size
 
 if TYPE_CHECKING:
     from distill_cli.pipeline.dump import Dumped
@@ -111,10 +111,13 @@ def summary(dumped: Dumped) -> str:
             f"{where}: {dumped.shards:,} of {len(plan.shards()):,} shards ({how}); "
             "join the parts with [bold]distill cache merge[/bold]"
         )
-    return (
-        f"{where}: {plan.views} views of {plan.dataset.samples:,} samples, teacher right on "
-        f"{100 * manifest.teacher_accuracy:.2f} % of them ({how})"
-    )
+    right = "nothing is labelled"
+    if manifest.teacher_accuracy is not None:
+        right = (
+            f"teacher right on {share(manifest.teacher_accuracy)} of the {manifest.labelled:,} "
+            "labelled ones"
+        )
+    return f"{where}: {plan.views} views of {plan.dataset.samples:,} samples, {right} ({how})"
 
 
 def document(dumped: Dumped) -> dict[str, Any]:

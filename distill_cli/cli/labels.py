@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from distill_cli.cache.manifest import EVAL, MANIFEST, PLAN, Plan, read_manifest, read_plan
+from distill_cli.cache.manifest import EVAL, MANIFEST, PLAN, read_manifest, read_plan
+from distill_cli.cache.plan import Plan
 from distill_cli.report.words import share, size
 
 BAR = 40
@@ -62,12 +63,12 @@ def _of_plan(folder: Path, plan: Plan) -> dict[str, Any]:
 
 
 def _unfinished(folder: Path, plan: Plan) -> dict[str, Any]:
-    there = sum((folder / shard.file).is_file() for shard in plan.shards())
+    files = [shard.file for shard in plan.shards()]
     return {
         **_of_plan(folder, plan),
         "finished": False,
-        "shards": there,
-        "shards_planned": len(plan.shards()),
+        "shards": sum((folder / file).is_file() for file in files),
+        "shards_planned": len(files),
     }
 
 
@@ -88,18 +89,19 @@ def sketched(document: dict[str, Any]) -> Iterator[str]:
         f"  {document['views']:,} views ({augment}) of {document['samples']:,} samples, "
         f"{document['classes']:,} classes"
     )
-    yield f"  teacher {escape(document['teacher'])}, weights {document['teacher_fingerprint'][:12]}"
+    weights = escape(document["teacher_fingerprint"][:12])
+    yield f"  teacher {escape(document['teacher'])}, weights {weights}"
     if not document["finished"]:
         yield f"  not finished: {document['shards']:,} of {document['shards_planned']:,} shards"
         return
     if document["labelled"]:
         yield (
-            f"  right on {share(document['teacher_accuracy'])} of the views, NLL "
+            f"  right on {share(document['teacher_accuracy'])} of {document['labelled']:,} labelled views, NLL "
             f"{document['teacher_nll']:.4f} nats, calibration error {share(document['teacher_ece'])}"
         )
     yield f"  entropy of a label: {document['entropy']:.4f} nats"
     yield (
-        f"  {document['codec']}, {size(document['bytes'])}: {document['bytes_per_view']:,} bytes a "
+        f"  {escape(document['codec'])}, {size(document['bytes'])}: {document['bytes_per_view']:,} bytes a "
         f"view; {size(document['eval_bytes'])} of evaluation rows"
     )
     yield from _lost(document)
@@ -125,8 +127,8 @@ def _lost(document: dict[str, Any]) -> Iterator[str]:
 
 def _histogram(bins: dict[str, list[float]]) -> Iterator[str]:
     """How sure the teacher is, and how often it is right then."""
-    total, count = sum(bins["views"]), len(bins["views"])
-    highest = max(bins["views"])
+    total, count = max(1, sum(bins["views"])), len(bins["views"])
+    highest = max(1, *bins["views"])
     yield "  [dim]sure of its answer        share of views" + " " * (BAR - 9) + "right then[/dim]"
     for place, views in enumerate(bins["views"]):
         low, high = 100 * place / count, 100 * (place + 1) / count

@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from distill_cli import runtime
-from distill_cli.cache.manifest import Manifest, Plan, ShardKey
+from distill_cli.cache.manifest import Manifest
+from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.probe import Probe, as_grey_levels, chosen
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.views import Made
-from distill_cli.errors import StoppedError
+from distill_cli.errors import StoppedError, UsageError
 from distill_cli.evaluate import Collected, logits_of
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import (
+    CARD,
+    CARD_MARK,
     clear_cache,
 )
 from distill_cli.pipeline.inputs import (
@@ -36,8 +39,6 @@ from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
 
 Progress = Callable[[int, int], None]
-
-CARD = "README.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +74,17 @@ def dump(
     Raises:
         DistillError: With the exit code of what went wrong.
     """
+    if overwrite and recipe.part is not None:
+        raise UsageError(
+            "--overwrite would delete other parts in the folder too",
+            hint="Give the part a folder of its own, or remove the old one",
+        )
     job = prepare(recipe, sink=sink)
     with ExitStack() as held:
         for folder in job.folders:
             held.enter_context(one_writer(folder))
-            if overwrite:
-                clear_cache(folder)
+        for folder in job.folders if overwrite else ():
+            clear_cache(folder)
         writers = [
             CacheWriter(folder, plan) for folder, plan in zip(job.folders, job.plans, strict=True)
         ]
@@ -95,14 +101,12 @@ def _kept(job: Job, teacher: str) -> CacheRecipe:
     What is published names data and teacher, and no folders of this machine.
     """
     recipe, dataset, spec = job.recipe, job.dataset, job.views.spec
-    data, path = str(recipe.data), Path(teacher)
-    place = str(path.resolve()) if path.exists() else teacher
+    data = str(recipe.data)
+    place = str(Path(teacher).resolve()) if Path(teacher).exists() else teacher
     return recipe.model_copy(
         update={
-            "data": (Path(data).name if Path(data).exists() else data)
-            if recipe.publish
-            else locate(data),
-            "teachers": [Path(place).name if recipe.publish and path.exists() else place],
+            "data": published(data) if recipe.publish else locate(data),
+            "teachers": [published(place) if recipe.publish else place],
             "split_seed": dataset.identity.split_seed,
             "val_fraction": recipe.val_fraction or 0.1,
             "augment": list(spec.augment) or ["none"],
@@ -111,6 +115,12 @@ def _kept(job: Job, teacher: str) -> CacheRecipe:
             "part": None,
         }
     )
+
+
+def published(name: str) -> str:
+    """What is called data or teacher where it is shared: of a path, its last part."""
+    located = Path(locate(name))
+    return located.name if located.exists() else name
 
 
 def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float | None:
@@ -142,7 +152,7 @@ def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float
             raise StoppedError(
                 f"stopped after {done} of {total} views",
                 signal_number=request.signal_number,
-                hint="The same command goes on from here",
+                hint=f"The same command with --out {job.recipe.out} goes on from here",
             )
     return made / max(time.perf_counter() - started, 1e-9) if made else None
 
@@ -181,8 +191,9 @@ def _finished(job: Job, writer: CacheWriter, speed: float | None) -> Dumped:
     whole = not left and writer.has_eval
     manifest = writer.finish() if whole else None
     if manifest is not None and job.recipe.publish:
-        card = cache_card(manifest.to_json(), data=str(job.recipe.data), licence=job.recipe.licence)
-        write_text(writer.folder / CARD, card)
+        data = published(str(job.recipe.data))
+        card = cache_card(manifest.to_json(), data=data, licence=job.recipe.licence)
+        write_text(writer.folder / CARD, f"{card}\n{CARD_MARK}\n")
     return Dumped(
         folder=writer.folder,
         plan=writer.plan,

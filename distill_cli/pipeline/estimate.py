@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from distill_cli.cache.codec import bytes_per_row, codec
+from distill_cli.cache.manifest import PLAN
+from distill_cli.cache.plan import ShardKey
+from distill_cli.cache.probe import VIEWS
+from distill_cli.cache.shards import Shards
+from distill_cli.cache.writer import require_plan
 from distill_cli.data.views import Made
 from distill_cli.pipeline.job import Job
+from distill_cli.recipe.fields import parse_share
 
 # Seconds that each probe may take, after one batch to warm up; and its batches at most.
 PROBE_SECONDS, PROBE_BATCHES = 2.0, 8
@@ -29,7 +35,7 @@ class Estimate:
         bytes: On disk, the evaluation rows included.
         bytes_per_view: Without the evaluation rows.
         views_per_second: Of the shared pass: each view made once and shown to every teacher.
-        seconds: For the whole dump.
+        seconds: Of what is left to do.
         break_even_epochs: Student epochs after which the dump has cost less than live teachers
             would have.
     """
@@ -47,28 +53,44 @@ def estimate(job: Job) -> Estimate:
 
     A view costs v to make and f to ask the teachers of. The dump costs V·N·(v + f), once; a
     student with live teachers pays f for each of its n images in each epoch, and makes its views
-    either way. So the dump has paid for itself after V·N·(v + f)/(n·f) epochs.
+    either way. So the dump has paid for itself after V·N·(v + f)/(n·f) epochs. What is committed
+    already is not made again.
+
+    Raises:
+        ArtifactError: The folder holds a cache of another plan.
     """
     plan = job.plans[0]
-    made, count = plan.dataset.samples, plan.teacher_batch
-    index_B = torch.arange(count) % made
-    batches = [(index_B, torch.full_like(index_B, n)) for n in range(PROBE_BATCHES)]
+    samples, count = plan.dataset.samples, plan.teacher_batch
+    index_B = torch.arange(count) % samples
+    batches = [(index_B, torch.full_like(index_B, number)) for number in range(PROBE_BATCHES)]
     images_BCHW, view_seconds = _first_view(job.views.stream(batches), job.views.workers, count)
     teacher_seconds = sum(
         _seconds(lambda teacher=teacher: teacher.logits(images_BCHW).cpu()) / count  # type: ignore[misc]
         for teacher in job.teachers
     )
     rows = sum(shard.rows for shard in job.shards)
-    seconds = rows * (view_seconds + teacher_seconds)
     stored, evaluation = _bytes(job)
+    whole = plan.views * samples * (view_seconds + teacher_seconds)
     return Estimate(
         views=rows * len(job.plans),
         bytes=stored + evaluation,
         bytes_per_view=stored / (rows * len(job.plans)),
         views_per_second=1 / (view_seconds + teacher_seconds),
-        seconds=seconds,
-        break_even_epochs=seconds / (len(job.dataset.fit_rows) * teacher_seconds),
+        seconds=_left(job) * (view_seconds + teacher_seconds),
+        break_even_epochs=whole / (len(job.dataset.fit_rows) * teacher_seconds),
     )
+
+
+def _left(job: Job) -> int:
+    """Rows that are still to be made, by one teacher at least."""
+    left: set[ShardKey] = set()
+    for folder, plan in zip(job.folders, job.plans, strict=True):
+        if (folder / PLAN).is_file():
+            require_plan(folder, plan)
+            left.update(Shards(folder, plan).missing(job.shards))
+        else:
+            left.update(job.shards)
+    return sum(shard.rows for shard in left)
 
 
 def _first_view(stream: Iterator[Made], workers: int, count: int) -> tuple[Tensor, float]:
@@ -81,6 +103,7 @@ def _first_view(stream: Iterator[Made], workers: int, count: int) -> tuple[Tenso
     elapsed, least = 0.0, min(workers + 1, PROBE_BATCHES)
     while taken < PROBE_BATCHES and (taken < least or elapsed < PROBE_SECONDS):
         made = next(stream)
+        made.images_BCHW[0, 0, 0, 0].item()  # a GPU only says that it began
         taken, elapsed = taken + 1, time.perf_counter() - start
     return made.images_BCHW, elapsed / (taken * count)
 
@@ -104,6 +127,10 @@ def _bytes(job: Job) -> tuple[int, int]:
         text = len(json.dumps(plan.to_json(), ensure_ascii=False).encode())
         stored += sum(shard.rows for shard in job.shards) * bytes_per_row(how)
         stored += len(job.shards) * (HEADER_BYTES + LINE_BYTES) + 2 * text
+        if job.recipe.part is not None and parse_share(job.recipe.part)[0] > 1:
+            continue
         labels = len(job.dataset.val.label_N) + len(job.dataset.test.label_N)
         evaluation += labels * (4 * len(plan.dataset.class_names) + 8)
+        spec = plan.view_spec
+        evaluation += VIEWS * spec.channels * spec.height * spec.width
     return stored, evaluation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ RUNS = Path("runs")
 RUN_FILES = ("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "report.html")
 RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last")
 TIMM = "timm/"
+# Of a published cache; a README without the mark is somebody else's.
+CARD, CARD_MARK = "README.md", "<!-- a soft-label cache of distill -->"
 
 R = TypeVar("R", bound=Recipe)
 
@@ -112,8 +115,15 @@ def clear_cache(folder: Path) -> None:
     """Removes a cache's own files, and nothing else, from a folder; its manifest first."""
     for name in (MANIFEST, PLAN, EVAL, "recipe.yaml"):
         (folder / name).unlink(missing_ok=True)
-    for view in folder.glob("view-*"):
-        shutil.rmtree(view)
+    card = folder / CARD
+    if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
+        card.unlink()
+    for view in folder.iterdir():
+        if re.fullmatch(r"view-\d{4,}", view.name):
+            if view.is_symlink() or not view.is_dir():
+                view.unlink()
+            else:
+                shutil.rmtree(view)
 
 
 def check_teachers(names: Sequence[str] | None) -> None:
@@ -187,6 +197,9 @@ def inherit(recipe: R, teachers: Sequence[str]) -> R:
             continue
         said = {name: kept_recipe(Path(name)).get(key) for name in teachers}
         values = {name: value for name, value in said.items() if value is not None}
+        for name, value in values.items():
+            if not isinstance(value, str | int | float):
+                raise ArtifactError(f"{name}/recipe.yaml: {key} should not be {value!r:.40}")
         if len(set(values.values())) > 1:
             listed = ", ".join(f"{name}: {value}" for name, value in values.items())
             raise ArtifactError(

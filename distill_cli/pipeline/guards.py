@@ -18,7 +18,7 @@ from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.gate import Verdict, judge, sampled
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
-from distill_cli.types import Need
+from distill_cli.types import UNLABELLED, Need
 
 
 def check_knowledge(
@@ -46,7 +46,7 @@ def check_knowledge(
     for name, member in zip(names, members, strict=True):
         verdict = _verdict(member, dataset, device)
         if verdict is None:
-            sink.message(f"teacher {name}: no labelled images to measure it on")
+            sink.message(f"teacher {name} is not measured: {_why_not(member, dataset)}")
             continue
         said = f"right on {100 * verdict.accuracy:.1f} % of {verdict.rows:,} held-out images"
         if not verdict.conclusive:
@@ -72,6 +72,15 @@ def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Verdict 
         return judge(logits_of(member.logits, asked.still(), device), asked.label_N)
     stored_NK = member.stored("val", val.label_N)
     return None if stored_NK is None else judge(stored_NK, val.label_N)
+
+
+def _why_not(member: Member, dataset: Dataset) -> str:
+    if not bool((dataset.val.label_N != UNLABELLED).any()):
+        return "no held-out image has a label"
+    assert isinstance(member, CachedTeacher)
+    if member.reader.eval_rows("val") is None:
+        return "its cache has no evaluation rows"
+    return "the held-out images are others than when its cache was dumped"
 
 
 def say_losses(members: Sequence[Member], composed: Composition, sink: Sink) -> None:
@@ -101,11 +110,8 @@ def check_pixels(members: Sequence[Member], views: Views) -> None:
             check_probe(member.reader, views)
 
 
-def check_probe(reader: CacheReader, views: Views) -> int | None:
-    """The largest difference of a cache's probe from the same views made here, in grey levels.
-
-    Returns:
-        None where the cache has no probe.
+def check_probe(reader: CacheReader, views: Views) -> None:
+    """Compares a cache's probe with the same views made here; there may be none.
 
     Raises:
         ArtifactError: It is more than rounding.
@@ -114,7 +120,7 @@ def check_probe(reader: CacheReader, views: Views) -> int | None:
 
     probe = reader.probe
     if probe is None:
-        return None
+        return
     made = views.batch(probe.index_P, probe.view_P)
     worst, place = probe.difference(made.images_BCHW)
     if worst > TOLERANCE:
@@ -131,4 +137,3 @@ def check_probe(reader: CacheReader, views: Views) -> int | None:
             f"(since it was made: {', '.join(changed) or 'no library that is recorded'})",
             hint="Install the versions it was made with, or dump again",
         )
-    return worst

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from distill_cli import runtime
 from distill_cli.cache.codec import codec
-from distill_cli.cache.manifest import Plan, ShardKey
+from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import (
+    RUN_ENTRIES,
     are_caches,
     check_cache_folders,
     expand_teachers,
@@ -66,6 +67,12 @@ def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
     """
     if not recipe.teachers:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
+    if recipe.part is not None and recipe.publish:
+        raise UsageError(
+            "a part is not published",
+            hint="Merge the parts; then this command, without --part and with --out set to what "
+            "was merged, writes the card and nothing else",
+        )
     names = expand_teachers(recipe.teachers)
     if any(are_caches(names)):
         raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
@@ -84,7 +91,15 @@ def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
         dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
     )
     views.try_out()
-    plans = [plan_of(recipe, dataset, spec, teacher) for teacher in teachers]
+    plans = [plan_of(recipe, dataset, spec, teacher, here) for teacher in teachers]
+    shards = len(plans[0].shards())
+    if recipe.part is not None and parse_share(recipe.part)[1] > shards:
+        raise UsageError(
+            f"--part {recipe.part}: there are {shards} shards only",
+            hint="Fewer parts, or a smaller shard_length in all of them",
+        )
+    if recipe.out is None:
+        sink.message(f"labels go to {out}")
     if plans[0].codec != recipe.codec:
         sink.message(
             f"{recipe.codec} would keep all of {len(dataset.class_names)} classes: "
@@ -114,16 +129,28 @@ def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
     """One folder for one teacher; a sub-folder each, named after them, for several."""
     if len(names) == 1:
         return [out]
-    short = [
-        Path(name).resolve().name if Path(name).exists() else Path(name).name for name in names
-    ]
-    return [
-        out / (name if short.count(name) == 1 else f"{name}-{index + 1}")
-        for index, name in enumerate(short)
-    ]
+    folders: list[Path] = []
+    for name in names:
+        short, number = _short(name), 2
+        while (folder := out / short) in folders:
+            short, number = f"{_short(name)}-{number}", number + 1
+        folders.append(folder)
+    return folders
 
 
-def plan_of(recipe: CacheRecipe, dataset: Dataset, spec: ViewSpec, teacher: LiveTeacher) -> Plan:
+def _short(name: str) -> str:
+    """What a teacher is called; of RUN/model it is the run, and `model` would look like one."""
+    path = Path(name).resolve() if Path(name).exists() else Path(name)
+    return path.parent.name if path.name in RUN_ENTRIES else path.name
+
+
+def plan_of(
+    recipe: CacheRecipe,
+    dataset: Dataset,
+    spec: ViewSpec,
+    teacher: LiveTeacher,
+    here: runtime.Runtime,
+) -> Plan:
     """What a cache is bound to."""
     batch, samples = recipe.teacher_batch, dataset.identity.samples
     # A batch of a reader touches every shard of a view: sixteen are cheap, hundreds are not.
@@ -136,6 +163,7 @@ def plan_of(recipe: CacheRecipe, dataset: Dataset, spec: ViewSpec, teacher: Live
         architecture=teacher.architecture,
         codec=codec(recipe.codec, len(dataset.class_names)).name,
         precision=recipe.teacher_precision,
+        device=runtime.device_name(here.device),
         teacher_batch=batch,
         shard_length=recipe.shard_length or length,
         versions=runtime.versions(),

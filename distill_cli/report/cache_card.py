@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from distill_cli.report.words import markdown, markdown_code, share, short_name
+from distill_cli.report.words import NOTHING, markdown, markdown_code, share, short_name
 
 LISTED_CLASSES = 20
 
@@ -44,8 +44,9 @@ def cache_card(manifest: Mapping[str, Any], *, data: str, licence: str | None = 
             "teacher",
             f"{markdown_code(teacher['architecture'])}, weights {markdown_code(teacher['fingerprint'])}",
         ),
-        ("teacher right on the views", share(manifest["teacher_accuracy"])),
-        ("its NLL, nats", f"{manifest['teacher_nll']:.4f}"),
+        ("labelled views", f"{manifest['labelled']:,}"),
+        ("teacher right on those", share(manifest["teacher_accuracy"])),
+        ("its NLL, nats", nats(manifest["teacher_nll"])),
         ("its expected calibration error", share(manifest["teacher_ece"])),
         ("mean entropy of a label, nats", f"{manifest['entropy']:.4f}"),
         ("codec", markdown_code(manifest["codec"])),
@@ -91,6 +92,11 @@ def cache_card(manifest: Mapping[str, Any], *, data: str, licence: str | None = 
             "",
         ]
     )
+
+
+def nats(number: float | None) -> str:
+    """Four decimals, or a dash."""
+    return NOTHING if number is None else f"{number:.4f}"
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_cli.cache.manifest import Manifest, Plan, ShardKey
+from distill_cli.cache.manifest import Manifest
+from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.types import DatasetIdentity, ViewSpec
 
@@ -28,6 +29,7 @@ PLAN = Plan(
     architecture="mlp_8x1",
     codec="fp32",
     precision="fp32",
+    device="cpu",
     teacher_batch=8,
     shard_length=10,
     versions={"torch": "2.0"},

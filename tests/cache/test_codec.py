@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from distill_cli.cache.codec import SPELLED, bytes_per_row, codec, first_bad_row
 from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.recipe.fields import CODECS, check_codec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -203,7 +204,17 @@ def test_bytes_of_a_row(name: str, classes: int, size: int, ids: torch.dtype) ->
 def test_topk_of_all_classes_is_dense() -> None:
     assert codec("topk:10", 10).name == "fp16"
     assert codec("topk:11", 10).name == "fp16"
-    assert codec("topk:09", 10).name == "topk:9"
-    for name in ("topk:0", "topk:", "topk:-1", "topk:x"):
+    assert codec("topk:9", 10).name == "topk:9"
+    for name in ("topk:0", "topk:09", "topk:", "topk:-1", "topk:x", "topk:" + "9" * 5000):
         with pytest.raises(UsageError):
             codec(name, 10)
+
+
+def test_the_recipe_spells_the_codecs_that_there_are() -> None:
+    for name in CODECS:
+        assert codec(check_codec(name), 1000).name == name
+    for name in ("topk:1", "topk:999"):
+        assert codec(check_codec(name), 1000).name == name
+    for name in ("fp8", "topk:0", "topk:007"):
+        with pytest.raises(ValueError, match=name):
+            check_codec(name)

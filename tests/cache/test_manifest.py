@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli.cache.manifest import (
-    Manifest,
-    Plan,
-    expand,
-    is_cache,
-    plan_differences,
-    read_manifest,
-    read_plan,
-)
+from distill_cli.cache.manifest import Manifest, expand, is_cache, read_manifest, read_plan
+from distill_cli.cache.plan import Plan, plan_differences
 from distill_cli.errors import ArtifactError
 from tests.cache.examples import PLAN, dump, plan
 
@@ -27,7 +20,7 @@ def test_plan_json_has_the_promised_keys() -> None:
     value = json.loads(json.dumps(PLAN.to_json()))
     assert list(value) == [
         *("format_version", "classes", "view_spec", "split", "dataset", "teacher", "codec"),
-        *("precision", "teacher_batch", "shard_length", "versions", "cpu_capability"),
+        *("precision", "device", "teacher_batch", "shard_length", "versions", "cpu_capability"),
     ]
     assert value["view_spec"]["views"] == 2
     assert set(value["split"]) == {"seed", "val_fraction"}
@@ -116,11 +109,25 @@ def test_a_dump_that_did_not_finish(tmp_path: Path) -> None:
         (["shard_length"], 0, "at least 1"),
         (["shard_length"], True, "shard_length"),
         (["shard_length"], 10**9, "names 8 shards"),
-        (["dataset", "samples"], 10**18, "names 8 shards"),
+        (["dataset", "samples"], 10**18, "more than 1,000,000 shards"),
+        (["dataset", "samples"], 10**6, "names 8 shards"),
         (["classes"], [1, 2], "classes"),
         (["view_spec", "colour"], 1, "colour"),
         (["split"], [], "split"),
+        (["view_spec", "augment"], [1, 2], "augment"),
+        (["view_spec", "seed"], "x", "seed"),
+        (["view_spec", "height"], 10**9, "height"),
+        (["view_spec", "source"], "net", "source"),
         (["shards"], [], "names 0 shards"),
+        (["shards", 1, "file"], "view-0000/shard-00000.safetensors", "should be called"),
+        (["calibration", "views"], [], "15 numbers"),
+        (["calibration", "correct", 3], -1, "15 numbers"),
+        (["calibration", "confidence", 3], float("nan"), "15 numbers"),
+        (["calibration"], None, "calibration"),
+        (["truncation_error", "4", "mean_kl"], "much", "mean_kl"),
+        (["truncation_error", "20"], None, "malformed"),
+        (["teacher_nll"], float("nan"), "teacher_nll"),
+        (["teacher_accuracy"], "all", "teacher_accuracy"),
         (["shards", 1, "start"], 0, "do not cover"),
         (["shards", 1], None, "malformed"),
         (["truncation_error"], {"1": 0}, "malformed"),

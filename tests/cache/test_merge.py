@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_cli.cache.manifest import Plan
 from distill_cli.cache.merge import merge
+from distill_cli.cache.plan import Plan
 from distill_cli.cache.verify import damaged
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError
@@ -89,5 +89,5 @@ def test_parts_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
 
     rows = slice(shard.start, shard.stop)
     writer.commit(shard, logits(PLAN, 0)[rows] + 1e-3, targets(PLAN)[rows])
-    with pytest.raises(ArtifactError, match="different labels for view 0, rows 0 to 9"):
+    with pytest.raises(ArtifactError, match="different labels in view-0000/shard-00000"):
         merge([first, second], tmp_path / "merged", progress=nothing)

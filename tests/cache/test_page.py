@@ -16,14 +16,20 @@ from tests.cache.examples import dump, plan
 PAGE = (Path(__file__).parents[2] / "docs" / "soft-label-cache.md").read_text()
 
 
-@pytest.mark.parametrize("codec", ["fp32", "fp16", "topk:1", "topk:3"])
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "bf16", "topk:1", "topk:3"])
 def test_the_pages_reader_reads_what_ours_reads(tmp_path: Path, codec: str) -> None:
     names: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0], names)
     one = plan(codec=codec)
     dump(tmp_path, one)
     reader = CacheReader(tmp_path)
-    for row, view, temperature in ((0, 0, 1.0), (36, 1, 4.0), (17, 1, 3.0), (9, 0, 20.0)):
+    for row, view, temperature in (
+        (0, 0, 1.0),
+        (36, 1, 4.0),
+        (17, 1, 3.0),
+        (9, 0, 20.0),
+        (3, 1, 0.4),
+    ):
         rows = reader.gather(torch.tensor([row]), torch.tensor([view]))
         ours = reader.codec.log_probs(rows, temperature, torch.float64).exp()[0].numpy()
         found = names["probabilities"](tmp_path, row, view, temperature)

@@ -20,7 +20,8 @@ def test_chosen_views_exist_and_are_spread(samples: int, views: int) -> None:
     assert len(index_P) == min(VIEWS, samples * views)
     assert 0 <= int(index_P.min()) <= int(index_P.max()) < samples
     assert 0 <= int(view_P.min()) <= int(view_P.max()) < views
-    assert len(set(zip(index_P.tolist(), view_P.tolist(), strict=True))) == len(index_P)
+    if samples >= VIEWS:
+        assert len(index_P.unique()) == VIEWS
     if views >= VIEWS:
         assert len(view_P.unique()) == VIEWS
 

@@ -268,3 +268,48 @@ def test_a_strangers_labels_are_looked_at(
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ArtifactError, match=said):
         CacheReader(tmp_path).gather(torch.tensor([0]), torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"probe.index": torch.full((2,), 99)}, "beyond 37"),
+        ({"probe.view": torch.tensor([-1, 0])}, "beyond 2"),
+        ({"probe.images": torch.zeros(2, 1, 9, 9, dtype=torch.uint8)}, "probe.images"),
+        ({"probe.images": torch.zeros(1, 1, 8, 8, dtype=torch.uint8)}, "not as many"),
+        ({"probe.images": None}, "lacks 'probe.images'"),
+        ({"test.target": None}, "lacks 'test.target'"),
+        ({"test.logits": torch.zeros(11, 4)}, "test.logits"),
+        ({"val.logits": torch.full((9, 5), float("nan"))}, "NaN"),
+        ({"more": torch.zeros(1)}, "holds 'more'"),
+        (
+            {key: torch.zeros(9, dtype=torch.int64) for key in ("probe.index", "probe.view")}
+            | {"probe.images": torch.zeros(9, 1, 8, 8, dtype=torch.uint8)},
+            "9 views",
+        ),
+    ],
+)
+def test_a_strangers_evaluation_rows_are_looked_at(
+    tmp_path: Path, changes: dict[str, torch.Tensor | None], said: str
+) -> None:
+    dump(tmp_path)
+    tensors: dict[str, torch.Tensor | None] = {
+        **{f"{k}.logits": rows[0] for k, rows in evaluation(PLAN).items()},
+        **{f"{k}.target": rows[1] for k, rows in evaluation(PLAN).items()},
+        "probe.index": torch.arange(2),
+        "probe.view": torch.arange(2),
+        "probe.images": torch.zeros(2, 1, 8, 8, dtype=torch.uint8),
+    }
+    path = tmp_path / "eval.safetensors"
+    for change in ({}, changes):
+        kept = {key: each for key, each in {**tensors, **change}.items() if each is not None}
+        save_file(kept, path)
+        manifest = json.loads((tmp_path / "manifest.json").read_text())
+        manifest["eval_sha256"] = sha256(path.read_bytes()).hexdigest()
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        reader = CacheReader(tmp_path)
+        if not change:
+            assert reader.probe is not None
+            continue
+        with pytest.raises(ArtifactError, match=said):
+            reader.eval_rows("test")

@@ -70,10 +70,10 @@ def test_interrupted_and_completed(
 def test_rerun_of_a_finished_cache_touches_nothing(tmp_path: Path) -> None:
     manifest = dump(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    with CacheWriter(tmp_path, PLAN) as writer:
-        assert writer.missing() == []
-        assert writer.has_eval
-        assert writer.finish() == manifest
+    writer = CacheWriter(tmp_path, PLAN)
+    assert writer.missing() == []
+    assert writer.has_eval
+    assert writer.finish() == manifest
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -260,3 +260,32 @@ def test_a_flipped_bit_heals_itself(tmp_path: Path, unbroken: dict[str, bytes]) 
     content[-3] ^= 1
     shard.write_bytes(content)
     assert CacheWriter(tmp_path, PLAN).missing() == [PLAN.shards()[2]]
+
+
+@pytest.mark.parametrize("file", [PLAN.shards()[2].file, "eval.safetensors"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_flip_in_a_header_heals_too(
+    tmp_path: Path, unbroken: dict[str, bytes], file: str, finished: bool
+) -> None:
+    """Statistics stand there, and end in the manifest."""
+    dump(tmp_path)
+    path = tmp_path / file
+    content = path.read_bytes()
+    place = content.index(b"statistics" if "shard" in file else b"plan") + 30
+    while not chr(content[place]).isdigit():
+        place += 1
+    other = b"7" if content[place : place + 1] != b"7" else b"8"
+    path.write_bytes(content[:place] + other + content[place + 1 :])
+    if not finished:
+        (tmp_path / "manifest.json").unlink()
+    dump(tmp_path)
+    assert contents(tmp_path) == unbroken
+
+
+def test_a_linked_view_folder_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/view-0000").symlink_to(tmp_path / "outside")
+    with pytest.raises(ArtifactError, match="leads out"):
+        dump(tmp_path / "cache")
+    assert not list((tmp_path / "outside").iterdir())

@@ -450,6 +450,8 @@ def test_unlabelled_images_are_cached_and_learnt_from(dumped: Path, distill: Dis
     assert outcome.code == 0, outcome.err
     manifest = json.loads((dumped / "v/manifest.json").read_text())
     assert (manifest["dataset"]["samples"], manifest["labelled"]) == (40, 0)
+    assert manifest["teacher_accuracy"] is None
+    assert "right on" not in distill("cache", "info", "v").out
     outcome = distill("student", "--teachers", "v", "--out", "w", *STUDENT, "--alpha", 1)
     assert outcome.code == 0, outcome.err
 
@@ -469,3 +471,131 @@ def test_workers_change_no_bit_of_a_student(dumped: Path, distill: Distill, augm
         assert outcome.code == 0, outcome.err
         weights.append((dumped / out / "model/model.safetensors").read_bytes())
     assert weights[0] == weights[1] == weights[2]
+
+
+def test_overwrite_waits_for_every_lock_and_spares_what_is_not_its_own(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    from distill_cli.files import one_writer
+
+    both = ("cache-soft-labels", "--teachers", f"{made.teacher},{made.other}", "--quiet")
+    assert distill(*both, "--out", "c").code == 0
+    (here / "c/a/view-notes.txt").write_text("mine")
+    (here / "c/a/README.md").write_text("mine too")
+    with one_writer(here / "c/b"):
+        assert distill(*both, "--out", "c", "--overwrite").code == 2
+    assert distill("cache", "verify", "c", "--quiet").code == 0
+    assert distill(*both, "--out", "c", "--overwrite", "--publish", "--codec", "fp16").code == 0
+    assert (here / "c/a/view-notes.txt").read_text() == "mine"
+    assert "soft-label cache of distill" in (here / "c/a/README.md").read_text()
+    assert distill(*both, "--out", "c", "--overwrite").code == 0
+    assert not (here / "c/b/README.md").exists(), "it spoke of other labels"
+    refused = distill(*both, "--out", "c", "--overwrite", "--part", "1/2")
+    assert refused.code == 2
+    assert "other parts" in one_line(refused)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--part", "1/7"), "6 shards only"),
+        (("--part", "1/2", "--publish"), "Merge the parts"),
+        (("--part", "half"), "3/8"),
+        (("--dry-run", "--part", "1/7"), "6 shards only"),
+    ],
+)
+def test_what_does_not_go_together(
+    dumped: Path, distill: Distill, flags: tuple[str, ...], said: str
+) -> None:
+    outcome = dump(distill, *flags, out="x")
+    assert outcome.code == 2
+    assert said in one_line(outcome)
+    assert not (dumped / "x").exists()
+
+
+def test_a_dry_run_knows_what_is_there(dumped: Path, distill: Distill) -> None:
+    done = json.loads(dump(distill, "--dry-run", "--json").out)["estimate"]
+    assert done["seconds"] == 0
+    assert done["break_even_epochs"] > 2
+    assert dump(distill, "--dry-run", "--codec", "fp16").code == 3
+    part = json.loads(dump(distill, "--dry-run", "--json", "--part", "2/3", out="x").out)
+    assert part["estimate"]["views"] == 32
+    assert part["estimate"]["bytes"] < done["bytes"]
+
+
+def test_a_folder_of_parts_is_merged(dumped: Path, distill: Distill) -> None:
+    for number in (1, 2):
+        assert dump(distill, "--part", f"{number}/2", out=f"parts/p{number}").code == 0
+    for _ in range(2):
+        outcome = distill("cache", "merge", "parts", "--out", "parts/all", "--quiet")
+        assert outcome.code == 0, outcome.err
+    assert distill("cache", "verify", "parts/all", "--quiet").code == 0
+
+
+def test_teachers_called_model(dumped: Path, distill: Distill) -> None:
+    shutil.copytree(dumped / "t", dumped / "u")
+    both = ("cache-soft-labels", "--teachers", "t/model,u", "--augment", "none", "--quiet")
+    for _ in range(2):
+        outcome = distill(*both, "--out", "c2")
+        assert outcome.code == 0, outcome.err
+    assert sorted(path.name for path in (dumped / "c2").iterdir()) == ["t", "u"]
+    shutil.copytree(dumped / "t", dumped / "x/t")
+    outcome = distill(*both[:2], "t,x/t", *both[3:], "--out", "c3")
+    assert outcome.code == 0, outcome.err
+    assert sorted(path.name for path in (dumped / "c3").iterdir()) == ["t", "t-2"]
+
+
+def test_verify_from_anywhere_and_without_a_recipe(
+    dumped: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dumped / "elsewhere").mkdir()
+    monkeypatch.chdir(dumped / "elsewhere")
+    assert distill("cache", "verify", "../c", "--sample", 9, "--quiet").code == 0
+    (dumped / "c/recipe.yaml").unlink()
+    lost = distill("cache", "verify", "../c", "--sample", 9, "--quiet")
+    assert lost.code == 2
+    assert "does not say who" in one_line(lost)
+    outcome = distill(
+        *("cache", "verify", "../c", "--sample", 9, "--teacher", "../t", "--data", "../data"),
+        "--quiet",
+    )
+    assert outcome.code == 0, outcome.err
+    (dumped / "c/recipe.yaml").write_text("data: [1]\nteachers: 5\n")
+    for outcome in (
+        distill("cache", "verify", "../c", "--sample", 9, "--quiet"),
+        distill("student", "--teachers", "../c", "--out", "s", *STUDENT),
+    ):
+        assert outcome.code == 3
+        assert "recipe.yaml" in one_line(outcome)
+
+
+def test_one_unsound_cache_does_not_hide_the_others(dumped: Path, distill: Distill) -> None:
+    shutil.copytree(dumped / "c", dumped / "all/a")
+    shutil.copytree(dumped / "c", dumped / "all/b")
+    (dumped / "all/a/manifest.json").unlink()
+    (dumped / "all/b/plan.json").unlink()
+    outcome = distill("cache", "verify", "all", "--quiet", "--json")
+    assert outcome.code == 3
+    first, second = json.loads(outcome.out)["caches"]
+    assert "not finished" in first["wrong"][0]
+    assert second["damaged"] == [
+        {"file": "plan.json", "said": "is not the plan that the manifest has"}
+    ]
+
+
+def test_markup_in_a_forged_manifest_is_only_text(dumped: Path, distill: Distill) -> None:
+    path = dumped / "c/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["teacher"] = {"fingerprint": "[/x][bold]", "architecture": "[/y]"}
+    manifest["calibration"] = {key: [0] * 15 for key in manifest["calibration"]}
+    path.write_text(json.dumps(manifest))
+    outcome = distill("cache", "info", "c")
+    assert outcome.code == 0, outcome.err
+    assert "[/x][bold]" in outcome.out
+    plan = json.loads((dumped / "c/plan.json").read_text())
+    plan["view_spec"]["views"] = 10**11
+    (dumped / "c/plan.json").write_text(json.dumps(plan))
+    path.unlink()
+    outcome = distill("cache", "info", "c")
+    assert outcome.code == 3
+    assert "more than 1,000,000 shards" in one_line(outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from distill_cli import runtime
@@ -53,10 +54,10 @@ def replayed(
     reader = CacheReader(folder)
     recipe = _recipe(reader, data)
     teacher = teacher or next(iter(recipe.teachers or []), None)
-    if teacher is None or not (teacher.startswith(TIMM) or has_model(Path(teacher))):
-        raise UsageError(
-            f"the teacher of {folder} is not at {teacher!r}", hint="Say where with --teacher"
-        )
+    if teacher is None:
+        raise UsageError(f"{folder} does not say who its teacher was", hint="Say with --teacher")
+    if not (teacher.startswith(TIMM) or has_model(Path(teacher))):
+        raise UsageError(f"the teacher of {folder} is not at {teacher}", hint="Say with --teacher")
     here = runtime.decide(device)
     dataset = open_data(recipe, sink)
     reader.require_dataset(dataset.identity)
@@ -86,12 +87,19 @@ def replayed(
 def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
     """How the cache was made, as far as its data and teacher go."""
     kept = kept_recipe(reader.folder)
-    identity = reader.plan.dataset
+    identity, spec = reader.plan.dataset, reader.plan.view_spec
     known = {key: kept[key] for key in ("data", "teachers", "size", "skip_bad") if kept.get(key)}
     values = {
+        **({} if kept else {"size": spec.height}),
         **known,
         "split_seed": identity.split_seed,
         "val_fraction": identity.val_fraction or None,
         **({"data": data} if data else {}),
     }
-    return CacheRecipe.model_validate(values)
+    try:
+        return CacheRecipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(
+            f"{reader.folder}/recipe.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from None
