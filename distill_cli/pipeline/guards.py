@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from distill_cli import runtime
 from distill_cli.cache.probe import TOLERANCE
 from distill_cli.cache.reader import CacheReader
 from distill_cli.data.dataset import Dataset
@@ -116,8 +117,6 @@ def check_probe(reader: CacheReader, views: Views) -> None:
     Raises:
         ArtifactError: It is more than rounding.
     """
-    from distill_cli import runtime
-
     probe = reader.probe
     if probe is None:
         return
