@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -128,8 +129,10 @@ def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float
     total = sum(shard.rows for shard in job.shards)
     missing = [set(writer.missing(job.shards)) for writer in writers]
     started, done, made = time.perf_counter(), 0, 0
-    # Rounding, measuring, hashing and the disk's flush go on beside the next shard's forward.
+    # Rounding, measuring, hashing and the disk's flush go on beside the next shard's forward, but
+    # for a teacher on the CPU, which needs it: two teams of threads get in each other's way.
     with runtime.stop_signals() as request, ThreadPoolExecutor(1) as beside:
+        submit = _at_once if job.here.device.type == "cpu" else beside.submit
         committing: Future[None] | None = None
         for shard, made_views in streamed(job, set().union(*missing)):
             wanted = [index for index, keys in enumerate(missing) if shard in keys]
@@ -140,7 +143,7 @@ def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float
                     committing.result()
                 target_N = job.dataset.train.label_N[shard.start : shard.stop]
                 chosen_writers = [writers[index] for index in wanted]
-                committing = beside.submit(_commit, chosen_writers, shard, labels, target_N)
+                committing = submit(_commit, chosen_writers, shard, labels, target_N)
                 made += shard.rows
             done += shard.rows
             progress(done, total)
@@ -155,6 +158,14 @@ def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float
                 hint=f"The same command with --out {job.recipe.out} goes on from here",
             )
     return made / max(time.perf_counter() - started, 1e-9) if made else None
+
+
+def _at_once(work: Callable[..., None], *args: Any) -> Future[None]:
+    """Does the work, as an executor would that has no thread."""
+    work(*args)
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
 
 
 def _commit(
