@@ -90,37 +90,40 @@ class CacheReader:
         Raises:
             ArtifactError: A shard that is touched for the first time is missing or damaged.
         """
-        self._assert_stored(index_B, view_B)
-        number_B, place_B = np.divmod(index_B.numpy(), self.plan.shard_length)
-        number_B += view_B.numpy() * self.plan.shards_per_view
-        # Shard by shard, each row straight to where it belongs in the batch.
+        index, view = index_B.numpy(), view_B.numpy()
+        self._assert_stored(index, view)
+        number_B, place_B = np.divmod(index, self.plan.shard_length)
+        number_B += view * self.plan.shards_per_view
+        # Shard by shard, and then back into the order of the batch.
         order_B = number_B.argsort(kind="stable")
         number_B, place_B = number_B[order_B], place_B[order_B]
         cuts = (np.flatnonzero(number_B[1:] != number_B[:-1]) + 1).tolist()
-        found = [
-            np.empty((len(order_B), *shape[1:]), _stored_as(dtype))
-            for dtype, shape in self._layout.values()
+        parts = [
+            [rows.take(place_B[start:stop], 0) for rows in self._shard(int(number_B[start]))]
+            for start, stop in zip([0, *cuts], [*cuts, len(order_B)], strict=True)
         ]
-        for start, stop in zip([0, *cuts], [*cuts, len(order_B)], strict=True):
-            for rows, whole in zip(self._shard(int(number_B[start])), found, strict=True):
-                # "clip" writes straight into `out`; the rows were checked above.
-                rows.take(place_B[start:stop], 0, whole[start:stop], "clip")
-        if cuts:
-            back_B = np.empty_like(order_B)
-            back_B[order_B] = np.arange(len(order_B))
-            found = [whole.take(back_B, 0) for whole in found]
-        return self._as_tensors(found)
+        if not cuts:
+            return self._as_tensors(parts[0])
+        back_B = np.empty_like(order_B)
+        back_B[order_B] = np.arange(len(order_B))
+        return self._as_tensors(
+            [np.concatenate(each).take(back_B, 0) for each in zip(*parts, strict=True)]
+        )
 
-    def _assert_stored(self, index_B: Tensor, view_B: Tensor) -> None:
+    def _as_tensors(self, arrays: list[Array]) -> dict[str, Tensor]:
+        """The same memory, under the names and types that the codec knows."""
+        return {
+            name: torch.from_numpy(each).view(dtype)
+            for (name, (dtype, _)), each in zip(self._layout.items(), arrays, strict=True)
+        }
+
+    def _assert_stored(self, index_B: Array, view_B: Array) -> None:
         assert index_B.shape == view_B.shape
         assert len(index_B) > 0
-        for name, value_B, bound in (
-            ("row", index_B, self.plan.dataset.samples),
-            ("view", view_B, self.plan.views),
-        ):
-            low, high = (int(value) for value in value_B.aminmax())
-            assert low >= 0, f"{name} {low}"
-            assert high < bound, f"{name} {high} of {bound}"
+        for each_B, bound in ((index_B, self.plan.dataset.samples), (view_B, self.plan.views)):
+            # As unsigned numbers, negative ones are the largest.
+            highest = int(each_B.view(np.uint64).max())
+            assert highest < bound, f"{each_B.min()} to {each_B.max()} of {bound}"
 
     def _shard(self, number: int) -> list[Array]:
         """The rows of a shard, mapped; its hash is checked the first time."""
@@ -143,13 +146,6 @@ class CacheReader:
         if fault is not None:
             raise ArtifactError(f"shard {path} is not what the plan says: {fault}", hint=_REPAIR)
         return mapped
-
-    def _as_tensors(self, arrays: list[Array]) -> dict[str, Tensor]:
-        """The same memory, under the names and types that the codec knows."""
-        return {
-            name: torch.from_numpy(each).view(dtype)
-            for (name, (dtype, _)), each in zip(self._layout.items(), arrays, strict=True)
-        }
 
     def _check(self, path: Path, expected: str) -> None:
         if not path.is_file():

@@ -29,7 +29,8 @@ from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
 from distill_cli.types import ViewSpec
 
-SHARD_ROWS, SHARDS_A_VIEW = 8192, 16
+# A shard's labels are held in memory until they are committed: 256 MB of logits at most.
+SHARD_ROWS, SHARDS_A_VIEW, SHARD_LOGITS = 8192, 16, 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +145,15 @@ def _short(name: str) -> str:
     return path.parent.name if path.name in RUN_ENTRIES else path.name
 
 
+def shard_rows(samples: int, classes: int, batch: int) -> int:
+    """The default length of a shard, in whole teacher batches where one fits.
+
+    A batch of a reader touches every shard of a view: sixteen are cheap, hundreds are not.
+    """
+    length = max(SHARD_ROWS, batch * -(-samples // (SHARDS_A_VIEW * batch)))
+    return min(length, batch * max(1, SHARD_LOGITS // (batch * classes)))
+
+
 def plan_of(
     recipe: CacheRecipe,
     dataset: Dataset,
@@ -152,9 +162,9 @@ def plan_of(
     here: runtime.Runtime,
 ) -> Plan:
     """What a cache is bound to."""
-    batch, samples = recipe.teacher_batch, dataset.identity.samples
-    # A batch of a reader touches every shard of a view: sixteen are cheap, hundreds are not.
-    length = max(SHARD_ROWS, batch * -(-samples // (SHARDS_A_VIEW * batch)))
+    length = recipe.shard_length or shard_rows(
+        dataset.identity.samples, len(dataset.class_names), recipe.teacher_batch
+    )
     return Plan(
         dataset=dataset.identity,
         view_spec=spec,
@@ -164,8 +174,8 @@ def plan_of(
         codec=codec(recipe.codec, len(dataset.class_names)).name,
         precision=recipe.teacher_precision,
         device=runtime.device_name(here.device),
-        teacher_batch=batch,
-        shard_length=recipe.shard_length or length,
+        teacher_batch=recipe.teacher_batch,
+        shard_length=length,
         versions=runtime.versions(),
         cpu_capability=runtime.cpu_capability(),
     )

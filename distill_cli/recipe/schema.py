@@ -270,7 +270,8 @@ class CacheRecipe(Recipe, TeacherLabels):
     )
     shard_length: int | None = option(
         None,
-        "Rows of a shard, the unit of commit (8,192, or a sixteenth of the samples if more).",
+        "Rows of a shard, the unit of commit (8,192, or a sixteenth of the samples if more; fewer "
+        "where there are so many classes that a shard's logits took over 256 MB).",
         TEACHERS,
         ge=1,
         advanced=True,

@@ -14,7 +14,7 @@ from distill_cli.cache.plan import Plan
 from distill_cli.cache.verify import damaged
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError
-from distill_cli.pipeline.job import share_of
+from distill_cli.pipeline.job import SHARD_LOGITS, SHARD_ROWS, shard_rows, share_of
 from tests.cache.examples import PLAN, commit, contents, dump, evaluation, plan
 
 
@@ -91,3 +91,15 @@ def test_parts_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     writer.commit(shard, logits(PLAN, 0)[rows] + 1e-3, targets(PLAN)[rows])
     with pytest.raises(ArtifactError, match="different labels in view-0000/shard-00000"):
         merge([first, second], tmp_path / "merged", progress=nothing)
+
+
+@given(st.integers(1, 10**8), st.integers(2, 30_000), st.integers(1, 4096))
+def test_shards_are_few_and_fit_in_memory(samples: int, classes: int, batch: int) -> None:
+    length = shard_rows(samples, classes, batch)
+    assert length * classes <= max(SHARD_LOGITS, batch * classes)
+    if length > SHARD_ROWS:
+        assert length % batch == 0
+    if length * classes + batch * classes <= SHARD_LOGITS:
+        assert length == SHARD_ROWS or -(-samples // length) <= 16
+    assert shard_rows(50_000, 10, 256) == 8192
+    assert shard_rows(1_281_167, 1000, 256) == 67_072
