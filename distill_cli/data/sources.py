@@ -101,7 +101,10 @@ def _class_folders(files: Files) -> Splits:
         return _named_splits(files, paths, folders)
     flat = {n: parts for n, parts in enumerate(paths) if len(parts) > 1}
     if not flat:
-        raise ArtifactError(f"{files.where} holds no class folders with images")
+        raise ArtifactError(
+            f"{files.where} holds no class folders with images",
+            hint="Images without labels go into train/, beside test/<class>/ and val/<class>/",
+        )
     names = _class_names(
         files, {p[0] for p in folders if len(p) == 1}, {parts[0] for parts in flat.values()}
     )
