@@ -115,7 +115,8 @@ def gathered(cache: Path, batches: int) -> dict[str, float]:
     order = torch.randperm(samples, generator=generator)
     view_B = torch.zeros(256, dtype=torch.int64)
     rates = []
-    reader.gather(order, torch.zeros_like(order))
+    for index_B in order.split(256):
+        reader.gather(index_B, torch.zeros_like(index_B))
     for _ in range(5):
         parts = list(torch.randperm(samples, generator=generator)[: 256 * batches].split(256))
         start = time.perf_counter()
