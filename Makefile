@@ -15,7 +15,7 @@ test: $(STAMP)  ## the fast tests
 slow: $(STAMP)  ## the tests that take longer, or need the data in DISTILL_DATA
 	$(BIN)/python -m pytest -m slow
 
-bench: $(STAMP)  ## ratios of speed and memory, to benchmarks/results/; a quarter of an hour, idle
+bench: $(STAMP)  ## ratios of speed and memory, to benchmarks/results/; on an otherwise idle machine
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks

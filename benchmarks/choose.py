@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from distill_cli.cache.writer import CacheWriter
 from distill_cli.files import write_text
 from distill_cli.pipeline.dump import dump
 from distill_cli.pipeline.train import train
-from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe, TrainRecipe
 from distill_cli.training.events import Silent
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,6 +58,12 @@ def derived(source: Path, folder: Path, name: str, views: int) -> Path:
     return folder
 
 
+def trained(kind: type[TrainRecipe], out: Path, **values: Any) -> None:
+    """A run, unless it is there already."""
+    if not (out / "result.json").exists():
+        train(kind(out=str(out), **values), sink=Silent(), overwrite=out.exists())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("runs/choose"))
@@ -73,46 +80,22 @@ def main() -> None:
     if not data.exists():
         small_images(work, "cifar10", args.per_class, 1000)
     shared = {"data": str(data), "threads": args.threads, "augment": ["crop:4", "flip"]}
-    if not (work / "teacher/result.json").exists():
-        recipe = TeacherRecipe(
-            **shared, model="cifar_resnet20", epochs=args.teacher_epochs, out=str(work / "teacher")
-        )
-        train(recipe, sink=Silent(), overwrite=True)
+    teacher = {"model": "cifar_resnet20", "epochs": args.teacher_epochs}
+    trained(TeacherRecipe, work / "teacher", **shared, **teacher)
     whole = work / "labels"
     dump(
         CacheRecipe(**shared, teachers=[str(work / "teacher")], views=args.epochs, out=str(whole)),
         sink=Silent(),
         progress=lambda done, total: None,
     )
+    student = {"model": "cifar_resnet8", "model_args": NARROW, "epochs": args.epochs}
     for seed in range(args.seeds):
         for name, views in variants(args.epochs):
-            out = work / f"{name.replace(':', '')}-{views}-{seed}"
-            if not (out / "result.json").exists():
-                cache = derived(
-                    whole, work / f"labels-{name.replace(':', '')}-{views}", name, views
-                )
-                recipe = StudentRecipe(
-                    data=str(data),
-                    threads=args.threads,
-                    teachers=[str(cache)],
-                    model="cifar_resnet8",
-                    model_args=NARROW,
-                    epochs=args.epochs,
-                    seed=seed,
-                    out=str(out),
-                )
-                train(recipe, sink=Silent(), overwrite=out.exists())
-        out = work / f"hard-{seed}"
-        if not (out / "result.json").exists():
-            hard = TeacherRecipe(
-                **shared,
-                model="cifar_resnet8",
-                model_args=NARROW,
-                epochs=args.epochs,
-                seed=seed,
-                out=str(out),
-            )
-            train(hard, sink=Silent(), overwrite=out.exists())
+            key = f"{name.replace(':', '')}-{views}"
+            cache = derived(whole, work / f"labels-{key}", name, views)
+            taught = {"data": str(data), "threads": args.threads, "teachers": [str(cache)]}
+            trained(StudentRecipe, work / f"{key}-{seed}", **taught, **student, seed=seed)
+        trained(TeacherRecipe, work / f"hard-{seed}", **shared, **student, seed=seed)
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "choose.md").write_text(report(args, work, seed + 1))
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ECE_BINS = 15
+from distill_cli.types import ECE_BINS
 
 
 @dataclass(frozen=True, kw_only=True)

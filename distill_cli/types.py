@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Source = Literal["table", "files"]
 # The target of a sample that has no label.
 UNLABELLED = -1
+# Equal bins of confidence, (b/15, (b + 1)/15], that calibration is measured in.
+ECE_BINS = 15
 
 
 @dataclass(frozen=True, kw_only=True)

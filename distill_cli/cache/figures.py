@@ -8,9 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from distill_cli.cache.plan import typed
+from distill_cli.types import ECE_BINS
 
-# Of the confidence histogram; that of `metrics`, which needs torch.
-BINS = 15
 # Of KL(full ‖ stored), the cost of a codec.
 TEMPERATURES = (1, 2, 4, 8, 20)
 
@@ -59,8 +58,8 @@ class Calibration:
         found = {field.name: tuple(typed(value, field.name, list)) for field in fields(cls)}
         for name, column in found.items():
             kinds = (int,) if name != "confidence" else (int, float)
-            if len(column) != BINS or not all(
+            if len(column) != ECE_BINS or not all(
                 type(number) in kinds and 0 <= number < math.inf for number in column
             ):
-                raise ValueError(f"'calibration.{name}' should hold {BINS} numbers")
+                raise ValueError(f"'calibration.{name}' should hold {ECE_BINS} numbers")
         return cls(**found)

@@ -205,7 +205,10 @@ def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
 
 
 def refuse_links_out(folder: Path, files: list[str]) -> None:
-    """Refuses symlinks that lead out of a cache folder; each parent is resolved once, a cache may have 10⁴ files."""
+    """Refuses symlinks that lead out of a cache folder.
+
+    Each parent is resolved once: a cache may have 10⁴ files.
+    """
     root = folder.resolve()
     paths = [folder / file for file in [*files, EVAL]]
     linked = [path for path in paths if path.is_symlink()]

@@ -1,7 +1,7 @@
 """Looks labels up in a finished cache. Shapes: B batch, N rows of a split, K classes.
 
 Shards are mapped, not loaded: the operating system's page cache holds what is used, and several
-processes share it. Rows are gathered by NumPy, whose small calls cost a third of torch's.
+processes share it. Rows are gathered by NumPy, whose small calls cost a fifth of torch's.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from distill_cli.cache.codec import Codec, Rows, in_chunks
 from distill_cli.cache.figures import TEMPERATURES, Calibration, TruncationError
-from distill_cli.metrics import ECE_BINS, confidence_bin
+from distill_cli.metrics import confidence_bin
+from distill_cli.types import ECE_BINS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,6 @@ ALIASES = {
 # fixed, so that it stays the same for everyone.
 TEST_FRACTION, TEST_SEED = 0.2, 0
 SPLITS = ("train", "val", "test")
-# What is taken for an image where no class folder says so: a README may lie beside.
-IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def by_id(indices: Sequence[int]) -> tuple[int, ...]:
@@ -120,7 +118,7 @@ def _named_splits(
 ) -> Splits:
     """train/, test/ and perhaps val/; images of train/ in no class folder are unlabelled."""
     inside = {split: _below(split, paths) for split in SPLITS}
-    loose = {n: parts for n, parts in inside["train"].items() if _is_loose(parts)}
+    loose = {n: parts for n, parts in inside["train"].items() if len(parts) == 1}
     inside = {
         split: {n: p for n, p in found.items() if len(p) > 1} for split, found in inside.items()
     }
@@ -150,10 +148,6 @@ def _named_splits(
 
 def _below(split: str, paths: Sequence[tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
     return {n: parts[1:] for n, parts in enumerate(paths) if parts[0] == split and len(parts) > 1}
-
-
-def _is_loose(parts: tuple[str, ...]) -> bool:
-    return len(parts) == 1 and Path(parts[0]).suffix.lower() in IMAGES
 
 
 def _class_names(files: Files, folders: set[str], used: set[str]) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from distill_cli.cache.writer import require_plan
 from distill_cli.data.views import Made
 from distill_cli.pipeline.job import Job
 from distill_cli.recipe.fields import parse_share
+from distill_cli.teachers.live import LiveTeacher
 
 # Seconds that each probe may take, after one batch to warm up; and its batches at most.
 PROBE_SECONDS, PROBE_BATCHES = 2.0, 8
@@ -64,10 +66,7 @@ def estimate(job: Job) -> Estimate:
     index_B = torch.arange(count) % samples
     batches = [(index_B, torch.full_like(index_B, number)) for number in range(PROBE_BATCHES)]
     images_BCHW, view_seconds = _first_view(job.views.stream(batches), job.views.workers, count)
-    teacher_seconds = sum(
-        _seconds(lambda teacher=teacher: teacher.logits(images_BCHW).cpu()) / count  # type: ignore[misc]
-        for teacher in job.teachers
-    )
+    teacher_seconds = sum(_seconds(teacher, images_BCHW) / count for teacher in job.teachers)
     rows = sum(shard.rows for shard in job.shards)
     stored, evaluation = _bytes(job)
     whole = plan.views * samples * (view_seconds + teacher_seconds)
@@ -108,15 +107,15 @@ def _first_view(stream: Iterator[Made], workers: int, count: int) -> tuple[Tenso
     return made.images_BCHW, elapsed / (taken * count)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    """The median duration of a few calls, after one to warm up."""
-    work()
+def _seconds(teacher: LiveTeacher, images_BCHW: Tensor) -> float:
+    """The median time of a teacher's forward over a few calls, after one to warm up."""
+    teacher.logits(images_BCHW).cpu()
     taken: list[float] = []
     while len(taken) < PROBE_BATCHES - 1 and sum(taken) < PROBE_SECONDS:
         start = time.perf_counter()
-        work()
+        teacher.logits(images_BCHW).cpu()
         taken.append(time.perf_counter() - start)
-    return sorted(taken)[len(taken) // 2]
+    return statistics.median(taken)
 
 
 def _bytes(job: Job) -> tuple[int, int]:

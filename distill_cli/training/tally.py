@@ -22,8 +22,14 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.names: tuple[str, ...] = ()
+        self.load_state_dict({})
+
+    def load_state_dict(self, sums: Mapping[str, float]) -> None:
+        """Starts anew from the sums of `state_dict`."""
+        self.names = tuple(sums)
         self.sums: Tensor | None = None
+        if sums:
+            self.sums = torch.tensor(list(sums.values()), dtype=torch.float64)
         self._figures: list[Tensor] = []
         self._answers: list[tuple[Tensor, Tensor, int]] = []
         self._noted = 0
@@ -74,10 +80,3 @@ class Tally:
     def state_dict(self) -> dict[str, float]:
         """The sums by name."""
         return self.read()
-
-    def load_state_dict(self, sums: Mapping[str, float]) -> None:
-        """The inverse."""
-        self.__init__()  # type: ignore[misc]
-        if sums:
-            self.names = tuple(sums)
-            self.sums = torch.tensor(list(sums.values()), dtype=torch.float64)
