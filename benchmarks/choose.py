@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.inputs import small_images
 from distill_cli.cache.codec import bytes_per_row, codec
+from distill_cli.cache.probe import Probe
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.files import write_text
@@ -52,7 +53,15 @@ def derived(source: Path, folder: Path, name: str, views: int) -> Path:
         writer.commit(shard, rows["logits"], target_N[: shard.rows])
     if not writer.has_eval:
         splits = {split: reader.eval_rows(split) for split in ("val", "test")}
-        writer.write_eval({k: rows for k, rows in splits.items() if rows}, reader.probe)
+        probe = reader.probe
+        assert probe is not None
+        kept = probe.view_P < views
+        probe = Probe(
+            index_P=probe.index_P[kept],
+            view_P=probe.view_P[kept],
+            images_PCHW=probe.images_PCHW[kept],
+        )
+        writer.write_eval({k: rows for k, rows in splits.items() if rows}, probe)
     writer.finish()
     write_text(folder / "recipe.yaml", (source / "recipe.yaml").read_text())
     return folder
