@@ -3,6 +3,7 @@
 Importing this package registers our own networks in timm's registry.
 """
 
+from distill_cli.models import fitnets as fitnets
 from distill_cli.models import small as small
 from distill_cli.models.artifact import fingerprint, load_model, model_bytes, save_model
 from distill_cli.models.network import InputSpec, Network

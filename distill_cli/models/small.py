@@ -10,49 +10,15 @@ from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs
 from torch import Tensor, nn
+
+from distill_cli.models.registry import Classifier, Networks, cfg, register
 
 Size = int | tuple[int, int] | list[int]
 
 
-class _Classifier(nn.Module):
-    """timm's conventions for a network that ends in one linear layer, `fc`."""
-
-    fc: nn.Module
-
-    def __init__(self, num_classes: int, num_features: int, drop_rate: float) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.num_features = self.head_hidden_size = num_features
-        self.drop_rate = drop_rate
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh last layer; Identity for 0 classes."""
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """All but the head."""
-        raise AssertionError("each network has its own")
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pooled features, or logits."""
-        if x.ndim == 4:
-            x = x.mean(dim=(2, 3))
-        x = F.dropout(x, self.drop_rate, self.training)
-        return x if pre_logits else self.fc(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        return self.forward_head(self.forward_features(x))
-
-
-class Mlp(_Classifier):
+class Mlp(Classifier):
     """Linear–ReLU layers with dropout after each, as Hinton et al. 2014 have for MNIST.
 
     Args:
@@ -86,15 +52,19 @@ class Mlp(_Classifier):
             assert isinstance(layer, nn.Linear)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
+        # Modules, so that a hook can see a hidden layer after its activation.
+        self.activations = nn.ModuleList(nn.ReLU() for _ in self.layers)
         self.fc = nn.Linear(width, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The last hidden layer, (B, width); its dropout belongs to the head."""
         x = F.dropout(x.flatten(1), self.input_dropout, self.training)
-        for index, layer in enumerate(self.layers):
+        for index, (layer, activation) in enumerate(
+            zip(self.layers, self.activations, strict=True)
+        ):
             if index:
                 x = F.dropout(x, self.drop_rate, self.training)
-            x = F.relu(layer(x))
+            x = activation(layer(x))
         return x
 
 
@@ -157,7 +127,7 @@ def _initialise(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-class CifarResNet(_Classifier):
+class CifarResNet(Classifier):
     """He et al. 2016 (arXiv 1512.03385), section 4.2, with projection shortcuts.
 
     The paper's own CIFAR networks pad their shortcuts with zeros; like the benchmarks of the
@@ -196,7 +166,7 @@ class CifarResNet(_Classifier):
         return x
 
 
-class CifarWideResNet(_Classifier):
+class CifarWideResNet(Classifier):
     """Zagoruyko & Komodakis 2016 (arXiv 1605.07146): pre-activation, 6n + 4 layers.
 
     Args:
@@ -234,7 +204,7 @@ class CifarWideResNet(_Classifier):
 
 
 WIDE_4 = (32, 64, 128, 256)
-NETWORKS: dict[str, tuple[type[_Classifier], dict[str, Any]]] = {
+NETWORKS: Networks = {
     "distill_mlp": (Mlp, {}),
     **{f"cifar_resnet{d}": (CifarResNet, {"depth": d}) for d in (8, 14, 20, 32, 44, 56, 110)},
     **{f"cifar_resnet{d}x4": (CifarResNet, {"depth": d, "widths": WIDE_4}) for d in (8, 32)},
@@ -247,40 +217,16 @@ NETWORKS: dict[str, tuple[type[_Classifier], dict[str, Any]]] = {
 
 
 def _cfg(name: str) -> dict[str, Any]:
-    grey = name == "distill_mlp"
-    return {
-        "num_classes": 10,
-        "input_size": (1, 28, 28) if grey else (3, 32, 32),
-        "fixed_input_size": grey,
-        "pool_size": None,
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "mean": (0.5,) if grey else (0.5, 0.5, 0.5),
-        "std": (0.5,) if grey else (0.5, 0.5, 0.5),
-        "first_conv": "layers.0" if grey else "conv1",
-        "classifier": "fc",
-        "license": "mit",
-    }
+    if name != "distill_mlp":
+        return cfg(first_conv="conv1")
+    return cfg(
+        input_size=(1, 28, 28),
+        fixed_input_size=True,
+        mean=(0.5,),
+        std=(0.5,),
+        first_conv="layers.0",
+    )
 
 
 default_cfgs = generate_default_cfgs({name: _cfg(name) for name in NETWORKS})
-
-
-def _register(name: str) -> None:
-    cls, fixed = NETWORKS[name]
-
-    def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        # timm offers every network a pooling; these have one each.
-        built = build_model_with_cfg(
-            cls, name, pretrained, kwargs_filter=("global_pool",), **{**fixed, **kwargs}
-        )
-        assert isinstance(built, nn.Module)
-        return built
-
-    entrypoint.__name__ = entrypoint.__qualname__ = name
-    entrypoint.__module__ = __name__
-    register_model(entrypoint)
-
-
-for _name in NETWORKS:
-    _register(_name)
+register(__name__, NETWORKS)

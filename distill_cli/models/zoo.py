@@ -21,6 +21,7 @@ from distill_cli.models.build import (
     explain,
     torchvision_names,
 )
+from distill_cli.models.fitnets import NETWORKS as FITNETS
 from distill_cli.models.network import InputSpec, Library, Network
 from distill_cli.models.small import NETWORKS
 
@@ -34,7 +35,8 @@ Candidate = tuple[dict[str, Any], InputSpec]
 def names() -> list[str]:
     """Every name there is: ours, timm's, torchvision's."""
     others = (TORCHVISION + name for name in torchvision_names())
-    return list(dict.fromkeys([*NETWORKS, "mlp_800x2", *list_models(), *others]))
+    ours = [*NETWORKS, *FITNETS, "mlp_800x2"]
+    return list(dict.fromkeys([*ours, *list_models(), *others]))
 
 
 def suggested(channels: int, height: int, width: int) -> str:

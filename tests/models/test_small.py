@@ -99,6 +99,24 @@ def test_mlp_drops_out_between_its_layers() -> None:
     assert not torch.equal(net.forward_features(x_BCHW), net.forward_features(x_BCHW))
 
 
+def test_hooks_see_an_mlps_activated_layers() -> None:
+    net = timm.create_model("distill_mlp", width=16, depth=3).eval()
+    assert set(net.state_dict()) == {
+        f"{layer}.{kind}"
+        for layer in ("layers.0", "layers.1", "layers.2", "fc")
+        for kind in ("weight", "bias")
+    }
+    seen: list[Tensor] = []
+    for activation in net.activations:
+        activation.register_forward_hook(lambda module, inputs, out: seen.append(out))
+    x = torch.rand(2, 1, 28, 28)
+    feat = net.forward_features(x)
+    assert [out.shape for out in seen] == [(2, 16)] * 3
+    assert torch.equal(seen[0], net.layers[0](x.flatten(1)).clamp(min=0))
+    assert torch.equal(seen[1], net.layers[1](seen[0]).clamp(min=0))
+    assert torch.equal(seen[2], feat)
+
+
 def test_input_dropout_reaches_the_pixels() -> None:
     net = timm.create_model("distill_mlp", width=4, depth=1, input_dropout=0.2).train()
     x_BCHW = torch.rand(2, 1, 28, 28)
