@@ -26,7 +26,8 @@ from distill_cli.cache.writer import CacheWriter
 from distill_cli.files import write_text
 from distill_cli.pipeline.dump import dump
 from distill_cli.pipeline.train import train
-from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe, TrainRecipe
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
 
 RESULTS = Path(__file__).parent / "results"

@@ -44,6 +44,10 @@ class Codec(Protocol):
     def name(self) -> str:
         """As the user spells it."""
 
+    @property
+    def dense(self) -> bool:
+        """Whether it keeps a logit of every class."""
+
     def layout(self, rows: int) -> Layout:
         """Type and shape of each tensor that `encode` makes of so many rows."""
 
@@ -79,6 +83,7 @@ class Dense:
     name: str
     dtype: torch.dtype
     classes: int = 0
+    dense: bool = True
 
     def layout(self, rows: int) -> Layout:
         """One tensor."""
@@ -127,6 +132,7 @@ class TopK:
     name: str
     kept: int
     classes: int
+    dense: bool = False
 
     @property
     def id_type(self) -> torch.dtype:

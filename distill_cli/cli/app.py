@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "teacher": ("teacher", "Train a network with hard labels."),
     "cache-soft-labels": ("cache_soft_labels", "Store what teachers say of every view."),
     "student": ("student", "Train a student from one teacher or several."),
+    "hint-init": ("hint_init", "Start a student from a middle layer of its teacher."),
     "evaluate": ("evaluate", "Accuracy, NLL, ECE, agreement with a teacher."),
     "predict": ("predict", "Classes and probabilities of images."),
     "compare": ("compare", "A table of runs; seeds are grouped."),

@@ -44,10 +44,10 @@ def describe() -> list[dict[str, Any]]:
 
     return [
         {
-            "name": cls.name,
-            "summary": cls.summary,
-            "paper": cls.paper,
-            "needs": sorted(cls.needs),
+            "name": cls.about.name,
+            "summary": cls.about.summary,
+            "paper": cls.about.paper,
+            "needs": sorted(cls.about.needs),
             "parameters": {
                 field.name: {"default": field.default}
                 for field in fields(cls)  # type: ignore[arg-type]

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.fields import PANELS
 from distill_cli.recipe.load import load
 from distill_cli.recipe.reference import default_of, help_of
-from distill_cli.recipe.schema import Recipe
 
 R = TypeVar("R", bound=Recipe)
 

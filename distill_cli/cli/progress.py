@@ -45,7 +45,9 @@ class Meter:
     def line(self, event: StepEvent) -> str:
         """Loss, accuracy, images/s and time left."""
         means = event.means()
-        figures = f"loss {means['loss']:.4f}  acc {100 * means['top1']:.1f} %"
+        figures = f"loss {means['loss']:.4f}"
+        if "top1" in means:
+            figures += f"  acc {100 * means['top1']:.1f} %"
         if not self.images:
             return figures
         elapsed = max(time.monotonic() - self.started, 1e-9)
@@ -154,8 +156,11 @@ class BarSink:
 
 
 def held_out(event: EpochEvent) -> str:
-    """Held-out accuracy, with a star where it is the best so far."""
-    return f"held-out {100 * float(event.row['val_top1']):.2f} %{' *' if event.best else ''}"
+    """Held-out accuracy, or the loss of hints, with a star where it is the best so far."""
+    star = " *" if event.best else ""
+    if "val_hint" in event.row:
+        return f"held-out hint loss {event.row['val_hint']:.4g}{star}"
+    return f"held-out {100 * float(event.row['val_top1']):.2f} %{star}"
 
 
 @contextmanager

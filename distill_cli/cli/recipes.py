@@ -13,15 +13,9 @@ from distill_cli.cli.terminal import console, result, result_json, say
 from distill_cli.errors import UsageError, nearest
 from distill_cli.files import write_text
 from distill_cli.recipe import catalog
+from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.load import load, read_yaml
-from distill_cli.recipe.schema import (
-    RECIPES,
-    CacheRecipe,
-    Recipe,
-    StudentRecipe,
-    TeacherRecipe,
-    TrainRecipe,
-)
+from distill_cli.recipe.schema import RECIPES, CacheRecipe, StudentRecipe, TeacherRecipe
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 

@@ -11,8 +11,9 @@ from distill_cli.cli.progress import training_progress
 from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.errors import RequirementError, UsageError
 from distill_cli.pipeline.folders import check_output, check_teachers, expand_teachers
+from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
-from distill_cli.recipe.schema import Recipe, StudentRecipe, TrainRecipe
+from distill_cli.types import HintResult
 
 if TYPE_CHECKING:
     from distill_cli.pipeline.train import Finished
@@ -32,7 +33,7 @@ def run_training(
         return
     from distill_cli.pipeline.train import train
 
-    label = "student" if isinstance(recipe, StudentRecipe) else "teacher"
+    label = recipe.COMMAND.split()[0]
     with training_progress(label, quiet=quiet) as sink:
         finished = train(recipe, sink=sink, resume=resume, overwrite=overwrite)
     if not quiet:
@@ -55,7 +56,7 @@ def show_recipe(recipe: Recipe, *, json: bool) -> None:
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
     """What can be refused before torch is imported: paths and folders."""
-    if isinstance(recipe, StudentRecipe):
+    if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         expand_teachers(recipe.teachers or [])
     elif recipe.data is None:
@@ -69,9 +70,19 @@ def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
 def summary(finished: Finished) -> str:
     """The figures in a few lines."""
     figures = finished.result
-    lines = [
+    first = (
         f"[bold]{escape(str(finished.recipe.model))}[/bold], {figures.params:,} parameters, "
-        f"best epoch {figures.best_epoch} of {finished.recipe.epochs}",
+        f"best epoch {figures.best_epoch} of {finished.recipe.epochs}"
+    )
+    if isinstance(figures, HintResult):
+        where = escape(str(finished.run))
+        return (
+            f"{first}\nheld-out hint loss [bold]{figures.val_hint:.4g}[/bold] in "
+            f"{figures.seconds:.0f} s → {where}\n"
+            f"Go on with [bold]distill student --init {where} --teachers …[/bold]"
+        )
+    lines = [
+        first,
         f"test: [bold]{figures.test_errors}[/bold] errors of {figures.test_samples:,} "
         f"({100 * figures.test_top1:.2f} %), NLL {figures.test_nll:.4f}, "
         f"ECE {100 * figures.test_ece:.1f} %",

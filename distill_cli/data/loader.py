@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill_cli.data.order import epoch_order, paired_order
+from distill_cli.data.order import block_order, epoch_order, paired_order
 from distill_cli.data.views import Made, Views
 from distill_cli.types import UNLABELLED, Batch, Mixing
 
@@ -24,6 +24,9 @@ class Loader:
         batch_size: Global batch, at most the number of rows.
         seed: The run's seed, which decides the order.
         stored_views: Views a cache holds, cycled through; None for endless fresh ones.
+        copies: Copies of the data, each for a teacher of its own: a block of as many epochs shows
+            all of them in one order.
+        target_NK: uint8 labels of the whole train split where several may apply to an image.
     """
 
     views: Views
@@ -32,36 +35,67 @@ class Loader:
     batch_size: int
     seed: int
     stored_views: int | None = None
+    copies: int = 1
+    target_NK: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.unlabelled = bool((self.target_N[self.rows] == UNLABELLED).any())
+        unlabelled = bool((self.target_N[self.rows] == UNLABELLED).any())
+        self.unlabelled = unlabelled and self.target_NK is None
 
     @property
     def steps(self) -> int:
         """Batches of an epoch."""
         return len(self.rows) // self.batch_size
 
-    def view_of(self, epoch: int) -> int:
-        """Epoch e shows view e of every sample; a cache's views are cycled through."""
-        return epoch if self.stored_views is None else epoch % self.stored_views
+    def view_of(self, epoch: int, copy: int = 0) -> int:
+        """Epoch e shows view e of every sample; a cache's views are cycled through.
 
-    def order(self, epoch: int) -> Tensor:
-        """int64 rows in the order of an epoch; what is mixed with each other stands together."""
+        Of several copies, a block of as many epochs shows each copy in a view of its own.
+        """
+        view = epoch - epoch % self.copies + copy
+        return view if self.stored_views is None else view % self.stored_views
+
+    def order(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Rows in the order of an epoch, and the copy that each is of, int64.
+
+        What is mixed with each other stands together.
+        """
+        if self.copies == 1:
+            rows = self._single(epoch)
+            return rows, torch.zeros_like(rows)
+        mixer, width = self.views.mixer, 1
+        copies = [self.rows] * self.copies
+        if mixer is not None:
+            width = 2
+            pairs = [mixer.pairs(self.view_of(epoch, copy)) for copy in range(self.copies)]
+            copies = [_side_by_side(*pair) for pair in pairs]
+        block, place = divmod(epoch, self.copies)
+        rows, copy = block_order(copies, width, self.seed, block)
+        part = slice(place * len(self.rows), (place + 1) * len(self.rows))
+        return rows[part], copy[part]
+
+    def _single(self, epoch: int) -> Tensor:
         if self.views.mixer is None:
             return epoch_order(self.rows, self.seed, epoch)
         return paired_order(*self.views.mixer.pairs(self.view_of(epoch)), self.seed, epoch)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from its step `first` on."""
-        order = self.order(epoch)[first * self.batch_size : self.steps * self.batch_size]
+        wanted = slice(first * self.batch_size, self.steps * self.batch_size)
+        order, copy = (column[wanted] for column in self.order(epoch))
         if not len(order):
             return
         # Of the whole epoch at once: small tensors cost more to start than to fill.
-        views = torch.full_like(order, self.view_of(epoch))
-        columns = (order, views, self.target_N[order].to(self.views.device))
+        view_of_copy = torch.tensor([self.view_of(epoch, copy) for copy in range(self.copies)])
+        columns = (
+            order,
+            view_of_copy[copy],
+            copy,
+            self.target_N[order].to(self.views.device),
+        )
         parts = list(zip(*(column.split(self.batch_size) for column in columns), strict=True))
-        made = self.views.stream([(index_B, view_B) for index_B, view_B, _ in parts])
-        for step, ((index_B, view_B, target_B), images) in enumerate(
+        made = self.views.stream([(index_B, view_B) for index_B, view_B, _, _ in parts])
+        for step, ((index_B, view_B, copy_B, target_B), images) in enumerate(
             zip(parts, made, strict=True), start=first
         ):
             yield Batch(
@@ -70,12 +104,33 @@ class Loader:
                 index_B=index_B,
                 view_B=view_B,
                 step=epoch * self.steps + step,
+                epoch=epoch,
+                copy_B=copy_B if self.copies > 1 else None,
+                target_BK=self._labels(index_B, images),
                 mixing=self._mixing(images),
                 unlabelled=self.unlabelled,
             )
+
+    def _labels(self, index_B: Tensor, made: Made) -> Tensor | None:
+        """The labels of multi-label data, mixed as the images are, fp32."""
+        if self.target_NK is None:
+            return None
+        target_BK = self.target_NK[index_B].float().to(self.views.device)
+        if made.partner_B is None or made.share_B is None:
+            return target_BK
+        other_BK = self.target_NK[made.partner_B].float().to(self.views.device)
+        share_B1 = made.share_B[:, None]
+        return share_B1 * target_BK + (1 - share_B1) * other_BK
 
     def _mixing(self, made: Made) -> Mixing | None:
         if made.partner_B is None or made.share_B is None:
             return None
         target_B = self.target_N[made.partner_B].to(self.views.device)
         return Mixing(share_B=made.share_B, target_B=target_B)
+
+
+def _side_by_side(first: Tensor, second: Tensor) -> Tensor:
+    """The rows of pairs, each next to its partner; one that has none stands once, and last."""
+    whole = int((first != second).sum())
+    pairs = torch.stack([first[:whole], second[:whole]], dim=1).flatten()
+    return torch.cat([pairs, first[whole:]])

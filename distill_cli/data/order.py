@@ -1,4 +1,7 @@
-"""In which order samples are presented: a permutation a (seed, epoch)."""
+"""In which order samples are presented: a permutation a (seed, epoch).
+
+Shapes: N rows; M copies of the data, each labelled by another teacher (1 otherwise).
+"""
 
 from __future__ import annotations
 
@@ -26,3 +29,27 @@ def paired_order(first: Tensor, second: Tensor, seed: int, epoch: int) -> Tensor
     order = permutation(seed, Purpose.ORDER, whole, epoch)
     pairs = torch.stack([first[:whole], second[:whole]], dim=1)[order].flatten()
     return torch.cat([pairs, first[whole:]])
+
+
+def block_order(copies: list[Tensor], width: int, seed: int, block: int) -> tuple[Tensor, Tensor]:
+    """All copies of the data in one order, which the epochs of a block share between them.
+
+    Args:
+        copies: int64 rows of each copy; of paired ones, a pair stands side by side.
+        width: 2 where pairs stay together, else 1.
+        seed: The run's.
+        block: From 0; of M epochs.
+
+    Returns:
+        int64 rows, and the copy that each is of; rows that have no pair stand last.
+    """
+    paired = [len(rows) - len(rows) % width for rows in copies]
+    rows = torch.cat([each[:stop] for each, stop in zip(copies, paired, strict=True)])
+    copy = torch.cat([torch.full((stop,), m) for m, stop in enumerate(paired)])
+    order = permutation(seed, Purpose.ORDER, len(rows) // width, block)
+    alone = [each[stop:] for each, stop in zip(copies, paired, strict=True)]
+    numbers = [torch.full((len(each),), m) for m, each in enumerate(alone)]
+    return (
+        torch.cat([rows.view(-1, width)[order].flatten(), *alone]),
+        torch.cat([copy.view(-1, width)[order].flatten(), *numbers]),
+    )

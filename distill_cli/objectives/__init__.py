@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+from distill_cli.objectives.attention import AttentionTransfer
 from distill_cli.objectives.base import Objective
 from distill_cli.objectives.ce import CrossEntropy
+from distill_cli.objectives.dist import Dist
+from distill_cli.objectives.dkd import DecoupledDistillation
+from distill_cli.objectives.hint import Hint
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
+from distill_cli.objectives.logit_standardisation import LogitStandardisation
+from distill_cli.objectives.rkd import RelationalDistillation
+from distill_cli.objectives.similarity import Similarity
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    cls.name: cls for cls in (CrossEntropy, LabelSmoothing, KnowledgeDistillation)
+    cls.about.name: cls
+    for cls in (
+        CrossEntropy,
+        LabelSmoothing,
+        KnowledgeDistillation,
+        DecoupledDistillation,
+        Dist,
+        LogitStandardisation,
+        Hint,
+        AttentionTransfer,
+        Similarity,
+        RelationalDistillation,
+    )
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_cli.types import (
     UNLABELLED,
@@ -14,6 +15,7 @@ from distill_cli.types import (
     Need,
     Progress,
     StudentSignals,
+    Targets,
     TeacherSignals,
     Term,
     Terms,
@@ -26,22 +28,88 @@ class Owns(StrEnum):
     HARD_TARGET = "the hard label"
 
 
-class Objective(Protocol):
-    """`(student, teacher, batch, progress) → terms`; its fields are its hyper-parameters.
+# A layer of the student and the layer of the teacher that it learns from; either may be AUTO.
+Pair = tuple[str, str]
+AUTO = "auto"
+# Which layers are paired where nobody names them: the middle ones, the last of each resolution,
+# the last maps, or what enters the classifiers.
+PairRule = Literal["middle", "stages", "last", "penultimate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usual:
+    """The weights that an objective has where it is named alone, as its paper has them.
 
     Attributes:
-        name: Its name in recipes and in `distill methods`.
+        hard: Of cross-entropy on the hard label beside it.
+        own: Of the objective.
+    """
+
+    hard: float = 1.0
+    own: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TapShape:
+    """What is known of a layer's output before training.
+
+    Attributes:
+        channels: Of its map.
+        height: Of its map.
+        width: Of its map.
+        rectified: Whether it is never negative: it ends in a rectifier.
+    """
+
+    channels: int
+    height: int
+    width: int
+    rectified: bool = False
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shapes:
+    """The layers that an objective looks at, of both networks."""
+
+    student: Mapping[str, TapShape] = field(default_factory=dict)
+    teacher: Mapping[str, TapShape] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What is known of an objective without making one.
+
+    Attributes:
+        name: In recipes and in `distill methods`.
         summary: One line on what it does.
         paper: Where it comes from.
         needs: What it asks for beyond student logits.
         owns: What no other objective of a composition may own too.
+        usual: Its weights where it is named alone.
+        targets: The kinds of targets that it is for.
+        rule: How layers are paired where nobody names them; None where it looks at none.
+        coupled: It compares the samples of a batch with each other.
     """
 
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    paper: ClassVar[str]
-    needs: ClassVar[frozenset[Need]]
-    owns: ClassVar[frozenset[Owns]]
+    name: str
+    summary: str
+    paper: str
+    needs: frozenset[Need] = frozenset()
+    owns: frozenset[Owns] = frozenset()
+    usual: Usual = Usual()
+    targets: frozenset[Targets] = frozenset({"softmax"})
+    rule: PairRule | None = None
+    coupled: bool = False
+
+
+class Objective(Protocol):
+    """`(student, teacher, batch, progress, adapters) → terms`; its fields are hyper-parameters."""
+
+    about: ClassVar[About]
 
     def __call__(
         self,
@@ -49,8 +117,26 @@ class Objective(Protocol):
         teacher: TeacherSignals | None,
         batch: Batch,
         progress: Progress,
+        adapters: nn.Module | None,
     ) -> Terms:
-        """Unweighted terms, per sample; `compose` weights, masks and averages them."""
+        """Unweighted terms; `compose` weights, masks and averages them."""
+
+
+@runtime_checkable
+class OfLayers(Objective, Protocol):
+    """An objective that looks at layers: a dataclass whose pairs can be filled in."""
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Layers of the student and of the teacher, by name; none before its rule is applied."""
+
+
+@runtime_checkable
+class Adapting(Protocol):
+    """An objective that learns or remembers something of its own, beside the student."""
+
+    def adapters(self, shapes: Shapes) -> nn.Module | None:
+        """A fresh module for it; None where it needs none for these layers."""
 
 
 def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:
@@ -69,3 +155,12 @@ def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:
         loss_B = share_B * loss_B + (1 - share_B) * loss(batch.mixing.target_B)
         loss_B = loss_B * (batch.target_B != UNLABELLED)
     return Term(loss_B=loss_B, labelled_only=True)
+
+
+def main_target(batch: Batch) -> Tensor:
+    """int64 class of each sample; of a mixed image, the class of its larger share."""
+    if batch.mixing is None:
+        return batch.target_B
+    larger_B = batch.mixing.share_B >= 0.5
+    target_B = batch.target_B.where(larger_B, batch.mixing.target_B)
+    return target_B.where(batch.target_B != UNLABELLED, UNLABELLED)

@@ -5,20 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import nn
+
 from distill_cli.losses.hard import cross_entropy
-from distill_cli.objectives.base import Owns, on_hard_labels
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.objectives.base import About, Owns, on_hard_labels
+from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
     """CE(δ_y, softmax z)."""
 
-    name: ClassVar[str] = "ce"
-    summary: ClassVar[str] = "cross-entropy on the hard label"
-    paper: ClassVar[str] = "—"
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    owns: ClassVar[frozenset[Owns]] = frozenset({Owns.HARD_TARGET})
+    about: ClassVar[About] = About(
+        name="ce",
+        summary="cross-entropy on the hard label",
+        paper="—",
+        owns=frozenset({Owns.HARD_TARGET}),
+    )
 
     def __call__(
         self,
@@ -26,6 +29,7 @@ class CrossEntropy:
         teacher: TeacherSignals | None,
         batch: Batch,
         progress: Progress,
+        adapters: nn.Module | None,
     ) -> Terms:
         """Term `ce`, over the labelled samples."""
         logits_BK = student.logits_BK

@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.base import Objective
+from distill_cli.objectives.base import Adapting, Objective, Shapes
 from distill_cli.types import (
     Batch,
     Need,
@@ -76,7 +76,11 @@ def mean_over(term: Term, batch: Batch) -> Tensor:
     """A term's share of its mean over the effective batch, a scalar.
 
     Divided by the count of the whole, so that the parts of an accumulated batch sum to its mean.
+    A coupled term is one number already.
     """
+    if term.coupled:
+        assert batch.whole is None, "what compares samples sees the whole batch"
+        return term.loss_B
     if term.labelled_only:
         return term.loss_B.sum() / batch.labelled
     return term.loss_B.sum() / batch.samples
@@ -93,25 +97,39 @@ class Composition:
     parts: tuple[Part, ...]
 
     def __post_init__(self) -> None:
-        names = [part.objective.name for part in self.parts]
+        names = [part.objective.about.name for part in self.parts]
         for name, count in Counter(names).items():
             if count > 1:
                 raise UsageError(f"objective '{name}' stands {count} times in one composition")
         owners: dict[str, str] = {}
         for part in self.parts:
-            for thing in part.objective.owns:
+            for thing in part.objective.about.owns:
                 if thing in owners:
                     raise UsageError(
-                        f"objectives '{owners[thing]}' and '{part.objective.name}' cannot be "
+                        f"objectives '{owners[thing]}' and '{part.objective.about.name}' cannot be "
                         f"combined: both define {thing.value}",
                         hint="Keep one of them",
                     )
-                owners[thing] = part.objective.name
+                owners[thing] = part.objective.about.name
 
     @property
     def needs(self) -> frozenset[Need]:
         """What any of the objectives needs."""
-        return frozenset().union(*(part.objective.needs for part in self.parts))
+        return frozenset().union(*(part.objective.about.needs for part in self.parts))
+
+    @property
+    def coupled(self) -> tuple[str, ...]:
+        """The objectives that compare the samples of a batch with each other."""
+        return tuple(p.objective.about.name for p in self.parts if p.objective.about.coupled)
+
+    def adapters(self, shapes: Shapes) -> nn.ModuleDict:
+        """Fresh modules of the objectives that need one, by their names."""
+        made = {
+            part.objective.about.name: part.objective.adapters(shapes)
+            for part in self.parts
+            if isinstance(part.objective, Adapting)
+        }
+        return nn.ModuleDict({name: each for name, each in made.items() if each is not None})
 
     def __call__(
         self,
@@ -119,13 +137,17 @@ class Composition:
         teacher: TeacherSignals | None,
         batch: Batch,
         progress: Progress,
+        adapters: nn.ModuleDict | None = None,
     ) -> Loss:
         """The weighted loss of a batch; an objective of weight 0 is still computed and reported."""
         weighted: list[Tensor] = []
         means: dict[str, Tensor] = {}
         for part in self.parts:
             weight = part.weight.at(progress.fraction)
-            for name, term in part.objective(student, teacher, batch, progress).items():
+            objective = part.objective
+            name = objective.about.name
+            own = adapters[name] if adapters is not None and name in adapters else None
+            for name, term in objective(student, teacher, batch, progress, own).items():
                 mean = mean_over(term, batch)
                 weighted.append(mean if weight == 1 else weight * mean)
                 means[name] = mean.detach()

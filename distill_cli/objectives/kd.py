@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
+from torch import nn
 
 from distill_cli.losses.soft import distillation
-from distill_cli.objectives.base import Owns
+from distill_cli.objectives.base import About, Usual
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 
 
@@ -20,11 +21,13 @@ class KnowledgeDistillation:
         temperature: T, softens teacher and student alike.
     """
 
-    name: ClassVar[str] = "kd"
-    summary: ClassVar[str] = "match the teacher's softened probabilities"
-    paper: ClassVar[str] = "Hinton, Vinyals, Dean 2014, arXiv 1503.02531"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.TEACHER})
-    owns: ClassVar[frozenset[Owns]] = frozenset()
+    about: ClassVar[About] = About(
+        name="kd",
+        summary="match the teacher's softened probabilities",
+        paper="Hinton, Vinyals, Dean 2014, arXiv 1503.02531",
+        needs=frozenset({Need.TEACHER}),
+        usual=Usual(hard=0.1, own=0.9),
+    )
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
 
@@ -34,6 +37,7 @@ class KnowledgeDistillation:
         teacher: TeacherSignals | None,
         batch: Batch,
         progress: Progress,
+        adapters: nn.Module | None,
     ) -> Terms:
         """Term `kd`, over all samples, labelled or not."""
         assert teacher is not None, "compose checks needs before the first step"

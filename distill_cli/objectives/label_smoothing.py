@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
+from torch import nn
 
 from distill_cli.losses.hard import cross_entropy
-from distill_cli.objectives.base import Owns, on_hard_labels
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.objectives.base import About, Owns, on_hard_labels
+from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +21,12 @@ class LabelSmoothing:
         epsilon: ε, the mass spread over all classes, the target included.
     """
 
-    name: ClassVar[str] = "label-smoothing"
-    summary: ClassVar[str] = "hard label with a little mass on every class"
-    paper: ClassVar[str] = "Szegedy et al. 2016, arXiv 1512.00567"
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    owns: ClassVar[frozenset[Owns]] = frozenset({Owns.HARD_TARGET})
+    about: ClassVar[About] = About(
+        name="label-smoothing",
+        summary="hard label with a little mass on every class",
+        paper="Szegedy et al. 2016, arXiv 1512.00567",
+        owns=frozenset({Owns.HARD_TARGET}),
+    )
 
     epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
@@ -34,6 +36,7 @@ class LabelSmoothing:
         teacher: TeacherSignals | None,
         batch: Batch,
         progress: Progress,
+        adapters: nn.Module | None,
     ) -> Terms:
         """Term `ce`, over the labelled samples."""
         logits_BK, epsilon = student.logits_BK, self.epsilon

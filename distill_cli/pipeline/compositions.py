@@ -3,99 +3,193 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from math import isclose
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Objective, Owns
+from distill_cli.objectives.base import Objective, Owns, Usual
 from distill_cli.objectives.compose import Composition, Part, Weight
-from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
-from distill_cli.types import Need
+from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
+from distill_cli.recipe.fields import split_commas
+from distill_cli.recipe.schema import HintRecipe, StudentRecipe
+from distill_cli.types import Need, Targets
 
-# Flags that speak of the one named objective; a list of objectives says them in its entries.
-SINGLE_ONLY = ("label_smoothing", "temperature", "alpha", "alpha_end", "schedule")
-ALPHA = 0.9
+# Flags that speak of the named objectives; a list of objectives says them in its entries.
+NAMED_ONLY = ("label_smoothing", "temperature", "alpha", "alpha_end", "schedule")
+# What stands for an objective on softmax targets where each class applies or not by itself.
+ON_SIGMOID = {"ce": "bce", "label-smoothing": "bce", "kd": "sigmoid-kd"}
+# Keys of an entry beside the objective's own parameters.
+OF_WEIGHT = ("weight", "weight_end", "schedule")
 
 
-def composition(recipe: TrainRecipe) -> Composition:
+def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Composition:
     """The objectives that the recipe asks for.
 
-    One name is that objective; one that learns from teachers and leaves the hard label free is
-    joined by cross-entropy (or label smoothing) of weight 1 − alpha.
+    Where none of the named ones owns the hard label, cross-entropy (or label smoothing) joins them.
+    Of one with a published pair of weights, those are the defaults.
+
+    Args:
+        recipe: Of any training verb.
+        targets: Whether one class applies to an image, or each by itself.
 
     Raises:
         UsageError: An unknown objective or parameter, or a combination that makes no sense.
     """
-    if isinstance(recipe.objective, str):
-        entries = _named(recipe, recipe.objective)
-    else:
-        entries = [dict(entry) for entry in recipe.objective]
-        if not entries:
-            raise UsageError("objective: the list is empty")
-        for key in SINGLE_ONLY:
-            if getattr(recipe, key, None) is not None:
-                raise UsageError(f"{key}: with a list of objectives, say it in its entries")
-    composed = Composition(tuple(_part(entry) for entry in entries))
-    if isinstance(recipe, StudentRecipe):
-        if Need.TEACHER not in composed.needs:
+    entries = _entries(recipe)
+    if targets == "sigmoid":
+        entries = [
+            {**entry, "name": ON_SIGMOID.get(entry["name"], entry["name"])} for entry in entries
+        ]
+    parts = tuple(_part(entry) for entry in entries)
+    for part in parts:
+        about = part.objective.about
+        if targets not in about.targets:
             raise UsageError(
-                "objective: none of these learns from a teacher",
-                hint="Use `distill teacher train` for a network without one",
+                f"objective '{about.name}' is for {' and '.join(sorted(about.targets))} targets, "
+                f"these are {targets}"
             )
-    elif Need.TEACHER in composed.needs:
+    composed = Composition(parts)
+    _check_teaching(recipe, composed)
+    if composed.coupled and recipe.accumulate > 1:
         raise UsageError(
-            "objective: this one needs teachers", hint="Use `distill student --teachers …`"
+            f"objective '{composed.coupled[0]}' compares the samples of a batch with each other: "
+            "--accumulate would cut the batch up",
+            hint="Leave --accumulate out, or use a smaller --batch-size",
         )
     return composed
 
 
-def _named(recipe: TrainRecipe, name: str) -> list[dict[str, Any]]:
+def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
+    taught = Need.TEACHER in composed.needs
+    if isinstance(recipe, TeacherLabels) and not taught:
+        raise UsageError(
+            "objective: none of these learns from a teacher",
+            hint="Use `distill teacher train` for a network without one",
+        )
+    if not isinstance(recipe, TeacherLabels) and taught:
+        raise UsageError(
+            "objective: this one needs teachers", hint="Use `distill student --teachers …`"
+        )
+
+
+def _entries(recipe: TrainRecipe) -> list[dict[str, Any]]:
+    if isinstance(recipe, HintRecipe):
+        return [{"name": "hint", **_hint_pairs(recipe)}]
+    assert isinstance(recipe, LabelledRecipe), "every other verb has an objective"
+    if isinstance(recipe.objective, str):
+        return _named(recipe, split_commas(recipe.objective))
+    entries = [dict(entry) for entry in recipe.objective]
+    if not entries:
+        raise UsageError("objective: the list is empty")
+    for key in NAMED_ONLY:
+        if getattr(recipe, key, None) is not None:
+            raise UsageError(f"{key}: with a list of objectives, say it in its entries")
+    for entry in entries:
+        if "name" not in entry:
+            raise UsageError("objective: each entry of the list has a name")
+        _class(entry["name"])
+    return entries
+
+
+def _hint_pairs(recipe: HintRecipe | StudentRecipe) -> dict[str, Any]:
+    """The layers of `--guided-layer` and `--hint-layer`, if one is named."""
+    if recipe.hint_layer is None and recipe.guided_layer is None:
+        return {}
+    return {"pairs": [[recipe.guided_layer or "auto", recipe.hint_layer or "auto"]]}
+
+
+def _named(recipe: LabelledRecipe, names: list[str]) -> list[dict[str, Any]]:
+    if not names:
+        raise UsageError("objective: none is named")
+    found = {name: _class(name) for name in names}
     hard: dict[str, Any] = {"name": "ce"}
     if recipe.label_smoothing is not None:
         hard = {"name": "label-smoothing", "epsilon": recipe.label_smoothing}
-    if Owns.HARD_TARGET in _objective(name).owns:
-        if recipe.label_smoothing is None:
-            return [{"name": name}]
-        if name not in ("ce", "label-smoothing"):
-            raise UsageError(f"label_smoothing cannot be combined with objective '{name}'")
+    owner = next((n for n, cls in found.items() if Owns.HARD_TARGET in cls.about.owns), None)
+    if owner is not None and recipe.label_smoothing is not None:
+        if owner not in ("ce", "label-smoothing"):
+            raise UsageError(f"label_smoothing cannot be combined with objective '{owner}'")
+        names = [name for name in names if name != owner]
+        owner = None
+    soft = [{"name": name, "weight": found[name].about.usual.own} for name in names]
+    if not soft:
         return [hard]
-    if not isinstance(recipe, StudentRecipe):
-        return [hard, {"name": name}]
-    soft: dict[str, Any] = {"name": name}
+    if owner is None:
+        soft = [{**hard, "weight": found[names[0]].about.usual.hard}, *soft]
+    if isinstance(recipe, StudentRecipe):
+        soft = _weighed(recipe, soft, found[names[0]].about.usual, alone=owner is None)
+    return soft
+
+
+def _weighed(
+    recipe: StudentRecipe, entries: list[dict[str, Any]], usual: Usual, *, alone: bool
+) -> list[dict[str, Any]]:
+    """The flags of weight and temperature applied to the first objective that is named.
+
+    Args:
+        recipe: With the flags.
+        entries: Cross-entropy first, where `alone`.
+        usual: Weights of the first objective.
+        alone: Whether the hard label is cross-entropy's, joined to what is named.
+    """
     if recipe.temperature is not None:
-        soft["temperature"] = recipe.temperature
+        tempered = [e for e in entries if "temperature" in _parameters(_class(e["name"]))]
+        if not tempered:
+            raise UsageError("--temperature: none of these objectives has one")
+        for entry in tempered:
+            entry["temperature"] = recipe.temperature
+    pairs = _hint_pairs(recipe)
+    if pairs and not any(entry["name"] == "hint" for entry in entries):
+        raise UsageError("--hint-layer and --guided-layer: there is no hint among the objectives")
+    entries = [{**e, **pairs} if e["name"] == "hint" else e for e in entries]
+    asked = [recipe.alpha, recipe.alpha_end, recipe.schedule]
+    if asked == [None, None, None]:
+        return entries
+    if not alone:
+        raise UsageError("--alpha weighs one objective against cross-entropy on the hard label")
     if recipe.schedule == "constant" and recipe.alpha_end is not None:
         raise UsageError("--alpha-end contradicts --schedule constant", hint="Leave one out")
-    start = ALPHA if recipe.alpha is None else recipe.alpha
+    start = usual.own if recipe.alpha is None else recipe.alpha
     end = recipe.alpha_end or 0.0
     fading = {"schedule": recipe.schedule or ("constant" if recipe.alpha_end is None else "linear")}
+    # Published weights do not always sum to 1: then cross-entropy keeps its own.
+    summing = recipe.alpha is not None or isclose(usual.hard + usual.own, 1)
+    hard = (1 - start, 1 - end) if summing else (usual.hard, usual.hard)
+    first, second, *rest = entries
     return [
-        {**hard, **fading, "weight": 1 - start, "weight_end": 1 - end},
-        {**soft, **fading, "weight": start, "weight_end": end},
+        {**first, **fading, "weight": hard[0], "weight_end": hard[1]},
+        {**second, **fading, "weight": start, "weight_end": end},
+        *rest,
     ]
 
 
-def _objective(name: Any) -> type[Objective]:
+def _class(name: Any) -> type[Objective]:
     if name not in OBJECTIVES:
         raise UsageError(f"objective: unknown '{name}'. {nearest(str(name), OBJECTIVES)}")
     return OBJECTIVES[name]
 
 
+def _parameters(cls: type[Objective]) -> list[str]:
+    return [field.name for field in fields(cls)]  # type: ignore[arg-type]
+
+
 def _part(entry: dict[str, Any]) -> Part:
     values = dict(entry)
-    cls = _objective(values.pop("name", None))
+    cls = _class(values.pop("name"))
     weight = {
         "start": values.pop("weight", 1.0),
         "end": values.pop("weight_end", 0.0),
         "schedule": values.pop("schedule", "constant"),
     }
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    name, known = cls.about.name, _parameters(cls)
     for key in values:
         if key not in known:
-            valid = [*known, "weight", "weight_end", "schedule"]
-            raise UsageError(f"objective '{cls.name}' has no '{key}'. {nearest(key, valid)}")
+            raise UsageError(
+                f"objective '{name}' has no '{key}'. {nearest(key, [*known, *OF_WEIGHT])}"
+            )
     try:
         return Part(
             objective=TypeAdapter(cls).validate_python(values),
@@ -105,5 +199,5 @@ def _part(entry: dict[str, Any]) -> Part:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"objective '{cls.name}', {key}: {first['msg']} (got {first['input']!r})"
+            f"objective '{name}', {key}: {first['msg']} (got {first['input']!r})"
         ) from None

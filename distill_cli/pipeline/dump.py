@@ -28,9 +28,7 @@ from distill_cli.pipeline.folders import (
     CARD_MARK,
     clear_cache,
 )
-from distill_cli.pipeline.inputs import (
-    locate,
-)
+from distill_cli.pipeline.inputs import locate
 from distill_cli.pipeline.job import Job, prepare
 from distill_cli.recipe.fields import parse_share
 from distill_cli.recipe.load import to_yaml

@@ -8,23 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.images import Images
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, measure
-from distill_cli.models import load_model, model_bytes
-from distill_cli.pipeline.inputs import Member
+from distill_cli.models import Network, load_model, model_bytes
+from distill_cli.pipeline.teaching import Member
+from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.fields import parse_requirement
-from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
+from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.card import model_card
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.live import LiveTeacher
-from distill_cli.teachers.signals import DenseSignals, EnsembleSignals
+from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
 from distill_cli.training.state import State
-from distill_cli.types import RunResult
+from distill_cli.types import HintResult, RunResult
 
 COMPARISONS = {
     ">=": operator.ge,
@@ -49,8 +50,9 @@ def finish(
     test = dataset.test
     logits_NK = logits_of(network, test.still(), here.device)
     figures = measure(logits_NK, test.label_N)
-    weights = recipe.teacher_weights if isinstance(recipe, StudentRecipe) else None
-    teacher_NK = teacher_log_probs(members, weights, test, here.device)
+    teacher_NK = None
+    if isinstance(recipe, StudentRecipe):
+        teacher_NK = teacher_log_probs(recipe, members, test, here.device)
     same, divergence = (None, None) if teacher_NK is None else agreement(logits_NK, teacher_NK)
     result = RunResult(
         test_top1=figures.top1,
@@ -58,7 +60,7 @@ def finish(
         test_samples=figures.samples,
         test_nll=figures.nll,
         test_ece=figures.ece,
-        val_top1=state.best_top1,
+        val_top1=state.best["val_top1"],
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
         model_bytes=model_bytes(run / "model"),
@@ -73,15 +75,28 @@ def finish(
     return result
 
 
+def finish_hints(
+    recipe: TrainRecipe, network: Network, adapters: nn.Module, state: State
+) -> HintResult:
+    """Writes the result.json of a hint-init."""
+    result = HintResult(
+        val_hint=state.best["val_hint"],
+        best_epoch=state.best_epoch + 1,
+        params=network.num_params,
+        regressor_params=sum(parameter.numel() for parameter in adapters.parameters()),
+        images_per_second=statistics.median(state.rates[1:] or state.rates),
+        seconds=state.seconds,
+    )
+    write_json(Path(str(recipe.out)) / "result.json", result.to_json())
+    return result
+
+
 def teacher_log_probs(
-    members: Sequence[Member],
-    weights: Sequence[float] | None,
-    test: Images,
-    device: torch.device,
+    recipe: StudentRecipe, members: Sequence[Member], test: Images, device: torch.device
 ) -> Tensor | None:
     """What teachers together say of the test images at T = 1, (N, K); None where unknown.
 
-    A random teacher is compared as its expectation, the weighted mean.
+    A random teacher is compared as its expectation, the weighted mean, and so are relabelled data.
     """
     signals = []
     for member in members:
@@ -92,12 +107,12 @@ def teacher_log_probs(
         if logits_NK is None:
             return None
         signals.append(DenseSignals(logits_NK))
-    if not signals:
-        return None
-    shares = weights or [1.0] * len(signals)
+    shares = recipe.teacher_weights or [1.0] * len(signals)
     heard = [(s, w / sum(shares)) for s, w in zip(signals, shares, strict=True) if w > 0]
-    together = EnsembleSignals(tuple(s for s, _ in heard), tuple(w for _, w in heard))
-    return together.log_probs(1.0)
+    said, weights = tuple(s for s, _ in heard), tuple(w for _, w in heard)
+    if recipe.ensemble_of == "logits":
+        return mean_of_logits(said, weights).log_probs(1.0)
+    return EnsembleSignals(said, weights).log_probs(1.0)
 
 
 def unmet(requirements: Sequence[str], result: RunResult) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from distill_cli.cache.manifest import EVAL, MANIFEST, PLAN, expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.load import read_yaml
-from distill_cli.recipe.schema import Recipe
 
 RUNS = Path("runs")
 RUN_FILES = ("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "report.html")

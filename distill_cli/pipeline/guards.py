@@ -14,7 +14,7 @@ from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError
 from distill_cli.evaluate import logits_of
 from distill_cli.objectives.compose import Composition
-from distill_cli.pipeline.inputs import Member
+from distill_cli.pipeline.teaching import Member
 from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.gate import Verdict, judge, sampled
 from distill_cli.teachers.live import LiveTeacher
@@ -86,7 +86,7 @@ def _why_not(member: Member, dataset: Dataset) -> str:
 
 def say_losses(members: Sequence[Member], composed: Composition, sink: Sink) -> None:
     """Says what each lossy cache loses at the temperatures that the objectives ask for."""
-    taught = [p.objective for p in composed.parts if Need.TEACHER in p.objective.needs]
+    taught = [p.objective for p in composed.parts if Need.TEACHER in p.objective.about.needs]
     asked = {float(getattr(objective, "temperature", 1.0)) for objective in taught}
     for member in members:
         if not isinstance(member, CachedTeacher) or member.reader.plan.codec == "fp32":

@@ -1,26 +1,19 @@
-"""From a recipe to what a network learns from: data, views and teachers."""
+"""From a recipe to the images that a network learns from."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from distill_cli.cache.manifest import is_cache
-from distill_cli.cache.reader import CacheReader, require_same
 from distill_cli.data.augment import resolve
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.models import Network, load_model
-from distill_cli.pipeline.folders import TIMM, kept_recipe
-from distill_cli.recipe.schema import Recipe, StudentRecipe
-from distill_cli.runtime import Runtime
+from distill_cli.recipe.base import Recipe
 from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.live import LiveTeacher
-from distill_cli.teachers.mixture import Ensemble, RandomTeacher
 from distill_cli.training.events import Sink
-from distill_cli.types import DatasetIdentity, Source, Teacher, ViewSpec
+from distill_cli.types import Source, ViewSpec
 
 Member = LiveTeacher | CachedTeacher
 
@@ -107,104 +100,3 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
                 hint="Leave the option out to adopt the cache's views, or dump new ones",
             )
     return cached
-
-
-def open_teachers(
-    names: Sequence[str], dataset: Dataset, runtime: Runtime, precision: str
-) -> list[Member]:
-    """Opens caches and loads networks, and checks that they speak of this dataset's classes.
-
-    Raises:
-        ArtifactError: A class count, name or order differs, a cache is of other data, or a split
-            differs in a way that would leak.
-    """
-    members: list[Member] = []
-    for name in names:
-        if is_cache(Path(name)):
-            reader = CacheReader(Path(name))
-            check_classes(name, reader.class_names, dataset.class_names)
-            reader.require_dataset(dataset.identity)
-            # Now, rather than after a training: damaged evaluation rows are refused.
-            reader.eval_rows("test")
-            members.append(CachedTeacher(reader, runtime.device))
-        else:
-            network = load_teacher(name, dataset)
-            check_classes(name, network.class_names, dataset.class_names)
-            check_split(name, dataset.identity)
-            members.append(
-                LiveTeacher(network, runtime.device, "fp64" if precision == "fp64" else "fp32")
-            )
-    readers = [member.reader for member in members if isinstance(member, CachedTeacher)]
-    require_same(readers)
-    return members
-
-
-def load_teacher(name: str, dataset: Dataset) -> Network:
-    """A saved network, or timm's pretrained one for timm/NAME."""
-    if name.startswith(TIMM) and not Path(name).exists():
-        from distill_cli.models import pretrained_teacher
-
-        return pretrained_teacher(name.removeprefix(TIMM), dataset.class_names)
-    return load_model(Path(name))
-
-
-def check_classes(name: str, teacher: Sequence[str], data: Sequence[str]) -> None:
-    """Refuses a teacher that speaks of other classes than the data has."""
-    if len(teacher) != len(data):
-        raise ArtifactError(
-            f"teacher {name} has {len(teacher)} classes, the data has {len(data)}",
-            hint="Train a teacher on these classes",
-        )
-    for index, (said, own) in enumerate(zip(teacher, data, strict=True)):
-        if said != own:
-            raise ArtifactError(
-                f"class {index} is '{said}' to teacher {name} and '{own}' in the data",
-                hint="Names and order of the classes must agree",
-            )
-
-
-def check_split(name: str, identity: DatasetIdentity) -> None:
-    """Refuses a teacher that was trained on rows which this run holds out."""
-    recorded = kept_recipe(Path(name)).get("recorded") or {}
-    said = recorded.get("dataset")
-    if said is None or said.get("fingerprint") != identity.fingerprint:
-        return
-    for key in ("split_seed", "val_fraction"):
-        if said[key] != getattr(identity, key):
-            raise ArtifactError(
-                f"teacher {name} was trained with {key} {said[key]}, this run has "
-                f"{getattr(identity, key)}: it has seen rows that are held out here",
-                hint=f"Leave --{key.replace('_', '-')} out to adopt the teacher's",
-            )
-
-
-def cached_views(members: Sequence[Member]) -> tuple[ViewSpec | None, int | None]:
-    """View spec and number of views of the caches among the teachers; None without any."""
-    for member in members:
-        if isinstance(member, CachedTeacher):
-            return member.reader.plan.view_spec, member.reader.plan.views
-    return None, None
-
-
-def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teacher, str]:
-    """The members as one teacher, and the mode that was chosen.
-
-    Raises:
-        UsageError: `single` with several teachers, or a wrong number of weights.
-    """
-    mode = recipe.mode or ("single" if len(members) == 1 else "ensemble")
-    weights = recipe.teacher_weights or [1.0] * len(members)
-    if len(weights) != len(members):
-        raise UsageError(f"{len(weights)} teacher weights for {len(members)} teachers")
-    if sum(weights) <= 0:
-        raise UsageError("teacher weights must not all be zero")
-    if mode == "single":
-        if len(members) > 1:
-            raise UsageError(
-                f"--mode single takes one teacher, got {len(members)}",
-                hint="Choose --mode ensemble or random",
-            )
-        return members[0], mode
-    if mode == "random":
-        return RandomTeacher(members, weights, recipe.seed), mode
-    return Ensemble(members, weights), mode

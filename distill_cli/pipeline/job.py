@@ -22,7 +22,8 @@ from distill_cli.pipeline.folders import (
     next_free,
 )
 from distill_cli.pipeline.guards import check_knowledge
-from distill_cli.pipeline.inputs import open_data, open_teachers, view_spec, worker_count
+from distill_cli.pipeline.inputs import open_data, view_spec, worker_count
+from distill_cli.pipeline.teaching import open_teachers
 from distill_cli.recipe.fields import parse_share
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.teachers.live import LiveTeacher
@@ -84,7 +85,7 @@ def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
     check_cache_folders(out, folders)
     here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink)
-    members = open_teachers(names, dataset, here, recipe.teacher_precision)
+    members = open_teachers(names, dataset, here, recipe.teacher_precision, recipe.class_map)
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     check_knowledge(names, members, dataset, here.device, sink, force=recipe.force)
     spec = view_spec(recipe, dataset, None)

@@ -10,7 +10,7 @@ import torch
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import InputSpec, Network, create, load_model, suggested
-from distill_cli.recipe.schema import TrainRecipe
+from distill_cli.recipe.base import TrainRecipe
 
 
 def student_network(recipe: TrainRecipe, dataset: Dataset) -> Network:

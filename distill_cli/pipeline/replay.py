@@ -16,13 +16,8 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import fingerprint
 from distill_cli.pipeline.folders import TIMM, has_model, kept_recipe
 from distill_cli.pipeline.guards import check_probe
-from distill_cli.pipeline.inputs import (
-    check_classes,
-    load_teacher,
-    open_data,
-    view_spec,
-    worker_count,
-)
+from distill_cli.pipeline.inputs import open_data, view_spec, worker_count
+from distill_cli.pipeline.teaching import check_classes, load_teacher
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink

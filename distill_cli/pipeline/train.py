@@ -14,7 +14,7 @@ from distill_cli.errors import UsageError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
 from distill_cli.pipeline.compositions import composition
-from distill_cli.pipeline.finish import finish, unmet
+from distill_cli.pipeline.finish import finish, finish_hints, unmet
 from distill_cli.pipeline.folders import (
     check_output,
     check_teachers,
@@ -24,26 +24,33 @@ from distill_cli.pipeline.folders import (
     next_free,
 )
 from distill_cli.pipeline.guards import check_knowledge, check_pixels, say_losses
-from distill_cli.pipeline.inputs import (
+from distill_cli.pipeline.inputs import locate, open_data, view_spec
+from distill_cli.pipeline.layers import Layers, check_offers, find_layers
+from distill_cli.pipeline.networks import student_network
+from distill_cli.pipeline.teaching import (
     Member,
     cached_views,
     check_split,
-    locate,
-    open_data,
     open_teachers,
     teacher_of,
-    view_spec,
 )
-from distill_cli.pipeline.networks import student_network
 from distill_cli.pipeline.trainer import Plan, trainer_of
+from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
-from distill_cli.recipe.schema import StudentRecipe, TrainRecipe
+from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.training import checkpoint, optim
 from distill_cli.training.events import Sink
-from distill_cli.types import RunResult, Teacher, ViewSpec
+from distill_cli.types import HintResult, RunResult, Teacher, ViewSpec
 
 R = TypeVar("R", bound=TrainRecipe)
+
+# Of the folder where none is named.
+KINDS: dict[type[TrainRecipe], str] = {
+    TeacherRecipe: "teacher",
+    StudentRecipe: "student",
+    HintRecipe: "hints",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +66,8 @@ class Finished:
 
     run: Path
     recipe: TrainRecipe
-    result: RunResult
-    unmet: tuple[str, ...]
+    result: RunResult | HintResult
+    unmet: tuple[str, ...] = ()
 
 
 def train(
@@ -94,10 +101,12 @@ def train(
             trainer.stop = lambda: request.signal_number
             with runtime.fast_kernels(plan.runtime):
                 state = trainer.fit(resume=resuming)
+        if not isinstance(plan.recipe, LabelledRecipe):
+            hints = finish_hints(plan.recipe, plan.network, plan.layers.adapters, state)
+            return Finished(run=plan.run, recipe=plan.recipe, result=hints)
         result = finish(plan.recipe, plan.dataset, plan.members, state, here=plan.runtime)
-    return Finished(
-        run=plan.run, recipe=plan.recipe, result=result, unmet=unmet(recipe.require, result)
-    )
+        missed = unmet(plan.recipe.require, result)
+    return Finished(run=plan.run, recipe=plan.recipe, result=result, unmet=missed)
 
 
 def prepare(
@@ -107,8 +116,7 @@ def prepare(
 
     Cheap refusals come first: folders and objectives before any image is decoded.
     """
-    kind = "student" if isinstance(recipe, StudentRecipe) else "teacher"
-    out = Path(recipe.out) if recipe.out else next_free(kind)
+    out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
     composed = composition(recipe)
     check_names(recipe.augment)
@@ -116,7 +124,7 @@ def prepare(
     if recipe.model is not None:
         resolve(recipe.model)
     names: list[str] = []
-    if isinstance(recipe, StudentRecipe):
+    if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [])
         if any(Path(name).resolve() == out.resolve() for name in names):
@@ -129,9 +137,9 @@ def prepare(
         precision=recipe.precision,
     )
     dataset = open_data(recipe, sink)
-    precision = recipe.teacher_precision if isinstance(recipe, StudentRecipe) else "fp32"
-    members = open_teachers(names, dataset, here, precision)
-    if isinstance(recipe, StudentRecipe):
+    members: list[Member] = []
+    if isinstance(recipe, TeacherLabels):
+        members = open_teachers(names, dataset, here, recipe.teacher_precision, recipe.class_map)
         check_knowledge(names, members, dataset, here.device, sink, force=recipe.force)
         say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
@@ -140,6 +148,12 @@ def prepare(
     network = network.to(here.device).to(memory_format=here.memory_format)
     if recipe.init is not None:
         check_split(recipe.init, dataset.identity)
+    teacher, recipe = _joined(recipe, names, members)
+    if teacher is not None:
+        check_offers(composed, teacher, names, members)
+    layers = find_layers(composed, network, teacher, stop=isinstance(recipe, HintRecipe))
+    for line in layers.told:
+        sink.message(line)
     recipe = _resolve(recipe, out, dataset, spec, network, here)
     assert recipe.lr is not None, "resolved above"
     assert recipe.weight_decay is not None, "resolved above"
@@ -150,23 +164,34 @@ def prepare(
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
         layer_decay=recipe.layer_decay,
+        beside=layers.adapters.parameters(),
     )
-    teacher: Teacher | None = None
-    if isinstance(recipe, StudentRecipe):
-        teacher, mode = teacher_of(recipe, members)
-        recipe = recipe.model_copy(update={"mode": mode, "teachers": names})
     return Plan(
-        recipe=_record(recipe, dataset, spec, members, here),
+        recipe=_record(recipe, dataset, spec, members, layers, here),
         runtime=here,
         dataset=dataset,
         spec=spec,
         stored_views=stored_views,
         members=tuple(members),
         teacher=teacher,
-        composition=composed,
+        layers=layers,
         network=network,
         optimizer=optimizer,
     )
+
+
+def _joined(recipe: R, names: list[str], members: Sequence[Member]) -> tuple[Teacher | None, R]:
+    """The teachers as one, and the recipe with how they are joined."""
+    if isinstance(recipe, StudentRecipe):
+        teacher, mode = teacher_of(recipe, members)
+        return teacher, recipe.model_copy(update={"mode": mode, "teachers": names})
+    if isinstance(recipe, HintRecipe):
+        if len(members) > 1:
+            raise UsageError(
+                f"hints come from one teacher, these are {len(members)}", hint="Name one of them"
+            )
+        return members[0], recipe.model_copy(update={"teachers": names})
+    return None, recipe
 
 
 def _resolve(
@@ -201,7 +226,12 @@ def _resolve(
 
 
 def _record(
-    recipe: R, dataset: Dataset, spec: ViewSpec, members: Sequence[Member], here: Runtime
+    recipe: R,
+    dataset: Dataset,
+    spec: ViewSpec,
+    members: Sequence[Member],
+    layers: Layers,
+    here: Runtime,
 ) -> R:
     """What a run notes beside its recipe."""
     recorded = {
@@ -210,5 +240,6 @@ def _record(
         "view_spec": spec.to_json(),
         "teachers": [member.fingerprint for member in members],
         "skipped_images": dataset.skipped,
+        "layers": list(layers.recorded),
     }
     return recipe.model_copy(update={"recorded": recorded})

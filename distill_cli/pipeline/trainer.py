@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -15,22 +16,26 @@ from distill_cli.data.loader import Loader
 from distill_cli.data.views import Views
 from distill_cli.errors import UsageError
 from distill_cli.evaluate import evaluate
-from distill_cli.metrics import Metrics
 from distill_cli.models import Network, save_model
-from distill_cli.objectives.compose import Composition
-from distill_cli.pipeline.inputs import Member, worker_count
-from distill_cli.recipe.schema import TrainRecipe
+from distill_cli.models.taps import signals_of
+from distill_cli.pipeline.inputs import worker_count
+from distill_cli.pipeline.layers import Layers
+from distill_cli.pipeline.teaching import Member
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.schema import HintRecipe
 from distill_cli.runtime import Runtime
+from distill_cli.teachers.mixture import Relabelled
 from distill_cli.training import schedule
 from distill_cli.training.events import Sink
 from distill_cli.training.loop import Trainer
+from distill_cli.training.state import HeldOut
 from distill_cli.training.updates import Updates, moving_average
-from distill_cli.types import Teacher, ViewSpec
+from distill_cli.types import UNLABELLED, Batch, Progress, Teacher, ViewSpec
 
 # Keys that do not change what is trained, so that a resumed run may have others.
 NOT_TRAINING = {
     *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "teachers"),
-    "force",
+    *("force", "class_map"),
 }
 
 
@@ -45,7 +50,7 @@ class Plan:
     stored_views: int | None
     members: tuple[Member, ...]
     teacher: Teacher | None
-    composition: Composition
+    layers: Layers
     network: Network
     optimizer: torch.optim.Optimizer
 
@@ -78,13 +83,11 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         stored_views=plan.stored_views,
+        copies=len(plan.teacher.members) if isinstance(plan.teacher, Relabelled) else 1,
     )
-    held_out = dataset.val
-
-    def evaluate_held_out(network: Network) -> Metrics:
-        with here.autocast():
-            return evaluate(network, held_out.still(), held_out.label_N, here.device)
-
+    taps, stop = plan.layers.taps, isinstance(recipe, HintRecipe)
+    if recipe.compile and taps:
+        raise UsageError("--compile cannot look at layers", hint="Leave it out with this objective")
     updates = _updates(plan, loader.steps)
     if recipe.compile:
         plan.network.net.compile()
@@ -92,17 +95,55 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
     torch.manual_seed(recipe.seed)
     return Trainer(
         network=plan.network,
+        forward=partial(signals_of, plan.network, taps=taps, stop=stop),
+        adapters=plan.layers.adapters,
         updates=updates,
         teacher=plan.teacher,
-        composition=plan.composition,
+        composition=plan.layers.composition,
         loader=loader,
         epochs=recipe.epochs,
-        evaluate=evaluate_held_out,
+        evaluate=partial(hints_held_out if stop else labels_held_out, plan),
         save_best=lambda network: save_model(network, plan.run / "model"),
         run=plan.run,
         key=plan.key,
         sink=sink,
     )
+
+
+def labels_held_out(plan: Plan, network: Network) -> HeldOut:
+    """Accuracy chooses the epoch, NLL between equal accuracies, of which small splits are full."""
+    held_out, here = plan.dataset.val, plan.runtime
+    with here.autocast():
+        found = evaluate(network, held_out.still(), held_out.label_N, here.device)
+    figures = {"val_top1": found.top1, "val_nll": found.nll, "val_ece": found.ece}
+    return HeldOut(figures=figures, rank=(found.top1, -found.nll))
+
+
+@torch.no_grad()
+def hints_held_out(plan: Plan, network: Network) -> HeldOut:
+    """The loss of the regression on the held-out images chooses the epoch."""
+    here, layers = plan.runtime, plan.layers
+    assert plan.teacher is not None, "hints come from a teacher"
+    training = network.training
+    network.eval()
+    total, samples = 0.0, 0
+    for images_BCHW in plan.dataset.val.still():
+        row_B = torch.arange(len(images_BCHW))
+        batch = Batch(
+            images_BCHW=images_BCHW.to(here.device) / 255,
+            target_B=torch.full_like(row_B, UNLABELLED, device=here.device),
+            index_B=row_B,
+            view_B=torch.zeros_like(row_B),
+            step=0,
+        )
+        with here.autocast():
+            student = signals_of(network, batch.images_BCHW, layers.taps, stop=True)
+        teacher = plan.teacher.signals(batch)
+        progress = Progress(epoch=0, step=0, total_steps=1)
+        loss = layers.composition(student, teacher, batch, progress, layers.adapters)
+        total, samples = total + float(loss.total) * len(row_B), samples + len(row_B)
+    network.train(training)
+    return HeldOut(figures={"val_hint": total / samples}, rank=(-total / samples,))
 
 
 def _check_parts(recipe: TrainRecipe, network: Network) -> None:

@@ -14,15 +14,16 @@ from distill_cli.types import RunResult
 ScheduleName = Literal["constant", "linear", "cosine", "step"]
 RateName = Literal["constant", "linear", "cosine", "step", "poly", "tanh"]
 
-DATA, MODEL, LABELS, TEACHERS, TRAINING, RUN = (
+DATA, MODEL, LABELS, TEACHERS, HINTS, TRAINING, RUN = (
     "Data",
     "Model",
     "Objective",
     "Teachers",
+    "Hints",
     "Training",
     "Run",
 )
-PANELS = (DATA, TEACHERS, LABELS, MODEL, TRAINING, RUN)
+PANELS = (DATA, TEACHERS, LABELS, HINTS, MODEL, TRAINING, RUN)
 
 
 def option(

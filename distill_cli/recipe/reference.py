@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.fields import PANELS
-from distill_cli.recipe.schema import RECIPES, Recipe
+from distill_cli.recipe.schema import RECIPES
 
 HEAD = """# Options
 

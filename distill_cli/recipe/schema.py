@@ -1,238 +1,73 @@
-"""Every option of every verb, declared once.
-
-A field is a recipe key, a `--set` path, a `DISTILL_*` variable and a flag; its description is the
-help text and its constraint the validation message. Validation is lax about numbers written as
-text (`lr: 1e-3` is a string to YAML 1.1) and strict about everything else: unknown keys are errors.
-"""
+"""The options of every verb: what it shares with others, and what is its own."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-
+from distill_cli.recipe.base import LabelledRecipe, Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.fields import (
-    DATA,
+    HINTS,
     LABELS,
-    MODEL,
     RUN,
     TEACHERS,
-    TRAINING,
     CodecName,
-    Device,
-    Names,
     Numbers,
-    RateName,
-    Requirement,
     ScheduleName,
     Share,
     Text,
-    as_list,
     option,
 )
 
-Command = Literal["teacher train", "student", "cache-soft-labels"]
 
+class HintLayers(TeacherLabels):
+    """Which layers hints go between."""
 
-class Recipe(BaseModel):
-    """What every verb shares: the data, its views and the run."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    hint_layer: Text | None = option(
+        None, "Layer of the teacher (`distill models taps`; auto: the middle one).", HINTS
     )
-    COMMAND: ClassVar[str] = ""
-
-    command: Command | None = Field(None, description="The verb this recipe is for.")
-    about: str | None = Field(None, description="A line that `distill recipes list` shows.")
-    recorded: dict[str, Any] | None = Field(
-        None, description="What a finished run notes beside its recipe; ignored when read."
-    )
-
-    data: Text | None = option(
-        None,
-        "digits, a folder, .tar, .tar.gz or .zip of class folders, or torch/NAME. A relative "
-        "path is also looked up under $DISTILL_DATA.",
-        DATA,
-    )
-    augment: Names | None = option(
-        None,
-        "none, light, strong, or a list: crop:4,flip,shift,cutout,rotate:15,affine,rrc,jitter,"
-        "mixup,cutmix, v2/NAME (torchvision), timm/rand-m9. Default: light, which suits the data "
-        "(grey: shift; colour: crop,flip; large: rrc,flip).",
-        DATA,
-    )
-    val_fraction: float | None = option(
-        None, "Share of train held out to choose the epoch (0.1).", DATA, gt=0, lt=1
-    )
-    size: int | None = option(
-        None,
-        "Side of a view in pixels (the images' own where they agree, else 224). Up to 128, "
-        "images are held in memory; larger ones are read by workers.",
-        DATA,
-        ge=4,
-        le=2048,
-        advanced=True,
-    )
-    split_seed: int | None = option(
-        None, "Seed of the train/held-out split (0); separate from --seed.", DATA, advanced=True
-    )
-    view_seed: int | None = option(
-        None, "Seed of the views; default: --seed, or the cache's.", DATA, advanced=True
-    )
-    skip_bad: bool = option(
-        False, "Exclude and count images that cannot be read.", DATA, advanced=True
-    )
-
-    seed: int = option(0, "Seed of weights, order and draws.", RUN, ge=0, lt=2**63)
-    device: Device = option("auto", "auto, cpu, cuda, cuda:1, mps, …", RUN)
-    deterministic: bool = option(
-        False, "Refuse kernels that are not deterministic.", RUN, advanced=True
-    )
-    threads: int | None = option(
-        None, "CPU threads (torch's default).", RUN, ge=1, le=1024, advanced=True
-    )
-    workers: int | None = option(
-        None,
-        "Processes that read large images and run library transforms (as many as processors, up "
-        "to 8).",
-        RUN,
-        flags=("-j",),
-        ge=0,
-        le=256,
-    )
-    out: Text | None = option(
-        None, "Output folder; default: the next free one below runs/.", RUN, flags=("-o",)
+    guided_layer: Text | None = option(
+        None, "Layer of the student that learns from it (auto: the middle one).", HINTS
     )
 
 
-class TeacherLabels(BaseModel):
-    """The options of every verb that asks teachers."""
-
-    teachers: Names | None = option(
-        None,
-        "Run, model or cache folders, or timm/NAME; separated by commas.",
-        TEACHERS,
-    )
-    teacher_precision: Literal["fp32", "fp64"] = option(
-        "fp32", "Arithmetic of live teachers.", TEACHERS, advanced=True
-    )
-    force: bool = option(
-        False, "Go on with a teacher that is no better than chance.", TEACHERS, advanced=True
-    )
-
-
-class TrainRecipe(Recipe):
-    """What every training verb shares."""
-
-    model: Text | None = option(
-        None,
-        "A timm or torchvision name, mlp_800x2, cifar_resnet20, … Default: a small network "
-        "suited to the data.",
-        MODEL,
-    )
-    model_args: dict[str, Any] = option(
-        {}, "Arguments of the network, as --set model_args.NAME=VALUE.", MODEL, advanced=True
-    )
-    dropout: float | None = option(None, "Dropout rate of the network.", MODEL, ge=0, lt=1)
-    pretrained: bool = option(False, "Start from timm's weights, with a fresh head.", MODEL)
-    init: Text | None = option(None, "Start from the weights of this run or model folder.", MODEL)
-
-    objective: str | list[dict[str, Any]] = option(
-        "ce", "An objective's name (`distill methods`), or a list in a recipe.", LABELS
-    )
-    label_smoothing: float | None = option(
-        None, "Mass ε spread over all classes of the hard label.", LABELS, ge=0, lt=1
-    )
-
-    epochs: int = option(30, "Passes over the training rows.", TRAINING, ge=1, le=100_000)
-    batch_size: int = option(128, "Global batch.", TRAINING, flags=("-b",), ge=1, le=1_000_000)
-    lr: float | None = option(
-        None,
-        "Peak learning rate; default 0.1 (SGD) or 0.001 (AdamW) × batch / 256.",
-        TRAINING,
-        gt=0,
-    )
-    opt: str = option(
-        "auto", "auto (AdamW for transformers, else SGD) or a timm optimiser's name.", TRAINING
-    )
-    sched: RateName = option("cosine", "the fall of the learning rate after warm-up.", TRAINING)
-    sched_args: dict[str, Any] = option(
-        {},
-        "Arguments of timm's scheduler, as --set sched_args.power=2.",
-        TRAINING,
-        advanced=True,
-    )
-    min_lr: float = option(
-        0.0, "Where the learning rate's fall ends.", TRAINING, ge=0, advanced=True
-    )
-    warmup_epochs: float = option(1.0, "Epochs of linear warm-up.", TRAINING, ge=0)
-    weight_decay: float | None = option(
-        None, "Default 5e-4 (SGD) or 0.05 (AdamW); never on biases and norms.", TRAINING, ge=0
-    )
-    momentum: float = option(0.9, "Momentum of SGD.", TRAINING, ge=0, lt=1, advanced=True)
-    layer_decay: float | None = option(
-        None,
-        "Factor of the learning rate from each layer to the one before it.",
-        TRAINING,
-        gt=0,
-        le=1,
-        advanced=True,
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto",
-        "Of forward and backward: auto takes bf16 (fp16 on older GPUs) where the hardware has it.",
-        TRAINING,
-    )
-    accumulate: int = option(
-        1, "Parts in which a batch goes through the network, to save memory.", TRAINING, ge=1
-    )
-    ema: float | None = option(
-        None,
-        "Decay of a moving average of the weights, as 0.999; it is what is evaluated and saved.",
-        TRAINING,
-        gt=0,
-        lt=1,
-    )
-    clip_grad: float | None = option(
-        None, "Bound of the gradient's norm.", TRAINING, gt=0, advanced=True
-    )
-    clip_mode: Literal["norm", "value", "agc"] = option(
-        "norm", "What clip-grad bounds.", TRAINING, advanced=True
-    )
-    compile: bool = option(False, "Compile the network with torch.compile.", TRAINING)
-    require: Annotated[list[Requirement], BeforeValidator(as_list)] = option(
-        [], "Gate on a figure of result.json, as test_top1>=0.97; repeatable. Exit code 5.", RUN
-    )
-
-
-class TeacherRecipe(TrainRecipe):
+class TeacherRecipe(LabelledRecipe):
     """`distill teacher train`: hard labels, or any objective that needs no teacher."""
 
     COMMAND: ClassVar[str] = "teacher train"
 
 
-class StudentRecipe(TrainRecipe, TeacherLabels):
+class StudentRecipe(LabelledRecipe, HintLayers):
     """`distill student`: a network that learns from teachers."""
 
     COMMAND: ClassVar[str] = "student"
 
-    mode: Literal["single", "ensemble", "random"] | None = option(
+    mode: Literal["single", "ensemble", "random", "relabel"] | None = option(
         None,
-        "single, ensemble (averages probabilities) or random (one teacher a batch). Default: "
-        "single for one teacher, ensemble for several.",
+        "single, ensemble (their weighted mean), random (one teacher a batch) or relabel (a copy of "
+        "the data for each). Default: single for one teacher, ensemble for several.",
         TEACHERS,
+    )
+    random_per: Literal["batch", "sample"] | None = option(
+        None, "What --mode random draws a teacher for: batch, sample (batch).", TEACHERS
+    )
+    ensemble_of: Literal["probabilities", "logits"] | None = option(
+        None, "What --mode ensemble averages: probabilities, logits (probabilities).", TEACHERS
     )
     teacher_weights: Numbers | None = option(
         None, "Weight of each teacher, by commas; scaled to sum 1. Default: equal.", TEACHERS
     )
     objective: str | list[dict[str, Any]] = option(
-        "kd", "An objective's name (`distill methods`), or a list in a recipe.", LABELS
+        "kd", "Names of objectives (`distill methods`) by commas, or a list in a recipe.", LABELS
     )
     temperature: float | None = option(
-        None, "Softens teacher and student (4).", LABELS, flags=("-T",), gt=0, le=1000
+        None, "Softens teacher and student (mostly 4).", LABELS, flags=("-T",), gt=0, le=1000
     )
     alpha: float | None = option(
-        None, "Weight of the soft term (0.9); the hard term has 1 − alpha.", LABELS, ge=0, le=1
+        None,
+        "Weight of the soft term (kd: 0.9; others as published); the hard term has 1 − alpha.",
+        LABELS,
+        ge=0,
+        le=1,
     )
     alpha_end: float | None = option(
         None, "alpha at the end of its schedule (0 where one is chosen).", LABELS, ge=0, le=1
@@ -243,6 +78,34 @@ class StudentRecipe(TrainRecipe, TeacherLabels):
         "else constant.",
         LABELS,
     )
+
+    hints: bool = option(
+        False, "FitNets: hint-init first, then distillation with a falling weight.", HINTS
+    )
+    hint_epochs: int | None = option(
+        None, "Epochs of the first stage (a third of --epochs).", HINTS, ge=1
+    )
+    generations: int | None = option(
+        None,
+        "Born-again networks: each generation learns from the one before; this is the number of "
+        "students.",
+        TEACHERS,
+        ge=1,
+        le=100,
+    )
+    stages: list[dict[str, Any]] = option(
+        [],
+        "Several students after each other, in a recipe: a mapping of keys for each, with a `name`; "
+        "`teachers: stage:NAME` and `init: stage:NAME` mean an earlier one.",
+        RUN,
+        advanced=True,
+    )
+
+
+class HintRecipe(TrainRecipe, HintLayers):
+    """`distill hint-init`: FitNets stage 1."""
+
+    COMMAND: ClassVar[str] = "hint-init"
 
 
 class CacheRecipe(Recipe, TeacherLabels):
@@ -279,5 +142,5 @@ class CacheRecipe(Recipe, TeacherLabels):
 
 
 RECIPES: dict[str, type[Recipe]] = {
-    cls.COMMAND: cls for cls in (TeacherRecipe, StudentRecipe, CacheRecipe)
+    cls.COMMAND: cls for cls in (TeacherRecipe, StudentRecipe, HintRecipe, CacheRecipe)
 }

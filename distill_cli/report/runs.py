@@ -66,6 +66,12 @@ def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
             f"{folder} is no run folder: it has no {RECIPE}",
             hint="Give the --out folder of `distill teacher train` or `distill student`",
         )
+    recipe = _recipe(folder / RECIPE)
+    if recipe.get("command") == "hint-init":
+        raise ArtifactError(
+            f"{folder} is a hint-init: its classifier is not trained, so that it has no figures",
+            hint="Give the student that started from it",
+        )
     has_result = (folder / RESULT).is_file()
     if finished and not has_result:
         raise ArtifactError(
@@ -74,7 +80,7 @@ def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
         )
     return RunSummary(
         folder=folder,
-        recipe=_recipe(folder / RECIPE),
+        recipe=recipe,
         result=_result(folder / RESULT) if has_result else None,
         history=_history(folder / HISTORY),
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from distill_cli.cache.codec import Codec, Rows
 from distill_cli.cache.reader import CacheReader
-from distill_cli.types import Batch
+from distill_cli.types import Batch, Features, Need
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class StoredSignals:
 
     codec: Codec
     rows: Rows
+    features: Features = field(default_factory=dict)
 
     @property
     def logits_BK(self) -> Tensor | None:
@@ -43,6 +44,7 @@ class CachedTeacher:
         self.class_names = reader.class_names
         self.fingerprint = reader.teacher_fingerprint
         self.architecture = reader.architecture
+        self.offers = frozenset({Need.LOGITS}) if reader.codec.dense else frozenset[Need]()
 
     def stored(self, split: str, target_N: torch.Tensor) -> torch.Tensor | None:
         """Its logits (N, K) on the `val` or `test` rows; None where those are not stored.

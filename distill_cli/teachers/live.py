@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Literal
 
 import torch
 
 from distill_cli.models import Network, fingerprint
-from distill_cli.teachers.signals import DenseSignals
-from distill_cli.types import Batch
+from distill_cli.models.taps import signals_of
+from distill_cli.teachers.signals import DenseSignals, FeatureSignals
+from distill_cli.types import Batch, Need, TeacherSignals
 
 Precision = Literal["fp32", "fp64"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp64": torch.float64}
@@ -21,23 +24,55 @@ class LiveTeacher:
         network: Moved to `device` and frozen.
         device: Where it computes.
         precision: Its arithmetic; what it says is rounded to fp32, as a cache stores it.
+        class_names: What it is asked about, in this order; its own classes by default.
+        columns: Which of its outputs stands for each of `class_names`; all by default.
     """
 
+    offers = frozenset({Need.LOGITS, Need.FEATURES})
+
     def __init__(
-        self, network: Network, device: torch.device, precision: Precision = "fp32"
+        self,
+        network: Network,
+        device: torch.device,
+        precision: Precision = "fp32",
+        *,
+        class_names: Sequence[str] | None = None,
+        columns: Sequence[int] | None = None,
     ) -> None:
         self.fingerprint = fingerprint(network)
-        self.class_names = network.class_names
+        self.class_names = network.class_names if class_names is None else tuple(class_names)
+        self.columns: torch.Tensor | None = None
+        if columns is not None:
+            assert len(columns) == len(self.class_names), "one output a class"
+            self.columns = torch.tensor(columns, dtype=torch.int64, device=device)
+            mapped = f"{self.fingerprint} {list(columns)}"
+            self.fingerprint = blake2b(mapped.encode(), digest_size=16).hexdigest()
         self.architecture = network.architecture
         self.dtype = DTYPES[precision]
         self.network = network.to(device=device, dtype=self.dtype).eval().requires_grad_(False)
+        self.taps: tuple[str, ...] = ()
+        self.stops = False
+
+    def watch(self, taps: Sequence[str], *, stop: bool = False) -> None:
+        """Has its signals hold the outputs of these layers; with `stop` nothing else."""
+        self.taps, self.stops = tuple(taps), stop
 
     def logits(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """fp32 logits (B, K) of images in [0, 1]."""
         with torch.no_grad():
             logits_BK: torch.Tensor = self.network(images_BCHW.to(self.dtype))
-        return logits_BK.float()
+        return self._of_classes(logits_BK).float()
 
-    def signals(self, batch: Batch) -> DenseSignals:
-        """Its logits on the batch's views."""
-        return DenseSignals(self.logits(batch.images_BCHW))
+    def _of_classes(self, logits_BK: torch.Tensor) -> torch.Tensor:
+        return logits_BK if self.columns is None else logits_BK.index_select(1, self.columns)
+
+    def signals(self, batch: Batch) -> TeacherSignals:
+        """Its logits on the batch's views, and the outputs of the layers that are watched."""
+        if not self.taps:
+            return DenseSignals(self.logits(batch.images_BCHW))
+        with torch.no_grad():
+            images_BCHW = batch.images_BCHW.to(self.dtype)
+            said = signals_of(self.network, images_BCHW, self.taps, stop=self.stops)
+        if said.logits is None:
+            return FeatureSignals(said.features)
+        return DenseSignals(self._of_classes(said.logits), said.features)

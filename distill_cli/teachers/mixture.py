@@ -1,14 +1,16 @@
-"""Several teachers as one."""
+"""Several teachers as one. Draws are pure functions of (seed, step), or of (seed, epoch, sample)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import accumulate
+
+import torch
+from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform
-from distill_cli.teachers.signals import EnsembleSignals
-from distill_cli.types import Batch, Teacher, TeacherSignals
+from distill_cli.teachers.signals import AssignedSignals, EnsembleSignals, mean_of_logits
+from distill_cli.types import Batch, Need, Teacher, TeacherSignals
 
 
 class _Mixture:
@@ -25,14 +27,28 @@ class _Mixture:
         self.class_names = self.members[0].class_names
         joined = "+".join(member.fingerprint for member in self.members)
         self.fingerprint = blake2b(joined.encode(), digest_size=16).hexdigest()
+        # Layers of several teachers are not one teacher's.
+        self.offers = frozenset({Need.LOGITS}).intersection(*(m.offers for m in self.members))
 
 
 class Ensemble(_Mixture):
     """Labels every sample with the weighted mean of the teachers' probabilities."""
 
+    def __init__(self, members: Sequence[Teacher], weights: Sequence[float]) -> None:
+        super().__init__(members, weights)
+        self.offers = frozenset()
+
     def signals(self, batch: Batch) -> TeacherSignals:
         """Asks every teacher."""
         return EnsembleSignals(tuple(m.signals(batch) for m in self.members), self.weights)
+
+
+class LogitEnsemble(_Mixture):
+    """Labels every sample with the weighted mean of the teachers' logits."""
+
+    def signals(self, batch: Batch) -> TeacherSignals:
+        """Asks every teacher."""
+        return mean_of_logits([m.signals(batch) for m in self.members], self.weights)
 
 
 class RandomTeacher(_Mixture):
@@ -54,10 +70,53 @@ class RandomTeacher(_Mixture):
 
     def drawn(self, step: int) -> int:
         """Which teacher labels the batch of this step."""
-        point = float(uniform(draw(self.seed, Purpose.TEACHER, step)))
-        bounds = list(accumulate(self.weights))
-        return next((m for m, bound in enumerate(bounds) if point < bound), len(bounds) - 1)
+        return int(self._chosen(draw(self.seed, Purpose.TEACHER, step)))
+
+    def _chosen(self, bits: Tensor) -> Tensor:
+        """Random bits to places among the members, int64 of the same shape."""
+        bounds_M = torch.tensor(self.weights, dtype=torch.float64).cumsum(0)
+        # The last bound may fall short of 1 by rounding.
+        return torch.bucketize(uniform(bits), bounds_M[:-1].contiguous(), right=True)
 
     def signals(self, batch: Batch) -> TeacherSignals:
         """Asks the teacher that was drawn, and no other."""
         return self.members[self.drawn(batch.step)].signals(batch)
+
+
+class RandomTeacherPerSample(RandomTeacher):
+    """Labels every sample by one teacher, drawn with probability w_m anew in each epoch.
+
+    The draw is a pure function of (seed, epoch, row).
+    """
+
+    def drawn_for(self, batch: Batch) -> Tensor:
+        """int64 (B): which teacher labels each sample."""
+        return self._chosen(draw(self.seed, Purpose.TEACHER, batch.epoch, batch.index_B))
+
+    def signals(self, batch: Batch) -> TeacherSignals:
+        """Asks each teacher of its own samples only."""
+        return _assigned(self.members, self.drawn_for(batch), batch)
+
+
+class Relabelled(_Mixture):
+    """Labels each copy of the data by one teacher; the batches' samples say of which copy they are.
+
+    Fukuda et al., Interspeech 2017 ("augmentation").
+    """
+
+    def __init__(self, members: Sequence[Teacher]) -> None:
+        super().__init__(members, [1.0] * len(members))
+
+    def signals(self, batch: Batch) -> TeacherSignals:
+        """Asks each teacher of the samples of its copy only."""
+        assert batch.copy_B is not None, "the loader says of which copy a sample is"
+        return _assigned(self.members, batch.copy_B, batch)
+
+
+def _assigned(members: Sequence[Teacher], member_B: Tensor, batch: Batch) -> TeacherSignals:
+    """Each member's signals on the samples that are its own."""
+    parts = []
+    for number in member_B.unique().tolist():
+        places_P = (member_B == number).nonzero()[:, 0]
+        parts.append((members[number].signals(batch.take(places_P)), places_P))
+    return AssignedSignals(tuple(parts), samples=len(member_B))

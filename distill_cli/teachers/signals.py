@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_cli.types import TeacherSignals
+from distill_cli.types import Features, TeacherSignals
 
 
 @dataclass(frozen=True)
 class DenseSignals:
-    """Logits of one teacher, fp32."""
+    """Logits of one teacher, fp32, and what its layers put out where that was asked for."""
 
     logits_BK: Tensor
+    features: Features = field(default_factory=dict)
 
     def log_probs(self, temperature: float) -> Tensor:
         """log softmax(v/T), (B, K)."""
         return F.log_softmax(self.logits_BK / temperature, dim=-1)
+
+
+@dataclass(frozen=True)
+class FeatureSignals:
+    """Outputs of layers only: the forward stopped there."""
+
+    features: Features
+    logits_BK: None = None
+
+    def log_probs(self, temperature: float) -> Tensor:
+        """Not known."""
+        raise AssertionError("who learns from labels does not stop before them")
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,7 @@ class EnsembleSignals:
     members: tuple[TeacherSignals, ...]
     weights: tuple[float, ...]
     logits_BK: None = None
+    features: Features = field(default_factory=dict)
 
     def log_probs(self, temperature: float) -> Tensor:
         """log Σ_m w_m·q_m(T) as a log-sum-exp over teachers, (B, K)."""
@@ -47,3 +63,52 @@ class EnsembleSignals:
             ]
         )
         return torch.logsumexp(weighted_MBK, dim=0)
+
+
+def mean_of_logits(members: Sequence[TeacherSignals], weights: Sequence[float]) -> DenseSignals:
+    """The weighted mean of several teachers' logits: the geometric mean of their probabilities.
+
+    Args:
+        members: One entry a teacher, each with logits.
+        weights: w_m, summing to 1.
+    """
+    logits = [member.logits_BK for member in members]
+    weighted = [w * each for w, each in zip(weights, logits, strict=True) if each is not None]
+    assert len(weighted) == len(weights), "what teachers offer is checked before the first step"
+    return DenseSignals(torch.stack(weighted).sum(dim=0))
+
+
+@dataclass(frozen=True)
+class AssignedSignals:
+    """A batch of which each sample is labelled by one of several teachers.
+
+    Attributes:
+        parts: Signals of one teacher, and int64 places of its samples in the batch.
+        samples: Of the batch.
+    """
+
+    parts: tuple[tuple[TeacherSignals, Tensor], ...]
+    samples: int
+    features: Features = field(default_factory=dict)
+
+    @cached_property
+    def logits_BK(self) -> Tensor | None:
+        """Each sample's logits by its teacher; None where one has none."""
+        if any(said.logits_BK is None for said, _ in self.parts):
+            return None
+        return self._gathered(lambda said: said.logits_BK)
+
+    def log_probs(self, temperature: float) -> Tensor:
+        """Each sample's labels by its teacher, (B, K)."""
+        return self._gathered(lambda said: said.log_probs(temperature))
+
+    def _gathered(self, ask: Callable[[TeacherSignals], Tensor | None]) -> Tensor:
+        together: Tensor | None = None
+        for said, place_P in self.parts:
+            rows_PK = ask(said)
+            assert rows_PK is not None, "asked before"
+            if together is None:
+                together = rows_PK.new_empty(self.samples, rows_PK.shape[1])
+            together[place_P.to(rows_PK.device)] = rows_PK
+        assert together is not None, "a batch is not empty"
+        return together

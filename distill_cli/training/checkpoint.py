@@ -15,7 +15,7 @@ from distill_cli.files import write_atomically
 from distill_cli.training.state import State
 
 FILE = "last/checkpoint.pt"
-FORMAT = 2
+FORMAT = 3
 
 
 class Stateful(Protocol):

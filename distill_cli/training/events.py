@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from distill_cli.metrics import Metrics
-from distill_cli.training.state import State
+from distill_cli.training.state import HeldOut, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +97,14 @@ def step_event(state: State, epochs: int, steps: int, images: int) -> StepEvent:
 
 
 def epoch_row(
-    state: State, held_out: Metrics, *, lr: float, images_per_second: float
+    state: State, held_out: HeldOut, *, lr: float, images_per_second: float
 ) -> dict[str, Any]:
     """What metrics.jsonl and summary.csv hold of an epoch that has just ended."""
     return {
         "epoch": state.epoch + 1,
         "lr": lr,
         **{f"train_{name}": value for name, value in state.means().items()},
-        "val_top1": held_out.top1,
-        "val_nll": held_out.nll,
-        "val_ece": held_out.ece,
+        **held_out.figures,
         "images_per_second": images_per_second,
         "seconds": state.epoch_seconds,
     }

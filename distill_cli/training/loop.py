@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor, nn
+
 from distill_cli.data.loader import Loader
 from distill_cli.errors import DivergedError, StoppedError
-from distill_cli.metrics import Metrics
 from distill_cli.models import Network
 from distill_cli.objectives.compose import Composition
 from distill_cli.training import checkpoint
 from distill_cli.training.events import EpochEvent, RunLog, Sink, epoch_row, step_event
-from distill_cli.training.state import State
+from distill_cli.training.state import HeldOut, State
 from distill_cli.training.updates import Updates
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
 
@@ -29,6 +30,8 @@ class Trainer:
 
     Attributes:
         network: The student, on its device.
+        forward: What it says of images: logits, and features where they are learnt from.
+        adapters: What objectives learn beside it.
         updates: How its weights move: optimiser, schedule, precision, accumulation, averaging.
         teacher: Frozen, or None.
         composition: What is minimised over `epochs` passes of `loader`'s batches.
@@ -40,12 +43,14 @@ class Trainer:
     """
 
     network: Network
+    forward: Callable[[Tensor], StudentSignals]
+    adapters: nn.ModuleDict
     updates: Updates
     teacher: Teacher | None
     composition: Composition
     loader: Loader
     epochs: int
-    evaluate: Callable[[Network], Metrics]
+    evaluate: Callable[[Network], HeldOut]
     save_best: Callable[[Network], None]
     run: Path
     key: str
@@ -68,7 +73,8 @@ class Trainer:
     def start(self, *, resume: bool) -> None:
         """Takes the state of the last checkpoint if `resume`, else a new one."""
         self.log = RunLog(self.run)
-        self.parts: dict[str, checkpoint.Stateful] = {"network": self.network, **self.updates.parts}
+        own: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
+        self.parts = {**own, **self.updates.parts}
         self.state = State()
         if resume:
             self.state = checkpoint.load(self.run, self.parts, self.key)
@@ -102,13 +108,11 @@ class Trainer:
         for part in batch.split(updates.accumulate):
             teacher = None if self.teacher is None else self.teacher.signals(part)
             with updates.here.autocast():
-                logits_BK = self.network(part.images_BCHW)
-            student = StudentSignals(logits_BK=logits_BK.float())
-            loss = self.composition(student, teacher, part, progress)
+                student = self.forward(part.images_BCHW)
+            loss = self.composition(student, teacher, part, progress, self.adapters)
             updates.scaler.scale(loss.total).backward()
             figures = {"loss": loss.total.detach(), **loss.terms}
-            values = part.images_BCHW.numel()
-            self.state.tally.note(logits_BK, part.target_B, batch.samples, figures, values=values)
+            self.state.tally.note(student.logits, part, figures)
         updates.clip(self.network.net)
         updates.scaler.step(optimizer)
         updates.scaler.update()
@@ -116,8 +120,8 @@ class Trainer:
         self.state.step += 1
         self.sink.step(step_event(self.state, self.epochs, self.loader.steps, batch.samples))
 
-    def _require_finite(self, held_out: float = 0.0) -> None:
-        if not math.isfinite(self.state.means().get("loss", 0.0) + held_out):
+    def _require_finite(self, held_out: Iterable[float] = ()) -> None:
+        if not math.isfinite(sum(held_out, self.state.means().get("loss", 0.0))):
             raise DivergedError(
                 f"the loss is no longer a number in epoch {self.state.epoch + 1}, "
                 f"step {self.state.step}",
@@ -128,7 +132,7 @@ class Trainer:
         started = time.perf_counter()
         state, network = self.state, self.updates.averaged(self.network)
         held_out = self.evaluate(network)
-        self._require_finite(held_out.nll)
+        self._require_finite(held_out.figures.values())
         best = state.is_best(held_out)
         if best:
             self.save_best(network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -59,6 +60,7 @@ def create(
     weight_decay: float,
     momentum: float,
     layer_decay: float | None = None,
+    beside: Iterable[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
     """timm's optimiser of this name.
 
@@ -72,6 +74,7 @@ def create(
         weight_decay: Of the decayed parameters.
         momentum: Of SGD and its kin.
         layer_decay: Factor of the rate from each layer to the one before; None for equal rates.
+        beside: What objectives learn beside the network, at the peak rate.
 
     Raises:
         UsageError: timm knows no such optimiser.
@@ -87,4 +90,8 @@ def create(
         network, opt=name, layer_decay=layer_decay, **options
     )
     assert isinstance(optimizer, torch.optim.Optimizer)
+    if others := list(beside):
+        optimizer.add_param_group(
+            {"params": others, "lr": rate, "weight_decay": weight_decay, "lr_scale": 1.0}
+        )
     return optimizer

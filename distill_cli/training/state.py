@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from distill_cli.metrics import Metrics
 from distill_cli.training.tally import Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What is measured at the end of an epoch, on images that are not trained on.
+
+    Attributes:
+        figures: By name, as metrics.jsonl has them.
+        rank: What chooses the epoch: greater is better, the first number decides.
+    """
+
+    figures: Mapping[str, float]
+    rank: tuple[float, ...]
 
 
 @dataclass(kw_only=True)
@@ -18,8 +31,8 @@ class State:
         step: Steps of it that are taken.
         tally: Loss, terms and share of correct answers over the epoch's steps.
         best_epoch: The epoch with the best held-out figures; −1 before the first.
-        best_top1: Its held-out accuracy.
-        best_nll: Its held-out NLL, which decides between equal accuracies.
+        best: Its held-out figures.
+        best_rank: What they were chosen by.
         rates: Training images a second, one entry a finished epoch.
         epoch_seconds: Seconds of training steps in the epoch under way.
         seconds: Seconds of the whole run, evaluation included.
@@ -30,21 +43,19 @@ class State:
     step: int = 0
     tally: Tally = field(default_factory=Tally)
     best_epoch: int = -1
-    best_top1: float = -1.0
-    best_nll: float = float("inf")
+    best: dict[str, float] = field(default_factory=dict)
+    best_rank: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     epoch_seconds: float = 0.0
     seconds: float = 0.0
     log_lengths: tuple[int, int] = (0, 0)
 
-    def is_best(self, held_out: Metrics) -> bool:
-        """Whether these held-out figures are the best so far; if so, remembers them.
-
-        Accuracy decides, NLL between equal accuracies, which small held-out splits are full of.
-        """
-        if (held_out.top1, -held_out.nll) <= (self.best_top1, -self.best_nll):
+    def is_best(self, held_out: HeldOut) -> bool:
+        """Whether these held-out figures are the best so far; if so, remembers them."""
+        if self.best_rank and list(held_out.rank) <= self.best_rank:
             return False
-        self.best_epoch, self.best_top1, self.best_nll = self.epoch, held_out.top1, held_out.nll
+        self.best_epoch, self.best = self.epoch, dict(held_out.figures)
+        self.best_rank = list(held_out.rank)
         return True
 
     def next_epoch(self, rate: float, seconds: float) -> None:

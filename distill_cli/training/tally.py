@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from distill_cli.types import Batch
+
 # Steps, and values of images, after which what was noted is added up. Adding up at every step
 # would cost a small network a tenth of its time in small kernels. Where images are large it costs
 # nothing, and small tensors that live on between large ones keep memory from being reused.
@@ -32,45 +34,39 @@ class Tally:
             self.sums = torch.tensor(list(sums.values()), dtype=torch.float64)
         self._figures: list[Tensor] = []
         self._answers: list[tuple[Tensor, Tensor, int]] = []
-        self._noted = 0
+        self._noted = self._steps = 0
 
-    def note(
-        self,
-        logits_BK: Tensor,
-        target_B: Tensor,
-        samples: int,
-        figures: Mapping[str, Tensor],
-        *,
-        values: int = 0,
-    ) -> None:
+    def note(self, logits_BK: Tensor | None, batch: Batch, figures: Mapping[str, Tensor]) -> None:
         """A step, or a part of one.
 
         Args:
-            logits_BK: Of the student.
-            target_B: int64 class, −1 where unlabelled.
-            samples: Of the whole step.
+            logits_BK: Of the student; None where it does not get so far.
+            batch: What it was shown.
             figures: Detached scalars, the same names each time.
-            values: Of the images.
         """
-        self.names = ("top1", *figures)
+        self.names = (*(("top1",) if logits_BK is not None else ()), *figures)
         self._figures += figures.values()
-        self._answers.append((logits_BK.detach(), target_B, samples))
-        self._noted += max(values, logits_BK.numel())
-        if len(self._answers) >= STEPS or self._noted >= VALUES:
+        self._noted += batch.images_BCHW.numel()
+        self._steps += 1
+        if logits_BK is not None:
+            target = batch.target_B if batch.target_BK is None else batch.target_BK
+            self._answers.append((logits_BK.detach(), target, batch.samples))
+            self._noted += logits_BK.numel()
+        if self._steps >= STEPS or self._noted >= VALUES:
             self._add_up()
 
     def _add_up(self) -> None:
-        if not self._answers:
+        if not self._steps:
             return
-        wide = torch.float32 if self._answers[0][0].device.type == "mps" else torch.float64
-        hits = [
-            (logits_BK.argmax(dim=-1) == target_B).sum() / samples
-            for logits_BK, target_B, samples in self._answers
-        ]
-        figures = torch.stack(self._figures).to(wide).view(len(hits), -1)
-        sums = torch.cat([torch.stack(hits).to(wide)[:, None], figures], dim=1).sum(dim=0)
+        device = self._figures[0].device
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        figures = torch.stack(self._figures).to(wide).view(self._steps, -1)
+        if self._answers:
+            hits = torch.stack([_right(*answer) for answer in self._answers]).to(wide)
+            figures = torch.cat([hits[:, None], figures], dim=1)
+        sums = figures.sum(dim=0)
         self.sums = sums if self.sums is None else self.sums.to(sums) + sums
-        self._figures, self._answers, self._noted = [], [], 0
+        self._figures, self._answers, self._noted, self._steps = [], [], 0, 0
 
     def read(self) -> dict[str, float]:
         """The sums by name; waits for the device."""
@@ -80,3 +76,12 @@ class Tally:
     def state_dict(self) -> dict[str, float]:
         """The sums by name."""
         return self.read()
+
+
+def _right(logits_BK: Tensor, target: Tensor, samples: int) -> Tensor:
+    """Share of right answers of a step; of several labels, all must be right."""
+    if target.ndim == 2:
+        right_B = ((logits_BK > 0) == (target > 0.5)).all(dim=-1)
+    else:
+        right_B = logits_BK.argmax(dim=-1) == target
+    return right_B.sum() / samples

@@ -139,7 +139,7 @@ def test_every_file_is_registered() -> None:
 def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
     s, t = student(), teacher()
     loss = Composition((part(cls()),))(
-        s, t if Need.TEACHER in cls.needs else None, batch(), progress()
+        s, t if Need.TEACHER in cls.about.needs else None, batch(), progress()
     )
     loss.total.backward()
     assert s.logits_BK.grad is not None
@@ -150,8 +150,8 @@ def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
 @pytest.mark.parametrize("cls", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_declares_what_it_is(cls: type) -> None:
     assert cls.__doc__
-    assert cls.summary
-    assert cls.paper
+    assert cls.about.summary
+    assert cls.about.paper
     assert all(field.name.isidentifier() for field in fields(cls))
     with pytest.raises(AttributeError):
         cls().name = "x"  # frozen

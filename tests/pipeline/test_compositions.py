@@ -11,7 +11,7 @@ from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 def parts(**values: object) -> dict[str, tuple[float, float, str]]:
     made = composition(validate(StudentRecipe, values))
     return {
-        part.objective.name: (part.weight.start, part.weight.end, part.weight.schedule)
+        part.objective.about.name: (part.weight.start, part.weight.end, part.weight.schedule)
         for part in made.parts
     }
 

@@ -1,0 +1,1 @@
+"""What objectives learn or remember beside the student: modules that the trainer owns."""

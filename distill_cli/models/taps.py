@@ -1,0 +1,287 @@
+"""Where a network can be tapped: the outputs of its layers, as maps, whatever its architecture.
+
+A tap is a module by its name in the plain network. Found by running a network once with hooks, so
+that nothing needs to be known of it; tokens become maps, channels-last maps channels-first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_cli.errors import UsageError, nearest
+from distill_cli.models.network import Network
+from distill_cli.types import StudentSignals
+
+# What enters the classifier: a tap that every network has.
+PENULTIMATE = "penultimate"
+# Modules that hold the blocks of a stage; what is inside a block is no tap of its own.
+HOLDING = ("blocks", "layers", "stages")
+# What leads from one stage to the next, or around a block.
+PASSING = ("downsample", "shortcut")
+PROBED = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tap:
+    """A layer whose output can be looked at.
+
+    Attributes:
+        name: Of its module in the plain network.
+        channels: Of its map.
+        height: Of its map; 1 for vectors.
+        width: Of its map; 1 for vectors.
+        depth: Share of the network's weight layers up to it.
+        rectified: Never negative on noise: it ends in a rectifier.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    depth: float
+    rectified: bool
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it has more than one position."""
+        return self.height * self.width > 1
+
+
+class _Reached(Exception):  # noqa: N818 - no error: the way out of a forward that may stop
+    """The last tap was passed."""
+
+
+def taps_of(network: Network) -> list[Tap]:
+    """The taps of a network, in the order of its forward; the last is `penultimate`.
+
+    They are the outputs of its blocks and of what stands between them, where those are one tensor
+    of one row an image and are computed once.
+    """
+    net = network.net
+    names = [name for name, _ in _points(net)]
+    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    seen: list[tuple[str, Tensor, int]] = []
+    passed: set[int] = set()
+    hooks: list[tuple[nn.Module, Callable[..., None]]] = []
+    for layer in layers:
+        hooks.append((layer, lambda module, *_: passed.add(id(module))))
+    for name in names:
+
+        def note(_: nn.Module, __: Any, out: Any, name: str = name) -> None:
+            if _is_feature(out):
+                seen.append((name, _as_map(net, out), len(passed)))
+
+        hooks.append((net.get_submodule(name), note))
+    training = network.training
+    network.eval()
+    with torch.no_grad(), _hooked(hooks):
+        network(_noise(network))
+    network.train(training)
+    found = []
+    for name, map_BCHW, before in seen:
+        if sum(other == name for other, _, _ in seen) == 1:
+            found.append(_tap(name, map_BCHW, before / max(1, len(passed))))
+    return [*found, replace(shape_of(network, PENULTIMATE), depth=1.0)]
+
+
+def shape_of(network: Network, name: str) -> Tap:
+    """What a layer puts out, any module by its name; its depth is not known (0).
+
+    Raises:
+        UsageError: There is no such layer, or its output is no map of features.
+    """
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        said = signals_of(network, _noise(network), (name,))
+    network.train(training)
+    return _tap(name, said.features[name], 0.0)
+
+
+def _noise(network: Network) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    noise_BCHW = torch.rand(PROBED, *network.input_size, generator=generator)
+    return noise_BCHW.to(network.mean)
+
+
+def _tap(name: str, map_BCHW: Tensor, depth: float) -> Tap:
+    channels, height, width = map_BCHW.shape[1:]
+    return Tap(
+        name=name,
+        channels=channels,
+        height=height,
+        width=width,
+        depth=depth,
+        rectified=bool(map_BCHW.min() >= 0),
+    )
+
+
+def signals_of(
+    network: Network, images_BCHW: Tensor, taps: Sequence[str] = (), *, stop: bool = False
+) -> StudentSignals:
+    """Logits and the outputs of some layers, fp32.
+
+    Args:
+        network: Any; its mode and its graph are left as they are.
+        images_BCHW: In [0, 1].
+        taps: Names of layers, or `penultimate`.
+        stop: End the forward at the last of them: what lies behind, its buffers too, is untouched.
+    """
+    if not taps:
+        return StudentSignals(logits=network(images_BCHW).float())
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str, value: Any) -> None:
+        if not (isinstance(value, Tensor) and value.ndim in (2, 3, 4)):
+            raise UsageError(
+                f"layer '{name}' of {network.architecture} puts out no features",
+                hint="`distill models taps` lists the layers that do",
+            )
+        kept[name] = value
+        if stop and len(kept) == len(taps):
+            raise _Reached
+
+    hooks, entering = [], []
+    for name in taps:
+        if name == PENULTIMATE:
+            entering.append(
+                (_classifier(network.net), lambda _, args: keep(PENULTIMATE, args[0].flatten(1)))
+            )
+        else:
+            hooks.append((_module(network, name), lambda _, __, out, name=name: keep(name, out)))
+    logits: Tensor | None = None
+    with _hooked(hooks, entering), suppress(_Reached):
+        logits = network(images_BCHW).float()
+    features = {name: _as_map(network.net, kept[name]).float() for name in taps}
+    return StudentSignals(logits=logits, features=features)
+
+
+def _module(network: Network, name: str) -> nn.Module:
+    """The module of this name.
+
+    Raises:
+        UsageError: There is none; the nearest tap is named.
+    """
+    try:
+        return network.net.get_submodule(name)
+    except AttributeError:
+        raise UsageError(
+            f"{network.architecture} has no layer '{name}'. "
+            f"{nearest(name, [point for point, _ in _points(network.net)])}"
+        ) from None
+
+
+@contextmanager
+def _hooked(
+    hooks: Sequence[tuple[nn.Module, Callable[..., None]]],
+    entering: Sequence[tuple[nn.Module, Callable[..., None]]] = (),
+) -> Iterator[None]:
+    """Calls functions behind, and before, the forward of modules while the context lasts."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    handles += [module.register_forward_pre_hook(hook) for module, hook in entering]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _points(net: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Modules that may be taps: children of the network and of what holds blocks."""
+    classifier = _classifier(net) if not prefix else None
+    for name, child in net.named_children():
+        path = f"{prefix}{name}"
+        if child is classifier or isinstance(child, nn.Identity | nn.Dropout):
+            continue
+        # A list has no output of its own, but what it holds has.
+        if not isinstance(child, nn.ModuleList):
+            yield path, child
+        if name not in PASSING and _holds_blocks(child):
+            yield from _points(child, f"{path}.")
+
+
+def _holds_blocks(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential | nn.ModuleList) or any(
+        isinstance(getattr(module, name, None), nn.Sequential | nn.ModuleList) for name in HOLDING
+    )
+
+
+def _classifier(net: nn.Module) -> nn.Module:
+    """The last layer, as timm says or as the last linear one."""
+    said: Any = getattr(net, "get_classifier", lambda: None)()
+    found = said[0] if isinstance(said, tuple | list) else said
+    if isinstance(found, nn.Module) and not isinstance(found, nn.Identity):
+        return found
+    layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert layers, "a classifier has a weight layer"
+    return layers[-1]
+
+
+def _is_feature(out: Any) -> bool:
+    return (
+        isinstance(out, Tensor)
+        and out.is_floating_point()
+        and out.ndim in (2, 3, 4)
+        and len(out) == PROBED
+    )
+
+
+def _as_map(net: nn.Module, out: Tensor) -> Tensor:
+    """(B, C), tokens (B, N, C) or maps of either layout as (B, C, H, W)."""
+    if out.ndim == 2:
+        return out[:, :, None, None]
+    if out.ndim == 3:
+        return _from_tokens(net, out)
+    _, first, second, third = out.shape
+    # Maps are mostly square: the odd one out of three sides is the channels.
+    square = first == second != third
+    same = first == second == third and getattr(net, "output_fmt", "NCHW") == "NHWC"
+    return out.permute(0, 3, 1, 2) if square or same else out
+
+
+def _from_tokens(net: nn.Module, out_BNC: Tensor) -> Tensor:
+    """Tokens as a map; class and register tokens are left out."""
+    count = out_BNC.shape[1]
+    prefix = int(getattr(net, "num_prefix_tokens", 0))
+    grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
+    for leading in dict.fromkeys((prefix, 0)):
+        tokens = count - leading
+        if tokens < 1:
+            continue
+        if isinstance(grid, tuple) and len(grid) == 2 and math.prod(grid) == tokens:
+            height, width = grid
+        elif math.isqrt(tokens) ** 2 == tokens:
+            height = width = math.isqrt(tokens)
+        else:
+            continue
+        map_BCHW: Tensor = out_BNC[:, leading:].transpose(1, 2).unflatten(2, (height, width))
+        return map_BCHW
+    return out_BNC.transpose(1, 2)[:, :, None]
+
+
+def middle(taps: Sequence[Tap]) -> Tap:
+    """The tap nearest to half of the depth, a map where there is one; of equals the later."""
+    among = [tap for tap in taps if tap.is_map] or [t for t in taps if t.name != PENULTIMATE]
+    return min(reversed(among or list(taps)), key=lambda tap: abs(tap.depth - 0.5))
+
+
+def stage_ends(taps: Sequence[Tap]) -> list[Tap]:
+    """The last map of each resolution; of a network with one, those at thirds of its depth."""
+    maps = [tap for tap in taps if tap.is_map] or [t for t in taps if t.name != PENULTIMATE]
+    last = {(tap.height, tap.width): tap for tap in maps}
+    if len(last) > 1:
+        return list(last.values())
+    near = [min(reversed(maps), key=lambda tap: abs(tap.depth - k / 3)) for k in (1, 2, 3)]
+    return list(dict.fromkeys(near))
+
+
+def last_map(taps: Sequence[Tap]) -> Tap:
+    """The deepest map; what enters the classifier where there is none."""
+    return next((tap for tap in reversed(taps) if tap.is_map), taps[-1])

@@ -1,0 +1,48 @@
+"""Attention transfer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from distill_cli.losses.features import attention
+from distill_cli.objectives.base import About, Pair, Usual
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionTransfer:
+    """Mean squared difference of the normalised maps of where each network is active.
+
+    Attributes:
+        pairs: Layers of student and teacher; none for the last of each resolution.
+    """
+
+    about: ClassVar[About] = About(
+        name="attention",
+        summary="look where the teacher looks",
+        paper="Zagoruyko, Komodakis 2017, arXiv 1612.03928",
+        needs=frozenset({Need.TEACHER, Need.FEATURES}),
+        targets=frozenset({"softmax", "sigmoid"}),
+        usual=Usual(own=1000.0),
+        rule="stages",
+    )
+
+    pairs: tuple[Pair, ...] = ()
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Term `attention`, the sum over the pairs."""
+        assert teacher is not None, "needs are checked before the first step"
+        losses = [
+            attention(student.features[own], teacher.features[other]) for own, other in self.pairs
+        ]
+        return {"attention": Term(loss_B=sum(losses[1:], losses[0]))}

@@ -1,0 +1,53 @@
+"""Distillation from a stronger teacher: correlations in place of divergences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from distill_cli.losses.correlation import inter_class, intra_class
+from distill_cli.objectives.base import About
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dist:
+    """β·(1 − ρ over each sample's classes) + γ·(1 − ρ over each class's samples), ρ Pearson's.
+
+    Attributes:
+        temperature: T.
+        inter: β, between the classes of a sample.
+        intra: γ, between the samples of a batch, class by class.
+    """
+
+    about: ClassVar[About] = About(
+        name="dist",
+        summary="correlate with the teacher over classes, and over samples",
+        paper="Huang et al. 2022, arXiv 2205.10536",
+        needs=frozenset({Need.TEACHER}),
+        coupled=True,
+    )
+
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
+    inter: Annotated[float, Field(ge=0)] = 1.0
+    intra: Annotated[float, Field(ge=0)] = 1.0
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Terms `inter`, per sample, and `intra`, of the batch, with their weights."""
+        assert teacher is not None, "needs are checked before the first step"
+        log_probs_BK = teacher.log_probs(self.temperature)
+        pair = (student.logits_BK, log_probs_BK, self.temperature)
+        return {
+            "inter": Term(loss_B=self.inter * inter_class(*pair)),
+            "intra": Term(loss_B=self.intra * intra_class(*pair), coupled=True),
+        }

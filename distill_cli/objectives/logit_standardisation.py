@@ -1,0 +1,56 @@
+"""Logit standardisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from distill_cli.losses.standardised import standardised_distillation
+from distill_cli.objectives.base import About, Usual
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitStandardisation:
+    """T²·KL between softened z-scores of both networks' logits; only their shape is matched.
+
+    With few classes a z-score says little: expect less there.
+
+    Attributes:
+        temperature: T, of the z-scores.
+        form: `paper` divides by the population's standard deviation, `release` by the unbiased
+            one, as the authors' code.
+    """
+
+    about: ClassVar[About] = About(
+        name="logit-standardisation",
+        summary="match the shape of the teacher's logits, whatever their mean and spread",
+        paper="Sun et al. 2024, arXiv 2403.01427",
+        needs=frozenset({Need.TEACHER, Need.LOGITS}),
+        usual=Usual(hard=0.1, own=9.0),
+    )
+
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    form: Literal["paper", "release"] = "paper"
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Term `standardised`."""
+        assert teacher is not None, "needs are checked before the first step"
+        assert teacher.logits_BK is not None, "needs are checked before the first step"
+        loss_B = standardised_distillation(
+            student.logits_BK,
+            teacher.logits_BK,
+            self.temperature,
+            unbiased=self.form == "release",
+        )
+        return {"standardised": Term(loss_B=loss_B)}

@@ -1,0 +1,62 @@
+"""Relational knowledge distillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from distill_cli.losses.features import relational_angle, relational_distance
+from distill_cli.objectives.base import About, Pair, Usual
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationalDistillation:
+    """Huber losses between both networks' pairwise distances and angles of a batch.
+
+    Attributes:
+        pairs: Layers of student and teacher; "auto" for what enters the classifiers.
+        distance: Weight of the distances, which are divided by their mean.
+        angle: Weight of the angles of all triplets.
+    """
+
+    about: ClassVar[About] = About(
+        name="rkd",
+        summary="keep the distances and angles between samples",
+        paper="Park et al. 2019, arXiv 1904.05068",
+        needs=frozenset({Need.TEACHER, Need.FEATURES}),
+        targets=frozenset({"softmax", "sigmoid"}),
+        usual=Usual(),
+        rule="penultimate",
+        coupled=True,
+    )
+
+    pairs: tuple[Pair, ...] = ()
+    distance: Annotated[float, Field(ge=0)] = 25.0
+    angle: Annotated[float, Field(ge=0)] = 50.0
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Terms `rkd_distance` and `rkd_angle`, with their weights, sums over the pairs."""
+        assert teacher is not None, "needs are checked before the first step"
+        both = [
+            (student.features[own].flatten(1), teacher.features[other].flatten(1))
+            for own, other in self.pairs
+        ]
+        distances = [relational_distance(own_BD, other_BD) for own_BD, other_BD in both]
+        angles = [relational_angle(own_BD, other_BD) for own_BD, other_BD in both]
+        return {
+            "rkd_distance": Term(
+                loss_B=self.distance * sum(distances[1:], distances[0]), coupled=True
+            ),
+            "rkd_angle": Term(loss_B=self.angle * sum(angles[1:], angles[0]), coupled=True),
+        }

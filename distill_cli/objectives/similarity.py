@@ -1,0 +1,49 @@
+"""Similarity-preserving distillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from distill_cli.losses.features import similarity
+from distill_cli.objectives.base import About, Pair, Usual
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarity:
+    """‖G_T − G_S‖² / B², G the row-normalised similarities of a batch's samples.
+
+    Attributes:
+        pairs: Layers of student and teacher; none for the last maps.
+    """
+
+    about: ClassVar[About] = About(
+        name="similarity",
+        summary="find the samples alike that the teacher finds alike",
+        paper="Tung, Mori 2019, arXiv 1907.09682",
+        needs=frozenset({Need.TEACHER, Need.FEATURES}),
+        targets=frozenset({"softmax", "sigmoid"}),
+        usual=Usual(own=3000.0),
+        rule="last",
+        coupled=True,
+    )
+
+    pairs: tuple[Pair, ...] = ()
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Term `similarity`, the sum over the pairs."""
+        assert teacher is not None, "needs are checked before the first step"
+        losses = [
+            similarity(student.features[own], teacher.features[other]) for own, other in self.pairs
+        ]
+        return {"similarity": Term(loss_B=sum(losses[1:], losses[0]), coupled=True)}

@@ -1,0 +1,215 @@
+"""Which layers objectives look at: found, paired, and given what they need to meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from distill_cli.adapters.regressor import Regressor
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.models import Network
+from distill_cli.models.taps import (
+    PENULTIMATE,
+    Tap,
+    last_map,
+    middle,
+    shape_of,
+    stage_ends,
+    taps_of,
+)
+from distill_cli.objectives.base import AUTO, Objective, OfLayers, Pair, PairRule, Shapes, TapShape
+from distill_cli.objectives.compose import Composition, Part
+from distill_cli.pipeline.teaching import Member
+from distill_cli.teachers.cached import CachedTeacher
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.types import Need, Teacher
+
+Choose = Callable[[Sequence[Tap]], list[Tap]]
+RULES: dict[PairRule, Choose] = {
+    "middle": lambda taps: [middle(taps)],
+    "stages": stage_ends,
+    "last": lambda taps: [last_map(taps)],
+    "penultimate": lambda taps: [taps[-1]],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """What a composition looks at.
+
+    Attributes:
+        composition: With every pair of layers named.
+        adapters: What its objectives learn beside the student.
+        taps: The student's layers.
+        told: What was paired, in words.
+        recorded: The same, for recipe.yaml.
+    """
+
+    composition: Composition
+    adapters: nn.ModuleDict
+    taps: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    recorded: tuple[dict[str, Any], ...] = ()
+
+
+def check_offers(
+    composed: Composition, teacher: Teacher, names: Sequence[str], members: Sequence[Member]
+) -> None:
+    """Refuses objectives that ask for what the teachers cannot say.
+
+    Raises:
+        UsageError: Several teachers together have no logits, or no layers.
+        ArtifactError: A cache keeps none.
+    """
+    for part in composed.parts:
+        about = part.objective.about
+        caches = [
+            name
+            for name, member in zip(names, members, strict=True)
+            if isinstance(member, CachedTeacher)
+            and about.needs & {Need.LOGITS, Need.FEATURES} - member.offers
+        ]
+        missing = about.needs & {Need.LOGITS, Need.FEATURES} - teacher.offers
+        if Need.FEATURES in missing and caches:
+            raise ArtifactError(
+                f"objective '{about.name}' looks at the teacher's layers, and {caches[0]} is a "
+                "cache of labels",
+                hint="Give the teacher's run folder instead: it is asked while the student trains",
+            )
+        if Need.FEATURES in missing:
+            raise UsageError(
+                f"objective '{about.name}' looks at the layers of one teacher, these are "
+                f"{len(members)}",
+                hint="Give one of them",
+            )
+        if Need.LOGITS in missing and caches:
+            raise ArtifactError(
+                f"objective '{about.name}' needs raw logits, and cache {caches[0]} keeps the "
+                "likeliest classes only",
+                hint="Dump with --codec fp16, or give the teacher's run folder",
+            )
+        if Need.LOGITS in missing:
+            raise UsageError(
+                f"objective '{about.name}' needs raw logits, and a mean of probabilities has none",
+                hint="--ensemble-of logits, --mode random or --mode relabel have them",
+            )
+
+
+def find_layers(
+    composed: Composition, network: Network, teacher: Teacher | None, *, stop: bool = False
+) -> Layers:
+    """Names the layers that are to be paired by rule, and has the teacher watch its own.
+
+    Args:
+        composed: With pairs named or not.
+        network: The student.
+        teacher: A live one, where any objective looks at layers.
+        stop: Neither network is to be run beyond these layers.
+
+    Raises:
+        UsageError: There is no such layer.
+    """
+    if Need.FEATURES not in composed.needs:
+        return Layers(composition=composed, adapters=composed.adapters(Shapes()))
+    assert isinstance(teacher, LiveTeacher), "what teachers offer is checked before"
+    own, other = taps_of(network), taps_of(teacher.network)
+    parts: list[Part] = []
+    pairs: list[Pair] = []
+    for part in composed.parts:
+        if isinstance(part.objective, OfLayers):
+            rule = part.objective.about.rule
+            assert rule is not None, "an objective of layers has a rule"
+            named = part.objective.pairs or _by_rule(rule, own, other)
+            found = tuple(_filled(pair, rule, own, other) for pair in named)
+            pairs += found
+            part = Part(objective=with_pairs(part.objective, found), weight=part.weight)
+        parts.append(part)
+    guided = tuple(dict.fromkeys(pair[0] for pair in pairs))
+    hinted = tuple(dict.fromkeys(pair[1] for pair in pairs))
+    shapes = Shapes(
+        student={name: _shape(network, name, own) for name in guided},
+        teacher={name: _shape(teacher.network, name, other) for name in hinted},
+    )
+    teacher.watch(hinted, stop=stop)
+    composed = Composition(tuple(parts))
+    adapters = composed.adapters(shapes).to(network.mean.device)
+    recorded = _recorded(composed, shapes, adapters)
+    return Layers(
+        composition=composed,
+        adapters=adapters,
+        taps=guided,
+        told=tuple(_in_words(entry) for entry in recorded),
+        recorded=tuple(recorded),
+    )
+
+
+def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:
+    """The objective with its layers named."""
+    assert is_dataclass(objective), "objectives are dataclasses"
+    assert not isinstance(objective, type)
+    return replace(objective, pairs=pairs)
+
+
+def _by_rule(rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> tuple[Pair, ...]:
+    """Pairs from the last to the first, as far as both networks have layers."""
+    chosen = zip(reversed(RULES[rule](own)), reversed(RULES[rule](other)), strict=False)
+    return tuple(reversed([(student.name, teacher.name) for student, teacher in chosen]))
+
+
+def _filled(pair: Pair, rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> Pair:
+    """A pair of which one layer may be left to the rule."""
+    guided, hinted = pair
+    return (
+        RULES[rule](own)[-1].name if guided == AUTO else guided,
+        RULES[rule](other)[-1].name if hinted == AUTO else hinted,
+    )
+
+
+def _shape(network: Network, name: str, taps: Sequence[Tap]) -> TapShape:
+    known = next((tap for tap in taps if tap.name == name), None) or shape_of(network, name)
+    return TapShape(
+        channels=known.channels,
+        height=known.height,
+        width=known.width,
+        rectified=known.rectified and name != PENULTIMATE,
+    )
+
+
+def _recorded(
+    composed: Composition, shapes: Shapes, adapters: nn.ModuleDict
+) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for part in composed.parts:
+        if not isinstance(part.objective, OfLayers):
+            continue
+        name = part.objective.about.name
+        regressors = list(adapters[name].children()) if name in adapters else []
+        for place, (guided, hinted) in enumerate(part.objective.pairs):
+            entry: dict[str, Any] = {
+                "objective": name,
+                "student": guided,
+                "student_shape": list(shapes.student[guided].size),
+                "teacher": hinted,
+                "teacher_shape": list(shapes.teacher[hinted].size),
+            }
+            if regressors and isinstance(regressor := regressors[place], Regressor):
+                entry["regressor"] = regressor.description
+                entry["regressor_params"] = sum(p.numel() for p in regressor.parameters())
+            entries.append(entry)
+    return entries
+
+
+def _in_words(entry: dict[str, Any]) -> str:
+    sizes = ["×".join(map(str, entry[f"{who}_shape"])) for who in ("student", "teacher")]
+    words = (
+        f"{entry['objective']}: the student's {entry['student']} ({sizes[0]}) learns from the "
+        f"teacher's {entry['teacher']} ({sizes[1]})"
+    )
+    if "regressor" in entry:
+        words += (
+            f" through a regressor ({entry['regressor']}, {entry['regressor_params']:,} parameters)"
+        )
+    return words

@@ -1,0 +1,176 @@
+"""From a recipe to the teachers: opened, checked against the data, joined into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill_cli.cache.manifest import is_cache
+from distill_cli.cache.reader import CacheReader, require_same
+from distill_cli.data.dataset import Dataset
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.models import Network, load_model
+from distill_cli.pipeline.class_maps import columns_of, map_of
+from distill_cli.pipeline.folders import TIMM, kept_recipe
+from distill_cli.recipe.schema import StudentRecipe
+from distill_cli.runtime import Runtime
+from distill_cli.teachers.cached import CachedTeacher
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.teachers.mixture import (
+    Ensemble,
+    LogitEnsemble,
+    RandomTeacher,
+    RandomTeacherPerSample,
+    Relabelled,
+)
+from distill_cli.types import DatasetIdentity, Need, Teacher, ViewSpec
+
+Member = LiveTeacher | CachedTeacher
+
+
+def open_teachers(
+    names: Sequence[str],
+    dataset: Dataset,
+    runtime: Runtime,
+    precision: str,
+    maps: Sequence[str] | None = None,
+) -> list[Member]:
+    """Opens caches and loads networks, and checks that they speak of this dataset's classes.
+
+    Args:
+        names: Folders, or timm/NAME.
+        dataset: What they are asked of.
+        runtime: Where live ones compute.
+        precision: Their arithmetic.
+        maps: How their classes answer to the dataset's: one for all, or one each.
+
+    Raises:
+        UsageError: There are more maps than one, and not one for each.
+        ArtifactError: A class count, name or order differs, a cache is of other data, or a split
+            differs in a way that would leak.
+    """
+    members: list[Member] = []
+    for place, name in enumerate(names):
+        if is_cache(Path(name)):
+            reader = CacheReader(Path(name))
+            check_classes(name, reader.class_names, dataset.class_names)
+            reader.require_dataset(dataset.identity)
+            # Now, rather than after a training: damaged evaluation rows are refused.
+            reader.eval_rows("test")
+            members.append(CachedTeacher(reader, runtime.device))
+            continue
+        network = load_teacher(name, dataset)
+        columns = None
+        if maps and network.class_names != dataset.class_names:
+            columns = columns_of(
+                map_of(maps, place, len(names)), name, network.class_names, dataset.class_names
+            )
+        else:
+            check_classes(name, network.class_names, dataset.class_names)
+        check_split(name, dataset.identity)
+        members.append(
+            LiveTeacher(
+                network,
+                runtime.device,
+                "fp64" if precision == "fp64" else "fp32",
+                class_names=dataset.class_names,
+                columns=columns,
+            )
+        )
+    readers = [member.reader for member in members if isinstance(member, CachedTeacher)]
+    require_same(readers)
+    return members
+
+
+def load_teacher(name: str, dataset: Dataset) -> Network:
+    """A saved network, or timm's pretrained one for timm/NAME."""
+    if name.startswith(TIMM) and not Path(name).exists():
+        from distill_cli.models import pretrained_teacher
+
+        return pretrained_teacher(name.removeprefix(TIMM), dataset.class_names)
+    return load_model(Path(name))
+
+
+def check_classes(name: str, teacher: Sequence[str], data: Sequence[str]) -> None:
+    """Refuses a teacher that speaks of other classes than the data has."""
+    if len(teacher) != len(data):
+        raise ArtifactError(
+            f"teacher {name} has {len(teacher)} classes, the data has {len(data)}",
+            hint="Train a teacher on these classes, or say with --class-map which of its outputs "
+            "stands for which class",
+        )
+    for index, (said, own) in enumerate(zip(teacher, data, strict=True)):
+        if said != own:
+            raise ArtifactError(
+                f"class {index} is '{said}' to teacher {name} and '{own}' in the data",
+                hint="Names and order of the classes must agree; --class-map says otherwise "
+                "(by-name, if only the order differs)",
+            )
+
+
+def check_split(name: str, identity: DatasetIdentity) -> None:
+    """Refuses a teacher that was trained on rows which this run holds out."""
+    recorded = kept_recipe(Path(name)).get("recorded") or {}
+    said = recorded.get("dataset")
+    if said is None or said.get("fingerprint") != identity.fingerprint:
+        return
+    for key in ("split_seed", "val_fraction"):
+        if said[key] != getattr(identity, key):
+            raise ArtifactError(
+                f"teacher {name} was trained with {key} {said[key]}, this run has "
+                f"{getattr(identity, key)}: it has seen rows that are held out here",
+                hint=f"Leave --{key.replace('_', '-')} out to adopt the teacher's",
+            )
+
+
+def cached_views(members: Sequence[Member]) -> tuple[ViewSpec | None, int | None]:
+    """View spec and number of views of the caches among the teachers; None without any."""
+    for member in members:
+        if isinstance(member, CachedTeacher):
+            return member.reader.plan.view_spec, member.reader.plan.views
+    return None, None
+
+
+def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teacher, str]:
+    """The members as one teacher, and the mode that was chosen.
+
+    Raises:
+        UsageError: `single` with several teachers, or a wrong number of weights.
+    """
+    mode = recipe.mode or ("single" if len(members) == 1 else "ensemble")
+    if recipe.random_per is not None and mode != "random":
+        raise UsageError(f"--random-per is of --mode random, this is {mode}")
+    if recipe.ensemble_of is not None and mode != "ensemble":
+        raise UsageError(f"--ensemble-of is of --mode ensemble, this is {mode}")
+    weights = recipe.teacher_weights or [1.0] * len(members)
+    if len(weights) != len(members):
+        raise UsageError(f"{len(weights)} teacher weights for {len(members)} teachers")
+    if sum(weights) <= 0:
+        raise UsageError("teacher weights must not all be zero")
+    if mode == "relabel" and recipe.teacher_weights is not None:
+        raise UsageError("--mode relabel shows every teacher's copy alike: leave the weights out")
+    if mode == "single" and len(members) > 1:
+        raise UsageError(
+            f"--mode single takes one teacher, got {len(members)}",
+            hint="Choose --mode ensemble, random or relabel",
+        )
+    if mode == "single" or (mode == "relabel" and len(members) == 1):
+        return members[0], mode
+    if mode == "relabel":
+        return Relabelled(members), mode
+    if mode == "random":
+        kind = RandomTeacherPerSample if recipe.random_per == "sample" else RandomTeacher
+        return kind(members, weights, recipe.seed), mode
+    if recipe.ensemble_of == "logits":
+        _require_logits(recipe.teachers or [], members)
+        return LogitEnsemble(members, weights), mode
+    return Ensemble(members, weights), mode
+
+
+def _require_logits(names: Sequence[str], members: Sequence[Member]) -> None:
+    for name, member in zip(names, members, strict=False):
+        if Need.LOGITS not in member.offers:
+            raise ArtifactError(
+                f"--ensemble-of logits: teacher {name} is a cache that keeps no raw logits",
+                hint="Average probabilities, or dump with --codec fp16",
+            )

@@ -1,0 +1,42 @@
+"""What flows between the rooms of the house.
+
+Shape suffixes used everywhere: B batch, K classes, C channels, H height, W width,
+N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) tensor.
+"""
+
+from distill_cli.types.batch import UNLABELLED, Batch, Mixing
+from distill_cli.types.identity import DatasetIdentity, Source, ViewSpec, differences
+from distill_cli.types.result import ECE_BINS, HintResult, RunResult
+from distill_cli.types.signals import (
+    Features,
+    Need,
+    Progress,
+    StudentSignals,
+    Targets,
+    Teacher,
+    TeacherSignals,
+    Term,
+    Terms,
+)
+
+__all__ = [
+    "ECE_BINS",
+    "UNLABELLED",
+    "Batch",
+    "DatasetIdentity",
+    "Features",
+    "HintResult",
+    "Mixing",
+    "Need",
+    "Progress",
+    "RunResult",
+    "Source",
+    "StudentSignals",
+    "Targets",
+    "Teacher",
+    "TeacherSignals",
+    "Term",
+    "Terms",
+    "ViewSpec",
+    "differences",
+]

@@ -1,0 +1,104 @@
+"""A batch of views and their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The target of a sample that has no label.
+UNLABELLED = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """What was mixed into each image of a batch: image_i = share_i·own + (1 − share_i)·partner.
+
+    Attributes:
+        share_B: Share of the image's own content, in [0, 1], fp32, on the run's device.
+        target_B: int64 class of the partner, −1 where unlabelled, on the run's device.
+    """
+
+    share_B: Tensor
+    target_B: Tensor
+
+    def take(self, rows: slice | Tensor) -> Mixing:
+        """Of some of the batch's samples."""
+        return Mixing(share_B=self.share_B[rows], target_B=self.target_B[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch of views.
+
+    Attributes:
+        images_BCHW: Float in [0, 1], un-normalised, on the run's device.
+        target_B: int64 class index, −1 where unlabelled, on the run's device.
+        index_B: int64 row of the train split (sorted by sample id), on the CPU.
+        view_B: int64 view of each sample, on the CPU.
+        step: Global step from 0: what draws per batch are hashed from.
+        epoch: From 0: what draws per sample are hashed from.
+        copy_B: int64 copy of the data that each sample is of, on the CPU: which teacher labels it
+            where every teacher labels a copy of its own; None where there is one copy.
+        target_BK: Of multi-label data, 1 for each label that applies, mixed where images are,
+            fp32, on the run's device; None where a sample has one class.
+        mixing: The other half of mixed images; None where images are not mixed.
+        whole: The effective batch that this is a part of; None where it is whole itself.
+        unlabelled: Whether any sample may be without a label: if none can, none is looked for.
+    """
+
+    images_BCHW: Tensor
+    target_B: Tensor
+    index_B: Tensor
+    view_B: Tensor
+    step: int
+    epoch: int = 0
+    copy_B: Tensor | None = None
+    target_BK: Tensor | None = None
+    mixing: Mixing | None = None
+    whole: Batch | None = None
+    unlabelled: bool = True
+
+    @property
+    def samples(self) -> int:
+        """Samples of the effective batch: what a mean over it divides by."""
+        return len((self.whole or self).index_B)
+
+    @property
+    def labelled(self) -> Tensor | int:
+        """Labelled samples of the effective batch, at least 1; a scalar on the run's device."""
+        if not self.unlabelled:
+            return self.samples
+        return ((self.whole or self).target_B != UNLABELLED).sum().clamp(min=1)
+
+    def take(self, rows: slice | Tensor) -> Batch:
+        """Some of its samples; means stay the whole's.
+
+        Args:
+            rows: A slice, or int64 places on the CPU.
+        """
+        there = rows if isinstance(rows, slice) else rows.to(self.target_B.device)
+        return Batch(
+            images_BCHW=self.images_BCHW[there],
+            target_B=self.target_B[there],
+            index_B=self.index_B[rows],
+            view_B=self.view_B[rows],
+            step=self.step,
+            epoch=self.epoch,
+            copy_B=None if self.copy_B is None else self.copy_B[rows],
+            target_BK=None if self.target_BK is None else self.target_BK[there],
+            mixing=self.mixing and self.mixing.take(there),
+            whole=self.whole or self,
+            unlabelled=self.unlabelled,
+        )
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """The batch in at most `parts` runs of samples, for accumulation; means stay the whole's."""
+        size = -(-len(self.index_B) // parts)
+        for start in range(0, len(self.index_B), size) if parts > 1 else ():
+            yield self.take(slice(start, start + size))
+        if parts == 1:
+            yield self

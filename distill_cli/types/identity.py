@@ -1,0 +1,80 @@
+"""What two artefacts must agree in: how views are made, which data they are of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+Source = Literal["table", "files"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSpec:
+    """All that decides the pixels of `view(sample, view_index)`, besides the sample itself.
+
+    Attributes:
+        augment: Augmentations in order, fully spelled: `("crop:4", "flip")`; empty for none.
+        channels: 1 (grey) or 3 (RGB).
+        height: Pixels.
+        width: Pixels.
+        seed: Seed of every random draw of a view; a training run's own seed is another one.
+        source: What a view starts from: an image of the view's size, decoded once (`table`), or
+            the whole image, read from its file (`files`).
+    """
+
+    augment: tuple[str, ...]
+    channels: int
+    height: int
+    width: int
+    seed: int
+    source: Source = "table"
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as plain JSON values."""
+        return {**asdict(self), "augment": list(self.augment)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ViewSpec:
+        """The inverse of `to_json`; unknown keys raise TypeError."""
+        return cls(**{**value, "augment": tuple(value["augment"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetIdentity:
+    """What must agree before two artefacts may be used together.
+
+    Attributes:
+        fingerprint: blake2b of the sorted (sample id, label, content hash) of the train split.
+        ids_digest: blake2b of the sorted sample ids of the train split.
+        samples: Rows of the train split, the held-out part included.
+        class_names: In label order.
+        split_seed: Seed of the train/held-out split.
+        val_fraction: Share of the train split that is held out (0 where `val/` exists).
+    """
+
+    fingerprint: str
+    ids_digest: str
+    samples: int
+    class_names: tuple[str, ...]
+    split_seed: int
+    val_fraction: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The identity as plain JSON values."""
+        return {**asdict(self), "class_names": list(self.class_names)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DatasetIdentity:
+        """The inverse of `to_json`; unknown keys raise TypeError."""
+        return cls(**{**value, "class_names": tuple(value["class_names"])})
+
+
+def differences(expected: Any, found: Any) -> list[str]:
+    """The fields in which two dataclasses of one type differ, as `name: expected … , found …`."""
+    return [
+        f"{field.name}: expected {getattr(expected, field.name)!r}, "
+        f"found {getattr(found, field.name)!r}"
+        for field in fields(expected)
+        if getattr(expected, field.name) != getattr(found, field.name)
+    ]

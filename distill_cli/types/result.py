@@ -1,0 +1,77 @@
+"""The final figures of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Equal bins of confidence, (b/15, (b + 1)/15], that calibration is measured in.
+ECE_BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """The final figures of a run: the keys of result.json.
+
+    Attributes:
+        test_top1: Share of right answers on the test split, looked at once, best epoch's weights.
+        test_errors: Wrong answers.
+        test_samples: Images of the test split.
+        test_nll: Nats.
+        test_ece: Expected calibration error, 15 bins.
+        val_top1: Held-out accuracy of the best epoch.
+        best_epoch: From 1.
+        params: Parameters of the network.
+        model_bytes: Of model.safetensors.
+        latency_ms: Median time of one image through the network on the run's device.
+        images_per_second: Median over epochs after the first, training steps only.
+        seconds: Training and held-out evaluation.
+        teacher_agreement: Share of test images with the teacher's class; None where unknown.
+        teacher_kl: Mean KL(teacher ‖ student) on test at T = 1, nats; None where unknown.
+    """
+
+    test_top1: float
+    test_errors: int
+    test_samples: int
+    test_nll: float
+    test_ece: float
+    val_top1: float
+    best_epoch: int
+    params: int
+    model_bytes: int
+    latency_ms: float
+    images_per_second: float
+    seconds: float
+    teacher_agreement: float | None
+    teacher_kl: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HintResult:
+    """The final figures of a hint-init: the keys of its result.json.
+
+    Its classifier is not trained yet, so that nothing is said of test.
+
+    Attributes:
+        val_hint: Held-out hint loss of the best epoch.
+        best_epoch: From 1.
+        params: Parameters of the student.
+        regressor_params: Of the regressors, which are not kept.
+        images_per_second: Median over epochs after the first, training steps only.
+        seconds: Training and held-out evaluation.
+    """
+
+    val_hint: float
+    best_epoch: int
+    params: int
+    regressor_params: int
+    images_per_second: float
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as plain JSON values."""
+        return asdict(self)

@@ -1,0 +1,117 @@
+"""What student and teacher say of a batch, and what objectives make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from distill_cli.types.batch import Batch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Layer outputs by tap: fp32 (B, C, H, W), whatever the network's own layout; vectors are 1×1 maps.
+Features = Mapping[str, "Tensor"]
+# Whether one class applies to an image, or each applies or not by itself.
+Targets = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSignals:
+    """What the student says of a batch.
+
+    Attributes:
+        logits: fp32 (B, K); None where the forward stopped at a layer before them.
+        features: Outputs of the layers that were asked for.
+    """
+
+    logits: Tensor | None
+    features: Features = field(default_factory=dict)
+
+    @property
+    def logits_BK(self) -> Tensor:
+        """fp32 logits, which must be there."""
+        assert self.logits is not None, "what learns from logits goes on to the end"
+        return self.logits
+
+
+class TeacherSignals(Protocol):
+    """What a teacher says of a batch. `log_probs` always answers; the rest may not exist."""
+
+    @property
+    def logits_BK(self) -> Tensor | None:
+        """fp32 logits where one dense teacher speaks; None for an ensemble of probabilities."""
+
+    @property
+    def features(self) -> Features:
+        """Outputs of the layers that were asked for; empty where none can be had."""
+
+    def log_probs(self, temperature: float) -> Tensor:
+        """log of the softened class probabilities at `temperature`, (B, K), fp32."""
+
+
+class Need(StrEnum):
+    """What an objective needs beyond student logits; checked before the first step."""
+
+    TEACHER = "teacher"
+    LOGITS = "logits"
+    FEATURES = "features"
+
+
+class Teacher(Protocol):
+    """A label is a function: live network, cache on disk or a mixture, the caller cannot tell."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes it speaks of, in the order of its outputs."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the teacher's weights."""
+
+    @property
+    def offers(self) -> frozenset[Need]:
+        """What it says beside probabilities: raw logits, features of layers."""
+
+    def signals(self, batch: Batch) -> TeacherSignals:
+        """What it says of these views; no gradient flows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One named, unweighted part of a loss: per sample, or one number of the whole batch.
+
+    Attributes:
+        loss_B: Loss per sample, fp32; a scalar where `coupled`.
+        labelled_only: Averaged over the labelled samples, instead of all; 0 on the others.
+        coupled: The samples of a batch are compared with each other: there is one number of all.
+    """
+
+    loss_B: Tensor
+    labelled_only: bool = False
+    coupled: bool = False
+
+
+Terms = Mapping[str, Term]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        epoch: Epoch from 0.
+        step: Global step from 0.
+        total_steps: Steps of the whole stage.
+    """
+
+    epoch: int
+    step: int
+    total_steps: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the stage that is behind us: 0 at the first step, 1 at the last."""
+        return self.step / max(1, self.total_steps - 1)
