@@ -9,28 +9,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.inputs import small_images
+from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
 from distill_cli.cache.codec import bytes_per_row, codec
 from distill_cli.cache.probe import Probe
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.files import write_text
 from distill_cli.pipeline.dump import dump
-from distill_cli.pipeline.train import train
-from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
 
-RESULTS = Path(__file__).parent / "results"
 CODECS = ("fp32", "fp16", "topk:1", "topk:2", "topk:3", "topk:5")
 VIEWS = (1, 2, 4, 8)
 NARROW = {"widths": [8, 8, 16, 32]}
@@ -68,28 +62,11 @@ def derived(source: Path, folder: Path, name: str, views: int) -> Path:
     return folder
 
 
-def trained(kind: type[TrainRecipe], out: Path, **values: Any) -> None:
-    """A run, unless it is there already."""
-    if not (out / "result.json").exists():
-        train(kind(out=str(out), **values), sink=Silent(), overwrite=out.exists())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("runs/choose"))
-    parser.add_argument("--per-class", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--teacher-epochs", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int)
-    args = parser.parse_args()
-    work = args.work
-    work.mkdir(parents=True, exist_ok=True)
-    os.environ["DISTILL_CACHE"] = str(work / "decoded")
-    data = work / f"cifar10-{args.per_class}.tar"
-    if not data.exists():
-        small_images(work, "cifar10", args.per_class, 1000)
-    shared = {"data": str(data), "threads": args.threads, "augment": ["crop:4", "flip"]}
+    defaults = {"per_class": 1000, "epochs": 16, "teacher_epochs": 20, "seeds": 3}
+    args = arguments(__doc__, "choose", **defaults)
+    work, data = args.work, str(cifar10(args.work, args.per_class))
+    shared = {"data": data, "threads": args.threads, "augment": ["crop:4", "flip"]}
     teacher = {"model": "cifar_resnet20", "epochs": args.teacher_epochs}
     trained(TeacherRecipe, work / "teacher", **shared, **teacher)
     whole = work / "labels"
@@ -103,10 +80,9 @@ def main() -> None:
         for name, views in variants(args.epochs):
             key = f"{name.replace(':', '')}-{views}"
             cache = derived(whole, work / f"labels-{key}", name, views)
-            taught = {"data": str(data), "threads": args.threads, "teachers": [str(cache)]}
+            taught = {"data": data, "threads": args.threads, "teachers": [str(cache)]}
             trained(StudentRecipe, work / f"{key}-{seed}", **taught, **student, seed=seed)
         trained(TeacherRecipe, work / f"hard-{seed}", **shared, **student, seed=seed)
-        RESULTS.mkdir(exist_ok=True)
         (RESULTS / "choose.md").write_text(report(args, work, seed + 1))
 
 
@@ -149,9 +125,7 @@ def row(name: str, size: str | None, lost: str | None, work: Path, key: str, see
     found = [json.loads((work / f"{key}-{s}/result.json").read_text()) for s in range(seeds)]
     cells = [name, *(cell for cell in (size, lost) if cell is not None)]
     for figure in ("test_top1", "teacher_agreement"):
-        values = [100 * each[figure] for each in found if each[figure] is not None]
-        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.2f}{spread} %" if values else "")
+        cells.append(mean_and_sd([each[figure] for each in found], scale=100, unit=" %"))
     return f"| {' | '.join(cells)} |"
 
 

@@ -1,0 +1,53 @@
+"""What the accuracy studies share: runs that are kept, and figures over seeds."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.inputs import small_images
+from distill_cli.pipeline.train import train
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.training.events import Silent
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def arguments(description: str | None, work: str, **defaults: int) -> argparse.Namespace:
+    """The options of a study: where it works, and how large it is."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--work", type=Path, default=Path("runs") / work)
+    parser.add_argument("--threads", type=int)
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    os.environ["DISTILL_CACHE"] = str(args.work / "decoded")
+    return args
+
+
+def cifar10(work: Path, per_class: int) -> Path:
+    """CIFAR-10 with so many training images of each class, all test images; made once."""
+    data = work / f"cifar10-{per_class}.tar"
+    return data if data.exists() else small_images(work, "cifar10", per_class, 1000)
+
+
+def trained(kind: type[TrainRecipe], out: Path, **values: Any) -> None:
+    """A run, unless it is there already."""
+    if not (out / "result.json").exists():
+        train(kind(out=str(out), **values), sink=Silent(), overwrite=out.exists())
+
+
+def mean_and_sd(
+    values: Sequence[float | None], *, scale: float = 1.0, unit: str = "", digits: int = 2
+) -> str:
+    """As `60.36 ± 0.30 %`; empty where a value is not known."""
+    known = [scale * value for value in values if value is not None]
+    if not known:
+        return ""
+    spread = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.{digits}f}{spread}{unit}"
