@@ -13,15 +13,16 @@ from distill_cli.cli.terminal import console, result, result_json, say
 from distill_cli.errors import UsageError, nearest
 from distill_cli.files import write_text
 from distill_cli.recipe import catalog
+from distill_cli.recipe.foreign import ImportRecipe
 from distill_cli.recipe.load import load, read_yaml
 from distill_cli.recipe.schema import (
-    RECIPES,
     CacheRecipe,
     Recipe,
     StudentRecipe,
     TeacherRecipe,
     TrainRecipe,
 )
+from distill_cli.recipe.verbs import RECIPES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -117,3 +118,7 @@ def run(
         from distill_cli.cli.cache_soft_labels import run_dump
 
         run_dump(recipe, json=json, quiet=quiet, dry_run=False, overwrite=overwrite)
+    elif isinstance(recipe, ImportRecipe):
+        from distill_cli.cli.cache_import import run_import
+
+        run_import(recipe, json=json, quiet=quiet, dry_run=False, overwrite=overwrite)

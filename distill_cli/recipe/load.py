@@ -11,7 +11,8 @@ import yaml
 from pydantic import ValidationError
 
 from distill_cli.errors import UsageError, nearest
-from distill_cli.recipe.schema import RECIPES, Recipe
+from distill_cli.recipe.schema import Recipe
+from distill_cli.recipe.verbs import RECIPES
 
 # What other tools call our values.
 OTHER_WORDS = {

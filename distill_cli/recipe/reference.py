@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from distill_cli.recipe.fields import PANELS
-from distill_cli.recipe.schema import RECIPES, Recipe
+from distill_cli.recipe.schema import Recipe
+from distill_cli.recipe.verbs import RECIPES
 
 HEAD = """# Options
 

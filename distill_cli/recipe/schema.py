@@ -31,7 +31,7 @@ from distill_cli.recipe.fields import (
     option,
 )
 
-Command = Literal["teacher train", "student", "cache-soft-labels"]
+Command = Literal["teacher train", "student", "cache-soft-labels", "cache import"]
 
 
 class Recipe(BaseModel):
@@ -245,10 +245,8 @@ class StudentRecipe(TrainRecipe, TeacherLabels):
     )
 
 
-class CacheRecipe(Recipe, TeacherLabels):
-    """`distill cache-soft-labels`: what teachers say of every view, stored."""
-
-    COMMAND: ClassVar[str] = "cache-soft-labels"
+class StoredLabels(BaseModel):
+    """The options of every verb that makes a cache."""
 
     views: int = option(1, "Views stored of every training sample.", TEACHERS, ge=1, le=100_000)
     codec: CodecName = option(
@@ -256,6 +254,21 @@ class CacheRecipe(Recipe, TeacherLabels):
         "fp32, fp16, bf16, or topk:J: the J likeliest classes and the mass of the others.",
         TEACHERS,
     )
+    shard_length: int | None = option(
+        None,
+        "Rows of a shard, the unit of commit (8,192, or a sixteenth of the samples if more; fewer "
+        "where there are so many classes that a shard's logits took over 256 MB).",
+        TEACHERS,
+        ge=1,
+        advanced=True,
+    )
+
+
+class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
+    """`distill cache-soft-labels`: what teachers say of every view, stored."""
+
+    COMMAND: ClassVar[str] = "cache-soft-labels"
+
     part: Share | None = option(
         None, "Dump one part of several, as 3/8, to be merged later.", TEACHERS
     )
@@ -268,16 +281,3 @@ class CacheRecipe(Recipe, TeacherLabels):
     teacher_batch: int = option(
         256, "Rows of one teacher forward; part of the plan.", TEACHERS, ge=1, advanced=True
     )
-    shard_length: int | None = option(
-        None,
-        "Rows of a shard, the unit of commit (8,192, or a sixteenth of the samples if more; fewer "
-        "where there are so many classes that a shard's logits took over 256 MB).",
-        TEACHERS,
-        ge=1,
-        advanced=True,
-    )
-
-
-RECIPES: dict[str, type[Recipe]] = {
-    cls.COMMAND: cls for cls in (TeacherRecipe, StudentRecipe, CacheRecipe)
-}

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from distill_cli.errors import UsageError
 from distill_cli.recipe.load import load, to_yaml, validate
-from distill_cli.recipe.schema import RECIPES, CacheRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.recipe.verbs import RECIPES
 
 
 def student(**values: object) -> StudentRecipe:
