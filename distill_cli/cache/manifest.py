@@ -179,10 +179,10 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        read_plan(folder)
+        maker = read_plan(folder).maker
         raise ArtifactError(
             f"cache {folder} is not finished: {MANIFEST} is missing",
-            hint="The dump did not finish: rerun cache-soft-labels with the same options",
+            hint=f"The dump did not finish: rerun {maker} with the same options",
         )
     manifest = _read(path, Manifest.from_json)
     refuse_links_out(folder, [shard.file for shard in manifest.shards])

@@ -18,6 +18,8 @@ from distill_cli.types import DatasetIdentity, ViewSpec
 FORMAT_VERSION = 1
 # The keys of a plan in which caches must agree to be read together.
 SHARED = ("classes", "view_spec", "split", "dataset")
+# How the architecture of a teacher begins that is a file of labels.
+IMPORTED = "imported-"
 
 # Far more than anyone stores, and few enough to be listed.
 MOST_SHARDS, MOST_PIXELS = 1_000_000, 1 << 16
@@ -106,6 +108,11 @@ class Plan:
             for view in range(self.views)
             for number in range(self.shards_per_view)
         ]
+
+    @property
+    def maker(self) -> str:
+        """The command that made it."""
+        return "cache import" if self.architecture.startswith(IMPORTED) else "cache-soft-labels"
 
     @property
     def digest(self) -> str:

@@ -33,8 +33,6 @@ Array = npt.NDArray[Any]
 # Evaluation rows that a codec's error at some temperature is measured on.
 ERROR_ROWS = 4096
 
-_REPAIR = "Rerun cache-soft-labels with the same options: only it is made again"
-
 
 class CacheReader:
     """A finished cache.
@@ -59,6 +57,10 @@ class CacheReader:
             raise ArtifactError(f"cache {folder}: {error.message}", hint=error.hint) from None
         self._layout = self.codec.layout(1)
         self._mapped: list[list[Array] | None] = [None] * len(self.manifest.shards)
+
+    @property
+    def _repair(self) -> str:
+        return f"Rerun {self.plan.maker} with the same options: only it is made again"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -144,14 +146,16 @@ class CacheReader:
             # Written by anyone: its hash only says that it is what they wrote.
             fault = self.codec.fault(self._as_tensors(mapped))
         if fault is not None:
-            raise ArtifactError(f"shard {path} is not what the plan says: {fault}", hint=_REPAIR)
+            raise ArtifactError(
+                f"shard {path} is not what the plan says: {fault}", hint=self._repair
+            )
         return mapped
 
     def _check(self, path: Path, expected: str) -> None:
         if not path.is_file():
             raise ArtifactError(
                 f"{path} of the cache is missing",
-                hint=_REPAIR,
+                hint=self._repair,
             )
         try:
             found = sha256(path)
@@ -161,7 +165,7 @@ class CacheReader:
             raise ArtifactError(
                 f"{path} is truncated or was changed (sha256 {found[:12]}…, the manifest says "
                 f"{expected[:12]}…)",
-                hint=_REPAIR,
+                hint=self._repair,
             )
 
     def eval_rows(self, split: str) -> tuple[Tensor, Tensor] | None:
@@ -204,7 +208,7 @@ class CacheReader:
         try:
             return read_evaluation(path, self.plan)
         except ArtifactError as error:
-            raise ArtifactError(error.message, hint=_REPAIR) from None
+            raise ArtifactError(error.message, hint=self._repair) from None
 
     def error_at(self, temperature: float) -> tuple[float, float] | None:
         """What the codec loses at any temperature: mean and worst KL(full ‖ stored), nats.

@@ -1,4 +1,4 @@
-"""`distill cache info | verify | merge`."""
+"""`distill cache info | verify | merge | import`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from distill_cli.cache.manifest import Manifest, expand, read_plan
+from distill_cli.cache.manifest import Manifest, expand, read_manifest, read_plan
+from distill_cli.cli.cache_import import cache_import
 from distill_cli.cli.labels import described, sketched
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import count_progress, training_progress
@@ -18,14 +19,17 @@ from distill_cli.errors import ArtifactError, UsageError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-REPAIR = "Rerun cache-soft-labels with the same options: only damaged shards are made again"
+REPAIR = "Rerun {} with the same options: only damaged shards are made again"
 
 Caches = Annotated[list[Path], typer.Argument(help="Cache folders, or folders of them.")]
 
 
+app.command("import")(cache_import)
+
+
 @app.callback()
 def _cache() -> None:
-    """Describe, check and join soft-label caches."""
+    """Describe, check, join and import soft-label caches."""
 
 
 @app.command()
@@ -85,7 +89,7 @@ def verify(
             document["damaged"] = [{"file": each.file, "said": each.said} for each in found]
             wrong = [f"{folder / each.file} {each.said}" for each in found]
             if wrong:
-                wrong[-1] += f". {REPAIR}"
+                wrong[-1] += f". {REPAIR.format(read_manifest(folder).plan.maker)}"
             elif not quiet:
                 say(f"{escape(str(folder))}: every file is what the manifest says")
             if sample and not found:

@@ -15,7 +15,7 @@ from distill_cli.files import write_text
 from distill_cli.recipe import catalog
 from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.load import load, read_yaml
-from distill_cli.recipe.schema import RECIPES, CacheRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.recipe.schema import RECIPES, CacheRecipe, ImportRecipe
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -101,7 +101,7 @@ def run(
     Example: distill recipes run digits/teacher --set epochs=10
     """
     recipe = read(name, assignments)
-    if isinstance(recipe, TeacherRecipe | StudentRecipe):
+    if isinstance(recipe, TrainRecipe):
         from distill_cli.cli.training import run_training
 
         run_training(
@@ -111,3 +111,7 @@ def run(
         from distill_cli.cli.cache_soft_labels import run_dump
 
         run_dump(recipe, json=json, quiet=quiet, dry_run=False, overwrite=overwrite)
+    elif isinstance(recipe, ImportRecipe):
+        from distill_cli.cli.cache_import import run_import
+
+        run_import(recipe, json=json, quiet=quiet, dry_run=False, overwrite=overwrite)

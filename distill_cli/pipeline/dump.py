@@ -17,7 +17,7 @@ from torch import Tensor
 from distill_cli import runtime
 from distill_cli.cache.manifest import Manifest
 from distill_cli.cache.plan import Plan, ShardKey
-from distill_cli.cache.probe import Probe, as_grey_levels, chosen
+from distill_cli.cache.probe import Probe
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.views import Made
 from distill_cli.errors import StoppedError, UsageError
@@ -28,6 +28,7 @@ from distill_cli.pipeline.folders import (
     CARD_MARK,
     clear_cache,
 )
+from distill_cli.pipeline.guards import probe_of
 from distill_cli.pipeline.inputs import locate
 from distill_cli.pipeline.job import Job, prepare
 from distill_cli.recipe.fields import parse_share
@@ -178,15 +179,12 @@ def _add_evaluation(job: Job, writers: Sequence[CacheWriter]) -> None:
     """What the teachers say of held-out and test images; the first part brings it."""
     if job.recipe.part is not None and parse_share(job.recipe.part)[0] > 1:
         return
-    plan = job.plans[0]
-    index_P, view_P = chosen(plan.dataset.samples, plan.views)
     probe: Probe | None = None
     for writer, teacher in zip(writers, job.teachers, strict=True):
         if writer.has_eval:
             continue
         if probe is None:
-            images_PCHW = as_grey_levels(job.views.batch(index_P, view_P).images_BCHW)
-            probe = Probe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
+            probe = probe_of(job.plans[0], job.views)
         splits = {
             name: (logits_of(teacher.logits, images.still(), job.here.device), images.label_N)
             for name, images in (("val", job.dataset.val), ("test", job.dataset.test))

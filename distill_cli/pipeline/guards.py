@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from distill_cli import runtime
-from distill_cli.cache.probe import TOLERANCE
+from distill_cli.cache.plan import Plan
+from distill_cli.cache.probe import TOLERANCE, Probe, as_grey_levels, chosen
 from distill_cli.cache.reader import CacheReader
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
@@ -20,6 +21,8 @@ from distill_cli.teachers.gate import Verdict, judge, sampled
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
 from distill_cli.types import UNLABELLED, Need
+
+UNTRAINED = "Its head may be untrained, its classes in another order or its images unlike these"
 
 
 def check_knowledge(
@@ -49,18 +52,42 @@ def check_knowledge(
         if verdict is None:
             sink.message(f"teacher {name} is not measured: {_why_not(member, dataset)}")
             continue
-        said = f"right on {100 * verdict.accuracy:.1f} % of {verdict.rows:,} held-out images"
-        if not verdict.conclusive:
-            said += ", too few to tell it from chance"
-        elif not verdict.passed:
-            said += f", where naming one class always is on {100 * verdict.majority:.1f} %"
-            if not force:
-                raise ArtifactError(
-                    f"teacher {name} is {said}: no better than chance",
-                    hint="Its head may be untrained, its classes in another order or its images "
-                    "unlike these; --force goes on nevertheless",
-                )
-        sink.message(f"teacher {name}: {said}")
+        check_verdict(f"teacher {name}", verdict, sink, force=force, hint=UNTRAINED)
+
+
+def check_verdict(
+    who: str,
+    verdict: Verdict,
+    sink: Sink,
+    *,
+    force: bool,
+    hint: str,
+    images: str = "held-out images",
+) -> None:
+    """Says what a teacher got right, and refuses one that is no better than guessing.
+
+    Args:
+        who: The teacher, as the user knows it.
+        verdict: On its answers.
+        sink: Is told.
+        force: Go on nevertheless.
+        hint: What may be the reason.
+        images: That it was asked of.
+
+    Raises:
+        ArtifactError: It is no better than naming the most frequent class.
+    """
+    said = f"right on {100 * verdict.accuracy:.1f} % of {verdict.rows:,} {images}"
+    if not verdict.conclusive:
+        said += ", too few to tell it from chance"
+    elif not verdict.passed:
+        said += f", where naming one class always is on {100 * verdict.majority:.1f} %"
+        if not force:
+            raise ArtifactError(
+                f"{who} is {said}: no better than chance",
+                hint=f"{hint}; --force goes on nevertheless",
+            )
+    sink.message(f"{who}: {said}")
 
 
 def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Verdict | None:
@@ -109,6 +136,13 @@ def check_pixels(members: Sequence[Member], views: Views) -> None:
     for member in members:
         if isinstance(member, CachedTeacher):
             check_probe(member.reader, views)
+
+
+def probe_of(plan: Plan, views: Views) -> Probe:
+    """A few of the views that a cache is made of, to be kept with it."""
+    index_P, view_P = chosen(plan.dataset.samples, plan.views)
+    images_PCHW = as_grey_levels(views.batch(index_P, view_P).images_BCHW)
+    return Probe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
 
 
 def check_probe(reader: CacheReader, views: Views) -> None:

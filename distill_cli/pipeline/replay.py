@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from distill_cli import runtime
+from distill_cli.cache.plan import IMPORTED
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.replay import Replay, replay
 from distill_cli.data.views import Views
@@ -43,10 +44,15 @@ def replayed(
         sink: Shows messages.
 
     Raises:
-        UsageError: Teacher or data are not known.
+        UsageError: Teacher or data are not known, or the labels were imported.
         ArtifactError: The data, the teacher's weights or the pixels of the views are others.
     """
     reader = CacheReader(folder)
+    if reader.architecture.startswith(IMPORTED):
+        raise UsageError(
+            f"the labels of {folder} were imported: there is no teacher to ask again",
+            hint="Leave --sample out: every file is hashed all the same",
+        )
     recipe = _recipe(reader, data)
     teacher = teacher or next(iter(recipe.teachers or []), None)
     if teacher is None:

@@ -27,7 +27,7 @@ from distill_cli.recipe.fields import (
     option,
 )
 
-Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels"]
+Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]
 
 
 class Recipe(BaseModel):

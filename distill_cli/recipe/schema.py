@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from pydantic import BaseModel
+
 from distill_cli.recipe.base import LabelledRecipe, Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.fields import (
+    DATA,
     HINTS,
     LABELS,
     RUN,
     TEACHERS,
     CodecName,
+    Device,
+    Names,
     Numbers,
     ScheduleName,
     Share,
     Text,
     option,
 )
+
+Kind = Literal["votes", "probabilities", "logits"]
 
 
 class HintLayers(TeacherLabels):
@@ -108,10 +115,8 @@ class HintRecipe(TrainRecipe, HintLayers):
     COMMAND: ClassVar[str] = "hint-init"
 
 
-class CacheRecipe(Recipe, TeacherLabels):
-    """`distill cache-soft-labels`: what teachers say of every view, stored."""
-
-    COMMAND: ClassVar[str] = "cache-soft-labels"
+class StoredLabels(BaseModel):
+    """The options of every verb that makes a cache."""
 
     views: int = option(1, "Views stored of every training sample.", TEACHERS, ge=1, le=100_000)
     codec: CodecName = option(
@@ -119,6 +124,21 @@ class CacheRecipe(Recipe, TeacherLabels):
         "fp32, fp16, bf16, or topk:J: the J likeliest classes and the mass of the others.",
         TEACHERS,
     )
+    shard_length: int | None = option(
+        None,
+        "Rows of a shard, the unit of commit (8,192, or a sixteenth of the samples if more; fewer "
+        "where there are so many classes that a shard's logits took over 256 MB).",
+        TEACHERS,
+        ge=1,
+        advanced=True,
+    )
+
+
+class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
+    """`distill cache-soft-labels`: what teachers say of every view, stored."""
+
+    COMMAND: ClassVar[str] = "cache-soft-labels"
+
     part: Share | None = option(
         None, "Dump one part of several, as 3/8, to be merged later.", TEACHERS
     )
@@ -131,16 +151,40 @@ class CacheRecipe(Recipe, TeacherLabels):
     teacher_batch: int = option(
         256, "Rows of one teacher forward; part of the plan.", TEACHERS, ge=1, advanced=True
     )
-    shard_length: int | None = option(
+
+
+class ImportRecipe(Recipe, StoredLabels):
+    """`distill cache import`: labels that other people or tools made, as a cache."""
+
+    COMMAND: ClassVar[str] = "cache import"
+
+    labels: Text | None = option(
+        None, "The file, where it is not the command's argument.", DATA, advanced=True
+    )
+    kind: Kind | None = option(
         None,
-        "Rows of a shard, the unit of commit (8,192, or a sixteenth of the samples if more; fewer "
-        "where there are so many classes that a shard's logits took over 256 MB).",
+        "What the numbers are: votes, probabilities or logits. Default: votes in a .csv, the name "
+        "of the array in an .npz.",
         TEACHERS,
-        ge=1,
-        advanced=True,
+    )
+    smoothing: float = option(
+        0.0, "Votes that are added to every class of every image.", TEACHERS, ge=0, le=1e6
+    )
+    force: bool = option(
+        False, "Go on with labels that are no better than chance.", TEACHERS, advanced=True
+    )
+    augment: Names | None = option(
+        None,
+        "Views of an image that its label also holds for, as `cache-soft-labels` has them; none "
+        "that mixes images. Default: none, the image as it is.",
+        DATA,
+    )
+    device: Device = option(
+        "cpu", "Where the few views are made that pixels are compared with.", RUN, advanced=True
     )
 
 
 RECIPES: dict[str, type[Recipe]] = {
-    cls.COMMAND: cls for cls in (TeacherRecipe, StudentRecipe, HintRecipe, CacheRecipe)
+    cls.COMMAND: cls
+    for cls in (TeacherRecipe, StudentRecipe, HintRecipe, CacheRecipe, ImportRecipe)
 }

@@ -1,0 +1,166 @@
+"""Files of labels that other people or tools made: a .csv or an .npz. Shapes: M rows, K classes."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+import zlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.recipe.schema import Kind
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SAMPLE = "sample"
+# What damaged or forged archives make NumPy and zipfile raise.
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+Floats = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """What a file says.
+
+    Attributes:
+        path: The file.
+        kind: What its numbers are.
+        values_MK: The numbers, in the order of the file; NaN where a cell holds none.
+        samples: Whose labels these are; None where the file does not say.
+        classes: In the order of the columns; None where the file does not say.
+    """
+
+    path: Path
+    kind: Kind
+    values_MK: Floats
+    samples: tuple[str, ...] | None
+    classes: tuple[str, ...] | None
+
+
+def read_foreign(path: Path, kind: Kind | None) -> Foreign:
+    """Reads a file of labels: an .npz by its name, else a CSV.
+
+    Raises:
+        UsageError: It is not there, or holds several kinds of labels.
+        ArtifactError: It is malformed.
+    """
+    if not path.is_file():
+        what = "are no file" if path.exists() else "do not exist"
+        raise UsageError(f"labels '{path}' {what}", hint="Give a .csv or an .npz")
+    return _read_npz(path, kind) if path.suffix == ".npz" else _read_csv(path, kind or "votes")
+
+
+def _read_csv(path: Path, kind: Kind) -> Foreign:
+    samples: list[str] = []
+    numbers = array("d")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            header = next(rows, [])
+            if header[:1] != [SAMPLE]:
+                raise ArtifactError(
+                    f"{path}: the first column should be '{SAMPLE}', is '{(header or [''])[0]:.40}'",
+                    hint="A header comes first: sample and the classes, separated by commas",
+                )
+            for row in rows:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise ArtifactError(
+                        f"{path}, line {rows.line_num}: sample '{row[0]:.80}' has {len(row) - 1} "
+                        f"numbers, there are {len(header) - 1} classes"
+                    )
+                samples.append(row[0])
+                numbers.extend(map(_number, row[1:]))
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{path} is no UTF-8 text", hint="Give a .csv or an .npz") from None
+    except csv.Error as error:
+        raise ArtifactError(f"{path} cannot be read as CSV: {error}") from None
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
+    return Foreign(
+        path=path,
+        kind=kind,
+        values_MK=np.frombuffer(numbers, np.float64).reshape(len(samples), len(header) - 1),
+        samples=tuple(samples),
+        classes=tuple(header[1:]),
+    )
+
+
+def _number(text: str) -> float:
+    """NaN for what is none: it is refused together with the sample that it stands for."""
+    try:
+        return float(text) if "_" not in text else float("nan")
+    except ValueError:
+        return float("nan")
+
+
+def _read_npz(path: Path, kind: Kind | None) -> Foreign:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ArtifactError(f"{path} is one array and no .npz", hint="Write it by numpy.savez")
+        with loaded as archive:
+            there = [each for each in KINDS if each in archive.files]
+            kind = kind or _only(path, there)
+            if kind not in there:
+                held = ", ".join(archive.files[:8]) or "nothing"
+                raise ArtifactError(
+                    f"{path} has no array '{kind or ' or '.join(KINDS)}', it has: {held}"
+                )
+            found = {
+                name: archive[name]
+                for name in (kind, "samples", "classes")
+                if name in archive.files
+            }
+    except UNREADABLE as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ArtifactError(
+            f"{path} cannot be read: {said}",
+            hint="Write numbers, and names as np.array(names, dtype=str), by numpy.savez",
+        ) from None
+    values_MK = found[kind]
+    if values_MK.ndim != 2 or values_MK.dtype.kind not in "fiu":
+        raise ArtifactError(
+            f"{path}: '{kind}' is {values_MK.dtype} of shape {values_MK.shape}",
+            hint="It should be numbers, a row for each sample and a column for each class",
+        )
+    names = {key: _names(path, key, found.get(key)) for key in ("samples", "classes")}
+    for key, length in zip(names, values_MK.shape, strict=True):
+        said_of = names[key]
+        if said_of is not None and len(said_of) != length:
+            raise ArtifactError(
+                f"{path}: '{kind}' has shape {values_MK.shape}, and there are {len(said_of):,} {key}"
+            )
+    return Foreign(path=path, kind=kind, values_MK=values_MK, **names)
+
+
+def _only(path: Path, there: Sequence[Kind]) -> Kind | None:
+    if len(there) > 1:
+        raise UsageError(f"{path} holds {' and '.join(there)}", hint="Say which with --kind")
+    return there[0] if there else None
+
+
+def _names(path: Path, key: str, names: Floats | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise ArtifactError(
+            f"{path}: '{key}' is {names.dtype} of shape {names.shape}",
+            hint="It should be a list of names: np.array(names, dtype=str)",
+        )
+    try:
+        decoded = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{path}: '{key}' is no UTF-8 text") from None
+    return tuple(decoded.tolist())
