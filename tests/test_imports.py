@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "distill_cli"
 RANKS = [
     {"errors", "types", "counters"},
     {"files"},
-    {"recipe", "losses", "runtime", "metrics"},
+    {"recipe", "losses", "adapters", "runtime", "metrics"},
     {"data", "models", "cache"},
     {"evaluate"},
     {"teachers", "objectives"},
@@ -28,9 +28,10 @@ RANKS = [
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 # Rooms that may import less than their place allows.
 ONLY = {
-    "objectives": {"losses", "counters", "types", "errors"},
+    "objectives": {"losses", "adapters", "counters", "types", "errors"},
     "report": {"errors", "types", "files"},
     "losses": {"types", "errors"},
+    "adapters": {"types", "errors"},
     "models": {"errors", "types", "counters", "files"},
     "data": {"errors", "types", "counters", "files"},
     "cache": {"errors", "types", "files", "metrics"},

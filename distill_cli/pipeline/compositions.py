@@ -88,9 +88,7 @@ def _entries(recipe: TrainRecipe) -> list[dict[str, Any]]:
         if getattr(recipe, key, None) is not None:
             raise UsageError(f"{key}: with a list of objectives, say it in its entries")
     for entry in entries:
-        if "name" not in entry:
-            raise UsageError("objective: each entry of the list has a name")
-        _class(entry["name"])
+        _class(entry.get("name"))
     return entries
 
 

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 import distill_cli.objectives as objectives
 from distill_cli.errors import UsageError
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.soft import distillation
 from distill_cli.objectives import OBJECTIVES
+from distill_cli.objectives.base import Shapes, TapShape
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.kd import KnowledgeDistillation
@@ -38,7 +40,7 @@ def progress(step: int = 0, total: int = 101) -> Progress:
 
 def student(seed: int = 0) -> StudentSignals:
     logits = torch.randn(B, K, generator=torch.Generator().manual_seed(seed))
-    return StudentSignals(logits_BK=logits.requires_grad_())
+    return StudentSignals(logits=logits.requires_grad_())
 
 
 def teacher(seed: int = 1) -> DenseSignals:
@@ -135,31 +137,89 @@ def test_every_file_is_registered() -> None:
     assert {cls.__module__.rsplit(".", 1)[1] for cls in OBJECTIVES.values()} == files
 
 
-@pytest.mark.parametrize("cls", OBJECTIVES.values(), ids=OBJECTIVES)
-def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
-    s, t = student(), teacher()
-    loss = Composition((part(cls()),))(
-        s, t if Need.TEACHER in cls.about.needs else None, batch(), progress()
+def filled(cls: type) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDict]:
+    """An objective with layers named, signals that have them, and its adapters."""
+    looks = Need.FEATURES in cls.about.needs
+    objective = cls(pairs=(("s", "t"),)) if looks else cls()
+    generator = torch.Generator().manual_seed(3)
+    maps = {
+        name: torch.randn(B, channels, side, side, generator=generator).requires_grad_()
+        for name, channels, side in (("s", 3, 4), ("t", 5, 2))
+    }
+    if cls.about.rule == "penultimate":
+        maps = {name: each.mean(dim=(2, 3)) for name, each in maps.items()}
+        maps = {name: each.detach().requires_grad_() for name, each in maps.items()}
+    shapes = Shapes(
+        student={"s": TapShape(channels=3, height=4, width=4)},
+        teacher={"t": TapShape(channels=5, height=2, width=2)},
     )
+    adapters = Composition((part(objective),)).adapters(shapes)
+    said = StudentSignals(logits=student().logits, features={"s": maps["s"]})
+    taught = DenseSignals(teacher().logits_BK, {"t": maps["t"]})
+    return objective, said, taught, adapters
+
+
+EVERY = pytest.mark.parametrize("cls", OBJECTIVES.values(), ids=OBJECTIVES)
+LATER = progress(50)
+
+
+@EVERY
+def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
+    objective, s, t, adapters = filled(cls)
+    said = t if Need.TEACHER in cls.about.needs else None
+    loss = Composition((part(objective),))(s, said, multi_label(cls), LATER, adapters)
     loss.total.backward()
-    assert s.logits_BK.grad is not None
-    assert s.logits_BK.grad.abs().sum() > 0
+    learns = s.features["s"] if Need.FEATURES in cls.about.needs else s.logits_BK
+    assert learns.grad is not None
+    assert learns.grad.abs().sum() > 0
     assert t.logits_BK.grad is None
+    assert t.features["t"].grad is None
+    for parameter in adapters.parameters():
+        assert parameter.grad is not None
 
 
-@pytest.mark.parametrize("cls", OBJECTIVES.values(), ids=OBJECTIVES)
+def multi_label(cls: type) -> Batch:
+    """A batch, with labels of several classes where the objective is for those."""
+    if "softmax" in cls.about.targets:
+        return batch()
+    return replace(batch(), target_BK=F.one_hot(torch.arange(B) % K, K).float())
+
+
+@EVERY
 def test_declares_what_it_is(cls: type) -> None:
     assert cls.__doc__
     assert cls.about.summary
     assert cls.about.paper
     assert all(field.name.isidentifier() for field in fields(cls))
+    assert (Need.FEATURES in cls.about.needs) == (cls.about.rule is not None)
     with pytest.raises(AttributeError):
         cls().name = "x"  # frozen
 
 
-@pytest.mark.parametrize("cls", OBJECTIVES.values(), ids=OBJECTIVES)
-def test_one_loss_a_sample(cls: type) -> None:
-    terms = cls()(student(), teacher(), batch(), progress())
+@EVERY
+def test_one_loss_a_sample_or_a_declared_one_of_all(cls: type) -> None:
+    objective, s, t, adapters = filled(cls)
+    own = dict(adapters.items()).get(cls.about.name)
+    terms = objective(s, t, multi_label(cls), LATER, own)
     for term in terms.values():
-        assert term.loss_B.shape == (B,)
+        assert term.loss_B.shape == (() if term.coupled else (B,))
         assert term.loss_B.dtype == torch.float32
+    assert any(term.coupled for term in terms.values()) == cls.about.coupled
+
+
+@EVERY
+def test_a_sample_alone_has_the_loss_that_it_has_in_a_batch(cls: type) -> None:
+    """Unless it is coupled: then it must not be cut up, and compositions say so."""
+    objective, s, t, adapters = filled(cls)
+    if cls.about.coupled:
+        assert Composition((part(objective),)).coupled == (cls.about.name,)
+        return
+    own = dict(adapters.items()).get(cls.about.name)
+    whole = objective(s, t, multi_label(cls), LATER, own)
+    for row in range(B):
+        some = slice(row, row + 1)
+        one = StudentSignals(logits=s.logits_BK[some], features={"s": s.features["s"][some]})
+        other = DenseSignals(t.logits_BK[some], {"t": t.features["t"][some]})
+        alone = objective(one, other, multi_label(cls).take(some), LATER, own)
+        for name, term in alone.items():
+            assert torch.allclose(term.loss_B[0], whole[name].loss_B[row], atol=1e-5)

@@ -9,9 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_cli.losses.soft import distillation
-from distill_cli.teachers.mixture import Ensemble, RandomTeacher
+from distill_cli.teachers.mixture import (
+    Ensemble,
+    LogitEnsemble,
+    RandomTeacher,
+    RandomTeacherPerSample,
+    Relabelled,
+)
 from distill_cli.teachers.signals import DenseSignals, EnsembleSignals
-from distill_cli.types import Batch
+from distill_cli.types import Batch, Need
 
 B, K = 5, 4
 
@@ -25,17 +31,27 @@ class Fixed:
         )
         self.class_names = ("a", "b", "c", "d")
         self.fingerprint = f"teacher-{seed}"
+        self.offers = frozenset({Need.LOGITS, Need.FEATURES})
         self.asked = 0
+        self.samples = 0
 
     def signals(self, batch: Batch) -> DenseSignals:
+        """Of a sample of row r it says its r-th row."""
         self.asked += 1
-        return DenseSignals(self.logits_BK)
+        self.samples += len(batch.index_B)
+        return DenseSignals(self.logits_BK[batch.index_B])
 
 
-def batch(step: int) -> Batch:
+def batch(step: int, epoch: int = 0, copy_B: torch.Tensor | None = None) -> Batch:
     zeros = torch.zeros(B, dtype=torch.int64)
     return Batch(
-        images_BCHW=torch.zeros(B, 1, 1, 1), target_B=zeros, index_B=zeros, view_B=zeros, step=step
+        images_BCHW=torch.zeros(B, 1, 1, 1),
+        target_B=zeros,
+        index_B=torch.arange(B),
+        view_B=zeros,
+        step=step,
+        epoch=epoch,
+        copy_B=copy_B,
     )
 
 
@@ -118,3 +134,68 @@ def test_switching_has_the_ensembles_gradient_in_expectation() -> None:
         w * gradient(m.signals(batch(0)).log_probs(2.0)) for m, w in zip(members, raw, strict=True)
     )
     assert torch.allclose(ensemble, switching, atol=1e-12)
+
+
+@given(weights, st.floats(0.5, 20))
+def test_an_ensemble_of_logits_is_the_geometric_mean(raw: list[float], temperature: float) -> None:
+    members = [Fixed(seed) for seed in range(len(raw))]
+    said = LogitEnsemble(members, raw).signals(batch(0))
+    product = torch.ones(B, K, dtype=torch.float64)
+    for member, weight in zip(members, raw, strict=True):
+        product *= F.softmax(member.logits_BK / temperature, -1) ** (weight / sum(raw))
+    expected = product / product.sum(-1, keepdim=True)
+    assert torch.allclose(said.log_probs(temperature).exp(), expected)
+
+
+def test_what_mixtures_offer() -> None:
+    """Probabilities that are averaged have no logits, and layers are one teacher's own."""
+    dense, top_k = [Fixed(0), Fixed(1)], [Fixed(0), Fixed(1)]
+    top_k[1].offers = frozenset()
+    for kind, offered in (
+        (Ensemble(dense, [1, 1]), set()),
+        (LogitEnsemble(dense, [1, 1]), {Need.LOGITS}),
+        (RandomTeacher(dense, [1, 1], 0), {Need.LOGITS}),
+        (RandomTeacherPerSample(dense, [1, 1], 0), {Need.LOGITS}),
+        (Relabelled(dense), {Need.LOGITS}),
+        (RandomTeacher(top_k, [1, 1], 0), set()),
+        (Relabelled(top_k), set()),
+    ):
+        assert kind.offers == offered, type(kind)
+
+
+def test_per_sample_each_teacher_is_asked_of_its_own_samples_only() -> None:
+    members = [Fixed(0), Fixed(1), Fixed(2)]
+    mixture = RandomTeacherPerSample(members, [1, 1, 2], seed=3)
+    for step in range(30):
+        shown = batch(step, epoch=step)
+        drawn_B = mixture.drawn_for(shown)
+        before = [member.samples for member in members]
+        said = mixture.signals(shown)
+        after = [member.samples for member in members]
+        counts = torch.bincount(drawn_B, minlength=3).tolist()
+        assert [b - a for a, b in zip(before, after, strict=True)] == counts
+        for row, member in enumerate(drawn_B.tolist()):
+            own = F.log_softmax(members[member].logits_BK[row] / 2, -1)
+            assert torch.equal(said.log_probs(2.0)[row], own)
+            assert torch.equal(said.logits_BK[row], members[member].logits_BK[row])
+
+
+def test_per_sample_draws_follow_weights_and_forget_batches() -> None:
+    """A function of (seed, epoch, row): whatever batch or step a row comes in."""
+    mixture = RandomTeacherPerSample([Fixed(s) for s in range(3)], [1, 2, 5], seed=1)
+    counts: Counter[int] = Counter()
+    for epoch in range(2000):
+        whole = mixture.drawn_for(batch(step=epoch, epoch=epoch))
+        counts.update(whole.tolist())
+        part = batch(step=7, epoch=epoch).take(torch.tensor([3, 1]))
+        assert mixture.drawn_for(part).tolist() == [int(whole[3]), int(whole[1])]
+    for member, weight in enumerate((1 / 8, 2 / 8, 5 / 8)):
+        assert counts[member] / (2000 * B) == pytest.approx(weight, abs=0.02)
+
+
+def test_relabelled_copies_are_labelled_by_their_teacher() -> None:
+    members = [Fixed(0), Fixed(1)]
+    copy_B = torch.tensor([0, 1, 1, 0, 1])
+    said = Relabelled(members).signals(batch(0, copy_B=copy_B)).log_probs(1.0)
+    for row, copy in enumerate(copy_B.tolist()):
+        assert torch.equal(said[row], F.log_softmax(members[copy].logits_BK[row], -1))

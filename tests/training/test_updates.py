@@ -72,7 +72,7 @@ def test_parts_of_a_batch_sum_to_its_loss_and_gradient(
             flat = part.images_BCHW.flatten(1)
             with torch.no_grad():
                 said = DenseSignals(teacher(flat))
-            loss = composition(StudentSignals(logits_BK=net(flat)), said, part, progress)
+            loss = composition(StudentSignals(logits=net(flat)), said, part, progress)
             loss.total.backward()
             total += float(loss.total)
         losses.append(total)
@@ -99,7 +99,7 @@ def test_mixed_labels_equal_the_loss_against_the_mixed_target(size: int, seed: i
     logits = torch.randn(size, 5, generator=torch.Generator().manual_seed(seed)).double()
     part = Part(objective=CrossEntropy(), weight=Weight(start=1.0))
     loss = Composition((part,))(
-        StudentSignals(logits_BK=logits), None, mixed, Progress(epoch=0, step=0, total_steps=1)
+        StudentSignals(logits=logits), None, mixed, Progress(epoch=0, step=0, total_steps=1)
     )
     share = mixed.mixing.share_B[:, None]
     soft = share * F.one_hot(mixed.target_B.clamp(min=0), 5)
@@ -214,7 +214,14 @@ def test_a_tally_is_the_sum_of_what_was_noted(sizes: list[int], stop: int, seed:
     for number, size in enumerate(sizes):
         logits, target = torch.randn(size, 3, generator=generator), torch.arange(size) % 3
         loss = torch.rand((), generator=generator)
-        tally.note(logits, target, size, {"loss": loss})
+        shown = Batch(
+            images_BCHW=torch.zeros(size, 1, 2, 2),
+            target_B=target,
+            index_B=torch.arange(size),
+            view_B=torch.zeros(size, dtype=torch.int64),
+            step=number,
+        )
+        tally.note(logits, shown, {"loss": loss})
         hits += float((logits.argmax(-1) == target).double().mean())
         losses += float(loss)
         if number % stop == 0:
