@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("report", "One self-contained HTML page of a run."),
     "cache": ("cache", "Describe, check, join and import soft-label caches."),
     "recipes": ("recipes", "List, show, copy, validate and run recipes."),
+    "models": ("models", "Where the layers of a network can be tapped."),
     "methods": ("methods", "The objectives there are."),
     "doctor": ("doctor", "Check this machine and installation."),
     "demo": ("demo", "Two teachers and their students on real digits, in a minute."),

@@ -14,6 +14,7 @@ from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.fields import PANELS
 from distill_cli.recipe.load import load
 from distill_cli.recipe.reference import default_of, help_of
+from distill_cli.recipe.stages import RECIPE
 
 R = TypeVar("R", bound=Recipe)
 
@@ -142,5 +143,6 @@ def verb(schema: type[R]) -> Callable[[Callable[..., None]], Callable[..., None]
 
 def _kept(out: str | None) -> Path | None:
     """The recipe of the run to resume, so that `--resume --out RUN` is enough."""
-    path = Path(out) / "recipe.yaml" if out else None
-    return path if path is not None and path.is_file() else None
+    # Of several stages, the recipe of all: the run's own is that of the last.
+    paths = [Path(out) / RECIPE, Path(out) / "recipe.yaml"] if out else []
+    return next((path for path in paths if path.is_file()), None)

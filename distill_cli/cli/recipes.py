@@ -16,6 +16,7 @@ from distill_cli.recipe import catalog
 from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.load import load, read_yaml
 from distill_cli.recipe.schema import RECIPES, CacheRecipe, ImportRecipe
+from distill_cli.recipe.stages import is_several, stages_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -83,7 +84,11 @@ def validate(name: Name, assignments: Assignments = None) -> None:
     if isinstance(recipe, TrainRecipe):
         from distill_cli.pipeline.compositions import composition
 
-        composition(recipe)
+        runs = [recipe]
+        if is_several(recipe):
+            runs = [stage.recipe for stage in stages_of(recipe, Path("the run"))]
+        for each in runs:
+            composition(each)
     say(f"{escape(name)} is a valid recipe for `distill {recipe.COMMAND}`")
 
 

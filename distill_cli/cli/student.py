@@ -21,9 +21,12 @@ def student(
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train a student from one teacher, an ensemble, or a teacher drawn for every batch.
+    """Train a student from one teacher, an ensemble, one drawn at random, or relabelled data.
 
     Data and split come from the teachers, the model from the data, unless you say otherwise.
+
+    --hints begins with a middle layer of the teacher, --generations goes on with students of
+    students; their runs lie in the folder's stages/.
 
     Example: distill student --teachers runs/a,runs/b --mode random
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from distill_cli.errors import RequirementError, UsageError
 from distill_cli.pipeline.folders import check_output, check_teachers, expand_teachers
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.stages import is_several, stages_of
 from distill_cli.types import HintResult
 
 if TYPE_CHECKING:
@@ -31,11 +33,11 @@ def run_training(
     if dry_run:
         show_recipe(recipe, json=json)
         return
-    from distill_cli.pipeline.train import train
+    from distill_cli.pipeline.several import run
 
     label = recipe.COMMAND.split()[0]
     with training_progress(label, quiet=quiet) as sink:
-        finished = train(recipe, sink=sink, resume=resume, overwrite=overwrite)
+        finished = run(recipe, sink=sink, resume=resume, overwrite=overwrite)
     if not quiet:
         say(summary(finished))
     if json:
@@ -56,15 +58,25 @@ def show_recipe(recipe: Recipe, *, json: bool) -> None:
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
     """What can be refused before torch is imported: paths and folders."""
-    if isinstance(recipe, TeacherLabels):
-        check_teachers(recipe.teachers)
-        expand_teachers(recipe.teachers or [])
-    elif recipe.data is None:
-        raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
-    if recipe.init is not None and not Path(recipe.init).exists():
-        raise UsageError(f"--init {recipe.init} does not exist")
     if recipe.out is not None:
         check_output(Path(recipe.out), resume=resume, overwrite=overwrite)
+    if not is_several(recipe):
+        _check_inputs(recipe, made=())
+        return
+    stages = stages_of(recipe, Path(recipe.out or "the run"))
+    for number, stage in enumerate(stages):
+        _check_inputs(stage.recipe, made=[str(earlier.out) for earlier in stages[:number]])
+
+
+def _check_inputs(recipe: TrainRecipe, made: Sequence[str]) -> None:
+    """Teachers, data and starting weights, but for what earlier stages will have made."""
+    if isinstance(recipe, TeacherLabels):
+        check_teachers(recipe.teachers)
+        expand_teachers([name for name in recipe.teachers or [] if name not in made])
+    elif recipe.data is None:
+        raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
+    if recipe.init is not None and recipe.init not in made and not Path(recipe.init).exists():
+        raise UsageError(f"--init {recipe.init} does not exist")
 
 
 def summary(finished: Finished) -> str:

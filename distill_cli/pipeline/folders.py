@@ -16,7 +16,7 @@ from distill_cli.recipe.load import read_yaml
 
 RUNS = Path("runs")
 RUN_FILES = ("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "report.html")
-RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last")
+RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last", "stages", "stages.yaml")
 TIMM = "timm/"
 # Of a published cache; a README without the mark is somebody else's.
 CARD, CARD_MARK = "README.md", "<!-- a soft-label cache of distill -->"
@@ -101,9 +101,11 @@ def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
         raise UsageError(f"{out} holds several caches", hint="Choose another --out for one")
 
 
-def clear_run(out: Path) -> None:
-    """Removes a run's own files, and nothing else, from a folder."""
+def clear_run(out: Path, *, keep: str | None = None) -> None:
+    """Removes a run's own files, and nothing else, from a folder; but for one entry."""
     for entry in RUN_ENTRIES:
+        if entry == keep:
+            continue
         path = out / entry
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -1,0 +1,86 @@
+"""Runs what a recipe means: one training, or several after each other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from distill_cli.errors import ArtifactError
+from distill_cli.files import one_writer, write_text
+from distill_cli.pipeline.folders import check_output, clear_run, next_free
+from distill_cli.pipeline.train import KINDS, Finished, train
+from distill_cli.pipeline.trainer import NOT_TRAINING
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.load import read_yaml, to_yaml
+from distill_cli.recipe.stages import RECIPE, STAGES, is_several, stages_of
+from distill_cli.training.events import Sink
+
+
+def run(
+    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+) -> Finished:
+    """Trains what the recipe says; of several stages, those that are finished are not run again.
+
+    Args:
+        recipe: Of any training verb.
+        sink: Shows progress.
+        resume: Go on where the folder's run, or its stages, stopped.
+        overwrite: Replace what is in the folder.
+
+    Raises:
+        DistillError: With the exit code of what went wrong.
+    """
+    if not is_several(recipe):
+        return train(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
+    recipe = recipe.model_copy(update={"out": str(out)})
+    check_output(out, resume=resume, overwrite=overwrite)
+    stages = stages_of(recipe, out)
+    folder = out / STAGES
+    with one_writer(folder):
+        if overwrite:
+            _clear(out)
+        _keep(recipe, out)
+        finished = None
+        for number, stage in enumerate(stages, start=1):
+            label = f"stage {number} of {len(stages)}, {stage.name}"
+            if number < len(stages) and (stage.out / "result.json").is_file():
+                sink.message(f"{label}: done before")
+                continue
+            sink.message(label)
+            # A stage that was stopped goes on; one that was not begun begins.
+            finished = train(stage.recipe, sink=sink, resume=True)
+        assert finished is not None, "the last stage is always run"
+    return finished
+
+
+def _clear(out: Path) -> None:
+    """Removes an earlier run and its stages, but for the lock that is held."""
+    for entry in (out / STAGES).iterdir():
+        if entry.name == ".lock":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    clear_run(out, keep=STAGES)
+
+
+def _keep(recipe: TrainRecipe, out: Path) -> None:
+    """Writes the recipe of all stages; refuses to go on under another one."""
+    path = out / RECIPE
+    if path.is_file():
+        then, now = _training(read_yaml(path)), _training(recipe.model_dump(mode="json"))
+        changed = [key for key in now if now[key] != then.get(key)]
+        if changed:
+            raise ArtifactError(
+                f"{out} was started from another recipe: {', '.join(changed)}",
+                hint="Resume with the options it was started with, or choose another --out",
+            )
+    write_text(path, to_yaml(recipe))
+
+
+def _training(values: dict[str, Any]) -> dict[str, Any]:
+    # What a student learns from is compared by its own run, by content.
+    return {key: value for key, value in values.items() if key not in NOT_TRAINING}

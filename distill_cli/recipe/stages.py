@@ -1,0 +1,201 @@
+"""Students after each other: a recipe with `stages`, `generations` or `hints` as plain recipes.
+
+Every stage is an ordinary run in a folder of its own, so that each can be looked at, compared and
+resumed like any other; the last one is the run that was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill_cli.errors import UsageError, nearest
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.load import validate
+from distill_cli.recipe.schema import RECIPES, HintRecipe, StudentRecipe
+
+# Inside the run's folder: the runs of earlier stages, and the recipe of all.
+STAGES, RECIPE = "stages", "stages.yaml"
+REFERENCE = "stage:"
+# What makes a recipe several; a stage has none of it, nor a folder or gates of its own.
+SEVERAL = ("stages", "generations", "hints", "hint_epochs")
+NOT_OF_A_STAGE = (*SEVERAL, "out", "about", "recorded", "require")
+# Which teachers there are, and how they are joined: of the first generation only.
+OF_TEACHERS = (
+    "teachers",
+    "mode",
+    "teacher_weights",
+    "random_per",
+    "ensemble_of",
+    "class_map",
+    "teacher_precision",
+)
+# Romero et al. 2015, equation 2: CE + λ·CE(q_τ, p_τ), τ = 3, λ from 4 to 1. Ours has T² before it.
+TAU = 3.0
+FITNETS: list[dict[str, Any]] = [
+    {"name": "ce"},
+    {
+        "name": "kd",
+        "temperature": TAU,
+        "weight": 4 / TAU**2,
+        "weight_end": 1 / TAU**2,
+        "schedule": "linear",
+    },
+]
+LABEL_KEYS = ("temperature", "alpha", "alpha_end", "schedule", "label_smoothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One run of several.
+
+    Attributes:
+        name: What later ones call it.
+        recipe: With its folder.
+    """
+
+    name: str
+    recipe: TrainRecipe
+
+    @property
+    def out(self) -> Path:
+        """Its run folder."""
+        return Path(str(self.recipe.out))
+
+
+def is_several(recipe: TrainRecipe) -> bool:
+    """Whether a recipe means more than one run."""
+    return isinstance(recipe, StudentRecipe) and bool(
+        recipe.stages or recipe.hints or (recipe.generations or 1) > 1
+    )
+
+
+def stages_of(recipe: TrainRecipe, out: Path) -> list[Stage]:
+    """The runs that a recipe means, in order; the last one's folder is `out`.
+
+    Raises:
+        UsageError: A stage is malformed, refers to a later one, or several ways are combined.
+    """
+    assert isinstance(recipe, StudentRecipe), "asked before"
+    asked = [key for key in ("stages", "generations", "hints") if getattr(recipe, key)]
+    if len(asked) > 1:
+        raise UsageError(f"{asked[0]} and {asked[1]} cannot be combined")
+    for key in ("hint_epochs", "hint_layer", "guided_layer"):
+        if getattr(recipe, key) is not None and asked and not recipe.hints:
+            raise UsageError(f"{key} is of --hints")
+    if recipe.hints:
+        return _hints(recipe, out)
+    if recipe.stages:
+        return _listed(recipe, out)
+    return _generations(recipe, out)
+
+
+def _given(recipe: TrainRecipe) -> dict[str, Any]:
+    """The values that were said, without what makes the recipe several."""
+    values = recipe.model_dump(mode="python", include=recipe.model_fields_set)
+    return {key: value for key, value in values.items() if key not in NOT_OF_A_STAGE}
+
+
+def _made(kind: type[TrainRecipe], values: Mapping[str, Any]) -> TrainRecipe:
+    known = {key: value for key, value in values.items() if key in kind.model_fields}
+    return validate(kind, {**known, "command": kind.COMMAND})
+
+
+def _hints(recipe: StudentRecipe, out: Path) -> list[Stage]:
+    """FitNets: the hints, then distillation with a weight that falls."""
+    given = _given(recipe)
+    first = {
+        **given,
+        "out": str(out / STAGES / "hints"),
+        "epochs": recipe.hint_epochs or max(1, recipe.epochs // 3),
+    }
+    second = {
+        key: value for key, value in given.items() if key not in ("hint_layer", "guided_layer")
+    }
+    second |= {
+        "out": str(out),
+        "init": first["out"],
+        "pretrained": False,
+        "require": recipe.require,
+    }
+    plain = recipe.objective == "kd" and all(getattr(recipe, key) is None for key in LABEL_KEYS)
+    if plain:
+        second["objective"] = FITNETS
+    return [
+        Stage(name="hints", recipe=_made(HintRecipe, first)),
+        Stage(name="student", recipe=_made(StudentRecipe, second)),
+    ]
+
+
+def _generations(recipe: StudentRecipe, out: Path) -> list[Stage]:
+    """Born-again networks (Furlanello et al. 2018, arXiv 1805.04770): each of fresh weights."""
+    count = recipe.generations or 1
+    given = _given(recipe)
+    stages: list[Stage] = []
+    for number in range(1, count + 1):
+        last = number == count
+        values = {**given, "seed": recipe.seed + number - 1}
+        values["out"] = str(out if last else out / STAGES / f"generation-{number}")
+        # The views stay the same, whatever seed the weights have.
+        values["view_seed"] = recipe.view_seed
+        if number > 1:
+            values = {key: value for key, value in values.items() if key not in OF_TEACHERS}
+            values["teachers"] = [str(stages[-1].out)]
+        if last:
+            values["require"] = recipe.require
+        stages.append(Stage(name=f"generation-{number}", recipe=_made(StudentRecipe, values)))
+    return stages
+
+
+def _listed(recipe: StudentRecipe, out: Path) -> list[Stage]:
+    """What `stages` lists: each is the recipe itself with some keys of its own."""
+    given = _given(recipe)
+    stages: list[Stage] = []
+    for number, listed in enumerate(recipe.stages, start=1):
+        own = {str(key).replace("-", "_"): value for key, value in listed.items()}
+        name = str(own.pop("name", ""))
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise UsageError(f"stage {number} needs a name of letters, digits and hyphens")
+        if name in [stage.name for stage in stages]:
+            raise UsageError(f"two stages are called '{name}'")
+        command = str(own.pop("command", StudentRecipe.COMMAND))
+        kind = RECIPES.get(command)
+        if kind is None or not issubclass(kind, TrainRecipe):
+            trained = [verb for verb, cls in RECIPES.items() if issubclass(cls, TrainRecipe)]
+            raise UsageError(f"stage {name}: command '{command}'? {nearest(command, trained)}")
+        for key in own:
+            if key in NOT_OF_A_STAGE or key not in kind.model_fields:
+                valid = [each for each in kind.model_fields if each not in NOT_OF_A_STAGE]
+                raise UsageError(f"stage {name} has no key '{key}'. {nearest(key, valid)}")
+        last = number == len(recipe.stages)
+        values = {**given, **own, "out": str(out if last else out / STAGES / name)}
+        if last:
+            values["require"] = recipe.require
+        stages.append(Stage(name=name, recipe=_resolved(_made(kind, values), name, stages)))
+    return stages
+
+
+def _resolved(recipe: TrainRecipe, name: str, earlier: Sequence[Stage]) -> TrainRecipe:
+    """With `stage:NAME` as the folder of that stage."""
+    folders = {stage.name: str(stage.out) for stage in earlier}
+
+    def folder(said: str) -> str:
+        if not said.startswith(REFERENCE):
+            return said
+        wanted = said.removeprefix(REFERENCE)
+        if wanted not in folders:
+            raise UsageError(
+                f"stage {name}: there is no earlier stage '{wanted}'. {nearest(wanted, folders)}"
+            )
+        return folders[wanted]
+
+    update: dict[str, Any] = {}
+    if recipe.init is not None:
+        update["init"] = folder(recipe.init)
+    teachers: list[str] | None = getattr(recipe, "teachers", None)
+    if teachers is not None:
+        update["teachers"] = [folder(each) for each in teachers]
+    return recipe.model_copy(update=update)
