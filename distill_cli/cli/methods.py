@@ -41,6 +41,7 @@ def describe() -> list[dict[str, Any]]:
     from dataclasses import fields
 
     from distill_cli.objectives import OBJECTIVES
+    from distill_cli.objectives.base import AUTO
 
     return [
         {
@@ -49,7 +50,8 @@ def describe() -> list[dict[str, Any]]:
             "paper": cls.about.paper,
             "needs": sorted(cls.about.needs),
             "parameters": {
-                field.name: {"default": field.default}
+                # Layers that nobody names are paired by the objective's rule.
+                field.name: {"default": AUTO if field.name == "pairs" else field.default}
                 for field in fields(cls)  # type: ignore[arg-type]
             },
         }

@@ -25,8 +25,8 @@ def student(
 
     Data and split come from the teachers, the model from the data, unless you say otherwise.
 
-    --hints begins with a middle layer of the teacher, --generations goes on with students of
-    students; their runs lie in the folder's stages/.
+    --hints begins with a middle layer of the teacher, --generations goes on with
+    students of students; their runs lie in stages/ of the folder.
 
     Example: distill student --teachers runs/a,runs/b --mode random
     """

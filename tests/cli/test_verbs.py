@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from distill_cli.objectives import OBJECTIVES
 from tests.cli.test_faults import pictures
 from tests.conftest import Made, Outcome
 
@@ -75,7 +76,8 @@ def test_report(made: Made, here: Path, distill: Distill) -> None:
 
 def test_methods(distill: Distill) -> None:
     listed = json.loads(distill("methods", "--json").out)
-    assert {method["name"] for method in listed} == {"ce", "label-smoothing", "kd"}
+    assert [method["name"] for method in listed] == list(OBJECTIVES)
+    assert {"ce", "kd", "dkd", "dist", "logit-standardisation", "hint", "rkd"} <= set(OBJECTIVES)
     for method in listed:
         assert set(method) == {"name", "summary", "paper", "needs", "parameters"}
     assert "1503.02531" in distill("methods").out
