@@ -18,7 +18,10 @@ from distill_cli.recipe.schema import HintRecipe, StudentRecipe
 from distill_cli.types import Need, Targets
 
 # Flags that speak of the named objectives; a list of objectives says them in its entries.
-NAMED_ONLY = ("label_smoothing", "temperature", "alpha", "alpha_end", "schedule")
+NAMED_ONLY = (
+    *("label_smoothing", "temperature", "alpha", "alpha_end", "schedule"),
+    *("hint_layer", "guided_layer"),
+)
 # What stands for an objective on softmax targets where each class applies or not by itself.
 ON_SIGMOID = {"ce": "bce", "label-smoothing": "bce", "kd": "sigmoid-kd"}
 # Keys of an entry beside the objective's own parameters.
@@ -63,6 +66,8 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
 
 
 def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
+    if isinstance(recipe, StudentRecipe) and recipe.hint_epochs is not None and not recipe.hints:
+        raise UsageError("--hint-epochs is of --hints, which is not given")
     taught = Need.TEACHER in composed.needs
     if isinstance(recipe, TeacherLabels) and not taught:
         raise UsageError(

@@ -8,12 +8,12 @@ from typing import Any
 
 from distill_cli.errors import ArtifactError
 from distill_cli.files import one_writer, write_text
-from distill_cli.pipeline.folders import check_output, clear_run, next_free
+from distill_cli.pipeline.folders import check_output, clear_run, kept_recipe, next_free
 from distill_cli.pipeline.train import KINDS, Finished, train
 from distill_cli.pipeline.trainer import NOT_TRAINING
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml
-from distill_cli.recipe.stages import RECIPE, STAGES, is_several, stages_of
+from distill_cli.recipe.stages import RECIPE, STAGES, Stage, is_several, stages_of
 from distill_cli.training.events import Sink
 
 
@@ -50,9 +50,16 @@ def run(
                 continue
             sink.message(label)
             # A stage that was stopped goes on; one that was not begun begins.
-            finished = train(stage.recipe, sink=sink, resume=True)
+            finished = train(_augmented(stage), sink=sink, resume=True)
         assert finished is not None, "the last stage is always run"
     return finished
+
+
+def _augmented(stage: Stage) -> TrainRecipe:
+    """The stage's recipe, with the augmentation of the run that it should be like."""
+    if stage.like is None or stage.recipe.augment is not None:
+        return stage.recipe
+    return stage.recipe.model_copy(update={"augment": kept_recipe(Path(stage.like))["augment"]})
 
 
 def _clear(out: Path) -> None:

@@ -55,10 +55,12 @@ class Stage:
     Attributes:
         name: What later ones call it.
         recipe: With its folder.
+        like: The folder of an earlier run whose augmentation it has, unless it says its own.
     """
 
     name: str
     recipe: TrainRecipe
+    like: str | None = None
 
     @property
     def out(self) -> Path:
@@ -139,14 +141,16 @@ def _generations(recipe: StudentRecipe, out: Path) -> list[Stage]:
         last = number == count
         values = {**given, "seed": recipe.seed + number - 1}
         values["out"] = str(out if last else out / STAGES / f"generation-{number}")
-        # The views stay the same, whatever seed the weights have.
-        values["view_seed"] = recipe.view_seed
         if number > 1:
+            # The views stay the same, whatever seed the weights have.
+            values["view_seed"] = recipe.seed if recipe.view_seed is None else recipe.view_seed
             values = {key: value for key, value in values.items() if key not in OF_TEACHERS}
             values["teachers"] = [str(stages[-1].out)]
         if last:
             values["require"] = recipe.require
-        stages.append(Stage(name=f"generation-{number}", recipe=_made(StudentRecipe, values)))
+        like = str(stages[-1].out) if stages else None
+        made = _made(StudentRecipe, values)
+        stages.append(Stage(name=f"generation-{number}", recipe=made, like=like))
     return stages
 
 
