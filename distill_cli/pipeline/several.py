@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, DistillError
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, kept_recipe, next_free
 from distill_cli.pipeline.train import KINDS, Finished, train
@@ -37,8 +39,7 @@ def run(
     recipe = recipe.model_copy(update={"out": str(out)})
     check_output(out, resume=resume, overwrite=overwrite)
     stages = stages_of(recipe, out)
-    folder = out / STAGES
-    with one_writer(folder):
+    with _tidied(out, stages), one_writer(out / STAGES):
         if overwrite:
             _clear(out)
         _keep(recipe, out)
@@ -53,6 +54,18 @@ def run(
             finished = train(_augmented(stage), sink=sink, resume=True)
         assert finished is not None, "the last stage is always run"
     return finished
+
+
+@contextmanager
+def _tidied(out: Path, stages: Sequence[Stage]) -> Iterator[None]:
+    """Leaves no folder behind where the first stage was refused before it began."""
+    new = not out.exists()
+    try:
+        yield
+    except DistillError:
+        if new and not any((stage.out / "recipe.yaml").exists() for stage in stages):
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _augmented(stage: Stage) -> TrainRecipe:

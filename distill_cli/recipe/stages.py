@@ -108,6 +108,11 @@ def _made(kind: type[TrainRecipe], values: Mapping[str, Any]) -> TrainRecipe:
 
 def _hints(recipe: StudentRecipe, out: Path) -> list[Stage]:
     """FitNets: the hints, then distillation with a weight that falls."""
+    if len(recipe.teachers or []) > 1:
+        raise UsageError(
+            f"hints come from one teacher, these are {len(recipe.teachers or [])}",
+            hint="Name one of them, or begin with `distill hint-init` and go on with --init",
+        )
     given = _given(recipe)
     first = {
         **given,
