@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     PAIR = 5
     MIX = 6
     LIBRARY = 7
+    LABEL = 8
 
 
 def _signed(word: int) -> int:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from distill_cli.types import (
     UNLABELLED,
@@ -72,11 +73,25 @@ class TapShape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes:
-    """The layers that an objective looks at, of both networks."""
+class Setting:
+    """What is known before training of the networks and the data.
+
+    Attributes:
+        student: The layers that an objective looks at, by name.
+        teacher: Those of the teacher.
+        class_names: In label order.
+        group_K: Which group each class is of, from 0; empty where nobody groups them.
+    """
 
     student: Mapping[str, TapShape] = field(default_factory=dict)
     teacher: Mapping[str, TapShape] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    group_K: tuple[int, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return len(self.class_names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +150,16 @@ class OfLayers(Objective, Protocol):
 class Adapting(Protocol):
     """An objective that learns or remembers something of its own, beside the student."""
 
-    def adapters(self, shapes: Shapes) -> nn.Module | None:
+    def adapters(self, setting: Setting) -> nn.Module | None:
         """A fresh module for it; None where it needs none for these layers."""
+
+
+@runtime_checkable
+class OwnOptimizer(Protocol):
+    """An adapter that is not moved by the student's optimiser."""
+
+    def optimizer(self) -> Optimizer:
+        """Of its own parameters."""
 
 
 def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:

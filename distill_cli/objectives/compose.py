@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.base import Adapting, Objective, Shapes
+from distill_cli.objectives.base import Adapting, Objective, Setting
 from distill_cli.types import (
     Batch,
     Need,
@@ -122,10 +122,10 @@ class Composition:
         """The objectives that compare the samples of a batch with each other."""
         return tuple(p.objective.about.name for p in self.parts if p.objective.about.coupled)
 
-    def adapters(self, shapes: Shapes) -> nn.ModuleDict:
+    def adapters(self, setting: Setting) -> nn.ModuleDict:
         """Fresh modules of the objectives that need one, by their names."""
         made = {
-            part.objective.about.name: part.objective.adapters(shapes)
+            part.objective.about.name: part.objective.adapters(setting)
             for part in self.parts
             if isinstance(part.objective, Adapting)
         }

@@ -9,7 +9,7 @@ from torch import nn
 
 from distill_cli.adapters.regressor import Regressor
 from distill_cli.losses.features import hint
-from distill_cli.objectives.base import About, Pair, Shapes, Usual
+from distill_cli.objectives.base import About, Pair, Setting, Usual
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 
 
@@ -37,11 +37,11 @@ class Hint:
 
     pairs: tuple[Pair, ...] = ()
 
-    def adapters(self, shapes: Shapes) -> nn.Module:
+    def adapters(self, setting: Setting) -> nn.Module:
         """A regressor for each pair."""
         made = []
         for guided, hinted in self.pairs:
-            own, other = shapes.student[guided], shapes.teacher[hinted]
+            own, other = setting.student[guided], setting.teacher[hinted]
             made.append(Regressor(own.size, other.size, rectified=other.rectified))
         return nn.ModuleList(made)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from distill_cli.adapters.regressor import Regressor
 from distill_cli.errors import ArtifactError, UsageError
@@ -20,7 +22,16 @@ from distill_cli.models.taps import (
     stage_ends,
     taps_of,
 )
-from distill_cli.objectives.base import AUTO, Objective, OfLayers, Pair, PairRule, Shapes, TapShape
+from distill_cli.objectives.base import (
+    AUTO,
+    Objective,
+    OfLayers,
+    OwnOptimizer,
+    Pair,
+    PairRule,
+    Setting,
+    TapShape,
+)
 from distill_cli.objectives.compose import Composition, Part
 from distill_cli.pipeline.teaching import Member
 from distill_cli.teachers.cached import CachedTeacher
@@ -53,6 +64,25 @@ class Layers:
     taps: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
     recorded: tuple[dict[str, Any], ...] = ()
+
+    @cached_property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Of the adapters that have one of their own, by the objective's name."""
+        return {
+            name: each.optimizer()
+            for name, each in self.adapters.items()
+            if isinstance(each, OwnOptimizer)
+        }
+
+    @property
+    def shared(self) -> list[nn.Parameter]:
+        """Of the adapters that are moved with the student."""
+        return [
+            parameter
+            for each in self.adapters.values()
+            if not isinstance(each, OwnOptimizer)
+            for parameter in each.parameters()
+        ]
 
 
 def check_offers(
@@ -99,7 +129,12 @@ def check_offers(
 
 
 def find_layers(
-    composed: Composition, network: Network, teacher: Teacher | None, *, stop: bool = False
+    composed: Composition,
+    network: Network,
+    teacher: Teacher | None,
+    *,
+    group_K: Sequence[int] = (),
+    stop: bool = False,
 ) -> Layers:
     """Names the layers that are to be paired by rule, and has the teacher watch its own.
 
@@ -107,13 +142,16 @@ def find_layers(
         composed: With pairs named or not.
         network: The student.
         teacher: A live one, where any objective looks at layers.
+        group_K: Which group each class is of; empty where nobody groups them.
         stop: Neither network is to be run beyond these layers.
 
     Raises:
         UsageError: There is no such layer.
     """
+    setting = Setting(class_names=network.class_names, group_K=tuple(group_K))
     if Need.FEATURES not in composed.needs:
-        return Layers(composition=composed, adapters=composed.adapters(Shapes()))
+        adapters = composed.adapters(setting).to(network.mean.device)
+        return Layers(composition=composed, adapters=adapters)
     assert isinstance(teacher, LiveTeacher), "what teachers offer is checked before"
     own, other = taps_of(network), taps_of(teacher.network)
     parts: list[Part] = []
@@ -129,7 +167,8 @@ def find_layers(
         parts.append(part)
     guided = tuple(dict.fromkeys(pair[0] for pair in pairs))
     hinted = tuple(dict.fromkeys(pair[1] for pair in pairs))
-    shapes = Shapes(
+    shapes = replace(
+        setting,
         student={name: _shape(network, name, own) for name in guided},
         teacher={name: _shape(teacher.network, name, other) for name in hinted},
     )
@@ -179,7 +218,7 @@ def _shape(network: Network, name: str, taps: Sequence[Tap]) -> TapShape:
 
 
 def _recorded(
-    composed: Composition, shapes: Shapes, adapters: nn.ModuleDict
+    composed: Composition, shapes: Setting, adapters: nn.ModuleDict
 ) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for part in composed.parts:

@@ -13,6 +13,7 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
+from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.compositions import composition
 from distill_cli.pipeline.finish import finish, finish_hints, unmet
 from distill_cli.pipeline.folders import (
@@ -23,6 +24,7 @@ from distill_cli.pipeline.folders import (
     inherit,
     next_free,
 )
+from distill_cli.pipeline.groups import groups_of
 from distill_cli.pipeline.guards import check_knowledge, check_pixels, say_losses
 from distill_cli.pipeline.inputs import locate, open_data, view_spec
 from distill_cli.pipeline.layers import Layers, check_offers, find_layers
@@ -41,7 +43,7 @@ from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.training import checkpoint, optim
 from distill_cli.training.events import Sink
-from distill_cli.types import HintResult, RunResult, Teacher, ViewSpec
+from distill_cli.types import HintResult, Need, RunResult, Teacher, ViewSpec
 
 R = TypeVar("R", bound=TrainRecipe)
 
@@ -151,7 +153,13 @@ def prepare(
     teacher, recipe = _joined(recipe, names, members)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
-    layers = find_layers(composed, network, teacher, stop=isinstance(recipe, HintRecipe))
+    layers = find_layers(
+        composed,
+        network,
+        teacher,
+        group_K=_groups(recipe, composed, dataset),
+        stop=isinstance(recipe, HintRecipe),
+    )
     for line in layers.told:
         sink.message(line)
     recipe = _resolve(recipe, out, dataset, spec, network, here)
@@ -164,7 +172,7 @@ def prepare(
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
         layer_decay=recipe.layer_decay,
-        beside=layers.adapters.parameters(),
+        beside=layers.shared,
     )
     return Plan(
         recipe=_record(recipe, dataset, spec, members, layers, here),
@@ -178,6 +186,20 @@ def prepare(
         network=network,
         optimizer=optimizer,
     )
+
+
+def _groups(recipe: TrainRecipe, composed: Composition, dataset: Dataset) -> list[int]:
+    """The group of each class, where objectives need them."""
+    spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
+    needed = Need.GROUPS in composed.needs
+    if spec is None and needed:
+        raise UsageError(
+            "this objective needs to know which classes are alike",
+            hint="--groups words, or --groups FILE",
+        )
+    if spec is not None and not needed:
+        raise UsageError("--groups: none of these objectives looks at groups of classes")
+    return [] if spec is None else groups_of(spec, dataset.class_names)
 
 
 def _joined(recipe: R, names: list[str], members: Sequence[Member]) -> tuple[Teacher | None, R]:

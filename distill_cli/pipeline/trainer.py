@@ -179,5 +179,6 @@ def _updates(plan: Plan, steps: int) -> Updates:
         accumulate=recipe.accumulate,
         clip_grad=recipe.clip_grad,
         clip_mode=recipe.clip_mode,
+        beside=plan.layers.optimizers,
         ema=None if recipe.ema is None else moving_average(plan.network, recipe.ema),
     )

@@ -207,6 +207,12 @@ class LabelledRecipe(TrainRecipe):
     label_smoothing: float | None = option(
         None, "Mass ε spread over all classes of the hard label.", LABELS, ge=0, lt=1
     )
+    groups: Text | None = option(
+        None,
+        "Which classes are alike: words (names that end in the same word), or a YAML file of lists "
+        "of class names.",
+        LABELS,
+    )
     require: Annotated[list[Requirement], BeforeValidator(as_list)] = option(
         [], "Gate on a figure of result.json, as test_top1>=0.97; repeatable. Exit code 5.", RUN
     )

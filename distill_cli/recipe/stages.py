@@ -15,7 +15,7 @@ from typing import Any
 from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import validate
-from distill_cli.recipe.schema import RECIPES, HintRecipe, StudentRecipe
+from distill_cli.recipe.schema import RECIPES, HintRecipe, StudentRecipe, TeacherRecipe
 
 # Inside the run's folder: the runs of earlier stages, and the recipe of all.
 STAGES, RECIPE = "stages", "stages.yaml"
@@ -45,6 +45,8 @@ FITNETS: list[dict[str, Any]] = [
         "schedule": "linear",
     },
 ]
+# The objective that a copy of the network is trained for first.
+SELF = "tfkd-self"
 LABEL_KEYS = ("temperature", "alpha", "alpha_end", "schedule", "label_smoothing")
 
 
@@ -70,6 +72,8 @@ class Stage:
 
 def is_several(recipe: TrainRecipe) -> bool:
     """Whether a recipe means more than one run."""
+    if isinstance(recipe, TeacherRecipe):
+        return recipe.objective == SELF
     return isinstance(recipe, StudentRecipe) and bool(
         recipe.stages or recipe.hints or (recipe.generations or 1) > 1
     )
@@ -81,6 +85,8 @@ def stages_of(recipe: TrainRecipe, out: Path) -> list[Stage]:
     Raises:
         UsageError: A stage is malformed, refers to a later one, or several ways are combined.
     """
+    if isinstance(recipe, TeacherRecipe):
+        return _copy_first(recipe, out)
     assert isinstance(recipe, StudentRecipe), "asked before"
     asked = [key for key in ("stages", "generations", "hints") if getattr(recipe, key)]
     if len(asked) > 1:
@@ -104,6 +110,21 @@ def _given(recipe: TrainRecipe) -> dict[str, Any]:
 def _made(kind: type[TrainRecipe], values: Mapping[str, Any]) -> TrainRecipe:
     known = {key: value for key, value in values.items() if key in kind.model_fields}
     return validate(kind, {**known, "command": kind.COMMAND})
+
+
+def _copy_first(recipe: TeacherRecipe, out: Path) -> list[Stage]:
+    """Teacher-free distillation: a copy is trained on hard labels, and teaches a fresh network."""
+    given = _given(recipe)
+    views = recipe.seed if recipe.view_seed is None else recipe.view_seed
+    # Of other weights: the network that is asked for starts where it would without the copy.
+    copy = {**given, "out": str(out / STAGES / "copy"), "seed": recipe.seed + 1}
+    copy |= {"objective": "ce", "view_seed": views}
+    taught = {**given, "out": str(out), "teachers": [copy["out"]], "view_seed": views}
+    taught["require"] = recipe.require
+    return [
+        Stage(name="copy", recipe=_made(TeacherRecipe, copy)),
+        Stage(name="student", recipe=_made(StudentRecipe, taught)),
+    ]
 
 
 def _hints(recipe: StudentRecipe, out: Path) -> list[Stage]:

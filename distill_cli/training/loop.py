@@ -100,11 +100,12 @@ class Trainer:
         self.state.epoch_seconds += time.perf_counter() - started
 
     def _step(self, batch: Batch) -> None:
-        updates, optimizer = self.updates, self.updates.optimizer
-        total = self.epochs * self.loader.steps
-        progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=total)
+        updates, total = self.updates, self.epochs * self.loader.steps
+        seed = self.loader.seed
+        progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=total, seed=seed)
         updates.schedule.step_update(batch.step)
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in updates.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         for part in batch.split(updates.accumulate):
             teacher = None if self.teacher is None else self.teacher.signals(part)
             with updates.here.autocast():
@@ -114,7 +115,8 @@ class Trainer:
             figures = {"loss": loss.total.detach(), **loss.terms}
             self.state.tally.note(student.logits, part, figures)
         updates.clip(self.network.net)
-        updates.scaler.step(optimizer)
+        for optimizer in updates.optimizers:
+            updates.scaler.step(optimizer)
         updates.scaler.update()
         updates.average(self.network, batch.step)
         self.state.step += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -24,7 +25,8 @@ class Updates:
     """What stands between a gradient and the weights.
 
     Attributes:
-        optimizer: Of the student's parameters.
+        optimizer: Of the student's parameters, and of what shares it with them.
+        beside: Optimisers of what has one of its own, by name.
         schedule: Sets its learning rate of a step: `step_update(step)`.
         here: Device and precision of the forward.
         scaler: Of the loss, for fp16.
@@ -43,11 +45,18 @@ class Updates:
     clip_grad: float | None = None
     clip_mode: ClipMode = "norm"
     ema: ModelEmaV3 | None = None
+    beside: Mapping[str, torch.optim.Optimizer] = field(default_factory=dict)
+
+    @property
+    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """All that take a step."""
+        return (self.optimizer, *self.beside.values())
 
     @property
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint keeps."""
         parts: dict[str, Stateful] = {"optimizer": self.optimizer, "scaler": self.scaler}
+        parts |= {f"optimizer of {name}": each for name, each in self.beside.items()}
         return parts if self.ema is None else {**parts, "ema": self.ema.module}
 
     @property

@@ -58,6 +58,7 @@ class Need(StrEnum):
     TEACHER = "teacher"
     LOGITS = "logits"
     FEATURES = "features"
+    GROUPS = "groups"
 
 
 class Teacher(Protocol):
@@ -105,11 +106,13 @@ class Progress:
         epoch: Epoch from 0.
         step: Global step from 0.
         total_steps: Steps of the whole stage.
+        seed: The run's, for draws that objectives make.
     """
 
     epoch: int
     step: int
     total_steps: int
+    seed: int = 0
 
     @property
     def fraction(self) -> float:

@@ -13,7 +13,7 @@ from distill_cli.errors import UsageError
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.soft import distillation
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Shapes, TapShape
+from distill_cli.objectives.base import Setting, TapShape
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.kd import KnowledgeDistillation
@@ -149,7 +149,7 @@ def filled(cls: type) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDi
     if cls.about.rule == "penultimate":
         maps = {name: each.mean(dim=(2, 3)) for name, each in maps.items()}
         maps = {name: each.detach().requires_grad_() for name, each in maps.items()}
-    shapes = Shapes(
+    shapes = Setting(
         student={"s": TapShape(channels=3, height=4, width=4)},
         teacher={"t": TapShape(channels=5, height=2, width=2)},
     )

@@ -1,0 +1,38 @@
+"""The residual labels of Knowledge Refinery, learnt beside the student."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResidualMatrix(nn.Module):
+    """S, K × (K − 1) logits: how each class's residual mass lies on the others.
+
+    It starts at zero, which is uniform, and has an optimiser of its own, without momentum or decay
+    (Ding et al. 2021).
+
+    Args:
+        classes: K.
+        rate: Of its optimiser.
+    """
+
+    def __init__(self, classes: int, rate: float) -> None:
+        super().__init__()
+        self.residual_KR = nn.Parameter(torch.zeros(classes, classes - 1))
+        self.rate = rate
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Of S alone."""
+        return torch.optim.SGD(self.parameters(), lr=self.rate)
+
+    @torch.no_grad()
+    def relations(self) -> Tensor:
+        """What it has learnt, as a (K, K) matrix of shares of the residual mass; 0 on the diagonal."""
+        share_KR = F.softmax(self.residual_KR.float(), dim=-1)
+        classes = len(share_KR)
+        whole_KK = torch.zeros(classes, classes, device=share_KR.device)
+        others_KK = ~torch.eye(classes, dtype=torch.bool, device=share_KR.device)
+        whole_KK[others_KK] = share_KR.flatten()
+        return whole_KK

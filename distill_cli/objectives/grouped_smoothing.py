@@ -1,0 +1,75 @@
+"""Grouped label smoothing: classes that are alike share some mass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from distill_cli.adapters.targets import TargetMatrix
+from distill_cli.losses.targets import grouped_targets, soft_cross_entropy
+from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
+from distill_cli.types import (
+    UNLABELLED,
+    Batch,
+    Need,
+    Progress,
+    StudentSignals,
+    TeacherSignals,
+    Terms,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupedSmoothing:
+    """CE(q, softmax z) with q = (1 − ε₁ − ε₂)·δ_y + ε₁/K + ε₂·ρ_y, ρ_y uniform over y's group.
+
+    Attributes:
+        epsilon: ε₁, the mass on all classes.
+        group_epsilon: ε₂, the mass on the classes of the group, the target among them.
+        exclude_target: Leave the target out of its group's mass.
+    """
+
+    about: ClassVar[About] = About(
+        name="grouped-smoothing",
+        summary="hard label with some mass on the classes of its group",
+        paper="Xu, Rui, Li, Gu 2020, ECCV (anisotropic label smoothing)",
+        needs=frozenset({Need.GROUPS}),
+        owns=frozenset({Owns.HARD_TARGET}),
+    )
+
+    epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    group_epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    exclude_target: bool = False
+
+    def adapters(self, setting: Setting) -> nn.Module:
+        """The matrix of targets."""
+        group_K = torch.tensor(setting.group_K or range(setting.classes))
+        return TargetMatrix(
+            grouped_targets(
+                group_K,
+                self.epsilon,
+                self.group_epsilon,
+                exclude_target=self.exclude_target,
+            )
+        )
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Term `ce`, over the labelled samples."""
+        assert isinstance(adapters, TargetMatrix), "made by the trainer"
+
+        def loss(target_B: torch.Tensor) -> torch.Tensor:
+            loss_B = soft_cross_entropy(student.logits_BK, adapters(target_B))
+            return loss_B * (target_B != UNLABELLED)
+
+        return {"ce": on_hard_labels(batch, loss)}

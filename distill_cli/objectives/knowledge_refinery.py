@@ -1,0 +1,59 @@
+"""Knowledge Refinery: the residual mass of a label, learnt beside the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from distill_cli.adapters.residual import ResidualMatrix
+from distill_cli.losses.residual import refine
+from distill_cli.objectives.base import About, Setting, on_hard_labels
+from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnowledgeRefinery:
+    """KL(p_res ‖ q_res): p_res over the other classes, q_res the residual label S_y, learnt too.
+
+    The student learns with S fixed, and S from α·KL(q_res ‖ p_res) with the student fixed.
+
+    Attributes:
+        rate: Of S's own optimiser.
+        reverse: Turn both divergences round.
+    """
+
+    about: ClassVar[About] = About(
+        name="knowledge-refinery",
+        summary="learn which classes are confused beside the network, and teach it",
+        paper="Ding et al. 2021, AAAI (Knowledge Refinery)",
+    )
+
+    rate: Annotated[float, Field(gt=0)] = 0.1
+    reverse: bool = False
+
+    def adapters(self, setting: Setting) -> nn.Module:
+        """S."""
+        return ResidualMatrix(setting.classes, self.rate)
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Terms `residual`, of the student, and `matrix`, of S, over the labelled samples."""
+        assert isinstance(adapters, ResidualMatrix), "made by the trainer"
+        logits_BK, residual_KR = student.logits_BK, adapters.residual_KR
+
+        def both(target_B: Tensor) -> tuple[Tensor, Tensor]:
+            return refine(logits_BK, residual_KR, target_B, reverse=self.reverse)
+
+        return {
+            "residual": on_hard_labels(batch, lambda target_B: both(target_B)[0]),
+            "matrix": on_hard_labels(batch, lambda target_B: both(target_B)[1]),
+        }

@@ -1,0 +1,49 @@
+"""Teacher-free distillation from a trained copy of the student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from distill_cli.losses.soft import distillation
+from distill_cli.objectives.base import About, Usual
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherFreeSelf:
+    """T²·KL(q_T ‖ p_T), q of a copy of the student that was trained on hard labels.
+
+    `distill teacher train --objective tfkd-self` trains the copy first; `distill student` takes a
+    run as the copy.
+
+    Attributes:
+        temperature: T.
+    """
+
+    about: ClassVar[About] = About(
+        name="tfkd-self",
+        summary="learn from a trained copy of the same network",
+        paper="Yuan et al. 2020, arXiv 1909.11723",
+        needs=frozenset({Need.TEACHER}),
+        usual=Usual(hard=0.1, own=0.9),
+    )
+
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Term `self`, over all samples, labelled or not."""
+        assert teacher is not None, "needs are checked before the first step"
+        log_probs_BK = teacher.log_probs(self.temperature)
+        loss_B = distillation(student.logits_BK, log_probs_BK, self.temperature)
+        return {"self": Term(loss_B=loss_B)}
