@@ -1,0 +1,19 @@
+"""What several losses do to their inputs first. Shapes: B batch, D values; X any."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least fp32: what comes from under autocast may be in 16 bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def directions(rows_XD: Tensor) -> Tensor:
+    """x / ‖x‖₂ of each row, so that products are cosines; 0 where a row is 0, its gradient too."""
+    norm_X1 = torch.linalg.vector_norm(rows_XD, dim=-1, keepdim=True)
+    # A row of next to nothing has no direction; over its norm, its gradient explodes.
+    apart_X1 = norm_X1 > 1e-12
+    return torch.where(apart_X1, rows_XD / torch.where(apart_X1, norm_X1, 1.0), 0.0)
