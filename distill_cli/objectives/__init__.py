@@ -6,19 +6,29 @@ from distill_cli.objectives.attention import AttentionTransfer
 from distill_cli.objectives.base import Objective
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.dist import Dist
+from distill_cli.objectives.disturb_label import DisturbLabel
 from distill_cli.objectives.dkd import DecoupledDistillation
+from distill_cli.objectives.grouped_smoothing import GroupedSmoothing
 from distill_cli.objectives.hint import Hint
 from distill_cli.objectives.kd import KnowledgeDistillation
+from distill_cli.objectives.knowledge_refinery import KnowledgeRefinery
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.logit_standardisation import LogitStandardisation
 from distill_cli.objectives.rkd import RelationalDistillation
 from distill_cli.objectives.similarity import Similarity
+from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
+from distill_cli.objectives.tfkd_self import TeacherFreeSelf
 
 OBJECTIVES: dict[str, type[Objective]] = {
     cls.about.name: cls
     for cls in (
         CrossEntropy,
         LabelSmoothing,
+        GroupedSmoothing,
+        TeacherFreeSelf,
+        TeacherFreeRegularisation,
+        DisturbLabel,
+        KnowledgeRefinery,
         KnowledgeDistillation,
         DecoupledDistillation,
         Dist,

@@ -150,6 +150,8 @@ def filled(cls: type) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDi
         maps = {name: each.mean(dim=(2, 3)) for name, each in maps.items()}
         maps = {name: each.detach().requires_grad_() for name, each in maps.items()}
     shapes = Setting(
+        class_names=tuple("abcd"),
+        group_K=(0, 1, 0, 1),
         student={"s": TapShape(channels=3, height=4, width=4)},
         teacher={"t": TapShape(channels=5, height=2, width=2)},
     )
