@@ -69,3 +69,51 @@ def agreement(logits_NK: Tensor, teacher_log_probs_NK: Tensor) -> tuple[float, f
     same = (log_probs_NK.argmax(dim=-1) == teacher_NK.argmax(dim=-1)).double().mean()
     divergence = F.kl_div(log_probs_NK, teacher_NK, reduction="batchmean", log_target=True)
     return float(same), float(divergence)
+
+
+# The range in which a temperature is sought: beyond it, logits are as good as uniform or one-hot.
+TEMPERATURES = (0.05, 20.0)
+
+
+def fit_temperature(logits_NK: Tensor, target_N: Tensor) -> float:
+    """The T that minimises the mean NLL of softmax(z/T), over the labelled samples (target ≥ 0).
+
+    Temperature scaling, Guo et al. 2017, arXiv 1706.04599, section 4.2; to be fitted on held-out
+    data. The NLL is convex in β = 1/T, with slope mean(E_p z − z_y) and curvature mean(Var_p z):
+    Newton's steps, halving the bracket wherever one leaves it.
+
+    Returns:
+        T within TEMPERATURES; 1 where no T is better than another.
+    """
+    labelled_N = target_N >= 0
+    logits_NK, target_N = logits_NK[labelled_N].double(), target_N[labelled_N]
+    if len(target_N) == 0:
+        return 1.0
+    # Over the target's logit, whose own is 0: the slope is their mean, without cancellation.
+    gap_NK = logits_NK - logits_NK.gather(-1, target_N[:, None])
+
+    def slope(beta: float) -> tuple[float, float]:
+        """The slope and the curvature at β."""
+        probs_NK = F.softmax(beta * gap_NK, dim=-1)
+        mean_N1 = (probs_NK * gap_NK).sum(dim=-1, keepdim=True)
+        variance_N = (probs_NK * (gap_NK - mean_N1).square()).sum(dim=-1)
+        return float(mean_N1.mean()), float(variance_N.mean())
+
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    first, last = slope(low)[0], slope(high)[0]
+    if first == last == 0:
+        return 1.0
+    if first >= 0:
+        return TEMPERATURES[1]
+    if last <= 0:
+        return TEMPERATURES[0]
+    beta = 1.0
+    for _ in range(100):
+        first, curvature = slope(beta)
+        low, high = (beta, high) if first < 0 else (low, beta)
+        step = beta - first / curvature if curvature > 0 else low
+        step = step if low < step < high else (low * high) ** 0.5
+        if abs(step - beta) <= 1e-12 * beta:
+            break
+        beta = step
+    return 1 / beta

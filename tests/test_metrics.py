@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_cli.metrics import agreement, measure
+from distill_cli.metrics import TEMPERATURES, agreement, fit_temperature, measure
 
 
 def softmax(row: list[float]) -> list[float]:
@@ -56,3 +56,85 @@ def test_agreement_with_oneself() -> None:
     same, divergence = agreement(logits, logits.log_softmax(-1))
     assert same == 1
     assert divergence == pytest.approx(0, abs=1e-6)
+
+
+def overconfident(seed: int, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels drawn from softmax(z / scale): the best temperature is near `scale`."""
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(400, 5, generator=generator, dtype=torch.float64) * 2
+    target = torch.multinomial(z.softmax(-1), 1, generator=generator)[:, 0]
+    return z * scale, target
+
+
+def nll(logits: torch.Tensor, target: torch.Tensor, temperature: float) -> float:
+    rows = zip((logits.double() / temperature).tolist(), target.tolist(), strict=True)
+    losses = []
+    for row, label in rows:
+        # log Σ exp less the top: one probability may be 0 in floats.
+        if label >= 0:
+            top = max(row)
+            losses.append(top + math.log(sum(math.exp(x - top) for x in row)) - row[label])
+    return sum(losses) / len(losses)
+
+
+@settings(max_examples=5)
+@given(st.integers(0, 1000), st.floats(0.3, 6))
+def test_temperature_is_the_best_of_a_grid(seed: int, scale: float) -> None:
+    logits, target = overconfident(seed, scale)
+    found = fit_temperature(logits, target)
+    assert found == pytest.approx(scale, rel=0.35)
+    grid = [found * 1.01**i for i in range(-40, 41)]
+    losses = [nll(logits, target, temperature) for temperature in grid]
+    assert min(range(81), key=losses.__getitem__) == 40
+    # No other minimum far away.
+    low, high = map(math.log, TEMPERATURES)
+    for i in range(41):
+        assert losses[40] <= nll(logits, target, math.exp(low + (high - low) * i / 40)) + 1e-12
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000), st.integers(1, 40), st.integers(2, 7), st.floats(1e-3, 1e3))
+def test_temperature_never_makes_it_worse(seed: int, n: int, k: int, scale: float) -> None:
+    """Labels unrelated to logits, or to few of them: the minimum may lie at either end."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, k, generator=generator, dtype=torch.float64) * scale
+    target = torch.randint(-1, k, (n,), generator=generator)
+    found = fit_temperature(logits, target)
+    assert TEMPERATURES[0] <= found <= TEMPERATURES[1]
+    before, after = measure(logits, target).nll, measure(logits / found, target).nll
+    assert after <= before * (1 + 1e-12) + 1e-12
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.5, 1.7, 4.0])
+def test_temperature_follows_the_scale_of_logits(scale: float) -> None:
+    logits, target = overconfident(7)
+    whole = fit_temperature(logits, target)
+    assert fit_temperature(logits * scale, target) == pytest.approx(scale * whole, rel=1e-9)
+    shifted = logits + torch.randn(400, 1, dtype=torch.float64) * 100
+    assert fit_temperature(shifted, target) == pytest.approx(whole, rel=1e-9)
+
+
+def test_temperature_at_its_ends() -> None:
+    right, n = torch.eye(4), torch.arange(4)
+    assert fit_temperature(right, n) == TEMPERATURES[0]
+    assert fit_temperature(right, (n + 1) % 4) == TEMPERATURES[1]
+    assert fit_temperature(right * 1e6, (n + 1) % 4) == TEMPERATURES[1]
+    # Flat: no logits to scale, or all so sure that scaling changes nothing.
+    assert fit_temperature(torch.zeros(4, 4), n) == 1
+    assert fit_temperature(right * 1e6, n) == 1
+    assert fit_temperature(right, torch.full((4,), -1)) == 1
+    assert fit_temperature(right[:0], n[:0]) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_temperature_of_narrow_logits(dtype: torch.dtype) -> None:
+    logits, target = overconfident(8)
+    found = fit_temperature(logits.to(dtype), target.index_fill(0, torch.tensor([0]), -1))
+    assert found == pytest.approx(fit_temperature(logits, target), rel=0.02)
+
+
+def test_scaling_calibrates() -> None:
+    logits, target = overconfident(9)
+    scaled = measure(logits / fit_temperature(logits, target), target)
+    assert scaled.ece < measure(logits, target).ece / 2
+    assert scaled.errors == measure(logits, target).errors
