@@ -81,9 +81,9 @@ def validate(name: Name, assignments: Assignments = None) -> None:
     """Check a recipe: keys, values, objectives."""
     recipe = read(name, assignments)
     if isinstance(recipe, TrainRecipe):
-        from distill_cli.pipeline.compositions import composition
+        from distill_cli.pipeline.compositions import check_objectives
 
-        composition(recipe)
+        check_objectives(recipe)
     say(f"{escape(name)} is a valid recipe for `distill {recipe.COMMAND}`")
 
 
