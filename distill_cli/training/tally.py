@@ -78,9 +78,7 @@ class Tally:
         return self.read()
 
 
-def _right(
-    logits_BK: Tensor, target_B: Tensor, target_BK: Tensor | None, samples: int
-) -> Tensor:
+def _right(logits_BK: Tensor, target_B: Tensor, target_BK: Tensor | None, samples: int) -> Tensor:
     """Share of right answers of a step; where several labels may apply, all must be right."""
     right_B = logits_BK.argmax(dim=-1) == target_B
     if target_BK is not None:
