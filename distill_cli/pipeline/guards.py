@@ -61,7 +61,7 @@ def check_knowledge(
 def check_targets(
     names: Sequence[str], members: Sequence[Member], targets: Targets, *, force: bool | None = None
 ) -> None:
-    """Refuses a live teacher whose outputs are logits of something else; a cache does not say.
+    """Refuses a teacher whose outputs are logits of something else.
 
     Args:
         names: Of the teachers, as the user knows them.
@@ -73,7 +73,7 @@ def check_targets(
         ArtifactError: One speaks of one class of all, the other of each class by itself.
     """
     for name, member in zip(names, members, strict=True):
-        if isinstance(member, LiveTeacher) and member.targets != targets and not force:
+        if member.targets != targets and not force:
             raise ArtifactError(
                 f"teacher {name} has {member.targets} targets, the student has {targets} targets",
                 hint=None if force is None else FORCED,

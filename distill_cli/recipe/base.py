@@ -47,8 +47,8 @@ class Recipe(BaseModel):
 
     data: Text | None = option(
         None,
-        "digits, a folder, .tar, .tar.gz or .zip of class folders, or torch/NAME. A relative "
-        "path is also looked up under $DISTILL_DATA.",
+        "digits, a folder, .tar, .tar.gz or .zip of class folders, a .csv of files and labels, or "
+        "torch/NAME. A relative path is also looked up under $DISTILL_DATA.",
         DATA,
     )
     augment: Names | None = option(

@@ -173,6 +173,14 @@ def test_one_class_by_sigmoids(distill: Distill, made: Made, tmp_path: Path) -> 
     outcome = distill(*student, "--teachers", run)
     assert outcome.code == 3
     assert "has sigmoid targets, the student has softmax targets" in outcome.err
+    labels = ("cache-soft-labels", "--teachers", run, "--out", tmp_path / "labels", "--quiet")
+    assert distill(*labels, "--augment", "none").code == 0
+    outcome = distill(*student, "--teachers", tmp_path / "labels")
+    assert outcome.code == 3
+    assert "has sigmoid targets, the student has softmax targets" in outcome.err
+    outcome = distill("evaluate", made.student, "--teacher", run)
+    assert outcome.code == 3
+    assert "--force" not in outcome.err
     outcome = distill(*student, "--teachers", made.teacher, "--targets", "sigmoid")
     assert outcome.code == 3
     assert "has softmax targets, the student has sigmoid targets" in outcome.err
