@@ -94,6 +94,8 @@ def _training(recipe: Mapping[str, Any]) -> list[str]:
     lines += [
         f"- {key}: {markdown(recipe[key])}" for key in HOW if recipe.get(key) not in (None, [])
     ]
+    if recipe.get("targets") == "sigmoid":
+        lines.insert(1, "- targets: sigmoid, each label by itself, yes or no")
     version = ((recipe.get("recorded") or {}).get("versions") or {}).get("distill-cli")
     return [*lines, f"- made by distill-cli {markdown(version)}"] if version else lines
 
