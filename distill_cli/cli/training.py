@@ -99,6 +99,10 @@ def summary(finished: Finished) -> str:
         f"({100 * figures.test_top1:.2f} %), NLL {figures.test_nll:.4f}, "
         f"ECE {100 * figures.test_ece:.1f} %",
     ]
+    if figures.test_map is not None and figures.test_f1 is not None:
+        lines.append(
+            f"by label: mAP {100 * figures.test_map:.2f} %, F1 {100 * figures.test_f1:.2f} %"
+        )
     if figures.teacher_agreement is not None:
         lines.append(f"agrees with its teacher on {100 * figures.teacher_agreement:.1f} % of test")
     lines.append(

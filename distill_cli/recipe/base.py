@@ -26,6 +26,7 @@ from distill_cli.recipe.fields import (
     as_list,
     option,
 )
+from distill_cli.types import Targets
 
 Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]
 
@@ -46,8 +47,8 @@ class Recipe(BaseModel):
 
     data: Text | None = option(
         None,
-        "digits, a folder, .tar, .tar.gz or .zip of class folders, or torch/NAME. A relative "
-        "path is also looked up under $DISTILL_DATA.",
+        "digits, a folder, .tar, .tar.gz or .zip of class folders, a .csv of files and labels, or "
+        "torch/NAME. A relative path is also looked up under $DISTILL_DATA.",
         DATA,
     )
     augment: Names | None = option(
@@ -206,6 +207,12 @@ class LabelledRecipe(TrainRecipe):
     )
     label_smoothing: float | None = option(
         None, "Mass ε spread over all classes of the hard label.", LABELS, ge=0, lt=1
+    )
+    targets: Targets | None = option(
+        None,
+        "softmax: one class applies to an image; sigmoid: each by itself, yes or no. Default: "
+        "sigmoid where several labels may apply to an image.",
+        LABELS,
     )
     require: Annotated[list[Requirement], BeforeValidator(as_list)] = option(
         [], "Gate on a figure of result.json, as test_top1>=0.97; repeatable. Exit code 5.", RUN
