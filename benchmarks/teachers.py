@@ -23,7 +23,6 @@ TEACHERS = {"a": ("cifar_resnet20", 0), "b": ("cifar_resnet14", 1)}
 ROWS: dict[str, dict[str, Any]] = {
     "hard labels": {},
     "one teacher": {"teachers": "a"},
-    "the other teacher": {"teachers": "b"},
     "ensemble of probabilities": {"teachers": "ab", "mode": "ensemble"},
     "ensemble of logits": {"teachers": "ab", "mode": "ensemble", "ensemble_of": "logits"},
     "random teacher a batch": {"teachers": "ab", "mode": "random"},

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from distill_cli.metrics import Metrics, measure
+from distill_cli.data.images import Images
+from distill_cli.metrics import Metrics, measure_as
+from distill_cli.models import Network
 
 LATENCY_RUNS = 100
 COLLECTED = 8192
@@ -64,13 +66,12 @@ class Collected:
         return torch.cat(self._full).cpu()
 
 
-def evaluate(
-    network: nn.Module, batches: Iterable[Tensor], target_N: Tensor, device: torch.device
-) -> Metrics:
-    """The metrics of a network on uint8 images, every sample counted once; its mode is restored."""
+def evaluate(network: Network, images: Images, device: torch.device) -> Metrics:
+    """The metrics of a network on images, every sample counted once; its mode is restored."""
     training = network.training
     network.eval()
-    metrics = measure(logits_of(network, batches, device), target_N)
+    logits_NK = logits_of(network, images.still(), device)
+    metrics = measure_as(network.targets, logits_NK, images.label_N, images.label_NK)
     network.train(training)
     return metrics
 

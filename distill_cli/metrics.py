@@ -1,4 +1,7 @@
-"""Figures of merit of logits against labels: accuracy, NLL, calibration, agreement."""
+"""Figures of merit of logits against labels: accuracy, NLL, calibration, agreement.
+
+Shapes: N rows, K classes or labels.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_cli.types import ECE_BINS
+from distill_cli.types import ECE_BINS, UNLABELLED, Targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +20,15 @@ class Metrics:
 
     Attributes:
         samples: Labelled samples.
-        errors: Wrong answers.
+        errors: Wrong answers; where several labels may apply, an answer has all of them right.
         top1: Share of right answers.
-        nll: Mean negative log-likelihood, nats.
-        ece: Expected calibration error, 15 bins, as a share.
+        nll: Mean negative log-likelihood, nats; of sigmoid targets summed over labels.
+        ece: Expected calibration error, 15 bins, as a share; of sigmoid targets, of the answers
+            yes or no to each label.
+        map: Mean average precision, of sigmoid targets, over the labels that apply to any sample;
+            0 where none does.
+        f1: Of all yes and no together (micro), yes from a probability of 1/2.
+        macro_f1: Mean of each label's F1; a label that neither applies nor is said counts 0.
     """
 
     samples: int
@@ -28,6 +36,9 @@ class Metrics:
     top1: float
     nll: float
     ece: float
+    map: float | None = None
+    f1: float | None = None
+    macro_f1: float | None = None
 
 
 def confidence_bin(confidence_N: Tensor) -> Tensor:
@@ -60,6 +71,94 @@ def measure(logits_NK: Tensor, target_N: Tensor) -> Metrics:
         nll=nll,
         ece=expected_calibration_error(confidence_N, correct_N),
     )
+
+
+def measure_as(
+    targets: Targets, logits_NK: Tensor, target_N: Tensor, target_NK: Tensor | None = None
+) -> Metrics:
+    """The metrics of fp32 logits over the labelled samples.
+
+    Args:
+        targets: What the logits speak of.
+        logits_NK: On the CPU.
+        target_N: int64 class, −1 where unlabelled.
+        target_NK: 1 for each label that applies, where several may; None where one class does.
+    """
+    if targets == "softmax":
+        assert target_NK is None, "one class applies"
+        return measure(logits_NK, target_N)
+    if target_NK is not None:
+        right_N = ((logits_NK > 0) == (target_NK > 0)).all(dim=-1)
+        return _of_labels(logits_NK, target_NK, right_N)
+    known_N = target_N != UNLABELLED
+    logits_NK, target_N = logits_NK[known_N], target_N[known_N]
+    right_N = logits_NK.argmax(dim=-1) == target_N
+    return _of_labels(logits_NK, one_vs_all(target_N, logits_NK.shape[1]), right_N)
+
+
+def one_vs_all(target_N: Tensor, classes: int) -> Tensor:
+    """int8 (N, K): 1 for the class, 0 for the others; −1 throughout an unlabelled row."""
+    hot_NK = target_N[:, None] == torch.arange(classes, device=target_N.device)
+    return hot_NK.to(torch.int8).masked_fill(target_N[:, None] == UNLABELLED, UNLABELLED)
+
+
+def _of_labels(logits_NK: Tensor, target_NK: Tensor, right_N: Tensor) -> Metrics:
+    """The metrics of independent labels; `right_N` says which samples are answered right."""
+    samples, correct = len(logits_NK), int(right_N.sum())
+    logits_NK, applies_NK = logits_NK.double(), target_NK > 0
+    loss_NK = F.binary_cross_entropy_with_logits(logits_NK, applies_NK.double(), reduction="none")
+    said_NK = logits_NK > 0
+    sure_NK = logits_NK.abs().sigmoid()
+    hit_K = (said_NK & applies_NK).sum(dim=0)
+    both_K = said_NK.sum(dim=0) + applies_NK.sum(dim=0)
+    f1_K = 2 * hit_K.double() / both_K.clamp(min=1)
+    return Metrics(
+        samples=samples,
+        errors=samples - correct,
+        top1=correct / max(1, samples),
+        nll=float(loss_NK.sum()) / max(1, samples),
+        ece=expected_calibration_error(sure_NK.flatten(), (said_NK == applies_NK).flatten()),
+        map=mean_average_precision(logits_NK, applies_NK),
+        f1=2 * int(hit_K.sum()) / max(1, int(both_K.sum())),
+        macro_f1=float(f1_K.mean()),
+    )
+
+
+class Rankings:
+    """Each label's samples by falling logit: what average precision is computed on.
+
+    A sample's precision is that of all samples with at least its logit, so that equal logits
+    count alike in any order.
+    """
+
+    def __init__(self, logits_NK: Tensor) -> None:
+        sorted_NK, self.order_NK = logits_NK.double().sort(dim=0, descending=True)
+        # Of each place, the last one with as high a logit.
+        falling_KN = (-sorted_NK).T.contiguous()
+        self.last_NK = torch.searchsorted(falling_KN, falling_KN, right=True).T - 1
+
+    def mean_average_precision(self, applies_NK: Tensor) -> float:
+        """Mean of each label's average precision, over the labels that apply to any sample."""
+        applies_NK = applies_NK.gather(0, self.order_NK).double()
+        above_NK = applies_NK.cumsum(dim=0).gather(0, self.last_NK)
+        precision_NK = above_NK / (self.last_NK + 1)
+        positives_K = applies_NK.sum(dim=0)
+        average_K = (precision_NK * applies_NK).sum(dim=0) / positives_K.clamp(min=1)
+        used_K = positives_K > 0
+        return float(average_K[used_K].mean()) if bool(used_K.any()) else 0.0
+
+
+def mean_average_precision(logits_NK: Tensor, applies_NK: Tensor) -> float:
+    """Mean over labels of the mean precision at each sample that the label applies to.
+
+    Args:
+        logits_NK: Any scores.
+        applies_NK: Whether a label applies; one that applies to no sample is left out.
+
+    Returns:
+        In [0, 1]; 0 where no label applies to any sample.
+    """
+    return Rankings(logits_NK).mean_average_precision(applies_NK)
 
 
 def agreement(logits_NK: Tensor, teacher_log_probs_NK: Tensor) -> tuple[float, float]:
@@ -117,3 +216,17 @@ def fit_temperature(logits_NK: Tensor, target_N: Tensor) -> float:
             break
         beta = step
     return 1 / beta
+
+
+def label_agreement(logits_NK: Tensor, teacher_NK: Tensor) -> tuple[float, float]:
+    """Share of equal yes and no, and mean Σ_k KL(teacher ‖ student) at T = 1, nats.
+
+    Args:
+        logits_NK: Of the student.
+        teacher_NK: Logits of the teacher.
+    """
+    logits_NK, teacher_NK = logits_NK.double(), teacher_NK.double()
+    same = ((logits_NK > 0) == (teacher_NK > 0)).double().mean()
+    on_NK = teacher_NK.sigmoid() * (F.logsigmoid(teacher_NK) - F.logsigmoid(logits_NK))
+    off_NK = (-teacher_NK).sigmoid() * (F.logsigmoid(-teacher_NK) - F.logsigmoid(-logits_NK))
+    return float(same), float((on_NK + off_NK).sum(dim=-1).mean())

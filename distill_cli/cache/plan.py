@@ -10,10 +10,11 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from distill_cli.cache.contrast import contrast, flat
 from distill_cli.errors import ArtifactError
-from distill_cli.types import DatasetIdentity, ViewSpec
+from distill_cli.types import DatasetIdentity, Targets, ViewSpec
 
 FORMAT_VERSION = 1
 # The keys of a plan in which caches must agree to be read together.
@@ -23,8 +24,6 @@ IMPORTED = "imported-"
 
 # Far more than anyone stores, and few enough to be listed.
 MOST_SHARDS, MOST_PIXELS = 1_000_000, 1 << 16
-
-_SHOWN = 12
 
 T = TypeVar("T")
 
@@ -73,6 +72,7 @@ class Plan:
         shard_length: Rows of a shard; the last one of a view may be shorter.
         versions: Of the libraries that decide pixels and arithmetic.
         cpu_capability: Of torch's kernels.
+        targets: What its logits are of: one class of all, or each class by itself.
         format_version: Of the files.
     """
 
@@ -88,6 +88,7 @@ class Plan:
     shard_length: int
     versions: Mapping[str, str]
     cpu_capability: str
+    targets: Targets = "softmax"
     format_version: int = FORMAT_VERSION
 
     @property
@@ -123,6 +124,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values: the keys of plan.json."""
         data = self.dataset
+        targets = {} if self.targets == "softmax" else {"targets": self.targets}
         return {
             "format_version": self.format_version,
             "classes": list(data.class_names),
@@ -136,6 +138,7 @@ class Plan:
             "teacher": {
                 "fingerprint": self.teacher_fingerprint,
                 "architecture": self.architecture,
+                **targets,
             },
             "codec": self.codec,
             "precision": self.precision,
@@ -174,11 +177,19 @@ class Plan:
             shard_length=_count(value, "shard_length"),
             versions=typed(value, "versions", dict),
             cpu_capability=typed(value, "cpu_capability", str),
+            targets=_targets(teacher),
         )
         # Counted before they are listed: a forged plan may have 10¹⁸ of them.
         if plan.views * plan.shards_per_view > MOST_SHARDS:
             raise ValueError(f"it has more than {MOST_SHARDS:,} shards")
         return plan
+
+
+def _targets(teacher: Mapping[str, Any]) -> Targets:
+    found: Targets = teacher.get("targets", "softmax")
+    if found not in get_args(Targets):
+        raise ValueError(f"'targets' should be one of {', '.join(get_args(Targets))}")
+    return found
 
 
 def _view_spec(value: Mapping[str, Any]) -> ViewSpec:
@@ -241,9 +252,9 @@ def plan_differences(
         found: The other.
         keys: Top-level JSON keys to look at; all by default.
     """
-    left, right = _flat(expected.to_json()), _flat(found.to_json())
+    left, right = flat(expected.to_json()), flat(found.to_json())
     return [
-        f"{key}: {_contrast(left.get(key), right.get(key))}"
+        f"{key}: {contrast(left.get(key), right.get(key))}"
         for key in dict.fromkeys([*left, *right])
         if left.get(key) != right.get(key) and (keys is None or key.split(".")[0] in keys)
     ]
@@ -269,32 +280,3 @@ def data_differences(expected: Plan, found: Plan) -> list[str]:
     elif now.fingerprint != then.fingerprint:
         words.append("the same names, but other content: a file was edited or replaced")
     return words + plan_differences(expected, found, keys=("classes", "split"))
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = item
-    return flat
-
-
-def _contrast(expected: Any, found: Any) -> str:
-    """Both values; of long lists (a thousand class names) the length or the first that differs."""
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) > _SHOWN // 2:
-        if len(expected) != len(found):
-            return f"expected {len(expected)} entries, found {len(found)}"
-        pairs = enumerate(zip(expected, found, strict=True))
-        index, (left, right) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
-        return f"expected {left!r} at place {index}, found {right!r}"
-    return f"expected {_shown(expected)}, found {_shown(found)}"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, str) and len(value) > 2 * _SHOWN:
-        return repr(value[:_SHOWN] + "…")
-    return repr(value)

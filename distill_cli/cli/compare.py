@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -44,10 +43,13 @@ def show(groups: Sequence[Group]) -> None:
 
     screen = console("stdout")
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for key, name in table.COLUMNS.items():
+    rows = table.rows(groups)
+    hidden = () if table.said_of_labels(rows) else table.OF_LABELS
+    columns = {key: name for key, name in table.COLUMNS.items() if key not in hidden}
+    for key, name in columns.items():
         drawn.add_column(name, justify="left" if key in ("label", "against") else "right")
-    for row in table.rows(groups):
-        drawn.add_row(*(escape(str(value)) for value in asdict(row).values()))
+    for row in rows:
+        drawn.add_row(*(escape(str(getattr(row, key))) for key in columns))
     if not screen.is_terminal:
         # A file has no width: nothing is folded there.
         screen.width = UNFOLDED

@@ -47,6 +47,11 @@ def evaluate(
         f"{split}: {figures.errors} errors of {figures.samples:,} ({100 * figures.top1:.2f} %), "
         f"NLL {figures.nll:.4f}, ECE {100 * figures.ece:.1f} %, {found.latency_ms:.3f} ms an image"
     )
+    if figures.map is not None and figures.f1 is not None and figures.macro_f1 is not None:
+        result(
+            f"by label: mAP {100 * figures.map:.2f} %, F1 {100 * figures.f1:.2f} % "
+            f"(mean over labels {100 * figures.macro_f1:.2f} %)"
+        )
     if found.teacher_agreement is not None:
         result(
             f"agrees with {teacher} on {100 * found.teacher_agreement:.1f} %, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -26,13 +26,15 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run or model folder.")],
     images: Annotated[list[str], typer.Argument(help="Images, folders, or - for paths on stdin.")],
     temperature: Annotated[
-        float, typer.Option("--temperature", "-T", help="Softens the probabilities.")
+        float, typer.Option("--temperature", "-T", help="Softens the probabilities, as calibrated.")
     ] = 1.0,
     top: Annotated[int, typer.Option(min=1, help="Classes shown of each image.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON line an image.")] = False,
 ) -> None:
     """Classes and probabilities of images, as small bar charts or JSON lines.
+
+    Where several labels may apply to an image, each has a probability by itself.
 
     Example: distill predict runs/a image.png -T 4
     """
@@ -69,6 +71,8 @@ def _json_lines(predictions: list[Prediction]) -> None:
     stream = Unbreakable("stdout")
     for prediction in predictions:
         line = {"image": prediction.image, "class": prediction.classes[0][0]}
-        values = {"probabilities": dict(prediction.classes)}
+        values: dict[str, Any] = {"probabilities": dict(prediction.classes)}
+        if prediction.labels is not None:
+            values["labels"] = list(prediction.labels)
         stream.write(json.dumps({**line, **values}, ensure_ascii=False) + "\n")
     stream.flush()

@@ -160,7 +160,10 @@ def held_out(event: EpochEvent) -> str:
     star = " *" if event.best else ""
     if "val_hint" in event.row:
         return f"held-out hint loss {event.row['val_hint']:.4g}{star}"
-    return f"held-out {100 * float(event.row['val_top1']):.2f} %{star}"
+    of_labels = ""
+    if "val_map" in event.row:
+        of_labels = f", mAP {100 * float(event.row['val_map']):.2f} %"
+    return f"held-out {100 * float(event.row['val_top1']):.2f} %{of_labels}{star}"
 
 
 @contextmanager

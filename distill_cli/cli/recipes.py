@@ -82,13 +82,13 @@ def validate(name: Name, assignments: Assignments = None) -> None:
     """Check a recipe: keys, values, objectives."""
     recipe = read(name, assignments)
     if isinstance(recipe, TrainRecipe):
-        from distill_cli.pipeline.compositions import composition
+        from distill_cli.pipeline.compositions import check_objectives
 
         runs = [recipe]
         if is_several(recipe):
             runs = [stage.recipe for stage in stages_of(recipe, Path("the run"))]
         for each in runs:
-            composition(each)
+            check_objectives(each)
     say(f"{escape(name)} is a valid recipe for `distill {recipe.COMMAND}`")
 
 

@@ -15,7 +15,7 @@ from distill_cli.pipeline.folders import check_output, check_teachers, expand_te
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.stages import is_several, stages_of
-from distill_cli.types import HintResult
+from distill_cli.types import HintResult, RunResult
 
 if TYPE_CHECKING:
     from distill_cli.pipeline.train import Finished
@@ -79,6 +79,15 @@ def _check_inputs(recipe: TrainRecipe, made: Sequence[str]) -> None:
         raise UsageError(f"--init {recipe.init} does not exist")
 
 
+def _calibrated(figures: RunResult) -> list[str]:
+    if figures.test_ece_scaled is None:
+        return []
+    return [
+        f"at the temperature {figures.temperature:.2f}, fitted on held-out images: "
+        f"NLL {figures.test_nll_scaled:.4f}, ECE {100 * figures.test_ece_scaled:.1f} %"
+    ]
+
+
 def summary(finished: Finished) -> str:
     """The figures in a few lines."""
     figures = finished.result
@@ -98,7 +107,12 @@ def summary(finished: Finished) -> str:
         f"test: [bold]{figures.test_errors}[/bold] errors of {figures.test_samples:,} "
         f"({100 * figures.test_top1:.2f} %), NLL {figures.test_nll:.4f}, "
         f"ECE {100 * figures.test_ece:.1f} %",
+        *_calibrated(figures),
     ]
+    if figures.test_map is not None and figures.test_f1 is not None:
+        lines.append(
+            f"by label: mAP {100 * figures.test_map:.2f} %, F1 {100 * figures.test_f1:.2f} %"
+        )
     if figures.teacher_agreement is not None:
         lines.append(f"agrees with its teacher on {100 * figures.teacher_agreement:.1f} % of test")
     lines.append(

@@ -129,15 +129,18 @@ def _folder(root: Path) -> Files:
         folders.add(relative)
         paths += [(*relative, name) for name in names if _parts(name) and _is_image((name,))]
     ordered = tuple(sorted(paths))
-    return Files(str(root), ordered, frozenset(folders), _FromFolder(root, ordered))
+    return Files(str(root), ordered, frozenset(folders), FromFolder(root, ordered))
 
 
 @dataclass(frozen=True)
-class _FromFolder:
+class FromFolder:
+    """Reads the files of a folder."""
+
     root: Path
     paths: tuple[tuple[str, ...], ...]
 
     def __call__(self, index: int) -> bytes:
+        """Content of the file of this number."""
         return self.root.joinpath(*self.paths[index]).read_bytes()
 
 

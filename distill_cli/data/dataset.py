@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from distill_cli.data.archives import is_archive
 from distill_cli.data.decode import Decoded, Progress, SizesDifferError, decode
-from distill_cli.data.images import ImageFiles, Images
+from distill_cli.data.images import ImageFiles, Images, ImageTable
 from distill_cli.data.listing import Listed, list_files
 from distill_cli.data.pictures import BAD_IMAGE
 from distill_cli.data.remembered import archive_stamp, key_of, recall, remember, stamp_of
-from distill_cli.data.source import Source
+from distill_cli.data.source import Source, Splits
 from distill_cli.data.sources import open_splits
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import UNLABELLED, DatasetIdentity
+
+Split = TypeVar("Split", ImageTable, ImageFiles)
 
 # Up to this side a view is decoded once: what is lost to resizing is small, and memory is too.
 TABLE_SIDE = 128
@@ -70,6 +72,11 @@ class Dataset:
     def width(self) -> int:
         """Pixels."""
         return self.train.size[2]
+
+    @property
+    def several(self) -> bool:
+        """Whether several labels may apply to an image."""
+        return self.train.label_NK is not None
 
     @property
     def from_files(self) -> bool:
@@ -161,7 +168,17 @@ def _read(
         if key is not None and (known := recall(key)) is not None:
             return known
     splits = open_splits(spec)
-    if (size or _first_side(splits["train"])) <= TABLE_SIDE:
+    read = _read_from(spec, splits, options, workers, progress)
+    if isinstance(read, Decoded):
+        return replace(read, tables=_with_labels(read.tables, splits))
+    return replace(read, files=_with_labels(read.files, splits))
+
+
+def _read_from(
+    spec: str, splits: Splits, options: dict[str, Any], workers: int, progress: Progress
+) -> Decoded | Listed:
+    """Decoded or listed, without what is only known of several labels."""
+    if (options["size"] or _first_side(splits["train"])) <= TABLE_SIDE:
         key = key_of(stamp_of(splits), **options)
         if key is not None and (known := recall(key)) is not None:
             return known
@@ -172,6 +189,25 @@ def _read(
         else:
             return decoded if key is None else remember(key, decoded)
     return list_files(spec, splits, **options, workers=workers, progress=progress)
+
+
+def _with_labels(read: Mapping[str, Split], splits: Splits) -> dict[str, Split]:
+    """The images with all labels that apply: what is remembered of their pixels has none."""
+    return {
+        split: replace(images, label_NK=_labels(images, splits[split]))
+        for split, images in read.items()
+    }
+
+
+def _labels(images: Images, source: Source) -> Tensor | None:
+    """int8 (N, K); None where one class applies."""
+    if not source.several:
+        return None
+    sets = {source.sample_id(row): source.labels(row) for row in range(len(source))}
+    label_NK = torch.zeros(len(images.sample_ids), len(source.class_names), dtype=torch.int8)
+    for row, name in enumerate(images.sample_ids):
+        label_NK[row, list(sets[name])] = 1
+    return label_NK
 
 
 def _first_side(source: Source) -> int:
@@ -185,6 +221,8 @@ def _first_side(source: Source) -> int:
 
 
 def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
+    if train.label_NK is not None:
+        return
     if len(names) < 2:
         raise ArtifactError(f"{spec} has one class only ('{names[0]}')")
     present = set(train.label_N.tolist())
@@ -196,7 +234,12 @@ def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
 
 
 def _held_out(train: Images, fraction: float, seed: int) -> set[int]:
-    """Rows to hold out, of the labelled ones: the others could not choose an epoch."""
+    """Rows to hold out, of the labelled ones: the others could not choose an epoch.
+
+    Where several labels may apply all are labelled, and sets of labels too many for strata.
+    """
+    if train.label_NK is not None:
+        return stratified(train.sample_ids, [0] * len(train.sample_ids), fraction, seed)
     labelled = (train.label_N != UNLABELLED).nonzero()[:, 0].tolist()
     names = [train.sample_ids[row] for row in labelled]
     held = stratified(names, train.label_N[labelled].tolist(), fraction, seed)
@@ -229,7 +272,10 @@ def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[
 
 def _fingerprint(table: Images, digests: Sequence[bytes]) -> str:
     whole = blake2b(digest_size=16)
-    for name, label, content in zip(table.sample_ids, table.label_N.tolist(), digests, strict=True):
+    labels: list[Any] = table.label_N.tolist()
+    if table.label_NK is not None:
+        labels = [row_K.nonzero()[:, 0].tolist() for row_K in table.label_NK]
+    for name, label, content in zip(table.sample_ids, labels, digests, strict=True):
         whole.update(f"{name}\0{label}\0".encode() + content)
     return whole.hexdigest()
 

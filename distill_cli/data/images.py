@@ -33,15 +33,17 @@ class ImageTable:
 
     Attributes:
         images_NCHW: uint8.
-        label_N: int64, −1 where unlabelled.
+        label_N: int64, −1 where unlabelled, and where several labels may apply.
         key_N: int64, `counters.sample_key` of each sample id.
         sample_ids: Sorted by their bytes.
+        label_NK: int8, 1 for each label that applies; None where one class does.
     """
 
     images_NCHW: Tensor
     label_N: Tensor
     key_N: Tensor
     sample_ids: tuple[str, ...]
+    label_NK: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -56,6 +58,7 @@ class ImageTable:
             label_N=self.label_N[index_N],
             key_N=self.key_N[index_N],
             sample_ids=tuple(self.sample_ids[row] for row in index_N.tolist()),
+            label_NK=None if self.label_NK is None else self.label_NK[index_N],
         )
 
     def still(self) -> Iterator[Tensor]:
@@ -72,9 +75,10 @@ class ImageFiles:
         row_N: int64 row of the source of each sample.
         size: Channels, height and width of a view.
         workers: Processes that read and decode.
-        label_N: int64, −1 where unlabelled.
+        label_N: int64, −1 where unlabelled, and where several labels may apply.
         key_N: int64, `counters.sample_key` of each sample id.
         sample_ids: Sorted by their bytes.
+        label_NK: int8, 1 for each label that applies; None where one class does.
     """
 
     source: Source
@@ -84,6 +88,7 @@ class ImageFiles:
     label_N: Tensor
     key_N: Tensor
     sample_ids: tuple[str, ...]
+    label_NK: Tensor | None = None
 
     def take(self, index_N: Tensor) -> ImageFiles:
         """Some rows."""
@@ -93,6 +98,7 @@ class ImageFiles:
             label_N=self.label_N[index_N],
             key_N=self.key_N[index_N],
             sample_ids=tuple(self.sample_ids[row] for row in index_N.tolist()),
+            label_NK=None if self.label_NK is None else self.label_NK[index_N],
         )
 
     def opened(self, index: int) -> Image.Image:

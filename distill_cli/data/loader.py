@@ -26,7 +26,8 @@ class Loader:
         stored_views: Views a cache holds, cycled through; None for endless fresh ones.
         copies: Copies of the data, each for a teacher of its own: a block of as many epochs shows
             all of them in one order.
-        target_NK: uint8 labels of the whole train split where several may apply to an image.
+        target_NK: int8 labels of the whole train split where each class applies or not by itself:
+            1, 0, or −1 throughout a row that is unlabelled.
     """
 
     views: Views
@@ -39,8 +40,8 @@ class Loader:
     target_NK: Tensor | None = None
 
     def __post_init__(self) -> None:
-        unlabelled = bool((self.target_N[self.rows] == UNLABELLED).any())
-        self.unlabelled = unlabelled and self.target_NK is None
+        known = self.target_N if self.target_NK is None else self.target_NK
+        self.unlabelled = bool((known[self.rows] == UNLABELLED).any())
 
     @property
     def steps(self) -> int:
@@ -112,7 +113,10 @@ class Loader:
             )
 
     def _labels(self, index_B: Tensor, made: Made) -> Tensor | None:
-        """The labels of multi-label data, mixed as the images are, fp32."""
+        """What applies of each class, mixed as the images are, fp32.
+
+        A mixed image has a label where both of its halves have one.
+        """
         if self.target_NK is None:
             return None
         target_BK = self.target_NK[index_B].float().to(self.views.device)
@@ -120,7 +124,8 @@ class Loader:
             return target_BK
         other_BK = self.target_NK[made.partner_B].float().to(self.views.device)
         share_B1 = made.share_B[:, None]
-        return share_B1 * target_BK + (1 - share_B1) * other_BK
+        mixed_BK = share_B1 * target_BK + (1 - share_B1) * other_BK
+        return mixed_BK.masked_fill((target_BK < 0) | (other_BK < 0), UNLABELLED)
 
     def _mixing(self, made: Made) -> Mixing | None:
         if made.partner_B is None or made.share_B is None:

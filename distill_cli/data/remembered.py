@@ -95,7 +95,7 @@ def stamp_of(splits: Splits) -> str | None:
             # One listing serves all splits; empty folders count, for they are classes.
             listed = [("/".join(parts), where.joinpath(*parts)) for parts in source.files.paths]
             folders = json.dumps(sorted("/".join(parts) for parts in source.files.folders))
-            return _stamp(f"{where.resolve()} {folders}", listed)
+            return _stamp(f"{where.resolve()} {folders}{source.listing}", listed)
         if not isinstance(source, ItemSource) or source.content is None:
             return None
         stamps.append(f"{name} {source.name} {len(source)} {source.content}")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from distill_cli.data.archives import Files, is_archive
 from distill_cli.errors import ArtifactError
+from distill_cli.types import UNLABELLED
 
 
 class Source(Protocol):
@@ -31,8 +32,15 @@ class Source(Protocol):
     def where(self, index: int) -> str:
         """Where a person finds it."""
 
+    @property
+    def several(self) -> bool:
+        """Whether several labels may apply to an image, or none."""
+
     def label(self, index: int) -> int:
-        """Class index; −1 where unlabelled."""
+        """Class index; −1 where unlabelled, and where several may apply."""
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        """Every class that applies, in order."""
 
     def fetch(self, index: int) -> tuple[Image.Image, bytes]:
         """The image, perhaps not decoded yet, and a digest of its content."""
@@ -54,18 +62,28 @@ def digest(content: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class FileSource:
-    """Files of one split; `rows` holds (number in files, sample id, label), sorted by id."""
+    """Files of one split.
+
+    Attributes:
+        files: Of all splits.
+        rows: Number in files, sample id and label, sorted by id.
+        class_names: In label order.
+        label_sets: Of each row, where several labels may apply to an image.
+        listing: A digest of the file that lists them, where one does.
+    """
 
     files: Files
     rows: tuple[tuple[int, str, int], ...]
     class_names: tuple[str, ...]
+    label_sets: tuple[tuple[int, ...], ...] | None = None
+    listing: str = ""
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self.rows)
 
     def sample_id(self, index: int) -> str:
-        """class/file."""
+        """class/file, or as it is listed."""
         return self.rows[index][1]
 
     def where(self, index: int) -> str:
@@ -75,8 +93,17 @@ class FileSource:
         return f"{self.files.where}{separator}{inside}"
 
     def label(self, index: int) -> int:
-        """By class folder."""
+        """By class folder, or as it is listed."""
         return self.rows[index][2]
+
+    @property
+    def several(self) -> bool:
+        """As it is listed."""
+        return self.label_sets is not None
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        """Its label, or its set of them."""
+        return _one(self.label(index)) if self.label_sets is None else self.label_sets[index]
 
     def fetch(self, index: int) -> tuple[Image.Image, bytes]:
         """Opens the image; its pixels are decoded when asked for."""
@@ -127,6 +154,15 @@ class ItemSource:
         """As the dataset says."""
         return int(self.items[self.order[index]][1])
 
+    @property
+    def several(self) -> bool:
+        """One class each."""
+        return False
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        """The one."""
+        return _one(self.label(index))
+
     def fetch(self, index: int) -> tuple[Image.Image, bytes]:
         """The image and a digest of its raw pixels."""
         image = self.items[self.order[index]][0]
@@ -138,6 +174,10 @@ class ItemSource:
 
     def file(self, index: int) -> None:
         """Not known."""
+
+
+def _one(label: int) -> tuple[int, ...]:
+    return () if label == UNLABELLED else (label,)
 
 
 def check_label(source: Source, row: int) -> None:

@@ -1,4 +1,4 @@
-"""Where images come from: digits, class folders, archives, torchvision's datasets."""
+"""Where images come from: digits, class folders, archives, lists in a CSV, torchvision's datasets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from distill_cli.data.archives import Files, is_archive, open_files
+from distill_cli.data.listed import is_listing, listed_splits
 from distill_cli.data.source import FileSource, ItemSource, Source, Splits, digest
-from distill_cli.data.splits import stratified
+from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, stratified
 from distill_cli.errors import ArtifactError, UsageError, nearest
 from distill_cli.types import UNLABELLED
 
@@ -24,9 +25,6 @@ ALIASES = {
     "cifar10": "torch/CIFAR10",
     "cifar100": "torch/CIFAR100",
 }
-# The share of a dataset without test/ that becomes its test split, and the seed that draws it:
-# fixed, so that it stays the same for everyone.
-TEST_FRACTION, TEST_SEED = 0.2, 0
 SPLITS = ("train", "val", "test")
 
 
@@ -48,8 +46,10 @@ def open_splits(spec: str) -> Splits:
         return _digits()
     if path.is_dir() or (path.is_file() and is_archive(path)):
         return _class_folders(open_files(path))
+    if path.is_file() and is_listing(path):
+        return listed_splits(path)
     if path.is_file():
-        raise UsageError(f"--data {spec} is neither a folder nor an archive")
+        raise UsageError(f"--data {spec} is neither a folder nor an archive nor a .csv")
     if name.startswith("torch/"):
         return _torchvision(name.removeprefix("torch/"))
     raise UsageError(f"--data {spec} does not exist. {nearest(spec, ['digits', *ALIASES])}")

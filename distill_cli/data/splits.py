@@ -9,6 +9,10 @@ import torch
 
 from distill_cli.counters import Purpose, draw, sample_key
 
+# The share of a dataset without test/ that becomes its test split, and the seed that draws it:
+# fixed, so that it stays the same for everyone.
+TEST_FRACTION, TEST_SEED = 0.2, 0
+
 
 def stratified(
     sample_ids: Sequence[str], labels: Sequence[int], fraction: float, seed: int

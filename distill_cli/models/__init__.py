@@ -5,7 +5,13 @@ Importing this package registers our own networks in timm's registry.
 
 from distill_cli.models import fitnets as fitnets
 from distill_cli.models import small as small
-from distill_cli.models.artifact import fingerprint, load_model, model_bytes, save_model
+from distill_cli.models.artifact import (
+    fingerprint,
+    load_model,
+    model_bytes,
+    save_model,
+    save_temperature,
+)
 from distill_cli.models.network import InputSpec, Network
 from distill_cli.models.zoo import create, names, pretrained_teacher, resolve, suggested
 
@@ -20,5 +26,6 @@ __all__ = [
     "pretrained_teacher",
     "resolve",
     "save_model",
+    "save_temperature",
     "suggested",
 ]

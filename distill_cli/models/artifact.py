@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +18,7 @@ from distill_cli.errors import ArtifactError
 from distill_cli.files import read_json, write_atomically, write_json
 from distill_cli.models.build import TORCHVISION, build, explain
 from distill_cli.models.network import InputSpec, Library, Network
+from distill_cli.types import Targets
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 FORMAT = 1
@@ -71,9 +72,17 @@ def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[
             "input_size": size,
             "mean": list(taken.mean),
             "std": list(taken.std),
+            **({} if network.targets == "softmax" else {"targets": network.targets}),
+            **({} if network.temperature == 1 else {"temperature": network.temperature}),
             **({"extra": dict(extra)} if extra else {}),
         },
     }
+
+
+def save_temperature(network: Network, folder: Path, temperature: float) -> None:
+    """Notes a fitted temperature beside weights that are saved already."""
+    network.temperature = temperature
+    write_json(model_folder(folder) / CONFIG, config_of(network))
 
 
 def model_folder(path: Path) -> Path:
@@ -149,15 +158,26 @@ def _network(config: Any) -> Network:
     library: Library = "torchvision" if architecture.startswith(TORCHVISION) else "timm"
     if ours["library"] != library:
         raise ValueError(f"{architecture} is not of {ours['library']}")
-    taken = _taken(ours)
+    targets = ours.get("targets", "softmax")
+    if targets not in get_args(Targets):
+        raise ValueError(f"targets are one of {', '.join(get_args(Targets))}")
     return Network(
         build(architecture, len(names), args),
         architecture=architecture,
         model_args=args,
         library=library,
         class_names=tuple(names),
-        taken=taken,
+        taken=_taken(ours),
+        targets=targets,
+        temperature=_temperature(ours),
     )
+
+
+def _temperature(ours: Mapping[str, Any]) -> float:
+    found = ours.get("temperature", 1.0)
+    if type(found) not in (int, float) or not isfinite(found) or found <= 0:
+        raise ValueError("temperature is a number above 0")
+    return float(found)
 
 
 def _taken(ours: Mapping[str, Any]) -> InputSpec:
@@ -197,9 +217,10 @@ def _form(value: Tensor | None) -> str:
 
 
 def fingerprint(network: Network) -> str:
-    """Identifies a network by architecture, normalisation, classes and weights."""
+    """Identifies a network by architecture, normalisation, classes, targets and weights."""
     taken = network.taken
     head: list[Any] = [network.architecture, network.model_args, list(network.class_names)]
+    head += [] if network.targets == "softmax" else [network.targets]
     head += [[taken.channels, taken.height, taken.width], list(taken.mean), list(taken.std)]
     whole = blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=16)
     for name, value in sorted(network.net.state_dict().items()):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_cli.types import Targets
+
 Library = Literal["timm", "torchvision"]
 # ITU-R 601 luminance, as PIL turns colour to grey.
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -48,6 +50,9 @@ class Network(nn.Module):
         library: Where its architecture comes from.
         class_names: In the order of its outputs.
         taken: What `net` takes: channels, size, normalisation.
+        targets: What its outputs are logits of: one class of all, or each class by itself.
+        temperature: What its logits are divided by to be as sure as they are right, fitted after
+            training; the forward itself leaves them as they are.
     """
 
     mean: Tensor
@@ -62,6 +67,8 @@ class Network(nn.Module):
         library: Library,
         class_names: tuple[str, ...],
         taken: InputSpec,
+        targets: Targets = "softmax",
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.net = net
@@ -70,6 +77,8 @@ class Network(nn.Module):
         self.library = library
         self.class_names = class_names
         self.taken = taken
+        self.targets = targets
+        self.temperature = temperature
         # Not persistent: the weights stay those of a plain network, config.json holds these.
         for name, values in (("mean", taken.mean), ("std", taken.std)):
             buffer = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)

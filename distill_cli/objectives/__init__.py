@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distill_cli.objectives.attention import AttentionTransfer
 from distill_cli.objectives.base import Objective
+from distill_cli.objectives.bce import BinaryCrossEntropy
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.dist import Dist
 from distill_cli.objectives.disturb_label import DisturbLabel
@@ -15,6 +16,7 @@ from distill_cli.objectives.knowledge_refinery import KnowledgeRefinery
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.logit_standardisation import LogitStandardisation
 from distill_cli.objectives.rkd import RelationalDistillation
+from distill_cli.objectives.sigmoid_kd import SigmoidDistillation
 from distill_cli.objectives.similarity import Similarity
 from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
 from distill_cli.objectives.tfkd_self import TeacherFreeSelf
@@ -33,6 +35,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
         DecoupledDistillation,
         Dist,
         LogitStandardisation,
+        BinaryCrossEntropy,
+        SigmoidDistillation,
         Hint,
         AttentionTransfer,
         Similarity,

@@ -28,7 +28,7 @@ class TeacherFreeRegularisation:
         name="tfkd-reg",
         summary="learn from a virtual teacher that is sure of the label",
         paper="Yuan et al. 2020, arXiv 1909.11723",
-        usual=Usual(hard=0.1, own=0.9),
+        usual=Usual(hard=0.9, own=0.1),
     )
 
     correct_prob: Annotated[float, Field(gt=0.9, lt=1)] = 0.99

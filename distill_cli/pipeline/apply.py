@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from distill_cli import runtime
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import images_from_paths, processors
-from distill_cli.errors import UsageError
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.evaluate import latency_ms, logits_of
-from distill_cli.metrics import Metrics, agreement, measure
+from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
 from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import expand_teachers, kept_recipe
+from distill_cli.pipeline.guards import check_targets
 from distill_cli.pipeline.inputs import locate
 from distill_cli.pipeline.teaching import check_classes, open_teachers
 from distill_cli.recipe.fields import Device
@@ -32,7 +33,7 @@ class Evaluation:
 
     Attributes:
         split: `val` or `test`.
-        metrics: Accuracy, NLL, ECE.
+        metrics: Accuracy, NLL, ECE; of sigmoid targets mAP and F1 too.
         params: Of the network.
         latency_ms: Median time of one image.
         teacher_agreement: Share of images with the teacher's class; None without a teacher.
@@ -49,10 +50,17 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a network says of one image: classes by falling probability."""
+    """What a network says of one image.
+
+    Attributes:
+        image: Its path.
+        classes: By falling probability; each by itself where several may apply.
+        labels: Those that are likelier than not, where several may apply.
+    """
 
     image: str
     classes: tuple[tuple[str, float], ...]
+    labels: tuple[str, ...] | None = None
 
 
 def data_of(folder: Path, data: str | None, recipe: dict[str, Any]) -> Dataset:
@@ -82,6 +90,11 @@ def evaluate_run(
     network = load_model(folder).to(here.device).eval()
     dataset = data_of(folder, data, kept_recipe(folder))
     check_classes(str(folder), network.class_names, dataset.class_names)
+    if dataset.several and network.targets == "softmax":
+        raise ArtifactError(
+            f"{folder} says one class of an image, and to these several labels may apply",
+            hint="Train it on data of several labels",
+        )
     table = dataset.val if split == "val" else dataset.test
     logits_NK = logits_of(network, table.still(), here.device)
     same = divergence = None
@@ -89,7 +102,9 @@ def evaluate_run(
         names = expand_teachers([teacher])
         if len(names) > 1:
             raise UsageError(f"{teacher} holds {len(names)} caches", hint="Name one of them")
-        [member] = open_teachers(names, dataset, here, "fp32")
+        members = open_teachers(names, dataset, here, "fp32")
+        check_targets(names, members, network.targets)
+        [member] = members
         if isinstance(member, LiveTeacher):
             teacher_NK = logits_of(member.logits, table.still(), here.device)
         else:
@@ -97,10 +112,13 @@ def evaluate_run(
             if stored_NK is None:
                 raise UsageError(f"cache {teacher} holds no labels of this {split} split")
             teacher_NK = stored_NK
-        same, divergence = agreement(logits_NK, F.log_softmax(teacher_NK.double(), dim=-1))
+        if network.targets == "softmax":
+            same, divergence = agreement(logits_NK, F.log_softmax(teacher_NK.double(), dim=-1))
+        else:
+            same, divergence = label_agreement(logits_NK, teacher_NK)
     return Evaluation(
         split=split,
-        metrics=measure(logits_NK, table.label_N),
+        metrics=measure_as(network.targets, logits_NK, table.label_N, table.label_NK),
         params=network.num_params,
         latency_ms=latency_ms(network, table.size, here.device),
         teacher_agreement=same,
@@ -122,11 +140,14 @@ def predict(
         width=taken.width,
     )
     logits_NK = logits_of(network, images_NCHW.split(PREDICTED), here.device)
-    probabilities_NK = F.softmax(logits_NK.double() / temperature, dim=-1)
+    softened_NK = logits_NK.double() / (temperature * network.temperature)
+    several = network.targets == "sigmoid"
+    probabilities_NK = softened_NK.sigmoid() if several else F.softmax(softened_NK, dim=-1)
     predictions = []
     for name, probability_K in zip(names, probabilities_NK.tolist(), strict=True):
         ranked = sorted(
             zip(network.class_names, probability_K, strict=True), key=lambda pair: -pair[1]
         )
-        predictions.append(Prediction(image=name, classes=tuple(ranked)))
+        labels = tuple(name for name, share in ranked if share > 0.5) if several else None
+        predictions.append(Prediction(image=name, classes=tuple(ranked), labels=labels))
     return predictions

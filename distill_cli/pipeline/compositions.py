@@ -12,6 +12,7 @@ from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Objective, Owns, Usual
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.fields import split_commas
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
@@ -43,9 +44,7 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
     """
     entries = _entries(recipe)
     if targets == "sigmoid":
-        entries = [
-            {**entry, "name": ON_SIGMOID.get(entry["name"], entry["name"])} for entry in entries
-        ]
+        entries = [_on_sigmoid(entry) for entry in entries]
     parts = tuple(_part(entry) for entry in entries)
     for part in parts:
         about = part.objective.about
@@ -63,6 +62,50 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
             hint="Leave --accumulate out, or use a smaller --batch-size",
         )
     return composed
+
+
+def check_objectives(recipe: TrainRecipe) -> None:
+    """Refuses before the data are opened what makes no sense whatever they turn out to be.
+
+    Raises:
+        UsageError: As `composition` raises it.
+    """
+    if isinstance(recipe, LabelledRecipe) and recipe.targets is not None:
+        composition(recipe, recipe.targets)
+        return
+    try:
+        composition(recipe)
+    except UsageError as error:
+        try:
+            composition(recipe, "sigmoid")
+        except UsageError:
+            raise error from None
+
+
+def targets_of(recipe: TrainRecipe, *, several: bool) -> Targets:
+    """The recipe's kind of targets; by default what the data are.
+
+    Args:
+        recipe: Of any training verb.
+        several: Whether several labels may apply to an image.
+
+    Raises:
+        UsageError: Softmax, where several labels may apply.
+    """
+    asked = recipe.targets if isinstance(recipe, LabelledRecipe) else None
+    if several and asked == "softmax":
+        raise UsageError(
+            "--targets softmax: several labels may apply to an image of these data",
+            hint="Leave it out: each label then applies or not by itself",
+        )
+    return "sigmoid" if several else asked or "softmax"
+
+
+def _on_sigmoid(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry with what stands for its objective where each class applies or not by itself."""
+    if entry["name"] == "label-smoothing":
+        entry = {"epsilon": LabelSmoothing().epsilon, **entry}
+    return {**entry, "name": ON_SIGMOID.get(entry["name"], entry["name"])}
 
 
 def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
@@ -113,8 +156,10 @@ def _named(recipe: LabelledRecipe, names: list[str]) -> list[dict[str, Any]]:
         hard = {"name": "label-smoothing", "epsilon": recipe.label_smoothing}
     owner = next((n for n, cls in found.items() if Owns.HARD_TARGET in cls.about.owns), None)
     if owner is not None and recipe.label_smoothing is not None:
-        if owner not in ("ce", "label-smoothing"):
+        if owner not in ("ce", "label-smoothing", "bce"):
             raise UsageError(f"label_smoothing cannot be combined with objective '{owner}'")
+        if owner == "bce":
+            hard["name"] = "bce"
         names = [name for name in names if name != owner]
         owner = None
     soft = [{"name": name, "weight": found[name].about.usual.own} for name in names]

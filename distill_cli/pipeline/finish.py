@@ -14,8 +14,8 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.data.images import Images
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
-from distill_cli.metrics import agreement, measure
-from distill_cli.models import Network, load_model, model_bytes
+from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
+from distill_cli.models import Network, load_model, model_bytes, save_temperature
 from distill_cli.pipeline.teaching import Member
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.fields import parse_requirement
@@ -25,7 +25,7 @@ from distill_cli.runtime import Runtime
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
 from distill_cli.training.state import State
-from distill_cli.types import HintResult, RunResult
+from distill_cli.types import UNLABELLED, HintResult, RunResult
 
 COMPARISONS = {
     ">=": operator.ge,
@@ -49,17 +49,32 @@ def finish(
     network = load_model(run / "model").to(here.device).eval()
     test = dataset.test
     logits_NK = logits_of(network, test.still(), here.device)
-    figures = measure(logits_NK, test.label_N)
-    teacher_NK = None
+    figures = measure_as(network.targets, logits_NK, test.label_N, test.label_NK)
+    scaled = temperature = None
+    if network.targets == "softmax" and bool((dataset.val.label_N != UNLABELLED).any()):
+        val_NK = logits_of(network, dataset.val.still(), here.device)
+        temperature = fit_temperature(val_NK, dataset.val.label_N)
+        save_temperature(network, run, temperature)
+        scaled = measure_as("softmax", logits_NK / temperature, test.label_N, None)
+    same = divergence = None
     if isinstance(recipe, StudentRecipe):
-        teacher_NK = teacher_log_probs(recipe, members, test, here.device)
-    same, divergence = (None, None) if teacher_NK is None else agreement(logits_NK, teacher_NK)
+        said = _said(members, test, here.device)
+        if said is not None and network.targets == "softmax":
+            same, divergence = agreement(logits_NK, _log_probs(recipe, said))
+        elif said is not None:
+            same, divergence = label_agreement(logits_NK, _label_logits(recipe, said))
     result = RunResult(
         test_top1=figures.top1,
         test_errors=figures.errors,
         test_samples=figures.samples,
         test_nll=figures.nll,
         test_ece=figures.ece,
+        temperature=temperature,
+        test_nll_scaled=None if scaled is None else scaled.nll,
+        test_ece_scaled=None if scaled is None else scaled.ece,
+        test_map=figures.map,
+        test_f1=figures.f1,
+        test_macro_f1=figures.macro_f1,
         val_top1=state.best["val_top1"],
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
@@ -91,13 +106,10 @@ def finish_hints(
     return result
 
 
-def teacher_log_probs(
-    recipe: StudentRecipe, members: Sequence[Member], test: Images, device: torch.device
-) -> Tensor | None:
-    """What teachers together say of the test images at T = 1, (N, K); None where unknown.
-
-    A random teacher is compared as its expectation, the weighted mean, and so are relabelled data.
-    """
+def _said(
+    members: Sequence[Member], test: Images, device: torch.device
+) -> list[DenseSignals] | None:
+    """What each teacher says of the test images; None where that of one is not known."""
     signals = []
     for member in members:
         if isinstance(member, LiveTeacher):
@@ -107,12 +119,41 @@ def teacher_log_probs(
         if logits_NK is None:
             return None
         signals.append(DenseSignals(logits_NK))
+    return signals
+
+
+def _heard(
+    recipe: StudentRecipe, signals: Sequence[DenseSignals]
+) -> tuple[tuple[DenseSignals, ...], tuple[float, ...]]:
+    """The teachers of some weight, and their weights, scaled to sum 1.
+
+    A random teacher is compared as its expectation, the weighted mean, and so are relabelled data.
+    """
     shares = recipe.teacher_weights or [1.0] * len(signals)
     heard = [(s, w / sum(shares)) for s, w in zip(signals, shares, strict=True) if w > 0]
-    said, weights = tuple(s for s, _ in heard), tuple(w for _, w in heard)
+    return tuple(s for s, _ in heard), tuple(w for _, w in heard)
+
+
+def _log_probs(recipe: StudentRecipe, signals: Sequence[DenseSignals]) -> Tensor:
+    """What teachers together say at T = 1, (N, K)."""
+    said, weights = _heard(recipe, signals)
     if recipe.ensemble_of == "logits":
         return mean_of_logits(said, weights).log_probs(1.0)
     return EnsembleSignals(said, weights).log_probs(1.0)
+
+
+def _label_logits(recipe: StudentRecipe, signals: Sequence[DenseSignals]) -> Tensor:
+    """What teachers together say of each label by itself, as logits, (N, K)."""
+    said, weights = _heard(recipe, signals)
+    if recipe.ensemble_of == "logits" or len(said) == 1:
+        return mean_of_logits(said, weights).logits_BK
+    # A label's yes and no are two classes of logits z and 0.
+    pairs = tuple(
+        DenseSignals(torch.stack([each.logits_BK, torch.zeros_like(each.logits_BK)], dim=-1))
+        for each in said
+    )
+    log_probs_NK2 = EnsembleSignals(pairs, weights).log_probs(1.0)
+    return log_probs_NK2[..., 0] - log_probs_NK2[..., 1]
 
 
 def unmet(requirements: Sequence[str], result: RunResult) -> tuple[str, ...]:

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from distill_cli import runtime
 from distill_cli.cache.plan import Plan
 from distill_cli.cache.probe import TOLERANCE, Probe, as_grey_levels, chosen
 from distill_cli.cache.reader import CacheReader
 from distill_cli.data.dataset import Dataset
+from distill_cli.data.images import Images
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError
 from distill_cli.evaluate import logits_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.teaching import Member
 from distill_cli.teachers.cached import CachedTeacher
-from distill_cli.teachers.gate import Verdict, judge, sampled
+from distill_cli.teachers.gate import Judgement, judge, judge_labels, sampled
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
-from distill_cli.types import UNLABELLED, Need
+from distill_cli.types import UNLABELLED, Need, Targets
 
+FORCED = "Say with --targets which they are, of both; --force goes on nevertheless"
 UNTRAINED = "Its head may be untrained, its classes in another order or its images unlike these"
 
 
@@ -55,9 +58,31 @@ def check_knowledge(
         check_verdict(f"teacher {name}", verdict, sink, force=force, hint=UNTRAINED)
 
 
+def check_targets(
+    names: Sequence[str], members: Sequence[Member], targets: Targets, *, force: bool | None = None
+) -> None:
+    """Refuses a teacher whose outputs are logits of something else.
+
+    Args:
+        names: Of the teachers, as the user knows them.
+        members: The teachers.
+        targets: Of the network that is compared with them.
+        force: Go on nevertheless; None where that cannot be asked for.
+
+    Raises:
+        ArtifactError: One speaks of one class of all, the other of each class by itself.
+    """
+    for name, member in zip(names, members, strict=True):
+        if member.targets != targets and not force:
+            raise ArtifactError(
+                f"teacher {name} has {member.targets} targets, the student has {targets} targets",
+                hint=None if force is None else FORCED,
+            )
+
+
 def check_verdict(
     who: str,
-    verdict: Verdict,
+    verdict: Judgement,
     sink: Sink,
     *,
     force: bool,
@@ -77,11 +102,11 @@ def check_verdict(
     Raises:
         ArtifactError: It is no better than naming the most frequent class.
     """
-    said = f"right on {100 * verdict.accuracy:.1f} % of {verdict.rows:,} {images}"
+    said = verdict.said(images)
     if not verdict.conclusive:
         said += ", too few to tell it from chance"
     elif not verdict.passed:
-        said += f", where naming one class always is on {100 * verdict.majority:.1f} %"
+        said += f", where {verdict.guessing()}"
         if not force:
             raise ArtifactError(
                 f"{who} is {said}: no better than chance",
@@ -90,20 +115,27 @@ def check_verdict(
     sink.message(f"{who}: {said}")
 
 
-def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Verdict | None:
+def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Judgement | None:
     val = dataset.val
     if isinstance(member, LiveTeacher):
-        rows = sampled(val.label_N)
+        rows = sampled(val.label_N, val.label_NK)
         if not len(rows):
             return None
         asked = val.take(rows)
-        return judge(logits_of(member.logits, asked.still(), device), asked.label_N)
+        return _judged(logits_of(member.logits, asked.still(), device), asked)
     stored_NK = member.stored("val", val.label_N)
-    return None if stored_NK is None else judge(stored_NK, val.label_N)
+    return None if stored_NK is None else _judged(stored_NK, val)
+
+
+def _judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
+    if asked.label_NK is None:
+        return judge(logits_NK, asked.label_N)
+    rows = sampled(asked.label_N, asked.label_NK)
+    return judge_labels(logits_NK[rows], asked.label_NK[rows])
 
 
 def _why_not(member: Member, dataset: Dataset) -> str:
-    if not bool((dataset.val.label_N != UNLABELLED).any()):
+    if not dataset.several and not bool((dataset.val.label_N != UNLABELLED).any()):
         return "no held-out image has a label"
     assert isinstance(member, CachedTeacher)
     if member.reader.eval_rows("val") is None:
@@ -112,8 +144,15 @@ def _why_not(member: Member, dataset: Dataset) -> str:
 
 
 def say_losses(members: Sequence[Member], composed: Composition, sink: Sink) -> None:
-    """Says what each lossy cache loses at the temperatures that the objectives ask for."""
-    taught = [p.objective for p in composed.parts if Need.TEACHER in p.objective.about.needs]
+    """Says what each lossy cache loses at the temperatures that the objectives ask for.
+
+    What a cache knows of its losses is of probabilities that sum to 1.
+    """
+    taught = [
+        part.objective
+        for part in composed.parts
+        if Need.TEACHER in part.objective.about.needs and "softmax" in part.objective.about.targets
+    ]
     asked = {float(getattr(objective, "temperature", 1.0)) for objective in taught}
     for member in members:
         if not isinstance(member, CachedTeacher) or member.reader.plan.codec == "fp32":

@@ -206,6 +206,8 @@ def _plan(
         shard_length=recipe.shard_length or shard_rows(len(logits_NK), classes, 1),
         versions=runtime.versions(),
         cpu_capability=runtime.cpu_capability(),
+        # Logits may speak of each label by itself; votes and probabilities sum to 1.
+        targets="sigmoid" if dataset.several and foreign.kind == "logits" else "softmax",
     )
 
 

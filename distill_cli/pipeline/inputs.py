@@ -53,7 +53,8 @@ def open_data(recipe: Recipe, sink: Sink) -> Dataset:
     if dataset.skipped:
         sink.message(f"skipped {dataset.skipped} images that cannot be read")
     sink.message(
-        f"{Path(recipe.data).name}: {len(dataset.class_names)} classes, "
+        f"{Path(recipe.data).name}: {len(dataset.class_names)} "
+        f"{'labels, several an image' if dataset.several else 'classes'}, "
         f"{len(dataset.fit_rows):,} images to train on, {len(dataset.val.label_N):,} held out, "
         f"{len(dataset.test.label_N):,} test, {dataset.height}×{dataset.width} "
         f"{'grey' if dataset.channels == 1 else 'colour'}"

@@ -21,7 +21,7 @@ from distill_cli.pipeline.folders import (
     inherit,
     next_free,
 )
-from distill_cli.pipeline.guards import check_knowledge
+from distill_cli.pipeline.guards import check_knowledge, check_targets
 from distill_cli.pipeline.inputs import open_data, view_spec, worker_count
 from distill_cli.pipeline.teaching import open_teachers
 from distill_cli.recipe.fields import parse_share
@@ -87,6 +87,8 @@ def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
     dataset = open_data(recipe, sink)
     members = open_teachers(names, dataset, here, recipe.teacher_precision, recipe.class_map)
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
+    if dataset.several:
+        check_targets(names, members, "sigmoid", force=recipe.force)
     check_knowledge(names, members, dataset, here.device, sink, force=recipe.force)
     spec = view_spec(recipe, dataset, None)
     views = Views(
@@ -179,4 +181,5 @@ def plan_of(
         shard_length=length,
         versions=runtime.versions(),
         cpu_capability=runtime.cpu_capability(),
+        targets=teacher.targets,
     )

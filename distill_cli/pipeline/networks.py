@@ -11,9 +11,10 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import InputSpec, Network, create, load_model, suggested
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.types import Targets
 
 
-def student_network(recipe: TrainRecipe, dataset: Dataset) -> Network:
+def student_network(recipe: TrainRecipe, dataset: Dataset, targets: Targets) -> Network:
     """A new network for the dataset, from a seed, timm's weights or another run's.
 
     Raises:
@@ -44,6 +45,7 @@ def student_network(recipe: TrainRecipe, dataset: Dataset) -> Network:
         dropout=recipe.dropout,
         pretrained=recipe.pretrained,
     )
+    network.targets = targets
     if start is not None:
         adopt(network, start, str(recipe.init))
         # The weights were trained on images normalised in this way, whatever the new data's are.
@@ -54,6 +56,7 @@ def student_network(recipe: TrainRecipe, dataset: Dataset) -> Network:
             library=network.library,
             class_names=network.class_names,
             taken=replace(network.taken, mean=start.taken.mean, std=start.taken.std),
+            targets=targets,
         )
     return network
 

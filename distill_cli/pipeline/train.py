@@ -14,7 +14,7 @@ from distill_cli.errors import UsageError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
 from distill_cli.objectives.compose import Composition
-from distill_cli.pipeline.compositions import composition
+from distill_cli.pipeline.compositions import check_objectives, composition, targets_of
 from distill_cli.pipeline.finish import finish, finish_hints, unmet
 from distill_cli.pipeline.folders import (
     check_output,
@@ -25,7 +25,7 @@ from distill_cli.pipeline.folders import (
     next_free,
 )
 from distill_cli.pipeline.groups import groups_of
-from distill_cli.pipeline.guards import check_knowledge, check_pixels, say_losses
+from distill_cli.pipeline.guards import check_knowledge, check_pixels, check_targets, say_losses
 from distill_cli.pipeline.inputs import locate, open_data, view_spec
 from distill_cli.pipeline.layers import Layers, check_offers, find_layers
 from distill_cli.pipeline.networks import student_network
@@ -120,7 +120,7 @@ def prepare(
     """
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
-    composed = composition(recipe)
+    check_objectives(recipe)
     check_names(recipe.augment)
     optim.check_name(recipe.opt)
     if recipe.model is not None:
@@ -139,14 +139,18 @@ def prepare(
         precision=recipe.precision,
     )
     dataset = open_data(recipe, sink)
+    targets = targets_of(recipe, several=dataset.several)
+    composed = composition(recipe, targets)
     members: list[Member] = []
     if isinstance(recipe, TeacherLabels):
         members = open_teachers(names, dataset, here, recipe.teacher_precision, recipe.class_map)
+        if isinstance(recipe, LabelledRecipe):
+            check_targets(names, members, targets, force=recipe.force)
         check_knowledge(names, members, dataset, here.device, sink, force=recipe.force)
         say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
-    network = student_network(recipe, dataset)
+    network = student_network(recipe, dataset, targets)
     network = network.to(here.device).to(memory_format=here.memory_format)
     if recipe.init is not None:
         check_split(recipe.init, dataset.identity)
@@ -226,8 +230,10 @@ def _resolve(
     batch_size = min(recipe.batch_size, len(dataset.fit_rows))
     rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
+    targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
     return recipe.model_copy(
         update={
+            **targets,
             "out": str(out),
             "data": locate(str(recipe.data)),
             "split_seed": dataset.identity.split_seed,

@@ -9,6 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill_cli.data.dataset import Dataset
@@ -16,6 +17,7 @@ from distill_cli.data.loader import Loader
 from distill_cli.data.views import Views
 from distill_cli.errors import UsageError
 from distill_cli.evaluate import evaluate
+from distill_cli.metrics import one_vs_all
 from distill_cli.models import Network, save_model
 from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.inputs import worker_count
@@ -83,6 +85,7 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         stored_views=plan.stored_views,
+        target_NK=_label_targets(plan),
         copies=len(plan.teacher.members) if isinstance(plan.teacher, Relabelled) else 1,
     )
     taps, stop = plan.layers.taps, isinstance(recipe, HintRecipe)
@@ -110,13 +113,30 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
     )
 
 
+def _label_targets(plan: Plan) -> Tensor | None:
+    """What applies of each class to each training image; None where one class of all does."""
+    train, network = plan.dataset.train, plan.network
+    if network.targets == "softmax":
+        return None
+    if train.label_NK is not None:
+        return train.label_NK
+    return one_vs_all(train.label_N, len(network.class_names))
+
+
 def labels_held_out(plan: Plan, network: Network) -> HeldOut:
-    """Accuracy chooses the epoch, NLL between equal accuracies, of which small splits are full."""
+    """Accuracy chooses the epoch, NLL between equal accuracies, of which small splits are full.
+
+    Where several labels may apply to an image, mean average precision stands for accuracy.
+    """
     held_out, here = plan.dataset.val, plan.runtime
     with here.autocast():
-        found = evaluate(network, held_out.still(), held_out.label_N, here.device)
+        found = evaluate(network, held_out, here.device)
     figures = {"val_top1": found.top1, "val_nll": found.nll, "val_ece": found.ece}
-    return HeldOut(figures=figures, rank=(found.top1, -found.nll))
+    if found.map is None or found.f1 is None:
+        return HeldOut(figures=figures, rank=(found.top1, -found.nll))
+    first = found.map if plan.dataset.several else found.top1
+    figures |= {"val_map": found.map, "val_f1": found.f1}
+    return HeldOut(figures=figures, rank=(first, -found.nll))
 
 
 @torch.no_grad()

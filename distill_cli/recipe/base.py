@@ -26,6 +26,7 @@ from distill_cli.recipe.fields import (
     as_list,
     option,
 )
+from distill_cli.types import Targets
 
 Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]
 
@@ -46,8 +47,8 @@ class Recipe(BaseModel):
 
     data: Text | None = option(
         None,
-        "digits, a folder, .tar, .tar.gz or .zip of class folders, or torch/NAME. A relative "
-        "path is also looked up under $DISTILL_DATA.",
+        "digits, a folder, .tar, .tar.gz or .zip of class folders, a .csv of files and labels, or "
+        "torch/NAME. A relative path is also looked up under $DISTILL_DATA.",
         DATA,
     )
     augment: Names | None = option(
@@ -211,6 +212,12 @@ class LabelledRecipe(TrainRecipe):
         None,
         "Which classes are alike: words (names that end in the same word), or a YAML file of lists "
         "of class names.",
+        LABELS,
+    )
+    targets: Targets | None = option(
+        None,
+        "softmax: one class applies to an image; sigmoid: each by itself, yes or no. Default: "
+        "sigmoid where several labels may apply to an image.",
         LABELS,
     )
     require: Annotated[list[Requirement], BeforeValidator(as_list)] = option(

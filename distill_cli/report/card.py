@@ -94,6 +94,8 @@ def _training(recipe: Mapping[str, Any]) -> list[str]:
     lines += [
         f"- {key}: {markdown(recipe[key])}" for key in HOW if recipe.get(key) not in (None, [])
     ]
+    if recipe.get("targets") == "sigmoid":
+        lines.insert(1, "- targets: sigmoid, each label by itself, yes or no")
     version = ((recipe.get("recorded") or {}).get("versions") or {}).get("distill-cli")
     return [*lines, f"- made by distill-cli {markdown(version)}"] if version else lines
 
@@ -108,6 +110,16 @@ def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
         "best epoch": f"{result.best_epoch} of {markdown(recipe.get('epochs'))}",
         "one image": milliseconds(result.latency_ms),
     }
+    if result.test_ece_scaled is not None:
+        rows["temperature, fitted held-out"] = f"{result.temperature:.2f}"
+        rows["test NLL at it"] = f"{result.test_nll_scaled:.4f} nats"
+        rows["test ECE at it"] = share(result.test_ece_scaled)
+    if result.test_map is not None:
+        rows["test mean average precision"] = share(result.test_map)
+    if result.test_f1 is not None:
+        rows["test F1, all labels"] = share(result.test_f1)
+    if result.test_macro_f1 is not None:
+        rows["test F1, mean over labels"] = share(result.test_macro_f1)
     if result.teacher_agreement is not None:
         rows["agrees with its teachers"] = share(result.teacher_agreement, decimals=1)
     if result.teacher_kl is not None:
@@ -143,7 +155,12 @@ def _limits(result: RunResult) -> list[str]:
     return [
         f"- The figures are of one seed and one test set of {result.test_samples} images, looked "
         "at once; another seed gives somewhat other ones.",
-        "- It knows no class but those above and answers every image with one of them.",
+        "- It knows no class but those above"
+        + (
+            " and answers every image with one of them."
+            if result.test_map is None
+            else "; each has a probability by itself, so that several or none may apply."
+        ),
         "- Images unlike its training data (another camera, size or framing) were not tested.",
         "- Times are of the machine and device that it was trained on.",
     ]

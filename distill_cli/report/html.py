@@ -93,6 +93,9 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
             f"images/s, {result.seconds:.0f} s in all",
         ),
     ]
+    if result.test_map is not None:
+        f1 = "" if result.test_f1 is None else f"F1 {share(result.test_f1)}"
+        shown.insert(2, ("mAP", share(result.test_map), f1))
     if result.teacher_agreement is not None:
         agreed = share(result.teacher_agreement, decimals=1)
         kl = "" if result.teacher_kl is None else f", KL {result.teacher_kl:.3f}"
@@ -136,7 +139,11 @@ def _learning_curves(run: RunSummary) -> list[Picture]:
     keys = [key for key in run.history[0] if key.startswith("train_")]
     terms = {key: key.removeprefix("train_") for key in keys if key != "train_top1"}
     terms = {key: "loss (weighted sum)" if name == "loss" else name for key, name in terms.items()}
-    accuracy = {"val_top1": "held out", "train_top1": "training, augmented"}
+    accuracy = {
+        "val_top1": "held out",
+        "train_top1": "training, augmented",
+        "val_map": "held out, mAP",
+    }
     best = None if run.result is None else run.result.best_epoch
     pictures = [
         _curves("Training loss", run.history, terms, "loss", mark=best),
@@ -212,6 +219,8 @@ def _columns(comparison: Comparison) -> dict[str, str]:
     if len(samples) == 1:
         del columns["test_samples"]
         columns["errors"] = f"errors of {samples.pop()}"
+    if not table.said_of_labels(comparison.rows):
+        columns = {key: name for key, name in columns.items() if key not in table.OF_LABELS}
     if all(row.agreement == NOTHING for row in comparison.rows):
         del columns["agreement"]
     return columns

@@ -16,7 +16,8 @@ from distill_cli.files import read_json
 from distill_cli.types import RunResult
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
-# Figures that a run may not know; every other one is a number.
+# Figures that earlier versions did not have; those that a run may not know; all else are numbers.
+MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is None}
 MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.type)}
 
 
@@ -117,7 +118,10 @@ def _result(path: Path) -> RunResult:
     known = {field.name for field in fields(RunResult)}
     differing = [
         f"{what} {', '.join(sorted(names))}"
-        for what, names in (("lacks", known - values.keys()), ("unknown", values.keys() - known))
+        for what, names in (
+            ("lacks", known - MAY_BE_ABSENT - values.keys()),
+            ("unknown", values.keys() - known),
+        )
         if names
     ]
     if differing:

@@ -28,6 +28,8 @@ class Row:
         label: What was trained.
         errors: Test errors, mean ± sd.
         top1: Test accuracy in per cent.
+        map: Test mean average precision in per cent, where labels stand by themselves.
+        f1: Test F1 of all labels together in per cent, where they do.
         nll: Test NLL in nats.
         ece: Test ECE in per cent.
         params: Parameters.
@@ -40,6 +42,8 @@ class Row:
     label: str
     errors: str
     top1: str
+    map: str
+    f1: str
     nll: str
     ece: str
     params: str
@@ -69,6 +73,8 @@ COLUMNS = {
     "label": "what",
     "errors": "test errors",
     "top1": "accuracy",
+    "map": "mAP",
+    "f1": "F1",
     "nll": "NLL",
     "ece": "ECE",
     "params": "parameters",
@@ -82,6 +88,8 @@ PAGE_COLUMNS = {
     "errors": "test errors",
     "test_samples": "of images",
     "top1": "accuracy",
+    "map": "mAP",
+    "f1": "F1",
     "nll": "NLL",
     "ece": "ECE",
     "agreement": "as teacher",
@@ -90,6 +98,8 @@ PAGE_COLUMNS = {
     "latency": "one image",
     "speed": "images/s trained",
 }
+# Of labels that stand by themselves: not shown where no run has them.
+OF_LABELS = ("map", "f1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +145,11 @@ def rows(groups: Sequence[Group]) -> list[Row]:
     return [Row(**{name: getattr(row, name) for name in names}) for row in full]
 
 
+def said_of_labels(rows: Sequence[Row]) -> bool:
+    """Whether any group has figures of labels that stand by themselves."""
+    return any(row.map != NOTHING for row in rows)
+
+
 def _row(group: Group, reference: Group) -> FullRow:
     params, weights = group.mean("params"), group.mean("model_bytes")
     speed, samples = group.mean("images_per_second"), group.values("test_samples")
@@ -143,6 +158,8 @@ def _row(group: Group, reference: Group) -> FullRow:
         errors=errors(group),
         test_samples=" / ".join(f"{number:.0f}" for number in dict.fromkeys(samples)) or NOTHING,
         top1=_per_cent(group, "test_top1", decimals=2),
+        map=_per_cent(group, "test_map", decimals=2),
+        f1=_per_cent(group, "test_f1", decimals=2),
         nll=plus_minus(group.mean("test_nll"), group.sd("test_nll"), decimals=3),
         ece=_per_cent(group, "test_ece", decimals=1),
         params=NOTHING if params is None else count(params),

@@ -44,6 +44,7 @@ class CachedTeacher:
         self.class_names = reader.class_names
         self.fingerprint = reader.teacher_fingerprint
         self.architecture = reader.architecture
+        self.targets = reader.plan.targets
         self.offers = frozenset({Need.LOGITS}) if reader.codec.dense else frozenset[Need]()
 
     def stored(self, split: str, target_N: torch.Tensor) -> torch.Tensor | None:

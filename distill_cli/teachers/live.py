@@ -48,6 +48,7 @@ class LiveTeacher:
             mapped = f"{self.fingerprint} {list(columns)}"
             self.fingerprint = blake2b(mapped.encode(), digest_size=16).hexdigest()
         self.architecture = network.architecture
+        self.targets = network.targets
         self.dtype = DTYPES[precision]
         self.network = network.to(device=device, dtype=self.dtype).eval().requires_grad_(False)
         self.taps: tuple[str, ...] = ()

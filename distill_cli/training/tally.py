@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from distill_cli.types import Batch
+from distill_cli.types import UNLABELLED, Batch
 
 # Steps, and values of images, after which what was noted is added up. Adding up at every step
 # would cost a small network a tenth of its time in small kernels. Where images are large it costs
@@ -33,7 +33,7 @@ class Tally:
         if sums:
             self.sums = torch.tensor(list(sums.values()), dtype=torch.float64)
         self._figures: list[Tensor] = []
-        self._answers: list[tuple[Tensor, Tensor, int]] = []
+        self._answers: list[tuple[Tensor, Tensor, Tensor | None, int]] = []
         self._noted = self._steps = 0
 
     def note(self, logits_BK: Tensor | None, batch: Batch, figures: Mapping[str, Tensor]) -> None:
@@ -49,8 +49,8 @@ class Tally:
         self._noted += batch.images_BCHW.numel()
         self._steps += 1
         if logits_BK is not None:
-            target = batch.target_B if batch.target_BK is None else batch.target_BK
-            self._answers.append((logits_BK.detach(), target, batch.samples))
+            answer = (logits_BK.detach(), batch.target_B, batch.target_BK, batch.samples)
+            self._answers.append(answer)
             self._noted += logits_BK.numel()
         if self._steps >= STEPS or self._noted >= VALUES:
             self._add_up()
@@ -78,10 +78,11 @@ class Tally:
         return self.read()
 
 
-def _right(logits_BK: Tensor, target: Tensor, samples: int) -> Tensor:
-    """Share of right answers of a step; of several labels, all must be right."""
-    if target.ndim == 2:
-        right_B = ((logits_BK > 0) == (target > 0.5)).all(dim=-1)
-    else:
-        right_B = logits_BK.argmax(dim=-1) == target
+def _right(logits_BK: Tensor, target_B: Tensor, target_BK: Tensor | None, samples: int) -> Tensor:
+    """Share of right answers of a step; where several labels may apply, all must be right."""
+    right_B = logits_BK.argmax(dim=-1) == target_B
+    if target_BK is not None:
+        known_BK = target_BK != UNLABELLED
+        all_B = (((logits_BK > 0) == (target_BK > 0.5)) & known_BK).all(dim=-1)
+        right_B = right_B.where(target_B != UNLABELLED, all_B)
     return right_B.sum() / samples

@@ -14,11 +14,19 @@ class RunResult:
     """The final figures of a run: the keys of result.json.
 
     Attributes:
-        test_top1: Share of right answers on the test split, looked at once, best epoch's weights.
+        test_top1: Share of right answers on the test split, looked at once, best epoch's weights;
+            where several labels may apply to an image, an answer has all of them right.
         test_errors: Wrong answers.
         test_samples: Images of the test split.
-        test_nll: Nats.
-        test_ece: Expected calibration error, 15 bins.
+        test_nll: Nats; of sigmoid targets, summed over labels.
+        test_ece: Expected calibration error, 15 bins; of sigmoid targets, of each yes and no.
+        temperature: Fitted on the held-out images after training; None of sigmoid targets, and
+            where nothing held out is labelled, as the next two.
+        test_nll_scaled: Nats, the logits divided by it.
+        test_ece_scaled: The same.
+        test_map: Mean average precision over labels; None of softmax targets, as the next two.
+        test_f1: Of all yes and no together (micro), yes from a probability of 1/2.
+        test_macro_f1: Mean of each label's F1.
         val_top1: Held-out accuracy of the best epoch.
         best_epoch: From 1.
         params: Parameters of the network.
@@ -26,8 +34,10 @@ class RunResult:
         latency_ms: Median time of one image through the network on the run's device.
         images_per_second: Median over epochs after the first, training steps only.
         seconds: Training and held-out evaluation.
-        teacher_agreement: Share of test images with the teacher's class; None where unknown.
-        teacher_kl: Mean KL(teacher ‖ student) on test at T = 1, nats; None where unknown.
+        teacher_agreement: Share of test images with the teacher's class (of sigmoid targets, of
+            pairs of image and label with its yes or no); None where unknown.
+        teacher_kl: Mean KL(teacher ‖ student) on test at T = 1, nats (of sigmoid targets, summed
+            over labels); None where unknown.
     """
 
     test_top1: float
@@ -35,6 +45,12 @@ class RunResult:
     test_samples: int
     test_nll: float
     test_ece: float
+    temperature: float | None = None
+    test_nll_scaled: float | None = None
+    test_ece_scaled: float | None = None
+    test_map: float | None = None
+    test_f1: float | None = None
+    test_macro_f1: float | None = None
     val_top1: float
     best_epoch: int
     params: int

@@ -29,6 +29,20 @@ def test_plan_json_has_the_promised_keys() -> None:
     assert Plan.from_json(value) == PLAN
 
 
+def test_a_plan_says_what_its_logits_are_of() -> None:
+    of_labels = replace(PLAN, targets="sigmoid")
+    value = of_labels.to_json()
+    assert value["teacher"]["targets"] == "sigmoid"
+    assert Plan.from_json(value) == of_labels
+    assert of_labels.digest != PLAN.digest
+    assert plan_differences(PLAN, of_labels) == [
+        "teacher.targets: expected nothing, found 'sigmoid'"
+    ]
+    value["teacher"]["targets"] = "tanh"
+    with pytest.raises(ValueError, match="'targets' should be one of softmax, sigmoid"):
+        Plan.from_json(value)
+
+
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(1, 4))
 def test_shards_cover_every_row_of_every_view_once(samples: int, length: int, views: int) -> None:
     one = plan(samples=samples, shard_length=length, views=views)

@@ -104,7 +104,7 @@ def test_a_cache_of_mixed_views_replays_in_batches_of_any_size(
     from distill_cli.data.dataset import open_dataset
     from distill_cli.data.loader import Loader
     from distill_cli.data.views import Views
-    from distill_cli.pipeline.inputs import open_teachers
+    from distill_cli.pipeline.teaching import open_teachers
 
     outcome = distill(
         *("cache-soft-labels", "--teachers", made.teacher, "--views", 2, "--out", "c", "--quiet"),

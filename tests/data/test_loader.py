@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from distill_cli.data.loader import Loader
 from distill_cli.data.order import epoch_order
+from distill_cli.types import UNLABELLED
 from tests.data.test_views import N, table, views
 
 
@@ -57,3 +58,45 @@ def test_order_is_a_permutation_that_changes_with_epoch_and_seed() -> None:
     assert not torch.equal(first, epoch_order(rows, 0, 1))
     assert not torch.equal(first, epoch_order(rows, 1, 0))
     assert torch.equal(first, epoch_order(rows, 0, 0))
+
+
+def labelled(target_NK: torch.Tensor, *augment: str) -> Loader:
+    return Loader(
+        views=views(*augment),
+        target_N=torch.full((N,), UNLABELLED),
+        rows=torch.arange(N - 1),
+        batch_size=4,
+        seed=0,
+        target_NK=target_NK,
+    )
+
+
+def test_several_labels_are_those_of_the_rows() -> None:
+    target_NK = torch.randint(0, 2, (N, 3), dtype=torch.int8)
+    made = labelled(target_NK, "flip")
+    assert not made.unlabelled
+    for batch in made.epoch(0):
+        assert batch.target_BK is not None
+        assert batch.target_BK.equal(target_NK[batch.index_B].float())
+        assert batch.labelled == 4
+
+
+def test_labels_are_mixed_as_images_are() -> None:
+    target_NK = torch.randint(0, 2, (N, 3), dtype=torch.int8)
+    target_NK[2] = UNLABELLED
+    made = labelled(target_NK, "mixup")
+    assert made.unlabelled
+    for epoch in range(3):
+        for batch in made.epoch(epoch):
+            assert batch.target_BK is not None
+            assert batch.mixing is not None
+            own = target_NK[batch.index_B].float()
+            inside = batch.target_BK.ge(0).all(dim=1)
+            assert (batch.target_BK[~inside] == UNLABELLED).all()
+            assert not inside[batch.index_B == 2].any()
+            assert (batch.target_BK[inside] <= 1).all()
+            sure = batch.mixing.share_B == 1
+            assert batch.target_BK[inside & sure].equal(own[inside & sure])
+            # What applies to an image applies at least by its own share.
+            least = batch.mixing.share_B[:, None] * own
+            assert (batch.target_BK[inside] >= least[inside] - 1e-6).all()

@@ -81,6 +81,26 @@ def test_a_fingerprint_sees_everything() -> None:
     assert one == fingerprint(made())
 
 
+def test_targets_are_kept(tmp_path: Path) -> None:
+    network = made()
+    save_model(network, tmp_path / "softmax")
+    assert (
+        "targets" not in json.loads((tmp_path / "softmax" / "config.json").read_text())["distill"]
+    )
+    assert load_model(tmp_path / "softmax").targets == "softmax"
+    before = fingerprint(network)
+    network.targets = "sigmoid"
+    assert fingerprint(network) != before
+    save_model(network, tmp_path / "sigmoid")
+    again = load_model(tmp_path / "sigmoid")
+    assert again.targets == "sigmoid"
+    assert fingerprint(again) == fingerprint(network)
+    config = tmp_path / "sigmoid" / "config.json"
+    config.write_text(config.read_text().replace('"sigmoid"', '"tanh"'))
+    with pytest.raises(ArtifactError, match="targets are one of softmax, sigmoid"):
+        load_model(tmp_path / "sigmoid")
+
+
 def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from distill_cli.errors import UsageError
-from distill_cli.pipeline.compositions import composition
+from distill_cli.pipeline.compositions import check_objectives, composition, targets_of
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
@@ -59,3 +59,58 @@ def test_refusals(values: dict[str, object], said: str) -> None:
 def test_a_teacher_cannot_learn_from_teachers() -> None:
     with pytest.raises(UsageError, match="needs teachers"):
         composition(validate(TeacherRecipe, {"objective": "kd"}))
+
+
+def sigmoid(**values: object) -> dict[str, object]:
+    made = composition(validate(StudentRecipe, values), "sigmoid")
+    return {part.objective.about.name: part for part in made.parts}
+
+
+def test_on_sigmoid_targets_others_stand_for_the_usual_ones() -> None:
+    found = sigmoid(temperature=2.0, label_smoothing=0.2)
+    assert set(found) == {"bce", "sigmoid-kd"}
+    assert found["bce"].objective.epsilon == 0.2
+    assert found["bce"].weight.start == pytest.approx(0.1)
+    assert found["sigmoid-kd"].objective.temperature == 2.0
+    assert sigmoid()["bce"].objective.epsilon == 0
+    named = sigmoid(objective=[{"name": "label-smoothing"}, {"name": "kd", "weight": 2.0}])
+    assert named["bce"].objective.epsilon == 0.1
+    assert named["sigmoid-kd"].weight.start == 2.0
+    assert set(sigmoid(objective="sigmoid-kd")) == {"bce", "sigmoid-kd"}
+    own = composition(
+        validate(TeacherRecipe, {"objective": "bce", "label_smoothing": 0.3}), "sigmoid"
+    )
+    assert [part.objective.epsilon for part in own.parts] == [0.3]
+
+
+def test_features_suit_all_targets_and_other_objectives_their_own() -> None:
+    assert set(sigmoid(objective="hint")) == {"bce", "hint"}
+    with pytest.raises(UsageError, match="'dist' is for softmax targets, these are sigmoid"):
+        sigmoid(objective="dist")
+    with pytest.raises(UsageError, match="'sigmoid-kd' is for sigmoid targets, these are softmax"):
+        parts(objective="sigmoid-kd")
+
+
+def test_before_the_data_are_known_only_what_never_suits_is_refused() -> None:
+    for name in ("kd", "sigmoid-kd", "dkd", "hint"):
+        check_objectives(validate(StudentRecipe, {"objective": name}))
+    for values in (
+        {"objective": "sigmoid-kd,dkd"},
+        {"objective": "dkd", "targets": "sigmoid"},
+        {"objective": "sigmoid-kd", "targets": "softmax"},
+    ):
+        with pytest.raises(UsageError, match="targets"):
+            check_objectives(validate(StudentRecipe, values))
+
+
+def test_targets_are_what_the_data_are() -> None:
+    for asked, several, found in (
+        (None, False, "softmax"),
+        (None, True, "sigmoid"),
+        ("sigmoid", False, "sigmoid"),
+        ("sigmoid", True, "sigmoid"),
+        ("softmax", False, "softmax"),
+    ):
+        assert targets_of(validate(TeacherRecipe, {"targets": asked}), several=several) == found
+    with pytest.raises(UsageError, match="several labels may apply"):
+        targets_of(validate(TeacherRecipe, {"targets": "softmax"}), several=True)

@@ -80,3 +80,13 @@ def test_many_classes_are_cut(tmp_path: Path) -> None:
     card = model_card(TAUGHT, RESULT, config)
     assert "1000 classes" in card
     assert "class-999" not in card
+
+
+def test_figures_of_labels_that_stand_by_themselves() -> None:
+    figures = {**FIGURES, "test_map": 0.7654, "test_f1": 0.5, "test_macro_f1": 0.4}
+    card = model_card({**RECIPE, "targets": "sigmoid"}, RunResult(**figures))
+    assert "| test mean average precision | 76.54 % |" in card
+    assert "| test F1, mean over labels | 40.00 % |" in card
+    assert "targets: sigmoid, each label by itself" in card
+    assert "several or none may apply" in card
+    assert "mean average precision" not in model_card(RECIPE, RunResult(**FIGURES))

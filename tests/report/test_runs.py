@@ -98,6 +98,15 @@ def test_other_figures_are_named(tmp_path: Path) -> None:
         read_run(folder)
 
 
+def test_figures_that_earlier_versions_did_not_have(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a")
+    values = {key: value for key, value in FIGURES.items() if key != "test_map"}
+    (folder / "result.json").write_text(json.dumps(values))
+    found = read_run(folder).result
+    assert found is not None
+    assert found.to_json() == FIGURES
+
+
 @pytest.mark.parametrize("value", ["0.9", None, True, math.nan, [1]])
 def test_figures_are_numbers(tmp_path: Path, value: object) -> None:
     folder = make(tmp_path / "a", figures={"test_top1": value})

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from distill_cli.report.groups import Group, group_runs
-from distill_cli.report.table import COLUMNS, PAGE_COLUMNS, comparison, describe_against, rows
+from distill_cli.report.table import (
+    COLUMNS,
+    PAGE_COLUMNS,
+    comparison,
+    describe_against,
+    rows,
+    said_of_labels,
+)
 from tests.report.made import STUDENT, run, seeds
 
 
@@ -124,3 +131,11 @@ def test_notes_of_what_is_not_comparable(
 def test_a_run_that_noted_nothing_is_not_suspected(tmp_path: Path) -> None:
     groups = [group(tmp_path, "a"), group(tmp_path, "b", {"recorded": None})]
     assert comparison(groups).notes == ()
+
+
+def test_labels_that_stand_by_themselves(tmp_path: Path) -> None:
+    plain = comparison([group(tmp_path, "plain")])
+    assert not said_of_labels(plain.rows)
+    both = comparison([group(tmp_path, "one"), group(tmp_path, "two", test_map=0.75, test_f1=0.5)])
+    assert said_of_labels(both.rows)
+    assert [(row.map, row.f1) for row in both.rows] == [("–", "–"), ("75.00 %", "50.00 %")]

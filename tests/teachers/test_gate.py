@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli.teachers.gate import LEVEL, ROWS, Verdict, judge, sampled
+from distill_cli.teachers.gate import LEVEL, ROWS, Verdict, judge, judge_labels, sampled
 
 
 @given(st.integers(1, 60), st.floats(0.02, 0.98), st.data())
@@ -68,3 +68,39 @@ def test_the_sample_is_spread_over_all_rows(count: int) -> None:
     rows = sampled(torch.zeros(count, dtype=torch.int64))
     assert len(rows) == count if count <= ROWS else ROWS / 2 < len(rows) <= ROWS
     assert int(rows[-1]) >= count - max(1, -(-count // ROWS))
+
+
+def test_several_labels_against_other_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    label_NK = (torch.rand(200, 4, generator=generator) < 0.3).to(torch.int8)
+    noise_NK = torch.randn(200, 4, generator=generator)
+    good = judge_labels(label_NK + noise_NK, label_NK)
+    assert good.passed
+    assert good.conclusive
+    assert good.p_value == 1 / 200
+    assert good.average_precision > good.shuffled
+    assert "mAP" in good.said("images")
+    for constant in (torch.zeros(200, 4), torch.arange(4.0).expand(200, 4)):
+        same = judge_labels(constant, label_NK)
+        assert same.p_value == 1
+        assert not same.passed
+
+
+def test_guessers_of_labels_pass_one_time_in_a_hundred_at_most() -> None:
+    generator = torch.Generator().manual_seed(0)
+    label_NK = torch.randint(0, 2, (60, 3), generator=generator)
+    guesses = [judge_labels(torch.randn(60, 3, generator=generator), label_NK) for _ in range(60)]
+    assert sum(guess.passed for guess in guesses) <= 3
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_too_few_rows_of_labels_tell_nothing(rows: int) -> None:
+    label_NK = torch.eye(3, dtype=torch.int8)[:rows]
+    assert not judge_labels(label_NK.float(), label_NK).conclusive
+
+
+def test_all_rows_of_several_labels_are_asked_of() -> None:
+    target_N, label_NK = torch.full((1000,), -1), torch.zeros(1000, 2)
+    assert not len(sampled(target_N))
+    assert len(sampled(target_N, label_NK)) == 500
+    assert len(sampled(target_N[:9], label_NK[:9])) == 9

@@ -1,0 +1,38 @@
+"""Two JSON values side by side, in words. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_SHOWN = 12
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by points."""
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            found |= flat(item, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = item
+    return found
+
+
+def contrast(expected: Any, found: Any) -> str:
+    """Both values; of long lists (a thousand class names) the length or the first that differs."""
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) > _SHOWN // 2:
+        if len(expected) != len(found):
+            return f"expected {len(expected)} entries, found {len(found)}"
+        pairs = enumerate(zip(expected, found, strict=True))
+        index, (left, right) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+        return f"expected {left!r} at place {index}, found {right!r}"
+    return f"expected {_shown(expected)}, found {_shown(found)}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, str) and len(value) > 2 * _SHOWN:
+        return repr(value[:_SHOWN] + "…")
+    return repr(value)

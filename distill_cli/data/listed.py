@@ -1,0 +1,201 @@
+"""A CSV that lists image files and what applies to each: one label, several or none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from distill_cli.data.archives import Files, FromFolder
+from distill_cli.data.source import FileSource, Source, Splits, digest
+from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, stratified
+from distill_cli.errors import ArtifactError
+from distill_cli.types import UNLABELLED
+
+FILE, LABELS, SPLIT = "file", "labels", "split"
+SPLITS = ("train", "val", "test")
+ON_OFF = {"1": True, "0": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One line: the image's path, its labels, its split; `where` names the line to a person."""
+
+    where: str
+    parts: tuple[str, ...]
+    labels: frozenset[str]
+    split: str | None
+
+    @property
+    def sample_id(self) -> str:
+        return "/".join(self.parts)
+
+
+def is_listing(path: Path) -> bool:
+    """Whether a file name is that of a list of files and labels."""
+    return path.suffix.lower() == ".csv"
+
+
+def listed_splits(path: Path) -> Splits:
+    """`train`, `test` and perhaps `val` of a CSV with a header line.
+
+    Its columns: `file`, relative to the CSV's folder; `labels`, names separated by `;` or `|`, or
+    instead a column a class of 0 and 1; and perhaps `split`, without which a seeded fifth becomes
+    test. Where each row has exactly one name under `labels`, one class applies to an image; else
+    several may.
+
+    Raises:
+        ArtifactError: The row that is unusable is named.
+    """
+    content = _content(path)
+    rows, classes = _rows(path, content)
+    several = classes is not None or any(len(row.labels) != 1 for row in rows)
+    splits = _split(path, rows, several)
+    names = _class_names(path, splits, classes)
+    number = {name: label for label, name in enumerate(names)}
+    paths = tuple(row.parts for row in rows)
+    place = {row.parts: index for index, row in enumerate(rows)}
+    files = Files(str(path.parent), paths, frozenset(), FromFolder(path.parent, paths))
+    sources: dict[str, Source] = {}
+    for split, members in splits.items():
+        sets = [tuple(sorted(number[label] for label in row.labels)) for row in members]
+        sources[split] = FileSource(
+            files,
+            tuple(
+                (place[row.parts], row.sample_id, UNLABELLED if several else labels[0])
+                for row, labels in zip(members, sets, strict=True)
+            ),
+            names,
+            label_sets=tuple(sets) if several else None,
+            listing=digest(content).hex(),
+        )
+    return sources
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _rows(path: Path, content: bytes) -> tuple[list[_Row], tuple[str, ...] | None]:
+    """The lines, sorted by sample id; and the classes, where each has a column of its own."""
+    try:
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ArtifactError(f"{path} is no CSV in UTF-8: {error}") from None
+    header = [cell.strip() for cell in lines[0]] if lines else []
+    own = [name for name in header if name not in (FILE, LABELS, SPLIT)]
+    if FILE not in header or (LABELS in header) == bool(own):
+        raise ArtifactError(
+            f"{path} has the columns {', '.join(header) or 'of none'}",
+            hint="Its first line should be file,labels or file,labels,split, or have a column of 0 "
+            "and 1 for each class in the place of labels",
+        )
+    if len(set(header)) < len(header) or "" in header:
+        raise ArtifactError(f"{path} names a column twice, or not at all: {', '.join(header)}")
+    rows: dict[str, _Row] = {}
+    for number, cells in enumerate(lines[1:], start=2):
+        if not cells:
+            continue
+        row = _row(path, f"{path}, row {number}", header, cells)
+        if row.sample_id in rows:
+            raise ArtifactError(f"{row.where} is of {row.sample_id}, as an earlier row is")
+        rows[row.sample_id] = row
+    if not rows:
+        raise ArtifactError(f"{path} lists no images")
+    ordered = sorted(rows.values(), key=lambda row: os.fsencode(row.sample_id))
+    return ordered, tuple(own) if own else None
+
+
+def _row(path: Path, where: str, header: Sequence[str], cells: Sequence[str]) -> _Row:
+    if len(cells) != len(header):
+        raise ArtifactError(f"{where} has {len(cells)} cells, the header has {len(header)}")
+    values = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
+    split = values.get(SPLIT)
+    if split is not None and split not in SPLITS:
+        raise ArtifactError(f"{where}: split '{split}' is none of {', '.join(SPLITS)}")
+    return _Row(
+        where=where,
+        parts=_parts(path.parent, where, values[FILE]),
+        labels=frozenset(_labels(where, values)),
+        split=split,
+    )
+
+
+def _parts(folder: Path, where: str, file: str) -> tuple[str, ...]:
+    """The parts of a path that must lie in the folder, and be there."""
+    file = file.replace("\\", "/")
+    name, drive = PurePosixPath(file), PureWindowsPath(file).drive
+    if not file or name.is_absolute() or drive or ".." in name.parts:
+        raise ArtifactError(
+            f"{where}: '{file}' is no path below the folder of the CSV",
+            hint="Paths are relative to it",
+        )
+    if not folder.joinpath(*name.parts).is_file():
+        raise ArtifactError(f"{where}: there is no file {folder.joinpath(*name.parts)}")
+    return name.parts
+
+
+def _labels(where: str, values: Mapping[str, str]) -> Iterable[str]:
+    if LABELS in values:
+        names = values[LABELS].replace("|", ";").split(";")
+        yield from (name.strip() for name in names if name.strip())
+        return
+    for name, value in values.items():
+        if name in (FILE, SPLIT):
+            continue
+        if value not in ON_OFF:
+            raise ArtifactError(f"{where}: column '{name}' holds '{value}', not 0 or 1")
+        if ON_OFF[value]:
+            yield name
+
+
+def _split(path: Path, rows: Sequence[_Row], several: bool) -> dict[str, list[_Row]]:
+    """Rows by split: as the rows say, else a seeded fifth is test."""
+    if rows[0].split is not None:
+        splits = {name: [row for row in rows if row.split == name] for name in SPLITS}
+        for name in ("train", "test"):
+            if not splits[name]:
+                raise ArtifactError(
+                    f"{path} has no row of split '{name}'",
+                    hint="Leave the column out to have a fifth of the rows as test",
+                )
+        return {name: members for name, members in splits.items() if members}
+    ids = [row.sample_id for row in rows]
+    # Sets of labels are too many to draw a share of each.
+    kinds = {name: n for n, name in enumerate(sorted({x for row in rows for x in row.labels}))}
+    strata = [0 if several else kinds[min(row.labels)] for row in rows]
+    held = stratified(ids, strata, TEST_FRACTION, TEST_SEED)
+    for name in kinds:
+        holders = [place for place, row in enumerate(rows) if name in row.labels]
+        if held.issuperset(holders):
+            # A rare label is of no use to test alone.
+            held.discard(holders[0])
+    test = [row for place, row in enumerate(rows) if place in held]
+    if not test:
+        raise ArtifactError(f"{path} lists too few images to hold any out as test")
+    return {"train": [row for place, row in enumerate(rows) if place not in held], "test": test}
+
+
+def _class_names(
+    path: Path, splits: Mapping[str, Sequence[_Row]], classes: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The labels of train, in the order of their bytes; no other row may have another."""
+    known = {label for row in splits["train"] for label in row.labels}
+    for name in classes or ():
+        if name not in known:
+            raise ArtifactError(f"class '{name}' of {path} has no image to train on")
+    for split, rows in splits.items():
+        for row in rows:
+            if unknown := sorted(row.labels - known):
+                raise ArtifactError(
+                    f"{row.where}: class '{unknown[0]}' of {split} does not stand in train"
+                )
+    if not known:
+        raise ArtifactError(f"{path} has no image with a label to train on")
+    return tuple(sorted(known, key=os.fsencode))

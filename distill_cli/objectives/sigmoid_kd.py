@@ -1,0 +1,48 @@
+"""Knowledge distillation of independent labels: the teacher's softened sigmoids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from distill_cli.losses.sigmoid import sigmoid_distillation
+from distill_cli.objectives.base import About, Usual
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class SigmoidDistillation:
+    """T²·Σ_k KL(Ber(σ(v_k/T)) ‖ Ber(σ(z_k/T))), summed over labels.
+
+    Attributes:
+        temperature: T, softens teacher and student alike.
+    """
+
+    about: ClassVar[About] = About(
+        name="sigmoid-kd",
+        summary="match the teacher's softened probability of each label, summed over labels",
+        paper="Hinton, Vinyals, Dean 2014, arXiv 1503.02531, of two classes a label",
+        needs=frozenset({Need.TEACHER, Need.LOGITS}),
+        usual=Usual(hard=0.1, own=0.9),
+        targets=frozenset({"sigmoid"}),
+    )
+
+    temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Term `sigmoid_kd`, over all samples, labelled or not."""
+        assert teacher is not None, "compose checks needs before the first step"
+        teacher_BK = teacher.logits_BK
+        assert teacher_BK is not None, "what teachers offer is checked before the first step"
+        loss_B = sigmoid_distillation(student.logits_BK, teacher_BK, self.temperature)
+        return {"sigmoid_kd": Term(loss_B=loss_B)}

@@ -1,0 +1,155 @@
+"""Label regularisation through the command line, on the digits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tests.conftest import Made, Outcome
+
+Distill = Callable[..., Outcome]
+TRAIN = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--epochs", 3, "-b", 64)
+QUICK = ("--lr", 0.1, "--augment", "none", "--quiet")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+@pytest.fixture
+def groups(here: Path) -> Path:
+    path = here / "groups.yaml"
+    path.write_text(
+        yaml.safe_dump({"round": {"one": ["0", "6"], "two": ["8", "9"]}, "7": ["1", "7"]})
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", ["tfkd-reg", "disturb-label", "knowledge-refinery"])
+def test_it_trains(name: str, here: Path, distill: Distill) -> None:
+    outcome = distill(*TRAIN, *QUICK, "--objective", name, "--out", "r", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["test_top1"] > 0.5
+    assert found["temperature"] > 0
+    assert found["test_nll_scaled"] <= found["test_nll"] + 0.02
+
+
+def test_groups_from_a_file(groups: Path, distill: Distill) -> None:
+    outcome = distill(*TRAIN, *QUICK, "--objective", "grouped-smoothing", "--groups", groups)
+    assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (("--objective", "grouped-smoothing"), 2, "--groups"),
+        (("--groups", "words"), 2, "none of these"),
+        (("--objective", "grouped-smoothing", "--groups", "words"), 3, "share a group"),
+        (("--objective", "grouped-smoothing", "--groups", "nowhere.yaml"), 2, "nowhere.yaml"),
+        (("--objective", "disturb-label", "--label-smoothing", 0.1), 2, "cannot be combined"),
+        (("--objective", "disturb-label,grouped-smoothing"), 2, "the hard label"),
+    ],
+)
+def test_refusals(
+    given: tuple[object, ...], code: int, said: str, here: Path, distill: Distill
+) -> None:
+    outcome = distill(*TRAIN, *QUICK, *given, "--out", "r")
+    assert outcome.code == code, outcome.err
+    assert said in outcome.err
+    assert not (here / "r" / "recipe.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"a": ["0", "ten"]}, "ten"),
+        ({"a": ["0", "1"], "b": ["1", "2"]}, "twice"),
+        ({"a": "0"}, "list"),
+    ],
+)
+def test_malformed_groups(
+    content: dict[str, object], said: str, here: Path, distill: Distill
+) -> None:
+    (here / "g.yaml").write_text(yaml.safe_dump(content))
+    given = ("--objective", "grouped-smoothing", "--groups", "g.yaml")
+    outcome = distill(*TRAIN, *QUICK, *given, "--out", "r")
+    assert outcome.code == 3, outcome.err
+    assert said in outcome.err
+
+
+def test_a_copy_teaches_a_fresh_network_in_one_command(here: Path, distill: Distill) -> None:
+    outcome = distill(*TRAIN, *QUICK, "--objective", "tfkd-self", "--out", "r")
+    assert outcome.code == 0, outcome.err
+    copy = here / "r" / "stages" / "copy"
+    assert yaml.safe_load((copy / "recipe.yaml").read_text())["objective"] == "ce"
+    kept = yaml.safe_load((here / "r" / "recipe.yaml").read_text())
+    assert kept["teachers"] == ["r/stages/copy"]
+    assert json.loads((here / "r" / "result.json").read_text())["teacher_agreement"] > 0.5
+    # By hand it is the same, to the bit.
+    taught = ("student", "--teachers", copy, "--objective", "tfkd-self", "--view-seed", 0)
+    same = ("--model", "mlp_16x1", "--epochs", 3, "-b", 64, *QUICK, "--out", "hand")
+    assert distill(*taught, *same).code == 0
+    for key, value in weights(here / "r").items():
+        assert torch.equal(value, weights(here / "hand")[key]), key
+
+
+def test_the_residual_matrix_resumes_to_the_bit(here: Path, distill: Distill) -> None:
+    given = (*TRAIN, *QUICK, "--objective", "knowledge-refinery")
+    assert distill(*given, "--out", "whole").code == 0
+    from distill_cli.training.loop import Trainer
+
+    steps = []
+    original = Trainer._step
+
+    def stopping(self: Trainer, batch: object) -> None:
+        original(self, batch)
+        steps.append(1)
+        if len(steps) == 27:
+            self.stop = lambda: 15
+
+    Trainer._step = stopping
+    try:
+        assert distill(*given, "--out", "torn").code == 143
+    finally:
+        Trainer._step = original
+    assert distill("teacher", "train", "--resume", "--out", "torn", "--quiet").code == 0
+    for key, value in weights(here / "whole").items():
+        assert torch.equal(value, weights(here / "torn")[key]), key
+    parts = [
+        torch.load(here / run / "last" / "checkpoint.pt", weights_only=True)["parts"]["adapters"]
+        for run in ("whole", "torn")
+    ]
+    for key, value in parts[0].items():
+        assert torch.equal(value, parts[1][key]), key
+        assert value.abs().sum() > 0
+
+
+def test_the_fitted_temperature_is_kept_with_the_model_and_used(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    outcome = distill(*TRAIN, *QUICK, "--out", "r")
+    assert outcome.code == 0
+    found = json.loads((here / "r" / "result.json").read_text())
+    config = json.loads((here / "r" / "model" / "config.json").read_text())
+    assert config["distill"]["temperature"] == found["temperature"]
+    from PIL import Image
+
+    Image.new("L", (8, 8), 99).save("x.png")
+    softened = [
+        json.loads(distill("predict", "r", "x.png", "--json", "-T", t).out.splitlines()[0])
+        for t in (1, 1 / found["temperature"])
+    ]
+    from distill_cli.models import load_model
+
+    network = load_model(here / "r")
+    z = network(torch.full((1, 1, 8, 8), 99 / 255)).double()[0]
+    for said, temperature in zip(softened, (found["temperature"], 1.0), strict=True):
+        expected = torch.softmax(z / temperature, -1).max()
+        assert max(said["probabilities"].values()) == pytest.approx(float(expected), abs=1e-5)

@@ -1,0 +1,206 @@
+"""Images and labels that a CSV lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill_cli.data import remembered
+from distill_cli.data.dataset import open_dataset
+from distill_cli.data.images import ImageFiles, ImageTable
+from distill_cli.data.sources import open_splits
+from distill_cli.errors import ArtifactError, UsageError
+from tests.data.pictures import LEFT, TOP, halves, listing, picture
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six images."""
+    for number, name in enumerate("abcdef"):
+        picture(tmp_path / f"{name}.png", [], seed=number)
+    return tmp_path
+
+
+def test_several_labels(folder: Path) -> None:
+    spec = listing(
+        folder / "x.csv",
+        [
+            *(
+                "file,labels,split",
+                "f.png,top;left,train",
+                "a.png,,train",
+                "b.png,left | low,train",
+            ),
+            *("c.png,top,val", "d.png,left,test", "e.png,top;low,test"),
+        ],
+    )
+    splits = open_splits(str(spec))
+    train, test = splits["train"], splits["test"]
+    assert train.class_names == (LEFT, "low", TOP)
+    assert [train.sample_id(row) for row in range(3)] == ["a.png", "b.png", "f.png"]
+    assert [train.labels(row) for row in range(3)] == [(), (0, 1), (0, 2)]
+    assert [train.label(row) for row in range(3)] == [-1, -1, -1]
+    assert train.several
+    assert [test.labels(row) for row in range(2)] == [(0,), (1, 2)]
+    data = open_dataset(str(spec))
+    assert data.several
+    assert data.train.label_NK is not None
+    assert data.train.label_NK.tolist() == [[0, 0, 0], [1, 1, 0], [1, 0, 1]]
+    assert data.train.label_NK.dtype == torch.int8
+    assert data.train.label_N.tolist() == [-1, -1, -1]
+    assert data.val.label_NK is not None
+    assert data.val.label_NK.tolist() == [[0, 0, 1]]
+    assert data.train.take(torch.tensor([2])).label_NK.tolist() == [[1, 0, 1]]  # type: ignore[union-attr]
+
+
+def test_one_label_each_is_ordinary_data(folder: Path) -> None:
+    rows = [f"{name}.png,{'cat' if name < 'd' else 'dog'}" for name in "abcdef"]
+    splits = open_splits(str(listing(folder / "x.csv", ["file,labels", *rows])))
+    assert splits["train"].class_names == ("cat", "dog")
+    assert not splits["train"].several
+    assert (len(splits["train"]), len(splits["test"])) == (4, 2)
+    labels = [splits["test"].label(row) for row in range(len(splits["test"]))]
+    assert labels == [0, 1]
+    assert splits["train"].labels(0) == (0,)
+
+
+def test_one_label_each_equals_class_folders(tmp_path: Path) -> None:
+    lines = ["file,labels,split"]
+    for number in range(40):
+        name, split = f"{'ab'[number % 2]}", "train" if number < 30 else "test"
+        file = f"{name}/{number:02}.png"
+        picture(tmp_path / split / file, [], seed=number)
+        lines.append(f"{split}/{file},{name},{split}")
+    of_folders = open_dataset(str(tmp_path))
+    listed = open_dataset(str(listing(tmp_path / "x.csv", lines)))
+    assert listed.class_names == of_folders.class_names
+    assert not listed.several
+    assert torch.equal(listed.train.label_N, of_folders.train.label_N)
+    assert isinstance(listed.train, ImageTable)
+    assert isinstance(of_folders.train, ImageTable)
+    assert torch.equal(listed.train.images_NCHW, of_folders.train.images_NCHW)
+
+
+def test_a_column_a_class(folder: Path) -> None:
+    spec = listing(
+        folder / "x.csv",
+        [
+            *("split,top,file,left", "train,1,a.png,0", "train,0,b.png,1", "train,1,c.png,0"),
+            *("train,0,d.png,1", "test,1,e.png,0", "test,0,f.png,1"),
+        ],
+    )
+    splits = open_splits(str(spec))
+    assert splits["train"].class_names == (LEFT, TOP)
+    assert splits["train"].several, "though each row has one"
+    assert [splits["train"].labels(row) for row in range(4)] == [(1,), (0,), (1,), (0,)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["file,labels", "a.png,x", "z.png,y"], r"row 3: there is no file .*z\.png"),
+        (["file,labels", "/a.png,x"], r"row 2: '/a\.png' is no path below"),
+        (["file,labels", "../a.png,x"], r"row 2: '\.\./a\.png' is no path below"),
+        (["file,labels", "b/../a.png,x"], "row 2: .* is no path below"),
+        (["file,labels", "C:\\a.png,x"], "row 2: .* is no path below"),
+        (["file,labels", ",x"], "row 2: '' is no path below"),
+        (["file,labels", "a.png,x", "b.png,y", "./a.png,y"], r"row 4 is of a\.png, as an earlier"),
+        (["file,labels,split", "a.png,x,train", "b.png,x,tset"], "row 3: split 'tset' is none"),
+        (["file,labels,split", "a.png,x,train", "b.png,x;y,train"], "no row of split 'test'"),
+        (
+            ["file,labels,split", "a.png,x,train", "b.png,x;y,test"],
+            "row 3: class 'y' of test does not stand in train",
+        ),
+        (["file,labels", "a.png,x", "b.png"], "row 3 has 1 cells, the header has 2"),
+        (["file,x,y", "a.png,1,0", "b.png,1,yes"], "row 3: column 'y' holds 'yes', not 0 or 1"),
+        (["file,x,y", *(f"{n}.png,1,0" for n in "abcdef")], "class 'y' .* no image to train on"),
+        (["file,labels,x", "a.png,x,1"], "has the columns file, labels, x"),
+        (["name,labels", "a.png,x"], "has the columns name, labels"),
+        (["file,x,x", "a.png,0,1"], "names a column twice"),
+        (["file,labels"], "lists no images"),
+        ([], "has the columns of none"),
+        (["file,labels", "a.png,x;y"], "too few images"),
+        (["file,labels", *(f"{n}.png," for n in "abcdef")], "no image with a label"),
+    ],
+)
+def test_rows_that_are_refused(folder: Path, lines: list[str], said: str) -> None:
+    with pytest.raises(ArtifactError, match=said):
+        open_splits(str(listing(folder / "x.csv", lines)))
+
+
+def test_bytes_that_are_no_text(folder: Path) -> None:
+    (folder / "x.csv").write_bytes(b"file,labels\na.png,\xff\n")
+    with pytest.raises(ArtifactError, match="no CSV in UTF-8"):
+        open_splits(str(folder / "x.csv"))
+    (folder / "x.txt").write_text("file,labels\n")
+    with pytest.raises(UsageError, match=r"nor a \.csv"):
+        open_splits(str(folder / "x.txt"))
+
+
+def test_a_seeded_fifth_is_test_and_its_labels_are_trained_on(tmp_path: Path) -> None:
+    spec = halves(tmp_path, 40)
+    text = spec.read_text().splitlines()
+    rare = [*text[:5], *(f"{line};rare{n}" for n, line in enumerate(text[5:], start=5))]
+    again = listing(tmp_path / "again.csv", [text[0], *reversed(text[1:])])
+    splits, same = open_splits(str(spec)), open_splits(str(again))
+    assert len(splits["train"]) == 32
+    ids = [splits["test"].sample_id(row) for row in range(8)]
+    assert ids == [same["test"].sample_id(row) for row in range(8)], "whatever the order of rows"
+    # Each image has a label of its own: those of test would be unknown.
+    found = open_splits(str(listing(tmp_path / "rare.csv", rare)))
+    assert {f"rare{n}" for n in range(5, 41)} <= set(found["train"].class_names)
+
+
+def test_held_out_rows_are_seeded_and_labelled(tmp_path: Path) -> None:
+    spec = str(halves(tmp_path, 60))
+    data, same = open_dataset(spec), open_dataset(spec)
+    assert len(data.val.sample_ids) == round(0.1 * 48)
+    assert data.val.sample_ids == same.val.sample_ids
+    assert open_dataset(spec, split_seed=1).val.sample_ids != data.val.sample_ids
+    assert data.val.label_NK is not None
+    assert data.val.label_NK.shape == (5, 2)
+
+
+def test_a_changed_csv_is_seen_though_pixels_are_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "is_settled", lambda stat: True)
+    spec = halves(tmp_path, 40)
+    first, second = open_dataset(str(spec)), open_dataset(str(spec))
+    assert isinstance(second.train, ImageTable)
+    assert first.identity == second.identity
+    assert torch.equal(first.train.label_NK, second.train.label_NK)  # type: ignore[arg-type]
+    row = first.train.sample_ids.index("images/001.png")
+    spec.write_text(spec.read_text().replace("images/001.png,left", "images/001.png,top"))
+    third = open_dataset(str(spec))
+    assert third.train.label_NK is not None
+    assert third.train.label_NK[row].tolist() == [0, 1]
+    assert third.identity.fingerprint != first.identity.fingerprint
+    assert third.identity.ids_digest == first.identity.ids_digest
+
+
+def test_large_images_are_read_from_files(tmp_path: Path) -> None:
+    data = open_dataset(str(halves(tmp_path, 24, side=130)))
+    assert isinstance(data.train, ImageFiles)
+    assert data.train.label_NK is not None
+    assert data.train.label_NK.shape == (len(data.train.sample_ids), 2)
+    for row, name in enumerate(data.train.sample_ids):
+        number = int(Path(name).stem)
+        assert data.train.label_NK[row].tolist() == [number & 1, number >> 1 & 1]
+    first = next(iter(data.val.still()))
+    assert first.shape[1:] == (1, 130, 130)
+
+
+def test_images_that_cannot_be_read_lose_their_labels_too(tmp_path: Path) -> None:
+    spec = halves(tmp_path, 24)
+    (tmp_path / "images" / "003.png").write_bytes(b"no image")
+    with pytest.raises(ArtifactError, match=r"003\.png"):
+        open_dataset(str(spec))
+    data = open_dataset(str(spec), skip_bad=True)
+    assert data.skipped == 1
+    assert data.train.label_NK is not None
+    for row, name in enumerate(data.train.sample_ids):
+        number = int(Path(name).stem)
+        assert data.train.label_NK[row].tolist() == [number & 1, number >> 1 & 1]
