@@ -18,7 +18,10 @@ from distill_cli.recipe.schema import HintRecipe, StudentRecipe
 from distill_cli.types import Need, Targets
 
 # Flags that speak of the named objectives; a list of objectives says them in its entries.
-NAMED_ONLY = ("label_smoothing", "temperature", "alpha", "alpha_end", "schedule")
+NAMED_ONLY = (
+    *("label_smoothing", "temperature", "alpha", "alpha_end", "schedule"),
+    *("hint_layer", "guided_layer"),
+)
 # What stands for an objective on softmax targets where each class applies or not by itself.
 ON_SIGMOID = {"ce": "bce", "label-smoothing": "bce", "kd": "sigmoid-kd"}
 # Keys of an entry beside the objective's own parameters.
@@ -69,6 +72,8 @@ def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
             "objective: none of these learns from a teacher",
             hint="Use `distill teacher train` for a network without one",
         )
+    if isinstance(recipe, StudentRecipe) and recipe.hint_epochs is not None:
+        raise UsageError("--hint-epochs is of --hints", hint="Leave it out, or add --hints")
     if not isinstance(recipe, TeacherLabels) and taught:
         raise UsageError(
             "objective: this one needs teachers", hint="Use `distill student --teachers …`"
