@@ -50,6 +50,8 @@ def open_teachers(
             differs in a way that would leak.
     """
     members: list[Member] = []
+    if maps:
+        map_of(maps, 0, len(names))
     for place, name in enumerate(names):
         if is_cache(Path(name)):
             reader = CacheReader(Path(name))

@@ -22,6 +22,8 @@ from tests.conftest import Made, Outcome
 
 Distill = Callable[..., Outcome]
 TINY = ("--model", "mlp_8x1", "--epochs", 1, "--quiet")
+# Matrix kernels round a column differently at another place; not so in fp64, rounded to fp32.
+EXACT = ("--teacher-precision", "fp64")
 ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
 
 
@@ -41,6 +43,7 @@ def shuffled(run: Path, to: Path, names: dict[str, str] | None = None) -> Path:
     config = json.loads(path.read_text())
     old = config["label_names"]
     config["label_names"] = [(names or {}).get(old[k], old[k]) for k in ORDER]
+    config["distill"]["class_names"] = config["label_names"]
     path.write_text(json.dumps(config))
     tensors = load_file(to / "model.safetensors")
     last = [key for key in tensors if tensors[key].shape[0] == 10]
@@ -70,7 +73,7 @@ def test_by_name_is_the_teacher_in_its_own_order_to_the_bit(
     made: Made, here: Path, distill: Distill
 ) -> None:
     other = shuffled(made.teacher, here / "t")
-    common = ("--data", "digits", "--augment", "shift:1", *TINY)
+    common = (*EXACT, "--data", "digits", "--augment", "shift:1", *TINY)
     assert distill("student", "--teachers", made.teacher, "--out", "a", *common).code == 0
     refused = distill("student", "--teachers", other, "--out", "b", *common)
     assert refused.code == 3
@@ -90,7 +93,7 @@ def test_a_file_names_classes_or_outputs(made: Made, here: Path, distill: Distil
     (here / "names.yaml").write_text(yaml.safe_dump(names))
     outputs = {str(k): ORDER.index(k) for k in range(10)}
     (here / "outputs.yaml").write_text(yaml.safe_dump(outputs))
-    common = ("--data", "digits", "--augment", "shift:1", *TINY)
+    common = (*EXACT, "--data", "digits", "--augment", "shift:1", *TINY)
     assert distill("student", "--teachers", made.teacher, "--out", "a", *common).code == 0
     for spec in ("names", "outputs"):
         outcome = distill(
@@ -106,7 +109,7 @@ def test_one_map_for_each_of_several(made: Made, here: Path, distill: Distill) -
     shuffled(made.teacher, here / "t", names)
     shuffled(made.other, here / "u")
     (here / "names.yaml").write_text(yaml.safe_dump(names))
-    common = ("--data", "digits", "--augment", "shift:1", *TINY)
+    common = (*EXACT, "--data", "digits", "--augment", "shift:1", *TINY)
     both = f"{made.teacher},{made.other}"
     assert distill("student", "--teachers", both, "--out", "a", *common).code == 0
     mapped = ("student", "--teachers", "t,u", "--class-map", "names.yaml,by-name")
@@ -192,7 +195,7 @@ def test_columns(tmp_path: Path, content: str, columns: list[int] | None) -> Non
 
 def test_by_name() -> None:
     assert columns_of("by-name", "t", TEACHER, DATA) == [1, 0, 2]
-    with pytest.raises(ArtifactError, match="no class 'cow'.*'cat'|no class 'cow'"):
+    with pytest.raises(ArtifactError, match="no class 'cow'"):
         columns_of("by-name", "t", TEACHER, [*DATA, "cow"])
 
 
