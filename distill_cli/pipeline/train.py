@@ -13,6 +13,7 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
+from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.compositions import composition
 from distill_cli.pipeline.finish import finish, finish_hints, unmet
 from distill_cli.pipeline.folders import (
@@ -118,11 +119,7 @@ def prepare(
     """
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
-    composed = composition(recipe)
-    check_names(recipe.augment)
-    optim.check_name(recipe.opt)
-    if recipe.model is not None:
-        resolve(recipe.model)
+    composed = check_options(recipe)
     names: list[str] = []
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
@@ -178,6 +175,30 @@ def prepare(
         network=network,
         optimizer=optimizer,
     )
+
+
+def check_options(recipe: TrainRecipe) -> Composition:
+    """The objectives; refuses what is wrong with a recipe whatever data and teachers are.
+
+    Raises:
+        UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
+    """
+    composed = composition(recipe)
+    check_names(recipe.augment)
+    optim.check_name(recipe.opt)
+    if recipe.model is not None:
+        resolve(recipe.model)
+    return composed
+
+
+def check_begun(recipe: TrainRecipe, *, sink: Sink) -> None:
+    """Refuses to go on with a run that was made from something else than this recipe.
+
+    Raises:
+        ArtifactError: Its options, data or teachers are others.
+    """
+    plan = prepare(recipe, sink=sink, resume=True)
+    checkpoint.check_key(plan.run, plan.key)
 
 
 def _joined(recipe: R, names: list[str], members: Sequence[Member]) -> tuple[Teacher | None, R]:

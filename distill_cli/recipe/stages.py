@@ -139,9 +139,9 @@ def _generations(recipe: StudentRecipe, out: Path) -> list[Stage]:
         last = number == count
         values = {**given, "seed": recipe.seed + number - 1}
         values["out"] = str(out if last else out / STAGES / f"generation-{number}")
-        # The views stay the same, whatever seed the weights have.
-        values["view_seed"] = recipe.view_seed
         if number > 1:
+            # The views stay the same, whatever seed the weights have.
+            values["view_seed"] = recipe.seed if recipe.view_seed is None else recipe.view_seed
             values = {key: value for key, value in values.items() if key not in OF_TEACHERS}
             values["teachers"] = [str(stages[-1].out)]
         if last:
