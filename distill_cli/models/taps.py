@@ -76,14 +76,12 @@ def taps_of(network: Network) -> list[Tap]:
 
         def note(_: nn.Module, __: Any, out: Any, name: str = name) -> None:
             if _is_feature(out):
-                seen.append((name, _as_map(net, out), len(passed)))
+                # A copy: an in-place rectifier behind it would change what was seen.
+                seen.append((name, _as_map(network, out.clone()), len(passed)))
 
         hooks.append((net.get_submodule(name), note))
-    training = network.training
-    network.eval()
-    with torch.no_grad(), _hooked(hooks):
+    with _still(network), _hooked(hooks):
         network(_noise(network))
-    network.train(training)
     found = []
     for name, map_BCHW, before in seen:
         if sum(other == name for other, _, _ in seen) == 1:
@@ -97,12 +95,22 @@ def shape_of(network: Network, name: str) -> Tap:
     Raises:
         UsageError: There is no such layer, or its output is no map of features.
     """
-    training = network.training
-    network.eval()
-    with torch.no_grad():
+    with _still(network):
         said = signals_of(network, _noise(network), (name,))
-    network.train(training)
     return _tap(name, said.features[name], 0.0)
+
+
+@contextmanager
+def _still(network: Network) -> Iterator[None]:
+    """In eval mode and without gradients while the context lasts."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _noise(network: Network) -> Tensor:
@@ -139,14 +147,13 @@ def signals_of(
     kept: dict[str, Tensor] = {}
 
     def keep(name: str, value: Any) -> None:
-        if not (isinstance(value, Tensor) and value.ndim in (2, 3, 4)):
-            raise UsageError(
-                f"layer '{name}' of {network.architecture} puts out no features",
-                hint="`distill models taps` lists the layers that do",
-            )
+        if not _is_feature(value, len(images_BCHW)):
+            raise _no_features(network, name)
         kept[name] = value
         if stop and len(kept) == len(taps):
             raise _Reached
+        # A copy, where the forward goes on: an in-place rectifier would change what is kept.
+        kept[name] = value.clone()
 
     hooks, entering = [], []
     for name in taps:
@@ -159,8 +166,17 @@ def signals_of(
     logits: Tensor | None = None
     with _hooked(hooks, entering), suppress(_Reached):
         logits = network(images_BCHW).float()
-    features = {name: _as_map(network.net, kept[name]).float() for name in taps}
+    if unseen := [name for name in taps if name not in kept]:
+        raise _no_features(network, unseen[0])
+    features = {name: _as_map(network, kept[name]).float() for name in taps}
     return StudentSignals(logits=logits, features=features)
+
+
+def _no_features(network: Network, name: str) -> UsageError:
+    return UsageError(
+        f"layer '{name}' of {network.architecture} puts out no features",
+        hint="`distill models taps` lists the layers that do",
+    )
 
 
 def _module(network: Network, name: str) -> nn.Module:
@@ -193,18 +209,20 @@ def _hooked(
             handle.remove()
 
 
-def _points(net: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def _points(
+    net: nn.Module, prefix: str = "", head: nn.Module | None = None
+) -> Iterator[tuple[str, nn.Module]]:
     """Modules that may be taps: children of the network and of what holds blocks."""
-    classifier = _classifier(net) if not prefix else None
+    head = head or _classifier(net)
     for name, child in net.named_children():
         path = f"{prefix}{name}"
-        if child is classifier or isinstance(child, nn.Identity | nn.Dropout):
+        if isinstance(child, nn.Identity | nn.Dropout):
             continue
-        # A list has no output of its own, but what it holds has.
-        if not isinstance(child, nn.ModuleList):
+        # A list has no output of its own, but what it holds has; a head puts out logits.
+        if not isinstance(child, nn.ModuleList) and all(m is not head for m in child.modules()):
             yield path, child
         if name not in PASSING and _holds_blocks(child):
-            yield from _points(child, f"{path}.")
+            yield from _points(child, f"{path}.", head)
 
 
 def _holds_blocks(module: nn.Module) -> bool:
@@ -224,46 +242,41 @@ def _classifier(net: nn.Module) -> nn.Module:
     return layers[-1]
 
 
-def _is_feature(out: Any) -> bool:
-    return (
-        isinstance(out, Tensor)
-        and out.is_floating_point()
-        and out.ndim in (2, 3, 4)
-        and len(out) == PROBED
-    )
+def _is_feature(out: Any, rows: int = PROBED) -> bool:
+    """Whether it is one tensor of one row an image."""
+    if not (isinstance(out, Tensor) and out.is_floating_point()):
+        return False
+    return out.ndim in (2, 3, 4) and len(out) == rows
 
 
-def _as_map(net: nn.Module, out: Tensor) -> Tensor:
+def _as_map(network: Network, out: Tensor) -> Tensor:
     """(B, C), tokens (B, N, C) or maps of either layout as (B, C, H, W)."""
     if out.ndim == 2:
         return out[:, :, None, None]
     if out.ndim == 3:
-        return _from_tokens(net, out)
+        return _from_tokens(network.net, out)
     _, first, second, third = out.shape
-    # Maps are mostly square: the odd one out of three sides is the channels.
-    square = first == second != third
-    same = first == second == third and getattr(net, "output_fmt", "NCHW") == "NHWC"
-    return out.permute(0, 3, 1, 2) if square or same else out
+    # The sides of a map are to each other as those of the images; two sides may be, by chance.
+    _, height, width = network.input_size
+    sides = ((first, second), (second, third))
+    last, usual = (abs(math.log(a * width / (b * height))) for a, b in sides)
+    chance = last == usual and getattr(network.net, "output_fmt", "NCHW") == "NHWC"
+    return out.permute(0, 3, 1, 2) if last < usual or chance else out
 
 
 def _from_tokens(net: nn.Module, out_BNC: Tensor) -> Tensor:
     """Tokens as a map; class and register tokens are left out."""
     count = out_BNC.shape[1]
-    prefix = int(getattr(net, "num_prefix_tokens", 0))
-    grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
-    for leading in dict.fromkeys((prefix, 0)):
-        tokens = count - leading
-        if tokens < 1:
-            continue
-        if isinstance(grid, tuple) and len(grid) == 2 and math.prod(grid) == tokens:
-            height, width = grid
-        elif math.isqrt(tokens) ** 2 == tokens:
-            height = width = math.isqrt(tokens)
-        else:
-            continue
-        map_BCHW: Tensor = out_BNC[:, leading:].transpose(1, 2).unflatten(2, (height, width))
-        return map_BCHW
-    return out_BNC.transpose(1, 2)[:, :, None]
+    leading = (int(getattr(net, "num_prefix_tokens", 0)), 0)
+    sizes = (getattr(module, "grid_size", None) for module in net.modules())
+    grid = next((size for size in sizes if isinstance(size, tuple) and len(size) == 2), None)
+    known = [(skip, grid) for skip in leading if grid and math.prod(grid) == count - skip]
+    roots = [(skip, math.isqrt(count - skip)) for skip in leading if count > skip]
+    squares = [(skip, (side, side)) for skip, side in roots if side**2 == count - skip]
+    # The grid of the patches before any square: 10 of 2×5 are not one and 3×3.
+    skip, size = [*known, *squares, (0, (1, count))][0]
+    map_BCHW: Tensor = out_BNC[:, skip:].transpose(1, 2).unflatten(2, size)
+    return map_BCHW
 
 
 def middle(taps: Sequence[Tap]) -> Tap:

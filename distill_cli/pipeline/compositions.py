@@ -110,7 +110,7 @@ def _on_sigmoid(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
     if isinstance(recipe, StudentRecipe) and recipe.hint_epochs is not None and not recipe.hints:
-        raise UsageError("--hint-epochs is of --hints, which is not given")
+        raise UsageError("--hint-epochs is of --hints", hint="Leave it out, or add --hints")
     taught = Need.TEACHER in composed.needs
     if isinstance(recipe, TeacherLabels) and not taught:
         raise UsageError(

@@ -11,12 +11,12 @@ from typing import Any
 from distill_cli.errors import ArtifactError, DistillError
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, kept_recipe, next_free
-from distill_cli.pipeline.train import KINDS, Finished, train
+from distill_cli.pipeline.train import KINDS, Finished, check_begun, check_options, train
 from distill_cli.pipeline.trainer import NOT_TRAINING
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml
 from distill_cli.recipe.stages import RECIPE, STAGES, Stage, is_several, stages_of
-from distill_cli.training.events import Sink
+from distill_cli.training.events import Silent, Sink
 
 
 def run(
@@ -39,10 +39,18 @@ def run(
     recipe = recipe.model_copy(update={"out": str(out)})
     check_output(out, resume=resume, overwrite=overwrite)
     stages = stages_of(recipe, out)
+    for stage in stages:
+        # Now, rather than after the stages before it.
+        check_options(stage.recipe)
     with _tidied(out, stages), one_writer(out / STAGES):
         if overwrite:
             _clear(out)
-        _keep(recipe, out)
+        _check_kept(recipe, out)
+        for stage in stages:
+            # Before anything is changed, and of finished ones too: others may learn from them.
+            if (stage.out / "last").exists():
+                check_begun(_augmented(stage), sink=Silent())
+        write_text(out / RECIPE, to_yaml(recipe))
         finished = None
         for number, stage in enumerate(stages, start=1):
             label = f"stage {number} of {len(stages)}, {stage.name}"
@@ -87,8 +95,8 @@ def _clear(out: Path) -> None:
     clear_run(out, keep=STAGES)
 
 
-def _keep(recipe: TrainRecipe, out: Path) -> None:
-    """Writes the recipe of all stages; refuses to go on under another one."""
+def _check_kept(recipe: TrainRecipe, out: Path) -> None:
+    """Refuses to go on under another recipe than the one that is kept."""
     path = out / RECIPE
     if path.is_file():
         then, now = _training(read_yaml(path)), _training(recipe.model_dump(mode="json"))
@@ -98,7 +106,6 @@ def _keep(recipe: TrainRecipe, out: Path) -> None:
                 f"{out} was started from another recipe: {', '.join(changed)}",
                 hint="Resume with the options it was started with, or choose another --out",
             )
-    write_text(path, to_yaml(recipe))
 
 
 def _training(values: dict[str, Any]) -> dict[str, Any]:

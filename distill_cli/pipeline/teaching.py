@@ -50,6 +50,8 @@ def open_teachers(
             differs in a way that would leak.
     """
     members: list[Member] = []
+    if maps:
+        map_of(maps, 0, len(names))
     for place, name in enumerate(names):
         if is_cache(Path(name)):
             reader = CacheReader(Path(name))
@@ -154,7 +156,10 @@ def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teache
             f"--mode single takes one teacher, got {len(members)}",
             hint="Choose --mode ensemble, random or relabel",
         )
-    if mode == "single" or (mode == "relabel" and len(members) == 1):
+    if recipe.ensemble_of == "logits":
+        _require_logits(recipe.teachers or [], members)
+    # One is itself, in every mode: its layers can be looked at.
+    if len(members) == 1:
         return members[0], mode
     if mode == "relabel":
         return Relabelled(members), mode
@@ -162,7 +167,6 @@ def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teache
         kind = RandomTeacherPerSample if recipe.random_per == "sample" else RandomTeacher
         return kind(members, weights, recipe.seed), mode
     if recipe.ensemble_of == "logits":
-        _require_logits(recipe.teachers or [], members)
         return LogitEnsemble(members, weights), mode
     return Ensemble(members, weights), mode
 

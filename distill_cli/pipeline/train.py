@@ -120,11 +120,7 @@ def prepare(
     """
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
-    check_objectives(recipe)
-    check_names(recipe.augment)
-    optim.check_name(recipe.opt)
-    if recipe.model is not None:
-        resolve(recipe.model)
+    check_options(recipe)
     names: list[str] = []
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
@@ -204,6 +200,29 @@ def _groups(recipe: TrainRecipe, composed: Composition, dataset: Dataset) -> lis
     if spec is not None and not needed:
         raise UsageError("--groups: none of these objectives looks at groups of classes")
     return [] if spec is None else groups_of(spec, dataset.class_names)
+
+
+def check_options(recipe: TrainRecipe) -> None:
+    """Refuses what is wrong with a recipe whatever data and teachers are.
+
+    Raises:
+        UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
+    """
+    check_objectives(recipe)
+    check_names(recipe.augment)
+    optim.check_name(recipe.opt)
+    if recipe.model is not None:
+        resolve(recipe.model)
+
+
+def check_begun(recipe: TrainRecipe, *, sink: Sink) -> None:
+    """Refuses to go on with a run that was made from something else than this recipe.
+
+    Raises:
+        ArtifactError: Its options, data or teachers are others.
+    """
+    plan = prepare(recipe, sink=sink, resume=True)
+    checkpoint.check_key(plan.run, plan.key)
 
 
 def _joined(recipe: R, names: list[str], members: Sequence[Member]) -> tuple[Teacher | None, R]:

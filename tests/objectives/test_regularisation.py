@@ -66,13 +66,13 @@ def test_at_its_neutral_setting_it_is_cross_entropy(neutral: object) -> None:
     losses = [loss(neutral, one), loss(CrossEntropy(), two)]
     for each in losses:
         each.backward()
-    assert float(losses[0]) == pytest.approx(float(losses[1]), abs=1e-7)
+    assert torch.allclose(*losses, atol=1e-7)
     assert torch.allclose(one.grad, two.grad, atol=1e-7)
 
 
 def test_groups_of_one_are_label_smoothing() -> None:
     alone = GroupedSmoothing(epsilon=0.1, group_epsilon=0)
-    assert loss(alone, logits()) == pytest.approx(float(loss(LabelSmoothing(), logits())), abs=1e-6)
+    assert torch.allclose(loss(alone, logits()), loss(LabelSmoothing(), logits()), atol=1e-6)
 
 
 def test_the_matrix_of_groups_is_what_the_docstring_says() -> None:
@@ -104,14 +104,14 @@ def test_disturbed_labels_are_a_function_of_seed_step_and_sample() -> None:
 
 
 def test_mean_disturbed_gradient_is_smoothings() -> None:
-    total, steps = torch.zeros(B, K), 4000
+    total, steps = torch.zeros(B, K), 1000
     for step in range(steps):
         z = logits()
         loss(DisturbLabel(alpha=0.3), z, at(step=step)).backward()
         total += z.grad / steps
     z = logits()
     loss(LabelSmoothing(epsilon=0.3), z).backward()
-    assert torch.allclose(total, z.grad, atol=3e-3)
+    assert torch.allclose(total, z.grad, atol=6e-3)
 
 
 def test_a_virtual_teacher_must_be_right() -> None:
