@@ -16,6 +16,7 @@ FIGURES: dict[str, Any] = {
     "test_samples": 360,
     "test_nll": 0.31,
     "test_ece": 0.042,
+    "val_map": None,
     "test_map": None,
     "test_f1": None,
     "test_macro_f1": None,
