@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
 from distill_cli.pipeline.dump import dump
 from distill_cli.recipe.schema import CacheRecipe, HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.recipe.stages import FITNETS
+from distill_cli.recipe.stages import fitnets
 from distill_cli.training.events import Silent
 
 WIDTH = 0.29
@@ -53,7 +53,7 @@ def main() -> None:
                 "model_args": {"width": WIDTH, "batch_norm": norm},
                 "seed": seed,
             }
-            taught = {**common, **thin, "teachers": [str(labels)], "objective": FITNETS}
+            taught = {**common, **thin, "teachers": [str(labels)], "objective": fitnets()}
             trained(StudentRecipe, work / key(norm, False, seed), **taught, epochs=args.epochs)
             hints = work / f"hints-{norm}-{seed}"
             live = {**common, **views, **thin, "teachers": [str(teacher)], "epochs": first}

@@ -58,6 +58,7 @@ def _of_plan(folder: Path, plan: Plan) -> dict[str, Any]:
         "codec": plan.codec,
         "precision": plan.precision,
         "teacher": plan.architecture,
+        "targets": plan.targets,
         "teacher_fingerprint": plan.teacher_fingerprint,
     }
 
@@ -99,11 +100,17 @@ def sketched(document: dict[str, Any]) -> Iterator[str]:
             f"  right on {share(document['teacher_accuracy'])} of {document['labelled']:,} labelled views, NLL "
             f"{document['teacher_nll']:.4f} nats, calibration error {share(document['teacher_ece'])}"
         )
-    yield f"  entropy of a label: {document['entropy']:.4f} nats"
+    several = document["targets"] == "sigmoid"
+    if several:
+        yield "  each label applies or not by itself: its logits are stored"
+    else:
+        yield f"  entropy of a label: {document['entropy']:.4f} nats"
     yield (
         f"  {escape(document['codec'])}, {size(document['bytes'])}: {document['bytes_per_view']:,} bytes a "
         f"view; {size(document['eval_bytes'])} of evaluation rows"
     )
+    if several:
+        return
     yield from _lost(document)
     yield ""
     yield from _histogram(document["calibration"])

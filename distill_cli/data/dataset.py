@@ -239,11 +239,23 @@ def _held_out(train: Images, fraction: float, seed: int) -> set[int]:
     Where several labels may apply all are labelled, and sets of labels too many for strata.
     """
     if train.label_NK is not None:
-        return stratified(train.sample_ids, [0] * len(train.sample_ids), fraction, seed)
+        alike = [0] * len(train.sample_ids)
+        held = stratified(train.sample_ids, alike, fraction, seed, again=True)
+        return held - _last_of_their_label(train.label_NK, held)
     labelled = (train.label_N != UNLABELLED).nonzero()[:, 0].tolist()
     names = [train.sample_ids[row] for row in labelled]
     held = stratified(names, train.label_N[labelled].tolist(), fraction, seed)
     return {labelled[place] for place in held}
+
+
+def _last_of_their_label(label_NK: Tensor, held: set[int]) -> set[int]:
+    """Rows that must not be held out, or a label would have no image to train on."""
+    kept: set[int] = set()
+    for column in label_NK.unbind(dim=1):
+        holders = (column > 0).nonzero()[:, 0].tolist()
+        if holders and held.issuperset(holders):
+            kept.add(holders[0])
+    return kept
 
 
 def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

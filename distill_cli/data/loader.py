@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill_cli.data.order import block_order, epoch_order, paired_order
+from distill_cli.data.order import block_order, epoch_order, paired_order, side_by_side
 from distill_cli.data.views import Made, Views
 from distill_cli.types import UNLABELLED, Batch, Mixing
 
@@ -51,10 +51,13 @@ class Loader:
     def view_of(self, epoch: int, copy: int = 0) -> int:
         """Epoch e shows view e of every sample; a cache's views are cycled through.
 
-        Of several copies, a block of as many epochs shows each copy in a view of its own.
+        Of several copies, a block of as many epochs shows each copy in a view of its own: no view
+        twice where they are endless; each copy in every view in turn where they are stored.
         """
-        view = epoch - epoch % self.copies + copy
-        return view if self.stored_views is None else view % self.stored_views
+        block = epoch // self.copies
+        if self.stored_views is None:
+            return block * self.copies + copy
+        return (block + copy) % self.stored_views
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Rows in the order of an epoch, and the copy that each is of, int64.
@@ -69,7 +72,7 @@ class Loader:
         if mixer is not None:
             width = 2
             pairs = [mixer.pairs(self.view_of(epoch, copy)) for copy in range(self.copies)]
-            copies = [_side_by_side(*pair) for pair in pairs]
+            copies = [side_by_side(*pair) for pair in pairs]
         block, place = divmod(epoch, self.copies)
         rows, copy = block_order(copies, width, self.seed, block)
         part = slice(place * len(self.rows), (place + 1) * len(self.rows))
@@ -132,10 +135,3 @@ class Loader:
             return None
         target_B = self.target_N[made.partner_B].to(self.views.device)
         return Mixing(share_B=made.share_B, target_B=target_B)
-
-
-def _side_by_side(first: Tensor, second: Tensor) -> Tensor:
-    """The rows of pairs, each next to its partner; one that has none stands once, and last."""
-    whole = int((first != second).sum())
-    pairs = torch.stack([first[:whole], second[:whole]], dim=1).flatten()
-    return torch.cat([pairs, first[whole:]])

@@ -25,9 +25,15 @@ def paired_order(first: Tensor, second: Tensor, seed: int, epoch: int) -> Tensor
         seed: The run's.
         epoch: From 0.
     """
-    whole = int((first != second).sum())
+    rows, whole = side_by_side(first, second), int((first != second).sum())
     order = permutation(seed, Purpose.ORDER, whole, epoch)
-    pairs = torch.stack([first[:whole], second[:whole]], dim=1)[order].flatten()
+    return torch.cat([rows[: 2 * whole].view(-1, 2)[order].flatten(), rows[2 * whole :]])
+
+
+def side_by_side(first: Tensor, second: Tensor) -> Tensor:
+    """The rows of pairs, each next to its partner; one that has none stands once, and last."""
+    whole = int((first != second).sum())
+    pairs = torch.stack([first[:whole], second[:whole]], dim=1).flatten()
     return torch.cat([pairs, first[whole:]])
 
 

@@ -15,7 +15,12 @@ TEST_FRACTION, TEST_SEED = 0.2, 0
 
 
 def stratified(
-    sample_ids: Sequence[str], labels: Sequence[int], fraction: float, seed: int
+    sample_ids: Sequence[str],
+    labels: Sequence[int],
+    fraction: float,
+    seed: int,
+    *,
+    again: bool = False,
 ) -> set[int]:
     """Rows that are held out: of each class, those whose ids hash lowest.
 
@@ -26,9 +31,12 @@ def stratified(
         labels: Class of each row.
         fraction: Share of each class, in (0, 1); at least one row and never all of them.
         seed: Another seed draws another split.
+        again: Draw from another stream: rows that an earlier draw of this seed put back are no
+            likelier than others.
     """
     keys = torch.tensor([sample_key(name) for name in sample_ids], dtype=torch.int64)
-    ranks = draw(seed, Purpose.SPLIT, keys).tolist()
+    stream = (1,) if again else ()
+    ranks = draw(seed, Purpose.SPLIT, *stream, keys).tolist()
     members: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(labels):
         members[label].append(row)

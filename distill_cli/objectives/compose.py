@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
@@ -33,8 +34,8 @@ class Weight:
         schedule: How it gets there; `constant` stays at `start`.
     """
 
-    start: float
-    end: float = 0.0
+    start: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    end: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     schedule: ScheduleName = "constant"
 
     def at(self, fraction: float) -> float:

@@ -89,7 +89,7 @@ def evaluate_run(
     here = runtime.decide(device)
     network = load_model(folder).to(here.device).eval()
     dataset = data_of(folder, data, kept_recipe(folder))
-    check_classes(str(folder), network.class_names, dataset.class_names)
+    check_classes(str(folder), network.class_names, dataset.class_names, hint=None)
     if dataset.several and network.targets == "softmax":
         raise ArtifactError(
             f"{folder} says one class of an image, and to these several labels may apply",

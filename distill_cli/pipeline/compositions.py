@@ -215,7 +215,7 @@ def _weighed(
 
 
 def _class(name: Any) -> type[Objective]:
-    if name not in OBJECTIVES:
+    if not isinstance(name, str) or name not in OBJECTIVES:
         raise UsageError(f"objective: unknown '{name}'. {nearest(str(name), OBJECTIVES)}")
     return OBJECTIVES[name]
 
@@ -227,10 +227,12 @@ def _parameters(cls: type[Objective]) -> list[str]:
 def _part(entry: dict[str, Any]) -> Part:
     values = dict(entry)
     cls = _class(values.pop("name"))
+    # An end is there to be reached, as --alpha-end is.
+    default = "linear" if "weight_end" in values else "constant"
     weight = {
         "start": values.pop("weight", 1.0),
+        "schedule": values.pop("schedule", default),
         "end": values.pop("weight_end", 0.0),
-        "schedule": values.pop("schedule", "constant"),
     }
     name, known = cls.about.name, _parameters(cls)
     for key in values:

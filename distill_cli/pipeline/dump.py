@@ -23,6 +23,7 @@ from distill_cli.data.views import Made
 from distill_cli.errors import StoppedError, UsageError
 from distill_cli.evaluate import Collected, logits_of
 from distill_cli.files import one_writer, write_text
+from distill_cli.pipeline.class_maps import BY_NAME, map_of
 from distill_cli.pipeline.folders import (
     CARD,
     CARD_MARK,
@@ -107,6 +108,7 @@ def _kept(job: Job, teacher: str) -> CacheRecipe:
         update={
             "data": published(data) if recipe.publish else locate(data),
             "teachers": [published(place) if recipe.publish else place],
+            "class_map": _own_map(job, teacher),
             "split_seed": dataset.identity.split_seed,
             "val_fraction": recipe.val_fraction or 0.1,
             "augment": list(spec.augment) or ["none"],
@@ -115,6 +117,17 @@ def _kept(job: Job, teacher: str) -> CacheRecipe:
             "part": None,
         }
     )
+
+
+def _own_map(job: Job, teacher: str) -> list[str] | None:
+    """How this teacher's classes answer to the data's: one entry, a file by its whole path."""
+    maps = job.recipe.class_map
+    if not maps:
+        return None
+    own = map_of(maps, job.names.index(teacher), len(job.names))
+    if own == BY_NAME:
+        return [own]
+    return [Path(own).name if job.recipe.publish else str(Path(own).resolve())]
 
 
 def published(name: str) -> str:

@@ -76,6 +76,7 @@ def finish(
         test_f1=figures.f1,
         test_macro_f1=figures.macro_f1,
         val_top1=state.best["val_top1"],
+        val_map=state.best.get("val_map"),
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
         model_bytes=model_bytes(run / "model"),

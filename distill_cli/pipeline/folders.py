@@ -32,9 +32,9 @@ def next_free(kind: str) -> Path:
     return path
 
 
-def holds_run(folder: Path) -> bool:
-    """Whether a folder holds a run, finished or not."""
-    return any((folder / entry).exists() for entry in RUN_ENTRIES)
+def holds_run(folder: Path, *, but: str | None = None) -> bool:
+    """Whether a folder holds a run, finished or not; one entry may be looked past."""
+    return any((folder / entry).exists() for entry in RUN_ENTRIES if entry != but)
 
 
 def check_writable(folder: Path) -> None:

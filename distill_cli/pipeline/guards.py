@@ -122,12 +122,13 @@ def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Judgemen
         if not len(rows):
             return None
         asked = val.take(rows)
-        return _judged(logits_of(member.logits, asked.still(), device), asked)
+        return judged(logits_of(member.logits, asked.still(), device), asked)
     stored_NK = member.stored("val", val.label_N)
-    return None if stored_NK is None else _judged(stored_NK, val)
+    return None if stored_NK is None else judged(stored_NK, val)
 
 
-def _judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
+def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
+    """The verdict on what was said of some images; None where none of them is labelled."""
     if asked.label_NK is None:
         return judge(logits_NK, asked.label_N)
     rows = sampled(asked.label_N, asked.label_NK)

@@ -24,12 +24,11 @@ from distill_cli.pipeline.dump import Dumped
 from distill_cli.pipeline.folders import check_cache_folders, clear_cache, next_free
 from distill_cli.pipeline.foreign_files import Foreign, read_foreign
 from distill_cli.pipeline.foreign_labels import columns_of, logits_of, matched
-from distill_cli.pipeline.guards import check_verdict, probe_of
+from distill_cli.pipeline.guards import check_verdict, judged, probe_of
 from distill_cli.pipeline.inputs import locate, open_data, view_spec, worker_count
 from distill_cli.pipeline.job import shard_rows
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import ImportRecipe
-from distill_cli.teachers.gate import judge
 from distill_cli.training.events import Sink
 from distill_cli.types import ViewSpec
 
@@ -77,6 +76,12 @@ def prepare(recipe: ImportRecipe, *, sink: Sink) -> Import:
         raise UsageError(f"--smoothing adds votes: {foreign.path} holds {foreign.kind}")
     here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink)
+    if dataset.several and foreign.kind != "logits":
+        raise UsageError(
+            f"{foreign.kind} are shared out between classes, and several labels may apply to an image "
+            "of these data",
+            hint="Give the logit of each label, as --kind logits",
+        )
     logits_NK = _labels(foreign, dataset, recipe.smoothing, sink)
     _check_knowledge(foreign, logits_NK, dataset, sink, force=recipe.force)
     spec = view_spec(
@@ -180,7 +185,7 @@ def _check_knowledge(
     rows, images = _held_rows(dataset), "held-out images"
     if rows is None:
         rows, images = torch.arange(len(logits_NK)), "training images"
-    verdict = judge(logits_NK[rows], dataset.train.label_N[rows])
+    verdict = judged(logits_NK[rows], dataset.train.take(rows))
     if verdict is None:
         sink.message(f"{foreign.path.name} is not measured: no such image has a label in the data")
         return
@@ -206,8 +211,7 @@ def _plan(
         shard_length=recipe.shard_length or shard_rows(len(logits_NK), classes, 1),
         versions=runtime.versions(),
         cpu_capability=runtime.cpu_capability(),
-        # Logits may speak of each label by itself; votes and probabilities sum to 1.
-        targets="sigmoid" if dataset.several and foreign.kind == "logits" else "softmax",
+        targets="sigmoid" if dataset.several else "softmax",
     )
 
 

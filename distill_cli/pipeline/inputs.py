@@ -10,12 +10,8 @@ from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.recipe.base import Recipe
-from distill_cli.teachers.cached import CachedTeacher
-from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
-
-Member = LiveTeacher | CachedTeacher
 
 
 def locate(data: str) -> str:

@@ -95,6 +95,11 @@ def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
         dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
     )
     views.try_out()
+    if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
+        raise UsageError(
+            f"--codec {recipe.codec} keeps likeliest classes, and these labels apply each by itself",
+            hint="fp16 keeps all of their logits",
+        )
     plans = [plan_of(recipe, dataset, spec, teacher, here) for teacher in teachers]
     shards = len(plans[0].shards())
     if recipe.part is not None and parse_share(recipe.part)[1] > shards:

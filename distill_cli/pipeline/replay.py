@@ -14,13 +14,13 @@ from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.replay import Replay, replay
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.models import fingerprint
+from distill_cli.pipeline.class_maps import columns_of
 from distill_cli.pipeline.folders import TIMM, has_model, kept_recipe
 from distill_cli.pipeline.guards import check_probe
 from distill_cli.pipeline.inputs import open_data, view_spec, worker_count
 from distill_cli.pipeline.teaching import check_classes, load_teacher
 from distill_cli.recipe.schema import CacheRecipe
-from distill_cli.teachers.live import LiveTeacher
+from distill_cli.teachers.live import LiveTeacher, Precision
 from distill_cli.training.events import Sink
 
 
@@ -63,14 +63,22 @@ def replayed(
     dataset = open_data(recipe, sink)
     reader.require_dataset(dataset.identity)
     network = load_teacher(teacher, dataset)
-    check_classes(teacher, network.class_names, reader.class_names)
-    if (found := fingerprint(network)) != reader.teacher_fingerprint:
+    columns = None
+    if recipe.class_map:
+        [how] = recipe.class_map
+        columns = columns_of(how, teacher, network.class_names, reader.class_names)
+    else:
+        check_classes(f"teacher {teacher}", network.class_names, reader.class_names)
+    precision: Precision = "fp64" if reader.plan.precision == "fp64" else "fp32"
+    live = LiveTeacher(
+        network, here.device, precision, class_names=reader.class_names, columns=columns
+    )
+    if (found := live.fingerprint) != reader.teacher_fingerprint:
         raise ArtifactError(
             f"teacher {teacher} has other weights than those that spoke in {folder} (fingerprint "
             f"{found[:12]}…, the cache's {reader.teacher_fingerprint[:12]}…)",
             hint="Give the network that it was dumped from, or dump again",
         )
-    live = LiveTeacher(network, here.device, "fp64" if reader.plan.precision == "fp64" else "fp32")
     spec = view_spec(recipe, dataset, reader.plan.view_spec)
     views = Views(
         dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
@@ -89,7 +97,11 @@ def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
     """How the cache was made, as far as its data and teacher go."""
     kept = kept_recipe(reader.folder)
     identity, spec = reader.plan.dataset, reader.plan.view_spec
-    known = {key: kept[key] for key in ("data", "teachers", "size", "skip_bad") if kept.get(key)}
+    known = {
+        key: kept[key]
+        for key in ("data", "teachers", "class_map", "size", "skip_bad")
+        if kept.get(key)
+    }
     values = {
         **({} if kept else {"size": spec.height}),
         **known,

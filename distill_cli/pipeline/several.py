@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distill_cli.errors import ArtifactError, DistillError
+from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageError
 from distill_cli.files import one_writer, write_text
-from distill_cli.pipeline.folders import check_output, clear_run, kept_recipe, next_free
-from distill_cli.pipeline.train import KINDS, Finished, check_begun, check_options, train
+from distill_cli.pipeline.folders import check_output, clear_run, holds_run, kept_recipe, next_free
+from distill_cli.pipeline.train import KINDS, Finished, check_begun, check_options, prepare, train
 from distill_cli.pipeline.trainer import NOT_TRAINING
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml
@@ -38,10 +38,18 @@ def run(
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     recipe = recipe.model_copy(update={"out": str(out)})
     check_output(out, resume=resume, overwrite=overwrite)
+    if resume and not (out / RECIPE).is_file() and holds_run(out, but=STAGES):
+        raise UsageError(
+            f"{out} holds one run, and this recipe means several", hint="Choose another --out"
+        )
     stages = stages_of(recipe, out)
+    _check_inside(out, stages)
     for stage in stages:
         # Now, rather than after the stages before it.
         check_options(stage.recipe)
+    if overwrite and out.exists():
+        # What can be refused is refused while the earlier run is still there.
+        prepare(stages[0].recipe, sink=Silent(), overwrite=True)
     with _tidied(out, stages), one_writer(out / STAGES):
         if overwrite:
             _clear(out)
@@ -49,7 +57,7 @@ def run(
         for stage in stages:
             # Before anything is changed, and of finished ones too: others may learn from them.
             if (stage.out / "last").exists():
-                check_begun(_augmented(stage), sink=Silent())
+                check_begun(_like(stage), sink=Silent())
         write_text(out / RECIPE, to_yaml(recipe))
         finished = None
         for number, stage in enumerate(stages, start=1):
@@ -59,28 +67,64 @@ def run(
                 continue
             sink.message(label)
             # A stage that was stopped goes on; one that was not begun begins.
-            finished = train(_augmented(stage), sink=sink, resume=True)
+            with _naming(out):
+                finished = train(_like(stage), sink=sink, resume=True)
         assert finished is not None, "the last stage is always run"
     return finished
 
 
 @contextmanager
 def _tidied(out: Path, stages: Sequence[Stage]) -> Iterator[None]:
-    """Leaves no folder behind where the first stage was refused before it began."""
-    new = not out.exists()
+    """Leaves nothing behind where the first stage was refused before it began."""
+    new, empty = not out.exists(), out.is_dir() and not any(out.iterdir())
     try:
         yield
     except DistillError:
-        if new and not any((stage.out / "recipe.yaml").exists() for stage in stages):
-            shutil.rmtree(out, ignore_errors=True)
+        if not any((stage.out / "recipe.yaml").exists() for stage in stages):
+            if new:
+                shutil.rmtree(out, ignore_errors=True)
+            elif empty:
+                shutil.rmtree(out / STAGES, ignore_errors=True)
+                (out / RECIPE).unlink(missing_ok=True)
         raise
 
 
-def _augmented(stage: Stage) -> TrainRecipe:
-    """The stage's recipe, with the augmentation of the run that it should be like."""
-    if stage.like is None or stage.recipe.augment is not None:
+@contextmanager
+def _naming(out: Path) -> Iterator[None]:
+    """Has a stage that is stopped say how all of them go on."""
+    try:
+        yield
+    except StoppedError as error:
+        number = error.exit_code - 128
+        hint = f"Go on with --resume --out {out}"
+        raise StoppedError(error.message, signal_number=number, hint=hint) from None
+
+
+def _check_inside(out: Path, stages: Sequence[Stage]) -> None:
+    """Refuses to write over what is learnt from.
+
+    Raises:
+        UsageError: A teacher, or weights to start from, lie in the folder.
+    """
+    made = {stage.out.resolve() for stage in stages}
+    for stage in stages:
+        named = [*(getattr(stage.recipe, "teachers", None) or []), stage.recipe.init]
+        for name in named:
+            path = Path(name or "").resolve()
+            if name and path not in made and path.is_relative_to(out.resolve()):
+                raise UsageError(
+                    f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
+                )
+
+
+def _like(stage: Stage) -> TrainRecipe:
+    """The stage's recipe, with the views of the run that it should be like."""
+    if stage.like is None:
         return stage.recipe
-    return stage.recipe.model_copy(update={"augment": kept_recipe(Path(stage.like))["augment"]})
+    kept = kept_recipe(Path(stage.like))
+    own = {key: getattr(stage.recipe, key) for key in ("augment", "view_seed")}
+    update = {key: kept[key] for key, value in own.items() if value is None}
+    return stage.recipe.model_copy(update=update)
 
 
 def _clear(out: Path) -> None:

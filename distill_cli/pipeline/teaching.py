@@ -10,7 +10,7 @@ from distill_cli.cache.reader import CacheReader, require_same
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import Network, load_model
-from distill_cli.pipeline.class_maps import columns_of, map_of
+from distill_cli.pipeline.class_maps import BY_NAME, columns_of, map_of
 from distill_cli.pipeline.folders import TIMM, kept_recipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.runtime import Runtime
@@ -55,20 +55,25 @@ def open_teachers(
     for place, name in enumerate(names):
         if is_cache(Path(name)):
             reader = CacheReader(Path(name))
-            check_classes(name, reader.class_names, dataset.class_names)
+            check_classes(f"teacher {name}", reader.class_names, dataset.class_names)
             reader.require_dataset(dataset.identity)
             # Now, rather than after a training: damaged evaluation rows are refused.
             reader.eval_rows("test")
+            if maps and len(maps) == len(names) and maps[place] != BY_NAME:
+                raise UsageError(
+                    f"class map {maps[place]} is for {name}, a cache, which has its classes already",
+                    hint=f"Give {BY_NAME} in its place",
+                )
             members.append(CachedTeacher(reader, runtime.device))
             continue
         network = load_teacher(name, dataset)
         columns = None
-        if maps and network.class_names != dataset.class_names:
+        if maps:
             columns = columns_of(
                 map_of(maps, place, len(names)), name, network.class_names, dataset.class_names
             )
         else:
-            check_classes(name, network.class_names, dataset.class_names)
+            check_classes(f"teacher {name}", network.class_names, dataset.class_names)
         check_split(name, dataset.identity)
         members.append(
             LiveTeacher(
@@ -93,20 +98,33 @@ def load_teacher(name: str, dataset: Dataset) -> Network:
     return load_model(Path(name))
 
 
-def check_classes(name: str, teacher: Sequence[str], data: Sequence[str]) -> None:
-    """Refuses a teacher that speaks of other classes than the data has."""
-    if len(teacher) != len(data):
-        raise ArtifactError(
-            f"teacher {name} has {len(teacher)} classes, the data has {len(data)}",
-            hint="Train a teacher on these classes, or say with --class-map which of its outputs "
-            "stands for which class",
-        )
-    for index, (said, own) in enumerate(zip(teacher, data, strict=True)):
-        if said != own:
+# What is to be done where a teacher has other classes than the data, more or fewer, or in an order.
+MAPS = (
+    "Train a teacher on these classes, or say with --class-map which of its outputs stands for which "
+    "class (by-name, if only the order differs)"
+)
+
+
+def check_classes(
+    who: str, said: Sequence[str], data: Sequence[str], *, hint: str | None = MAPS
+) -> None:
+    """Refuses a network or a cache that speaks of other classes than the data has.
+
+    Args:
+        who: As the user knows it, as `teacher runs/a`.
+        said: Its classes.
+        data: The data's.
+        hint: What to do about it.
+
+    Raises:
+        ArtifactError: They differ in number, name or order.
+    """
+    if len(said) != len(data):
+        raise ArtifactError(f"{who} has {len(said)} classes, the data has {len(data)}", hint=hint)
+    for index, (their, own) in enumerate(zip(said, data, strict=True)):
+        if their != own:
             raise ArtifactError(
-                f"class {index} is '{said}' to teacher {name} and '{own}' in the data",
-                hint="Names and order of the classes must agree; --class-map says otherwise "
-                "(by-name, if only the order differs)",
+                f"class {index} is '{their}' to {who} and '{own}' in the data", hint=hint
             )
 
 

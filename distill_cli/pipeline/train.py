@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from distill_cli import runtime
 from distill_cli.data.augment import check_names
@@ -43,7 +43,7 @@ from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.training import checkpoint, optim
 from distill_cli.training.events import Sink
-from distill_cli.types import HintResult, Need, RunResult, Teacher, ViewSpec
+from distill_cli.types import HintResult, Need, RunResult, Targets, Teacher, ViewSpec
 
 R = TypeVar("R", bound=TrainRecipe)
 
@@ -150,7 +150,7 @@ def prepare(
     network = network.to(here.device).to(memory_format=here.memory_format)
     if recipe.init is not None:
         check_split(recipe.init, dataset.identity)
-    teacher, recipe = _joined(recipe, names, members)
+    teacher, recipe = _joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
     layers = find_layers(
@@ -225,9 +225,17 @@ def check_begun(recipe: TrainRecipe, *, sink: Sink) -> None:
     checkpoint.check_key(plan.run, plan.key)
 
 
-def _joined(recipe: R, names: list[str], members: Sequence[Member]) -> tuple[Teacher | None, R]:
+def _joined(
+    recipe: TrainRecipe, names: list[str], members: Sequence[Member], targets: Targets
+) -> tuple[Teacher | None, TrainRecipe]:
     """The teachers as one, and the recipe with how they are joined."""
     if isinstance(recipe, StudentRecipe):
+        update: dict[str, Any] = {}
+        joined = len(members) > 1 and recipe.mode in (None, "ensemble")
+        if targets == "sigmoid" and joined and recipe.ensemble_of is None:
+            # What each label is by itself has no common probabilities: logits are averaged.
+            update["ensemble_of"] = "logits"
+        recipe = recipe.model_copy(update=update)
         teacher, mode = teacher_of(recipe, members)
         return teacher, recipe.model_copy(update={"mode": mode, "teachers": names})
     if isinstance(recipe, HintRecipe):

@@ -35,19 +35,9 @@ OF_TEACHERS = (
 )
 # Romero et al. 2015, equation 2: CE + λ·CE(q_τ, p_τ), τ = 3, λ from 4 to 1. Ours has T² before it.
 TAU = 3.0
-FITNETS: list[dict[str, Any]] = [
-    {"name": "ce"},
-    {
-        "name": "kd",
-        "temperature": TAU,
-        "weight": 4 / TAU**2,
-        "weight_end": 1 / TAU**2,
-        "schedule": "linear",
-    },
-]
 # The objective that a copy of the network is trained for first.
 SELF = "tfkd-self"
-LABEL_KEYS = ("temperature", "alpha", "alpha_end", "schedule", "label_smoothing")
+LABEL_KEYS = ("temperature", "label_smoothing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +47,7 @@ class Stage:
     Attributes:
         name: What later ones call it.
         recipe: With its folder.
-        like: The folder of an earlier run whose augmentation it has, unless it says its own.
+        like: The folder of an earlier run whose views it has, unless it says its own.
     """
 
     name: str
@@ -99,6 +89,26 @@ def stages_of(recipe: TrainRecipe, out: Path) -> list[Stage]:
     if recipe.stages:
         return _listed(recipe, out)
     return _generations(recipe, out)
+
+
+def fitnets(temperature: float = TAU, smoothing: float | None = None) -> list[dict[str, Any]]:
+    """The objectives of FitNets' second stage.
+
+    Args:
+        temperature: τ.
+        smoothing: ε of the hard label; None for none.
+    """
+    hard: dict[str, Any] = {"name": "ce"}
+    if smoothing is not None:
+        hard = {"name": "label-smoothing", "epsilon": smoothing}
+    soft = {
+        "name": "kd",
+        "temperature": temperature,
+        "weight": 4 / temperature**2,
+        "weight_end": 1 / temperature**2,
+        "schedule": "linear",
+    }
+    return [hard, soft]
 
 
 def _given(recipe: TrainRecipe) -> dict[str, Any]:
@@ -149,9 +159,10 @@ def _hints(recipe: StudentRecipe, out: Path) -> list[Stage]:
         "pretrained": False,
         "require": recipe.require,
     }
-    plain = recipe.objective == "kd" and all(getattr(recipe, key) is None for key in LABEL_KEYS)
-    if plain:
-        second["objective"] = FITNETS
+    weighed = [recipe.alpha, recipe.alpha_end, recipe.schedule]
+    if recipe.objective == "kd" and weighed == [None, None, None]:
+        second = {key: value for key, value in second.items() if key not in LABEL_KEYS}
+        second["objective"] = fitnets(recipe.temperature or TAU, recipe.label_smoothing)
     return [
         Stage(name="hints", recipe=_made(HintRecipe, first)),
         Stage(name="student", recipe=_made(StudentRecipe, second)),
@@ -168,8 +179,6 @@ def _generations(recipe: StudentRecipe, out: Path) -> list[Stage]:
         values = {**given, "seed": recipe.seed + number - 1}
         values["out"] = str(out if last else out / STAGES / f"generation-{number}")
         if number > 1:
-            # The views stay the same, whatever seed the weights have.
-            values["view_seed"] = recipe.seed if recipe.view_seed is None else recipe.view_seed
             values = {key: value for key, value in values.items() if key not in OF_TEACHERS}
             values["teachers"] = [str(stages[-1].out)]
         if last:

@@ -92,7 +92,15 @@ def group_runs(runs: Sequence[RunSummary]) -> list[Group]:
 
 
 def _kept(run: RunSummary) -> dict[str, Any]:
-    return {key: value for key, value in run.recipe.items() if key not in NOT_THE_RECIPE}
+    kept = {key: value for key, value in run.recipe.items() if key not in NOT_THE_RECIPE}
+    # What an earlier stage made lies in each run's own folder.
+    own = f"{run.recipe.get('out')}/"
+    for key in ("init", "teachers"):
+        if isinstance(kept.get(key), str):
+            kept[key] = kept[key].removeprefix(own)
+        elif isinstance(kept.get(key), list):
+            kept[key] = [str(name).removeprefix(own) for name in kept[key]]
+    return kept
 
 
 def _told_apart(labels: list[str], runs: Sequence[RunSummary]) -> list[str]:
@@ -154,6 +162,8 @@ def _soft(recipe: Mapping[str, Any]) -> list[str]:
     if temperature is None and recipe.get("objective") == "kd":
         temperature = DEFAULT_T  # other objectives have defaults of their own, or no temperature
     said = [] if temperature is None else [f"T={plain(temperature)}"]
+    if recipe.get("objective") != "kd" and alpha is None:
+        return said  # each has published weights of its own
     alpha = f"α={plain(DEFAULT_ALPHA if alpha is None else alpha)}"
     schedule, end = recipe.get("schedule"), recipe.get("alpha_end")
     if end is not None or schedule not in (None, "constant"):

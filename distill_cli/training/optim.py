@@ -90,8 +90,11 @@ def create(
         network, opt=name, layer_decay=layer_decay, **options
     )
     assert isinstance(optimizer, torch.optim.Optimizer)
-    if others := list(beside):
-        optimizer.add_param_group(
-            {"params": others, "lr": rate, "weight_decay": weight_decay, "lr_scale": 1.0}
-        )
+    others = list(beside)
+    for decay, group in (
+        (weight_decay, [each for each in others if each.ndim > 1]),
+        (0.0, [each for each in others if each.ndim <= 1]),
+    ):
+        if group:
+            optimizer.add_param_group({"params": group, "lr": rate, "weight_decay": decay})
     return optimizer

@@ -28,6 +28,7 @@ class RunResult:
         test_f1: Of all yes and no together (micro), yes from a probability of 1/2.
         test_macro_f1: Mean of each label's F1.
         val_top1: Held-out accuracy of the best epoch.
+        val_map: Its held-out mean average precision; None of softmax targets.
         best_epoch: From 1.
         params: Parameters of the network.
         model_bytes: Of model.safetensors.
@@ -52,6 +53,7 @@ class RunResult:
     test_f1: float | None = None
     test_macro_f1: float | None = None
     val_top1: float
+    val_map: float | None = None
     best_epoch: int
     params: int
     model_bytes: int

@@ -17,7 +17,7 @@ from distill_cli import runtime
 from distill_cli.errors import UsageError
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.recipe.stages import FITNETS, Stage, is_several, stages_of
+from distill_cli.recipe.stages import Stage, fitnets, is_several, stages_of
 from tests.conftest import Made, Outcome
 
 Distill = Callable[..., Outcome]
@@ -68,12 +68,12 @@ def test_generations() -> None:
     assert not any(is_several(stage.recipe) for stage in made)
 
 
-def test_generations_see_the_same_views() -> None:
-    """A view is drawn from --view-seed, which is --seed where nothing is said."""
-    for flags, wanted in (({"seed": 5}, 5), ({"seed": 5, "view_seed": 2}, 2), ({}, 0)):
-        made = stages(generations=3, **flags)
-        seeds = [s.recipe.seed if s.recipe.view_seed is None else s.recipe.view_seed for s in made]
-        assert seeds == [wanted] * 3
+def test_later_generations_have_the_views_of_the_one_before() -> None:
+    """Which those are, the run says: a cache may have brought its own."""
+    made = stages(generations=3, seed=5)
+    assert [stage.recipe.view_seed for stage in made] == [None] * 3
+    assert [stage.like for stage in made] == [None, str(made[0].out), str(made[1].out)]
+    assert [s.recipe.view_seed for s in stages(generations=2, view_seed=2)] == [2, 2]
 
 
 def test_hints() -> None:
@@ -88,7 +88,7 @@ def test_hints() -> None:
     assert first.recipe.hint_layer == "layer2"
     assert second.recipe.hint_layer is None
     assert second.recipe.init == str(first.out)
-    assert second.recipe.objective == FITNETS
+    assert second.recipe.objective == fitnets()
     assert second.recipe.dropout == first.recipe.dropout == 0.1
     assert second.recipe.require
     assert not is_several(second.recipe)
@@ -96,12 +96,17 @@ def test_hints() -> None:
     assert stages(teachers="a", hints=True, epochs=2)[0].recipe.epochs == 1
 
 
-def test_what_is_said_of_the_loss_replaces_that_of_the_paper() -> None:
-    for flags in ({"alpha": 0.5}, {"temperature": 2}, {"label_smoothing": 0.1}):
-        second = stages(teachers="a", hints=True, **flags)[1].recipe
-        assert second.objective == "kd"
-        for key, value in flags.items():
-            assert getattr(second, key) == value
+def test_what_is_said_of_the_loss_changes_that_of_the_paper() -> None:
+    tempered = stages(teachers="a", hints=True, temperature=2)[1].recipe
+    assert tempered.objective == fitnets(2)
+    assert tempered.temperature is None
+    [hard, soft] = stages(teachers="a", hints=True, label_smoothing=0.1)[1].recipe.objective
+    assert hard == {"name": "label-smoothing", "epsilon": 0.1}
+    assert soft == fitnets()[1]
+    # λ falls from 4 to 1, and T² stands before our divergence.
+    assert [soft[key] * 3**2 for key in ("weight", "weight_end")] == pytest.approx([4, 1])
+    weighed = stages(teachers="a", hints=True, alpha=0.5)[1].recipe
+    assert (weighed.objective, weighed.alpha) == ("kd", 0.5)
     assert stages(teachers="a", hints=True, objective="dkd")[1].recipe.objective == "dkd"
 
 

@@ -79,7 +79,7 @@ def test_roles(tmp_path: Path) -> None:
         ),
         ({"model": "m", **STUDENT, "alpha_end": 0.1}, "m · kd T=4 α=0.9→0.1 linear · single"),
         ({"model": "m", **STUDENT, "schedule": "cosine"}, "m · kd T=4 α=0.9→0 cosine · single"),
-        ({"model": "m", **STUDENT, "objective": "later"}, "m · later α=0.9 · single"),
+        ({"model": "m", **STUDENT, "objective": "later"}, "m · later · single"),
         (
             {
                 "model": "m",
