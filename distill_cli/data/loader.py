@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import gcd, lcm
 
 import torch
 from torch import Tensor
@@ -51,13 +52,15 @@ class Loader:
     def view_of(self, epoch: int, copy: int = 0) -> int:
         """Epoch e shows view e of every sample; a cache's views are cycled through.
 
-        Of several copies, a block of as many epochs shows each copy in a view of its own: no view
-        twice where they are endless; each copy in every view in turn where they are stored.
+        Of several copies, a block of as many epochs shows each copy in a view of its own. Where
+        cycling alone would show a copy the same few stored views for ever, it moves on by one after
+        each round.
         """
-        block = epoch // self.copies
-        if self.stored_views is None:
-            return block * self.copies + copy
-        return (block + copy) % self.stored_views
+        number, stored = epoch - epoch % self.copies + copy, self.stored_views
+        if stored is None:
+            return number
+        rounds = number // lcm(self.copies, stored) if gcd(self.copies, stored) > 1 else 0
+        return (number + rounds) % stored
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor]:
         """Rows in the order of an epoch, and the copy that each is of, int64.

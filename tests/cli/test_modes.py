@@ -127,7 +127,7 @@ def test_stored_views_are_cycled_through_by_copy() -> None:
         epoch: {int(v) for b in made.epoch(epoch) for v in b.view_B[b.copy_B == 1]}
         for epoch in range(6)
     }
-    assert [seen[epoch] for epoch in range(6)] == [{1}, {1}, {2}, {2}, {0}, {0}]
+    assert [seen[epoch] for epoch in range(6)] == [{1}, {1}, {0}, {0}, {2}, {2}]
 
 
 @pytest.mark.parametrize("stored", [1, 2, 3, 4])
@@ -137,7 +137,7 @@ def test_every_copy_is_shown_in_every_stored_view(stored: int) -> None:
     for copy in range(2):
         seen = {
             int(v)
-            for e in range(2 * stored)
+            for e in range(4 * stored)
             for b in made.epoch(e)
             for v in b.view_B[b.copy_B == copy]
         }
