@@ -86,7 +86,7 @@ def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
         f"({accuracies[0]:.2f} % on test) and `cifar_resnet14` ({accuracies[1]:.2f} %), their "
         "labels cached except where their layers are looked at; DKD, DIST, standardised logits and "
         "hint learn from the first. Every objective at its own defaults, none tuned here. Mean ± "
-        f"sd over {seeds} seeds; seconds of the student's training, medians, on a shared machine, "
+        f"sd over {seeds} seeds; seconds of the student's training, medians, on busy cores, "
         "dumps not counted. Made by `python -m benchmarks.teachers`.",
         "",
         "| student | test accuracy | NLL | ECE | agrees with its teacher | seconds |",

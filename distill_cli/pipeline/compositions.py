@@ -247,7 +247,8 @@ def _part(entry: dict[str, Any]) -> Part:
         )
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        spelled = {"start": "weight", "end": "weight_end"}
+        key = ".".join(spelled.get(str(part), str(part)) for part in first["loc"])
         raise UsageError(
             f"objective '{name}', {key}: {first['msg']} (got {first['input']!r})"
         ) from None

@@ -106,7 +106,7 @@ def _check_inside(out: Path, stages: Sequence[Stage]) -> None:
     Raises:
         UsageError: A teacher, or weights to start from, lie in the folder.
     """
-    made = {stage.out.resolve() for stage in stages}
+    made: set[Path] = set()
     for stage in stages:
         named = [*(getattr(stage.recipe, "teachers", None) or []), stage.recipe.init]
         for name in named:
@@ -115,6 +115,7 @@ def _check_inside(out: Path, stages: Sequence[Stage]) -> None:
                 raise UsageError(
                     f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
                 )
+        made.add(stage.out.resolve())
 
 
 def _like(stage: Stage) -> TrainRecipe:

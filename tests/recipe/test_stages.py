@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -289,3 +290,32 @@ def test_a_dry_run_shows_the_recipe(made: Made, here: Path, distill: Distill) ->
     args = ("student", "--teachers", made.teacher, "--generations", 3, "--dry-run", "--json")
     assert json.loads(distill(*args).out)["generations"] == 3
     assert not list(here.iterdir())
+
+
+def test_a_chain_does_not_write_over_what_it_learns_from(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    shutil.copytree(made.teacher, here / "x")
+    before = sorted(path.name for path in (here / "x").iterdir())
+    small = ("--model", "mlp_8x1", "--epochs", 1, "--quiet", "--overwrite")
+    for flags in (("--generations", 2), ("--hints",)):
+        for inside in ("x", "x/model"):
+            outcome = distill("student", "--teachers", inside, "--out", "x", *flags, *small)
+            assert outcome.code == 2, outcome.err
+            assert "learnt from" in outcome.err or "holds a model" in outcome.err
+        assert sorted(path.name for path in (here / "x").iterdir()) == before
+
+
+def test_a_refused_chain_leaves_the_run_that_it_would_replace(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    shutil.copytree(made.student, here / "x")
+    before = sorted(path.name for path in (here / "x").iterdir())
+    small = ("student", "--teachers", made.teacher, "--model", "mlp_8x1", "--epochs", 1, "--quiet")
+    several = ("--generations", 2, "--out", "x")
+    assert distill(*small, *several, "--overwrite", "--data", "nosuch").code == 2
+    assert distill(*small, *several, "--resume").code == 2
+    assert sorted(path.name for path in (here / "x").iterdir()) == before
+    (here / "empty").mkdir()
+    assert distill(*small, "--generations", 2, "--out", "empty", "--data", "nosuch").code == 2
+    assert not list((here / "empty").iterdir())
