@@ -221,11 +221,9 @@ def test_a_cache_of_the_likeliest_is_refused(
         *("cache-soft-labels", "--teachers", bright.teacher, "--codec", "topk:1"),
         *("--augment", "none", "--out", tmp_path / "top", "--quiet"),
     )
-    assert outcome.code == 0, outcome.err
-    outcome = distill("student", "--teachers", tmp_path / "top", "--data", bright.data)
-    assert outcome.code == 3
-    assert "needs raw logits" in outcome.err
-    assert distill("cache", "info", tmp_path / "top").code == 0
+    assert outcome.code == 2
+    assert "fp16 keeps all" in outcome.err
+    assert not (tmp_path / "top" / "plan.json").exists()
 
 
 def test_an_untrained_teacher_is_refused(distill: Distill, bright: Halves, tmp_path: Path) -> None:
