@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,12 +16,11 @@ from distill_cli.types import (
     Batch,
     Need,
     Progress,
+    ScheduleName,
     StudentSignals,
     TeacherSignals,
     Term,
 )
-
-ScheduleName = Literal["constant", "linear", "cosine", "step"]
 
 
 @dataclass(frozen=True, kw_only=True)

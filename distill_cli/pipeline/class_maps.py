@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.recipe.load import parsed
 
 BY_NAME = "by-name"
 
@@ -60,16 +59,7 @@ def columns_of(spec: str, name: str, teacher: Sequence[str], data: Sequence[str]
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"class map {path}: {error.strerror}", hint="Give a YAML file, or by-name"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"class map {path} is not valid YAML: {' '.join(str(error).split())}"
-        ) from None
+    value = parsed(path, "class map", hint=f"Give a YAML file, or {BY_NAME}")
     if not isinstance(value, dict):
         raise UsageError(f"class map {path} must be a mapping of classes to classes or numbers")
     return {str(key): item for key, item in value.items()}

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.errors import ArtifactError, nearest
+from distill_cli.recipe.load import parsed
 
 WORDS = "words"
 
@@ -46,16 +45,7 @@ def _by_words(class_names: Sequence[str]) -> dict[str, str]:
 
 
 def _from_file(path: Path, class_names: Sequence[str]) -> dict[str, str]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"groups {path}: {error.strerror}", hint="Give a YAML file, or words"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"groups {path} is not valid YAML: {' '.join(str(error).split())}"
-        ) from None
+    content = parsed(path, "groups", hint=f"Give a YAML file, or {WORDS}")
     named: dict[str, str] = {}
     for group, members in _leaves(content, str(path), ""):
         for member in members:

@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from distill_cli.errors import nearest
 from distill_cli.types import RunResult
 
-ScheduleName = Literal["constant", "linear", "cosine", "step"]
 RateName = Literal["constant", "linear", "cosine", "step", "poly", "tanh"]
 
 DATA, MODEL, LABELS, TEACHERS, HINTS, TRAINING, RUN = (

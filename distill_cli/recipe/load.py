@@ -33,19 +33,33 @@ ENVIRONMENT_PREFIX = "DISTILL_"
 NOT_KEYS = {"CACHE", "DATA", "DEBUG"}
 
 
+def parsed(path: Path, what: str, *, hint: str | None = None) -> Any:
+    """What a YAML file that a person wrote holds.
+
+    Args:
+        path: The file.
+        what: It is, as messages call it: recipe, class map.
+        hint: What to give instead, where there is no such file.
+
+    Raises:
+        UsageError: It cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {what} {path}: {error.strerror}", hint=hint) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        one_line = " ".join(str(error).split())
+        raise UsageError(f"{what} {path} is not valid YAML: {one_line}") from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, its top-level keys with hyphens spelt as underscores.
 
     Raises:
         UsageError: It cannot be read, is no YAML, or is no mapping.
     """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first_line = str(error).replace("\n", " ")
-        raise UsageError(f"recipe {path} is not valid YAML: {first_line}") from None
+    value = parsed(path, "recipe")
     if not isinstance(value, dict):
         raise UsageError(f"recipe {path} must be a mapping of keys to values")
     return {str(key).replace("-", "_"): item for key, item in value.items()}

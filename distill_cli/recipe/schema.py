@@ -17,11 +17,11 @@ from distill_cli.recipe.fields import (
     Device,
     Names,
     Numbers,
-    ScheduleName,
     Share,
     Text,
     option,
 )
+from distill_cli.types import ScheduleName
 
 Kind = Literal["votes", "probabilities", "logits"]
 

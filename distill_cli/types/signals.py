@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Features = Mapping[str, "Tensor"]
 # Whether one class applies to an image, or each applies or not by itself.
 Targets = Literal["softmax", "sigmoid"]
+# The ways of an objective's weight over training.
+ScheduleName = Literal["constant", "linear", "cosine", "step"]
 
 
 @dataclass(frozen=True, kw_only=True)
