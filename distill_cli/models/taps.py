@@ -6,7 +6,6 @@ that nothing needs to be known of it; tokens become maps, channels-last maps cha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError, nearest
+from distill_cli.models.maps import as_map, is_feature
 from distill_cli.models.network import Network
-from distill_cli.types import StudentSignals
+from distill_cli.types import BIAS, OF_CLASSIFIER, PENULTIMATE, StudentSignals
 
-# What enters the classifier: a tap that every network has.
-PENULTIMATE = "penultimate"
 # Modules that hold the blocks of a stage; what is inside a block is no tap of its own.
 HOLDING = ("blocks", "layers", "stages")
 # What leads from one stage to the next, or around a block.
@@ -75,9 +73,9 @@ def taps_of(network: Network) -> list[Tap]:
     for name in names:
 
         def note(_: nn.Module, __: Any, out: Any, name: str = name) -> None:
-            if _is_feature(out):
+            if is_feature(out, PROBED):
                 # A copy: an in-place rectifier behind it would change what was seen.
-                seen.append((name, _as_map(network, out.clone()), len(passed)))
+                seen.append((name, as_map(network, out.clone()), len(passed)))
 
         hooks.append((net.get_submodule(name), note))
     with _still(network), _hooked(hooks):
@@ -139,7 +137,7 @@ def signals_of(
     Args:
         network: Any; its mode and its graph are left as they are.
         images_BCHW: In [0, 1].
-        taps: Names of layers, or `penultimate`.
+        taps: Names of layers, `penultimate`, or `classifier/PART`.
         stop: End the forward at the last of them: what lies behind, its buffers too, is untouched.
     """
     if not taps:
@@ -147,7 +145,7 @@ def signals_of(
     kept: dict[str, Tensor] = {}
 
     def keep(name: str, value: Any) -> None:
-        if not _is_feature(value, len(images_BCHW)):
+        if not is_feature(value, len(images_BCHW)):
             raise _no_features(network, name)
         kept[name] = value
         if stop and len(kept) == len(taps):
@@ -161,6 +159,8 @@ def signals_of(
             entering.append(
                 (_classifier(network.net), lambda _, args: keep(PENULTIMATE, args[0].flatten(1)))
             )
+        elif name == BIAS:
+            kept[name] = _bias(network, len(images_BCHW))
         else:
             hooks.append((_module(network, name), lambda _, __, out, name=name: keep(name, out)))
     logits: Tensor | None = None
@@ -168,7 +168,7 @@ def signals_of(
         logits = network(images_BCHW).float()
     if unseen := [name for name in taps if name not in kept]:
         raise _no_features(network, unseen[0])
-    features = {name: _as_map(network, kept[name]).float() for name in taps}
+    features = {name: as_map(network, kept[name]).float() for name in taps}
     return StudentSignals(logits=logits, features=features)
 
 
@@ -186,12 +186,22 @@ def _module(network: Network, name: str) -> nn.Module:
         UsageError: There is none; the nearest tap is named.
     """
     try:
+        if name.startswith(OF_CLASSIFIER):
+            return _classifier(network.net).get_submodule(name.removeprefix(OF_CLASSIFIER))
         return network.net.get_submodule(name)
     except AttributeError:
         raise UsageError(
             f"{network.architecture} has no layer '{name}'. "
             f"{nearest(name, [point for point, _ in _points(network.net)])}"
         ) from None
+
+
+def _bias(network: Network, images: int) -> Tensor:
+    """What the classifier adds to the logits of every image, (B, K); 0 where it has no bias."""
+    bias_K = getattr(_classifier(network.net), "bias", None)
+    if bias_K is None:
+        bias_K = network.mean.new_zeros(len(network.class_names))
+    return bias_K.flatten().expand(images, -1)
 
 
 @contextmanager
@@ -240,43 +250,6 @@ def _classifier(net: nn.Module) -> nn.Module:
     layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     assert layers, "a classifier has a weight layer"
     return layers[-1]
-
-
-def _is_feature(out: Any, rows: int = PROBED) -> bool:
-    """Whether it is one tensor of one row an image."""
-    if not (isinstance(out, Tensor) and out.is_floating_point()):
-        return False
-    return out.ndim in (2, 3, 4) and len(out) == rows
-
-
-def _as_map(network: Network, out: Tensor) -> Tensor:
-    """(B, C), tokens (B, N, C) or maps of either layout as (B, C, H, W)."""
-    if out.ndim == 2:
-        return out[:, :, None, None]
-    if out.ndim == 3:
-        return _from_tokens(network.net, out)
-    _, first, second, third = out.shape
-    # The sides of a map are to each other as those of the images; two sides may be, by chance.
-    _, height, width = network.input_size
-    sides = ((first, second), (second, third))
-    last, usual = (abs(math.log(a * width / (b * height))) for a, b in sides)
-    chance = last == usual and getattr(network.net, "output_fmt", "NCHW") == "NHWC"
-    return out.permute(0, 3, 1, 2) if last < usual or chance else out
-
-
-def _from_tokens(net: nn.Module, out_BNC: Tensor) -> Tensor:
-    """Tokens as a map; class and register tokens are left out."""
-    count = out_BNC.shape[1]
-    leading = (int(getattr(net, "num_prefix_tokens", 0)), 0)
-    sizes = (getattr(module, "grid_size", None) for module in net.modules())
-    grid = next((size for size in sizes if isinstance(size, tuple) and len(size) == 2), None)
-    known = [(skip, grid) for skip in leading if grid and math.prod(grid) == count - skip]
-    roots = [(skip, math.isqrt(count - skip)) for skip in leading if count > skip]
-    squares = [(skip, (side, side)) for skip, side in roots if side**2 == count - skip]
-    # The grid of the patches before any square: 10 of 2×5 are not one and 3×3.
-    skip, size = [*known, *squares, (0, (1, count))][0]
-    map_BCHW: Tensor = out_BNC[:, skip:].transpose(1, 2).unflatten(2, size)
-    return map_BCHW
 
 
 def middle(taps: Sequence[Tap]) -> Tap:

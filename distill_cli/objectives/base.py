@@ -14,6 +14,7 @@ from distill_cli.types import (
     UNLABELLED,
     Batch,
     Need,
+    OrderName,
     Progress,
     StudentSignals,
     Targets,
@@ -27,6 +28,7 @@ class Owns(StrEnum):
     """What only one objective of a composition may hold."""
 
     HARD_TARGET = "the hard label"
+    PREDICTION = "what the network answers"
 
 
 # A layer of the student and the layer of the teacher that it learns from; either may be AUTO.
@@ -34,7 +36,9 @@ Pair = tuple[str, str]
 AUTO = "auto"
 # Which layers are paired where nobody names them: the middle ones, the last of each resolution,
 # the last maps, or what enters the classifiers.
-PairRule = Literal["middle", "stages", "last", "penultimate"]
+PairRule = Literal["middle", "stages", "last", "penultimate", "classifier"]
+# Classifiers of a form of their own, by name; None is the network's.
+HeadName = Literal["gated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +106,13 @@ class About:
         name: In recipes and in `distill methods`.
         summary: One line on what it does.
         paper: Where it comes from.
-        needs: What it asks for beyond student logits.
+        needs: What it asks for beyond student logits, or may.
         owns: What no other objective of a composition may own too.
         usual: Its weights where it is named alone.
         targets: The kinds of targets that it is for.
         rule: How layers are paired where nobody names them; None where it looks at none.
         coupled: It compares the samples of a batch with each other.
+        head: The classifier that the network must have for it; None for its own.
     """
 
     name: str
@@ -119,6 +124,7 @@ class About:
     targets: frozenset[Targets] = frozenset({"softmax"})
     rule: PairRule | None = None
     coupled: bool = False
+    head: HeadName | None = None
 
 
 class Objective(Protocol):
@@ -147,6 +153,33 @@ class OfLayers(Objective, Protocol):
 
 
 @runtime_checkable
+class Looking(Protocol):
+    """An objective that looks at layers of the student alone."""
+
+    @property
+    def looks(self) -> tuple[str, ...]:
+        """Their names."""
+
+
+@runtime_checkable
+class Needing(Protocol):
+    """An objective whose parameters decide what it needs; `about` says what it may need."""
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it asks for beyond student logits."""
+
+
+@runtime_checkable
+class Ordering(Protocol):
+    """An objective that may want samples in an order of its own."""
+
+    @property
+    def order(self) -> OrderName:
+        """How the samples of an epoch follow each other."""
+
+
+@runtime_checkable
 class Adapting(Protocol):
     """An objective that learns or remembers something of its own, beside the student."""
 
@@ -160,6 +193,11 @@ class OwnOptimizer(Protocol):
 
     def optimizer(self) -> Optimizer:
         """Of its own parameters."""
+
+
+def needs_of(objective: Objective) -> frozenset[Need]:
+    """What it needs as it is set."""
+    return objective.needs if isinstance(objective, Needing) else objective.about.needs
 
 
 def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:

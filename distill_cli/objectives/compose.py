@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.base import Adapting, Objective, Setting
+from distill_cli.objectives.base import Adapting, Objective, Setting, needs_of
 from distill_cli.types import (
     Batch,
     Need,
@@ -115,7 +115,7 @@ class Composition:
     @property
     def needs(self) -> frozenset[Need]:
         """What any of the objectives needs."""
-        return frozenset().union(*(part.objective.about.needs for part in self.parts))
+        return frozenset().union(*(needs_of(part.objective) for part in self.parts))
 
     @property
     def coupled(self) -> tuple[str, ...]:

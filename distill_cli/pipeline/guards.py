@@ -16,6 +16,7 @@ from distill_cli.data.images import Images
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError
 from distill_cli.evaluate import logits_of
+from distill_cli.objectives.base import needs_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.teaching import Member
 from distill_cli.teachers.cached import CachedTeacher
@@ -152,7 +153,7 @@ def say_losses(members: Sequence[Member], composed: Composition, sink: Sink) -> 
     taught = [
         part.objective
         for part in composed.parts
-        if Need.TEACHER in part.objective.about.needs and "softmax" in part.objective.about.targets
+        if Need.TEACHER in needs_of(part.objective) and "softmax" in part.objective.about.targets
     ]
     asked = {float(getattr(objective, "temperature", 1.0)) for objective in taught}
     for member in members:

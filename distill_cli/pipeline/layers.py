@@ -14,7 +14,6 @@ from distill_cli.adapters.regressor import Regressor
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import Network
 from distill_cli.models.taps import (
-    PENULTIMATE,
     Tap,
     last_map,
     middle,
@@ -24,6 +23,7 @@ from distill_cli.models.taps import (
 )
 from distill_cli.objectives.base import (
     AUTO,
+    Looking,
     Objective,
     OfLayers,
     OwnOptimizer,
@@ -31,19 +31,21 @@ from distill_cli.objectives.base import (
     PairRule,
     Setting,
     TapShape,
+    needs_of,
 )
 from distill_cli.objectives.compose import Composition, Part
 from distill_cli.pipeline.teaching import Member
 from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.live import LiveTeacher
-from distill_cli.types import Need, Teacher
+from distill_cli.types import BIAS, PENULTIMATE, Need, Teacher
 
-Choose = Callable[[Sequence[Tap]], list[Tap]]
+Choose = Callable[[Sequence[Tap]], list[str]]
 RULES: dict[PairRule, Choose] = {
-    "middle": lambda taps: [middle(taps)],
-    "stages": stage_ends,
-    "last": lambda taps: [last_map(taps)],
-    "penultimate": lambda taps: [taps[-1]],
+    "middle": lambda taps: [middle(taps).name],
+    "stages": lambda taps: [tap.name for tap in stage_ends(taps)],
+    "last": lambda taps: [last_map(taps).name],
+    "penultimate": lambda _: [PENULTIMATE],
+    "classifier": lambda _: [BIAS, PENULTIMATE],
 }
 
 
@@ -95,14 +97,14 @@ def check_offers(
         ArtifactError: A cache keeps none.
     """
     for part in composed.parts:
-        about = part.objective.about
+        about, needs = part.objective.about, needs_of(part.objective)
         caches = [
             name
             for name, member in zip(names, members, strict=True)
             if isinstance(member, CachedTeacher)
-            and about.needs & {Need.LOGITS, Need.FEATURES} - member.offers
+            and needs & {Need.LOGITS, Need.FEATURES} - member.offers
         ]
-        missing = about.needs & {Need.LOGITS, Need.FEATURES} - teacher.offers
+        missing = needs & {Need.LOGITS, Need.FEATURES} - teacher.offers
         if Need.FEATURES in missing and caches:
             raise ArtifactError(
                 f"objective '{about.name}' looks at the teacher's layers, and {caches[0]} is a "
@@ -149,15 +151,19 @@ def find_layers(
         UsageError: There is no such layer.
     """
     setting = Setting(class_names=network.class_names, group_K=tuple(group_K))
+    objectives = [part.objective for part in composed.parts]
+    looks = [name for each in objectives if isinstance(each, Looking) for name in each.looks]
     if Need.FEATURES not in composed.needs:
-        adapters = composed.adapters(setting).to(network.mean.device)
-        return Layers(composition=composed, adapters=adapters)
+        own = taps_of(network) if looks else []
+        shapes = replace(setting, student={name: _shape(network, name, own) for name in looks})
+        adapters = composed.adapters(shapes).to(network.mean.device)
+        return Layers(composition=composed, adapters=adapters, taps=tuple(dict.fromkeys(looks)))
     assert isinstance(teacher, LiveTeacher), "what teachers offer is checked before"
     own, other = taps_of(network), taps_of(teacher.network)
     parts: list[Part] = []
     pairs: list[Pair] = []
     for part in composed.parts:
-        if isinstance(part.objective, OfLayers):
+        if isinstance(part.objective, OfLayers) and Need.FEATURES in needs_of(part.objective):
             rule = part.objective.about.rule
             assert rule is not None, "an objective of layers has a rule"
             named = part.objective.pairs or _by_rule(rule, own, other)
@@ -165,7 +171,7 @@ def find_layers(
             pairs += found
             part = Part(objective=with_pairs(part.objective, found), weight=part.weight)
         parts.append(part)
-    guided = tuple(dict.fromkeys(pair[0] for pair in pairs))
+    guided = tuple(dict.fromkeys([*(pair[0] for pair in pairs), *looks]))
     hinted = tuple(dict.fromkeys(pair[1] for pair in pairs))
     shapes = replace(
         setting,
@@ -195,15 +201,15 @@ def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:
 def _by_rule(rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> tuple[Pair, ...]:
     """Pairs from the last to the first, as far as both networks have layers."""
     chosen = zip(reversed(RULES[rule](own)), reversed(RULES[rule](other)), strict=False)
-    return tuple(reversed([(student.name, teacher.name) for student, teacher in chosen]))
+    return tuple(reversed(list(chosen)))
 
 
 def _filled(pair: Pair, rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> Pair:
     """A pair of which one layer may be left to the rule."""
     guided, hinted = pair
     return (
-        RULES[rule](own)[-1].name if guided == AUTO else guided,
-        RULES[rule](other)[-1].name if hinted == AUTO else hinted,
+        RULES[rule](own)[-1] if guided == AUTO else guided,
+        RULES[rule](other)[-1] if hinted == AUTO else hinted,
     )
 
 

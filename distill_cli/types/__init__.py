@@ -8,8 +8,12 @@ from distill_cli.types.batch import UNLABELLED, Batch, Mixing
 from distill_cli.types.identity import DatasetIdentity, Source, ViewSpec, differences
 from distill_cli.types.result import ECE_BINS, HintResult, RunResult
 from distill_cli.types.signals import (
+    BIAS,
+    OF_CLASSIFIER,
+    PENULTIMATE,
     Features,
     Need,
+    OrderName,
     Progress,
     ScheduleName,
     StudentSignals,
@@ -21,7 +25,10 @@ from distill_cli.types.signals import (
 )
 
 __all__ = [
+    "BIAS",
     "ECE_BINS",
+    "OF_CLASSIFIER",
+    "PENULTIMATE",
     "UNLABELLED",
     "Batch",
     "DatasetIdentity",
@@ -29,6 +36,7 @@ __all__ = [
     "HintResult",
     "Mixing",
     "Need",
+    "OrderName",
     "Progress",
     "RunResult",
     "ScheduleName",

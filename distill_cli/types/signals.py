@@ -14,10 +14,18 @@ if TYPE_CHECKING:
 
 # Layer outputs by tap: fp32 (B, C, H, W), whatever the network's own layout; vectors are 1×1 maps.
 Features = Mapping[str, "Tensor"]
+# What enters the classifier: a layer that every network has.
+PENULTIMATE = "penultimate"
+# Before the name of a part of the classifier, whatever it is called in its network; its bias is
+# what it adds to every image's logits, 0 where it has none.
+OF_CLASSIFIER = "classifier/"
+BIAS = f"{OF_CLASSIFIER}bias"
 # Whether one class applies to an image, or each applies or not by itself.
 Targets = Literal["softmax", "sigmoid"]
 # The ways of an objective's weight over training.
 ScheduleName = Literal["constant", "linear", "cosine", "step"]
+# How the samples of an epoch follow each other: at random, or every class as often in each batch.
+OrderName = Literal["shuffled", "balanced"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from distill_cli.errors import UsageError
 from distill_cli.models import InputSpec, Network, create, save_model
 from distill_cli.models.taps import (
-    PENULTIMATE,
     Tap,
     last_map,
     middle,
@@ -23,6 +22,7 @@ from distill_cli.models.taps import (
     stage_ends,
     taps_of,
 )
+from distill_cli.types import PENULTIMATE
 from tests.conftest import Outcome
 
 SWIN = {

@@ -11,13 +11,12 @@ import yaml
 
 from distill_cli.errors import UsageError
 from distill_cli.models import InputSpec, Network, create
-from distill_cli.models.taps import PENULTIMATE
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Pair
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.pipeline.layers import Layers, find_layers
 from distill_cli.teachers.live import LiveTeacher
-from distill_cli.types import Batch
+from distill_cli.types import PENULTIMATE, Batch
 from tests.conftest import Made, Outcome, invoke
 
 Distill = Callable[..., Outcome]
