@@ -14,7 +14,9 @@ from PIL import Image
 CLASSES = 10
 
 
-def small_images(folder: Path, name: str, per_class: int, test_per_class: int = 10) -> Path:
+def small_images(
+    folder: Path, name: str, per_class: int, test_per_class: int = 10, *, noise: float = 0.0
+) -> Path:
     """A tar of class folders with so many training images a class.
 
     Args:
@@ -22,29 +24,38 @@ def small_images(folder: Path, name: str, per_class: int, test_per_class: int = 
         name: mnist or cifar10; read below DISTILL_DATA, or ../shared/data, if it is there.
         per_class: Training images of each class.
         test_per_class: Test images of each class.
+        noise: Share of the training images that stand in another class's folder, any of the
+            others alike; test stays as it is.
     """
-    path = folder / f"{name}-{per_class}.tar"
+    path = folder / (f"{name}-{per_class}" + (f"-noise-{noise:g}" if noise else "") + ".tar")
     wanted = {"train": per_class, "test": test_per_class}
     roots = (os.environ.get("DISTILL_DATA", "../shared/data"),)
     real = [p for root in roots for p in Path(root).glob(f"{name}.tar*")]
     with tarfile.open(path, "w") as out:
         if real:
-            _copy(real[0], out, wanted)
+            _copy(real[0], out, wanted, noise)
         else:
             _noise(out, wanted, (28, 28) if name == "mnist" else (32, 32, 3))
     return path
 
 
-def _copy(archive: Path, out: tarfile.TarFile, wanted: dict[str, int]) -> None:
+def _copy(archive: Path, out: tarfile.TarFile, wanted: dict[str, int], noise: float) -> None:
     taken: Counter[tuple[str, str]] = Counter()
+    generator = np.random.default_rng(0)
     with tarfile.open(archive) as source:
-        for member in source:
-            parts = Path(member.name).parts
-            if not member.isfile() or len(parts) != 3 or parts[0] not in wanted:
+        members = [(m, Path(m.name).parts) for m in source if m.isfile()]
+        members = [(m, parts) for m, parts in members if len(parts) == 3 and parts[0] in wanted]
+        classes = sorted({label for _, (_, label, _) in members})
+        for member, (split, label, name) in members:
+            if taken[split, label] == wanted[split]:
                 continue
-            if taken[parts[:2]] < wanted[parts[0]]:
-                taken[parts[:2]] += 1
-                out.addfile(member, source.extractfile(member))
+            taken[split, label] += 1
+            content = source.extractfile(member)
+            if split == "train" and generator.random() < noise:
+                others = [each for each in classes if each != label]
+                # Under a name of its own: the other class may have one of this name.
+                member.name = f"train/{generator.choice(others)}/{label}-{name}"
+            out.addfile(member, content)
 
 
 def _noise(out: tarfile.TarFile, wanted: dict[str, int], shape: tuple[int, ...]) -> None:

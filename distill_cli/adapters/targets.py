@@ -16,8 +16,12 @@ class TargetMatrix(nn.Module):
 
     def __init__(self, target_KK: Tensor) -> None:
         super().__init__()
-        self.register_buffer("target_KK", target_KK)
+        self.register_buffer("target_KK", target_KK.float())
 
     def forward(self, target_B: Tensor) -> Tensor:
         """The rows (B, K) of some labels; any row where unlabelled (−1)."""
         return self.target_KK[target_B.clamp(min=0)]
+
+    def relations(self) -> Tensor:
+        """The matrix itself."""
+        return self.target_KK

@@ -32,19 +32,32 @@ def soft_cross_entropy(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
     return -(target_BK.detach().to(log_probs_BK.dtype) * log_probs_BK).sum(dim=-1)
 
 
+def group_relation(group_K: Tensor) -> Tensor:
+    """ρ_y, uniform over the classes A(y) of y's group, y among them.
+
+    Args:
+        group_K: Which group each class is in, int64.
+
+    Returns:
+        rule_KK in fp64, each row of sum 1.
+    """
+    alike_KK = (group_K[:, None] == group_K[None, :]).double()
+    return alike_KK / alike_KK.sum(dim=-1, keepdim=True)
+
+
 def grouped_targets(
-    group_K: Tensor, epsilon: float, group_epsilon: float, exclude_target: bool = False
+    rule_KK: Tensor, epsilon: float, group_epsilon: float, exclude_target: bool = False
 ) -> Tensor:
-    """(1 − ε₁ − ε₂)·δ_y + ε₁/K + ε₂·ρ_y, ρ_y uniform over the classes A(y) of y's group.
+    """(1 − ε₁ − ε₂)·δ_y + ε₁/K + ε₂·ρ_y.
 
     Anisotropic label smoothing, Xu et al. 2020, "Feature normalized knowledge distillation for
     image classification"; ε₂ = 0 is label smoothing. A class alone in its group is its own ρ_y.
 
     Args:
-        group_K: Which group each class is in, int64.
+        rule_KK: ρ, each row of sum 1: of groups as `group_relation` has it, or any other.
         epsilon: ε₁, spread over all classes, y included.
-        group_epsilon: ε₂, spread over the group; ε₁ + ε₂ is at most 1.
-        exclude_target: Leave y out of A(y).
+        group_epsilon: ε₂, spread as ρ says; ε₁ + ε₂ is at most 1.
+        exclude_target: Leave y out of ρ_y.
 
     Returns:
         target_KK in fp64, each row of sum 1.
@@ -52,14 +65,14 @@ def grouped_targets(
     assert epsilon >= 0, "a share is not negative"
     assert group_epsilon >= 0, "a share is not negative"
     assert epsilon + group_epsilon <= 1, "no more than everything can be spread"
-    classes = len(group_K)
-    hard_KK = torch.eye(classes, dtype=torch.float64, device=group_K.device)
-    alike_KK = (group_K[:, None] == group_K[None, :]).double()
+    classes = len(rule_KK)
+    hard_KK = torch.eye(classes, dtype=torch.float64, device=rule_KK.device)
+    rule_KK = rule_KK.double()
     if exclude_target:
-        alike_KK = alike_KK - hard_KK
-    size_K1 = alike_KK.sum(dim=-1, keepdim=True)
-    group_KK = torch.where(size_K1 > 0, alike_KK / size_K1.clamp(min=1), hard_KK)
-    return (1 - epsilon - group_epsilon) * hard_KK + epsilon / classes + group_epsilon * group_KK
+        rule_KK = rule_KK * (1 - hard_KK)
+        rest_K1 = rule_KK.sum(dim=-1, keepdim=True)
+        rule_KK = torch.where(rest_K1 > 0, rule_KK / rest_K1.where(rest_K1 > 0, 1.0), hard_KK)
+    return (1 - epsilon - group_epsilon) * hard_KK + epsilon / classes + group_epsilon * rule_KK
 
 
 def class_relation(feature_KD: Tensor, temperature: float) -> Tensor:

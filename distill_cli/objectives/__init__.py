@@ -13,9 +13,11 @@ from distill_cli.objectives.grouped_smoothing import GroupedSmoothing
 from distill_cli.objectives.hint import Hint
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.knowledge_refinery import KnowledgeRefinery
+from distill_cli.objectives.label_mix import LabelMix
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.logit_standardisation import LogitStandardisation
 from distill_cli.objectives.rkd import RelationalDistillation
+from distill_cli.objectives.selective import Selective
 from distill_cli.objectives.sigmoid_kd import SigmoidDistillation
 from distill_cli.objectives.similarity import Similarity
 from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
@@ -31,6 +33,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
         TeacherFreeRegularisation,
         DisturbLabel,
         KnowledgeRefinery,
+        LabelMix,
+        Selective,
         KnowledgeDistillation,
         DecoupledDistillation,
         Dist,

@@ -84,13 +84,15 @@ class Setting:
         student: The layers that an objective looks at, by name.
         teacher: Those of the teacher.
         class_names: In label order.
-        group_K: Which group each class is of, from 0; empty where nobody groups them.
+        rule_KK: How alike classes are by a rule, each row of sum 1; None where there is none.
+        centroid_KD: Where each class lies in the features of the run that an objective names.
     """
 
     student: Mapping[str, TapShape] = field(default_factory=dict)
     teacher: Mapping[str, TapShape] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
-    group_K: tuple[int, ...] = ()
+    rule_KK: Tensor | None = None
+    centroid_KD: Tensor | None = None
 
     @property
     def classes(self) -> int:
@@ -177,6 +179,33 @@ class Ordering(Protocol):
     @property
     def order(self) -> OrderName:
         """How the samples of an epoch follow each other."""
+
+
+@runtime_checkable
+class Selecting(Protocol):
+    """An objective that says which samples the others of its composition are for."""
+
+    def softened(
+        self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
+    ) -> Tensor:
+        """bool (B,): the samples that the others are for; the rest are its own."""
+
+
+@runtime_checkable
+class Related(Protocol):
+    """An objective that relates classes as a trained run does."""
+
+    @property
+    def model(self) -> str | None:
+        """The run or model folder; None where it needs none as it is set."""
+
+
+@runtime_checkable
+class Relating(Protocol):
+    """An adapter with an opinion on which classes are alike."""
+
+    def relations(self) -> Tensor:
+        """(K, K): what share of the label of class y is put on each class, or of its residual."""
 
 
 @runtime_checkable

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.base import Adapting, Objective, Setting, needs_of
+from distill_cli.objectives.base import Adapting, Objective, Selecting, Setting, needs_of
 from distill_cli.types import (
     Batch,
     Need,
@@ -142,13 +142,25 @@ class Composition:
         """The weighted loss of a batch; an objective of weight 0 is still computed and reported."""
         weighted: list[Tensor] = []
         means: dict[str, Tensor] = {}
+        softened = self._softened(student, teacher, batch)
         for part in self.parts:
             weight = part.weight.at(progress.fraction)
             objective = part.objective
             name = objective.about.name
             own = adapters[name] if adapters is not None and name in adapters else None
             for name, term in objective(student, teacher, batch, progress, own).items():
+                if softened is not None and not isinstance(objective, Selecting):
+                    term = replace(term, loss_B=term.loss_B.where(softened, 0.0))
                 mean = mean_over(term, batch)
                 weighted.append(mean if weight == 1 else weight * mean)
                 means[name] = mean.detach()
         return Loss(total=sum(weighted[1:], weighted[0]), terms=means)
+
+    def _softened(
+        self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
+    ) -> Tensor | None:
+        """Which samples all but the objective that selects are for; None for all samples."""
+        for part in self.parts:
+            if isinstance(part.objective, Selecting):
+                return part.objective.softened(student, teacher, batch)
+        return None

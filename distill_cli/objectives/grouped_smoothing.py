@@ -27,6 +27,8 @@ from distill_cli.types import (
 class GroupedSmoothing:
     """CE(q, softmax z) with q = (1 − ε₁ − ε₂)·δ_y + ε₁/K + ε₂·ρ_y, ρ_y uniform over y's group.
 
+    ρ may be any K×K matrix of rows of sum 1 in the groups' place.
+
     Attributes:
         epsilon: ε₁, the mass on all classes.
         group_epsilon: ε₂, the mass on the classes of the group, the target among them.
@@ -47,10 +49,10 @@ class GroupedSmoothing:
 
     def adapters(self, setting: Setting) -> nn.Module:
         """The matrix of targets."""
-        group_K = torch.tensor(setting.group_K or range(setting.classes))
+        rule_KK = torch.eye(setting.classes) if setting.rule_KK is None else setting.rule_KK
         return TargetMatrix(
             grouped_targets(
-                group_K,
+                rule_KK,
                 self.epsilon,
                 self.group_epsilon,
                 exclude_target=self.exclude_target,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 from math import isclose
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Objective, Owns, Usual
+from distill_cli.objectives.base import Objective, Owns, Related, Selecting, Usual
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
@@ -54,6 +55,8 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
                 f"these are {targets}"
             )
     composed = Composition(parts)
+    _check_selecting(composed)
+    _check_model(composed)
     _check_teaching(recipe, composed)
     if composed.coupled and recipe.accumulate > 1:
         raise UsageError(
@@ -62,6 +65,33 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
             hint="Leave --accumulate out, or use a smaller --batch-size",
         )
     return composed
+
+
+def _check_selecting(composed: Composition) -> None:
+    """Refuses a choice between labels where there is one kind, or where samples are not apart."""
+    for part in composed.parts:
+        name = part.objective.about.name
+        if not isinstance(part.objective, Selecting):
+            continue
+        others = [p.objective.about.name for p in composed.parts if p is not part]
+        if not set(others) - {"ce"}:
+            raise UsageError(
+                f"objective '{name}' chooses which samples get a soft label, and none is named",
+                hint=f"As --objective {name},label-smoothing",
+            )
+        if composed.coupled:
+            raise UsageError(
+                f"objective '{composed.coupled[0]}' compares the samples of a batch with each "
+                f"other: '{name}' cannot choose some of them for it"
+            )
+
+
+def _check_model(composed: Composition) -> None:
+    for part in composed.parts:
+        model = part.objective.model if isinstance(part.objective, Related) else None
+        if model is not None and not Path(model).exists():
+            name = part.objective.about.name
+            raise UsageError(f"objective '{name}', model: there is no folder {model}")
 
 
 def check_objectives(recipe: TrainRecipe) -> None:
@@ -113,9 +143,16 @@ def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
         raise UsageError("--hint-epochs is of --hints", hint="Leave it out, or add --hints")
     taught = Need.TEACHER in composed.needs
     if isinstance(recipe, TeacherLabels) and not taught:
+        may = [
+            part.objective.about.name
+            for part in composed.parts
+            if Need.TEACHER in part.objective.about.needs
+        ]
         raise UsageError(
             "objective: none of these learns from a teacher",
-            hint="Use `distill teacher train` for a network without one",
+            hint=f"{may[0]} can, with other parameters: distill methods show {may[0]}"
+            if may
+            else "Use `distill teacher train` for a network without one",
         )
     if not isinstance(recipe, TeacherLabels) and taught:
         raise UsageError(
@@ -151,6 +188,8 @@ def _named(recipe: LabelledRecipe, names: list[str]) -> list[dict[str, Any]]:
     if not names:
         raise UsageError("objective: none is named")
     found = {name: _class(name) for name in names}
+    # What chooses samples for the others stands last: the first has the weights of the flags.
+    names = sorted(names, key=lambda name: issubclass(found[name], Selecting))
     hard: dict[str, Any] = {"name": "ce"}
     if recipe.label_smoothing is not None:
         hard = {"name": "label-smoothing", "epsilon": recipe.label_smoothing}
@@ -249,6 +288,6 @@ def _part(entry: dict[str, Any]) -> Part:
         first = error.errors()[0]
         spelled = {"start": "weight", "end": "weight_end"}
         key = ".".join(spelled.get(str(part), str(part)) for part in first["loc"])
-        raise UsageError(
-            f"objective '{name}', {key}: {first['msg']} (got {first['input']!r})"
-        ) from None
+        said = f"objective '{name}'" + (f", {key}" if key else "")
+        got = f" (got {first['input']!r})" if key else ""
+        raise UsageError(f"{said}: {first['msg'].removeprefix('Value error, ')}{got}") from None

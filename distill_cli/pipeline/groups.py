@@ -1,16 +1,66 @@
-"""Which classes are alike: groups from a file, or from the words of their names."""
+"""Which classes are alike: groups from a file or from the words of names, or a whole matrix."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_cli.errors import ArtifactError, nearest
+import torch
+from torch import Tensor
+
+from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.losses.targets import group_relation
 from distill_cli.recipe.load import parsed
 
 WORDS = "words"
+
+
+def rule_of(spec: str, class_names: Sequence[str]) -> Tensor:
+    """How alike classes are, (K, K) in fp64, each row of sum 1: ρ of grouped label smoothing.
+
+    Args:
+        spec: As `groups_of` takes it, or a CSV of a matrix: class names in the first row and the
+            first column, in any order, no number below 0; rows are scaled to sum 1.
+        class_names: Of the data.
+
+    Raises:
+        UsageError: The file cannot be read.
+        ArtifactError: It does not fit these classes.
+    """
+    if Path(spec).suffix.lower() == ".csv":
+        return _from_matrix(Path(spec), class_names)
+    return group_relation(torch.tensor(groups_of(spec, class_names)))
+
+
+def _from_matrix(path: Path, class_names: Sequence[str]) -> Tensor:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = [line for line in csv.reader(file) if line] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read groups {path}: {error}") from None
+    columns = [name.strip() for name in header[1:]]
+    rows = {line[0].strip(): line[1:] for line in lines}
+    for where, found in (("row", columns), ("column", list(rows))):
+        if sorted(found) != sorted(class_names):
+            wrong = sorted(set(found) ^ set(class_names)) or ["a class that stands twice"]
+            raise ArtifactError(
+                f"groups {path}: the first {where} should name each of the {len(class_names)} "
+                f"classes once; look at {', '.join(wrong[:3])}"
+            )
+    try:
+        rule_KK = torch.tensor(
+            [[float(rows[y][columns.index(k)]) for k in class_names] for y in class_names],
+            dtype=torch.float64,
+        )
+    except (ValueError, IndexError):
+        raise ArtifactError(f"groups {path}: every cell should be a number") from None
+    total_K1 = rule_KK.sum(dim=-1, keepdim=True)
+    if not bool(rule_KK.isfinite().all() & (rule_KK >= 0).all() & (total_K1 > 0).all()):
+        raise ArtifactError(f"groups {path}: numbers from 0 on, and not a row of zeros alone")
+    return rule_KK / total_K1
 
 
 def groups_of(spec: str, class_names: Sequence[str]) -> list[int]:
@@ -45,7 +95,7 @@ def _by_words(class_names: Sequence[str]) -> dict[str, str]:
 
 
 def _from_file(path: Path, class_names: Sequence[str]) -> dict[str, str]:
-    content = parsed(path, "groups", hint=f"Give a YAML file, or {WORDS}")
+    content = parsed(path, "groups", hint=f"Give a YAML file, a CSV of a matrix, or {WORDS}")
     named: dict[str, str] = {}
     for group, members in _leaves(content, str(path), ""):
         for member in members:

@@ -72,19 +72,20 @@ class Layers:
         """Of the adapters that have one of their own, by the objective's name."""
         return {
             name: each.optimizer()
-            for name, each in self.adapters.items()
+            for name, each in self.adapters.named_modules()
             if isinstance(each, OwnOptimizer)
         }
 
     @property
     def shared(self) -> list[nn.Parameter]:
         """Of the adapters that are moved with the student."""
-        return [
-            parameter
-            for each in self.adapters.values()
-            if not isinstance(each, OwnOptimizer)
+        own = {
+            id(parameter)
+            for each in self.adapters.modules()
+            if isinstance(each, OwnOptimizer)
             for parameter in each.parameters()
-        ]
+        }
+        return [each for each in self.adapters.parameters() if id(each) not in own]
 
 
 def check_offers(
@@ -135,7 +136,7 @@ def find_layers(
     network: Network,
     teacher: Teacher | None,
     *,
-    group_K: Sequence[int] = (),
+    setting: Setting | None = None,
     stop: bool = False,
 ) -> Layers:
     """Names the layers that are to be paired by rule, and has the teacher watch its own.
@@ -144,13 +145,13 @@ def find_layers(
         composed: With pairs named or not.
         network: The student.
         teacher: A live one, where any objective looks at layers.
-        group_K: Which group each class is of; empty where nobody groups them.
+        setting: What is known of the classes; None for their names alone.
         stop: Neither network is to be run beyond these layers.
 
     Raises:
         UsageError: There is no such layer.
     """
-    setting = Setting(class_names=network.class_names, group_K=tuple(group_K))
+    setting = setting or Setting(class_names=network.class_names)
     objectives = [part.objective for part in composed.parts]
     looks = [name for each in objectives if isinstance(each, Looking) for name in each.looks]
     if Need.FEATURES not in composed.needs:

@@ -210,8 +210,8 @@ class LabelledRecipe(TrainRecipe):
     )
     groups: Text | None = option(
         None,
-        "Which classes are alike: words (names that end in the same word), or a YAML file of lists "
-        "of class names.",
+        "Which classes are alike: words (names that end in the same word), a YAML file of lists "
+        "of class names, or a CSV of a K×K matrix.",
         LABELS,
     )
     targets: Targets | None = option(

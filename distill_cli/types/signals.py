@@ -69,6 +69,7 @@ class Need(StrEnum):
     LOGITS = "logits"
     FEATURES = "features"
     GROUPS = "groups"
+    MODEL = "model"
 
 
 class Teacher(Protocol):

@@ -31,7 +31,10 @@ def groups(here: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["tfkd-reg", "disturb-label", "knowledge-refinery"])
+@pytest.mark.parametrize(
+    "name",
+    ["tfkd-reg", "disturb-label", "knowledge-refinery", "label-mix", "selective,label-smoothing"],
+)
 def test_it_trains(name: str, here: Path, distill: Distill) -> None:
     outcome = distill(*TRAIN, *QUICK, "--objective", name, "--out", "r", "--json")
     assert outcome.code == 0, outcome.err
@@ -55,6 +58,11 @@ def test_groups_from_a_file(groups: Path, distill: Distill) -> None:
         (("--objective", "grouped-smoothing", "--groups", "nowhere.yaml"), 2, "nowhere.yaml"),
         (("--objective", "disturb-label", "--label-smoothing", 0.1), 2, "cannot be combined"),
         (("--objective", "disturb-label,grouped-smoothing"), 2, "the hard label"),
+        (("--objective", "selective"), 2, "none is named"),
+        (("--objective", "selective,ce"), 2, "none is named"),
+        (("--set", "objective=[{name: label-mix, model: nowhere}]"), 2, "there is no folder"),
+        (("--set", "objective=[{name: label-mix, hard: 0.7}]"), 2, "make up one label"),
+        (("--set", "objective=[{name: label-mix, sample_from: teacher}]"), 2, "needs teachers"),
     ],
 )
 def test_refusals(
@@ -153,3 +161,62 @@ def test_the_fitted_temperature_is_kept_with_the_model_and_used(
     for said, temperature in zip(softened, (found["temperature"], 1.0), strict=True):
         expected = torch.softmax(z / temperature, -1).max()
         assert max(said["probabilities"].values()) == pytest.approx(float(expected), abs=1e-5)
+
+
+def matrix(text: str) -> list[list[str]]:
+    return [line.split(",") for line in text.splitlines()]
+
+
+def test_a_matrix_of_classes(here: Path, distill: Distill) -> None:
+    """Rows in any order, scaled to 1; ε₂ lies as they say."""
+    order = "7314926850"
+    lines = [",".join(["", *order])]
+    lines += [
+        ",".join([y, *("2" if (y + k) in ("71", "77") else "2" if y == k else "0" for k in order)])
+        for y in order
+    ]
+    (here / "alike.csv").write_text("\n".join(lines))
+    given = "objective=[{name: grouped-smoothing, epsilon: 0, group_epsilon: 0.2}]"
+    outcome = distill(*TRAIN, *QUICK, "--set", given, "--groups", "alike.csv", "--out", "r")
+    assert outcome.code == 0, outcome.err
+    kept = torch.load(here / "r/last/checkpoint.pt", weights_only=True)["parts"]["adapters"]
+    [target_KK] = kept.values()
+    assert target_KK[7].tolist() == pytest.approx([0, 0.1, 0, 0, 0, 0, 0, 0.9, 0, 0])
+    assert target_KK[1].tolist() == pytest.approx([0, 1, 0, 0, 0, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("\n3,", "\nthree,"), "three"),
+        (lambda text: text.replace(",1", ",-1"), "from 0 on"),
+        (lambda text: text.replace(",1", ",x"), "a number"),
+        (lambda text: "", "the first row"),
+    ],
+)
+def test_a_matrix_that_does_not_fit(
+    change: Callable[[str], str], said: str, here: Path, distill: Distill
+) -> None:
+    lines = [",0,1,2,3,4,5,6,7,8,9"]
+    lines += [",".join([str(y), *("1" if y == k else "0" for k in range(10))]) for y in range(10)]
+    first, rest = lines[0], "\n".join(lines[1:])
+    text = change("\n" + rest)
+    (here / "alike.csv").write_text(first + text if text else "")
+    given = ("--objective", "grouped-smoothing", "--groups", "alike.csv", "--out", "r")
+    outcome = distill(*TRAIN, *QUICK, *given)
+    assert outcome.code == 3, outcome.err
+    assert said in outcome.err
+
+
+def test_centroids_of_a_trained_run(here: Path, distill: Distill) -> None:
+    assert distill(*TRAIN, *QUICK, "--out", "a").code == 0
+    mix = "objective=[{name: label-mix, hard: 0.5, relation: 0.5, sample: 0, model: a}]"
+    outcome = distill(*TRAIN, *QUICK, "--set", mix, "--out", "b")
+    assert outcome.code == 0, outcome.err
+    kept = torch.load(here / "b/last/checkpoint.pt", weights_only=True)["parts"]["adapters"]
+    [relation_KK] = kept.values()
+    # A class is the most like itself.
+    assert relation_KK.argmax(dim=1).tolist() == list(range(10))
+    other = distill(*TRAIN, *QUICK, "--set", mix, "--split-seed", 5, "--out", "c")
+    assert other.code == 3
+    assert "held out" in other.err

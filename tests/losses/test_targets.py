@@ -14,6 +14,7 @@ from torch import Tensor
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.targets import (
     class_relation,
+    group_relation,
     grouped_targets,
     margin,
     mixed_targets,
@@ -103,7 +104,7 @@ def by_hand(group: list[int], e1: float, e2: float, exclude: bool) -> list[list[
 def test_grouped_targets_are_the_formula(
     exclude: bool, group: list[int], e1: float, e2: float
 ) -> None:
-    target = grouped_targets(torch.tensor(group), e1, e2, exclude)
+    target = grouped_targets(group_relation(torch.tensor(group)), e1, e2, exclude)
     for row, expected in zip(target.tolist(), by_hand(group, e1, e2, exclude), strict=True):
         assert row == pytest.approx(expected, abs=1e-15)
         assert sum(row) == pytest.approx(1, abs=1e-14)
@@ -113,10 +114,10 @@ def test_grouped_targets_are_the_formula(
 def test_five_woodpeckers() -> None:
     """A group of five within K = 6: a fifth of ε₂ each; the class alone keeps it."""
     group = torch.tensor([0, 0, 0, 0, 0, 1])
-    target = grouped_targets(group, 0.0, 0.1)
+    target = grouped_targets(group_relation(group), 0.0, 0.1)
     assert target[0].tolist() == pytest.approx([0.92, 0.02, 0.02, 0.02, 0.02, 0])
     assert target[5].tolist() == pytest.approx([0, 0, 0, 0, 0, 1])
-    apart = grouped_targets(group, 0.0, 0.1, exclude_target=True)
+    apart = grouped_targets(group_relation(group), 0.0, 0.1, exclude_target=True)
     assert apart[0].tolist() == pytest.approx([0.9, 0.025, 0.025, 0.025, 0.025, 0])
     assert apart[5].tolist() == pytest.approx([0, 0, 0, 0, 0, 1])
 
@@ -124,20 +125,22 @@ def test_five_woodpeckers() -> None:
 @pytest.mark.parametrize("exclude", [False, True])
 def test_grouped_targets_at_neutral_settings(exclude: bool) -> None:
     group, (z, y) = torch.tensor(GROUPS), draw(3)
-    assert torch.equal(grouped_targets(group, 0.0, 0.0, exclude), torch.eye(K).double())
-    smooth = grouped_targets(group, 0.1, 0.0, exclude)
+    assert torch.equal(
+        grouped_targets(group_relation(group), 0.0, 0.0, exclude), torch.eye(K).double()
+    )
+    smooth = grouped_targets(group_relation(group), 0.1, 0.0, exclude)
     assert torch.allclose(soft_cross_entropy(z, smooth[y]), cross_entropy(z, y, 0.1), atol=1e-12)
     # Everyone alone: ε₂ does nothing. Everyone together: it is more of ε₁.
-    alone = grouped_targets(torch.arange(K), 0.1, 0.3, exclude)
+    alone = grouped_targets(group_relation(torch.arange(K)), 0.1, 0.3, exclude)
     assert torch.allclose(alone, smooth, atol=1e-15)
-    together = grouped_targets(torch.zeros(K, dtype=torch.int64), 0.1, 0.3)
-    assert torch.allclose(together, grouped_targets(group, 0.4, 0.0), atol=1e-15)
+    together = grouped_targets(group_relation(torch.zeros(K, dtype=torch.int64)), 0.1, 0.3)
+    assert torch.allclose(together, grouped_targets(group_relation(group), 0.4, 0.0), atol=1e-15)
 
 
 def test_shares_are_shares() -> None:
     for e1, e2 in ((-0.1, 0.0), (0.0, -0.1), (0.6, 0.6)):
         with pytest.raises(AssertionError):
-            grouped_targets(torch.tensor(GROUPS), e1, e2)
+            grouped_targets(group_relation(torch.tensor(GROUPS)), e1, e2)
 
 
 @few

@@ -12,8 +12,9 @@ import distill_cli.objectives as objectives
 from distill_cli.errors import UsageError
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.soft import distillation
+from distill_cli.losses.targets import group_relation
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Setting, TapShape
+from distill_cli.objectives.base import Selecting, Setting, TapShape
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.kd import KnowledgeDistillation
@@ -137,10 +138,16 @@ def test_every_file_is_registered() -> None:
     assert {cls.__module__.rsplit(".", 1)[1] for cls in OBJECTIVES.values()} == files
 
 
+def selects(cls: type) -> bool:
+    return issubclass(cls, Selecting)
+
+
 def filled(cls: type) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDict]:
     """An objective with layers named, signals that have them, and its adapters."""
     looks = Need.FEATURES in cls.about.needs
-    objective = cls(pairs=(("s", "t"),)) if looks else cls()
+    # One that selects keeps every label here: beside it stands nothing for the others.
+    given = {"pairs": (("s", "t"),)} if looks else {"margin": -1.0} if selects(cls) else {}
+    objective = cls(**given)
     generator = torch.Generator().manual_seed(3)
     maps = {
         name: torch.randn(B, channels, side, side, generator=generator).requires_grad_()
@@ -151,7 +158,7 @@ def filled(cls: type) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDi
         maps = {name: each.detach().requires_grad_() for name, each in maps.items()}
     shapes = Setting(
         class_names=tuple("abcd"),
-        group_K=(0, 1, 0, 1),
+        rule_KK=group_relation(torch.tensor([0, 1, 0, 1])),
         student={"s": TapShape(channels=3, height=4, width=4)},
         teacher={"t": TapShape(channels=5, height=2, width=2)},
     )

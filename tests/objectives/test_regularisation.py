@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from distill_cli.adapters.residual import ResidualMatrix
 from distill_cli.adapters.targets import TargetMatrix
 from distill_cli.losses.hard import cross_entropy
+from distill_cli.losses.targets import group_relation
 from distill_cli.objectives.base import OwnOptimizer, Setting
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
@@ -22,7 +23,8 @@ from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
 from distill_cli.types import Batch, Progress, StudentSignals
 
 B, K = 12, 5
-SETTING = Setting(class_names=tuple("abcde"), group_K=(0, 1, 0, 1, 2))
+GROUP_K = torch.tensor([0, 1, 0, 1, 2])
+SETTING = Setting(class_names=tuple("abcde"), rule_KK=group_relation(GROUP_K))
 
 
 def batch(rows: Tensor | None = None) -> Batch:
@@ -80,7 +82,7 @@ def test_the_matrix_of_groups_is_what_the_docstring_says() -> None:
     assert isinstance(made, TargetMatrix)
     expected = torch.zeros(K, K)
     for y in range(K):
-        alike = [k for k in range(K) if SETTING.group_K[k] == SETTING.group_K[y]]
+        alike = [k for k in range(K) if GROUP_K[k] == GROUP_K[y]]
         for k in range(K):
             expected[y, k] = 0.7 * (k == y) + 0.1 / K + 0.2 * (k in alike) / len(alike)
     assert torch.allclose(made.target_KK.float(), expected)

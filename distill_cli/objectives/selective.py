@@ -1,0 +1,68 @@
+"""Selective softening: hard labels for samples that are learnt, soft ones for the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from distill_cli.losses.hard import cross_entropy
+from distill_cli.losses.targets import margin, selected
+from distill_cli.objectives.base import About, main_target, on_hard_labels
+from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selective:
+    """CE on samples whose label is far ahead, g = p_y − max_{k≠y} p_k ≥ m; the others for the rest.
+
+    It stands beside any soft label, which then is for the samples with g < m alone: those that the
+    network is not sure of, and those that it takes for another class.
+
+    Attributes:
+        margin: m; −1 keeps every label hard, what is above 1 softens them all.
+        by: Whose prediction p is: the network's own, held constant, or the teacher's.
+    """
+
+    about: ClassVar[About] = About(
+        name="selective",
+        summary="hard labels where the network is sure of them, the soft label elsewhere",
+        paper="selective softening by margin; of this project",
+        needs=frozenset({Need.TEACHER}),
+    )
+
+    margin: Annotated[float, Field(ge=-1, le=2)] = 0.5
+    by: Literal["own", "teacher"] = "own"
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """A teacher where it chooses."""
+        return frozenset({Need.TEACHER} if self.by == "teacher" else ())
+
+    def softened(
+        self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
+    ) -> Tensor:
+        """The samples that get the soft label; what is unlabelled has no other."""
+        said_BK = student.logits_BK
+        if self.by == "teacher":
+            assert teacher is not None, "needs are checked before the first step"
+            said_BK = teacher.log_probs(1.0)
+        return selected(margin(said_BK, main_target(batch)), self.margin)
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Term `kept`, over the labelled samples; 0 for those that are softened."""
+        logits_BK = student.logits_BK
+        soft_B = self.softened(student, teacher, batch)
+        term = on_hard_labels(batch, lambda target_B: cross_entropy(logits_BK, target_B))
+        loss_B = torch.where(soft_B, 0.0, term.loss_B)
+        return {"kept": Term(loss_B=loss_B, labelled_only=True)}
