@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from distill_cli.adapters.relations import in_words
 from distill_cli.losses.targets import class_relation
 
 
@@ -39,3 +42,7 @@ class ClassEmbeddings(nn.Module):
         """The relation as it stands."""
         relation_KK: Tensor = self()
         return relation_KK
+
+    def told(self, class_names: Sequence[str]) -> list[str]:
+        """The pairs of classes that are related most."""
+        return [f"the most alike are {in_words(self.relations(), class_names)}"]

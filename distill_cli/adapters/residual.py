@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from distill_cli.adapters.relations import in_words
 
 
 class ResidualMatrix(nn.Module):
@@ -36,3 +40,10 @@ class ResidualMatrix(nn.Module):
         others_KK = ~torch.eye(classes, dtype=torch.bool, device=share_KR.device)
         whole_KK[others_KK] = share_KR.flatten()
         return whole_KK
+
+    def told(self, class_names: Sequence[str]) -> list[str]:
+        """The pairs of classes that are confused most."""
+        return [
+            "most of the mass beside the label lies between "
+            f"{in_words(self.relations(), class_names)}"
+        ]

@@ -15,7 +15,10 @@ from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.load import read_yaml
 
 RUNS = Path("runs")
-RUN_FILES = ("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "report.html")
+RUN_FILES = (
+    *("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "relations.json"),
+    "report.html",
+)
 RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last", "stages", "stages.yaml")
 TIMM = "timm/"
 # Of a published cache; a README without the mark is somebody else's.

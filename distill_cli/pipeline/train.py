@@ -27,6 +27,7 @@ from distill_cli.pipeline.guards import check_knowledge, check_pixels, check_tar
 from distill_cli.pipeline.inputs import locate, open_data, view_spec
 from distill_cli.pipeline.layers import Layers, check_offers, find_layers
 from distill_cli.pipeline.networks import student_network
+from distill_cli.pipeline.relations import keep_relations
 from distill_cli.pipeline.setting import setting_of
 from distill_cli.pipeline.teaching import (
     Member,
@@ -102,6 +103,7 @@ def train(
             trainer.stop = lambda: request.signal_number
             with runtime.fast_kernels(plan.runtime):
                 state = trainer.fit(resume=resuming)
+        keep_relations(plan.run, plan.layers.adapters, plan.network.class_names)
         if not isinstance(plan.recipe, LabelledRecipe):
             hints = finish_hints(plan.recipe, plan.network, plan.layers.adapters, state)
             return Finished(run=plan.run, recipe=plan.recipe, result=hints)

@@ -24,6 +24,7 @@ DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.6)), (0, (1.5, 1.2)), (0, (6, 1.5,
 # Points wide: shown about as large on a phone, a little larger beside another plot on a desk.
 WIDTH, FONT = 330, 10
 LONGEST_LABEL = 50
+LONGEST_CLASS = 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,42 @@ def dots(groups: Mapping[str, Sequence[float]], *, x: str, about: str) -> str:
     _whole_numbers(axes)
     axes.margins(x=0.06)
     return _svg(figure, about)
+
+
+def shares(names: Sequence[str], share: Sequence[Sequence[float]], *, about: str) -> str:
+    """A square of shares: the darker a cell, the more of its row lies on its column.
+
+    Args:
+        names: Of rows and columns alike.
+        share: Row by row, from 0; what is on the diagonal is not drawn.
+        about: What the picture shows, for those who do not see it.
+    """
+    count = len(names)
+    figure, axes = _figure(height=WIDTH)
+    most = max((share[y][k] for y in range(count) for k in range(count) if y != k), default=0)
+    for y in range(count):
+        axes.add_patch(_cell(y, y, LINE, 1.0))
+        for k in range(count):
+            # What is next to nothing is not seen, and a page of a hundred classes stays small.
+            if y != k and share[y][k] > 0.01 * most:
+                axes.add_patch(_cell(y, k, "#a1b2d0", share[y][k] / most))
+    axes.set(xlim=(0, count), ylim=(count, 0), aspect="equal")
+    axes.spines[["left", "bottom"]].set_visible(False)
+    places = [place + 0.5 for place in range(count)]
+    short = [textwrap.shorten(name, LONGEST_CLASS, placeholder="…") or name for name in names]
+    turned = 0 if max(map(len, short), default=0) <= 2 else 90
+    axes.set_xticks(places, short, rotation=turned)
+    axes.set_yticks(places, short)
+    _plain([*axes.get_xticklabels(), *axes.get_yticklabels()])
+    axes.set_xlabel("share on")
+    axes.set_ylabel("label")
+    return _svg(figure, about)
+
+
+def _cell(y: int, k: int, colour: str, alpha: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((k + 0.04, y + 0.04), 0.92, 0.92, color=colour, alpha=alpha, linewidth=0)
 
 
 def _beside(values: Sequence[float], row: int) -> tuple[list[float], list[float]]:

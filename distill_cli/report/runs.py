@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,25 @@ from distill_cli.files import read_json
 from distill_cli.types import RunResult
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
+RELATIONS = "relations.json"
 # Figures that earlier versions did not have; those that a run may not know; all else are numbers.
 MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is None}
 MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.type)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """Which classes an objective holds to be alike.
+
+    Attributes:
+        class_names: Of the data; or those of them that are kept, where they are many.
+        share: Row y: what is put on each class.
+        pairs: (class, other class, mean share on each other), the largest first.
+    """
+
+    class_names: Sequence[str]
+    share: Sequence[Sequence[float]]
+    pairs: Sequence[tuple[str, str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +46,14 @@ class RunSummary:
         recipe: Every key of recipe.yaml.
         result: Its figures; None where the run did not finish.
         history: One row an epoch, as summary.csv has them; an empty cell is NaN.
+        relations: By the objective that has them.
     """
 
     folder: Path
     recipe: Mapping[str, Any]
     result: RunResult | None
     history: tuple[Mapping[str, float], ...]
+    relations: Mapping[str, Relation] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -84,6 +102,7 @@ def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
         recipe=recipe,
         result=_result(folder / RESULT) if has_result else None,
         history=_history(folder / HISTORY),
+        relations=_relations(folder / RELATIONS),
     )
 
 
@@ -133,6 +152,22 @@ def _result(path: Path) -> RunResult:
         if not (_is_number(value) or (value is None and name in MAY_BE_NONE)):
             raise _malformed(path, f"{name} is {value!r}, not a finite number")
     return RunResult(**values)
+
+
+def _relations(path: Path) -> dict[str, Relation]:
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    try:
+        found = {name: Relation(**said) for name, said in content.items()}
+        for each in found.values():
+            cells = [*(cell for row in each.share for cell in row), *(s for _, _, s in each.pairs)]
+            square = all(len(row) == len(each.class_names) for row in each.share)
+            if not square or not all(_is_number(cell) and cell >= 0 for cell in cells):
+                raise ValueError("shares are a square of numbers from 0 on")
+    except (TypeError, ValueError, AttributeError) as error:
+        raise _malformed(path, str(error)) from None
+    return found
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,44 @@
+"""Which classes the objectives of a run hold to be alike: kept beside its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from distill_cli.adapters.relations import likest
+from distill_cli.files import write_json
+from distill_cli.objectives.base import Relating
+
+FILE = "relations.json"
+# A matrix of more classes is kept for those of its likest pairs only.
+WHOLE, PAIRS = 32, 20
+
+
+def keep_relations(run: Path, adapters: nn.ModuleDict, class_names: Sequence[str]) -> None:
+    """Writes relations.json, where any objective has an opinion."""
+    found = {
+        name: _said(module.relations().double().cpu(), class_names)
+        for name, module in adapters.named_modules()
+        if isinstance(module, Relating)
+    }
+    if found:
+        write_json(run / FILE, found)
+
+
+def _said(relation_KK: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    pairs = likest(relation_KK, PAIRS)
+    kept = list(range(len(class_names)))
+    if len(kept) > WHOLE:
+        # In the order of classes, so that rows of neighbours stay together.
+        kept = sorted({place for first, second, _ in pairs for place in (first, second)})[:WHOLE]
+    return {
+        "class_names": [class_names[place] for place in kept],
+        "share": [[round(cell, 6) for cell in row] for row in relation_KK[kept][:, kept].tolist()],
+        "pairs": [
+            [class_names[first], class_names[second], round(share, 6)]
+            for first, second, share in pairs
+        ],
+    }
