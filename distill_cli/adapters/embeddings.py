@@ -19,7 +19,7 @@ class ClassEmbeddings(nn.Module):
     Args:
         classes: K.
         temperature: Of the relation.
-        rate: Of their optimiser.
+        rate: Of their optimiser, for the mean over the samples of one class.
     """
 
     def __init__(self, classes: int, temperature: float, rate: float) -> None:
@@ -27,11 +27,12 @@ class ClassEmbeddings(nn.Module):
         # As many values as classes: any relation can be had, and all classes start equally far.
         self.embedding_KD = nn.Parameter(torch.eye(classes))
         self.temperature = temperature
-        self.rate = rate
+        self.rate, self.classes = rate, classes
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Of the embeddings alone."""
-        return torch.optim.SGD(self.parameters(), lr=self.rate)
+        # Each row learns from its own class's samples, a K-th of those that the loss is the mean of.
+        return torch.optim.SGD(self.parameters(), lr=self.rate * self.classes)
 
     def forward(self) -> Tensor:
         """relation_KK, each row of sum 1, from which gradients reach the embeddings."""

@@ -19,17 +19,18 @@ class ResidualMatrix(nn.Module):
 
     Args:
         classes: K.
-        rate: Of its optimiser.
+        rate: Of its optimiser, for the mean over the samples of one class.
     """
 
     def __init__(self, classes: int, rate: float) -> None:
         super().__init__()
         self.residual_KR = nn.Parameter(torch.zeros(classes, classes - 1))
-        self.rate = rate
+        self.rate, self.classes = rate, classes
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Of S alone."""
-        return torch.optim.SGD(self.parameters(), lr=self.rate)
+        # Each row learns from its own class's samples, a K-th of those that the loss is the mean of.
+        return torch.optim.SGD(self.parameters(), lr=self.rate * self.classes)
 
     @torch.no_grad()
     def relations(self) -> Tensor:

@@ -21,7 +21,7 @@ class KnowledgeRefinery:
     The student learns with S fixed, and S from α·KL(q_res ‖ p_res) with the student fixed.
 
     Attributes:
-        rate: Of S's own optimiser.
+        rate: Of S's own optimiser, for the mean over the samples of one class.
         reverse: Turn both divergences round.
     """
 

@@ -43,7 +43,7 @@ class LabelMix:
         rule: Share of what `--groups` says.
         model: Run whose centroids relate the classes; none: learnt embeddings.
         relation_temperature: T_r.
-        rate: Of the embeddings' own optimiser.
+        rate: Of the embeddings' own optimiser, for the mean over the samples of one class.
         sample_from: Whose prediction.
         temperature: T of the prediction.
     """
@@ -63,7 +63,7 @@ class LabelMix:
     rule: Share = 0.0
     model: str | None = None
     relation_temperature: Annotated[float, Field(gt=0, le=1000)] = 0.3
-    rate: Annotated[float, Field(gt=0)] = 1.0
+    rate: Annotated[float, Field(gt=0)] = 0.1
     sample_from: Literal["own", "teacher"] = "own"
     temperature: Annotated[float, Field(gt=0, le=1000)] = 1.0
 
