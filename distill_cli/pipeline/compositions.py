@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Objective, Owns, Usual
+from distill_cli.objectives.base import Checked, Objective, Owns, Usual
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
@@ -53,6 +53,8 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
                 f"objective '{about.name}' is for {' and '.join(sorted(about.targets))} targets, "
                 f"these are {targets}"
             )
+        if isinstance(part.objective, Checked):
+            part.objective.check(recipe.epochs)
     composed = Composition(parts)
     _check_teaching(recipe, composed)
     if composed.coupled and recipe.accumulate > 1:

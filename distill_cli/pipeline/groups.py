@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from distill_cli.errors import ArtifactError, nearest
+from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import parsed
+from distill_cli.types import Need
 
 WORDS = "words"
+
+
+def groups_asked(recipe: TrainRecipe, needs: Set[Need], class_names: Sequence[str]) -> list[int]:
+    """The group of each class, where objectives need them; else none.
+
+    Raises:
+        UsageError: They are needed and not given, or given and not needed.
+        ArtifactError: As `groups_of` raises it.
+    """
+    spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
+    needed = Need.GROUPS in needs
+    if spec is None and needed:
+        raise UsageError(
+            "this objective needs to know which classes are alike",
+            hint="--groups words, or --groups FILE",
+        )
+    if spec is not None and not needed:
+        raise UsageError("--groups: none of these objectives looks at groups of classes")
+    return [] if spec is None else groups_of(spec, class_names)
 
 
 def groups_of(spec: str, class_names: Sequence[str]) -> list[int]:

@@ -13,9 +13,8 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
-from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.compositions import check_objectives, composition, targets_of
-from distill_cli.pipeline.finish import finish, finish_hints, unmet
+from distill_cli.pipeline.finish import finish, finish_hints, say_told, unmet
 from distill_cli.pipeline.folders import (
     check_output,
     check_teachers,
@@ -24,7 +23,7 @@ from distill_cli.pipeline.folders import (
     inherit,
     next_free,
 )
-from distill_cli.pipeline.groups import groups_of
+from distill_cli.pipeline.groups import groups_asked
 from distill_cli.pipeline.guards import check_knowledge, check_pixels, check_targets, say_losses
 from distill_cli.pipeline.inputs import locate, open_data, view_spec
 from distill_cli.pipeline.layers import Layers, check_offers, find_layers
@@ -43,7 +42,7 @@ from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.training import checkpoint, optim
 from distill_cli.training.events import Sink
-from distill_cli.types import HintResult, Need, RunResult, Targets, Teacher, ViewSpec
+from distill_cli.types import HintResult, RunResult, Targets, Teacher, ViewSpec
 
 R = TypeVar("R", bound=TrainRecipe)
 
@@ -103,6 +102,7 @@ def train(
             trainer.stop = lambda: request.signal_number
             with runtime.fast_kernels(plan.runtime):
                 state = trainer.fit(resume=resuming)
+        say_told(plan.layers.adapters, plan.network.class_names, sink)
         if not isinstance(plan.recipe, LabelledRecipe):
             hints = finish_hints(plan.recipe, plan.network, plan.layers.adapters, state)
             return Finished(run=plan.run, recipe=plan.recipe, result=hints)
@@ -157,7 +157,7 @@ def prepare(
         composed,
         network,
         teacher,
-        group_K=_groups(recipe, composed, dataset),
+        group_K=groups_asked(recipe, composed.needs, dataset.class_names),
         stop=isinstance(recipe, HintRecipe),
     )
     for line in layers.told:
@@ -186,20 +186,6 @@ def prepare(
         network=network,
         optimizer=optimizer,
     )
-
-
-def _groups(recipe: TrainRecipe, composed: Composition, dataset: Dataset) -> list[int]:
-    """The group of each class, where objectives need them."""
-    spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
-    needed = Need.GROUPS in composed.needs
-    if spec is None and needed:
-        raise UsageError(
-            "this objective needs to know which classes are alike",
-            hint="--groups words, or --groups FILE",
-        )
-    if spec is not None and not needed:
-        raise UsageError("--groups: none of these objectives looks at groups of classes")
-    return [] if spec is None else groups_of(spec, dataset.class_names)
 
 
 def check_options(recipe: TrainRecipe) -> None:
