@@ -10,7 +10,7 @@ int64 throughout, with masked (logical) right shifts: torch has no shifts for ui
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, unique
 from hashlib import blake2b
 
 import torch
@@ -22,6 +22,7 @@ _MIX_2 = 0x94D049BB133111EB
 _MASK = (1 << 64) - 1
 
 
+@unique
 class Purpose(IntEnum):
     """What a draw is for, so that no two uses share a stream. Never renumber: caches depend on it."""
 
@@ -33,6 +34,7 @@ class Purpose(IntEnum):
     MIX = 6
     LIBRARY = 7
     LABEL = 8
+    PROBE = 9
 
 
 def _signed(word: int) -> int:

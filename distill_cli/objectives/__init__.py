@@ -6,6 +6,7 @@ from distill_cli.objectives.attention import AttentionTransfer
 from distill_cli.objectives.base import Objective
 from distill_cli.objectives.bce import BinaryCrossEntropy
 from distill_cli.objectives.ce import CrossEntropy
+from distill_cli.objectives.d2l import DimensionDriven
 from distill_cli.objectives.dist import Dist
 from distill_cli.objectives.disturb_label import DisturbLabel
 from distill_cli.objectives.dkd import DecoupledDistillation
@@ -32,6 +33,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         TeacherFreeSelf,
         TeacherFreeRegularisation,
         DisturbLabel,
+        DimensionDriven,
         KnowledgeRefinery,
         LabelMix,
         Selective,

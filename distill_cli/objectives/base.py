@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -222,6 +222,75 @@ class OwnOptimizer(Protocol):
 
     def optimizer(self) -> Optimizer:
         """Of its own parameters."""
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """An objective whose parameters may contradict each other, or the length of training."""
+
+    def check(self, epochs: int) -> None:
+        """Refuses what makes no sense in so many epochs.
+
+        Raises:
+            UsageError: With the reason.
+        """
+
+
+class Probe(Protocol):
+    """Looks at the network as it stands, in eval mode and without gradients."""
+
+    def __call__(self, *, epoch: int, samples: int, batch: int) -> Sequence[Tensor]:
+        """What enters the classifier, of training images as they are, not augmented.
+
+        Args:
+            epoch: From 0: which images are drawn.
+            samples: How many, at most as many as there are.
+            batch: Rows of each tensor, at most as many as there are.
+
+        Returns:
+            feature_BD, fp32 on the CPU, one a batch: whole batches only.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What an objective makes of an epoch that has just ended.
+
+    Attributes:
+        figures: What the epoch's row in metrics.jsonl and summary.csv says of it: the same names
+            after every epoch.
+        roll_back: Undo the epoch: the student's weights and buffers, and what moves them, are again
+            what they were at its start. What adapters remember, the schedule and the count of epochs
+            go on.
+    """
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    roll_back: bool = False
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """An objective that judges, after each epoch, how the network learns the labels."""
+
+    def after_epoch(
+        self, probe: Probe, finished: int, epochs: int, adapters: nn.Module | None
+    ) -> Verdict:
+        """The verdict, of which `adapters` may remember what is needed later.
+
+        Args:
+            probe: Looks at the network.
+            finished: Epochs that are behind us, at least 1.
+            epochs: Of the whole training.
+            adapters: Its own.
+        """
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An adapter that has something to say once training is over."""
+
+    def told(self, class_names: Sequence[str]) -> list[str]:
+        """Lines for a person, without the objective's name."""
 
 
 def needs_of(objective: Objective) -> frozenset[Need]:

@@ -11,7 +11,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.base import Adapting, Objective, Selecting, Setting, needs_of
+from distill_cli.objectives.base import (
+    Adapting,
+    Judging,
+    Objective,
+    Probe,
+    Selecting,
+    Setting,
+    Verdict,
+    needs_of,
+)
 from distill_cli.types import (
     Batch,
     Need,
@@ -86,6 +95,12 @@ def mean_over(term: Term, batch: Batch) -> Tensor:
     return term.loss_B.sum() / batch.samples
 
 
+def _own(part: Part, adapters: nn.ModuleDict | None) -> nn.Module | None:
+    """The adapter of a part; None where it has none."""
+    name = part.objective.about.name
+    return adapters[name] if adapters is not None and name in adapters else None
+
+
 @dataclass(frozen=True)
 class Composition:
     """Objectives that are trained together.
@@ -122,6 +137,23 @@ class Composition:
         """The objectives that compare the samples of a batch with each other."""
         return tuple(p.objective.about.name for p in self.parts if p.objective.about.coupled)
 
+    @property
+    def judging(self) -> tuple[str, ...]:
+        """The objectives that judge each epoch, and may roll it back."""
+        return tuple(p.objective.about.name for p in self.parts if isinstance(p.objective, Judging))
+
+    def after_epoch(
+        self, probe: Probe, finished: int, epochs: int, adapters: nn.ModuleDict
+    ) -> Verdict:
+        """What the objectives together make of an epoch; one is enough to roll it back."""
+        verdicts = [
+            part.objective.after_epoch(probe, finished, epochs, _own(part, adapters))
+            for part in self.parts
+            if isinstance(part.objective, Judging)
+        ]
+        figures = {name: value for each in verdicts for name, value in each.figures.items()}
+        return Verdict(figures=figures, roll_back=any(each.roll_back for each in verdicts))
+
     def adapters(self, setting: Setting) -> nn.ModuleDict:
         """Fresh modules of the objectives that need one, by their names."""
         made = {
@@ -145,9 +177,7 @@ class Composition:
         softened = self._softened(student, teacher, batch)
         for part in self.parts:
             weight = part.weight.at(progress.fraction)
-            objective = part.objective
-            name = objective.about.name
-            own = adapters[name] if adapters is not None and name in adapters else None
+            objective, own = part.objective, _own(part, adapters)
             for name, term in objective(student, teacher, batch, progress, own).items():
                 if softened is not None and not isinstance(objective, Selecting):
                     term = replace(term, loss_B=term.loss_B.where(softened, 0.0))

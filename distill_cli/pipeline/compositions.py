@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Objective, Owns, Related, Selecting, Usual
+from distill_cli.objectives.base import Checked, Objective, Owns, Related, Selecting, Usual
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
@@ -54,6 +54,8 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
                 f"objective '{about.name}' is for {' and '.join(sorted(about.targets))} targets, "
                 f"these are {targets}"
             )
+        if isinstance(part.objective, Checked):
+            part.objective.check(recipe.epochs)
     composed = Composition(parts)
     _check_selecting(composed)
     _check_model(composed)

@@ -16,6 +16,7 @@ from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
 from distill_cli.models import Network, load_model, model_bytes, save_temperature
+from distill_cli.objectives.base import Telling
 from distill_cli.pipeline.teaching import Member
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.fields import parse_requirement
@@ -24,6 +25,7 @@ from distill_cli.report.card import model_card
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
+from distill_cli.training.events import Sink
 from distill_cli.training.state import State
 from distill_cli.types import UNLABELLED, HintResult, RunResult
 
@@ -105,6 +107,14 @@ def finish_hints(
     )
     write_json(Path(str(recipe.out)) / "result.json", result.to_json())
     return result
+
+
+def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) -> None:
+    """Says what adapters have to say once training is over, behind their objectives' names."""
+    for name, adapter in adapters.named_modules():
+        if isinstance(adapter, Telling):
+            for line in adapter.told(class_names):
+                sink.message(f"{name}: {line}")
 
 
 def _said(

@@ -14,7 +14,7 @@ from distill_cli.errors import UsageError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
 from distill_cli.pipeline.compositions import check_objectives, composition, targets_of
-from distill_cli.pipeline.finish import finish, finish_hints, unmet
+from distill_cli.pipeline.finish import finish, finish_hints, say_told, unmet
 from distill_cli.pipeline.folders import (
     check_output,
     check_teachers,
@@ -103,6 +103,7 @@ def train(
             trainer.stop = lambda: request.signal_number
             with runtime.fast_kernels(plan.runtime):
                 state = trainer.fit(resume=resuming)
+        say_told(plan.layers.adapters, plan.network.class_names, sink)
         keep_relations(plan.run, plan.layers.adapters, plan.network.class_names)
         if not isinstance(plan.recipe, LabelledRecipe):
             hints = finish_hints(plan.recipe, plan.network, plan.layers.adapters, state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +22,7 @@ from distill_cli.models import Network, save_model
 from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.inputs import worker_count
 from distill_cli.pipeline.layers import Layers
+from distill_cli.pipeline.probe import check_judged, penultimate_of
 from distill_cli.pipeline.teaching import Member
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.schema import HintRecipe
@@ -30,6 +31,7 @@ from distill_cli.teachers.mixture import Relabelled
 from distill_cli.training import schedule
 from distill_cli.training.events import Sink
 from distill_cli.training.loop import Trainer
+from distill_cli.training.rollback import Rollback
 from distill_cli.training.state import HeldOut
 from distill_cli.training.updates import Updates, moving_average
 from distill_cli.types import UNLABELLED, Batch, Progress, Teacher, ViewSpec
@@ -89,7 +91,9 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
         copies=len(plan.teacher.members) if isinstance(plan.teacher, Relabelled) else 1,
     )
     taps, stop = plan.layers.taps, isinstance(recipe, HintRecipe)
-    if recipe.compile and taps:
+    judging = plan.layers.composition.judging
+    check_judged(judging, dataset)
+    if recipe.compile and (taps or judging):
         raise UsageError("--compile cannot look at layers", hint="Leave it out with this objective")
     updates = _updates(plan, loader.steps)
     if recipe.compile:
@@ -105,6 +109,7 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
         composition=plan.layers.composition,
         loader=loader,
         epochs=recipe.epochs,
+        probe=partial(penultimate_of, plan.network, dataset.train, dataset.fit_rows, recipe.seed),
         evaluate=partial(hints_held_out if stop else labels_held_out, plan),
         save_best=lambda network: save_model(network, plan.run / "model"),
         run=plan.run,
@@ -183,7 +188,7 @@ def _updates(plan: Plan, steps: int) -> Updates:
     recipe = plan.recipe
     _check_parts(recipe, plan.network)
     assert recipe.lr is not None, "resolved by `prepare`"
-    return Updates(
+    updates = Updates(
         optimizer=plan.optimizer,
         schedule=schedule.create(
             plan.optimizer,
@@ -202,3 +207,7 @@ def _updates(plan: Plan, steps: int) -> Updates:
         beside=plan.layers.optimizers,
         ema=None if recipe.ema is None else moving_average(plan.network, recipe.ema),
     )
+    if not plan.layers.composition.judging:
+        return updates
+    undone = {"network": plan.network, **updates.of_student}
+    return replace(updates, rollback=Rollback(undone))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from distill_cli.report import plots, table
 from distill_cli.report.groups import Group, objective_of, role_of
+from distill_cli.report.pictures import History, Picture, of_run
 from distill_cli.report.plots import Line
 from distill_cli.report.runs import RunSummary
 from distill_cli.report.table import Comparison
@@ -17,25 +17,7 @@ from distill_cli.report.verdict import CAVEAT, Verdict
 from distill_cli.report.words import NOTHING, count, milliseconds, plain, share, short_name, size
 from distill_cli.types import RunResult
 
-History = Sequence[Mapping[str, float]]
 NOT_SHOWN = {"recorded", "out", "command", "about"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A plot with its heading and, where the plot has none, its legend.
-
-    Attributes:
-        title: Heading.
-        svg: The plot, made by `plots`: every text in it is escaped there.
-        note: A line below it.
-        legend: (label, CSS colour, SVG dash pattern) of each curve.
-    """
-
-    title: str
-    svg: str
-    note: str = ""
-    legend: tuple[tuple[str, str, str], ...] = ()
 
 
 def _render(template: str, **values: Any) -> str:
@@ -66,7 +48,7 @@ def run_report(run: RunSummary) -> str:
         subtitle=f"{run.name} · {objective_of(recipe)} · seed {plain(recipe.get('seed'))}",
         finished=run.result is not None,
         shown=[] if run.result is None else _key_figures(run.result),
-        pictures=_learning_curves(run),
+        pictures=of_run(run),
         teachers=_teachers(run),
         mode=plain(recipe.get("mode")),
         recipe=_said({key: value for key, value in recipe.items() if key not in NOT_SHOWN}),
@@ -131,48 +113,6 @@ def _teachers(run: RunSummary) -> list[tuple[str, str]]:
     marks = [str(mark) for mark in run.recorded.get("teachers") or []]
     marks += [NOTHING] * (len(names) - len(marks))
     return list(zip(names, marks, strict=False))
-
-
-def _learning_curves(run: RunSummary) -> list[Picture]:
-    if not run.history:
-        return []
-    keys = [key for key in run.history[0] if key.startswith("train_")]
-    terms = {key: key.removeprefix("train_") for key in keys if key != "train_top1"}
-    terms = {key: "loss (weighted sum)" if name == "loss" else name for key, name in terms.items()}
-    accuracy = {
-        "val_top1": "held out",
-        "train_top1": "training, augmented",
-        "val_map": "held out, mAP",
-    }
-    best = None if run.result is None else run.result.best_epoch
-    pictures = [
-        _curves("Training loss", run.history, terms, "loss", mark=best),
-        _curves("Accuracy", run.history, accuracy, "accuracy, %", scale=100, mark=best),
-        _curves("Held-out NLL", run.history, {"val_nll": ""}, "nats", mark=best),
-    ]
-    return [picture for picture in pictures if picture is not None]
-
-
-def _curves(
-    title: str,
-    history: History,
-    names: Mapping[str, str],
-    y: str,
-    *,
-    scale: float = 1,
-    mark: float | None,
-) -> Picture | None:
-    """One plot of the columns that the history has; None where it has none of them."""
-    lines = [
-        Line(label=name, y_by_x={row["epoch"]: scale * row[key] for row in history}, place=place)
-        for place, (key, name) in enumerate(names.items())
-        if key in history[0]
-    ]
-    if not lines:
-        return None
-    about = f"{title} over {len(history)} epochs"
-    note = "" if mark is None else f"Dashed: epoch {mark:.0f}, whose weights were kept."
-    return Picture(title=title, svg=plots.curves(lines, y=y, about=about, mark=mark), note=note)
 
 
 def comparison_report(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from distill_cli.training.state import HeldOut, State
+from distill_cli.training.state import State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +97,21 @@ def step_event(state: State, epochs: int, steps: int, images: int) -> StepEvent:
 
 
 def epoch_row(
-    state: State, held_out: HeldOut, *, lr: float, images_per_second: float
+    state: State, figures: Mapping[str, float], *, lr: float, images_per_second: float
 ) -> dict[str, Any]:
-    """What metrics.jsonl and summary.csv hold of an epoch that has just ended."""
+    """What metrics.jsonl and summary.csv hold of an epoch that has just ended.
+
+    Args:
+        state: Before the next epoch.
+        figures: What is known of it beyond training: held-out figures, and what objectives say.
+        lr: The learning rate at its end.
+        images_per_second: Of its training steps.
+    """
     return {
         "epoch": state.epoch + 1,
         "lr": lr,
         **{f"train_{name}": value for name, value in state.means().items()},
-        **held_out.figures,
+        **figures,
         "images_per_second": images_per_second,
         "seconds": state.epoch_seconds,
     }
@@ -135,13 +142,14 @@ class RunLog:
         _append(self.events, json.dumps({"event": kind, **values}, allow_nan=False) + "\n")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Appends an epoch to both files."""
+        """Appends an epoch to both files; in the table, whose cells are numbers, yes is 1."""
         self.event("epoch", row)
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
         if _size(self.summary) == 0:
             writer.writeheader()
-        writer.writerow(dict(row))
+        cells = {key: int(cell) if isinstance(cell, bool) else cell for key, cell in row.items()}
+        writer.writerow(cells)
         _append(self.summary, text.getvalue())
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from distill_cli.data.loader import Loader
-from distill_cli.errors import DivergedError, StoppedError
+from distill_cli.errors import StoppedError
 from distill_cli.models import Network
+from distill_cli.objectives.base import Probe
 from distill_cli.objectives.compose import Composition
 from distill_cli.training import checkpoint
 from distill_cli.training.events import EpochEvent, RunLog, Sink, epoch_row, step_event
@@ -35,6 +35,7 @@ class Trainer:
         updates: How its weights move: optimiser, schedule, precision, accumulation, averaging.
         teacher: Frozen, or None.
         composition: What is minimised over `epochs` passes of `loader`'s batches.
+        probe: What the network makes of training images, for objectives that judge an epoch.
         evaluate: Held-out figures of a network.
         save_best: Keeps a network as the best one.
         run: The run folder; `key` identifies its recipe in checkpoints.
@@ -50,6 +51,7 @@ class Trainer:
     composition: Composition
     loader: Loader
     epochs: int
+    probe: Probe
     evaluate: Callable[[Network], HeldOut]
     save_best: Callable[[Network], None]
     run: Path
@@ -76,6 +78,7 @@ class Trainer:
         own: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
         self.parts = {**own, **self.updates.parts}
         self.state = State()
+        self.updates.keep()
         if resume:
             self.state = checkpoint.load(self.run, self.parts, self.key)
         self.log.cut_back(self.state.log_lengths)
@@ -87,7 +90,7 @@ class Trainer:
         for batch in self.loader.epoch(self.state.epoch, first=self.state.step):
             self._step(batch)
             if self.stop() is not None or self.state.step % LOOK_EVERY == 0:
-                self._require_finite()
+                self.state.require_finite()
             if (number := self.stop()) is not None:
                 self.state.epoch_seconds += time.perf_counter() - started
                 self._save()
@@ -96,7 +99,7 @@ class Trainer:
                     signal_number=number,
                     hint=f"Go on with --resume --out {self.run}",
                 )
-        self._require_finite()
+        self.state.require_finite()
         self.state.epoch_seconds += time.perf_counter() - started
 
     def _step(self, batch: Batch) -> None:
@@ -122,24 +125,20 @@ class Trainer:
         self.state.step += 1
         self.sink.step(step_event(self.state, self.epochs, self.loader.steps, batch.samples))
 
-    def _require_finite(self, held_out: Iterable[float] = ()) -> None:
-        if not math.isfinite(sum(held_out, self.state.means().get("loss", 0.0))):
-            raise DivergedError(
-                f"the loss is no longer a number in epoch {self.state.epoch + 1}, "
-                f"step {self.state.step}",
-                hint="Lower --lr; the best model and the last checkpoint before it are kept",
-            )
-
     def _end_epoch(self) -> None:
         started = time.perf_counter()
         state, network = self.state, self.updates.averaged(self.network)
+        judge = self.composition.after_epoch
+        verdict = judge(self.probe, state.epoch + 1, self.epochs, self.adapters)
+        self.updates.end_epoch(undo=verdict.roll_back)
+        # Of what the next epoch starts from: an epoch that was undone left nothing to look at.
         held_out = self.evaluate(network)
-        self._require_finite(held_out.figures.values())
-        best = state.is_best(held_out)
-        if best:
+        state.require_finite(held_out.figures.values())
+        if best := state.is_best(held_out):
             self.save_best(network)
         rate = self.loader.steps * self.loader.batch_size / max(state.epoch_seconds, 1e-9)
-        row = epoch_row(state, held_out, lr=self.updates.rate, images_per_second=rate)
+        figures = {**held_out.figures, **verdict.figures}
+        row = epoch_row(state, figures, lr=self.updates.rate, images_per_second=rate)
         self.log.epoch(row)
         self.sink.epoch(EpochEvent(epoch=state.epoch, epochs=self.epochs, row=row, best=best))
         state.next_epoch(rate, state.epoch_seconds + time.perf_counter() - started)

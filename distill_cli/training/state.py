@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from distill_cli.errors import DivergedError
 from distill_cli.training.tally import Tally
 
 
@@ -67,6 +69,18 @@ class State:
     def means(self) -> dict[str, float]:
         """Means over the epoch's steps so far; waits for the device."""
         return {name: total / self.step for name, total in self.tally.read().items()}
+
+    def require_finite(self, held_out: Iterable[float] = ()) -> None:
+        """Looks at the epoch's loss so far, and waits for the device.
+
+        Raises:
+            DivergedError: It, or one of these held-out figures, is NaN or infinite.
+        """
+        if not math.isfinite(sum(held_out, self.means().get("loss", 0.0))):
+            raise DivergedError(
+                f"the loss is no longer a number in epoch {self.epoch + 1}, step {self.step}",
+                hint="Lower --lr; the best model and the last checkpoint before it are kept",
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""

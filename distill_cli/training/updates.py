@@ -16,6 +16,7 @@ from torch import nn
 from distill_cli.models import Network
 from distill_cli.runtime import Runtime
 from distill_cli.training.checkpoint import Stateful
+from distill_cli.training.rollback import Rollback
 
 ClipMode = Literal["norm", "value", "agc"]
 
@@ -35,6 +36,7 @@ class Updates:
         clip_mode: Of its norm, of each value, or of each unit's norm against its weights' (AGC,
             Brock et al. 2021, arXiv 2102.06171).
         ema: Moving average of the weights, which then is what is evaluated and saved.
+        rollback: The end of the epoch before; None where no epoch is ever undone.
     """
 
     optimizer: torch.optim.Optimizer
@@ -45,6 +47,7 @@ class Updates:
     clip_grad: float | None = None
     clip_mode: ClipMode = "norm"
     ema: ModelEmaV3 | None = None
+    rollback: Rollback | None = None
     beside: Mapping[str, torch.optim.Optimizer] = field(default_factory=dict)
 
     @property
@@ -55,8 +58,14 @@ class Updates:
     @property
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint keeps."""
-        parts: dict[str, Stateful] = {"optimizer": self.optimizer, "scaler": self.scaler}
+        parts: dict[str, Stateful] = {**self.of_student}
         parts |= {f"optimizer of {name}": each for name, each in self.beside.items()}
+        return parts if self.rollback is None else {**parts, "rollback": self.rollback}
+
+    @property
+    def of_student(self) -> dict[str, Stateful]:
+        """What moves the student, and follows it; the optimisers of adapters do not."""
+        parts: dict[str, Stateful] = {"optimizer": self.optimizer, "scaler": self.scaler}
         return parts if self.ema is None else {**parts, "ema": self.ema.module}
 
     @property
@@ -70,6 +79,18 @@ class Updates:
             self.scaler.unscale_(self.optimizer)
             parameters = model_parameters(network, exclude_head=self.clip_mode == "agc")
             dispatch_clip_grad(parameters, self.clip_grad, mode=self.clip_mode)
+
+    def keep(self) -> None:
+        """Before the first epoch: what undoing it would return to."""
+        if self.rollback is not None:
+            self.rollback.keep()
+
+    def end_epoch(self, *, undo: bool) -> None:
+        """Undoes the epoch that has just ended, if asked to; keeps what the next one starts from."""
+        if self.rollback is not None:
+            if undo:
+                self.rollback.go_back()
+            self.rollback.keep()
 
     def average(self, network: Network, step: int) -> None:
         """Moves the average towards the weights after step `step`, from 0."""

@@ -1,0 +1,45 @@
+"""The end of the epoch before, kept in memory: what undoing an epoch returns to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from torch.optim import Optimizer
+
+from distill_cli.training.checkpoint import Stateful
+
+
+class Rollback:
+    """A copy of what training has made of some parts; checkpoints have it too.
+
+    Args:
+        parts: What an undone epoch is undone in, by name: the student, its optimiser, …
+    """
+
+    def __init__(self, parts: Mapping[str, Stateful]) -> None:
+        self.parts = dict(parts)
+        self.kept: dict[str, Any] = {}
+
+    def keep(self) -> None:
+        """Copies the parts as they stand."""
+        self.kept = {name: deepcopy(part.state_dict()) for name, part in self.parts.items()}
+
+    def go_back(self) -> None:
+        """Puts the copy back; learning rates stay, since the schedule goes on."""
+        for name, part in self.parts.items():
+            # Another copy: an optimiser takes the tensors that it is given, and changes them.
+            values = deepcopy(self.kept[name])
+            if isinstance(part, Optimizer):
+                for kept, group in zip(values["param_groups"], part.param_groups, strict=True):
+                    kept["lr"] = group["lr"]
+            part.load_state_dict(values)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The copy."""
+        return self.kept
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """The inverse."""
+        self.kept = state_dict
