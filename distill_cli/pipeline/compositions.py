@@ -26,6 +26,8 @@ NAMED_ONLY = (
 )
 # What stands for an objective on softmax targets where each class applies or not by itself.
 ON_SIGMOID = {"ce": "bce", "label-smoothing": "bce", "kd": "sigmoid-kd"}
+# What label smoothing stands for where it is asked for.
+PLAIN = ("ce", "label-smoothing", "bce")
 # Keys of an entry beside the objective's own parameters.
 OF_WEIGHT = ("weight", "weight_end", "schedule")
 
@@ -196,14 +198,20 @@ def _named(recipe: LabelledRecipe, names: list[str]) -> list[dict[str, Any]]:
     if recipe.label_smoothing is not None:
         hard = {"name": "label-smoothing", "epsilon": recipe.label_smoothing}
     owner = next((n for n, cls in found.items() if Owns.HARD_TARGET in cls.about.owns), None)
+    own: dict[str, Any] = {}
     if owner is not None and recipe.label_smoothing is not None:
-        if owner not in ("ce", "label-smoothing", "bce"):
+        if owner in PLAIN:
+            hard["name"] = "bce" if owner == "bce" else hard["name"]
+            names = [name for name in names if name != owner]
+            owner = None
+        elif "epsilon" in _parameters(found[owner]):
+            own = {"epsilon": recipe.label_smoothing}
+        else:
             raise UsageError(f"label_smoothing cannot be combined with objective '{owner}'")
-        if owner == "bce":
-            hard["name"] = "bce"
-        names = [name for name in names if name != owner]
-        owner = None
-    soft = [{"name": name, "weight": found[name].about.usual.own} for name in names]
+    soft = [
+        {"name": name, "weight": found[name].about.usual.own, **(own if name == owner else {})}
+        for name in names
+    ]
     if not soft:
         return [hard]
     if owner is None:

@@ -48,7 +48,10 @@ def _rule(recipe: TrainRecipe, composed: Composition, dataset: Dataset) -> Tenso
             hint="--groups words, or --groups FILE",
         )
     if spec is not None and not needed:
-        raise UsageError("--groups: none of these objectives looks at groups of classes")
+        raise UsageError(
+            "--groups: none of these objectives looks at groups of classes",
+            hint="Add --objective grouped-smoothing",
+        )
     return None if spec is None else rule_of(spec, dataset.class_names)
 
 

@@ -45,8 +45,13 @@ def test_it_trains(name: str, here: Path, distill: Distill) -> None:
 
 
 def test_groups_from_a_file(groups: Path, distill: Distill) -> None:
-    outcome = distill(*TRAIN, *QUICK, "--objective", "grouped-smoothing", "--groups", groups)
+    given = ("--objective", "grouped-smoothing", "--groups", groups, "--label-smoothing", 0.3)
+    outcome = distill(*TRAIN, *QUICK, *given, "--out", "r")
     assert outcome.code == 0, outcome.err
+    [said] = json.loads(Path("r/relations.json").read_text()).values()
+    # ε₁ is the flag's, ε₂ the default.
+    assert said["share"][0][6] == pytest.approx(0.3 / 10 + 0.05 / 2)
+    assert said["share"][0][1] == pytest.approx(0.3 / 10)
 
 
 @pytest.mark.parametrize(
