@@ -175,8 +175,8 @@ class Ordering(Protocol):
     """An objective that may want samples in an order of its own."""
 
     @property
-    def order(self) -> OrderName:
-        """How the samples of an epoch follow each other."""
+    def order(self) -> OrderName | None:
+        """How the samples of an epoch follow each other; None where any order will do."""
 
 
 @runtime_checkable
