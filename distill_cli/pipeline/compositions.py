@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Objective, Owns, Usual
+from distill_cli.objectives.base import Needing, Objective, Owns, Usual
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
@@ -118,9 +118,10 @@ def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
             hint="Use `distill teacher train` for a network without one",
         )
     if not isinstance(recipe, TeacherLabels) and taught:
-        raise UsageError(
-            "objective: this one needs teachers", hint="Use `distill student --teachers …`"
-        )
+        hint = "Use `distill student --teachers …`"
+        if any(isinstance(part.objective, Needing) for part in composed.parts):
+            hint += ", or a form of it that needs none (`distill methods`)"
+        raise UsageError("objective: this one needs teachers", hint=hint)
 
 
 def _entries(recipe: TrainRecipe) -> list[dict[str, Any]]:

@@ -230,6 +230,7 @@ def _recorded(
     for part in composed.parts:
         if not isinstance(part.objective, OfLayers):
             continue
+        # An adapter's first children are of its pairs, in their order.
         name = part.objective.about.name
         regressors = list(adapters[name].children()) if name in adapters else []
         for place, (guided, hinted) in enumerate(part.objective.pairs):
