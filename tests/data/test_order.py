@@ -83,6 +83,26 @@ def test_each_class_shows_its_rows_round_by_round(counts: list[int], epoch: int)
             assert rounds[view] == count
 
 
+def test_each_round_has_a_permutation_of_its_own() -> None:
+    """Within an epoch, of a rare class, and from epoch to epoch."""
+    rows, label_N = made([5, 25])
+    own = rows[label_N == 0]
+    seen: dict[int, list[int]] = {}
+    for epoch in (0, 1):
+        order, before = balanced_order(rows, label_N, 0, epoch, 6)
+        for row, view in zip(order.tolist(), before.tolist(), strict=True):
+            if row in own:
+                seen.setdefault(view, []).append(row)
+    assert len(seen) == 6
+    assert all(sorted(each) == own.tolist() for each in seen.values())
+    assert len({tuple(each) for each in seen.values()}) == 6
+
+
+def test_parts_of_a_batch_are_of_several_classes() -> None:
+    _, classes, _ = shown([30, 30], 20)
+    assert all(set(part[:10]) == set(part[10:]) == {0, 1} for part in classes)
+
+
 def test_over_epochs_every_row_of_a_common_class_is_shown() -> None:
     """15 rows of 2 classes: an epoch shows the common one's 4 or so of 12, three epochs nearly all."""
     seen: Counter[int] = Counter()
