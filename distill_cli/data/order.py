@@ -13,6 +13,8 @@ from distill_cli.counters import Purpose, draw, permutation
 
 # What a draw of the balanced order is for: which classes, where in the batch, or which rows.
 _CLASSES, _PLACES, _ROWS = 0, 1, 2
+# Batches whose draws are hashed together: small tensors cost more to start than to hash.
+TOGETHER = 64
 
 
 def epoch_order(rows: Tensor, seed: int, epoch: int) -> Tensor:
@@ -92,7 +94,7 @@ def balanced_order(
     # Classes as they are numbered among those that there are, for the order of rows as well.
     _, class_N, count_K = label_N.unique(return_inverse=True, return_counts=True)
     row_of_class = rows[class_N.argsort(stable=True)].split(count_K.tolist())
-    class_S = torch.cat(_balanced_classes(len(count_K), batch_size, steps, seed, epoch))
+    class_S = _balanced_classes(len(count_K), batch_size, steps, seed, epoch).flatten()
     shown_K = class_S.bincount(minlength=len(count_K))
     places = class_S.argsort(stable=True).split(shown_K.tolist())
     order_S, before_S = torch.empty_like(class_S), torch.empty_like(class_S)
@@ -102,23 +104,28 @@ def balanced_order(
     return order_S, before_S
 
 
-def _balanced_classes(
-    classes: int, batch_size: int, steps: int, seed: int, epoch: int
-) -> list[Tensor]:
-    """The class of each sample of each batch of an epoch."""
+def _balanced_classes(classes: int, batch_size: int, steps: int, seed: int, epoch: int) -> Tensor:
+    """The class of each sample of each batch of an epoch, (T, B)."""
     present = min(classes, batch_size // 2)
     each, over = divmod(batch_size, present)
     often_P = torch.full((present,), each) + (torch.arange(present) < over)
     shown_K = torch.zeros(classes, dtype=torch.int64)
-    batches = []
-    for step in range(steps):
-        tie_K = permutation(seed, Purpose.ORDER, classes, epoch, _CLASSES, step)
-        chosen_P = tie_K[shown_K[tie_K].argsort(stable=True)][:present]
-        shown_K[chosen_P] += often_P
-        # Shuffled: a batch may be cut into parts, none of which should be of few classes.
-        place_B = permutation(seed, Purpose.ORDER, batch_size, epoch, _PLACES, step)
-        batches.append(chosen_P.repeat_interleave(often_P)[place_B])
-    return batches
+    chosen = []
+    for group_G in torch.arange(steps).split(TOGETHER):
+        # The least shown first; where several are, as drawn.
+        for tie_K in _shuffles(classes, group_G, seed, epoch, _CLASSES):
+            chosen_P = tie_K[shown_K[tie_K].argsort(stable=True)[:present]]
+            shown_K[chosen_P] += often_P
+            chosen.append(chosen_P)
+    class_TB = torch.stack(chosen).repeat_interleave(often_P, dim=1)
+    # Shuffled: a batch may be cut into parts, none of which should be of few classes.
+    return class_TB.gather(1, _shuffles(batch_size, torch.arange(steps), seed, epoch, _PLACES))
+
+
+def _shuffles(n: int, step_T: Tensor, seed: int, epoch: int, what: int) -> Tensor:
+    """A permutation of range(n) for each step, (T, n)."""
+    keys = draw(seed, Purpose.ORDER, epoch, what, step_T[:, None], torch.arange(n))
+    return keys.argsort(dim=1, stable=True)
 
 
 def _in_turn(rows: Tensor, begin: int, count: int, seed: int, number: int) -> tuple[Tensor, Tensor]:
