@@ -76,6 +76,10 @@ class Loader:
 
         What is mixed with each other stands together.
         """
+        rows, copy, _ = self._shown(epoch)
+        return rows, copy
+
+    def _shuffled(self, epoch: int) -> tuple[Tensor, Tensor]:
         if self.copies == 1:
             rows = self._single(epoch)
             return rows, torch.zeros_like(rows)
@@ -101,7 +105,7 @@ class Loader:
             rows, view = balanced_order(self.rows, label_N, self.seed, epoch, self.batch_size)
             stored = self.stored_views
             return rows, torch.zeros_like(rows), view if stored is None else view % stored
-        rows, copy = self.order(epoch)
+        rows, copy = self._shuffled(epoch)
         view_of_copy = torch.tensor([self.view_of(epoch, copy) for copy in range(self.copies)])
         return rows, copy, view_of_copy[copy]
 
