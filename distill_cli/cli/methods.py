@@ -92,7 +92,8 @@ def described(cls: type[Objective]) -> dict[str, Any]:
     """The same of one."""
     from dataclasses import fields
 
-    from distill_cli.objectives.base import AUTO, needs_of
+    from distill_cli.objectives.abilities import needs_of
+    from distill_cli.objectives.base import AUTO
 
     return {
         "name": cls.about.name,
@@ -186,7 +187,7 @@ def examples(cls: type[Objective]) -> list[str]:
     """Command lines that run as they stand, given a teacher's run where one is needed."""
     from dataclasses import fields
 
-    from distill_cli.objectives.base import Selecting
+    from distill_cli.objectives.abilities import Selecting
     from distill_cli.recipe.stages import SELF
 
     about, needs = cls.about, described(cls)["needs"]

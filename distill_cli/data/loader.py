@@ -9,9 +9,15 @@ from math import gcd, lcm
 import torch
 from torch import Tensor
 
-from distill_cli.data.order import block_order, epoch_order, paired_order, side_by_side
+from distill_cli.data.order import (
+    balanced_order,
+    block_order,
+    epoch_order,
+    paired_order,
+    side_by_side,
+)
 from distill_cli.data.views import Made, Views
-from distill_cli.types import UNLABELLED, Batch, Mixing
+from distill_cli.types import UNLABELLED, Batch, Mixing, OrderName
 
 
 @dataclass(kw_only=True)
@@ -29,6 +35,8 @@ class Loader:
             all of them in one order.
         target_NK: int8 labels of the whole train split where each class applies or not by itself:
             1, 0, or −1 throughout a row that is unlabelled.
+        order_name: `balanced` shows every class alike often in each batch; of one copy, every row
+            labelled and nothing mixed.
     """
 
     views: Views
@@ -39,6 +47,7 @@ class Loader:
     stored_views: int | None = None
     copies: int = 1
     target_NK: Tensor | None = None
+    order_name: OrderName = "shuffled"
 
     def __post_init__(self) -> None:
         known = self.target_N if self.target_NK is None else self.target_NK
@@ -67,6 +76,10 @@ class Loader:
 
         What is mixed with each other stands together.
         """
+        rows, copy, _ = self._shown(epoch)
+        return rows, copy
+
+    def _shuffled(self, epoch: int) -> tuple[Tensor, Tensor]:
         if self.copies == 1:
             rows = self._single(epoch)
             return rows, torch.zeros_like(rows)
@@ -81,6 +94,21 @@ class Loader:
         part = slice(place * len(self.rows), (place + 1) * len(self.rows))
         return rows[part], copy[part]
 
+    def _shown(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows in the order of an epoch, the copy and the view of each, int64.
+
+        In the balanced order a row may come back within an epoch, or only after several: its view
+        is how often it was shown before, so that it never comes back as it was.
+        """
+        if self.order_name == "balanced":
+            label_N = self.target_N[self.rows]
+            rows, view = balanced_order(self.rows, label_N, self.seed, epoch, self.batch_size)
+            stored = self.stored_views
+            return rows, torch.zeros_like(rows), view if stored is None else view % stored
+        rows, copy = self._shuffled(epoch)
+        view_of_copy = torch.tensor([self.view_of(epoch, copy) for copy in range(self.copies)])
+        return rows, copy, view_of_copy[copy]
+
     def _single(self, epoch: int) -> Tensor:
         if self.views.mixer is None:
             return epoch_order(self.rows, self.seed, epoch)
@@ -89,14 +117,13 @@ class Loader:
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from its step `first` on."""
         wanted = slice(first * self.batch_size, self.steps * self.batch_size)
-        order, copy = (column[wanted] for column in self.order(epoch))
+        # Of the whole epoch at once: small tensors cost more to start than to fill.
+        order, copy, view = (column[wanted] for column in self._shown(epoch))
         if not len(order):
             return
-        # Of the whole epoch at once: small tensors cost more to start than to fill.
-        view_of_copy = torch.tensor([self.view_of(epoch, copy) for copy in range(self.copies)])
         columns = (
             order,
-            view_of_copy[copy],
+            view,
             copy,
             self.target_N[order].to(self.views.device),
         )

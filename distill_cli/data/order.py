@@ -1,6 +1,7 @@
-"""In which order samples are presented: a permutation a (seed, epoch).
+"""In which order samples are presented: a permutation a (seed, epoch), or every class alike.
 
-Shapes: N rows; M copies of the data, each labelled by another teacher (1 otherwise).
+Shapes: N rows; M copies of the data, each labelled by another teacher (1 otherwise); K classes; T
+batches of B samples, of P classes each.
 """
 
 from __future__ import annotations
@@ -8,7 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distill_cli.counters import Purpose, permutation
+from distill_cli.counters import Purpose, draw, permutation
+
+# What a draw of the balanced order is for: which classes, where in the batch, or which rows.
+_CLASSES, _PLACES, _ROWS = 0, 1, 2
+# Batches whose draws are hashed together: small tensors cost more to start than to hash.
+TOGETHER = 64
 
 
 def epoch_order(rows: Tensor, seed: int, epoch: int) -> Tensor:
@@ -59,3 +65,77 @@ def block_order(copies: list[Tensor], width: int, seed: int, block: int) -> tupl
         torch.cat([rows.view(-1, width)[order].flatten(), *alone]),
         torch.cat([copy.view(-1, width)[order].flatten(), *numbers]),
     )
+
+
+def balanced_order(
+    rows: Tensor, label_N: Tensor, seed: int, epoch: int, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """As many rows as whole batches of an epoch have, every class alike often in each batch.
+
+    A batch shows P = min(K, B // 2) classes, each ⌊B/P⌋ times or once more: at least twice. Those
+    that were shown least so far come first, so that over an epoch all are shown alike often (as
+    nearly as whole batches can).
+
+    Each class shows its rows in permutations of its own, one after the other: those of a rare
+    class come back within an epoch, those of a common one take several epochs. An epoch begins
+    where the one before it ended, give or take what a class is shown of in one batch.
+
+    Args:
+        rows: int64 (N).
+        label_N: int64 class of each of them.
+        seed: The run's.
+        epoch: From 0.
+        batch_size: B, from 4 to N.
+
+    Returns:
+        int64 rows, and how often each was shown before: 0, 1, …
+    """
+    steps = len(rows) // batch_size
+    # Classes as they are numbered among those that there are, for the order of rows as well.
+    _, class_N, count_K = label_N.unique(return_inverse=True, return_counts=True)
+    row_of_class = rows[class_N.argsort(stable=True)].split(count_K.tolist())
+    class_S = _balanced_classes(len(count_K), batch_size, steps, seed, epoch).flatten()
+    shown_K = class_S.bincount(minlength=len(count_K))
+    places = class_S.argsort(stable=True).split(shown_K.tolist())
+    order_S, before_S = torch.empty_like(class_S), torch.empty_like(class_S)
+    begin = epoch * (len(class_S) // len(count_K))
+    for number, (own, place) in enumerate(zip(row_of_class, places, strict=True)):
+        order_S[place], before_S[place] = _in_turn(own, begin, len(place), seed, number)
+    return order_S, before_S
+
+
+def _balanced_classes(classes: int, batch_size: int, steps: int, seed: int, epoch: int) -> Tensor:
+    """The class of each sample of each batch of an epoch, (T, B)."""
+    present = min(classes, batch_size // 2)
+    each, over = divmod(batch_size, present)
+    often_P = torch.full((present,), each) + (torch.arange(present) < over)
+    shown_K = torch.zeros(classes, dtype=torch.int64)
+    chosen = []
+    for group_G in torch.arange(steps).split(TOGETHER):
+        # The least shown first; where several are, as drawn.
+        for tie_K in _shuffles(classes, group_G, seed, epoch, _CLASSES):
+            chosen_P = tie_K[shown_K[tie_K].argsort(stable=True)[:present]]
+            shown_K[chosen_P] += often_P
+            chosen.append(chosen_P)
+    class_TB = torch.stack(chosen).repeat_interleave(often_P, dim=1)
+    # Shuffled: a batch may be cut into parts, none of which should be of few classes.
+    return class_TB.gather(1, _shuffles(batch_size, torch.arange(steps), seed, epoch, _PLACES))
+
+
+def _shuffles(n: int, step_T: Tensor, seed: int, epoch: int, what: int) -> Tensor:
+    """A permutation of range(n) for each step, (T, n)."""
+    keys = draw(seed, Purpose.ORDER, epoch, what, step_T[:, None], torch.arange(n))
+    return keys.argsort(dim=1, stable=True)
+
+
+def _in_turn(rows: Tensor, begin: int, count: int, seed: int, number: int) -> tuple[Tensor, Tensor]:
+    """`count` rows of one class from the place `begin` of its endless order on, and their rounds."""
+    place = torch.arange(begin, begin + count)
+    round_S = place // len(rows)
+    first, last = begin // len(rows), (begin + max(count, 1) - 1) // len(rows)
+    rounds = torch.arange(first, last + 1)
+    keys = draw(
+        seed, Purpose.ORDER, number, _ROWS, rounds[:, None], torch.arange(len(rows))[None, :]
+    )
+    order = rows[keys.argsort(dim=1, stable=True)]
+    return order[round_S - first, place % len(rows)], round_S

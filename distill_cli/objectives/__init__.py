@@ -5,11 +5,13 @@ from __future__ import annotations
 from distill_cli.objectives.attention import AttentionTransfer
 from distill_cli.objectives.base import Objective
 from distill_cli.objectives.bce import BinaryCrossEntropy
+from distill_cli.objectives.category_structure import CategoryStructure
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.d2l import DimensionDriven
 from distill_cli.objectives.dist import Dist
 from distill_cli.objectives.disturb_label import DisturbLabel
 from distill_cli.objectives.dkd import DecoupledDistillation
+from distill_cli.objectives.feature_norm_kd import FeatureNormDistillation
 from distill_cli.objectives.grouped_smoothing import GroupedSmoothing
 from distill_cli.objectives.hint import Hint
 from distill_cli.objectives.kd import KnowledgeDistillation
@@ -47,5 +49,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         AttentionTransfer,
         Similarity,
         RelationalDistillation,
+        CategoryStructure,
+        FeatureNormDistillation,
     )
 }

@@ -11,19 +11,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.base import (
+from distill_cli.objectives.abilities import (
     Adapting,
     Judging,
-    Objective,
+    Ordering,
     Probe,
     Selecting,
-    Setting,
     Verdict,
     needs_of,
 )
+from distill_cli.objectives.base import Objective, Setting
 from distill_cli.types import (
     Batch,
     Need,
+    OrderName,
     Progress,
     ScheduleName,
     StudentSignals,
@@ -106,7 +107,8 @@ class Composition:
     """Objectives that are trained together.
 
     Raises:
-        UsageError: Two objectives own the same thing, or appear twice.
+        UsageError: Two objectives own the same thing, appear twice, or want samples in different
+            orders.
     """
 
     parts: tuple[Part, ...]
@@ -126,6 +128,24 @@ class Composition:
                         hint="Keep one of them",
                     )
                 owners[thing] = part.objective.about.name
+        wanted = self.orders
+        if len(set(wanted.values())) > 1:
+            first = next(iter(wanted))
+            second = next(name for name in wanted if wanted[name] != wanted[first])
+            raise UsageError(
+                f"objectives '{first}' and '{second}' cannot be combined: {first} wants samples "
+                f"{wanted[first]}, {second} {wanted[second]}",
+                hint="Keep one of them",
+            )
+
+    @property
+    def orders(self) -> dict[str, OrderName]:
+        """The order of samples that objectives want, by their names."""
+        return {
+            part.objective.about.name: part.objective.order
+            for part in self.parts
+            if isinstance(part.objective, Ordering) and part.objective.order is not None
+        }
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -16,7 +16,8 @@ from distill_cli.adapters.dimension import DimensionMemory
 from distill_cli.errors import UsageError
 from distill_cli.losses.dimensionality import adapted_targets, local_dimension
 from distill_cli.losses.targets import soft_cross_entropy
-from distill_cli.objectives.base import About, Owns, Probe, Setting, Verdict, on_hard_labels
+from distill_cli.objectives.abilities import Probe, Verdict
+from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
 from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
 
 

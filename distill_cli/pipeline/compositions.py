@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import fields
 from math import isclose
-from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Checked, Objective, Owns, Related, Selecting, Usual
+from distill_cli.objectives.abilities import Checked, Selecting
+from distill_cli.objectives.base import Objective, Owns, Usual
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.label_smoothing import LabelSmoothing
-from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
+from distill_cli.pipeline.refusals import check_sense
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.fields import split_commas
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
-from distill_cli.types import Need, Targets
+from distill_cli.types import Targets
 
 # Flags that speak of the named objectives; a list of objectives says them in its entries.
 NAMED_ONLY = (
@@ -59,43 +60,8 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
         if isinstance(part.objective, Checked):
             part.objective.check(recipe.epochs)
     composed = Composition(parts)
-    _check_selecting(composed)
-    _check_model(composed)
-    _check_teaching(recipe, composed)
-    if composed.coupled and recipe.accumulate > 1:
-        raise UsageError(
-            f"objective '{composed.coupled[0]}' compares the samples of a batch with each other: "
-            "--accumulate would cut the batch up",
-            hint="Leave --accumulate out, or use a smaller --batch-size",
-        )
+    check_sense(recipe, composed)
     return composed
-
-
-def _check_selecting(composed: Composition) -> None:
-    """Refuses a choice between labels where there is one kind, or where samples are not apart."""
-    for part in composed.parts:
-        name = part.objective.about.name
-        if not isinstance(part.objective, Selecting):
-            continue
-        others = [p.objective.about.name for p in composed.parts if p is not part]
-        if not set(others) - {"ce"}:
-            raise UsageError(
-                f"objective '{name}' chooses which samples get a soft label, and none is named",
-                hint=f"As --objective {name},label-smoothing",
-            )
-        if composed.coupled:
-            raise UsageError(
-                f"objective '{composed.coupled[0]}' compares the samples of a batch with each "
-                f"other: '{name}' cannot choose some of them for it"
-            )
-
-
-def _check_model(composed: Composition) -> None:
-    for part in composed.parts:
-        model = part.objective.model if isinstance(part.objective, Related) else None
-        if model is not None and not Path(model).exists():
-            name = part.objective.about.name
-            raise UsageError(f"objective '{name}', model: there is no folder {model}")
 
 
 def check_objectives(recipe: TrainRecipe) -> None:
@@ -140,28 +106,6 @@ def _on_sigmoid(entry: dict[str, Any]) -> dict[str, Any]:
     if entry["name"] == "label-smoothing":
         entry = {"epsilon": LabelSmoothing().epsilon, **entry}
     return {**entry, "name": ON_SIGMOID.get(entry["name"], entry["name"])}
-
-
-def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
-    if isinstance(recipe, StudentRecipe) and recipe.hint_epochs is not None and not recipe.hints:
-        raise UsageError("--hint-epochs is of --hints", hint="Leave it out, or add --hints")
-    taught = Need.TEACHER in composed.needs
-    if isinstance(recipe, TeacherLabels) and not taught:
-        may = [
-            part.objective.about.name
-            for part in composed.parts
-            if Need.TEACHER in part.objective.about.needs
-        ]
-        raise UsageError(
-            "objective: none of these learns from a teacher",
-            hint=f"{may[0]} can, with other parameters: distill methods show {may[0]}"
-            if may
-            else "Use `distill teacher train` for a network without one",
-        )
-    if not isinstance(recipe, TeacherLabels) and taught:
-        raise UsageError(
-            "objective: this one needs teachers", hint="Use `distill student --teachers …`"
-        )
 
 
 def _entries(recipe: TrainRecipe) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
 from distill_cli.models import Network, load_model, model_bytes, save_temperature
-from distill_cli.objectives.base import Telling
+from distill_cli.objectives.abilities import Telling
 from distill_cli.pipeline.teaching import Member
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.fields import parse_requirement

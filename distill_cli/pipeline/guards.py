@@ -16,7 +16,7 @@ from distill_cli.data.images import Images
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError
 from distill_cli.evaluate import logits_of
-from distill_cli.objectives.base import needs_of
+from distill_cli.objectives.abilities import needs_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.teaching import Member
 from distill_cli.teachers.cached import CachedTeacher

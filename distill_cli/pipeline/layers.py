@@ -21,18 +21,8 @@ from distill_cli.models.taps import (
     stage_ends,
     taps_of,
 )
-from distill_cli.objectives.base import (
-    AUTO,
-    Looking,
-    Objective,
-    OfLayers,
-    OwnOptimizer,
-    Pair,
-    PairRule,
-    Setting,
-    TapShape,
-    needs_of,
-)
+from distill_cli.objectives.abilities import Looking, OfLayers, OwnOptimizer, needs_of
+from distill_cli.objectives.base import AUTO, Objective, Pair, PairRule, Setting, TapShape
 from distill_cli.objectives.compose import Composition, Part
 from distill_cli.pipeline.teaching import Member
 from distill_cli.teachers.cached import CachedTeacher
@@ -231,6 +221,7 @@ def _recorded(
     for part in composed.parts:
         if not isinstance(part.objective, OfLayers):
             continue
+        # An adapter's first children are of its pairs, in their order.
         name = part.objective.about.name
         regressors = list(adapters[name].children()) if name in adapters else []
         for place, (guided, hinted) in enumerate(part.objective.pairs):

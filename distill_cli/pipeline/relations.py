@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.relations import likest
 from distill_cli.files import write_json
-from distill_cli.objectives.base import Relating
+from distill_cli.objectives.abilities import Relating
 
 FILE = "relations.json"
 # A matrix of more classes is kept for those of its likest pairs only.

@@ -11,7 +11,8 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
 from distill_cli.models import load_model
 from distill_cli.models.taps import signals_of
-from distill_cli.objectives.base import Related, Setting
+from distill_cli.objectives.abilities import Related
+from distill_cli.objectives.base import Setting
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.groups import rule_of
 from distill_cli.pipeline.teaching import check_classes, check_split

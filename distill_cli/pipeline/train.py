@@ -27,6 +27,7 @@ from distill_cli.pipeline.guards import check_knowledge, check_pixels, check_tar
 from distill_cli.pipeline.inputs import locate, open_data, view_spec
 from distill_cli.pipeline.layers import Layers, check_offers, find_layers
 from distill_cli.pipeline.networks import student_network
+from distill_cli.pipeline.orders import ordered
 from distill_cli.pipeline.relations import keep_relations
 from distill_cli.pipeline.setting import setting_of
 from distill_cli.pipeline.teaching import (
@@ -155,6 +156,7 @@ def prepare(
     teacher, recipe = _joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
+    recipe = ordered(recipe, composed, dataset, spec, teacher)
     layers = find_layers(
         composed,
         network,
@@ -253,11 +255,9 @@ def _resolve(
             "data": locate(str(recipe.data)),
             "split_seed": dataset.identity.split_seed,
             "val_fraction": recipe.val_fraction or 0.1,
-            "size": recipe.size,
             "augment": list(spec.augment) or ["none"],
             "view_seed": spec.seed,
             "model": recipe.model or network.architecture,
-            "model_args": recipe.model_args,
             "batch_size": batch_size,
             "opt": opt,
             "lr": rate,

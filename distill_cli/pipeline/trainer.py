@@ -24,7 +24,7 @@ from distill_cli.pipeline.inputs import worker_count
 from distill_cli.pipeline.layers import Layers
 from distill_cli.pipeline.probe import check_judged, penultimate_of
 from distill_cli.pipeline.teaching import Member
-from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.schema import HintRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.mixture import Relabelled
@@ -89,6 +89,7 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
         stored_views=plan.stored_views,
         target_NK=_label_targets(plan),
         copies=len(plan.teacher.members) if isinstance(plan.teacher, Relabelled) else 1,
+        order_name=(recipe.order if isinstance(recipe, LabelledRecipe) else None) or "shuffled",
     )
     taps, stop = plan.layers.taps, isinstance(recipe, HintRecipe)
     judging = plan.layers.composition.judging

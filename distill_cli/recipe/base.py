@@ -26,7 +26,7 @@ from distill_cli.recipe.fields import (
     as_list,
     option,
 )
-from distill_cli.types import Targets
+from distill_cli.types import OrderName, Targets
 
 Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]
 
@@ -219,6 +219,13 @@ class LabelledRecipe(TrainRecipe):
         "softmax: one class applies to an image; sigmoid: each by itself, yes or no. Default: "
         "sigmoid where several labels may apply to an image.",
         LABELS,
+    )
+    order: OrderName | None = option(
+        None,
+        "shuffled, or balanced: every batch shows as many classes as fit in it at least twice, all "
+        "alike often, in an epoch of as many images. Default: as the objective wants, else "
+        "shuffled.",
+        TRAINING,
     )
     require: Annotated[list[Requirement], BeforeValidator(as_list)] = option(
         [], "Gate on a figure of result.json, as test_top1>=0.97; repeatable. Exit code 5.", RUN

@@ -11,7 +11,7 @@ import torch
 from distill_cli.models import Network, fingerprint
 from distill_cli.models.taps import signals_of
 from distill_cli.teachers.signals import DenseSignals, FeatureSignals
-from distill_cli.types import Batch, Need, TeacherSignals
+from distill_cli.types import BIAS, Batch, Need, TeacherSignals
 
 Precision = Literal["fp32", "fp64"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp64": torch.float64}
@@ -76,4 +76,8 @@ class LiveTeacher:
             said = signals_of(self.network, images_BCHW, self.taps, stop=self.stops)
         if said.logits is None:
             return FeatureSignals(said.features)
-        return DenseSignals(self._of_classes(said.logits), said.features)
+        features = dict(said.features)
+        if BIAS in features:
+            # A channel a class, as the logits have a column.
+            features[BIAS] = self._of_classes(features[BIAS])
+        return DenseSignals(self._of_classes(said.logits), features)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distill_cli.data.loader import Loader
 from distill_cli.errors import StoppedError
 from distill_cli.models import Network
-from distill_cli.objectives.base import Probe
+from distill_cli.objectives.abilities import Probe
 from distill_cli.objectives.compose import Composition
 from distill_cli.training import checkpoint
 from distill_cli.training.events import EpochEvent, RunLog, Sink, epoch_row, step_event

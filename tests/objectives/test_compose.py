@@ -14,13 +14,15 @@ from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.soft import distillation
 from distill_cli.losses.targets import group_relation
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Selecting, Setting, TapShape
+from distill_cli.objectives.abilities import Selecting
+from distill_cli.objectives.base import Setting, TapShape
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.feature_norm_kd import OF_CLASSIFIERS
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.teachers.signals import DenseSignals
-from distill_cli.types import Batch, Need, Progress, StudentSignals
+from distill_cli.types import BIAS, PENULTIMATE, Batch, Need, Progress, StudentSignals
 
 B, K = 8, 4
 
@@ -134,7 +136,12 @@ def test_one_objective_twice_is_refused() -> None:
 
 def test_every_file_is_registered() -> None:
     folder = Path(objectives.__file__).parent
-    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "compose"}
+    files = {path.stem for path in folder.glob("*.py")} - {
+        "__init__",
+        "abilities",
+        "base",
+        "compose",
+    }
     assert {cls.__module__.rsplit(".", 1)[1] for cls in OBJECTIVES.values()} == files
 
 
@@ -142,29 +149,45 @@ def selects(cls: type) -> bool:
     return issubclass(cls, Selecting)
 
 
+def both(layer: torch.Tensor, name: str) -> dict[str, torch.Tensor]:
+    """A layer by its name, and as what enters the classifier."""
+    return {name: layer, PENULTIMATE: layer}
+
+
+def rows_of(features: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.Tensor]:
+    return {name: each[rows] for name, each in features.items()}
+
+
 def filled(cls: type) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDict]:
     """An objective with layers named, signals that have them, and its adapters."""
     looks = Need.FEATURES in cls.about.needs
+    named = OF_CLASSIFIERS if cls.about.rule == "classifier" else (("s", "t"),)
     # One that selects keeps every label here: beside it stands nothing for the others.
-    given = {"pairs": (("s", "t"),)} if looks else {"margin": -1.0} if selects(cls) else {}
+    given = {"pairs": named} if looks else {"margin": -1.0} if selects(cls) else {}
     objective = cls(**given)
     generator = torch.Generator().manual_seed(3)
     maps = {
         name: torch.randn(B, channels, side, side, generator=generator).requires_grad_()
         for name, channels, side in (("s", 3, 4), ("t", 5, 2))
     }
-    if cls.about.rule == "penultimate":
-        maps = {name: each.mean(dim=(2, 3)) for name, each in maps.items()}
+    if cls.about.rule in ("penultimate", "classifier"):
+        maps = {name: each.mean(dim=(2, 3), keepdim=True) for name, each in maps.items()}
         maps = {name: each.detach().requires_grad_() for name, each in maps.items()}
+    sizes = {name: tuple(each.shape[1:]) for name, each in maps.items()}
+    tapped = {
+        name: TapShape(channels=channels, height=height, width=width)
+        for name, (channels, height, width) in sizes.items()
+    }
     shapes = Setting(
         class_names=tuple("abcd"),
         rule_KK=group_relation(torch.tensor([0, 1, 0, 1])),
-        student={"s": TapShape(channels=3, height=4, width=4)},
-        teacher={"t": TapShape(channels=5, height=2, width=2)},
+        student={"s": tapped["s"]},
+        teacher={"t": tapped["t"]},
     )
+    bias = {BIAS: torch.randn(B, K, 1, 1, generator=generator)}
     adapters = Composition((part(objective),)).adapters(shapes)
-    said = StudentSignals(logits=student().logits, features={"s": maps["s"]})
-    taught = DenseSignals(teacher().logits_BK, {"t": maps["t"]})
+    said = StudentSignals(logits=student().logits, features={**bias, **both(maps["s"], "s")})
+    taught = DenseSignals(teacher().logits_BK, {**bias, **both(maps["t"], "t")})
     return objective, said, taught, adapters
 
 
@@ -227,8 +250,8 @@ def test_a_sample_alone_has_the_loss_that_it_has_in_a_batch(cls: type) -> None:
     whole = objective(s, t, multi_label(cls), LATER, own)
     for row in range(B):
         some = slice(row, row + 1)
-        one = StudentSignals(logits=s.logits_BK[some], features={"s": s.features["s"][some]})
-        other = DenseSignals(t.logits_BK[some], {"t": t.features["t"][some]})
+        one = StudentSignals(logits=s.logits_BK[some], features=rows_of(s.features, some))
+        other = DenseSignals(t.logits_BK[some], rows_of(t.features, some))
         alone = objective(one, other, multi_label(cls).take(some), LATER, own)
         for name, term in alone.items():
             assert torch.allclose(term.loss_B[0], whole[name].loss_B[row], atol=1e-5)

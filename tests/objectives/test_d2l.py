@@ -19,7 +19,8 @@ from distill_cli.adapters.residual import ResidualMatrix
 from distill_cli.adapters.targets import TargetMatrix
 from distill_cli.errors import UsageError
 from distill_cli.objectives import d2l
-from distill_cli.objectives.base import Checked, Judging, Setting, Telling, Verdict
+from distill_cli.objectives.abilities import Checked, Judging, Telling, Verdict
+from distill_cli.objectives.base import Setting
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.d2l import DimensionDriven, mean_dimension, trust, turns

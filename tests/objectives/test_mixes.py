@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from distill_cli.adapters.embeddings import ClassEmbeddings
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.targets import group_relation
-from distill_cli.objectives.base import Objective, Setting, needs_of
+from distill_cli.objectives.abilities import needs_of
+from distill_cli.objectives.base import Objective, Setting
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.kd import KnowledgeDistillation

@@ -12,7 +12,8 @@ from distill_cli.adapters.residual import ResidualMatrix
 from distill_cli.adapters.targets import TargetMatrix
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.targets import group_relation
-from distill_cli.objectives.base import OwnOptimizer, Setting
+from distill_cli.objectives.abilities import OwnOptimizer
+from distill_cli.objectives.base import Setting
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.disturb_label import DisturbLabel

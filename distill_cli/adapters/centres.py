@@ -1,0 +1,44 @@
+"""What is remembered of the centres of classes. Shapes: K classes, D values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingCentres(nn.Module):
+    """c_k ← m·c_k + (1 − m)·mean of the batch's samples of class k, for the classes in it.
+
+    A class that was not seen before takes the batch's mean. Gradients flow through the batch's
+    share (1 − m) of what it answers, and never into the memory.
+
+    Args:
+        classes: K.
+        values: D, features or logits.
+        momentum: m.
+    """
+
+    centre_KD: Tensor
+    seen_K: Tensor
+
+    def __init__(self, classes: int, values: int, momentum: float) -> None:
+        super().__init__()
+        self.register_buffer("centre_KD", torch.zeros(classes, values))
+        self.register_buffer("seen_K", torch.zeros(classes, dtype=torch.bool))
+        self.momentum = momentum
+
+    def forward(self, mean_KD: Tensor, present_K: Tensor) -> tuple[Tensor, Tensor]:
+        """The centres after this batch, and which classes have one.
+
+        Args:
+            mean_KD: Of the batch's samples, class by class.
+            present_K: bool, which classes it has samples of.
+        """
+        kept_KD = self.momentum * self.centre_KD
+        moved_KD = torch.where(
+            self.seen_K[:, None], kept_KD + (1 - self.momentum) * mean_KD, mean_KD
+        )
+        now_KD = torch.where(present_K[:, None], moved_KD, self.centre_KD)
+        # New tensors, not changed ones: the graph of this batch may still need the old.
+        self.centre_KD, self.seen_K = now_KD.detach(), self.seen_K | present_K
+        return now_KD, self.seen_K

@@ -1,0 +1,180 @@
+"""Category structure: how samples lie about the centres of their classes, and those to each other.
+
+Shapes: B batch, K classes, C × H × W maps, D values of a flattened map, or logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from distill_cli.adapters.centres import MovingCentres
+from distill_cli.adapters.regressor import Regressor
+from distill_cli.errors import UsageError
+from distill_cli.losses.structure import Centres, centres, compact, inter, intra
+from distill_cli.objectives.base import About, Pair, Setting, TapShape, Usual, main_target
+from distill_cli.types import (
+    Batch,
+    Need,
+    OrderName,
+    Progress,
+    StudentSignals,
+    TeacherSignals,
+    Term,
+    Terms,
+)
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CategoryStructure:
+    """MSE between both networks' residuals t − c(y), and between the cosines of their centres.
+
+    The `paper` form compares features. The `release` form, after the authors' code, compares
+    logits as well, pulls the student's logits to the centre of their class and to the teacher's.
+    The `teacher-free` form does that first pull alone, beside hard labels.
+
+    Attributes:
+        form: `paper`, `release` or `teacher-free`.
+        intra_weight: Of the residuals about centres.
+        inter_weight: Of the cosines between centres.
+        compact_weight: Of the student's logits about their own centres (not `paper`).
+        logit_weight: Of both networks' logits (`release`).
+        centres: `batch` are means over a batch, which then shows every class alike (`order:
+            balanced`, unless another one is asked for); `moving` are remembered from batch to batch.
+        momentum: Share of a moving centre that a batch leaves as it was.
+        pairs: Layers of student and teacher; "auto" for what enters the classifiers. Where their
+            sizes differ, a layer of its own learns to map the student's to the teacher's.
+    """
+
+    about: ClassVar[About] = About(
+        name="category-structure",
+        summary="keep how samples lie about class centres (form teacher-free needs no teacher)",
+        paper="Chen et al. 2020, ECCV (category structure)",
+        needs=frozenset({Need.TEACHER, Need.LOGITS, Need.FEATURES}),
+        usual=Usual(hard=0.9, own=1.0),
+        rule="penultimate",
+        coupled=True,
+    )
+
+    form: Literal["paper", "release", "teacher-free"] = "paper"
+    intra_weight: Weight = 0.002
+    inter_weight: Weight = 0.04
+    compact_weight: Weight = 0.1
+    logit_weight: Weight = 1e-6
+    centres: Literal["batch", "moving"] = "batch"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    pairs: tuple[Pair, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.form == "teacher-free" and self.pairs:
+            raise UsageError(
+                "category-structure: form teacher-free looks at no layers",
+                hint="Leave pairs out, or choose form: paper",
+            )
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """A teacher and its layers, but for `teacher-free`; its logits for `release`."""
+        by_form = {
+            "paper": frozenset({Need.TEACHER, Need.FEATURES}),
+            "release": frozenset({Need.TEACHER, Need.FEATURES, Need.LOGITS}),
+            "teacher-free": frozenset[Need](),
+        }
+        return by_form[self.form]
+
+    @property
+    def order(self) -> OrderName | None:
+        """Balanced where centres are of one batch: a sample alone is its class's centre."""
+        return "balanced" if self.centres == "batch" else None
+
+    def adapters(self, setting: Setting) -> nn.Module:
+        """What maps each pair; behind it, of moving centres, the memories of each comparison."""
+        maps = [_mapping(setting.student[own], setting.teacher[other]) for own, other in self.pairs]
+        memories: list[nn.Module] = []
+        if self.centres == "moving":
+            # Of each pair, then of logits; of both networks where there are two.
+            sizes = [prod(setting.teacher[other].size) for _, other in self.pairs for _ in range(2)]
+            logits = {"paper": 0, "release": 2, "teacher-free": 1}[self.form]
+            sizes += [setting.classes] * logits
+            memories = [MovingCentres(setting.classes, size, self.momentum) for size in sizes]
+        return nn.ModuleList([*maps, *memories])
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Terms `structure_intra`, `_inter`, `_compact` and `_logits`, those of its form.
+
+        They have their weights, and are sums over the pairs (and logits, in the `release` form).
+        """
+        assert isinstance(adapters, nn.ModuleList), "made by the trainer"
+        target_B, classes = main_target(batch), student.logits_BK.shape[1]
+        memories = iter(adapters[len(self.pairs) :])
+
+        def centred(values_BD: Tensor) -> Centres:
+            mean_KD, present_K = centres(values_BD, target_B, classes)
+            if self.centres == "batch":
+                return mean_KD, present_K
+            now: Centres = next(memories)(mean_KD, present_K)
+            return now
+
+        if self.form == "teacher-free":
+            return {"structure_compact": self._compact(student, batch, centred(student.logits_BK))}
+        assert teacher is not None, "needs are checked before the first step"
+        intra_terms, inter_terms = [], []
+        for own_BD, other_BD in self._compared(student, teacher, adapters):
+            about, taught = centred(own_BD), centred(other_BD.detach())
+            intra_terms.append(intra(own_BD, other_BD, target_B, classes, about, taught))
+            inter_terms.append(inter(own_BD, other_BD, target_B, classes, about, taught))
+        intra_term, inter_term = torch.stack(intra_terms).sum(), torch.stack(inter_terms).sum()
+        terms = {
+            "structure_intra": Term(loss_B=self.intra_weight * intra_term, coupled=True),
+            "structure_inter": Term(loss_B=self.inter_weight * inter_term, coupled=True),
+        }
+        if self.form == "release":
+            # Logits are what was compared last.
+            terms["structure_compact"] = self._compact(student, batch, about)
+            square_BK = (student.logits_BK - _logits(teacher)).square()
+            terms["structure_logits"] = Term(loss_B=self.logit_weight * square_BK.mean(dim=-1))
+        return terms
+
+    def _compared(
+        self, student: StudentSignals, teacher: TeacherSignals, adapters: nn.ModuleList
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Values (B, D) of student and teacher: of each pair, and in the `release` form logits."""
+        compared = []
+        for place, (own, other) in enumerate(self.pairs):
+            mapped_BCHW: Tensor = adapters[place](student.features[own])
+            compared.append((mapped_BCHW.flatten(1), teacher.features[other].flatten(1)))
+        if self.form == "release":
+            compared.append((student.logits_BK, _logits(teacher)))
+        return compared
+
+    def _compact(self, student: StudentSignals, batch: Batch, about: Centres) -> Term:
+        logits_BK = student.logits_BK
+        loss = compact(logits_BK, main_target(batch), logits_BK.shape[1], about)
+        return Term(loss_B=self.compact_weight * loss, coupled=True)
+
+
+def _mapping(own: TapShape, other: TapShape) -> nn.Module:
+    """From the student's layer to the shape of the teacher's."""
+    if own.size == other.size:
+        return nn.Identity()
+    return Regressor(own.size, other.size, rectified=other.rectified)
+
+
+def _logits(teacher: TeacherSignals) -> Tensor:
+    logits_BK = teacher.logits_BK
+    assert logits_BK is not None, "needs are checked before the first step"
+    return logits_BK.detach()

@@ -1,0 +1,107 @@
+"""Feature-normalised distillation: each sample at a temperature of its features' length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from distill_cli.adapters.typical_norm import TypicalNorm
+from distill_cli.errors import UsageError
+from distill_cli.losses.normalised import Form, normalised_distillation
+from distill_cli.objectives.base import About, Pair, Setting, Usual
+from distill_cli.types import (
+    BIAS,
+    PENULTIMATE,
+    Batch,
+    Features,
+    Need,
+    Progress,
+    StudentSignals,
+    TeacherSignals,
+    Term,
+    Terms,
+)
+
+# The published weight of the term beside cross-entropy, λ², and the τ of the released code.
+LAMBDA_SQUARED, RELEASE_TAU = 9.0, 2.0
+OF_CLASSIFIERS: tuple[Pair, ...] = ((BIAS, BIAS), (PENULTIMATE, PENULTIMATE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureNormDistillation:
+    """CE(softmax(τ·v/‖f_T‖), softmax(τ·z/‖f_S‖)), f what enters each network's classifier.
+
+    A sample's temperature is ‖f‖/τ. The student's length learns, too.
+
+    Attributes:
+        form: `paper` scales to the length τ; `release`, after the authors' code, shortens to τ what
+            is longer, and leaves the classifiers' biases as they are.
+        tau: τ. Left out, it is 2 in the `release` form; in the `paper` form such that
+            λ²·τ²/mean ‖f_T‖² = 1 at the published weight λ² = 9, over the first batch: at a third
+            of the teacher's typical length, the mean temperature is about 3.
+        pairs: What enters the classifiers, and their biases; there is no choice.
+    """
+
+    about: ClassVar[About] = About(
+        name="feature-norm-kd",
+        summary="soften each sample by the length of its features",
+        paper="Xu et al. 2020, ECCV (feature-normalised knowledge distillation)",
+        needs=frozenset({Need.TEACHER, Need.LOGITS, Need.FEATURES}),
+        usual=Usual(own=LAMBDA_SQUARED),
+        rule="classifier",
+    )
+
+    form: Form = "paper"
+    tau: Annotated[float, Field(gt=0)] | None = None
+    pairs: tuple[Pair, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pairs not in ((), OF_CLASSIFIERS):
+            raise UsageError(
+                "feature-norm-kd looks at what enters the classifiers, no other layers",
+                hint="Leave pairs out",
+            )
+
+    def adapters(self, setting: Setting) -> nn.Module | None:
+        """The teacher's typical length, where τ goes by it."""
+        return TypicalNorm() if self.tau is None and self.form == "paper" else None
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Term `feature_norm_kd`, over all samples, labelled or not."""
+        assert teacher is not None, "needs are checked before the first step"
+        assert teacher.logits_BK is not None, "needs are checked before the first step"
+        norm_B, other_B = _norm(student.features), _norm(teacher.features)
+        tau = RELEASE_TAU if self.tau is None else self.tau
+        if isinstance(adapters, TypicalNorm):
+            # τ·z/‖f‖ = z/(‖f‖/τ).
+            own_tau = adapters(other_B) / LAMBDA_SQUARED**0.5
+            norm_B, other_B, tau = norm_B / own_tau, other_B / own_tau, 1.0
+        biased = self.form == "release"
+        loss_B = normalised_distillation(
+            student.logits_BK,
+            norm_B,
+            teacher.logits_BK,
+            other_B,
+            tau,
+            form=self.form,
+            bias_K=student.features[BIAS].flatten(1) if biased else None,
+            teacher_bias_K=teacher.features[BIAS].flatten(1) if biased else None,
+        )
+        return {"feature_norm_kd": Term(loss_B=loss_B)}
+
+
+def _norm(features: Features) -> Tensor:
+    """‖f‖₂ of each sample, (B)."""
+    norm_B: Tensor = torch.linalg.vector_norm(features[PENULTIMATE].flatten(1), dim=-1)
+    return norm_B
