@@ -52,6 +52,16 @@ FREE: dict[str, list[Entries]] = {
     "tfkd-reg": [beside_ce("tfkd-reg", w, 1 - w) for w in (0.1, 0.5, 0.9)],
     "disturb-label": [alone("disturb-label", alpha=a) for a in (0.05, 0.1, 0.2)],
     "knowledge-refinery": [beside_ce("knowledge-refinery", w) for w in (0.1, 0.5, 1.0)],
+    "dropmax": [
+        alone("dropmax", kl_weight=w, auxiliary_weight=w, entropy_weight=w)
+        for w in (0.01, 0.1, 1.0)
+    ],
+    "category-structure, teacher-free": [
+        beside_ce("category-structure", w, 0.9, form="teacher-free") for w in (0.1, 1.0, 5.0)
+    ],
+    "d2l": [
+        alone("d2l", initial_epochs=i, window=w, samples=1024) for i, w in ((2, 2), (2, 4), (6, 5))
+    ],
     "label-mix, embeddings": [mix(relation=r) for r in (0.1, 0.3, 0.5)],
     "label-mix, own answer": [mix(sample=s) for s in (0.1, 0.3, 0.5)],
     "label-mix, rule": [mix(rule=r) for r in (0.1, 0.3, 0.5)],
@@ -63,6 +73,14 @@ FREE: dict[str, list[Entries]] = {
 TAUGHT: dict[str, list[Entries]] = {
     "tfkd-self": [
         beside_ce("tfkd-self", w, 1 - w, temperature=t) for w, t in ((0.9, 20), (0.9, 4), (0.5, 4))
+    ],
+    "category-structure": [
+        beside_ce("category-structure", w, 0.9, form=f)
+        for w, f in ((1.0, "paper"), (10.0, "paper"), (1.0, "release"))
+    ],
+    "feature-norm-kd": [
+        beside_ce("feature-norm-kd", w, form=f)
+        for w, f in ((9.0, "paper"), (1.0, "paper"), (9.0, "release"))
     ],
     "label-mix, centroids": [mix(relation=r) for r in (0.1, 0.3, 0.5)],
     "label-mix, teacher": [

@@ -82,6 +82,7 @@ def test_training_names_no_method() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and "objectives" in (node.module or ""):
                 assert node.module in (
+                    "distill_cli.objectives.abilities",
                     "distill_cli.objectives.base",
                     "distill_cli.objectives.compose",
                 )
