@@ -9,6 +9,7 @@ from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.dist import Dist
 from distill_cli.objectives.disturb_label import DisturbLabel
 from distill_cli.objectives.dkd import DecoupledDistillation
+from distill_cli.objectives.dropmax import DropMax
 from distill_cli.objectives.grouped_smoothing import GroupedSmoothing
 from distill_cli.objectives.hint import Hint
 from distill_cli.objectives.kd import KnowledgeDistillation
@@ -30,6 +31,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         TeacherFreeSelf,
         TeacherFreeRegularisation,
         DisturbLabel,
+        DropMax,
         KnowledgeRefinery,
         KnowledgeDistillation,
         DecoupledDistillation,

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.base import Adapting, Objective, Setting, needs_of
+from distill_cli.objectives.base import Adapting, HeadName, Objective, Setting, needs_of
 from distill_cli.types import (
     Batch,
     Need,
@@ -121,6 +121,12 @@ class Composition:
     def coupled(self) -> tuple[str, ...]:
         """The objectives that compare the samples of a batch with each other."""
         return tuple(p.objective.about.name for p in self.parts if p.objective.about.coupled)
+
+    @property
+    def head(self) -> HeadName | None:
+        """The classifier that one of the objectives asks for; None for the network's own."""
+        asked = (part.objective.about.head for part in self.parts)
+        return next((head for head in asked if head is not None), None)
 
     def adapters(self, setting: Setting) -> nn.ModuleDict:
         """Fresh modules of the objectives that need one, by their names."""
