@@ -13,7 +13,7 @@ from distill_cli.errors import UsageError
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.soft import distillation
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Setting, TapShape
+from distill_cli.objectives.base import Looking, Setting, TapShape
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.kd import KnowledgeDistillation
@@ -156,7 +156,9 @@ def filled(cls: type) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDi
         teacher={"t": TapShape(channels=5, height=2, width=2)},
     )
     adapters = Composition((part(objective),)).adapters(shapes)
-    said = StudentSignals(logits=student().logits, features={"s": maps["s"]})
+    parts = objective.looks if isinstance(objective, Looking) else ()
+    heard = {name: torch.randn(B, K, 1, 1, generator=generator).requires_grad_() for name in parts}
+    said = StudentSignals(logits=student().logits, features={"s": maps["s"], **heard})
     taught = DenseSignals(teacher().logits_BK, {"t": maps["t"]})
     return objective, said, taught, adapters
 
@@ -172,6 +174,8 @@ def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
     loss = Composition((part(objective),))(s, said, multi_label(cls), LATER, adapters)
     loss.total.backward()
     learns = s.features["s"] if Need.FEATURES in cls.about.needs else s.logits_BK
+    if isinstance(objective, Looking):
+        learns = s.features[objective.looks[0]]
     assert learns.grad is not None
     assert learns.grad.abs().sum() > 0
     assert t.logits_BK.grad is None
@@ -220,7 +224,8 @@ def test_a_sample_alone_has_the_loss_that_it_has_in_a_batch(cls: type) -> None:
     whole = objective(s, t, multi_label(cls), LATER, own)
     for row in range(B):
         some = slice(row, row + 1)
-        one = StudentSignals(logits=s.logits_BK[some], features={"s": s.features["s"][some]})
+        maps = {name: each[some] for name, each in s.features.items()}
+        one = StudentSignals(logits=s.logits_BK[some], features=maps)
         other = DenseSignals(t.logits_BK[some], {"t": t.features["t"][some]})
         alone = objective(one, other, multi_label(cls).take(some), LATER, own)
         for name, term in alone.items():
