@@ -24,9 +24,12 @@ class GatedClassifier(nn.Module):
 
     Training starts from the plain softmax: weights of the gates are 0, so that ρ is the same for all
     classes and drops out of the softmax, and at ρ = q = 0.98 nearly no class is dropped from the
-    loss. The paper is silent; its released code draws the weights at random around ρ = ½, which
-    would perturb a trained classifier and the network behind it. As no number is drawn, all other
-    weights are those of the network without gates.
+    loss. The authors' code initialises all three maps alike, at random, which puts the gates around
+    ½: it would halve the classes of one that is trained already, and perturb the network behind it.
+    As no number is drawn, all other weights are those of the network without gates.
+
+    ε is the losses' constant, no hyper-parameter: one of the objective alone would train another
+    prediction than is saved.
 
     Args:
         logits: The linear layer of o, which it takes over as it is.
@@ -84,7 +87,7 @@ def gate(net: nn.Module) -> None:
     """Puts gates behind the classifier of a network, in its place.
 
     What timm asks of the network follows: the names of its classifiers, and what is not decayed:
-    its own and the gates, which the paper leaves free.
+    what it exempts itself, and the gates, as in the authors' code.
 
     Raises:
         ValueError: Its classifier is not one linear layer.
