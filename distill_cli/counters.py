@@ -35,6 +35,7 @@ class Purpose(IntEnum):
     LIBRARY = 7
     LABEL = 8
     PROBE = 9
+    GATE = 10
 
 
 def _signed(word: int) -> int:
@@ -78,6 +79,11 @@ def draw(seed: int, purpose: Purpose, *words: Tensor | int) -> Tensor:
 def uniform(bits: Tensor) -> Tensor:
     """float64 in [0, 1) from the upper 53 of 64 random bits."""
     return _shift_right(bits, 11).double() * (1.0 / (1 << 53))
+
+
+def uniform32(bits: Tensor) -> Tensor:
+    """float32 in [0, 1) from the upper 24 bits: exact, so the same on devices without fp64."""
+    return _shift_right(bits, 40).float() * (1.0 / (1 << 24))
 
 
 def below(bits: Tensor, n: int) -> Tensor:

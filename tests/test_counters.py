@@ -12,6 +12,7 @@ from distill_cli.counters import (
     sample_key,
     splitmix64,
     uniform,
+    uniform32,
 )
 
 MASK = (1 << 64) - 1
@@ -92,3 +93,12 @@ def test_sample_key_is_stable() -> None:
     assert -(2**63) <= sample_key("x") < 2**63
     # blake2b-64 of "a", from the reference implementation.
     assert sample_key("a") & MASK == 0x40F89E395B66422F
+
+
+def test_uniform32_is_the_upper_bits_on_every_device() -> None:
+    bits = draw(3, Purpose.GATE, torch.arange(10_000))
+    expected = [(int(word) % (1 << 64) >> 40) / (1 << 24) for word in bits]
+    found = uniform32(bits)
+    assert found.dtype == torch.float32
+    assert found.tolist() == expected
+    assert 0 <= min(expected) < 1e-3 < 1 - 1e-3 < max(expected) < 1

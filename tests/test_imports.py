@@ -32,7 +32,7 @@ ONLY = {
     "report": {"errors", "types", "files"},
     "losses": {"types", "errors"},
     "adapters": {"losses", "types", "errors"},
-    "models": {"errors", "types", "counters", "files"},
+    "models": {"errors", "types", "counters", "files", "losses"},
     "data": {"errors", "types", "counters", "files"},
     "cache": {"errors", "types", "files", "metrics"},
 }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError, nearest
+from distill_cli.models.heads import classifier_of
 from distill_cli.models.maps import as_map, is_feature
 from distill_cli.models.network import Network
 from distill_cli.types import BIAS, OF_CLASSIFIER, PENULTIMATE, StudentSignals
@@ -78,8 +79,8 @@ def taps_of(network: Network) -> list[Tap]:
                 seen.append((name, as_map(network, out.clone()), len(passed)))
 
         hooks.append((net.get_submodule(name), note))
-    with _still(network), _hooked(hooks):
-        network(_noise(network))
+    with still(network), _hooked(hooks):
+        network(noise(network))
     found = []
     for name, map_BCHW, before in seen:
         if sum(other == name for other, _, _ in seen) == 1:
@@ -93,13 +94,13 @@ def shape_of(network: Network, name: str) -> Tap:
     Raises:
         UsageError: There is no such layer, or its output is no map of features.
     """
-    with _still(network):
-        said = signals_of(network, _noise(network), (name,))
+    with still(network):
+        said = signals_of(network, noise(network), (name,))
     return _tap(name, said.features[name], 0.0)
 
 
 @contextmanager
-def _still(network: Network) -> Iterator[None]:
+def still(network: Network) -> Iterator[None]:
     """In eval mode and without gradients while the context lasts."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -111,7 +112,8 @@ def _still(network: Network) -> Iterator[None]:
             module.training = training
 
 
-def _noise(network: Network) -> Tensor:
+def noise(network: Network) -> Tensor:
+    """Some images that it takes, always the same."""
     generator = torch.Generator().manual_seed(0)
     noise_BCHW = torch.rand(PROBED, *network.input_size, generator=generator)
     return noise_BCHW.to(network.mean)
@@ -157,7 +159,7 @@ def signals_of(
     for name in taps:
         if name == PENULTIMATE:
             entering.append(
-                (_classifier(network.net), lambda _, args: keep(PENULTIMATE, args[0].flatten(1)))
+                (classifier_of(network.net), lambda _, args: keep(PENULTIMATE, args[0].flatten(1)))
             )
         elif name == BIAS:
             kept[name] = _bias(network, len(images_BCHW))
@@ -187,7 +189,7 @@ def _module(network: Network, name: str) -> nn.Module:
     """
     try:
         if name.startswith(OF_CLASSIFIER):
-            return _classifier(network.net).get_submodule(name.removeprefix(OF_CLASSIFIER))
+            return classifier_of(network.net).get_submodule(name.removeprefix(OF_CLASSIFIER))
         return network.net.get_submodule(name)
     except AttributeError:
         raise UsageError(
@@ -198,7 +200,7 @@ def _module(network: Network, name: str) -> nn.Module:
 
 def _bias(network: Network, images: int) -> Tensor:
     """What the classifier adds to the logits of every image, (B, K); 0 where it has no bias."""
-    bias_K = getattr(_classifier(network.net), "bias", None)
+    bias_K = getattr(classifier_of(network.net), "bias", None)
     if bias_K is None:
         bias_K = network.mean.new_zeros(len(network.class_names))
     return bias_K.flatten().expand(images, -1)
@@ -223,7 +225,7 @@ def _points(
     net: nn.Module, prefix: str = "", head: nn.Module | None = None
 ) -> Iterator[tuple[str, nn.Module]]:
     """Modules that may be taps: children of the network and of what holds blocks."""
-    head = head or _classifier(net)
+    head = head or classifier_of(net)
     for name, child in net.named_children():
         path = f"{prefix}{name}"
         if isinstance(child, nn.Identity | nn.Dropout):
@@ -239,17 +241,6 @@ def _holds_blocks(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential | nn.ModuleList) or any(
         isinstance(getattr(module, name, None), nn.Sequential | nn.ModuleList) for name in HOLDING
     )
-
-
-def _classifier(net: nn.Module) -> nn.Module:
-    """The last layer, as timm says or as the last linear one."""
-    said: Any = getattr(net, "get_classifier", lambda: None)()
-    found = said[0] if isinstance(said, tuple | list) else said
-    if isinstance(found, nn.Module) and not isinstance(found, nn.Identity):
-        return found
-    layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    assert layers, "a classifier has a weight layer"
-    return layers[-1]
 
 
 def middle(taps: Sequence[Tap]) -> Tap:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from distill_cli.models.build import (
     torchvision_names,
 )
 from distill_cli.models.fitnets import NETWORKS as FITNETS
+from distill_cli.models.gated import BASE, gated
+from distill_cli.models.gated import NAME as GATED
 from distill_cli.models.network import InputSpec, Library, Network
 from distill_cli.models.small import NETWORKS
 
@@ -36,7 +39,9 @@ def names() -> list[str]:
     """Every name there is: ours, timm's, torchvision's."""
     others = (TORCHVISION + name for name in torchvision_names())
     ours = [*NETWORKS, *FITNETS, "mlp_800x2"]
-    return list(dict.fromkeys([*ours, *list_models(), *others]))
+    # Nobody calls for gates by the name of a network: objectives ask for them.
+    timms = (name for name in list_models() if name != GATED)
+    return list(dict.fromkeys([*ours, *timms, *others]))
 
 
 def suggested(channels: int, height: int, width: int) -> str:
@@ -107,6 +112,15 @@ def create(
     """
     architecture, implied = resolve(name)
     wanted = {**implied, **_checked(architecture, args or {})}
+    if architecture == GATED:
+        base = wanted.pop(BASE, None)
+        if not isinstance(base, str) or resolve(base)[0] == GATED:
+            raise UsageError(
+                f"model: {GATED} needs the name of another network as its argument '{BASE}'",
+                hint="Or name that network itself: objective 'dropmax' puts gates behind it",
+            )
+        plain = partial(create, base, class_names=class_names, view=view, args=wanted)
+        return gated(plain(dropout=dropout, pretrained=pretrained))
     if architecture.startswith(TORCHVISION):
         if pretrained:
             raise UsageError(f"--pretrained knows timm's weights only, not those of {architecture}")

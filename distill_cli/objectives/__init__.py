@@ -11,6 +11,7 @@ from distill_cli.objectives.d2l import DimensionDriven
 from distill_cli.objectives.dist import Dist
 from distill_cli.objectives.disturb_label import DisturbLabel
 from distill_cli.objectives.dkd import DecoupledDistillation
+from distill_cli.objectives.dropmax import DropMax
 from distill_cli.objectives.feature_norm_kd import FeatureNormDistillation
 from distill_cli.objectives.grouped_smoothing import GroupedSmoothing
 from distill_cli.objectives.hint import Hint
@@ -35,6 +36,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         TeacherFreeSelf,
         TeacherFreeRegularisation,
         DisturbLabel,
+        DropMax,
         DimensionDriven,
         KnowledgeRefinery,
         LabelMix,

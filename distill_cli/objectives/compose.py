@@ -20,7 +20,7 @@ from distill_cli.objectives.abilities import (
     Verdict,
     needs_of,
 )
-from distill_cli.objectives.base import Objective, Setting
+from distill_cli.objectives.base import HeadName, Objective, Setting
 from distill_cli.types import (
     Batch,
     Need,
@@ -173,6 +173,12 @@ class Composition:
         ]
         figures = {name: value for each in verdicts for name, value in each.figures.items()}
         return Verdict(figures=figures, roll_back=any(each.roll_back for each in verdicts))
+
+    @property
+    def head(self) -> HeadName | None:
+        """The classifier that one of the objectives asks for; None for the network's own."""
+        asked = (part.objective.about.head for part in self.parts)
+        return next((head for head in asked if head is not None), None)
 
     def adapters(self, setting: Setting) -> nn.ModuleDict:
         """Fresh modules of the objectives that need one, by their names."""

@@ -4,35 +4,61 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import InputSpec, Network, create, load_model, suggested
+from distill_cli.models.gated import gated, is_gated
+from distill_cli.objectives.base import HeadName
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.types import Targets
 
+R = TypeVar("R", bound=TrainRecipe)
 
-def student_network(recipe: TrainRecipe, dataset: Dataset, targets: Targets) -> Network:
-    """A new network for the dataset, from a seed, timm's weights or another run's.
+
+def named(recipe: R, dataset: Dataset) -> R:
+    """The recipe with the network that it leaves open: that of the run it starts from, or a small one.
 
     Raises:
-        UsageError: An unknown name or argument, or --pretrained together with --init.
+        ArtifactError: There is no such run.
+    """
+    if recipe.model is not None:
+        return recipe
+    if recipe.init:
+        start = load_model(Path(recipe.init))
+        args = {**start.model_args, **recipe.model_args}
+        return recipe.model_copy(update={"model": start.architecture, "model_args": args})
+    name = suggested(dataset.channels, dataset.height, dataset.width)
+    return recipe.model_copy(update={"model": name})
+
+
+def student_network(
+    recipe: TrainRecipe, dataset: Dataset, targets: Targets, head: HeadName | None = None
+) -> Network:
+    """A new network for the dataset, from a seed, timm's weights or another run's.
+
+    Args:
+        recipe: With its network named.
+        dataset: Whose classes and images it takes.
+        targets: What its outputs are logits of.
+        head: The classifier that it must have; a fresh one where the weights to start from have
+            none of this kind. None for its own.
+
+    Raises:
+        UsageError: An unknown name or argument, a network that cannot have this classifier, or
+            --pretrained together with --init.
         ArtifactError: The weights to start from do not fit.
     """
     if recipe.pretrained and recipe.init:
         raise UsageError("--pretrained and --init contradict each other")
-    name = recipe.model
+    assert recipe.model is not None, "named before"
     start = load_model(Path(recipe.init)) if recipe.init else None
-    args = dict(recipe.model_args)
-    if start is not None and name is None:
-        name, args = start.architecture, {**start.model_args, **args}
-    if name is None:
-        name = suggested(dataset.channels, dataset.height, dataset.width)
     torch.manual_seed(recipe.seed)
     network = create(
-        name,
+        recipe.model,
         class_names=dataset.class_names,
         view=InputSpec(
             channels=dataset.channels,
@@ -41,15 +67,17 @@ def student_network(recipe: TrainRecipe, dataset: Dataset, targets: Targets) -> 
             mean=dataset.mean,
             std=dataset.std,
         ),
-        args=args,
+        args=recipe.model_args,
         dropout=recipe.dropout,
         pretrained=recipe.pretrained,
     )
     network.targets = targets
+    if head == "gated" and not is_gated(network) and start is not None and is_gated(start):
+        network = gated(network)
     if start is not None:
         adopt(network, start, str(recipe.init))
         # The weights were trained on images normalised in this way, whatever the new data's are.
-        return Network(
+        network = Network(
             network.net,
             architecture=network.architecture,
             model_args=network.model_args,
@@ -58,7 +86,7 @@ def student_network(recipe: TrainRecipe, dataset: Dataset, targets: Targets) -> 
             taken=replace(network.taken, mean=start.taken.mean, std=start.taken.std),
             targets=targets,
         )
-    return network
+    return gated(network) if head == "gated" and not is_gated(network) else network
 
 
 def adopt(network: Network, start: Network, name: str) -> None:
@@ -69,8 +97,8 @@ def adopt(network: Network, start: Network, name: str) -> None:
     """
     own, given = network.net.state_dict(), start.net.state_dict()
     if network.class_names != start.class_names:
-        classifier = str(getattr(network.net, "pretrained_cfg", {}).get("classifier", ""))
-        head = tuple(f"{part}." for part in [classifier] if part)
+        found = getattr(network.net, "pretrained_cfg", {}).get("classifier") or ()
+        head = tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
         given = {key: value for key, value in given.items() if not (head and key.startswith(head))}
         given |= {key: value for key, value in own.items() if key not in given and head}
     for key, value in own.items():

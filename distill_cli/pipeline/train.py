@@ -13,6 +13,7 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
+from distill_cli.models.gated import base_of
 from distill_cli.pipeline.compositions import check_objectives, composition, targets_of
 from distill_cli.pipeline.finish import finish, finish_hints, say_told, unmet
 from distill_cli.pipeline.folders import (
@@ -26,7 +27,7 @@ from distill_cli.pipeline.folders import (
 from distill_cli.pipeline.guards import check_knowledge, check_pixels, check_targets, say_losses
 from distill_cli.pipeline.inputs import locate, open_data, view_spec
 from distill_cli.pipeline.layers import Layers, check_offers, find_layers
-from distill_cli.pipeline.networks import student_network
+from distill_cli.pipeline.networks import named, student_network
 from distill_cli.pipeline.orders import ordered
 from distill_cli.pipeline.relations import keep_relations
 from distill_cli.pipeline.setting import setting_of
@@ -149,7 +150,8 @@ def prepare(
         say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
-    network = student_network(recipe, dataset, targets)
+    recipe = named(recipe, dataset)
+    network = student_network(recipe, dataset, targets, composed.head)
     network = network.to(here.device).to(memory_format=here.memory_format)
     if recipe.init is not None:
         check_split(recipe.init, dataset.identity)
@@ -243,7 +245,7 @@ def _resolve(
     """Every default that depends on data, network or machine, spelt out."""
     opt = recipe.opt
     if opt == "auto":
-        opt = optim.default_optimizer(network.architecture)
+        opt = optim.default_optimizer(base_of(network))
     batch_size = min(recipe.batch_size, len(dataset.fit_rows))
     rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
@@ -257,7 +259,6 @@ def _resolve(
             "val_fraction": recipe.val_fraction or 0.1,
             "augment": list(spec.augment) or ["none"],
             "view_seed": spec.seed,
-            "model": recipe.model or network.architecture,
             "batch_size": batch_size,
             "opt": opt,
             "lr": rate,

@@ -14,7 +14,7 @@ from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.soft import distillation
 from distill_cli.losses.targets import group_relation
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.abilities import Selecting
+from distill_cli.objectives.abilities import Looking, Selecting
 from distill_cli.objectives.base import Setting, TapShape
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
@@ -186,7 +186,10 @@ def filled(cls: type) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDi
     )
     bias = {BIAS: torch.randn(B, K, 1, 1, generator=generator)}
     adapters = Composition((part(objective),)).adapters(shapes)
-    said = StudentSignals(logits=student().logits, features={**bias, **both(maps["s"], "s")})
+    parts = objective.looks if isinstance(objective, Looking) else ()
+    heard = {name: torch.randn(B, K, 1, 1, generator=generator).requires_grad_() for name in parts}
+    own = {**bias, **both(maps["s"], "s"), **heard}
+    said = StudentSignals(logits=student().logits, features=own)
     taught = DenseSignals(teacher().logits_BK, {**bias, **both(maps["t"], "t")})
     return objective, said, taught, adapters
 
@@ -202,6 +205,8 @@ def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
     loss = Composition((part(objective),))(s, said, multi_label(cls), LATER, adapters)
     loss.total.backward()
     learns = s.features["s"] if Need.FEATURES in cls.about.needs else s.logits_BK
+    if isinstance(objective, Looking):
+        learns = s.features[objective.looks[0]]
     assert learns.grad is not None
     assert learns.grad.abs().sum() > 0
     assert t.logits_BK.grad is None

@@ -1,0 +1,142 @@
+"""Networks with a gated classifier: an architecture of its own, around any other.
+
+`distill_dropmax` is in timm's registry, and its argument `base` names the network that is gated,
+timm's or torchvision's; all further arguments are the base's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
+from torch import nn
+
+from distill_cli.errors import UsageError
+from distill_cli.losses.dropmax import dropmax_inference
+from distill_cli.models.build import build
+from distill_cli.models.heads import GatedClassifier, classifier_of, gate
+from distill_cli.models.network import Network
+from distill_cli.models.registry import cfg
+from distill_cli.models.taps import noise, signals_of, still
+from distill_cli.types import OF_CLASSIFIER
+
+NAME, BASE = "distill_dropmax", "base"
+PARTS = tuple(OF_CLASSIFIER + part for part in ("logits", "prior", "posterior"))
+
+
+def is_gated(network: Network) -> bool:
+    """Whether its classifier has gates."""
+    return isinstance(classifier_of(network.net), GatedClassifier)
+
+
+def base_of(network: Network) -> str:
+    """The name of its architecture, or of what is gated."""
+    return str(network.model_args.get(BASE, network.architecture))
+
+
+def gated(network: Network) -> Network:
+    """The network with gates at its classifier, which stay open before training.
+
+    Args:
+        network: A plain one; its modules are taken over, and its weights are kept.
+
+    Raises:
+        UsageError: It does not end in one linear layer of a vector.
+    """
+    try:
+        gate(network.net)
+        made = Network(
+            network.net,
+            architecture=NAME,
+            model_args={BASE: network.architecture, **network.model_args},
+            library="timm",
+            class_names=network.class_names,
+            taken=network.taken,
+            targets=network.targets,
+        )
+        _check_answer(made)
+    except ValueError as error:
+        raise UsageError(
+            f"{network.architecture} cannot have gates at its classifier: {error}",
+            hint="Choose another --model: one linear layer of the pooled features comes last",
+        ) from None
+    return made
+
+
+@torch.no_grad()
+def _check_answer(network: Network) -> None:
+    """What the parts of the classifier say must be all that the network answers."""
+    with still(network):
+        said = signals_of(network, noise(network), PARTS)
+    logits, prior, _ = (said.features[part].flatten(1) for part in PARTS)
+    folded = dropmax_inference(logits, prior)
+    if folded.shape != said.logits_BK.shape or not torch.allclose(folded, said.logits_BK):
+        raise ValueError("its output is not what its last linear layer says of one vector")
+
+
+def distill_dropmax(
+    pretrained: bool = False,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    pretrained_model_args: Any = None,
+    cache_dir: Any = None,
+    num_classes: int | None = None,
+    **args: Any,
+) -> nn.Module:
+    """A gated network, as timm calls for one; `pretrained` takes weights of the whole.
+
+    Args:
+        pretrained: Load the weights that `pretrained_cfg` names.
+        pretrained_cfg: timm's description of the whole.
+        pretrained_cfg_overlay: What differs from it.
+        pretrained_model_args: What the saved network was built with, which `args` are already.
+        cache_dir: Of weights from a hub.
+        num_classes: Outputs; by default as described.
+        args: `base`, and the arguments of it.
+
+    Raises:
+        ValueError: The base is unknown, gated itself or no network that can be gated, or one of
+            its arguments is reserved.
+    """
+    base = args.pop(BASE, None)
+    if not isinstance(base, str) or base.split(".")[0] == NAME:
+        raise ValueError(f"{BASE} names the network that is gated, another one than {NAME}")
+    described = resolve_pretrained_cfg(NAME, pretrained_cfg, pretrained_cfg_overlay)
+    # The one door to networks, with its lock: arguments may come from a stranger's config.json.
+    num_classes = described.num_classes if num_classes is None else num_classes
+    net = build(base, num_classes, args)
+    gate(net)
+    if pretrained_cfg is None:
+        pretrained_cfg = {**described.to_dict(), **_plain_cfg(net)}
+    built = build_model_with_cfg(
+        lambda **_: net,
+        NAME,
+        pretrained,
+        pretrained_cfg=pretrained_cfg,
+        pretrained_cfg_overlay=pretrained_cfg_overlay,
+        cache_dir=cache_dir,
+        num_classes=num_classes,
+        **{key: args[key] for key in ("in_chans", "img_size") if key in args},
+    )
+    assert isinstance(built, nn.Module)
+    return built
+
+
+def _plain_cfg(net: nn.Module) -> dict[str, Any]:
+    """timm's description of the base, without where its own weights would come from."""
+    own: Any = getattr(net, "pretrained_cfg", {})
+    kept = (
+        *("input_size", "fixed_input_size", "pool_size", "interpolation", "mean", "std"),
+        *("first_conv", "classifier", "license"),
+    )
+    return {key: own[key] for key in kept if own.get(key) is not None}
+
+
+default_cfgs = generate_default_cfgs({NAME: cfg()})
+register_model(distill_dropmax)

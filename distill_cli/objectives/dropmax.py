@@ -1,0 +1,98 @@
+"""DropMax: a softmax from which classes are dropped, at rates that are learnt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from distill_cli.counters import Purpose, draw, uniform32
+from distill_cli.losses.dropmax import dropmax
+from distill_cli.objectives.base import About, Owns, on_hard_labels
+from distill_cli.types import (
+    OF_CLASSIFIER,
+    Batch,
+    Progress,
+    StudentSignals,
+    TeacherSignals,
+    Term,
+    Terms,
+)
+
+LOGITS, PRIOR, POSTERIOR = (OF_CLASSIFIER + part for part in ("logits", "prior", "posterior"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropMax:
+    """CE with each wrong class kept at a rate q, beside ρ that predicts q without the label.
+
+    The network gets a classifier with gates of its own, and answers with o + log ρ. What is kept is
+    a function of (seed, step, sample, class): the same after a restart. Of a mixed image, each label
+    has its own posterior and its own bound; their losses are averaged by the shares.
+
+    Attributes:
+        mask_temperature: Of the relaxed masks; towards 0 a class is there or not.
+        kl_weight: Of KL(q ‖ ρ), which teaches ρ.
+        auxiliary_weight: Of the posterior's own cross-entropy, by which it finds the label.
+        entropy_weight: Of −H(ρ), which keeps rates undecided where nothing speaks.
+    """
+
+    about: ClassVar[About] = About(
+        name="dropmax",
+        summary="drop wrong classes from the softmax at rates learnt per sample",
+        paper="Lee et al. 2018, arXiv 1712.07834",
+        owns=frozenset({Owns.HARD_TARGET, Owns.PREDICTION}),
+        head="gated",
+    )
+
+    # Not `temperature`: --temperature is of what is learnt from a teacher.
+    mask_temperature: Annotated[float, Field(gt=0, le=10)] = 0.1
+    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    auxiliary_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    entropy_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+    @property
+    def looks(self) -> tuple[str, ...]:
+        """The three parts of the classifier."""
+        return LOGITS, PRIOR, POSTERIOR
+
+    def __call__(
+        self,
+        student: StudentSignals,
+        teacher: TeacherSignals | None,
+        batch: Batch,
+        progress: Progress,
+        adapters: nn.Module | None,
+    ) -> Terms:
+        """Terms `ce`, `kl`, `auxiliary` and `entropy`, with their weights, over the labelled."""
+        logits_BK, prior_BK, posterior_BK = (
+            student.features[name].flatten(1) for name in self.looks
+        )
+        uniform_BK = _uniform(logits_BK, batch, progress)
+
+        # Once for each label of a mixed image, not once for each term.
+        @cache
+        def losses(target_B: Tensor) -> dict[str, Tensor]:
+            parts = (logits_BK, prior_BK, posterior_BK, target_B, uniform_BK)
+            return dropmax(*parts, self.mask_temperature)
+
+        def term(name: str, weight: float) -> Term:
+            return on_hard_labels(batch, lambda target_B: weight * losses(target_B)[name])
+
+        return {
+            "ce": term("ce", 1.0),
+            "kl": term("kl", self.kl_weight),
+            "auxiliary": term("auxiliary", self.auxiliary_weight),
+            "entropy": term("entropy", self.entropy_weight),
+        }
+
+
+def _uniform(like_BK: Tensor, batch: Batch, progress: Progress) -> Tensor:
+    """What the masks of this step are drawn from, (B, K) on the run's device."""
+    class_K = torch.arange(like_BK.shape[1], device=like_BK.device)
+    index_B1 = batch.index_B.to(like_BK.device, non_blocking=True)[:, None]
+    return uniform32(draw(progress.seed, Purpose.GATE, progress.step, index_B1, class_K))
