@@ -53,7 +53,8 @@ class DimensionDriven:
 
     α is 1 until the local intrinsic dimension (LID) of the penultimate features turns: it falls
     while the network learns what labels have in common, and rises when it begins to learn wrong ones
-    by heart. The epoch of the turn is undone, once; α then follows the LID after each epoch.
+    by heart. The epoch of the turn is undone, once; after epoch i of N, α then is
+    exp(−(i/N)·LID_i/min LID).
 
     Attributes:
         k: Neighbours that a LID is estimated from.
