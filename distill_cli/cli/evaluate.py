@@ -47,6 +47,11 @@ def evaluate(
         f"{split}: {figures.errors} errors of {figures.samples:,} ({100 * figures.top1:.2f} %), "
         f"NLL {figures.nll:.4f}, ECE {100 * figures.ece:.1f} %, {found.latency_ms:.3f} ms an image"
     )
+    if found.ece_scaled is not None:
+        result(
+            f"logits divided by {found.temperature:.2f}, as fitted on held-out images: "
+            f"NLL {found.nll_scaled:.4f}, ECE {100 * found.ece_scaled:.1f} %"
+        )
     if figures.map is not None and figures.f1 is not None and figures.macro_f1 is not None:
         result(
             f"by label: mAP {100 * figures.map:.2f} %, F1 {100 * figures.f1:.2f} % "

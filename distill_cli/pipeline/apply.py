@@ -34,6 +34,9 @@ class Evaluation:
     Attributes:
         split: `val` or `test`.
         metrics: Accuracy, NLL, ECE; of sigmoid targets mAP and F1 too.
+        temperature: Fitted after training and stored with the network; None where there is none.
+        nll_scaled: Nats, the logits divided by it.
+        ece_scaled: The same.
         params: Of the network.
         latency_ms: Median time of one image.
         teacher_agreement: Share of images with the teacher's class; None without a teacher.
@@ -42,6 +45,9 @@ class Evaluation:
 
     split: str
     metrics: Metrics
+    temperature: float | None
+    nll_scaled: float | None
+    ece_scaled: float | None
     params: int
     latency_ms: float
     teacher_agreement: float | None
@@ -116,8 +122,16 @@ def evaluate_run(
             same, divergence = agreement(logits_NK, F.log_softmax(teacher_NK.double(), dim=-1))
         else:
             same, divergence = label_agreement(logits_NK, teacher_NK)
+    # One that was not fitted is 1: then there is nothing to say.
+    scaled = temperature = None
+    if network.targets == "softmax" and network.temperature != 1:
+        temperature = network.temperature
+        scaled = measure_as("softmax", logits_NK / temperature, table.label_N, None)
     return Evaluation(
         split=split,
+        temperature=temperature,
+        nll_scaled=None if scaled is None else scaled.nll,
+        ece_scaled=None if scaled is None else scaled.ece,
         metrics=measure_as(network.targets, logits_NK, table.label_N, table.label_NK),
         params=network.num_params,
         latency_ms=latency_ms(network, table.size, here.device),

@@ -42,6 +42,10 @@ def test_it_trains(name: str, here: Path, distill: Distill) -> None:
     assert found["test_top1"] > 0.5
     assert found["temperature"] > 0
     assert found["test_nll_scaled"] <= found["test_nll"] + 0.02
+    again = json.loads(distill("evaluate", "r", "--json").out)
+    for key in ("nll", "ece", "nll_scaled", "ece_scaled"):
+        assert again[key] == pytest.approx(found[f"test_{key}"])
+    assert again["temperature"] == pytest.approx(found["temperature"])
 
 
 def test_groups_from_a_file(groups: Path, distill: Distill) -> None:
