@@ -142,6 +142,6 @@ def test_torch_free_rooms() -> None:
 
 
 def test_methods_need_neither_timm_nor_torchvision() -> None:
-    loaded = modules_after("from distill_cli.cli.methods import describe\ndescribe()")
+    loaded = modules_after("from distill_cli.pipeline.described import describe\ndescribe()")
     assert "torch" in loaded, "the table of objectives imports torch: this test would be vacuous"
     assert not loaded & {"timm", "torchvision"}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.pipeline.compositions import composition
+from distill_cli.pipeline.described import page
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.recipe.stages import is_several, stages_of
@@ -56,8 +58,6 @@ def composition_of(line: str) -> None:
             flags[flag.removeprefix("--")] = value
     recipe = load(kind, assignments=assignments, flags=flags, environment={})
     if is_several(recipe):
-        from pathlib import Path
-
         assert stages_of(recipe, Path("out"))
         return
     composition(recipe, recipe.targets or "softmax")
@@ -67,3 +67,10 @@ def test_an_unknown_one(distill: Distill) -> None:
     outcome = distill("methods", "show", "label-smothing")
     assert outcome.code == 2
     assert "label-smoothing" in outcome.err
+
+
+def test_the_page_is_what_the_objectives_say() -> None:
+    path = Path(__file__).parents[2] / "docs" / "methods.md"
+    assert path.read_text() == page(), (
+        "run: python -m distill_cli.pipeline.described > docs/methods.md"
+    )
