@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from distill_cli.adapters.beside import by_class
 from distill_cli.adapters.relations import in_words
 from distill_cli.losses.targets import class_relation
 
@@ -31,8 +32,7 @@ class ClassEmbeddings(nn.Module):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Of the embeddings alone."""
-        # Each row learns from its own class's samples, a K-th of those that the loss is the mean of.
-        return torch.optim.SGD(self.parameters(), lr=self.rate * self.classes)
+        return by_class(self, self.classes, self.rate)
 
     def forward(self) -> Tensor:
         """relation_KK, each row of sum 1, from which gradients reach the embeddings."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_cli.adapters.beside import by_class
 from distill_cli.adapters.relations import in_words
 
 
@@ -29,8 +30,7 @@ class ResidualMatrix(nn.Module):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Of S alone."""
-        # Each row learns from its own class's samples, a K-th of those that the loss is the mean of.
-        return torch.optim.SGD(self.parameters(), lr=self.rate * self.classes)
+        return by_class(self, self.classes, self.rate)
 
     @torch.no_grad()
     def relations(self) -> Tensor:

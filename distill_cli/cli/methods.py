@@ -43,7 +43,9 @@ def methods(context: typer.Context, json: Json = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="An objective's name.")], json: Json = False
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="An objective's name.")],
+    json: Json = False,
 ) -> None:
     """One objective: equation, parameters and their defaults, a command line to try.
 
@@ -56,7 +58,7 @@ def show(
         raise UsageError(f"there is no objective '{name}'. {nearest(name, OBJECTIVES)}")
     cls = OBJECTIVES[name]
     method = at_length(cls)
-    if json:
+    if json or (context.parent is not None and context.parent.params.get("json")):
         result_json(method)
         return
     from rich.table import Table

@@ -25,8 +25,8 @@ def local_dimension(feature_BD: Tensor, k: int = 20) -> Tensor:
         k: Neighbours, at least 2; fewer where the batch has no more.
 
     Returns:
-        lid_B: 0 where x has fewer than two neighbours; very large, but finite, where all of them
-        are equally far.
+        lid_B: 0, which is no estimate, where x has fewer than two neighbours, and where all of
+        them are equally far.
     """
     assert k > 1, "one neighbour tells no dimension"
     feature_BD = wide(feature_BD.detach())
@@ -42,8 +42,9 @@ def local_dimension(feature_BD: Tensor, k: int = 20) -> Tensor:
     # log a − log b: the quotient of two very small distances may be inexact.
     log_ratio_Bk = torch.where(found_Bk, radius_Bk.log() - farthest_B1.log(), 0.0)
     mean_B = log_ratio_Bk.sum(dim=-1) / neighbours_B.clamp(min=1)
-    lid_B = -1 / mean_B.clamp(max=-torch.finfo(mean_B.dtype).eps)
-    return torch.where(neighbours_B > 1, lid_B, 0.0)
+    # Radii that differ by rounding alone say as little as equal ones.
+    apart_B = (neighbours_B > 1) & (mean_B < -torch.finfo(mean_B.dtype).eps * k)
+    return torch.where(apart_B, -1 / torch.where(apart_B, mean_B, -1.0), 0.0)
 
 
 def adapted_targets(target_B: Tensor, logits_BK: Tensor, alpha: float) -> Tensor:

@@ -24,10 +24,9 @@ from distill_cli.models.heads import GatedClassifier, classifier_of, gate
 from distill_cli.models.network import Network
 from distill_cli.models.registry import cfg
 from distill_cli.models.taps import noise, signals_of, still
-from distill_cli.types import OF_CLASSIFIER
+from distill_cli.types import GATED_PARTS
 
 NAME, BASE = "distill_dropmax", "base"
-PARTS = tuple(OF_CLASSIFIER + part for part in ("logits", "prior", "posterior"))
 
 
 def is_gated(network: Network) -> bool:
@@ -73,8 +72,8 @@ def gated(network: Network) -> Network:
 def _check_answer(network: Network) -> None:
     """What the parts of the classifier say must be all that the network answers."""
     with still(network):
-        said = signals_of(network, noise(network), PARTS)
-    logits, prior, _ = (said.features[part].flatten(1) for part in PARTS)
+        said = signals_of(network, noise(network), GATED_PARTS)
+    logits, prior, _ = (said.features[part].flatten(1) for part in GATED_PARTS)
     folded = dropmax_inference(logits, prior)
     if folded.shape != said.logits_BK.shape or not torch.allclose(folded, said.logits_BK):
         raise ValueError("its output is not what its last linear layer says of one vector")

@@ -54,12 +54,21 @@ class Ordering(Protocol):
 
 @runtime_checkable
 class Selecting(Protocol):
-    """An objective that says which samples the others of its composition are for."""
+    """An objective that says which samples the others of its composition are for, and which it."""
 
     def softened(
         self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
     ) -> Tensor:
         """bool (B,): the samples that the others are for; the rest are its own."""
+
+
+@runtime_checkable
+class WholeBatch(Protocol):
+    """An objective that may have to see a batch as one, though its samples are apart."""
+
+    @property
+    def whole_batch(self) -> bool:
+        """Whether it has to, as it is set: accumulation is then refused."""
 
 
 @runtime_checkable

@@ -84,6 +84,7 @@ class Setting:
         class_names: In label order.
         rule_KK: How alike classes are by a rule, each row of sum 1; None where there is none.
         centroid_KD: Where each class lies in the features of the run that an objective names.
+        fingerprint: Identifies what these two were made from; empty where neither is there.
     """
 
     student: Mapping[str, TapShape] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class Setting:
     class_names: tuple[str, ...] = ()
     rule_KK: Tensor | None = None
     centroid_KD: Tensor | None = None
+    fingerprint: str = ""
 
     @property
     def classes(self) -> int:
@@ -140,7 +142,7 @@ class Objective(Protocol):
         progress: Progress,
         adapters: nn.Module | None,
     ) -> Terms:
-        """Unweighted terms; `compose` weights, masks and averages them."""
+        """Terms, in the proportions of the method; `compose` weights, masks and averages them."""
 
 
 def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:

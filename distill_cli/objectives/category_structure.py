@@ -36,6 +36,9 @@ Weight = Annotated[float, Field(ge=0)]
 class CategoryStructure:
     """MSE between both networks' residuals t − c(y), and between the cosines of their centres.
 
+    intra: mean ((t − c_T(y)) − (s − sg c_S(y)))²; inter: mean (cos(c_T, c_T′) − cos(c_S, c_S′))² over
+    the classes present; s, t the features of student and teacher, c(y) the centre of y's samples.
+
     The `paper` form compares features. The `release` form, after the authors' code, compares
     logits as well, pulls the student's logits to the centre of their class and to the teacher's.
     The `teacher-free` form does that first pull alone, beside hard labels.

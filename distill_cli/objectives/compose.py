@@ -75,7 +75,7 @@ class Loss:
 
     Attributes:
         total: Weighted sum of the terms, a scalar that gradients flow from.
-        terms: Unweighted means by name, detached scalars.
+        terms: Means by name, without the weights of the composition, detached scalars.
     """
 
     total: Tensor
@@ -205,8 +205,9 @@ class Composition:
             weight = part.weight.at(progress.fraction)
             objective, own = part.objective, _own(part, adapters)
             for name, term in objective(student, teacher, batch, progress, own).items():
-                if softened is not None and not isinstance(objective, Selecting):
-                    term = replace(term, loss_B=term.loss_B.where(softened, 0.0))
+                if softened is not None:
+                    its_B = ~softened if isinstance(objective, Selecting) else softened
+                    term = replace(term, loss_B=term.loss_B.where(its_B, 0.0))
                 mean = mean_over(term, batch)
                 weighted.append(mean if weight == 1 else weight * mean)
                 means[name] = mean.detach()

@@ -24,11 +24,15 @@ from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, T
 def mean_dimension(batches: Sequence[Tensor], k: int) -> float:
     """Mean LID of features, neighbours sought within each batch; 0 where no sample has any.
 
+    Rows that are equal, as of duplicates or of features that are all 0, are one: at one distance
+    from everywhere, they would fill the neighbourhoods of the others with what is no dimension.
+
     Args:
         batches: feature_BD of each.
         k: Neighbours.
     """
-    lid_N = torch.cat([local_dimension(feature_BD.double(), k) for feature_BD in batches])
+    apart = [feature_BD.double().unique(dim=0) for feature_BD in batches]
+    lid_N = torch.cat([local_dimension(feature_BD, k) for feature_BD in apart])
     found = lid_N[lid_N > 0]
     return float(found.mean()) if len(found) else 0.0
 
@@ -53,7 +57,9 @@ class DimensionDriven:
 
     α is 1 until the local intrinsic dimension (LID) of the penultimate features turns: it falls
     while the network learns what labels have in common, and rises when it begins to learn wrong ones
-    by heart. The epoch of the turn is undone, once; after epoch i of N, α then is
+    by heart. LID(x) = −[(1/k)·Σ_{i≤k} log(r_i/r_k)]⁻¹ with r_i the distance to x's i-th neighbour,
+    averaged over images after each epoch; it turns where LID − mean > 2·sd, both of the `window`
+    epochs before. The epoch of the turn is undone, once; after epoch i of N, α then is
     exp(−(i/N)·LID_i/min LID).
 
     Attributes:
@@ -94,6 +100,12 @@ class DimensionDriven:
                 hint="Raise samples, or lower batch",
             )
         if self.turn_epoch is not None:
+            if self.initial_epochs is not None:
+                raise UsageError(
+                    f"{about}: turn_epoch sets the turn by hand, initial_epochs where it is looked "
+                    "for",
+                    hint="Leave one of them out",
+                )
             if self.turn_epoch >= epochs:
                 raise UsageError(
                     f"{about}: no epoch comes after turn_epoch {self.turn_epoch}, training has "

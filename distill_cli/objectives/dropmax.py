@@ -14,7 +14,7 @@ from distill_cli.counters import Purpose, draw, uniform32
 from distill_cli.losses.dropmax import dropmax
 from distill_cli.objectives.base import About, Owns, on_hard_labels
 from distill_cli.types import (
-    OF_CLASSIFIER,
+    GATED_PARTS,
     Batch,
     Progress,
     StudentSignals,
@@ -23,16 +23,21 @@ from distill_cli.types import (
     Terms,
 )
 
-LOGITS, PRIOR, POSTERIOR = (OF_CLASSIFIER + part for part in ("logits", "prior", "posterior"))
+LOGITS, PRIOR, POSTERIOR = GATED_PARTS
 
 
 @dataclass(frozen=True, kw_only=True)
 class DropMax:
     """CE with each wrong class kept at a rate q, beside ρ that predicts q without the label.
 
-    The network gets a classifier with gates of its own, and answers with o + log ρ. What is kept is
-    a function of (seed, step, sample, class): the same after a restart. Of a mixed image, each label
-    has its own posterior and its own bound; their losses are averaged by the shares.
+    Three linear maps of the features: logits o, ρ = σ(h), q = σ(sg h + r), sg a constant. In
+    training p_k ∝ (m_k + ε)·exp o_k with masks m_k = σ((sg h_k + r_k + logit u_k)/T), u uniform, and
+    m_y = 1; L = −log p_y − log ρ_y + Σ_{k≠y} KL(q_k ‖ ρ_k) + Σ_k BCE(σ(r_k), δ_y) − Σ_k H(ρ_k).
+
+    The network gets a classifier with gates of its own, in the place of one linear layer, and
+    answers with o + log ρ. What is kept is a function of (seed, step, sample, class): the same after
+    a restart. Of a mixed image, each label has its own posterior and its own bound; their losses are
+    averaged by the shares.
 
     Attributes:
         mask_temperature: Of the relaxed masks; towards 0 a class is there or not.

@@ -66,9 +66,14 @@ class FeatureNormDistillation:
                 hint="Leave pairs out",
             )
 
+    @property
+    def whole_batch(self) -> bool:
+        """Where τ goes by the lengths in the first batch."""
+        return self.tau is None and self.form == "paper"
+
     def adapters(self, setting: Setting) -> nn.Module | None:
         """The teacher's typical length, where τ goes by it."""
-        return TypicalNorm() if self.tau is None and self.form == "paper" else None
+        return TypicalNorm() if self.whole_batch else None
 
     def __call__(
         self,

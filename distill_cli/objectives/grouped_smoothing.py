@@ -47,6 +47,13 @@ class GroupedSmoothing:
     group_epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.05
     exclude_target: bool = False
 
+    def __post_init__(self) -> None:
+        if self.epsilon + self.group_epsilon > 1:
+            raise ValueError(
+                f"epsilon and group_epsilon are shares of one label, and {self.epsilon:g} + "
+                f"{self.group_epsilon:g} is more"
+            )
+
     def adapters(self, setting: Setting) -> nn.Module:
         """The matrix of targets."""
         rule_KK = torch.eye(setting.classes) if setting.rule_KK is None else setting.rule_KK

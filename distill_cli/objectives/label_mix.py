@@ -45,7 +45,7 @@ class LabelMix:
         relation_temperature: T_r.
         rate: Of the embeddings' own optimiser, for the mean over the samples of one class.
         sample_from: Whose prediction.
-        temperature: T of the prediction.
+        sample_temperature: T of the prediction.
     """
 
     about: ClassVar[About] = About(
@@ -65,7 +65,7 @@ class LabelMix:
     relation_temperature: Annotated[float, Field(gt=0, le=1000)] = 0.3
     rate: Annotated[float, Field(gt=0)] = 0.1
     sample_from: Literal["own", "teacher"] = "own"
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    sample_temperature: Annotated[float, Field(gt=0, le=1000)] = 1.0
 
     def __post_init__(self) -> None:
         shares = self.hard + self.relation + self.sample + self.rule
@@ -140,6 +140,6 @@ class LabelMix:
     def _predicted(self, logits_BK: Tensor, teacher: TeacherSignals | None) -> Tensor:
         """p_T of each sample, (B, K), constant."""
         if self.sample_from == "own":
-            return F.softmax(logits_BK.detach() / self.temperature, dim=-1)
+            return F.softmax(logits_BK.detach() / self.sample_temperature, dim=-1)
         assert teacher is not None, "needs are checked before the first step"
-        return teacher.log_probs(self.temperature).exp()
+        return teacher.log_probs(self.sample_temperature).exp()

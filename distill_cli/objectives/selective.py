@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.targets import margin, selected
 from distill_cli.objectives.base import About, main_target, on_hard_labels
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.types import (
+    UNLABELLED,
+    Batch,
+    Need,
+    Progress,
+    StudentSignals,
+    TeacherSignals,
+    Terms,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +57,8 @@ class Selective:
         if self.by == "teacher":
             assert teacher is not None, "needs are checked before the first step"
             said_BK = teacher.log_probs(1.0)
-        return selected(margin(said_BK, main_target(batch)), self.margin)
+        target_B = main_target(batch)
+        return selected(margin(said_BK, target_B), self.margin) | (target_B == UNLABELLED)
 
     def __call__(
         self,
@@ -60,9 +68,6 @@ class Selective:
         progress: Progress,
         adapters: nn.Module | None,
     ) -> Terms:
-        """Term `kept`, over the labelled samples; 0 for those that are softened."""
+        """Term `kept`, over the labelled samples; `compose` leaves it to those not softened."""
         logits_BK = student.logits_BK
-        soft_B = self.softened(student, teacher, batch)
-        term = on_hard_labels(batch, lambda target_B: cross_entropy(logits_BK, target_B))
-        loss_B = torch.where(soft_B, 0.0, term.loss_B)
-        return {"kept": Term(loss_B=loss_B, labelled_only=True)}
+        return {"kept": on_hard_labels(batch, lambda target_B: cross_entropy(logits_BK, target_B))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from math import isclose
+from math import isclose, isfinite
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -151,7 +151,10 @@ def _named(recipe: LabelledRecipe, names: list[str]) -> list[dict[str, Any]]:
         elif "epsilon" in _parameters(found[owner]):
             own = {"epsilon": recipe.label_smoothing}
         else:
-            raise UsageError(f"label_smoothing cannot be combined with objective '{owner}'")
+            raise UsageError(
+                f"label_smoothing cannot be combined with objective '{owner}', which defines the "
+                "hard label by itself"
+            )
     soft = [
         {"name": name, "weight": found[name].about.usual.own, **(own if name == owner else {})}
         for name in names
@@ -190,7 +193,11 @@ def _weighed(
     if asked == [None, None, None]:
         return entries
     if not alone:
-        raise UsageError("--alpha weighs one objective against cross-entropy on the hard label")
+        raise UsageError(
+            "--alpha weighs one objective against cross-entropy on the hard label, which another of "
+            "these defines",
+            hint="Give weights in a list of objectives",
+        )
     if recipe.schedule == "constant" and recipe.alpha_end is not None:
         raise UsageError("--alpha-end contradicts --schedule constant", hint="Leave one out")
     start = usual.own if recipe.alpha is None else recipe.alpha
@@ -233,6 +240,9 @@ def _part(entry: dict[str, Any]) -> Part:
             raise UsageError(
                 f"objective '{name}' has no '{key}'. {nearest(key, [*known, *OF_WEIGHT])}"
             )
+    for key, value in values.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise UsageError(f"objective '{name}', {key}: a number is finite (got {value})")
     try:
         return Part(
             objective=TypeAdapter(cls).validate_python(values),

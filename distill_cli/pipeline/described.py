@@ -100,12 +100,19 @@ def facts(cls: type[Objective]) -> dict[str, str]:
     found["needs"] = found["needs"] or "nothing but labels"
     if maybe := about.needs - set(needs):
         found["may use"] = ", ".join(said for need, said in asks.items() if need in maybe)
-    if about.owns:
+    if about.name == SELF:
+        found["needs"] = "a copy, which `distill teacher train` trains first, or a teacher's run"
+    if issubclass(cls, Selecting):
+        found["beside"] = "a soft label, for the samples that it chooses"
+    elif about.owns:
         found["defines"] = " and ".join(sorted(thing.value for thing in about.owns))
     else:
         found["weights"] = (
             f"{usual.hard:g} · cross-entropy + {usual.own:g} · this, where named alone"
         )
+    order = getattr(cls(), "order", None)
+    if order is not None:
+        found["order"] = f"{order}, unless --order says otherwise"
     if about.coupled:
         found["couples"] = "the samples of a batch: not with --accumulate"
     found["targets"] = " and ".join(sorted(about.targets))
@@ -113,7 +120,7 @@ def facts(cls: type[Objective]) -> dict[str, str]:
 
 
 def examples(cls: type[Objective]) -> list[str]:
-    """Command lines that run as they stand, given a teacher's run where one is needed."""
+    """Command lines to try, with a teacher's run and a file of groups where they are needed."""
     about, needs = cls.about, described(cls)["needs"]
     name = f"{about.name},label-smoothing" if issubclass(cls, Selecting) else about.name
     start = "distill teacher train --data digits"
@@ -123,18 +130,27 @@ def examples(cls: type[Objective]) -> list[str]:
         start += " --targets sigmoid"
     groups = " --groups groups.yaml" if "groups" in needs else ""
     lines = [f"{start} --objective {name}{groups}"]
-    numbers = [
-        field
-        for field in fields(cls)  # type: ignore[arg-type]
-        if isinstance(field.default, int | float) and not isinstance(field.default, bool)
-    ]
-    if numbers and about.name != SELF and not issubclass(cls, Selecting):
-        first = numbers[0]
-        owner = "" if about.owns else f"{{name: ce, weight: {about.usual.hard:g}}}, "
-        weight = "" if about.owns else f", weight: {about.usual.own:g}"
-        entry = f"{{name: {about.name}{weight}, {first.name}: {first.default:g}}}"
-        lines.append(f"{start}{groups} --set 'objective=[{owner}{entry}]'")
-    return lines
+    if issubclass(cls, Selecting):
+        entries = "{name: label-smoothing, epsilon: 0.1}, " + _entry(cls)
+        return [*lines, f"{start} --set 'objective=[{entries}]'"]
+    if about.name == SELF or not _numbers(cls):
+        return lines
+    hard = "" if about.owns else f"{{name: ce, weight: {about.usual.hard:g}}}, "
+    return [*lines, f"{start}{groups} --set 'objective=[{hard}{_entry(cls)}]'"]
+
+
+def _numbers(cls: type[Objective]) -> list[tuple[str, float]]:
+    """The parameters that are numbers, with their defaults."""
+    named = [(field.name, field.default) for field in fields(cls)]  # type: ignore[arg-type]
+    return [(k, v) for k, v in named if isinstance(v, int | float) and not isinstance(v, bool)]
+
+
+def _entry(cls: type[Objective]) -> str:
+    """The objective in a list, with its weight and its first number."""
+    weight = "" if cls.about.owns or issubclass(cls, Selecting) else cls.about.usual.own
+    [(key, value), *_] = _numbers(cls)
+    said = f", weight: {weight:g}" if isinstance(weight, float) else ""
+    return f"{{name: {cls.about.name}{said}, {key}: {value:g}}}"
 
 
 def plain(value: Any) -> str:

@@ -16,6 +16,7 @@ from distill_cli.losses.targets import group_relation
 from distill_cli.recipe.load import parsed
 
 WORDS = "words"
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 def rule_of(spec: str, class_names: Sequence[str]) -> Tensor:
@@ -41,24 +42,22 @@ def _from_matrix(path: Path, class_names: Sequence[str]) -> Tensor:
             header, *lines = [line for line in csv.reader(file) if line] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"cannot read groups {path}: {error}") from None
-    columns = [name.strip() for name in header[1:]]
-    rows = {line[0].strip(): line[1:] for line in lines}
-    for where, found in (("row", columns), ("column", list(rows))):
+    columns, names = [name.strip() for name in header[1:]], [line[0].strip() for line in lines]
+    for where, found in (("row", columns), ("column", names)):
         if sorted(found) != sorted(class_names):
             wrong = sorted(set(found) ^ set(class_names)) or ["a class that stands twice"]
             raise ArtifactError(
                 f"groups {path}: the first {where} should name each of the {len(class_names)} "
                 f"classes once; look at {', '.join(wrong[:3])}"
             )
-    try:
-        rule_KK = torch.tensor(
-            [[float(rows[y][columns.index(k)]) for k in class_names] for y in class_names],
-            dtype=torch.float64,
-        )
-    except (ValueError, IndexError):
-        raise ArtifactError(f"groups {path}: every cell should be a number") from None
+    cells = [[cell.strip() for cell in line[1:]] for line in lines]
+    if any(len(row) != len(columns) or not all(map(NUMBER.fullmatch, row)) for row in cells):
+        raise ArtifactError(f"groups {path}: each class's row should be {len(columns)} numbers")
+    own = torch.tensor([[float(cell) for cell in row] for row in cells], dtype=torch.float64)
+    rule_KK = own[[names.index(name) for name in class_names]]
+    rule_KK = rule_KK[:, [columns.index(name) for name in class_names]]
     total_K1 = rule_KK.sum(dim=-1, keepdim=True)
-    if not bool(rule_KK.isfinite().all() & (rule_KK >= 0).all() & (total_K1 > 0).all()):
+    if not bool((rule_KK >= 0).all() & (total_K1 > 0).all() & total_K1.isfinite().all()):
         raise ArtifactError(f"groups {path}: numbers from 0 on, and not a row of zeros alone")
     return rule_KK / total_K1
 

@@ -48,6 +48,8 @@ class Layers:
         adapters: What its objectives learn beside the student.
         taps: The student's layers.
         told: What was paired, in words.
+        told_of: Identifies what objectives were told of the classes; empty where that is their
+            names alone.
         recorded: The same, for recipe.yaml.
     """
 
@@ -55,6 +57,7 @@ class Layers:
     adapters: nn.ModuleDict
     taps: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    told_of: str = ""
     recorded: tuple[dict[str, Any], ...] = ()
 
     @cached_property
@@ -148,7 +151,12 @@ def find_layers(
         own = taps_of(network) if looks else []
         shapes = replace(setting, student={name: _shape(network, name, own) for name in looks})
         adapters = composed.adapters(shapes).to(network.mean.device)
-        return Layers(composition=composed, adapters=adapters, taps=tuple(dict.fromkeys(looks)))
+        return Layers(
+            composition=composed,
+            adapters=adapters,
+            taps=tuple(dict.fromkeys(looks)),
+            told_of=setting.fingerprint,
+        )
     assert isinstance(teacher, LiveTeacher), "what teachers offer is checked before"
     own, other = taps_of(network), taps_of(teacher.network)
     parts: list[Part] = []
@@ -159,6 +167,11 @@ def find_layers(
             assert rule is not None, "an objective of layers has a rule"
             named = part.objective.pairs or _by_rule(rule, own, other)
             found = tuple(_filled(pair, rule, own, other) for pair in named)
+            if rule != "classifier" and any(BIAS in pair for pair in found):
+                raise UsageError(
+                    f"objective '{part.objective.about.name}': {BIAS} is the same of every image, "
+                    "and no layer to learn from"
+                )
             pairs += found
             part = Part(objective=with_pairs(part.objective, found), weight=part.weight)
         parts.append(part)
@@ -178,6 +191,7 @@ def find_layers(
         adapters=adapters,
         taps=guided,
         told=tuple(_in_words(entry) for entry in recorded),
+        told_of=setting.fingerprint,
         recorded=tuple(recorded),
     )
 

@@ -103,9 +103,10 @@ def adopt(network: Network, start: Network, name: str) -> None:
         given |= {key: value for key, value in own.items() if key not in given and head}
     for key, value in own.items():
         if key not in given or given[key].shape != value.shape:
+            gates = is_gated(start) and not is_gated(network)
             raise ArtifactError(
                 f"--init {name} ({start.architecture}) does not fit {network.architecture}: "
-                f"tensor {key} differs",
+                + ("it was trained with dropmax" if gates else f"tensor {key} differs"),
                 hint="Leave --model out to take the run's own architecture",
             )
     network.net.load_state_dict({key: given[key] for key in own})

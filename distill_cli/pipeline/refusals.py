@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.abilities import Needing, Related, Selecting
+from distill_cli.objectives.abilities import (
+    Judging,
+    Looking,
+    Needing,
+    Selecting,
+    WholeBatch,
+    needs_of,
+)
 from distill_cli.objectives.compose import Composition
-from distill_cli.recipe.base import TeacherLabels, TrainRecipe
+from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.types import Need
 
@@ -19,13 +26,82 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
         UsageError: With the reason.
     """
     _check_selecting(composed)
-    _check_model(composed)
     _check_teaching(recipe, composed)
-    if composed.coupled and recipe.accumulate > 1:
+    _check_groups(recipe, composed)
+    objectives = [part.objective for part in composed.parts]
+    if recipe.accumulate > 1 and (cut := undivided(composed)):
         raise UsageError(
-            f"objective '{composed.coupled[0]}' compares the samples of a batch with each other: "
-            "--accumulate would cut the batch up",
+            f"objective '{cut[0]}' looks at a batch as a whole: --accumulate would cut it up",
             hint="Leave --accumulate out, or use a smaller --batch-size",
+        )
+    looking = [
+        each.about.name
+        for each in objectives
+        if isinstance(each, Looking | Judging) or Need.FEATURES in needs_of(each)
+    ]
+    if recipe.compile and looking:
+        raise UsageError(
+            f"--compile cannot look at layers, and objective '{looking[0]}' does",
+            hint="Leave it out with this objective",
+        )
+
+
+def undivided(composed: Composition) -> list[str]:
+    """The objectives that must see a batch as a whole."""
+    whole = [
+        part.objective.about.name
+        for part in composed.parts
+        if isinstance(part.objective, WholeBatch) and part.objective.whole_batch
+    ]
+    return [*composed.coupled, *whole]
+
+
+def learnt_from(recipe: TrainRecipe) -> list[str]:
+    """The folders that a recipe learns from: teachers, weights to start from, related runs."""
+    teachers: list[str] = getattr(recipe, "teachers", None) or []
+    return [*teachers, *([recipe.init] if recipe.init else []), *related(recipe)]
+
+
+def related(recipe: TrainRecipe) -> list[str]:
+    """The runs that relate classes for objectives in a list."""
+    listed = recipe.objective if isinstance(recipe, LabelledRecipe) else []
+    if isinstance(listed, str):
+        return []
+    return [str(entry["model"]) for entry in listed if entry.get("model") is not None]
+
+
+def check_sources(recipe: TrainRecipe, out: Path) -> None:
+    """Refuses to write over what is learnt from, and runs to relate classes by that are not there.
+
+    Raises:
+        UsageError: With the folder.
+    """
+    for name in related(recipe):
+        if not Path(name).exists():
+            raise UsageError(f"objective, model: there is no folder {name}")
+    for name in learnt_from(recipe):
+        if Path(name).resolve() in (out.resolve(), (out / "model").resolve()):
+            raise UsageError(
+                f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
+            )
+
+
+def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
+    spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
+    asking = [
+        part.objective.about.name
+        for part in composed.parts
+        if Need.GROUPS in needs_of(part.objective)
+    ]
+    if spec is None and asking:
+        raise UsageError(
+            f"objective '{asking[0]}' needs to know which classes are alike",
+            hint="--groups words, or --groups FILE",
+        )
+    if spec is not None and not asking:
+        raise UsageError(
+            "--groups: none of these objectives looks at groups of classes",
+            hint="Add --objective grouped-smoothing",
         )
 
 
@@ -46,14 +122,6 @@ def _check_selecting(composed: Composition) -> None:
                 f"objective '{composed.coupled[0]}' compares the samples of a batch with each "
                 f"other: '{name}' cannot choose some of them for it"
             )
-
-
-def _check_model(composed: Composition) -> None:
-    for part in composed.parts:
-        model = part.objective.model if isinstance(part.objective, Related) else None
-        if model is not None and not Path(model).exists():
-            name = part.objective.about.name
-            raise UsageError(f"objective '{name}', model: there is no folder {model}")
 
 
 def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:

@@ -32,8 +32,9 @@ def _said(relation_KK: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
     pairs = likest(relation_KK, PAIRS)
     kept = list(range(len(class_names)))
     if len(kept) > WHOLE:
+        of_pairs = dict.fromkeys(place for *pair, _ in pairs for place in pair)
         # In the order of classes, so that rows of neighbours stay together.
-        kept = sorted({place for first, second, _ in pairs for place in (first, second)})[:WHOLE]
+        kept = sorted(list(of_pairs)[:WHOLE])
     return {
         "class_names": [class_names[place] for place in kept],
         "share": [[round(cell, 6) for cell in row] for row in relation_KK[kept][:, kept].tolist()],

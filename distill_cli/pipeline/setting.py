@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
-from distill_cli.models import load_model
+from distill_cli.models import Network, fingerprint, load_model
 from distill_cli.models.taps import signals_of
 from distill_cli.objectives.abilities import Related
 from distill_cli.objectives.base import Setting
@@ -18,7 +19,7 @@ from distill_cli.pipeline.groups import rule_of
 from distill_cli.pipeline.teaching import check_classes, check_split
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.runtime import Runtime
-from distill_cli.types import PENULTIMATE, Need
+from distill_cli.types import PENULTIMATE
 
 # Images of each class that its centroid is the mean of, at most.
 OF_A_CLASS = 256
@@ -30,52 +31,47 @@ def setting_of(
     """The classes, and what these objectives need to know of them.
 
     Raises:
-        UsageError: What is needed is not named, or what is named is not needed.
-        ArtifactError: It does not fit the data.
+        UsageError: A file of groups cannot be read.
+        ArtifactError: What is told does not fit the data.
     """
+    rule_KK = centroid_KD = None
+    known: list[object] = []
+    spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
+    if spec is not None:
+        rule_KK = rule_of(spec, dataset.class_names)
+        known.append(rule_KK.tolist())
+    for part in composed.parts:
+        if isinstance(part.objective, Related) and part.objective.model is not None:
+            folder = Path(part.objective.model)
+            network = load_model(folder)
+            centroid_KD = class_centroids(network, str(folder), dataset, here)
+            known.append(fingerprint(network))
     return Setting(
         class_names=dataset.class_names,
-        rule_KK=_rule(recipe, composed, dataset),
-        centroid_KD=_centroids(composed, dataset, here),
+        rule_KK=rule_KK,
+        centroid_KD=centroid_KD,
+        fingerprint=blake2b(repr(known).encode(), digest_size=16).hexdigest() if known else "",
     )
 
 
-def _rule(recipe: TrainRecipe, composed: Composition, dataset: Dataset) -> Tensor | None:
-    spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
-    needed = Need.GROUPS in composed.needs
-    if spec is None and needed:
-        raise UsageError(
-            "this objective needs to know which classes are alike",
-            hint="--groups words, or --groups FILE",
-        )
-    if spec is not None and not needed:
-        raise UsageError(
-            "--groups: none of these objectives looks at groups of classes",
-            hint="Add --objective grouped-smoothing",
-        )
-    return None if spec is None else rule_of(spec, dataset.class_names)
-
-
-def _centroids(composed: Composition, dataset: Dataset, here: Runtime) -> Tensor | None:
-    """Mean features of each class, (K, D), of the run that an objective names, on the CPU."""
-    for part in composed.parts:
-        if isinstance(part.objective, Related) and part.objective.model is not None:
-            return class_centroids(Path(part.objective.model), dataset, here)
-    return None
-
-
 @torch.no_grad()
-def class_centroids(folder: Path, dataset: Dataset, here: Runtime) -> Tensor:
+def class_centroids(network: Network, name: str, dataset: Dataset, here: Runtime) -> Tensor:
     """Where a trained network puts each class: the mean of what enters its classifier, (K, D).
 
     Over training images as they are, evenly spaced, `OF_A_CLASS` of each class at most.
 
+    Args:
+        network: In eval mode.
+        name: Its folder.
+        dataset: Whose classes they are.
+        here: Where it computes.
+
     Raises:
-        ArtifactError: It is no model, has other classes, or was trained on rows held out here.
+        ArtifactError: It has other classes, or was trained on rows held out here.
     """
-    network = load_model(folder).to(here.device).eval()
-    check_classes(str(folder), network.class_names, dataset.class_names)
-    check_split(str(folder), dataset.identity)
+    network = network.to(here.device)
+    check_classes(name, network.class_names, dataset.class_names, hint=None)
+    check_split(name, dataset.identity, who="run")
     label_N = dataset.train.label_N[dataset.fit_rows]
     mean_KD = []
     for label in range(len(dataset.class_names)):

@@ -11,6 +11,7 @@ from typing import Any
 from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageError
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, kept_recipe, next_free
+from distill_cli.pipeline.refusals import learnt_from
 from distill_cli.pipeline.train import KINDS, Finished, check_begun, check_options, prepare, train
 from distill_cli.pipeline.trainer import NOT_TRAINING
 from distill_cli.recipe.base import TrainRecipe
@@ -108,10 +109,9 @@ def _check_inside(out: Path, stages: Sequence[Stage]) -> None:
     """
     made: set[Path] = set()
     for stage in stages:
-        named = [*(getattr(stage.recipe, "teachers", None) or []), stage.recipe.init]
-        for name in named:
-            path = Path(name or "").resolve()
-            if name and path not in made and path.is_relative_to(out.resolve()):
+        for name in learnt_from(stage.recipe):
+            path = Path(name).resolve()
+            if path not in made and path.is_relative_to(out.resolve()):
                 raise UsageError(
                     f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
                 )

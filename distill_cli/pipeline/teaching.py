@@ -128,8 +128,8 @@ def check_classes(
             )
 
 
-def check_split(name: str, identity: DatasetIdentity) -> None:
-    """Refuses a teacher that was trained on rows which this run holds out."""
+def check_split(name: str, identity: DatasetIdentity, *, who: str = "teacher") -> None:
+    """Refuses a teacher, or another run, that was trained on rows which this run holds out."""
     recorded = kept_recipe(Path(name)).get("recorded") or {}
     said = recorded.get("dataset")
     if said is None or said.get("fingerprint") != identity.fingerprint:
@@ -137,9 +137,11 @@ def check_split(name: str, identity: DatasetIdentity) -> None:
     for key in ("split_seed", "val_fraction"):
         if said[key] != getattr(identity, key):
             raise ArtifactError(
-                f"teacher {name} was trained with {key} {said[key]}, this run has "
+                f"{who} {name} was trained with {key} {said[key]}, this run has "
                 f"{getattr(identity, key)}: it has seen rows that are held out here",
-                hint=f"Leave --{key.replace('_', '-')} out to adopt the teacher's",
+                hint=f"Leave --{key.replace('_', '-')} out to adopt the teacher's"
+                if who == "teacher"
+                else f"Give --{key.replace('_', '-')} {said[key]}",
             )
 
 

@@ -29,6 +29,7 @@ from distill_cli.pipeline.inputs import locate, open_data, view_spec
 from distill_cli.pipeline.layers import Layers, check_offers, find_layers
 from distill_cli.pipeline.networks import named, student_network
 from distill_cli.pipeline.orders import ordered
+from distill_cli.pipeline.refusals import check_sources
 from distill_cli.pipeline.relations import keep_relations
 from distill_cli.pipeline.setting import setting_of
 from distill_cli.pipeline.teaching import (
@@ -125,12 +126,11 @@ def prepare(
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
     check_options(recipe)
+    check_sources(recipe, out)
     names: list[str] = []
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [])
-        if any(Path(name).resolve() == out.resolve() for name in names):
-            raise UsageError(f"--out {out} is one of the teachers")
         recipe = inherit(recipe, names)
     here = runtime.decide(
         recipe.device,
@@ -154,7 +154,7 @@ def prepare(
     network = student_network(recipe, dataset, targets, composed.head)
     network = network.to(here.device).to(memory_format=here.memory_format)
     if recipe.init is not None:
-        check_split(recipe.init, dataset.identity)
+        check_split(recipe.init, dataset.identity, who="run")
     teacher, recipe = _joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)

@@ -70,6 +70,8 @@ class Plan:
         values = self.recipe.model_dump(mode="json", exclude=NOT_TRAINING)
         teacher = None if self.teacher is None else self.teacher.fingerprint
         parts = [values, self.dataset.identity.to_json(), self.spec.to_json(), teacher]
+        # What objectives were told of the classes: a file or a run may be another one by now.
+        parts += [self.layers.told_of] if self.layers.told_of else []
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -92,10 +94,7 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
         order_name=(recipe.order if isinstance(recipe, LabelledRecipe) else None) or "shuffled",
     )
     taps, stop = plan.layers.taps, isinstance(recipe, HintRecipe)
-    judging = plan.layers.composition.judging
-    check_judged(judging, dataset)
-    if recipe.compile and (taps or judging):
-        raise UsageError("--compile cannot look at layers", hint="Leave it out with this objective")
+    check_judged(plan.layers.composition.judging, dataset)
     updates = _updates(plan, loader.steps)
     if recipe.compile:
         plan.network.net.compile()

@@ -237,4 +237,11 @@ def _resolved(recipe: TrainRecipe, name: str, earlier: Sequence[Stage]) -> Train
     teachers: list[str] | None = getattr(recipe, "teachers", None)
     if teachers is not None:
         update["teachers"] = [folder(each) for each in teachers]
+    listed = getattr(recipe, "objective", "")
+    if not isinstance(listed, str):
+        # What relates classes for an objective is a run, too.
+        update["objective"] = [
+            {**entry, "model": folder(str(entry["model"]))} if entry.get("model") else entry
+            for entry in listed
+        ]
     return recipe.model_copy(update=update)

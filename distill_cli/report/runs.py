@@ -17,6 +17,8 @@ from distill_cli.types import RunResult
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
 RELATIONS = "relations.json"
+# As many as a run writes; a picture of many more would take minutes.
+MOST_CLASSES = 32
 # Figures that earlier versions did not have; those that a run may not know; all else are numbers.
 MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is None}
 MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.type)}
@@ -158,16 +160,42 @@ def _relations(path: Path) -> dict[str, Relation]:
     if not path.is_file():
         return {}
     content = read_json(path)
-    try:
-        found = {name: Relation(**said) for name, said in content.items()}
-        for each in found.values():
-            cells = [*(cell for row in each.share for cell in row), *(s for _, _, s in each.pairs)]
-            square = all(len(row) == len(each.class_names) for row in each.share)
-            if not square or not all(_is_number(cell) and cell >= 0 for cell in cells):
-                raise ValueError("shares are a square of numbers from 0 on")
-    except (TypeError, ValueError, AttributeError) as error:
-        raise _malformed(path, str(error)) from None
-    return found
+    if not isinstance(content, dict):
+        raise _malformed(path, "it holds no objectives")
+    return {_name(path, name): _relation(path, said) for name, said in content.items()}
+
+
+def _relation(path: Path, said: Any) -> Relation:
+    keys = {field.name for field in fields(Relation)}
+    if not isinstance(said, dict) or said.keys() != keys:
+        raise _malformed(path, f"an objective has {', '.join(sorted(keys))}")
+    names, share, pairs = said["class_names"], said["share"], said["pairs"]
+    if not all(isinstance(each, list) for each in (names, share, pairs)):
+        raise _malformed(path, "class_names, share and pairs are lists")
+    if len(names) > MOST_CLASSES or len(share) != len(names):
+        raise _malformed(path, f"share has a row for each of {MOST_CLASSES} classes at most")
+    for row in share:
+        if not isinstance(row, list) or len(row) != len(names) or not all(map(_is_share, row)):
+            raise _malformed(path, "a row of share is a number from 0 on for each class")
+    for pair in pairs:
+        if not isinstance(pair, list) or len(pair) != 3 or not _is_share(pair[2]):
+            raise _malformed(path, "a pair is two classes and a number from 0 on")
+    return Relation(
+        class_names=[_name(path, name) for name in names],
+        share=share,
+        pairs=[(_name(path, first), _name(path, second), each) for first, second, each in pairs],
+    )
+
+
+def _name(path: Path, said: Any) -> str:
+    """A text that a page can hold: half of a surrogate pair, which JSON allows, it cannot."""
+    if not isinstance(said, str) or any("\ud800" <= letter <= "\udfff" for letter in said):
+        raise _malformed(path, "a name is a text")
+    return said
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and value >= 0
 
 
 def _is_number(value: Any) -> bool:

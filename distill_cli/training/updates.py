@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from timm.models import model_parameters
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from timm.utils.clip_grad import dispatch_clip_grad
 from torch import nn
 
 from distill_cli.models import Network
+from distill_cli.models.heads import classifier_of
 from distill_cli.runtime import Runtime
 from distill_cli.training.checkpoint import Stateful
 from distill_cli.training.rollback import Rollback
@@ -77,7 +77,9 @@ class Updates:
         """Bounds the gradients, of their true size; AGC leaves the classifier out, as its paper."""
         if self.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
-            parameters = model_parameters(network, exclude_head=self.clip_mode == "agc")
+            head = classifier_of(network).parameters() if self.clip_mode == "agc" else ()
+            spared = {id(parameter) for parameter in head}
+            parameters = [each for each in network.parameters() if id(each) not in spared]
             dispatch_clip_grad(parameters, self.clip_grad, mode=self.clip_mode)
 
     def keep(self) -> None:

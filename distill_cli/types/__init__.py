@@ -9,6 +9,7 @@ from distill_cli.types.identity import DatasetIdentity, Source, ViewSpec, differ
 from distill_cli.types.result import ECE_BINS, HintResult, RunResult
 from distill_cli.types.signals import (
     BIAS,
+    GATED_PARTS,
     OF_CLASSIFIER,
     PENULTIMATE,
     Features,
@@ -27,6 +28,7 @@ from distill_cli.types.signals import (
 __all__ = [
     "BIAS",
     "ECE_BINS",
+    "GATED_PARTS",
     "OF_CLASSIFIER",
     "PENULTIMATE",
     "UNLABELLED",

@@ -20,6 +20,8 @@ PENULTIMATE = "penultimate"
 # what it adds to every image's logits, 0 where it has none.
 OF_CLASSIFIER = "classifier/"
 BIAS = f"{OF_CLASSIFIER}bias"
+# Of a gated one: its logits, and those of its gates without and with the label.
+GATED_PARTS = tuple(OF_CLASSIFIER + part for part in ("logits", "prior", "posterior"))
 # Whether one class applies to an image, or each applies or not by itself.
 Targets = Literal["softmax", "sigmoid"]
 # The ways of an objective's weight over training.
@@ -93,7 +95,7 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One named, unweighted part of a loss: per sample, or one number of the whole batch.
+    """One named part of a loss: per sample, or one number of the whole batch.
 
     Attributes:
         loss_B: Loss per sample, fp32; a scalar where `coupled`.

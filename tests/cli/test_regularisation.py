@@ -71,6 +71,14 @@ def test_groups_from_a_file(groups: Path, distill: Distill) -> None:
         (("--objective", "selective,ce"), 2, "none is named"),
         (("--set", "objective=[{name: label-mix, model: nowhere}]"), 2, "there is no folder"),
         (("--set", "objective=[{name: label-mix, hard: 0.7}]"), 2, "make up one label"),
+        (("--set", "objective=[{name: label-mix, rate: .inf}]"), 2, "rate: a number is finite"),
+        (
+            ("--objective", "grouped-smoothing", "--groups", "words", "--label-smoothing", 0.99),
+            *(2, "shares of one label"),
+        ),
+        (("--objective", "d2l", "--compile"), 2, "--compile"),
+        (("--objective", "dropmax", "--compile"), 2, "--compile"),
+        (("--objective", "dropmax", "--label-smoothing", 0.1), 2, "by itself"),
         (("--set", "objective=[{name: label-mix, sample_from: teacher}]"), 2, "needs teachers"),
     ],
 )
@@ -199,8 +207,12 @@ def test_a_matrix_of_classes(here: Path, distill: Distill) -> None:
     [
         (lambda text: text.replace("\n3,", "\nthree,"), "three"),
         (lambda text: text.replace(",1", ",-1"), "from 0 on"),
-        (lambda text: text.replace(",1", ",x"), "a number"),
+        (lambda text: text.replace(",1", ",x"), "10 numbers"),
         (lambda text: "", "the first row"),
+        (lambda text: text.replace("\n3,", "\n4,"), "look at 3"),
+        (lambda text: text.replace("\n3,", "\n3,0,"), "10 numbers"),
+        (lambda text: text.replace(",1", ",1_0"), "10 numbers"),
+        (lambda text: text.replace(",0,0,", ",1e308,1e308,"), "from 0 on"),
     ],
 )
 def test_a_matrix_that_does_not_fit(
@@ -229,3 +241,49 @@ def test_centroids_of_a_trained_run(here: Path, distill: Distill) -> None:
     other = distill(*TRAIN, *QUICK, "--set", mix, "--split-seed", 5, "--out", "c")
     assert other.code == 3
     assert "held out" in other.err
+
+
+def test_what_needs_no_data_is_refused_before_them(distill: Distill) -> None:
+    for given in (
+        ("--objective", "grouped-smoothing"),
+        ("--groups", "words"),
+        ("--set", "objective=[{name: label-mix, model: nowhere}]"),
+        ("--objective", "d2l", "--compile"),
+    ):
+        outcome = distill("teacher", "train", "--data", "nodata", "--out", "r", *given)
+        assert outcome.code == 2
+        assert "nodata" not in outcome.err
+
+
+def test_a_run_is_not_written_over_what_it_learns_from(here: Path, distill: Distill) -> None:
+    assert distill(*TRAIN, *QUICK, "--out", "a").code == 0
+    before = (here / "a/recipe.yaml").read_bytes()
+    mix = ("--set", "objective=[{name: label-mix, model: a}]")
+    for given in (mix, ("--init", "a"), ("--init", "a/model")):
+        outcome = distill(*TRAIN, *QUICK, *given, "--out", "a", "--overwrite")
+        assert (outcome.code, "learnt from" in outcome.err) == (2, True), outcome.err
+    assert (here / "a/recipe.yaml").read_bytes() == before
+
+
+def test_groups_that_changed_are_another_run(here: Path, groups: Path, distill: Distill) -> None:
+    given = ("--objective", "grouped-smoothing", "--groups", groups, "--out", "r")
+    assert distill(*TRAIN, *QUICK, *given).code == 0
+    assert distill(*TRAIN, *QUICK, *given, "--resume").code == 0
+    groups.write_text("round: ['0', '6', '8']")
+    outcome = distill(*TRAIN, *QUICK, *given, "--resume")
+    assert (outcome.code, "another recipe" in outcome.err) == (3, True), outcome.err
+
+
+def test_a_stage_relates_classes_for_a_later_one(here: Path, distill: Distill) -> None:
+    mix = {"name": "label-mix", "hard": 0.5, "relation": 0.5, "sample": 0, "model": "stage:a"}
+    recipe = {
+        **{"command": "student", "data": "digits", "model": "mlp_16x1", "epochs": 2, "lr": 0.1},
+        "stages": [
+            {"name": "a", "command": "teacher train"},
+            {"name": "b", "command": "teacher train", "objective": [mix]},
+        ],
+    }
+    (here / "chain.yaml").write_text(yaml.safe_dump(recipe))
+    outcome = distill("student", "-r", "chain.yaml", "--out", "c", "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert list(json.loads((here / "c/relations.json").read_text())) == ["label-mix.relation"]

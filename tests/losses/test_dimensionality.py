@@ -95,7 +95,8 @@ def test_extremes_stay_finite(dtype: torch.dtype) -> None:
         assert (lid_B >= 0).all(), name
     assert (local_dimension(cases["zero"]) == 0).all()
     assert (local_dimension(cases["two"]) == 0).all()
-    assert (local_dimension(cases["simplex"]) > 1e5).all()
+    # All neighbours equally far: any dimension would do.
+    assert (local_dimension(cases["simplex"]) == 0).all()
 
 
 def test_no_gradient_reaches_the_features() -> None:

@@ -237,6 +237,16 @@ def test_the_mean_is_over_samples_that_have_a_dimension() -> None:
     assert mean_dimension([same_BD], 10) == 0
 
 
+def test_dead_features_are_one_place() -> None:
+    """A cluster of equal rows is no neighbourhood: it may not decide the mean."""
+    rows_BD = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+    dead_BD = torch.cat([rows_BD, torch.zeros(60, 4)])
+    one_BD = torch.cat([rows_BD, torch.zeros(1, 4)])
+    assert mean_dimension([dead_BD], 10) == pytest.approx(mean_dimension([one_BD], 10))
+    # Of two places, each is at one distance from the other alone.
+    assert mean_dimension([torch.eye(2)[torch.arange(40) % 2]], 10) == 0
+
+
 def test_what_it_remembers_round_trips_without_pickles() -> None:
     adapters = remembering(0.25)
     memory = adapters["d2l"]

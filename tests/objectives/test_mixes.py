@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from distill_cli.adapters.embeddings import ClassEmbeddings
+from distill_cli.adapters.residual import ResidualMatrix
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.losses.targets import group_relation
 from distill_cli.objectives.abilities import needs_of
@@ -73,7 +74,7 @@ def cosine(a: list[float], b: list[float]) -> float:
 def test_a_mix_is_the_formula(who: str) -> None:
     objective = LabelMix(
         **{"hard": 0.4, "relation": 0.3, "sample": 0.2, "rule": 0.1, "model": "run"},
-        **{"relation_temperature": 0.7, "temperature": 2.0, "sample_from": who},
+        **{"relation_temperature": 0.7, "sample_temperature": 2.0, "sample_from": who},
     )
     z, v = logits(), logits(1).detach()
     made, adapters = composed((1, objective))
@@ -190,8 +191,7 @@ def test_selective_softening_in_a_loop(by: str) -> None:
 def test_selecting_none_or_all() -> None:
     z, v = logits(), logits(1).detach()
     said, taught = StudentSignals(logits=z), DenseSignals(v)
-    none, adapters = composed((0.9, KnowledgeDistillation()), (1, Selective(margin=-1)))
-    # What is unlabelled has no label to keep, and may still be taught: −1 < −1 does not hold.
+    none, adapters = composed((1, LabelSmoothing(epsilon=0.5)), (1, Selective(margin=-1)))
     assert torch.allclose(
         none(said, taught, batch(), PROGRESS, adapters).total,
         cross_entropy(z, TARGET)[TARGET >= 0].mean(),
@@ -205,9 +205,10 @@ def test_selecting_none_or_all() -> None:
     )
 
 
-def test_what_is_unlabelled_is_taught_by_the_soft_label() -> None:
+@pytest.mark.parametrize("margin", [-1, -0.99, 0.5])
+def test_what_is_unlabelled_is_taught_by_the_soft_label(margin: float) -> None:
     z = logits()
-    made, adapters = composed((1, KnowledgeDistillation()), (1, Selective(margin=-0.99)))
+    made, adapters = composed((1, KnowledgeDistillation()), (1, Selective(margin=margin)))
     said = made(StudentSignals(logits=z), DenseSignals(logits(1)), batch(), PROGRESS, adapters)
     said.total.backward()
     assert z.grad[4].abs().sum() > 0
@@ -221,3 +222,12 @@ def test_a_mixed_image_is_judged_by_its_larger_share() -> None:
     mixed = batch(Mixing(share_B=share_B, target_B=other_B))
     soft_B = Selective(margin=0.5).softened(StudentSignals(logits=z), None, mixed)
     assert soft_B.tolist() == (TARGET < 0).tolist()
+
+
+@pytest.mark.parametrize("made", [ClassEmbeddings(K, 0.3, 0.25), ResidualMatrix(K, 0.25)])
+def test_a_class_learns_as_fast_however_many_there_are(made: nn.Module) -> None:
+    """Of a mean over B samples, a class sees its own B/K: its step is rate times their mean."""
+    [group] = made.optimizer().param_groups
+    assert group["lr"] == 0.25 * K
+    assert group["momentum"] == 0
+    assert group["weight_decay"] == 0

@@ -126,3 +126,33 @@ def test_importing_is_quick_and_free_of_torch() -> None:
     ).stdout.split()
     assert "distill_cli.report.html" in out
     assert not {"torch", "matplotlib", "jinja2", "scipy", "numpy"} & set(out)
+
+
+GOOD = {"class_names": ["a", "b"], "share": [[0, 1], [0.5, 0]], "pairs": [["a", "b", 0.75]]}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [GOOD],
+        {"x": [1]},
+        {"x": {**GOOD, "more": 1}},
+        {"x": {**GOOD, "share": []}},
+        {"x": {**GOOD, "share": [[0, 1], [1]]}},
+        {"x": {**GOOD, "share": [[0, -1], [1, 0]]}},
+        {"x": {**GOOD, "share": [[0, None], [1, 0]]}},
+        {"x": {**GOOD, "class_names": [1, 2]}},
+        {"x": {**GOOD, "class_names": "ab"}},
+        {"x": {**GOOD, "class_names": ["a", "\ud800"]}},
+        {"x": {**GOOD, "pairs": [[None, {}, 0.5]]}},
+        {"x": {**GOOD, "pairs": [["a", "b"]]}},
+        {"x": {**GOOD, "class_names": ["a"] * 400, "share": [[0] * 400] * 400}},
+    ],
+)
+def test_relations_that_are_none(wrong: object, tmp_path: Path) -> None:
+    run = make(tmp_path / "r")
+    (run / "relations.json").write_text(json.dumps({"x": GOOD}))
+    assert read_run(run).relations["x"].pairs == [("a", "b", 0.75)]
+    (run / "relations.json").write_text(json.dumps(wrong))
+    with pytest.raises(ArtifactError, match=r"relations\.json is malformed"):
+        read_run(run)

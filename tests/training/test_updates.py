@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from distill_cli import runtime
+from distill_cli.models.heads import GatedClassifier
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.kd import KnowledgeDistillation
@@ -129,6 +130,18 @@ def test_gradients_are_bounded(mode: str) -> None:
         ratio = net[0].weight.grad.norm(dim=1) / net[0].weight.norm(dim=1)
         assert (ratio <= 0.5 * 1.001).all()
         assert torch.equal(net[1].weight.grad, head), "the classifier is left out"
+
+
+def test_gates_are_of_the_classifier_that_agc_leaves_out() -> None:
+    net = nn.Sequential(nn.Linear(3, 2), GatedClassifier(nn.Linear(2, 2)))
+    (net(torch.full((1, 3), 100.0)) * torch.tensor([100.0, -70.0])).sum().backward()
+    before = {
+        name: each.grad.clone() for name, each in net.named_parameters() if each.grad is not None
+    }
+    updates(net, clip_grad=0.01, clip_mode="agc").clip(net)
+    for name, each in net.named_parameters():
+        if each.grad is not None:
+            assert torch.equal(each.grad, before[name]) == name.startswith("1."), name
 
 
 def test_without_a_bound_gradients_are_left_alone() -> None:

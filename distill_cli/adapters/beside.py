@@ -1,0 +1,19 @@
+"""How what stands beside a student learns on its own."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def by_class(rows: nn.Module, classes: int, rate: float) -> torch.optim.Optimizer:
+    """Plain SGD, without momentum or decay, for parameters with a row a class.
+
+    Each row learns from its own class's samples, a K-th of those that the loss is the mean of.
+
+    Args:
+        rows: Their module.
+        classes: K.
+        rate: For the mean over the samples of one class.
+    """
+    return torch.optim.SGD(rows.parameters(), lr=rate * classes)
