@@ -10,7 +10,7 @@ demo: $(STAMP)  ## two teachers and their students on real digits: a table and d
 	$(BIN)/distill demo --out demo --overwrite
 
 test: $(STAMP)  ## the fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 slow: $(STAMP)  ## the tests that take longer, or need the data in DISTILL_DATA
 	$(BIN)/python -m pytest -m slow

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+# Before torch is imported: several processes test side by side, and threads that wait in a loop for
+# each other's turn would take their processors.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 from typer.testing import CliRunner

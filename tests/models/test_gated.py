@@ -16,10 +16,11 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.losses.dropmax import dropmax_inference
 from distill_cli.models import InputSpec, Network, create, load_model, names, save_model
 from distill_cli.models.build import RESERVED, build
-from distill_cli.models.gated import NAME, PARTS, base_of, gated, is_gated
+from distill_cli.models.gated import NAME, base_of, gated, is_gated
 from distill_cli.models.heads import GatedClassifier, classifier_of
 from distill_cli.models.taps import signals_of, taps_of
 from distill_cli.training import optim
+from distill_cli.types import GATED_PARTS
 
 GREY = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.2,))
 CLASSES = ("cat", "dog", "eel")
@@ -67,8 +68,8 @@ def test_before_training_it_is_the_network_without_gates(base: str) -> None:
 @EVERY
 def test_it_answers_by_what_its_gates_keep(base: str) -> None:
     network = trained(base)
-    said = signals_of(network, images(), PARTS)
-    logits, prior, posterior = (said.features[part].flatten(1) for part in PARTS)
+    said = signals_of(network, images(), GATED_PARTS)
+    logits, prior, posterior = (said.features[part].flatten(1) for part in GATED_PARTS)
     assert not torch.allclose(prior, posterior)
     assert torch.equal(said.logits_BK, dropmax_inference(logits, prior))
     expected = (prior.sigmoid() * logits.softmax(-1)).double()
@@ -89,7 +90,7 @@ def test_nobody_who_does_not_listen_pays_for_the_posterior() -> None:
     head.posterior.forward = lambda x: (calls.append(1), original(x))[1]
     network(images())
     assert not calls
-    signals_of(network, images(), PARTS)
+    signals_of(network, images(), GATED_PARTS)
     assert calls
 
 
