@@ -136,6 +136,10 @@ def report(args: argparse.Namespace, studies: Sequence[Study]) -> str:
         "images. Seconds of training: median, on a machine that did other things too. What needs a "
         "teacher learns from a copy of the network, trained with cross-entropy on the same labels. "
         "Made by `python -m benchmarks.regularise`.",
+        "",
+        "Where labels are wrong, so are those of the held-out images: what is chosen by them is "
+        "chosen under noise, and the fitted temperature makes a network as unsure as they are, "
+        "which test labels, all right, count as a calibration error.",
     ]
     for noise, study in zip((0.0, NOISE), studies, strict=True):
         given = "Labels as they are" if not noise else f"{noise:.0%} of the training labels wrong"
