@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Annotated, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -107,7 +108,6 @@ class LabelMix:
         assert isinstance(adapters, nn.ModuleDict), "made by the trainer"
         logits_BK = student.logits_BK
         predicted_BK = self._predicted(logits_BK, teacher) if self.sample else logits_BK
-
         relation_KK = adapters["embeddings"]() if "embeddings" in adapters else None
 
         def rows(target_B: Tensor) -> Iterator[tuple[float, Tensor]]:
@@ -127,7 +127,9 @@ class LabelMix:
 
         def foretold(target_B: Tensor) -> Tensor:
             assert relation_KK is not None, "asked where there are embeddings"
-            log_row_BK = relation_KK.log()[target_B.clamp(min=0)]
+            # Shares that leave the range of fp32, at low temperatures, would be a log of 0.
+            least = torch.finfo(relation_KK.dtype).tiny
+            log_row_BK = relation_KK.clamp(min=least).log()[target_B.clamp(min=0)]
             answer_BK = F.softmax(logits_BK.detach(), dim=-1)
             loss_B: Tensor = -(answer_BK * log_row_BK).sum(dim=-1)
             return loss_B * (target_B != UNLABELLED)

@@ -231,3 +231,12 @@ def test_a_class_learns_as_fast_however_many_there_are(made: nn.Module) -> None:
     assert group["lr"] == 0.25 * K
     assert group["momentum"] == 0
     assert group["weight_decay"] == 0
+
+
+def test_a_cold_relation_stays_finite() -> None:
+    z = logits()
+    made, adapters = composed((1, LabelMix(relation_temperature=1e-3)))
+    said = made(StudentSignals(logits=z), None, batch(), PROGRESS, adapters)
+    said.total.backward()
+    assert said.total.isfinite()
+    assert all(each.grad.isfinite().all() for each in adapters.parameters())
