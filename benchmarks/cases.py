@@ -225,12 +225,16 @@ def objectives(root: Path) -> Iterator[Case]:
     hard = ours.training(root / "ce", objective="ce", **common)
     for name, (objective, least) in alone.items():
         run = ours.training(root / name, objective=objective, **common)
-        yield Case(name=f"{name}, over ce", ours=run, other=hard, least=least)
+        yield Case(name=f"cifar_resnet20 with {name}, over ce", ours=run, other=hard, least=least)
     teacher = ours.network(root / "teacher", "cifar_resnet20", hard.plan)
     plain = ours.student(root / "kd", [teacher], **common)
     for name in ("category-structure", "feature-norm-kd"):
         run = ours.student(root / name, [teacher], objective=name, **common)
-        yield Case(name=f"{name}, over kd from the same live teacher", ours=run, other=plain)
+        yield Case(
+            name=f"cifar_resnet20 with {name}, over kd from the same live teacher",
+            ours=run,
+            other=plain,
+        )
 
 
 CASES = {
