@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.abilities import Selecting, needs_of
+from distill_cli.objectives.abilities import Ordering, Selecting, WholeBatch, needs_of
 from distill_cli.objectives.base import AUTO, Objective
 from distill_cli.recipe.stages import SELF
 
@@ -110,11 +110,13 @@ def facts(cls: type[Objective]) -> dict[str, str]:
         found["weights"] = (
             f"{usual.hard:g} · cross-entropy + {usual.own:g} · this, where named alone"
         )
-    order = getattr(cls(), "order", None)
-    if order is not None:
-        found["order"] = f"{order}, unless --order says otherwise"
+    made = cls()
+    if isinstance(made, Ordering) and made.order is not None:
+        found["order"] = f"{made.order}, unless --order says otherwise"
     if about.coupled:
         found["couples"] = "the samples of a batch: not with --accumulate"
+    elif isinstance(made, WholeBatch) and made.whole_batch:
+        found["looks"] = "at a batch as a whole: not with --accumulate"
     found["targets"] = " and ".join(sorted(about.targets))
     return found
 
