@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -10,8 +11,8 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, DistillError, UsageError
 from distill_cli.objectives.compose import Composition
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
-from distill_cli.teachers.mixture import Relabelled
-from distill_cli.types import UNLABELLED, Teacher, ViewSpec
+from distill_cli.recipe.schema import StudentRecipe
+from distill_cli.types import UNLABELLED, OrderName, ViewSpec
 
 R = TypeVar("R", bound=TrainRecipe)
 
@@ -19,17 +20,14 @@ R = TypeVar("R", bound=TrainRecipe)
 SMALLEST_BATCH = 4
 
 
-def ordered(
-    recipe: R, composed: Composition, dataset: Dataset, spec: ViewSpec, teacher: Teacher | None
-) -> R:
+def ordered(recipe: R, composed: Composition, dataset: Dataset, spec: ViewSpec) -> R:
     """The recipe with the order that it asks for, or else its objectives.
 
     Args:
-        recipe: Of any training verb.
+        recipe: Of any training verb, its mode resolved.
         composed: Its objectives, of which at most one order is wanted.
         dataset: What is shown.
         spec: Its views.
-        teacher: All of them as one.
 
     Raises:
         UsageError: The balanced order contradicts another option.
@@ -37,14 +35,31 @@ def ordered(
     """
     if not isinstance(recipe, LabelledRecipe):
         return recipe
-    wanted = next(iter(composed.orders.items()), None)
-    order = recipe.order or (wanted[1] if wanted else "shuffled")
+    order, who = _order_of(recipe, composed)
     if order == "balanced":
-        # Who did not ask for it is told where it comes from, and the way out.
-        who = "order: balanced" if recipe.order or not wanted else f"objective '{wanted[0]}'"
-        _check_options(recipe, who, spec, teacher, len(dataset.fit_rows))
+        _check_options(recipe, who, spec.augment, len(dataset.fit_rows))
         _check_data(who, dataset)
     return recipe.model_copy(update={"order": order})
+
+
+def check_order(recipe: TrainRecipe, composed: Composition) -> None:
+    """Refuses before the data are opened what contradicts the order whatever they are.
+
+    Raises:
+        UsageError: As `ordered` raises it.
+    """
+    if isinstance(recipe, LabelledRecipe):
+        order, who = _order_of(recipe, composed)
+        if order == "balanced":
+            _check_options(recipe, who, recipe.augment or [], recipe.batch_size)
+
+
+def _order_of(recipe: LabelledRecipe, composed: Composition) -> tuple[OrderName, str]:
+    """The order, and who wants it: who did not ask for it is told where it comes from."""
+    wanted = next(iter(composed.orders.items()), None)
+    if recipe.order is not None or wanted is None:
+        return recipe.order or "shuffled", f"order: {recipe.order}"
+    return wanted[1], f"objective '{wanted[0]}'"
 
 
 def _refusal(kind: type[DistillError], who: str, reason: str, hint: str) -> DistillError:
@@ -52,10 +67,8 @@ def _refusal(kind: type[DistillError], who: str, reason: str, hint: str) -> Dist
     return kind(f"{said}: {reason}", hint=f"{hint}, or choose --order shuffled")
 
 
-def _check_options(
-    recipe: LabelledRecipe, who: str, spec: ViewSpec, teacher: Teacher | None, rows: int
-) -> None:
-    mixing = [step for step in spec.augment if step.split(":")[0] in ("mixup", "cutmix")]
+def _check_options(recipe: LabelledRecipe, who: str, augment: Sequence[str], rows: int) -> None:
+    mixing = [step for step in augment if step.split(":")[0] in ("mixup", "cutmix")]
     if mixing:
         raise _refusal(
             UsageError,
@@ -63,7 +76,7 @@ def _check_options(
             f"{mixing[0].split(':')[0]} mixes pairs that lie at random over the classes",
             "Leave it out of --augment (or take a cache without it)",
         )
-    if isinstance(teacher, Relabelled):
+    if isinstance(recipe, StudentRecipe) and recipe.mode == "relabel":
         raise _refusal(
             UsageError,
             who,

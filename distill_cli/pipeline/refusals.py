@@ -14,6 +14,7 @@ from distill_cli.objectives.abilities import (
     needs_of,
 )
 from distill_cli.objectives.compose import Composition
+from distill_cli.pipeline.orders import check_order
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.types import Need
@@ -28,6 +29,7 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
     _check_selecting(composed)
     _check_teaching(recipe, composed)
     _check_groups(recipe, composed)
+    check_order(recipe, composed)
     objectives = [part.objective for part in composed.parts]
     if recipe.accumulate > 1 and (cut := undivided(composed)):
         raise UsageError(

@@ -158,7 +158,7 @@ def prepare(
     teacher, recipe = _joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
-    recipe = ordered(recipe, composed, dataset, spec, teacher)
+    recipe = ordered(recipe, composed, dataset, spec)
     layers = find_layers(
         composed,
         network,

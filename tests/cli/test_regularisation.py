@@ -249,6 +249,8 @@ def test_what_needs_no_data_is_refused_before_them(distill: Distill) -> None:
         ("--groups", "words"),
         ("--set", "objective=[{name: label-mix, model: nowhere}]"),
         ("--objective", "d2l", "--compile"),
+        ("--order", "balanced", "--augment", "mixup"),
+        ("--order", "balanced", "-b", 3),
     ):
         outcome = distill("teacher", "train", "--data", "nodata", "--out", "r", *given)
         assert outcome.code == 2

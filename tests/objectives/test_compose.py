@@ -260,3 +260,21 @@ def test_a_sample_alone_has_the_loss_that_it_has_in_a_batch(cls: type) -> None:
         alone = objective(one, other, multi_label(cls).take(some), LATER, own)
         for name, term in alone.items():
             assert torch.allclose(term.loss_B[0], whole[name].loss_B[row], atol=1e-5)
+
+
+@EVERY
+def test_at_weight_0_beside_cross_entropy_it_is_cross_entropy(cls: type) -> None:
+    if cls.about.owns:
+        pytest.skip("it defines the hard label: its neutral setting has a test of its own")
+    objective, s, t, adapters = filled(cls)
+    if selects(cls):
+        adapters = nn.ModuleDict()
+        objective = cls(margin=2.0)
+    beside = Composition((part(CrossEntropy()), part(objective, 0.0)))
+    total = beside(s, t, multi_label(cls), LATER, adapters).total
+    plain = student()
+    alone = Composition((part(CrossEntropy()),))(plain, None, batch(), LATER).total
+    assert torch.allclose(total, alone, atol=1e-7)
+    total.backward()
+    alone.backward()
+    assert torch.allclose(s.logits_BK.grad, plain.logits_BK.grad, atol=1e-7)

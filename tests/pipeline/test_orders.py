@@ -54,7 +54,7 @@ FULL = dataset([0, 1, 2, 0, 1, 2, 0])
 
 
 def order(recipe: TrainRecipe, wanted: Composition, data: Dataset = FULL) -> OrderName | None:
-    found: OrderName | None = getattr(ordered(recipe, wanted, data, SPEC, None), "order", None)
+    found: OrderName | None = getattr(ordered(recipe, wanted, data, SPEC), "order", None)
     return found
 
 
