@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.centres import MovingCentres
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.errors import UsageError
 from distill_cli.losses.structure import Centres, centres, compact, inter, intra
 from distill_cli.objectives.base import About, Pair, Setting, TapShape, Usual, main_target
 from distill_cli.types import (
@@ -77,9 +76,8 @@ class CategoryStructure:
 
     def __post_init__(self) -> None:
         if self.form == "teacher-free" and self.pairs:
-            raise UsageError(
-                "category-structure: form teacher-free looks at no layers",
-                hint="Leave pairs out, or choose form: paper",
+            raise ValueError(
+                "form teacher-free looks at no layers. Leave pairs out, or choose form: paper"
             )
 
     @property

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.adapters.typical_norm import TypicalNorm
-from distill_cli.errors import UsageError
 from distill_cli.losses.normalised import Form, normalised_distillation
 from distill_cli.objectives.base import About, Pair, Setting, Usual
 from distill_cli.types import (
@@ -61,9 +60,8 @@ class FeatureNormDistillation:
 
     def __post_init__(self) -> None:
         if self.pairs not in ((), OF_CLASSIFIERS):
-            raise UsageError(
-                "feature-norm-kd looks at what enters the classifiers, no other layers",
-                hint="Leave pairs out",
+            raise ValueError(
+                "it looks at what enters the classifiers, no other layers. Leave pairs out"
             )
 
     @property

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.centres import MovingCentres
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.errors import UsageError
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.objectives.abilities import needs_of
 from distill_cli.objectives.base import Setting, TapShape
@@ -327,7 +326,7 @@ def test_what_it_needs_and_wants_goes_by_its_parameters() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(UsageError, match="looks at no layers"):
+    with pytest.raises(ValueError, match="looks at no layers"):
         TypeAdapter(CategoryStructure).validate_python({"form": "teacher-free", "pairs": PAIRS})
     for wrong in ({"form": "own"}, {"momentum": 1}, {"intra_weight": -1}, {"centres": "none"}):
         with pytest.raises(ValidationError):

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_cli.adapters.typical_norm import TypicalNorm
-from distill_cli.errors import UsageError
 from distill_cli.models import InputSpec, Network, create
 from distill_cli.models.taps import signals_of
 from distill_cli.objectives.base import Setting
@@ -183,5 +182,5 @@ def test_a_teacher_of_classes_in_another_order_says_its_biases_in_ours() -> None
 
 def test_other_layers_are_refused() -> None:
     assert FeatureNormDistillation(pairs=OF_CLASSIFIERS)
-    with pytest.raises(UsageError, match="no other layers"):
+    with pytest.raises(ValueError, match="no other layers"):
         FeatureNormDistillation(pairs=(("stages.0", "layer1"),))
