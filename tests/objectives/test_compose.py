@@ -262,10 +262,13 @@ def test_a_sample_alone_has_the_loss_that_it_has_in_a_batch(cls: type) -> None:
             assert torch.allclose(term.loss_B[0], whole[name].loss_B[row], atol=1e-5)
 
 
-@EVERY
+# One that defines the hard label has a test of its neutral setting of its own.
+@pytest.mark.parametrize(
+    "cls",
+    [cls for cls in OBJECTIVES.values() if not cls.about.owns],
+    ids=lambda cls: cls.about.name,
+)
 def test_at_weight_0_beside_cross_entropy_it_is_cross_entropy(cls: type) -> None:
-    if cls.about.owns:
-        pytest.skip("it defines the hard label: its neutral setting has a test of its own")
     objective, s, t, adapters = filled(cls)
     if selects(cls):
         adapters = nn.ModuleDict()
