@@ -56,9 +56,9 @@ class DropMax:
 
     # Not `temperature`: --temperature is of what is learnt from a teacher.
     mask_temperature: Annotated[float, Field(gt=0, le=10)] = 0.1
-    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    auxiliary_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    entropy_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    kl_weight: Annotated[float, Field(ge=0)] = 1.0
+    auxiliary_weight: Annotated[float, Field(ge=0)] = 1.0
+    entropy_weight: Annotated[float, Field(ge=0)] = 1.0
 
     @property
     def looks(self) -> tuple[str, ...]:

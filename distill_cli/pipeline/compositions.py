@@ -240,11 +240,8 @@ def _part(entry: dict[str, Any]) -> Part:
             raise UsageError(
                 f"objective '{name}' has no '{key}'. {nearest(key, [*known, *OF_WEIGHT])}"
             )
-    for key, value in values.items():
-        if isinstance(value, float) and not isfinite(value):
-            raise UsageError(f"objective '{name}', {key}: a number is finite (got {value})")
     try:
-        return Part(
+        part = Part(
             objective=TypeAdapter(cls).validate_python(values),
             weight=TypeAdapter(Weight).validate_python(weight),
         )
@@ -255,3 +252,9 @@ def _part(entry: dict[str, Any]) -> Part:
         said = f"objective '{name}'" + (f", {key}" if key else "")
         got = f" (got {first['input']!r})" if key else ""
         raise UsageError(f"{said}: {first['msg'].removeprefix('Value error, ')}{got}") from None
+    # As validated: a text may stand for a number, and pydantic has no such switch for dataclasses.
+    for key in values:
+        value = getattr(part.objective, key)
+        if isinstance(value, float) and not isfinite(value):
+            raise UsageError(f"objective '{name}', {key}: a number is finite (got {value})")
+    return part

@@ -19,16 +19,23 @@ from distill_cli.types import Targets
 R = TypeVar("R", bound=TrainRecipe)
 
 
-def named(recipe: R, dataset: Dataset) -> R:
-    """The recipe with the network that it leaves open: that of the run it starts from, or a small one.
+def starting(recipe: TrainRecipe) -> Network | None:
+    """The network whose weights it starts from; None for fresh ones, or timm's.
 
     Raises:
+        UsageError: --pretrained together with --init.
         ArtifactError: There is no such run.
     """
+    if recipe.pretrained and recipe.init:
+        raise UsageError("--pretrained and --init contradict each other")
+    return load_model(Path(recipe.init)) if recipe.init else None
+
+
+def named(recipe: R, dataset: Dataset, start: Network | None) -> R:
+    """The recipe with the network that it leaves open: that of the run it starts from, or a small one."""
     if recipe.model is not None:
         return recipe
-    if recipe.init:
-        start = load_model(Path(recipe.init))
+    if start is not None:
         args = {**start.model_args, **recipe.model_args}
         return recipe.model_copy(update={"model": start.architecture, "model_args": args})
     name = suggested(dataset.channels, dataset.height, dataset.width)
@@ -36,7 +43,12 @@ def named(recipe: R, dataset: Dataset) -> R:
 
 
 def student_network(
-    recipe: TrainRecipe, dataset: Dataset, targets: Targets, head: HeadName | None = None
+    recipe: TrainRecipe,
+    dataset: Dataset,
+    targets: Targets,
+    *,
+    start: Network | None,
+    head: HeadName | None,
 ) -> Network:
     """A new network for the dataset, from a seed, timm's weights or another run's.
 
@@ -44,18 +56,15 @@ def student_network(
         recipe: With its network named.
         dataset: Whose classes and images it takes.
         targets: What its outputs are logits of.
+        start: The network of `--init`, whose weights are copied.
         head: The classifier that it must have; a fresh one where the weights to start from have
             none of this kind. None for its own.
 
     Raises:
-        UsageError: An unknown name or argument, a network that cannot have this classifier, or
-            --pretrained together with --init.
+        UsageError: An unknown name or argument, or a network that cannot have this classifier.
         ArtifactError: The weights to start from do not fit.
     """
-    if recipe.pretrained and recipe.init:
-        raise UsageError("--pretrained and --init contradict each other")
     assert recipe.model is not None, "named before"
-    start = load_model(Path(recipe.init)) if recipe.init else None
     torch.manual_seed(recipe.seed)
     network = create(
         recipe.model,

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from distill_cli.adapters.relations import likest
 from distill_cli.files import write_json
 from distill_cli.objectives.abilities import Relating
+from distill_cli.report.runs import MOST_CLASSES, RELATIONS
 
-FILE = "relations.json"
-# A matrix of more classes is kept for those of its likest pairs only.
-WHOLE, PAIRS = 32, 20
+PAIRS = 20
 
 
 def keep_relations(run: Path, adapters: nn.ModuleDict, class_names: Sequence[str]) -> None:
@@ -25,16 +24,17 @@ def keep_relations(run: Path, adapters: nn.ModuleDict, class_names: Sequence[str
         if isinstance(module, Relating)
     }
     if found:
-        write_json(run / FILE, found)
+        write_json(run / RELATIONS, found)
 
 
 def _said(relation_KK: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
     pairs = likest(relation_KK, PAIRS)
     kept = list(range(len(class_names)))
-    if len(kept) > WHOLE:
+    if len(kept) > MOST_CLASSES:
+        # Those of its likest pairs.
         of_pairs = dict.fromkeys(place for *pair, _ in pairs for place in pair)
         # In the order of classes, so that rows of neighbours stay together.
-        kept = sorted(list(of_pairs)[:WHOLE])
+        kept = sorted(list(of_pairs)[:MOST_CLASSES])
     return {
         "class_names": [class_names[place] for place in kept],
         "share": [[round(cell, 6) for cell in row] for row in relation_KK[kept][:, kept].tolist()],

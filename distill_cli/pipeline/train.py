@@ -27,7 +27,7 @@ from distill_cli.pipeline.folders import (
 from distill_cli.pipeline.guards import check_knowledge, check_pixels, check_targets, say_losses
 from distill_cli.pipeline.inputs import locate, open_data, view_spec
 from distill_cli.pipeline.layers import Layers, check_offers, find_layers
-from distill_cli.pipeline.networks import named, student_network
+from distill_cli.pipeline.networks import named, starting, student_network
 from distill_cli.pipeline.orders import ordered
 from distill_cli.pipeline.refusals import check_sources
 from distill_cli.pipeline.relations import keep_relations
@@ -150,8 +150,9 @@ def prepare(
         say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
-    recipe = named(recipe, dataset)
-    network = student_network(recipe, dataset, targets, composed.head)
+    start = starting(recipe)
+    recipe = named(recipe, dataset, start)
+    network = student_network(recipe, dataset, targets, start=start, head=composed.head)
     network = network.to(here.device).to(memory_format=here.memory_format)
     if recipe.init is not None:
         check_split(recipe.init, dataset.identity, who="run")

@@ -17,7 +17,7 @@ from distill_cli.types import RunResult
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
 RELATIONS = "relations.json"
-# As many as a run writes; a picture of many more would take minutes.
+# Of a matrix that is kept and drawn; a picture of many more would take minutes.
 MOST_CLASSES = 32
 # Figures that earlier versions did not have; those that a run may not know; all else are numbers.
 MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is None}

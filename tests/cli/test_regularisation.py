@@ -72,6 +72,8 @@ def test_groups_from_a_file(groups: Path, distill: Distill) -> None:
         (("--set", "objective=[{name: label-mix, model: nowhere}]"), 2, "there is no folder"),
         (("--set", "objective=[{name: label-mix, hard: 0.7}]"), 2, "make up one label"),
         (("--set", "objective=[{name: label-mix, rate: .inf}]"), 2, "rate: a number is finite"),
+        (("--set", "objective=[{name: label-mix, rate: 'inf'}]"), 2, "rate: a number is finite"),
+        (("--set", "objective=[{name: dropmax, kl_weight: .inf}]"), 2, "kl_weight: a number is"),
         (
             ("--objective", "grouped-smoothing", "--groups", "words", "--label-smoothing", 0.99),
             *(2, "shares of one label"),

@@ -183,7 +183,7 @@ def test_half_precision_under_autocast_stays_finite() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"mask_temperature": 0}, {"kl_weight": -1}, {"entropy_weight": float("inf")}]
+    "given", [{"mask_temperature": 0}, {"kl_weight": -1}, {"mask_temperature": 11}]
 )
 def test_parameters_out_of_range_are_refused(given: dict[str, float]) -> None:
     with pytest.raises(ValidationError):

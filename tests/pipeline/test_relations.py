@@ -15,9 +15,9 @@ from distill_cli.adapters.targets import TargetMatrix
 from distill_cli.data.dataset import open_dataset
 from distill_cli.models import load_model
 from distill_cli.pipeline import setting
-from distill_cli.pipeline.relations import FILE, PAIRS, WHOLE, keep_relations
+from distill_cli.pipeline.relations import PAIRS, keep_relations
 from distill_cli.pipeline.setting import class_centroids
-from distill_cli.report.runs import read_run
+from distill_cli.report.runs import MOST_CLASSES, RELATIONS, read_run
 from tests.conftest import Made
 from tests.report.made import make
 
@@ -40,11 +40,11 @@ def test_of_many_classes_those_of_the_likest_pairs_are_kept(tmp_path: Path) -> N
         share_KK[first, second] = share_KK[second, first] = 0.5 - 0.01 * rank
     share_KK[58, 59] = share_KK[59, 58] = 0.9
     keep_relations(tmp_path, nn.ModuleDict({"x": TargetMatrix(share_KK)}), names)
-    said = json.loads((tmp_path / FILE).read_text())["x"]
+    said = json.loads((tmp_path / RELATIONS).read_text())["x"]
     assert said["pairs"][0] == ["c58", "c59", 0.9]
     assert len(said["pairs"]) == PAIRS
     kept = said["class_names"]
-    assert len(kept) <= WHOLE
+    assert len(kept) <= MOST_CLASSES
     assert kept == sorted(kept)
     # Pair by pair, as far as there is room.
     assert {"c58", "c59", *said["pairs"][1][:2], *said["pairs"][9][:2]} <= set(kept)
@@ -53,14 +53,14 @@ def test_of_many_classes_those_of_the_likest_pairs_are_kept(tmp_path: Path) -> N
         expected = [float(whole[int(other[1:])]) for other in kept]
         assert said["share"][row] == pytest.approx(expected, abs=1e-6)
     run = make(tmp_path / "r")
-    (tmp_path / FILE).rename(run / FILE)
+    (tmp_path / RELATIONS).rename(run / RELATIONS)
     found = read_run(run).relations["x"]
     assert found.class_names == kept
 
 
 def test_nothing_is_kept_where_nobody_relates_classes(tmp_path: Path) -> None:
     keep_relations(tmp_path, nn.ModuleDict({"x": nn.Linear(2, 2)}), "ab")
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / RELATIONS).exists()
 
 
 def test_centroids_are_means_over_a_class(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
