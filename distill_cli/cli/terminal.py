@@ -14,14 +14,10 @@ class Unbreakable:
     """A text stream that goes quiet, instead of raising, once its reader has gone."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        # Bound once: a live display puts a proxy of its own into sys.stderr, which writes to the
+        # display's console. Looked up at each write, that console would write to itself for ever.
+        self.stream: TextIO = getattr(sys, name)
         self.gone = False
-
-    @property
-    def stream(self) -> TextIO:
-        """Looked up at each write: tests and shells replace sys.stdout and sys.stderr."""
-        stream: TextIO = getattr(sys, self.name)
-        return stream
 
     def write(self, text: str) -> int:
         """Writes, or drops the text where nobody reads any more."""
