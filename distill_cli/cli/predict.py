@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from distill_cli.cli.terminal import Unbreakable, console, result
+from distill_cli.cli.terminal import console, result, result_json
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_model_folder
 
@@ -62,17 +62,13 @@ def predict(
 
 
 def _expand(image: str) -> list[str]:
-    return [line.strip() for line in sys.stdin if line.strip()] if image == "-" else [image]
+    return [line.strip() for line in sys.stdin or () if line.strip()] if image == "-" else [image]
 
 
 def _json_lines(predictions: list[Prediction]) -> None:
-    import json
-
-    stream = Unbreakable("stdout")
     for prediction in predictions:
         line = {"image": prediction.image, "class": prediction.classes[0][0]}
         values: dict[str, Any] = {"probabilities": dict(prediction.classes)}
         if prediction.labels is not None:
             values["labels"] = list(prediction.labels)
-        stream.write(json.dumps({**line, **values}, ensure_ascii=False) + "\n")
-    stream.flush()
+        result_json({**line, **values}, indent=None)

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from distill_cli.cli.options import Assignments, Json, Overwrite, Quiet, Resume
-from distill_cli.cli.terminal import console, result, result_json, say
+from distill_cli.cli.terminal import console, exactly, result_json, say
 from distill_cli.errors import UsageError, nearest
 from distill_cli.files import write_text
 from distill_cli.recipe import catalog
@@ -52,7 +52,7 @@ def list_(json: Json = False) -> None:
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe."""
-    result(escape(catalog.find(name).read_text(encoding="utf-8").rstrip()))
+    exactly(catalog.find(name).read_text(encoding="utf-8").rstrip())
 
 
 @app.command()

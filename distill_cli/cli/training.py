@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from distill_cli.cli.progress import training_progress
-from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.cli.progress import progress
+from distill_cli.cli.terminal import exactly, place, result_json, say
 from distill_cli.errors import RequirementError, UsageError
 from distill_cli.pipeline.folders import check_output, check_teachers, expand_teachers
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
@@ -33,17 +33,18 @@ def run_training(
     if dry_run:
         show_recipe(recipe, json=json)
         return
-    from distill_cli.pipeline.several import run
-
     label = recipe.COMMAND.split()[0]
-    with training_progress(label, quiet=quiet) as sink:
+    with progress(label, quiet=quiet) as sink:
+        # The display first: the import of torch takes seconds.
+        from distill_cli.pipeline.several import run
+
         finished = run(recipe, sink=sink, resume=resume, overwrite=overwrite)
     if not quiet:
         say(summary(finished))
     if json:
         result_json({"run": str(finished.run), **finished.result.to_json()})
     else:
-        result(escape(str(finished.run)))
+        place(finished.run, said=not quiet)
     if finished.unmet:
         raise RequirementError(f"not met: {'; '.join(finished.unmet)}; the run is saved")
 
@@ -53,7 +54,7 @@ def show_recipe(recipe: Recipe, *, json: bool) -> None:
     if json:
         result_json(recipe.model_dump(mode="json"))
     else:
-        result(escape(to_yaml(recipe)))
+        exactly(to_yaml(recipe))
 
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:

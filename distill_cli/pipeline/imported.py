@@ -18,7 +18,7 @@ from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
-from distill_cli.errors import StoppedError, UsageError
+from distill_cli.errors import StoppedError, UsageError, counted
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.dump import Dumped
 from distill_cli.pipeline.folders import check_cache_folders, clear_cache, next_free
@@ -252,7 +252,7 @@ def _fill(work: Import, writer: CacheWriter, progress: Progress) -> float | None
             progress(done, total)
             if request.signal_number is not None:
                 raise StoppedError(
-                    f"stopped after {done} of {total} views",
+                    f"stopped after {done:,} of {counted(total, 'view')}",
                     signal_number=request.signal_number,
                     hint=f"The same command with --out {work.folder} goes on from here",
                 )
