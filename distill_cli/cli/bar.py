@@ -11,9 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from distill_cli.cli.tables import GAP, fitting
+
 # What stays longest in a narrow terminal has the lowest rank.
 STAND, LEFT, LABEL, LOSS, HELD_OUT, BAR, ACCURACY, SPEED = range(8)
-GAP = 2
 NARROWEST, WIDEST = 6, 20
 # Cells of the moving piece where nobody knows how much there is to do, and cells a second.
 PIECE, RUN = 4, 8.0
@@ -57,8 +58,11 @@ class Line:
         """The line in at most `width` cells; `plain` draws what is left of the bar as nothing."""
         bar = Part("━" * NARROWEST, BAR)
         parts = [Part(self.label, LABEL), bar, *self.parts]
-        kept = chosen(parts, width)
-        free = width - _cells(kept)
+        parts = [part for part in parts if part.text]
+        widths = [cell_len(part.text) for part in parts]
+        places = fitting(widths, [part.rank for part in parts], width)
+        kept = [parts[place] for place in places]
+        free = width - sum(widths[place] for place in places) - GAP * (len(kept) - 1)
         line = Text(no_wrap=True, overflow="crop", end="")
         for part in kept:
             line.append(" " * GAP if line else "")
@@ -67,19 +71,6 @@ class Line:
             else:
                 line.append(part.text)
         return line
-
-
-def chosen(parts: Sequence[Part], width: int) -> list[Part]:
-    """The parts that `width` cells have room for, the lowest ranks first, in their order."""
-    kept: list[int] = []
-    for index in sorted(range(len(parts)), key=lambda index: parts[index].rank):
-        if parts[index].text and _cells([parts[each] for each in (*kept, index)]) <= width:
-            kept.append(index)
-    return [parts[index] for index in sorted(kept)]
-
-
-def _cells(parts: Sequence[Part]) -> int:
-    return sum(cell_len(part.text) for part in parts) + GAP * max(0, len(parts) - 1)
 
 
 def _bar(share: float | None, width: int, *, plain: bool) -> Text:

@@ -14,7 +14,7 @@ from distill_cli.cli.cache_import import cache_import
 from distill_cli.cli.labels import described, sketched
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, result, result_json, say
+from distill_cli.cli.terminal import console, exactly, result, result_json, say
 from distill_cli.errors import ArtifactError, UsageError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -50,7 +50,7 @@ def info(
         result_json({"caches": documents})
         return
     for document in documents:
-        for line in sketched(document):
+        for line in sketched(document, console("stdout").width):
             result(line)
 
 

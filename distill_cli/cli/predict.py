@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 BAR = 24
+# Columns of a line that neither its class nor its bar has.
+BESIDE = 13
 
 
 @app.command()
@@ -51,12 +53,13 @@ def predict(
     if json:
         _json_lines(predictions)
         return
-    plain = not console("stdout").is_terminal
+    screen = console("stdout")
+    plain = not screen.is_terminal
     for prediction in predictions:
         result(f"[bold]{escape(prediction.image)}[/bold]")
         width = max(len(name) for name, _ in prediction.classes[:top])
         for name, probability in prediction.classes[:top]:
-            bar = "█" * round(BAR * probability)
+            bar = "█" * round(min(BAR, max(0, screen.width - width - BESIDE)) * probability)
             shown = bar if plain else f"[cyan]{bar}[/cyan]"
             result(f"  {escape(name):<{width}}  {100 * probability:5.1f} %  {shown}")
 
