@@ -15,7 +15,7 @@ from distill_cli.cli.labels import described, sketched
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import console, exactly, result, result_json, say
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, counted
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -130,14 +130,15 @@ def _replayed(
         )
     if not quiet:
         say(
-            f"{escape(str(folder))}: {found.views:,} views replayed, largest difference of a "
+            f"{escape(str(folder))}: {counted(found.views, 'view')} replayed, largest difference of a "
             f"probability {found.difference:.2g}, KL {found.worst_kl:.2g} nats at most"
         )
     wrong = []
     if not found.agrees:
         wrong.append(
             f"{folder}: its labels are not what the teacher says now: KL {found.worst_kl:.2g} nats "
-            f"on the worst of {found.views:,} views, {found.differing:,} of them differ (with the codec's loss {found.codec_kl:.2g}, "
+            f"on the worst of {counted(found.views, 'view')}, {found.differing:,} of them "
+            f"differ{'s' if found.differing == 1 else ''} (with the codec's loss {found.codec_kl:.2g}, "
             f"recorded {found.recorded_kl:.2g})"
         )
     return asdict(found), wrong

@@ -12,7 +12,7 @@ from rich.markup import escape
 from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, verb
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, place, result_json, say
-from distill_cli.errors import UsageError
+from distill_cli.errors import UsageError, counted
 from distill_cli.pipeline.folders import check_writable, expand_teachers
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
@@ -106,16 +106,16 @@ def summary(dumped: Dumped) -> str:
     where, plan, manifest = escape(str(dumped.folder)), dumped.plan, dumped.manifest
     if manifest is None:
         return (
-            f"{where}: {dumped.shards:,} of {len(plan.shards()):,} shards ({how}); "
+            f"{where}: {dumped.shards:,} of {counted(len(plan.shards()), 'shard')} ({how}); "
             "join the parts with [bold]distill cache merge[/bold]"
         )
     right = "nothing is labelled"
     if manifest.teacher_accuracy is not None:
         right = (
-            f"teacher right on {share(manifest.teacher_accuracy)} of the {manifest.labelled:,} "
-            "labelled ones"
+            f"teacher right on {share(manifest.teacher_accuracy)} of "
+            f"{counted(manifest.labelled, 'labelled one')}"
         )
-    return f"{where}: {plan.views} views of {plan.dataset.samples:,} samples, {right} ({how})"
+    return f"{where}: {counted(plan.views, 'view')} of {counted(plan.dataset.samples, 'sample')}, {right} ({how})"
 
 
 def document(dumped: Dumped) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from distill_cli.cache.manifest import EVAL, MANIFEST, PLAN, read_manifest, read_plan
 from distill_cli.cache.plan import Plan
+from distill_cli.errors import counted
 from distill_cli.report.words import share, size
 
 BAR = 40
@@ -89,17 +90,17 @@ def sketched(document: dict[str, Any], width: int) -> Iterator[str]:
     yield f"[bold]{escape(document['cache'])}[/bold]"
     augment = escape(", ".join(document["augment"]) or "none")
     yield (
-        f"  {document['views']:,} views ({augment}) of {document['samples']:,} samples, "
-        f"{document['classes']:,} classes"
+        f"  {counted(document['views'], 'view')} ({augment}) of {counted(document['samples'], 'sample')}, "
+        f"{counted(document['classes'], 'class', 'classes')}"
     )
     weights = escape(document["teacher_fingerprint"][:12])
     yield f"  teacher {escape(document['teacher'])}, weights {weights}"
     if not document["finished"]:
-        yield f"  not finished: {document['shards']:,} of {document['shards_planned']:,} shards"
+        yield f"  not finished: {document['shards']:,} of {counted(document['shards_planned'], 'shard')}"
         return
     if document["labelled"]:
         yield (
-            f"  right on {share(document['teacher_accuracy'])} of {document['labelled']:,} labelled views, NLL "
+            f"  right on {share(document['teacher_accuracy'])} of {counted(document['labelled'], 'labelled view')}, NLL "
             f"{document['teacher_nll']:.4f} nats, calibration error {share(document['teacher_ece'])}"
         )
     several = document["targets"] == "sigmoid"

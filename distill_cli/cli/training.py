@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, place, result_json, say
-from distill_cli.errors import RequirementError, UsageError
+from distill_cli.errors import RequirementError, UsageError, counted
 from distill_cli.pipeline.folders import check_output, check_teachers, expand_teachers
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
@@ -93,7 +93,7 @@ def summary(finished: Finished) -> str:
     """The figures in a few lines."""
     figures = finished.result
     first = (
-        f"[bold]{escape(str(finished.recipe.model))}[/bold], {figures.params:,} parameters, "
+        f"[bold]{escape(str(finished.recipe.model))}[/bold], {counted(figures.params, 'parameter')}, "
         f"best epoch {figures.best_epoch} of {finished.recipe.epochs}"
     )
     if isinstance(figures, HintResult):
@@ -105,7 +105,7 @@ def summary(finished: Finished) -> str:
         )
     lines = [
         first,
-        f"test: [bold]{figures.test_errors}[/bold] errors of {figures.test_samples:,} "
+        f"test: [bold]{counted(figures.test_errors, 'error')}[/bold] of {figures.test_samples:,} "
         f"({100 * figures.test_top1:.2f} %), NLL {figures.test_nll:.4f}, "
         f"ECE {100 * figures.test_ece:.1f} %",
         *_calibrated(figures),
