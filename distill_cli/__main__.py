@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import signal
+
 
 def main() -> None:
-    """Runs the command line and exits with its code."""
-    from distill_cli.cli.app import run
+    """Runs the command line and exits with its code; Ctrl-C at any moment is one line and 130."""
+    try:
+        # Imported here, and not above: imports take long enough for a Ctrl-C.
+        from distill_cli.cli.terminal import guard
 
-    run()
+        guard()
+        from distill_cli.cli.app import run
+
+        run()
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Python's own end takes a moment too, and would answer a Ctrl-C with a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        from distill_cli.cli.terminal import INTERRUPTED, leave, say_interrupted
+
+        if isinstance(end, KeyboardInterrupt):
+            say_interrupted()
+        elif end.code != INTERRUPTED:
+            raise
+        leave(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,23 @@ class StoppedError(DistillError):
 
     def __init__(self, message: str, *, signal_number: int, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+    def hinting(self, hint: str) -> StoppedError:
+        """The same stop with another way to go on."""
+        return StoppedError(self.message, signal_number=self.signal_number, hint=hint)
+
+
+def counted(number: int, unit: str, several: str | None = None) -> str:
+    """A number with what it counts: "1 view", "1,234 views".
+
+    Args:
+        number: How many.
+        unit: The noun for one.
+        several: The noun for several, where it is more than an added s.
+    """
+    return f"{number:,} {unit if number == 1 else several or f'{unit}s'}"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

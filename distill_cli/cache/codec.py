@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_cli.cache.header import Header
-from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.errors import ArtifactError, UsageError, counted, nearest
 
 # torch's types as safetensors spells them.
 SPELLED = {
@@ -288,7 +288,7 @@ def layout_fault(header: Header, layout: Layout) -> str | None:
         if (span.dtype, span.shape) != (SPELLED[dtype], shape):
             return f"'{name}' is {span.dtype} {span.shape}, not {SPELLED[dtype]} {shape}"
         if span.stop - span.start != math.prod(shape) * dtype.itemsize:
-            return f"'{name}' has {span.stop - span.start} bytes"
+            return f"'{name}' has {counted(span.stop - span.start, 'byte')}"
         if span.start % dtype.itemsize:
             return f"'{name}' is not aligned"
     return None

@@ -14,7 +14,7 @@ from torch import Tensor
 from distill_cli.cache.header import Header, read_header
 from distill_cli.cache.plan import Plan
 from distill_cli.cache.probe import VIEWS
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, counted
 
 
 def read_evaluation(path: Path, plan: Plan) -> dict[str, Tensor]:
@@ -66,5 +66,5 @@ def _fault(header: Header, plan: Plan) -> str | None:
         if len(rows) > 1:
             return f"its {kind} rows are not as many in each tensor"
         if kind == "probe" and rows and not 1 <= next(iter(rows))[0] <= VIEWS:
-            return f"its probe has {next(iter(rows))[0]} views"
+            return f"its probe has {counted(next(iter(rows))[0], 'view')}"
     return None

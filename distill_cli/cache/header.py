@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, counted
 
 # The one metadata key of our files: safetensors writes several in random order.
 METADATA = "distill"
@@ -75,14 +75,14 @@ def _parse(path: Path) -> Header:
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(_PREFIX), "little")
         if not 0 < length <= min(_LONGEST, size - _PREFIX):
-            raise ValueError(f"a header of {length} bytes in a file of {size}")
+            raise ValueError(f"a header of {counted(length, 'byte')} in a file of {size}")
         header = json.loads(handle.read(length))
     metadata = header.pop("__metadata__", {}).get(METADATA, "{}")
     data = _PREFIX + length
     spans = {name: _span(entry, data) for name, entry in header.items()}
     end = max((span.stop for span in spans.values()), default=data)
     if end != size:
-        raise ValueError(f"{size} bytes, its header says {end}")
+        raise ValueError(f"{counted(size, 'byte')}, its header says {end}")
     return Header(spans=spans, metadata=dict(json.loads(metadata)), data=data, size=size)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from distill_cli.cache.figures import TEMPERATURES, Calibration, TruncationError
 from distill_cli.cache.plan import Plan, ShardKey, typed
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, counted
 from distill_cli.files import read_json
 
 PLAN = "plan.json"
@@ -130,7 +130,7 @@ class Manifest:
         # Counted before the plan's shards are listed: a forged plan may have 10¹⁸ of them.
         if len(entries) != plan.views * plan.shards_per_view:
             raise ValueError(
-                f"it names {len(entries)} shards, its plan has {plan.views * plan.shards_per_view}"
+                f"it names {counted(len(entries), 'shard')}, its plan has {plan.views * plan.shards_per_view}"
             )
         return cls(
             plan=plan,

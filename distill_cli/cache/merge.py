@@ -9,7 +9,7 @@ from distill_cli.cache.manifest import EVAL, PLAN, Manifest, read_plan
 from distill_cli.cache.plan import ShardKey, plan_differences
 from distill_cli.cache.shards import Shards
 from distill_cli.cache.writer import CacheWriter
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, counted
 from distill_cli.files import sha256, write_text
 
 Progress = Callable[[int, int], None]
@@ -48,7 +48,7 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
     if lacking:
         first = lacking[0]
         raise ArtifactError(
-            f"{len(lacking)} of {len(keys)} shards are in none of the parts, or damaged: the first "
+            f"{len(lacking):,} of {counted(len(keys), 'shard')} {'is' if len(lacking) == 1 else 'are'} in none of the parts, or damaged: the first "
             f"is view {first.view}, rows {first.start:,} to {first.stop - 1:,}",
             hint="Give every part; a damaged one is completed by running its command again",
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from distill_cli.cache.contrast import contrast, flat
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, counted
 from distill_cli.types import DatasetIdentity, Targets, ViewSpec
 
 FORMAT_VERSION = 1
@@ -272,7 +272,7 @@ def data_differences(expected: Plan, found: Plan) -> list[str]:
     if now.samples != then.samples:
         more = now.samples - then.samples
         words.append(
-            f"{abs(more):,} sample{'s' * (abs(more) != 1)} {'added' if more > 0 else 'removed'} "
+            f"{counted(abs(more), 'sample')} {'added' if more > 0 else 'removed'} "
             f"({now.samples:,} here, {then.samples:,} cached)"
         )
     elif now.ids_digest != then.ids_digest:

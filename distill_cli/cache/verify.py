@@ -43,12 +43,16 @@ def damaged(folder: Path, *, workers: int, progress: Progress) -> list[Damage]:
     if manifest.eval_sha256 is not None:
         expected[EVAL] = manifest.eval_sha256
     found = []
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         faults = pool.map(lambda each: _fault(folder / each[0], each[1]), expected.items())
         for done, (file, said) in enumerate(zip(expected, faults, strict=True), start=1):
             progress(done, len(expected))
             if said is not None:
                 found.append(Damage(file=file, said=said))
+    finally:
+        # After a Ctrl-C nothing more is hashed, and nobody waits for what is.
+        pool.shutdown(wait=False, cancel_futures=True)
     try:
         same = read_plan(folder) == manifest.plan
     except ArtifactError:

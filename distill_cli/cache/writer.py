@@ -33,7 +33,7 @@ from distill_cli.cache.plan import Plan, ShardKey, plan_differences
 from distill_cli.cache.probe import Probe
 from distill_cli.cache.shards import HASH, Shards, as_text
 from distill_cli.cache.statistics import Statistics, measure, merged
-from distill_cli.errors import ArtifactError, InternalError
+from distill_cli.errors import ArtifactError, InternalError, counted
 from distill_cli.files import remove_temporaries, sha256, write_atomically, write_json
 
 
@@ -134,10 +134,10 @@ class CacheWriter:
             return finished
         statistics = [self.shards.statistics(key) for key in self.plan.shards()]
         present = [part for part in statistics if part is not None]
-        if len(present) < len(statistics):
+        if lacking := len(statistics) - len(present):
             raise InternalError(
-                f"{len(statistics) - len(present)} of {len(statistics)} shards of {self.folder} "
-                "are missing or damaged",
+                f"{lacking:,} of {counted(len(statistics), 'shard')} of {self.folder} "
+                f"{'is' if lacking == 1 else 'are'} missing or damaged",
                 hint="Run the same command again: it makes only those",
             )
         manifest = self._manifest(merged(present))

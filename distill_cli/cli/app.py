@@ -13,8 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from distill_cli import __version__
 from distill_cli.cli import foreign
-from distill_cli.cli.terminal import say
-from distill_cli.errors import DistillError, nearest
+from distill_cli.cli.terminal import INTERRUPTED, say, say_interrupted
+from distill_cli.errors import DistillError, StoppedError, nearest
 from distill_cli.files import DISK_FULL
 
 # Verb → module and the line that `distill --help` shows; the module is imported when called.
@@ -87,19 +87,31 @@ class DistillGroup(TyperGroup):
         """Runs the verb; whatever goes wrong becomes one line and an exit code."""
         try:
             return super().invoke(ctx)
+        except StoppedError as stopped:
+            # What was asked for is no error.
+            say(_escape(str(stopped)))
+            raise typer.Exit(stopped.exit_code) from None
         except DistillError as error:
             fail(str(error), error.exit_code)
         except typer.TyperException as error:
             fail(foreign.explain(error, ctx.invoked_subcommand), getattr(error, "exit_code", 2))
-        except (typer.Exit, typer.Abort, KeyboardInterrupt):
+        except (typer.Exit, typer.Abort):
             raise
-        except BrokenPipeError:
-            raise
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            if _interrupted(error):
+                say_interrupted()
+                raise typer.Exit(INTERRUPTED) from None
             fail(*unexpected(error))
 
 
-def unexpected(error: Exception) -> tuple[str, int]:
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: extension modules turn one into errors of their own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def unexpected(error: BaseException) -> tuple[str, int]:
     """The line and exit code of an error that is not ours."""
     text = (str(error).splitlines() or [""])[0]
     if isinstance(error, OSError) and error.errno in DISK_FULL:

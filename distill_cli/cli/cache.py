@@ -13,9 +13,9 @@ from distill_cli.cache.manifest import Manifest, expand, read_manifest, read_pla
 from distill_cli.cli.cache_import import cache_import
 from distill_cli.cli.labels import described, sketched
 from distill_cli.cli.options import Json, Quiet
-from distill_cli.cli.progress import count_progress, training_progress
-from distill_cli.cli.terminal import result, result_json, say
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.cli.progress import progress
+from distill_cli.cli.terminal import console, exactly, result, result_json, say
+from distill_cli.errors import ArtifactError, UsageError, counted
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -50,7 +50,7 @@ def info(
         result_json({"caches": documents})
         return
     for document in documents:
-        for line in sketched(document):
+        for line in sketched(document, console("stdout").width):
             result(line)
 
 
@@ -84,8 +84,9 @@ def verify(
     for folder in _folders(caches):
         document: dict[str, Any] = {"cache": str(folder), "damaged": [], "replay": None}
         try:
-            with count_progress("files", quiet=quiet) as progress:
-                found = damaged(folder, workers=workers, progress=progress)
+            with progress("verify", quiet=quiet) as display:
+                files = display.counting("file")
+                found = damaged(folder, workers=workers, progress=files)
             document["damaged"] = [{"file": each.file, "said": each.said} for each in found]
             wrong = [f"{folder / each.file} {each.said}" for each in found]
             if wrong:
@@ -123,20 +124,21 @@ def _replayed(
 
     from distill_cli.pipeline.replay import replayed
 
-    with training_progress("verify", quiet=quiet) as sink:
+    with progress("verify", quiet=quiet) as display:
         found = replayed(
-            folder, sample=sample, teacher=teacher, data=data, device=device, sink=sink
+            folder, sample=sample, teacher=teacher, data=data, device=device, sink=display
         )
     if not quiet:
         say(
-            f"{escape(str(folder))}: {found.views:,} views replayed, largest difference of a "
+            f"{escape(str(folder))}: {counted(found.views, 'view')} replayed, largest difference of a "
             f"probability {found.difference:.2g}, KL {found.worst_kl:.2g} nats at most"
         )
     wrong = []
     if not found.agrees:
         wrong.append(
             f"{folder}: its labels are not what the teacher says now: KL {found.worst_kl:.2g} nats "
-            f"on the worst of {found.views:,} views, {found.differing:,} of them differ (with the codec's loss {found.codec_kl:.2g}, "
+            f"on the worst of {counted(found.views, 'view')}, {found.differing:,} of them "
+            f"differ{'s' if found.differing == 1 else ''} (with the codec's loss {found.codec_kl:.2g}, "
             f"recorded {found.recorded_kl:.2g})"
         )
     return asdict(found), wrong
@@ -162,15 +164,15 @@ def merge(
     check_cache_folders(out, targets)
     made: list[tuple[Path, Manifest]] = []
     for target, folders in zip(targets, groups.values(), strict=True):
-        with one_writer(target), count_progress("shards", quiet=quiet) as progress:
-            made.append((target, join(folders, target, progress=progress)))
+        with one_writer(target), progress("merge", quiet=quiet) as display:
+            made.append((target, join(folders, target, progress=display.counting("shard"))))
     if json:
         result_json(
             {"caches": [{"cache": str(t), "shards": len(m.shards)} for t, m in made]},
         )
         return
     for target, _ in made:
-        result(escape(str(target)))
+        exactly(str(target))
 
 
 def _grouped(parts: Sequence[Path], out: Path) -> dict[str, list[Path]]:

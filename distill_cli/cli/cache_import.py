@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from distill_cli.cli.cache_soft_labels import document, summary
 from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, verb
-from distill_cli.cli.progress import count_progress, training_progress
-from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.cli.progress import progress
+from distill_cli.cli.terminal import exactly, place, result_json, say
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_writable
 from distill_cli.recipe.load import to_yaml
@@ -51,25 +50,23 @@ def run_import(
         raise UsageError(f"labels '{recipe.labels}' do not exist", hint="Give a .csv or an .npz")
     if recipe.out is not None:
         check_writable(Path(recipe.out))
-    from distill_cli.pipeline.imported import import_labels, prepare
+    with progress("import", quiet=quiet) as display:
+        from distill_cli.pipeline.imported import import_labels, prepare
 
-    with (
-        training_progress("import", quiet=quiet) as sink,
-        count_progress("views", quiet=quiet) as progress,
-    ):
         if dry_run:
-            prepare(recipe, sink=sink)
+            prepare(recipe, sink=display)
         else:
-            imported = import_labels(recipe, sink=sink, progress=progress, overwrite=overwrite)
+            views = display.counting("view")
+            imported = import_labels(recipe, sink=display, progress=views, overwrite=overwrite)
     if dry_run:
         if json:
             result_json(recipe.model_dump(mode="json"))
         else:
-            result(escape(to_yaml(recipe)))
+            exactly(to_yaml(recipe))
         return
     if not quiet:
         say(summary(imported))
     if json:
         result_json({"caches": [document(imported)]})
     else:
-        result(escape(str(imported.folder)))
+        place(imported.folder, said=not quiet)

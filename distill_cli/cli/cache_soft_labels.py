@@ -10,9 +10,9 @@ import typer
 from rich.markup import escape
 
 from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, verb
-from distill_cli.cli.progress import count_progress, training_progress
-from distill_cli.cli.terminal import result, result_json, say
-from distill_cli.errors import UsageError
+from distill_cli.cli.progress import progress
+from distill_cli.cli.terminal import exactly, place, result_json, say
+from distill_cli.errors import UsageError, counted
 from distill_cli.pipeline.folders import check_writable, expand_teachers
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
@@ -55,13 +55,11 @@ def run_dump(
     if dry_run:
         show_estimate(recipe, json=json, quiet=quiet)
         return
-    from distill_cli.pipeline.dump import dump
+    with progress("cache", quiet=quiet) as display:
+        from distill_cli.pipeline.dump import dump
 
-    with (
-        training_progress("cache", quiet=quiet) as sink,
-        count_progress("views", quiet=quiet) as progress,
-    ):
-        finished = dump(recipe, sink=sink, progress=progress, overwrite=overwrite)
+        views = display.counting("view")
+        finished = dump(recipe, sink=display, progress=views, overwrite=overwrite)
     if not quiet:
         for dumped in finished:
             say(summary(dumped))
@@ -69,7 +67,7 @@ def run_dump(
         result_json({"caches": [document(dumped) for dumped in finished]})
     else:
         for dumped in finished:
-            result(escape(str(dumped.folder)))
+            place(dumped.folder, said=not quiet)
 
 
 def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool) -> None:
@@ -77,12 +75,12 @@ def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool) -> None:
     from distill_cli.pipeline.estimate import estimate
     from distill_cli.pipeline.job import prepare
 
-    with training_progress("cache", quiet=quiet) as sink:
-        found = estimate(prepare(recipe, sink=sink))
+    with progress("cache", quiet=quiet) as display:
+        found = estimate(prepare(recipe, sink=display))
     if json:
         result_json({**recipe.model_dump(mode="json"), "estimate": asdict(found)})
         return
-    result(escape(to_yaml(recipe)))
+    exactly(to_yaml(recipe))
     for line in (
         f"{size(found.bytes)} on disk, {found.bytes_per_view:.1f} bytes a view",
         f"{duration(found.seconds)} at {found.views_per_second:,.0f} views/s",
@@ -90,7 +88,7 @@ def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool) -> None:
         "teachers in each",
     ):
         # A comment to YAML: what is printed is still a recipe.
-        result(f"# {line}")
+        exactly(f"# {line}")
 
 
 def duration(seconds: float) -> str:
@@ -108,16 +106,16 @@ def summary(dumped: Dumped) -> str:
     where, plan, manifest = escape(str(dumped.folder)), dumped.plan, dumped.manifest
     if manifest is None:
         return (
-            f"{where}: {dumped.shards:,} of {len(plan.shards()):,} shards ({how}); "
+            f"{where}: {dumped.shards:,} of {counted(len(plan.shards()), 'shard')} ({how}); "
             "join the parts with [bold]distill cache merge[/bold]"
         )
     right = "nothing is labelled"
     if manifest.teacher_accuracy is not None:
         right = (
-            f"teacher right on {share(manifest.teacher_accuracy)} of the {manifest.labelled:,} "
-            "labelled ones"
+            f"teacher right on {share(manifest.teacher_accuracy)} of "
+            f"{counted(manifest.labelled, 'labelled one')}"
         )
-    return f"{where}: {plan.views} views of {plan.dataset.samples:,} samples, {right} ({how})"
+    return f"{where}: {counted(plan.views, 'view')} of {counted(plan.dataset.samples, 'sample')}, {right} ({how})"
 
 
 def document(dumped: Dumped) -> dict[str, Any]:

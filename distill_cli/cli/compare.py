@@ -10,14 +10,19 @@ import typer
 from rich.markup import escape
 
 from distill_cli.cli.options import Json
-from distill_cli.cli.terminal import console, result_json, say
+from distill_cli.cli.tables import Column, show_table
+from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.report import table
 from distill_cli.report.groups import Group, group_runs
 from distill_cli.report.runs import read_run
 
 app = typer.Typer(add_completion=False)
 
-UNFOLDED = 400
+# What a narrow terminal shows of a group, the most important first.
+IMPORTANT = (
+    *("label", "errors", "top1", "map", "f1", "seeds"),
+    *("params", "latency", "nll", "ece", "size"),
+)
 
 
 @app.command()
@@ -38,21 +43,22 @@ def compare(
 
 
 def show(groups: Sequence[Group]) -> None:
-    """The table on stdout, what makes it doubtful on stderr."""
-    from rich.table import Table
-
-    screen = console("stdout")
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    """Table and sentences on stdout; on stderr what makes them doubtful, and what found no room."""
     rows = table.rows(groups)
     hidden = () if table.said_of_labels(rows) else table.OF_LABELS
-    columns = {key: name for key, name in table.COLUMNS.items() if key not in hidden}
-    for key, name in columns.items():
-        drawn.add_column(name, justify="left" if key in ("label", "against") else "right")
-    for row in rows:
-        drawn.add_row(*(escape(str(getattr(row, key))) for key in columns))
-    if not screen.is_terminal:
-        # A file has no width: nothing is folded there.
-        screen.width = UNFOLDED
-    screen.print(drawn)
+    headings = {key: name for key, name in table.COLUMNS.items() if key not in hidden}
+    columns = [
+        # What a row is and its errors are always shown.
+        Column(heading=name, rank=max(0, IMPORTANT.index(key) - 1), right=key != "label")
+        for key, name in headings.items()
+    ]
+    cells = [[str(getattr(row, key)) for key in headings] for row in rows]
+    left_out = show_table(columns, cells)
+    if said := [f"  {escape(row.label)}: {row.against}." for row in rows if row.against]:
+        result(f"\nAgainst {escape(rows[0].label)}:")
+    for sentence in said:
+        result(sentence)
+    if left_out:
+        say(f"[dim]In a wider terminal, and with --json: {', '.join(left_out)}[/dim]")
     for note in table.notes(groups):
         say(f"[bold]note:[/bold] {escape(note)}")

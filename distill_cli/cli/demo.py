@@ -12,9 +12,9 @@ from rich.markup import escape
 
 from distill_cli.cli.compare import show
 from distill_cli.cli.options import Json, Overwrite, Quiet
-from distill_cli.cli.progress import training_progress
+from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import result, result_json, say
-from distill_cli.errors import UsageError
+from distill_cli.errors import StoppedError, UsageError
 from distill_cli.report import table
 
 if TYPE_CHECKING:
@@ -43,9 +43,12 @@ def demo(
     from distill_cli.pipeline.demo import sentences
 
     def shown(label: str) -> AbstractContextManager[Sink]:
-        return training_progress(label, quiet=quiet, messages=False)
+        return progress(label, quiet=quiet, messages=False)
 
-    found = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
+    try:
+        found = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
+    except StoppedError as stopped:
+        raise stopped.hinting("Begin again with --overwrite") from None
     if json:
         verdicts = {label: vars(verdict) for label, verdict in found.verdicts.items()}
         result_json({"groups": table.to_json(found.groups), "verdicts": verdicts})

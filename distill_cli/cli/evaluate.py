@@ -10,6 +10,7 @@ import typer
 
 from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import result, result_json
+from distill_cli.errors import counted
 from distill_cli.pipeline.folders import check_model_folder, expand_teachers
 
 app = typer.Typer(add_completion=False)
@@ -44,7 +45,7 @@ def evaluate(
         result_json({"run": str(run), **own, **asdict(figures)})
         return
     result(
-        f"{split}: {figures.errors} errors of {figures.samples:,} ({100 * figures.top1:.2f} %), "
+        f"{split}: {counted(figures.errors, 'error')} of {figures.samples:,} ({100 * figures.top1:.2f} %), "
         f"NLL {figures.nll:.4f}, ECE {100 * figures.ece:.1f} %, {found.latency_ms:.3f} ms an image"
     )
     if found.ece_scaled is not None:

@@ -11,9 +11,12 @@ from rich.markup import escape
 
 from distill_cli.cache.manifest import EVAL, MANIFEST, PLAN, read_manifest, read_plan
 from distill_cli.cache.plan import Plan
+from distill_cli.errors import counted
 from distill_cli.report.words import share, size
 
 BAR = 40
+# Columns of a histogram's line that the bar does not have.
+BESIDE = 40
 MISSING = "·"
 
 
@@ -82,22 +85,22 @@ def _error_at(folder: Path, temperature: float) -> dict[str, float] | None:
     return {"temperature": temperature, "mean_kl": error[0], "worst_kl": error[1]}
 
 
-def sketched(document: dict[str, Any]) -> Iterator[str]:
-    """Lines for a terminal."""
+def sketched(document: dict[str, Any], width: int) -> Iterator[str]:
+    """Lines for a terminal of so many columns."""
     yield f"[bold]{escape(document['cache'])}[/bold]"
     augment = escape(", ".join(document["augment"]) or "none")
     yield (
-        f"  {document['views']:,} views ({augment}) of {document['samples']:,} samples, "
-        f"{document['classes']:,} classes"
+        f"  {counted(document['views'], 'view')} ({augment}) of {counted(document['samples'], 'sample')}, "
+        f"{counted(document['classes'], 'class', 'classes')}"
     )
     weights = escape(document["teacher_fingerprint"][:12])
     yield f"  teacher {escape(document['teacher'])}, weights {weights}"
     if not document["finished"]:
-        yield f"  not finished: {document['shards']:,} of {document['shards_planned']:,} shards"
+        yield f"  not finished: {document['shards']:,} of {counted(document['shards_planned'], 'shard')}"
         return
     if document["labelled"]:
         yield (
-            f"  right on {share(document['teacher_accuracy'])} of {document['labelled']:,} labelled views, NLL "
+            f"  right on {share(document['teacher_accuracy'])} of {counted(document['labelled'], 'labelled view')}, NLL "
             f"{document['teacher_nll']:.4f} nats, calibration error {share(document['teacher_ece'])}"
         )
     several = document["targets"] == "sigmoid"
@@ -113,7 +116,7 @@ def sketched(document: dict[str, Any]) -> Iterator[str]:
         return
     yield from _lost(document)
     yield ""
-    yield from _histogram(document["calibration"])
+    yield from _histogram(document["calibration"], min(BAR, width - BESIDE))
 
 
 def _lost(document: dict[str, Any]) -> Iterator[str]:
@@ -132,16 +135,17 @@ def _lost(document: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _histogram(bins: dict[str, list[float]]) -> Iterator[str]:
-    """How sure the teacher is, and how often it is right then."""
+def _histogram(bins: dict[str, list[float]], room: int) -> Iterator[str]:
+    """How sure the teacher is, and how often it is right then; without bars where none fits."""
+    room = max(room, 0)
     total, count = max(1, sum(bins["views"])), len(bins["views"])
     highest = max(1, *bins["views"])
-    yield "  [dim]sure of its answer        share of views" + " " * (BAR - 9) + "right then[/dim]"
+    yield f"  [dim]{'how sure it is':<16}  {'of views':>8}  {'':{room}}  {'right':>8}[/dim]"
     for place, views in enumerate(bins["views"]):
         low, high = 100 * place / count, 100 * (place + 1) / count
-        bar = "█" * round(BAR * views / highest) or ("▏" if views else "")
+        bar = "█" * round(room * views / highest) or ("▏" if views and room else "")
         labelled = bins["labelled"][place]
         right = share(bins["correct"][place] / labelled, decimals=1) if labelled else MISSING
         yield (
-            f"  {low:5.1f} to {high:5.1f} %  {100 * views / total:6.1f} %  {bar:<{BAR}}  {right:>8}"
+            f"  {low:5.1f} to {high:5.1f} %  {100 * views / total:6.1f} %  {bar:<{room}}  {right:>8}"
         )

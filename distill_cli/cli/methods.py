@@ -8,7 +8,8 @@ import typer
 from rich.markup import escape
 
 from distill_cli.cli.options import Json
-from distill_cli.cli.terminal import console, result_json
+from distill_cli.cli.tables import Column, show_table
+from distill_cli.cli.terminal import console, result, result_json
 from distill_cli.errors import UsageError, nearest
 
 app = typer.Typer(add_completion=False)
@@ -28,17 +29,15 @@ def methods(context: typer.Context, json: Json = False) -> None:
     if json:
         result_json(listed)
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "what it does", "needs", "paper"):
-        table.add_column(column, overflow="fold")
-    for method in listed:
-        needs = ", ".join(method["needs"]) or "—"
-        table.add_row(method["name"], method["summary"], needs, method["paper"])
-    out = console("stdout")
-    out.print(table)
-    out.print("\nParameters, equation and a command line: distill methods show NAME")
+    show_table(
+        [
+            Column(heading="name"),
+            Column(heading="what it does", folds=24),
+            Column(heading="needs", rank=1, folds=len("features,")),
+        ],
+        [[each["name"], each["summary"], ", ".join(each["needs"]) or "—"] for each in listed],
+    )
+    result("\nPaper, parameters, equation and a command line: distill methods show NAME")
 
 
 @app.command()
@@ -61,8 +60,6 @@ def show(
     if json or (context.parent is not None and context.parent.params.get("json")):
         result_json(method)
         return
-    from rich.table import Table
-
     out = console("stdout")
     out.print(f"[bold]{name}[/bold] · {escape(method['summary'])}")
     out.print(f"{escape(method['paper'])}\n", style="dim")
@@ -70,14 +67,19 @@ def show(
     for label, text in method["facts"].items():
         out.print(f"[bold]{label}[/bold]  {escape(text)}", highlight=False)
     if method["parameters"]:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("parameter", "default", "range", "what it is"):
-            table.add_column(column, overflow="fold")
-        for key, value in method["parameters"].items():
-            said = plain(value["default"]), value["range"] or "—", value["help"]
-            table.add_row(key, *(escape(each) for each in said))
         out.print()
-        out.print(table)
+        show_table(
+            [
+                Column(heading="parameter"),
+                Column(heading="default"),
+                Column(heading="range", rank=1),
+                Column(heading="what it is", folds=24),
+            ],
+            [
+                [key, plain(value["default"]), value["range"] or "—", value["help"]]
+                for key, value in method["parameters"].items()
+            ],
+        )
     out.print("\n[bold]try[/bold]")
     for line in method["try"]:
         out.print(f"  {escape(line)}", highlight=False, soft_wrap=True)

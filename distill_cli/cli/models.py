@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from distill_cli.cli.options import Json
-from distill_cli.cli.terminal import console, result_json, say
+from distill_cli.cli.tables import Column, show_table
+from distill_cli.cli.terminal import result_json, say
 from distill_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,18 +62,24 @@ def taps(
             }
         )
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("layer", "channels × height × width", "depth", ""):
-        table.add_column(column, justify="right" if column == "depth" else "left")
-    for tap in found:
-        shape = f"{tap.channels} × {tap.height} × {tap.width}"
-        mark = "← middle" if tap is auto else ""
-        table.add_row(escape(tap.name), shape, f"{100 * tap.depth:.0f} %", mark)
     size_taken = "×".join(str(side) for side in network.input_size)
     say(f"[bold]{escape(network.architecture)}[/bold] on images of {size_taken}")
-    console("stdout").print(table)
+    columns = [
+        Column(heading="layer"),
+        Column(heading="channels × height × width", rank=2),
+        Column(heading="depth", rank=3, right=True),
+        Column(heading="", rank=1),
+    ]
+    rows = [
+        [
+            tap.name,
+            f"{tap.channels} × {tap.height} × {tap.width}",
+            f"{100 * tap.depth:.0f} %",
+            "← middle" if tap is auto else "",
+        ]
+        for tap in found
+    ]
+    show_table(columns, rows)
 
 
 def _network(name: str, size: int, channels: int) -> Network:

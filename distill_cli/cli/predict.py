@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from distill_cli.cli.terminal import Unbreakable, console, result
+from distill_cli.cli.terminal import console, result, result_json
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_model_folder
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 BAR = 24
+# Columns of a line that neither its class nor its bar has.
+BESIDE = 13
 
 
 @app.command()
@@ -51,28 +53,25 @@ def predict(
     if json:
         _json_lines(predictions)
         return
-    plain = not console("stdout").is_terminal
+    screen = console("stdout")
+    plain = not screen.is_terminal
     for prediction in predictions:
         result(f"[bold]{escape(prediction.image)}[/bold]")
         width = max(len(name) for name, _ in prediction.classes[:top])
         for name, probability in prediction.classes[:top]:
-            bar = "█" * round(BAR * probability)
+            bar = "█" * round(min(BAR, max(0, screen.width - width - BESIDE)) * probability)
             shown = bar if plain else f"[cyan]{bar}[/cyan]"
             result(f"  {escape(name):<{width}}  {100 * probability:5.1f} %  {shown}")
 
 
 def _expand(image: str) -> list[str]:
-    return [line.strip() for line in sys.stdin if line.strip()] if image == "-" else [image]
+    return [line.strip() for line in sys.stdin or () if line.strip()] if image == "-" else [image]
 
 
 def _json_lines(predictions: list[Prediction]) -> None:
-    import json
-
-    stream = Unbreakable("stdout")
     for prediction in predictions:
         line = {"image": prediction.image, "class": prediction.classes[0][0]}
         values: dict[str, Any] = {"probabilities": dict(prediction.classes)}
         if prediction.labels is not None:
             values["labels"] = list(prediction.labels)
-        stream.write(json.dumps({**line, **values}, ensure_ascii=False) + "\n")
-    stream.flush()
+        result_json({**line, **values}, indent=None)

@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from distill_cli.cli.options import Assignments, Json, Overwrite, Quiet, Resume
-from distill_cli.cli.terminal import console, result, result_json, say
+from distill_cli.cli.tables import Column, show_table
+from distill_cli.cli.terminal import exactly, result_json, say
 from distill_cli.errors import UsageError, nearest
 from distill_cli.files import write_text
 from distill_cli.recipe import catalog
@@ -39,20 +40,18 @@ def list_(json: Json = False) -> None:
     if json:
         result_json(rows)
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("recipe", "command", "what it is"):
-        table.add_column(column)
-    for row in rows:
-        table.add_row(row["name"], row["command"], row["about"])
-    console("stdout").print(table)
+    columns = [
+        Column(heading="recipe"),
+        Column(heading="command", rank=1),
+        Column(heading="what it is", folds=24),
+    ]
+    show_table(columns, [[str(row[key]) for key in ("name", "command", "about")] for row in rows])
 
 
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe."""
-    result(escape(catalog.find(name).read_text(encoding="utf-8").rstrip()))
+    exactly(catalog.find(name).read_text(encoding="utf-8").rstrip())
 
 
 @app.command()

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from distill_cli.cli.terminal import result
+from distill_cli.cli.terminal import exactly
 from distill_cli.files import write_text
 from distill_cli.report.runs import read_run
 
@@ -31,4 +30,4 @@ def report(
 
     path = out or run / "report.html"
     write_text(path, run_page(summary))
-    result(escape(str(path)))
+    exactly(str(path))

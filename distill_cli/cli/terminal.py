@@ -1,64 +1,145 @@
-"""Where text goes: people on stderr, results on stdout; a closed pipe never stops the work."""
+"""Where text goes: people on stderr, results on stdout; no stream ever stops the work."""
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
+import signal
 import sys
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
 from rich.console import Console
 
+# Wide enough for every line: a pipe has no width, and nothing is folded or cut there.
+UNFOLDED = 1_000_000
+# Descriptors 0 to 2 are stdin, stdout and stderr.
+LAST_STANDARD = 2
+# The exit code of what Ctrl-C ends: 128 and the signal's number.
+INTERRUPTED = 128 + signal.SIGINT
+# What stands in for a character that the stream's encoding lacks; for all others, a "?".
+LOOK_ALIKES = {
+    **dict.fromkeys("─━╌╴╶╸╺–—−‑", "-"),
+    **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼╷╵", "+"),
+    **dict.fromkeys("│┃‖", "|"),
+    **dict.fromkeys("█▏▎▍▌▋▊▉", "#"),
+    **dict.fromkeys("‘’", "'"),
+    **dict.fromkeys("“”", '"'),
+    **{"…": "...", "→": "->", "←": "<-", "±": "+/-", "×": "x", "·": "-", "≥": ">=", "≤": "<="},
+}
 
-class Unbreakable:
-    """A text stream that goes quiet, instead of raising, once its reader has gone."""
 
-    def __init__(self, name: str) -> None:
-        # Bound once: a live display puts a proxy of its own into sys.stderr, which writes to the
-        # display's console. Looked up at each write, that console would write to itself for ever.
-        self.stream: TextIO = getattr(sys, name)
-        self.gone = False
+def _look_alikes(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError), "the handler is for encoding"
+    wrong = error.object[error.start : error.end]
+    return "".join(LOOK_ALIKES.get(character, "?") for character in wrong), error.end
+
+
+codecs.register_error("look-alikes", _look_alikes)
+
+
+class Unbreakable(io.TextIOBase):
+    """A text stream whose writes always succeed.
+
+    What the encoding lacks is replaced; what cannot be delivered, because there is no stream, its
+    reader has gone or its disk is full, is dropped. There is no `buffer`, by which a library
+    could write past all this.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
 
     def write(self, text: str) -> int:
-        """Writes, or drops the text where nobody reads any more."""
-        if not self.gone:
+        """Writes, or drops the text."""
+        if self.stream is not None:
             try:
-                self.stream.write(text)
-            except BrokenPipeError:
+                self.stream.write(text.encode(self.encoding, "look-alikes").decode(self.encoding))
+            except (OSError, ValueError):
                 self._lose()
         return len(text)
 
     def flush(self) -> None:
-        """Flushes, or does nothing where nobody reads any more."""
-        if not self.gone:
+        """Flushes, or does nothing."""
+        if self.stream is not None:
             try:
                 self.stream.flush()
-            except BrokenPipeError:
+            except (OSError, ValueError):
                 self._lose()
 
     def isatty(self) -> bool:
         """Whether a terminal reads it."""
-        return self.stream.isatty()
+        try:
+            return self.stream is not None and self.stream.isatty()
+        except ValueError:
+            return False
 
     def fileno(self) -> int:
         """The stream's descriptor."""
+        if self.stream is None:
+            raise io.UnsupportedOperation("there is no stream")
         return self.stream.fileno()
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]
         """The stream's encoding."""
-        return self.stream.encoding or "utf-8"
+        return getattr(self.stream, "encoding", None) or "utf-8"
 
     def _lose(self) -> None:
-        self.gone = True
-        # Python flushes at exit and would complain of what is still buffered.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.stream.fileno())
+        """Python flushes at exit and would complain of what is still buffered: it goes nowhere."""
+        lost, self.stream = self.stream, None
+        try:
+            descriptor = lost.fileno() if lost is not None else None
+        except (OSError, ValueError):
+            return
+        if descriptor is not None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
+
+def guard() -> None:
+    """Makes stdout and stderr unbreakable for this whole process, libraries included."""
+    # A file opened later would get the number of a stream that is closed, and take its text.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD:
+        pass
+    os.close(descriptor)
+    sys.stdout, sys.stderr = Unbreakable(sys.stdout), Unbreakable(sys.stderr)
+    sys.unraisablehook = _interrupted_anywhere
+
+
+def _interrupted_anywhere(unraisable: Any) -> None:
+    """Python drops what is raised in a destructor, and shows a traceback; Ctrl-C is not dropped."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+        return
+    say_interrupted()
+    leave(INTERRUPTED)
+
+
+def say_interrupted() -> None:
+    """The one line of a Ctrl-C that ends everything at once."""
+    say("stopped at once; what was saved before is intact")
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process without a wait for threads and workers, whose work nobody wants any more."""
+    import multiprocessing
+
+    console("stderr").show_cursor()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(code)
 
 
 def console(name: str) -> Console:
     """A console on `stdout` or `stderr`: no colour and no control codes without a terminal."""
-    stream = Unbreakable(name)
+    # Bound now: a live display puts a proxy of its own into sys.stderr, which writes to the
+    # display's console. Looked up at each write, that console would write to itself for ever.
+    stream = Unbreakable(getattr(sys, name))
     terminal = stream.isatty()
     return Console(
         file=stream,  # type: ignore[arg-type]
@@ -66,8 +147,9 @@ def console(name: str) -> Console:
         no_color=None if terminal else True,
         color_system="auto" if terminal else None,
         highlight=False,
+        emoji=False,
         soft_wrap=not terminal,
-        width=None if terminal else 120,
+        width=None if terminal else UNFOLDED,
     )
 
 
@@ -77,12 +159,32 @@ def say(text: Any) -> None:
 
 
 def result(text: Any) -> None:
-    """A result, on stdout."""
+    """A result, on stdout; rich markup."""
     console("stdout").print(text)
 
 
-def result_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    stream = Unbreakable("stdout")
-    stream.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def exactly(text: str) -> None:
+    """A result on stdout to the letter, never folded: paths, recipes, what is pasted elsewhere."""
+    console("stdout").print(text, markup=False, soft_wrap=True)
+
+
+def place(path: Path, *, said: bool) -> None:
+    """Where a result lies, on stdout; not where the same terminal already shows it.
+
+    Args:
+        path: The folder or file.
+        said: Whether stderr has named it.
+    """
+    if not (said and console("stdout").is_terminal and console("stderr").is_terminal):
+        exactly(str(path))
+
+
+def result_json(value: Any, *, indent: int | None = 2) -> None:
+    """One JSON document on stdout; one line where `indent` is None.
+
+    Where the encoding is not Unicode, what it may lack is written as JSON's own escapes.
+    """
+    stream = Unbreakable(sys.stdout)
+    escaped = not stream.encoding.lower().startswith("utf")
+    stream.write(json.dumps(value, indent=indent, ensure_ascii=escaped, allow_nan=False) + "\n")
     stream.flush()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from distill_cli.cli.progress import training_progress
-from distill_cli.cli.terminal import result, result_json, say
-from distill_cli.errors import RequirementError, UsageError
+from distill_cli.cli.progress import progress
+from distill_cli.cli.terminal import exactly, place, result_json, say
+from distill_cli.errors import RequirementError, UsageError, counted
 from distill_cli.pipeline.folders import check_output, check_teachers, expand_teachers
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
@@ -33,17 +33,18 @@ def run_training(
     if dry_run:
         show_recipe(recipe, json=json)
         return
-    from distill_cli.pipeline.several import run
-
     label = recipe.COMMAND.split()[0]
-    with training_progress(label, quiet=quiet) as sink:
+    with progress(label, quiet=quiet) as sink:
+        # The display first: the import of torch takes seconds.
+        from distill_cli.pipeline.several import run
+
         finished = run(recipe, sink=sink, resume=resume, overwrite=overwrite)
     if not quiet:
         say(summary(finished))
     if json:
         result_json({"run": str(finished.run), **finished.result.to_json()})
     else:
-        result(escape(str(finished.run)))
+        place(finished.run, said=not quiet)
     if finished.unmet:
         raise RequirementError(f"not met: {'; '.join(finished.unmet)}; the run is saved")
 
@@ -53,7 +54,7 @@ def show_recipe(recipe: Recipe, *, json: bool) -> None:
     if json:
         result_json(recipe.model_dump(mode="json"))
     else:
-        result(escape(to_yaml(recipe)))
+        exactly(to_yaml(recipe))
 
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
@@ -92,7 +93,7 @@ def summary(finished: Finished) -> str:
     """The figures in a few lines."""
     figures = finished.result
     first = (
-        f"[bold]{escape(str(finished.recipe.model))}[/bold], {figures.params:,} parameters, "
+        f"[bold]{escape(str(finished.recipe.model))}[/bold], {counted(figures.params, 'parameter')}, "
         f"best epoch {figures.best_epoch} of {finished.recipe.epochs}"
     )
     if isinstance(figures, HintResult):
@@ -104,7 +105,7 @@ def summary(finished: Finished) -> str:
         )
     lines = [
         first,
-        f"test: [bold]{figures.test_errors}[/bold] errors of {figures.test_samples:,} "
+        f"test: [bold]{counted(figures.test_errors, 'error')}[/bold] of {figures.test_samples:,} "
         f"({100 * figures.test_top1:.2f} %), NLL {figures.test_nll:.4f}, "
         f"ECE {100 * figures.test_ece:.1f} %",
         *_calibrated(figures),

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.adapters.dimension import DimensionMemory
-from distill_cli.errors import UsageError
+from distill_cli.errors import UsageError, counted
 from distill_cli.losses.dimensionality import adapted_targets, local_dimension
 from distill_cli.losses.targets import soft_cross_entropy
 from distill_cli.objectives.abilities import Probe, Verdict
@@ -96,7 +96,7 @@ class DimensionDriven:
             )
         if self.batch > self.samples:
             raise UsageError(
-                f"{about}: {self.samples} samples are no batch of {self.batch}",
+                f"{about}: {counted(self.samples, 'sample')} {'is' if self.samples == 1 else 'are'} no batch of {self.batch}",
                 hint="Raise samples, or lower batch",
             )
         if self.turn_epoch is not None:

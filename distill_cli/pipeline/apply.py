@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from distill_cli import runtime
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import images_from_paths, processors
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
 from distill_cli.models import Network, load_model
@@ -107,7 +107,9 @@ def evaluate_run(
     if teacher is not None:
         names = expand_teachers([teacher])
         if len(names) > 1:
-            raise UsageError(f"{teacher} holds {len(names)} caches", hint="Name one of them")
+            raise UsageError(
+                f"{teacher} holds {counted(len(names), 'cache')}", hint="Name one of them"
+            )
         members = open_teachers(names, dataset, here, "fp32")
         check_targets(names, members, network.targets)
         [member] = members

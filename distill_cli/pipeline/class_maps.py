@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.errors import ArtifactError, UsageError, counted, nearest
 from distill_cli.recipe.load import parsed
 
 BY_NAME = "by-name"
@@ -20,7 +20,10 @@ def map_of(maps: Sequence[str], place: int, teachers: int) -> str:
         UsageError: There are several, and not one for each.
     """
     if len(maps) not in (1, teachers):
-        raise UsageError(f"{len(maps)} class maps for {teachers} teachers", hint="One, or one each")
+        raise UsageError(
+            f"{counted(len(maps), 'class map')} for {counted(teachers, 'teacher')}",
+            hint="One, or one each",
+        )
     return maps[place if len(maps) > 1 else 0]
 
 

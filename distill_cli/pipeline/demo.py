@@ -85,7 +85,7 @@ def demo(out: Path, *, seeds: int, epochs: int, shown: Shown, overwrite: bool) -
                     "out": str(out / "labels" / name),
                 },
             )
-            dump(labels, sink=sink, progress=lambda done, total: None, overwrite=overwrite)
+            dump(labels, sink=sink, progress=sink.counting("view"), overwrite=overwrite)
     for seed in range(seeds):
         for label, path, recipe in _students(out, seed, epochs):
             runs.setdefault(label, []).append(path)

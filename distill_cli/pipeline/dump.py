@@ -20,7 +20,7 @@ from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.probe import Probe
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.views import Made
-from distill_cli.errors import StoppedError, UsageError
+from distill_cli.errors import StoppedError, UsageError, counted
 from distill_cli.evaluate import Collected, logits_of
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.class_maps import BY_NAME, map_of
@@ -165,7 +165,7 @@ def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float
             committing.result()
         if request.signal_number is not None:
             raise StoppedError(
-                f"stopped after {done} of {total} views",
+                f"stopped after {done:,} of {counted(total, 'view')}",
                 signal_number=request.signal_number,
                 hint=f"The same command with --out {job.recipe.out} goes on from here",
             )

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.recipe.schema import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -77,8 +77,8 @@ def _read_csv(path: Path, kind: Kind) -> Foreign:
                     continue
                 if len(row) != len(header):
                     raise ArtifactError(
-                        f"{path}, line {rows.line_num}: sample '{row[0]:.80}' has {len(row) - 1} "
-                        f"numbers, there are {len(header) - 1} classes"
+                        f"{path}, line {rows.line_num}: sample '{row[0]:.80}' has "
+                        f"{counted(len(row) - 1, 'number')} for {counted(len(header) - 1, 'class', 'classes')}"
                     )
                 samples.append(row[0])
                 numbers.extend(map(_number, row[1:]))

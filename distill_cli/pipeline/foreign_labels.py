@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from distill_cli.errors import ArtifactError, nearest
+from distill_cli.errors import ArtifactError, counted, nearest
 from distill_cli.pipeline.foreign_files import Floats, Foreign
 from distill_cli.recipe.schema import Kind
 
@@ -35,7 +35,9 @@ def columns_of(foreign: Foreign, classes: Sequence[str]) -> list[int]:
     said, path = foreign.classes, foreign.path
     if said is None:
         if (columns := foreign.values_MK.shape[1]) != len(classes):
-            raise ArtifactError(f"{path} has {columns} classes, the data have {len(classes)}")
+            raise ArtifactError(
+                f"{path} has {counted(columns, 'class', 'classes')}, the data have {len(classes)}"
+            )
         return list(range(len(classes)))
     place = {name: column for column, name in enumerate(said)}
     for name in said:
@@ -89,7 +91,7 @@ def matched(
     if foreign.samples is None:
         if rows != len(samples):
             raise ArtifactError(
-                f"{path} names no samples and has {rows:,} rows, the train split has "
+                f"{path} names no samples and has {counted(rows, 'row')}, the train split has "
                 f"{len(samples):,}",
                 hint=f"Give it an array 'samples' of names, as '{samples[0]}'",
             )
@@ -121,7 +123,7 @@ def matched(
     )
     for names, said, hint in faults:
         if names and (names is not unknown or len(names) > skipped):
-            count = f"{len(names):,} sample{'s' * (len(names) > 1)}"
+            count = counted(len(names), "sample")
             raise ArtifactError(f"{path}: {said} {count}: {listed(names)}", hint=hint)
     return Matched(row_N=row_N, elsewhere=elsewhere, nowhere=len(unknown))
 

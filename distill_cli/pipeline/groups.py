@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.errors import ArtifactError, UsageError, counted, nearest
 from distill_cli.losses.targets import group_relation
 from distill_cli.recipe.load import parsed
 
@@ -52,7 +52,9 @@ def _from_matrix(path: Path, class_names: Sequence[str]) -> Tensor:
             )
     cells = [[cell.strip() for cell in line[1:]] for line in lines]
     if any(len(row) != len(columns) or not all(map(NUMBER.fullmatch, row)) for row in cells):
-        raise ArtifactError(f"groups {path}: each class's row should be {len(columns)} numbers")
+        raise ArtifactError(
+            f"groups {path}: each class's row should be {counted(len(columns), 'number')}"
+        )
     own = torch.tensor([[float(cell) for cell in row] for row in cells], dtype=torch.float64)
     rule_KK = own[[names.index(name) for name in class_names]]
     rule_KK = rule_KK[:, [columns.index(name) for name in class_names]]

@@ -14,7 +14,7 @@ from distill_cli.cache.reader import CacheReader
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.images import Images
 from distill_cli.data.views import Views
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, counted
 from distill_cli.evaluate import logits_of
 from distill_cli.objectives.abilities import needs_of
 from distill_cli.objectives.compose import Composition
@@ -88,7 +88,7 @@ def check_verdict(
     *,
     force: bool,
     hint: str,
-    images: str = "held-out images",
+    image: str = "held-out image",
 ) -> None:
     """Says what a teacher got right, and refuses one that is no better than guessing.
 
@@ -98,12 +98,12 @@ def check_verdict(
         sink: Is told.
         force: Go on nevertheless.
         hint: What may be the reason.
-        images: That it was asked of.
+        image: The noun for one that it was asked of.
 
     Raises:
         ArtifactError: It is no better than naming the most frequent class.
     """
-    said = verdict.said(images)
+    said = verdict.said(image)
     if not verdict.conclusive:
         said += ", too few to tell it from chance"
     elif not verdict.passed:
@@ -207,7 +207,7 @@ def check_probe(reader: CacheReader, views: Views) -> None:
         sample = views.images.sample_ids[int(probe.index_P[place])]
         raise ArtifactError(
             f"the views of cache {reader.folder} are other pixels here: view "
-            f"{int(probe.view_P[place])} of sample {sample} differs by {worst} grey levels "
+            f"{int(probe.view_P[place])} of sample {sample} differs by {counted(worst, 'grey level')} "
             f"(since it was made: {', '.join(changed) or 'no library that is recorded'})",
             hint="Install the versions it was made with, or dump again",
         )

@@ -18,7 +18,7 @@ from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
-from distill_cli.errors import StoppedError, UsageError
+from distill_cli.errors import StoppedError, UsageError, counted
 from distill_cli.files import one_writer, write_text
 from distill_cli.pipeline.dump import Dumped
 from distill_cli.pipeline.folders import check_cache_folders, clear_cache, next_free
@@ -163,9 +163,9 @@ def _labels(foreign: Foreign, dataset: Dataset, smoothing: float, sink: Sink) ->
     if foreign.samples is None:
         sink.message(f"{name} names no samples: taken in sorted order, {samples[0]} first")
     if found.elsewhere:
-        sink.message(f"left out {found.elsewhere:,} rows of images outside train")
+        sink.message(f"left out {counted(found.elsewhere, 'row')} of images outside train")
     if found.nowhere:
-        sink.message(f"left out {found.nowhere:,} rows of images that were skipped")
+        sink.message(f"left out {counted(found.nowhere, 'row')} of images that were skipped")
     return logits_of(foreign, found.row_N, columns, samples=samples, smoothing=smoothing)
 
 
@@ -182,14 +182,14 @@ def _check_knowledge(
     foreign: Foreign, logits_NK: Tensor, dataset: Dataset, sink: Sink, *, force: bool
 ) -> None:
     """The teacher gate, on held-out rows; on all of train where those lie in val/."""
-    rows, images = _held_rows(dataset), "held-out images"
+    rows, image = _held_rows(dataset), "held-out image"
     if rows is None:
-        rows, images = torch.arange(len(logits_NK)), "training images"
+        rows, image = torch.arange(len(logits_NK)), "training image"
     verdict = judged(logits_NK[rows], dataset.train.take(rows))
     if verdict is None:
         sink.message(f"{foreign.path.name} is not measured: no such image has a label in the data")
         return
-    check_verdict(str(foreign.path), verdict, sink, force=force, hint=DISORDER, images=images)
+    check_verdict(str(foreign.path), verdict, sink, force=force, hint=DISORDER, image=image)
 
 
 def _plan(
@@ -252,7 +252,7 @@ def _fill(work: Import, writer: CacheWriter, progress: Progress) -> float | None
             progress(done, total)
             if request.signal_number is not None:
                 raise StoppedError(
-                    f"stopped after {done} of {total} views",
+                    f"stopped after {done:,} of {counted(total, 'view')}",
                     signal_number=request.signal_number,
                     hint=f"The same command with --out {work.folder} goes on from here",
                 )

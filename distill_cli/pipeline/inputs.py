@@ -8,7 +8,7 @@ from pathlib import Path
 from distill_cli.data.augment import resolve
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.recipe.base import Recipe
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
@@ -47,11 +47,13 @@ def open_data(recipe: Recipe, sink: Sink) -> Dataset:
         progress=sink.reading,
     )
     if dataset.skipped:
-        sink.message(f"skipped {dataset.skipped} images that cannot be read")
+        sink.message(f"skipped {counted(dataset.skipped, 'image')} that cannot be read")
+    classes = counted(len(dataset.class_names), "class", "classes")
+    if dataset.several:
+        classes = f"{counted(len(dataset.class_names), 'label')}, several an image"
     sink.message(
-        f"{Path(recipe.data).name}: {len(dataset.class_names)} "
-        f"{'labels, several an image' if dataset.several else 'classes'}, "
-        f"{len(dataset.fit_rows):,} images to train on, {len(dataset.val.label_N):,} held out, "
+        f"{Path(recipe.data).name}: {classes}, "
+        f"{counted(len(dataset.fit_rows), 'image')} to train on, {len(dataset.val.label_N):,} held out, "
         f"{len(dataset.test.label_N):,} test, {dataset.height}×{dataset.width} "
         f"{'grey' if dataset.channels == 1 else 'colour'}"
         f"{', read from files' if dataset.from_files else ''}"

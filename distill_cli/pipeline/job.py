@@ -12,7 +12,7 @@ from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
-from distill_cli.errors import UsageError
+from distill_cli.errors import UsageError, counted
 from distill_cli.pipeline.folders import (
     RUN_ENTRIES,
     are_caches,
@@ -104,7 +104,7 @@ def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
     shards = len(plans[0].shards())
     if recipe.part is not None and parse_share(recipe.part)[1] > shards:
         raise UsageError(
-            f"--part {recipe.part}: there are {shards} shards only",
+            f"--part {recipe.part}: the cache has {counted(shards, 'shard')} only",
             hint="Fewer parts, or a smaller shard_length in all of them",
         )
     if recipe.out is None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.models import Network
 from distill_cli.models.taps import (
     Tap,
@@ -260,7 +260,5 @@ def _in_words(entry: dict[str, Any]) -> str:
         f"teacher's {entry['teacher']} ({sizes[1]})"
     )
     if "regressor" in entry:
-        words += (
-            f" through a regressor ({entry['regressor']}, {entry['regressor_params']:,} parameters)"
-        )
+        words += f" through a regressor ({entry['regressor']}, {counted(entry['regressor_params'], 'parameter')})"
     return words

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.errors import ArtifactError, DistillError, UsageError
+from distill_cli.errors import ArtifactError, DistillError, UsageError, counted
 from distill_cli.objectives.compose import Composition
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
@@ -103,7 +103,7 @@ def _check_data(who: str, dataset: Dataset) -> None:
         raise _refusal(
             ArtifactError,
             who,
-            f"{unlabelled} of {len(label_N)} training images have no label",
+            f"{unlabelled:,} of {counted(len(label_N), 'training image')} {'has' if unlabelled == 1 else 'have'} no label",
             "Leave them out",
         )
     count_K = torch.bincount(label_N, minlength=len(dataset.class_names))

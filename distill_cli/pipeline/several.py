@@ -96,9 +96,7 @@ def _naming(out: Path) -> Iterator[None]:
     try:
         yield
     except StoppedError as error:
-        number = error.exit_code - 128
-        hint = f"Go on with --resume --out {out}"
-        raise StoppedError(error.message, signal_number=number, hint=hint) from None
+        raise error.hinting(f"Go on with --resume --out {out}") from None
 
 
 def _check_inside(out: Path, stages: Sequence[Stage]) -> None:

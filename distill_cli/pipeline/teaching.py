@@ -8,7 +8,7 @@ from pathlib import Path
 from distill_cli.cache.manifest import is_cache
 from distill_cli.cache.reader import CacheReader, require_same
 from distill_cli.data.dataset import Dataset
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.models import Network, load_model
 from distill_cli.pipeline.class_maps import BY_NAME, columns_of, map_of
 from distill_cli.pipeline.folders import TIMM, kept_recipe
@@ -120,7 +120,10 @@ def check_classes(
         ArtifactError: They differ in number, name or order.
     """
     if len(said) != len(data):
-        raise ArtifactError(f"{who} has {len(said)} classes, the data has {len(data)}", hint=hint)
+        raise ArtifactError(
+            f"{who} has {counted(len(said), 'class', 'classes')}, the data has {len(data)}",
+            hint=hint,
+        )
     for index, (their, own) in enumerate(zip(said, data, strict=True)):
         if their != own:
             raise ArtifactError(
@@ -166,7 +169,9 @@ def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teache
         raise UsageError(f"--ensemble-of is of --mode ensemble, this is {mode}")
     weights = recipe.teacher_weights or [1.0] * len(members)
     if len(weights) != len(members):
-        raise UsageError(f"{len(weights)} teacher weights for {len(members)} teachers")
+        raise UsageError(
+            f"{counted(len(weights), 'teacher weight')} for {counted(len(members), 'teacher')}"
+        )
     if sum(weights) <= 0:
         raise UsageError("teacher weights must not all be zero")
     if mode == "relabel" and recipe.teacher_weights is not None:

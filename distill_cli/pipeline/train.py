@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from distill_cli import runtime
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
-from distill_cli.errors import UsageError
+from distill_cli.errors import StoppedError, UsageError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
@@ -106,6 +106,12 @@ def train(
             trainer.stop = lambda: request.signal_number
             with runtime.fast_kernels(plan.runtime):
                 state = trainer.fit(resume=resuming)
+        if (number := request.signal_number) is not None:
+            raise StoppedError(
+                "stopped after the last epoch",
+                signal_number=number,
+                hint=f"Go on with --resume --out {plan.run}",
+            )
         say_told(plan.layers.adapters, plan.network.class_names, sink)
         keep_relations(plan.run, plan.layers.adapters, plan.network.class_names)
         if not isinstance(plan.recipe, LabelledRecipe):

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from distill_cli.errors import counted
 from distill_cli.report.words import NOTHING, markdown, markdown_code, share, short_name
 
 LISTED_CLASSES = 20
@@ -32,7 +33,7 @@ def cache_card(manifest: Mapping[str, Any], *, data: str, licence: str | None = 
     table = [
         (
             "images",
-            f"{markdown_code(short_name(data))}, train split, {dataset['samples']:,} samples",
+            f"{markdown_code(short_name(data))}, train split, {counted(dataset['samples'], 'sample')}",
         ),
         ("classes", f"{len(classes):,}: {_classes(classes)}"),
         ("views of each", f"{spec['views']:,}"),

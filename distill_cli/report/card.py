@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distill_cli.errors import counted
 from distill_cli.report.groups import objective_of, role_of
 from distill_cli.report.words import (
     count,
@@ -56,7 +57,7 @@ def model_card(
 def _model(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any]) -> list[str]:
     lines = [
         f"- architecture: {markdown_code(config.get('architecture') or recipe.get('model'))}",
-        f"- {result.params:,} parameters, {size(result.model_bytes)} of weights (safetensors)",
+        f"- {counted(result.params, 'parameter')}, {size(result.model_bytes)} of weights (safetensors)",
     ]
     shape = (config.get("pretrained_cfg") or {}).get("input_size")
     if shape:
@@ -70,7 +71,7 @@ def _data(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     lines = [f"- data: {markdown_code(recipe.get('data'))}"]
     if dataset.get("samples"):
         lines.append(
-            f"- {dataset['samples']:,} training images, of which a share of "
+            f"- {counted(dataset['samples'], 'training image')}, of which a share of "
             f"{plain(dataset.get('val_fraction'))} was held out to choose the epoch "
             f"(split seed {plain(dataset.get('split_seed'))})"
         )
@@ -79,7 +80,7 @@ def _data(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     if names:
         more = ", …" if len(names) > LISTED_CLASSES else ""
         listed = ", ".join(markdown_code(str(name)) for name in names[:LISTED_CLASSES])
-        lines.append(f"- {len(names)} classes: {listed}{more}")
+        lines.append(f"- {counted(len(names), 'class', 'classes')}: {listed}{more}")
     return lines
 
 
@@ -153,7 +154,7 @@ def _use(config: Mapping[str, Any]) -> list[str]:
 
 def _limits(result: RunResult) -> list[str]:
     return [
-        f"- The figures are of one seed and one test set of {result.test_samples} images, looked "
+        f"- The figures are of one seed and one test set of {counted(result.test_samples, 'image')}, looked "
         "at once; another seed gives somewhat other ones.",
         "- It knows no class but those above"
         + (

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill_cli.errors import counted
 from distill_cli.report import plots, table
 from distill_cli.report.groups import Group, objective_of, role_of
 from distill_cli.report.pictures import History, Picture, of_run
@@ -64,7 +65,7 @@ run_page = run_report
 def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
     """(name, value, what stands below it)."""
     shown = [
-        ("test errors", str(result.test_errors), f"of {result.test_samples} images"),
+        ("test errors", str(result.test_errors), f"of {counted(result.test_samples, 'image')}"),
         ("test accuracy", share(result.test_top1), f"held-out {share(result.val_top1)}"),
         ("calibration error", share(result.test_ece, decimals=1), f"NLL {result.test_nll:.3f}"),
         ("parameters", count(result.params), f"{size(result.model_bytes)} of weights"),
@@ -195,7 +196,7 @@ def _dots(groups: Sequence[Group]) -> Picture | None:
     samples = {result.test_samples for group in groups for result in group.results}
     if not samples:
         return None
-    of = f" of {samples.pop()} images" if len(samples) == 1 else ""
+    of = f" of {counted(samples.pop(), 'image')}" if len(samples) == 1 else ""
     said = "; ".join(f"{group.label}: {table.errors(group)}" for group in groups)
     return Picture(
         title="Test errors",

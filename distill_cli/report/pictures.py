@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from distill_cli.errors import counted
 from distill_cli.report import plots
 from distill_cli.report.plots import Line
 from distill_cli.report.runs import Relation, RunSummary
@@ -63,7 +64,7 @@ def _relation(name: str, said: Relation) -> Picture:
         svg=plots.shares(
             said.class_names,
             said.share,
-            about=f"What {name} puts on each class, by label, of {kept} classes. Most: {likest}",
+            about=f"What {name} puts on each class, by label, of {counted(kept, 'class', 'classes')}. Most: {likest}",
         ),
         note=f"Row: the label; the darker, the larger the share on another class. Most: {likest}.",
     )
@@ -103,7 +104,7 @@ def _curves(
     ]
     if not lines:
         return None
-    about = f"{title} over {len(history)} epochs"
+    about = f"{title} over {counted(len(history), 'epoch')}"
     if note is None:
         note = "" if mark is None else f"Dashed: epoch {mark:.0f}, whose weights were kept."
     return Picture(title=title, svg=plots.curves(lines, y=y, about=about, mark=mark), note=note)

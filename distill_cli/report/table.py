@@ -68,7 +68,7 @@ class FullRow(Row):
     agreement: str
 
 
-# Headings in the order of `Row`, for terminals, and of the page.
+# Headings for terminals, in the order of `Row` but for what stands below the table; of the page.
 COLUMNS = {
     "label": "what",
     "errors": "test errors",
@@ -81,7 +81,6 @@ COLUMNS = {
     "size": "size",
     "latency": "one image",
     "seeds": "seeds",
-    "against": "against the first",
 }
 PAGE_COLUMNS = {
     "seeds": "seeds",

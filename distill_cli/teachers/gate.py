@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distill_cli.counters import Purpose, permutation
+from distill_cli.errors import counted
 from distill_cli.metrics import Rankings
 
 # Held-out images that a live teacher is asked of: enough to tell 99 % from chance.
@@ -37,8 +38,8 @@ class Judgement(Protocol):
     def passed(self) -> bool:
         """Better than guessing, one-sided, at the 1 % level."""
 
-    def said(self, images: str) -> str:
-        """How good it is, in words; `images` is what it was asked of."""
+    def said(self, image: str) -> str:
+        """How good it is, in words; `image` is the noun for one that it was asked of."""
 
     def guessing(self) -> str:
         """How good guessing is, in words."""
@@ -82,9 +83,9 @@ class Verdict:
         """Better than guessing, one-sided, at the 1 % level."""
         return self.p_value < LEVEL
 
-    def said(self, images: str) -> str:
+    def said(self, image: str) -> str:
         """The share of right answers."""
-        return f"right on {100 * self.accuracy:.1f} % of {self.rows:,} {images}"
+        return f"right on {100 * self.accuracy:.1f} % of {counted(self.rows, image)}"
 
     def guessing(self) -> str:
         """The share of the most frequent class."""
@@ -119,9 +120,9 @@ class LabelVerdict:
         """Better than on shuffled rows, one-sided, at the 1 % level."""
         return self.p_value < LEVEL
 
-    def said(self, images: str) -> str:
+    def said(self, image: str) -> str:
         """The mean average precision."""
-        return f"at an mAP of {100 * self.average_precision:.1f} % on {self.rows:,} {images}"
+        return f"at an mAP of {100 * self.average_precision:.1f} % on {counted(self.rows, image)}"
 
     def guessing(self) -> str:
         """The mean average precision on shuffled rows."""

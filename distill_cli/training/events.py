@@ -52,6 +52,10 @@ class EpochEvent:
     best: bool
 
 
+# Told of so many done of so many in all.
+Count = Callable[[int, int], None]
+
+
 class Sink(Protocol):
     """Shows a person how a run goes."""
 
@@ -66,6 +70,9 @@ class Sink(Protocol):
 
     def reading(self, done: int, total: int) -> None:
         """So many images of so many are read; called for each, must be cheap."""
+
+    def counting(self, unit: str) -> Count:
+        """What to call with the units done and those in all; `unit` is the noun for one."""
 
 
 class Silent:
@@ -82,6 +89,10 @@ class Silent:
 
     def reading(self, done: int, total: int) -> None:
         """Nothing."""
+
+    def counting(self, unit: str) -> Count:
+        """Nothing."""
+        return lambda done, total: None
 
 
 def step_event(state: State, epochs: int, steps: int, images: int) -> StepEvent:
