@@ -15,7 +15,10 @@ from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSign
 
 @dataclass(frozen=True, kw_only=True)
 class Dist:
-    """β·(1 − ρ over each sample's classes) + γ·(1 − ρ over each class's samples), ρ Pearson's.
+    """T²·[β·(1 − ρ over each sample's classes) + γ·(1 − ρ over each class's samples)], ρ Pearson's.
+
+    β = γ = 2 beside cross-entropy of weight 1 is the authors' for classification; so is T = 4, on
+    CIFAR-100. On ImageNet theirs is 1.
 
     Attributes:
         temperature: T.
@@ -32,8 +35,8 @@ class Dist:
     )
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
-    inter: Annotated[float, Field(ge=0)] = 1.0
-    intra: Annotated[float, Field(ge=0)] = 1.0
+    inter: Annotated[float, Field(ge=0)] = 2.0
+    intra: Annotated[float, Field(ge=0)] = 2.0
 
     def __call__(
         self,

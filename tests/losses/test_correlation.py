@@ -149,3 +149,26 @@ def test_a_vanishing_class_stays_finite() -> None:
         intra_class(x, F.log_softmax(v, -1), 1.0).backward()
         assert x.grad.isfinite().all(), exponent
         assert x.grad.abs().max() < 10, exponent
+
+
+def test_a_thousand_classes_are_all_correlated() -> None:
+    """Most classes are improbable in every sample: each counts by its shape, whatever its size."""
+    generator = torch.Generator().manual_seed(11)
+    # From 1 down to about 1e-26, the same for all samples, beside what differs between them.
+    level = torch.linspace(0, -60, 1000, dtype=torch.float64)
+    z, v = torch.randn(2, 16, 1000, generator=generator, dtype=torch.float64)
+    z, v = z + level, v + level
+    p, q = F.softmax(z, -1), F.softmax(v, -1)
+    assert p.amax(dim=0).min() < 1e-22
+    columns = zip(p.T.tolist(), q.T.tolist(), strict=True)
+    mean = statistics.fmean(statistics.correlation(a, b) for a, b in columns)
+    assert intra_class(z, q.log(), 1.0).item() == pytest.approx(1 - mean, rel=1e-7, abs=1e-8)
+    # fp32 has fewer digits, and the same classes.
+    narrow = intra_class(z.float(), q.log().float(), 1.0).item()
+    assert narrow == pytest.approx(1 - mean, rel=1e-3)
+    learning = z.float().requires_grad_()
+    intra_class(learning, q.log().float(), 1.0).backward()
+    assert learning.grad.isfinite().all()
+    exact = z.clone().requires_grad_()
+    intra_class(exact, q.log(), 1.0).backward()
+    assert torch.allclose(learning.grad.double(), exact.grad, rtol=1e-2, atol=1e-7)

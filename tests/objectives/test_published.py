@@ -1,0 +1,62 @@
+"""Objectives at their defaults are what their authors' code computes, formulas written anew.
+
+Shapes: B batch, K classes, C channels. All in fp64 on the CPU.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill_cli.objectives.compose import Composition
+from distill_cli.pipeline.compositions import composition
+from distill_cli.recipe.load import validate
+from distill_cli.recipe.schema import StudentRecipe
+from distill_cli.teachers.signals import DenseSignals
+from distill_cli.types import Batch, Progress, StudentSignals
+
+B, K = 12, 7
+
+
+def named(objective: str) -> Composition:
+    """What `--objective` makes of a name, with every default."""
+    return composition(validate(StudentRecipe, {"objective": objective}))
+
+
+def drawn(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double() * 3
+
+
+def batch() -> Batch:
+    index_B = torch.arange(B)
+    return Batch(
+        images_BCHW=torch.zeros(B, 1, 2, 2),
+        target_B=index_B % K,
+        index_B=index_B,
+        view_B=index_B * 0,
+        step=0,
+    )
+
+
+def total(composed: Composition, student: StudentSignals, teacher: DenseSignals) -> Tensor:
+    """Of the last step, when whatever warms up has done so."""
+    last = Progress(epoch=0, step=100, total_steps=101)
+    return composed(student, teacher, batch(), last).total
+
+
+def pearson(one: Tensor, two: Tensor) -> Tensor:
+    """Mean over rows of the cosine of what is centred."""
+    one, two = (x - x.mean(dim=1, keepdim=True) for x in (one, two))
+    return F.cosine_similarity(one, two, dim=1).mean()
+
+
+def test_dist() -> None:
+    """The authors' configuration of CIFAR-100: CE + 2·(their loss at T = 4)."""
+    z, v = drawn(B, K, seed=0), drawn(B, K, seed=1)
+    p, q = F.softmax(z / 4, dim=-1), F.softmax(v / 4, dim=-1)
+    theirs = 16 * (1 - pearson(p, q)) + 16 * (1 - pearson(p.T, q.T))
+    expected = F.cross_entropy(z, batch().target_B) + 2 * theirs
+    found = total(named("dist"), StudentSignals(logits=z), DenseSignals(v))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
