@@ -122,9 +122,51 @@ def test_a_virtual_teacher_must_be_right() -> None:
         TypeAdapter(TeacherFreeRegularisation).validate_python({"correct_prob": 0.8})
 
 
-def test_the_virtual_teacher_is_the_formula() -> None:
+@pytest.mark.parametrize(
+    ("alpha", "multiplier", "temperature", "weights"),
+    [
+        (0.1, 100.0, 20.0, (0.9, 0.1)),  # ResNet-18, the defaults
+        (0.1, 50.0, 40.0, (0.9, 0.05)),  # GoogLeNet
+        (0.95, 1.0, 40.0, (0.05, 0.0095)),  # MobileNetV2
+    ],
+)
+def test_the_virtual_teacher_is_the_authors_release(
+    alpha: float, multiplier: float, temperature: float, weights: tuple[float, float]
+) -> None:
+    """(1 − α)·CE + α·m·KL, KL's mean over B·K, on CIFAR-100's number of classes, in fp64."""
+    classes, rows = 100, 16
+    generator = torch.Generator().manual_seed(0)
+    z = 3 * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
+    target = torch.randint(classes, (rows,), generator=generator)
+    virtual = torch.full((rows, classes), 0.01 / (classes - 1), dtype=torch.float64)
+    virtual[torch.arange(rows), target] = 0.99
+    softened = F.softmax(virtual / temperature, dim=1)
+    divergence = F.kl_div(F.log_softmax(z, dim=1), softened, reduction="none").mean()
+    theirs = (1 - alpha) * F.cross_entropy(z, target) + alpha * multiplier * divergence
+
+    about = TeacherFreeRegularisation.about
+    objective = TeacherFreeRegularisation(temperature=temperature)
+    if temperature == 20:
+        assert objective == TeacherFreeRegularisation()
+        assert (about.usual.hard, about.usual.own) == weights
+    parts = [(CrossEntropy(), weights[0]), (objective, weights[1])]
+    composed = Composition(
+        tuple(Part(objective=each, weight=Weight(start=weight)) for each, weight in parts)
+    )
+    shown = Batch(
+        images_BCHW=torch.zeros(rows, 1, 2, 2),
+        target_B=target,
+        index_B=torch.arange(rows),
+        view_B=torch.zeros(rows, dtype=torch.int64),
+        step=0,
+    )
+    ours = composed(StudentSignals(logits=z), None, shown, at()).total
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-12)
+
+
+def test_the_virtual_teacher_of_the_paper_is_the_formula() -> None:
     z = logits().detach().double()
-    objective = TeacherFreeRegularisation(correct_prob=0.95, temperature=20.0)
+    objective = TeacherFreeRegularisation(form="paper", correct_prob=0.95, temperature=20.0)
     said = StudentSignals(logits=z)
     found_B = objective(said, None, batch(), at(), None)["virtual"].loss_B
     for row, label in enumerate(batch().target_B.tolist()):
