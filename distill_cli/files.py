@@ -15,6 +15,8 @@ from distill_cli.errors import ArtifactError, InternalError, UsageError
 
 TEMPORARY = ".tmp-"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# No file can be at such a path, or none that we may look at. Python 3.14 takes some for absent.
+BAD_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.ENOTDIR, errno.EISDIR)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -105,6 +107,14 @@ def remove_temporaries(folder: Path) -> None:
     for orphan in folder.rglob(f"{TEMPORARY}*"):
         if orphan.is_file():
             orphan.unlink(missing_ok=True)
+
+
+def real_path(path: Path | str) -> Path:
+    """The absolute path with its links followed; a link that leads to itself stays as it is.
+
+    `Path.resolve` raises RuntimeError for such a link before Python 3.13, and nothing since.
+    """
+    return Path(os.path.realpath(path))
 
 
 @contextmanager

@@ -1,9 +1,14 @@
-"""What all tests share: the command line in process, small runs made once."""
+"""What all tests share: the machine they mean, the command line in process, small runs made once.
+
+The tests mean the CPU, in the precision that `--precision auto` takes on this one.
+`DISTILL_TEST_PRECISION=bf16` (or fp32) runs them as on a CPU with bf16 instructions (or without);
+a test whose bounds are for one precision names that precision itself.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +23,31 @@ from typer.testing import CliRunner
 # Shared machines are slow at times; a deadline would test the machine.
 settings.register_profile("distill", deadline=None, max_examples=50)
 settings.load_profile("distill")
+
+
+PRECISION = os.environ.get("DISTILL_TEST_PRECISION")
+
+
+def pytest_configure() -> None:
+    """Refuses a precision that `auto` never takes on a CPU: the tests would silently run in fp32."""
+    if PRECISION not in (None, "fp32", "bf16"):
+        raise pytest.UsageError(f"DISTILL_TEST_PRECISION is fp32 or bf16, not {PRECISION!r}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _machine() -> Iterator[None]:
+    """Has `--device auto` mean the CPU, and `--precision auto` what the variable asks for."""
+    import torch
+
+    from distill_cli import runtime
+
+    found = runtime.devices()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "devices", lambda: ["cpu", *found[:-1]])
+        if PRECISION is not None:
+            told = {"avx512_bf16": PRECISION == "bf16"}
+            patch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+        yield
 
 
 @dataclass(frozen=True)
@@ -37,11 +67,16 @@ def invoke(*args: object) -> Outcome:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     for name in [name for name in os.environ if name.startswith("DISTILL_")]:
         if name != "DISTILL_DATA":
             monkeypatch.delenv(name)
+    if request.node.get_closest_marker("gpu") is None:
+        # The processes that a test starts mean the CPU too.
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     # An error that is not ours should fail a test with its traceback, not as "internal error".
     monkeypatch.setenv("DISTILL_DEBUG", "1")
     # What tests read is not remembered in the user's own cache.

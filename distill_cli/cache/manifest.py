@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from distill_cli.cache.figures import TEMPERATURES, Calibration, TruncationError
 from distill_cli.cache.plan import Plan, ShardKey, typed
 from distill_cli.errors import ArtifactError, counted
-from distill_cli.files import read_json
+from distill_cli.files import read_json, real_path
 
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
@@ -209,7 +209,7 @@ def refuse_links_out(folder: Path, files: list[str]) -> None:
 
     Each parent is resolved once: a cache may have 10⁴ files.
     """
-    root = folder.resolve()
+    root = real_path(folder)
     paths = [folder / file for file in [*files, EVAL]]
     linked = [path for path in paths if path.is_symlink()]
     for path in [*dict.fromkeys(path.parent for path in paths), *linked]:
@@ -222,9 +222,12 @@ def refuse_links_out(folder: Path, files: list[str]) -> None:
 
 def _resolves_inside(path: Path, root: Path) -> bool:
     try:
-        return path.resolve().is_relative_to(root)
-    except (OSError, RuntimeError):  # a link that leads to itself
-        return False
+        path.stat()
+    except FileNotFoundError:
+        pass  # Whoever needs the file says that it is missing.
+    except OSError:
+        return False  # A link that leads to itself leads nowhere, so not inside either.
+    return real_path(path).is_relative_to(root)
 
 
 def is_cache(folder: Path) -> bool:

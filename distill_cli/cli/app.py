@@ -15,7 +15,7 @@ from distill_cli import __version__
 from distill_cli.cli import foreign
 from distill_cli.cli.terminal import INTERRUPTED, say, say_interrupted
 from distill_cli.errors import DistillError, StoppedError, nearest
-from distill_cli.files import DISK_FULL
+from distill_cli.files import BAD_PATH, DISK_FULL
 
 # Verb → module and the line that `distill --help` shows; the module is imported when called.
 VERBS: dict[str, tuple[str, str]] = {
@@ -116,6 +116,8 @@ def unexpected(error: BaseException) -> tuple[str, int]:
     text = (str(error).splitlines() or [""])[0]
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"disk full: {text}. What was saved before is intact; --resume goes on", 1
+    if isinstance(error, OSError) and error.errno in BAD_PATH and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}", 2
     # By name and text: importing torch only to catch its error would cost seconds, and on CPUs it
     # raises a plain RuntimeError.
     starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -16,6 +16,7 @@ from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import console, exactly, result, result_json, say
 from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.files import one_writer, real_path
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -157,7 +158,6 @@ def merge(
     """
     groups = _grouped(parts, out)
     from distill_cli.cache.merge import merge as join
-    from distill_cli.files import one_writer
     from distill_cli.pipeline.folders import check_cache_folders
 
     targets = [out / name if name else out for name in groups]
@@ -182,7 +182,7 @@ def _grouped(parts: Sequence[Path], out: Path) -> dict[str, list[Path]]:
     """
     groups: dict[str, list[Path]] = {}
     for part in parts:
-        folders = [f for f in _folders([part]) if not f.resolve().is_relative_to(out.resolve())]
+        folders = [f for f in _folders([part]) if not real_path(f).is_relative_to(real_path(out))]
         several = len({read_plan(folder).digest for folder in folders}) > 1
         for folder in folders:
             groups.setdefault(folder.name if several else "", []).append(folder)

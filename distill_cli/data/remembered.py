@@ -26,7 +26,7 @@ from distill_cli.data.decode import Decoded
 from distill_cli.data.images import ImageTable
 from distill_cli.data.source import FileSource, ItemSource, Splits
 from distill_cli.errors import InternalError
-from distill_cli.files import write_atomically, write_json
+from distill_cli.files import real_path, write_atomically, write_json
 
 FORMAT = 1
 INDEX = "index.json"
@@ -81,7 +81,7 @@ def key_of(stamp: str | None, *, size: int | None, skip_bad: bool) -> Key | None
 
 def archive_stamp(path: Path) -> str | None:
     """What changes whenever an archive may have; None where it has just changed."""
-    return _stamp(str(path.resolve()), [(path.name, path)])
+    return _stamp(str(real_path(path)), [(path.name, path)])
 
 
 def stamp_of(splits: Splits) -> str | None:
@@ -95,7 +95,7 @@ def stamp_of(splits: Splits) -> str | None:
             # One listing serves all splits; empty folders count, for they are classes.
             listed = [("/".join(parts), where.joinpath(*parts)) for parts in source.files.paths]
             folders = json.dumps(sorted("/".join(parts) for parts in source.files.folders))
-            return _stamp(f"{where.resolve()} {folders}{source.listing}", listed)
+            return _stamp(f"{real_path(where)} {folders}{source.listing}", listed)
         if not isinstance(source, ItemSource) or source.content is None:
             return None
         stamps.append(f"{name} {source.name} {len(source)} {source.content}")
@@ -213,7 +213,7 @@ class Digests:
     """Content digests and what else was seen of each file, remembered by path, size and times."""
 
     def __init__(self, data: str) -> None:
-        name = blake2b(str(Path(data).resolve()).encode(), digest_size=16).hexdigest()
+        name = blake2b(str(real_path(data)).encode(), digest_size=16).hexdigest()
         self.file = cache_folder() / "digests" / f"{name}.json"
         self.seen: dict[str, list[Any]] = {}
         try:

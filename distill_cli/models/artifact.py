@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from distill_cli.errors import ArtifactError
-from distill_cli.files import read_json, write_atomically, write_json
+from distill_cli.files import read_json, real_path, write_atomically, write_json
 from distill_cli.models.build import TORCHVISION, build, explain
 from distill_cli.models.network import InputSpec, Library, Network
 from distill_cli.types import Targets
@@ -134,7 +134,7 @@ def _file(folder: Path, name: str) -> Path:
         )
     if not path.exists():
         raise ArtifactError(f"{path} is missing", hint="Give a run folder or a model folder")
-    if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+    if not path.is_file() or not real_path(path).is_relative_to(real_path(folder)):
         raise ArtifactError(
             f"{path} is no plain file of its folder", hint="Copy the file itself into it"
         )

@@ -22,7 +22,7 @@ from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.views import Made
 from distill_cli.errors import StoppedError, UsageError, counted
 from distill_cli.evaluate import Collected, logits_of
-from distill_cli.files import one_writer, write_text
+from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.class_maps import BY_NAME, map_of
 from distill_cli.pipeline.folders import (
     CARD,
@@ -103,7 +103,7 @@ def _kept(job: Job, teacher: str) -> CacheRecipe:
     """
     recipe, dataset, spec = job.recipe, job.dataset, job.views.spec
     data = str(recipe.data)
-    place = str(Path(teacher).resolve()) if Path(teacher).exists() else teacher
+    place = str(real_path(teacher)) if Path(teacher).exists() else teacher
     return recipe.model_copy(
         update={
             "data": published(data) if recipe.publish else locate(data),
@@ -127,7 +127,7 @@ def _own_map(job: Job, teacher: str) -> list[str] | None:
     own = map_of(maps, job.names.index(teacher), len(job.names))
     if own == BY_NAME:
         return [own]
-    return [Path(own).name if job.recipe.publish else str(Path(own).resolve())]
+    return [Path(own).name if job.recipe.publish else str(real_path(own))]
 
 
 def published(name: str) -> str:

@@ -44,11 +44,13 @@ def check_writable(folder: Path) -> None:
     """Refuses a folder that cannot be written, before any work is done.
 
     Raises:
-        UsageError: It, or the nearest parent that exists, is read-only or is a file.
+        UsageError: It, or the nearest parent that exists, is read-only, a file or a broken link.
     """
     existing = folder
     try:
         while not existing.exists():
+            if existing.is_symlink():
+                raise UsageError(f"cannot write {folder}: {existing} is a link that leads nowhere")
             existing = existing.parent
     except OSError as error:
         raise UsageError(f"cannot write {folder}: {error.strerror}") from None

@@ -19,7 +19,7 @@ from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
 from distill_cli.errors import StoppedError, UsageError, counted
-from distill_cli.files import one_writer, write_text
+from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.dump import Dumped
 from distill_cli.pipeline.folders import check_cache_folders, clear_cache, next_free
 from distill_cli.pipeline.foreign_files import Foreign, read_foreign
@@ -220,7 +220,7 @@ def _kept(work: Import) -> ImportRecipe:
     recipe, dataset, spec = work.recipe, work.dataset, work.views.spec
     return recipe.model_copy(
         update={
-            "labels": str(Path(str(recipe.labels)).resolve()),
+            "labels": str(real_path(str(recipe.labels))),
             "data": locate(str(recipe.data)),
             "split_seed": dataset.identity.split_seed,
             "val_fraction": recipe.val_fraction or 0.1,

@@ -9,6 +9,7 @@ from distill_cli.data.augment import resolve
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.files import real_path
 from distill_cli.recipe.base import Recipe
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
@@ -19,7 +20,7 @@ def locate(data: str) -> str:
     root = os.environ.get("DISTILL_DATA")
     for path in (Path(data), *([Path(root) / data] if root else [])):
         if path.exists():
-            return str(path.resolve())
+            return str(real_path(path))
     return data
 
 

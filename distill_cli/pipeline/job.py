@@ -13,6 +13,7 @@ from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
 from distill_cli.errors import UsageError, counted
+from distill_cli.files import real_path
 from distill_cli.pipeline.folders import (
     RUN_ENTRIES,
     are_caches,
@@ -149,7 +150,7 @@ def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
 
 def _short(name: str) -> str:
     """What a teacher is called; of RUN/model it is the run, and `model` would look like one."""
-    path = Path(name).resolve() if Path(name).exists() else Path(name)
+    path = real_path(name) if Path(name).exists() else Path(name)
     return path.parent.name if path.name in RUN_ENTRIES else path.name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill_cli.errors import UsageError
+from distill_cli.files import real_path
 from distill_cli.objectives.abilities import (
     Judging,
     Looking,
@@ -82,7 +83,7 @@ def check_sources(recipe: TrainRecipe, out: Path) -> None:
         if not Path(name).exists():
             raise UsageError(f"objective, model: there is no folder {name}")
     for name in learnt_from(recipe):
-        if Path(name).resolve() in (out.resolve(), (out / "model").resolve()):
+        if real_path(name) in (real_path(out), real_path(out / "model")):
             raise UsageError(
                 f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
             )

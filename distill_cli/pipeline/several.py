@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageError
-from distill_cli.files import one_writer, write_text
+from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, kept_recipe, next_free
 from distill_cli.pipeline.refusals import learnt_from
 from distill_cli.pipeline.train import KINDS, Finished, check_begun, check_options, prepare, train
@@ -108,12 +108,12 @@ def _check_inside(out: Path, stages: Sequence[Stage]) -> None:
     made: set[Path] = set()
     for stage in stages:
         for name in learnt_from(stage.recipe):
-            path = Path(name).resolve()
-            if path not in made and path.is_relative_to(out.resolve()):
+            path = real_path(name)
+            if path not in made and path.is_relative_to(real_path(out)):
                 raise UsageError(
                     f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
                 )
-        made.add(stage.out.resolve())
+        made.add(real_path(stage.out))
 
 
 def _like(stage: Stage) -> TrainRecipe:

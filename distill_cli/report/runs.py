@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.files import read_json
+from distill_cli.files import read_json, real_path
 from distill_cli.types import RunResult
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
@@ -60,7 +60,7 @@ class RunSummary:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.folder.resolve().name
+        return real_path(self.folder).name
 
     @property
     def recorded(self) -> Mapping[str, Any]:

@@ -23,7 +23,8 @@ from tests.conftest import Made, Outcome
 
 Distill = Callable[..., Outcome]
 OUT = Path("runs/x")
-TINY = ("--model", "mlp_8x1", "--epochs", 1, "--quiet")
+# Small batches: one epoch is enough to be a teacher, whatever the rounding.
+TINY = ("--model", "mlp_8x1", "--epochs", 1, "-b", 16, "--lr", 0.1, "--quiet")
 
 
 def recipe(**flags: Any) -> StudentRecipe:
@@ -214,18 +215,19 @@ def test_a_chain_that_stopped_goes_on_to_the_same_bits(
 ) -> None:
     (here / "r.yaml").write_text(CHAIN)
     args = ("student", "-r", "r.yaml", "--teachers", made.teacher, "--model", "mlp_8x1")
-    args = (*args, "--dropout", 0.2, "--quiet", "--out")
+    # Small batches, so that the first stage's student knows enough to be the second's teacher.
+    args = (*args, "--dropout", 0.2, "-b", 16, "--lr", 0.1, "--quiet", "--out")
     outcome = distill(*args, "whole")
     assert outcome.code == 0, outcome.err
     plain, looks = runtime.StopRequest, [0]
 
     class AfterSteps(plain):
-        """Asks to stop in the second run, in its second epoch."""
+        """Asks to stop in the second run, in its second epoch: of 80 steps, each with two looks."""
 
         @property
         def signal_number(self) -> int | None:
             looks[0] += 1
-            return signal.SIGTERM if looks[0] > 66 else None
+            return signal.SIGTERM if looks[0] > 2 * (2 * 80 + 80 + 20) else None
 
         @signal_number.setter
         def signal_number(self, value: int | None) -> None:

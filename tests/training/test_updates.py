@@ -251,12 +251,25 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "model" / "model.safetensors")
 
 
-def test_accumulation_changes_nothing_but_memory(distill: Distill, here: Path) -> None:
+def flat(run: Path) -> torch.Tensor:
+    return torch.cat([value.flatten().double() for value in weights(run).values()])
+
+
+# bf16 rounds the gradient of each part to 2⁻⁹ of itself.
+@pytest.mark.parametrize(("precision", "share"), [("fp32", 1e-5), ("bf16", 0.03)])
+def test_accumulation_changes_nothing_but_memory(
+    distill: Distill, here: Path, precision: str, share: float
+) -> None:
+    """Of the way that the weights went, as good as nothing is owed to the parts of a batch."""
+    run = (*RUN, "--precision", precision, "--out")
+    assert distill(*run, "start", "--lr", 1e-12).code == 0
     for parts in (1, 3, 128):
-        assert distill(*RUN, "--accumulate", parts, "--out", f"r{parts}").code == 0
+        assert distill(*run, f"r{parts}", "--accumulate", parts).code == 0
+    way = (flat(here / "r1") - flat(here / "start")).norm()
+    assert way > 1
     for parts in (3, 128):
-        for name, value in weights(here / "r1").items():
-            assert torch.allclose(value, weights(here / f"r{parts}")[name], atol=1e-5), name
+        apart = (flat(here / "r1") - flat(here / f"r{parts}")).norm() / way
+        assert apart < share
 
 
 def test_the_average_is_what_is_saved(distill: Distill, here: Path) -> None:
