@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill_cli.errors import UsageError
+from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.abilities import (
     Judging,
     Looking,
@@ -13,11 +14,15 @@ from distill_cli.objectives.abilities import (
     WholeBatch,
     needs_of,
 )
+from distill_cli.objectives.base import Objective
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.orders import check_order
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.types import Need
+
+# Labels that an objective which selects samples leaves as they are: it has them itself.
+NO_SOFT_LABEL = frozenset({"ce"})
 
 
 def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
@@ -88,6 +93,20 @@ def check_sources(recipe: TrainRecipe, out: Path) -> None:
             )
 
 
+def companions(cls: type[Objective]) -> list[type[Objective]]:
+    """The objectives of which one must stand beside this one; none where it may stand alone."""
+    if not issubclass(cls, Selecting):
+        return []
+    return [
+        other
+        for other in OBJECTIVES.values()
+        if other is not cls
+        and other.about.name not in NO_SOFT_LABEL
+        and not other.about.coupled
+        and other.about.targets & cls.about.targets
+    ]
+
+
 def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
     spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
     asking = [
@@ -113,8 +132,8 @@ def _check_selecting(composed: Composition) -> None:
         name = part.objective.about.name
         if not isinstance(part.objective, Selecting):
             continue
-        others = [p.objective.about.name for p in composed.parts if p is not part]
-        if not set(others) - {"ce"}:
+        others = [p.objective.about for p in composed.parts if p is not part]
+        if all(about.name in NO_SOFT_LABEL for about in others):
             raise UsageError(
                 f"objective '{name}' chooses which samples get a soft label, and none is named",
                 hint=f"As --objective {name},label-smoothing",
