@@ -58,7 +58,7 @@ def run_import(
         count_progress("views", quiet=quiet) as progress,
     ):
         if dry_run:
-            prepare(recipe, sink=sink)
+            prepare(recipe, sink=sink, overwrite=overwrite, dry=True)
         else:
             imported = import_labels(recipe, sink=sink, progress=progress, overwrite=overwrite)
     if dry_run:

@@ -53,7 +53,7 @@ def run_dump(
     if recipe.out is not None:
         check_writable(Path(recipe.out))
     if dry_run:
-        show_estimate(recipe, json=json, quiet=quiet)
+        show_estimate(recipe, json=json, quiet=quiet, overwrite=overwrite)
         return
     from distill_cli.pipeline.dump import dump
 
@@ -72,13 +72,15 @@ def run_dump(
             result(escape(str(dumped.folder)))
 
 
-def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool) -> None:
-    """The recipe and what it will cost, measured on a few batches; nothing is written."""
+def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool, overwrite: bool) -> None:
+    """The recipe and what it will cost, measured on a few batches of noise; nothing is written."""
     from distill_cli.pipeline.estimate import estimate
     from distill_cli.pipeline.job import prepare
+    from distill_cli.pipeline.runs import DRY
 
     with training_progress("cache", quiet=quiet) as sink:
-        found = estimate(prepare(recipe, sink=sink))
+        job = prepare(recipe, sink=sink, overwrite=overwrite, runs=DRY)
+        found = estimate(job, overwrite=overwrite)
     if json:
         result_json({**recipe.model_dump(mode="json"), "estimate": asdict(found)})
         return

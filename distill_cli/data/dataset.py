@@ -141,7 +141,10 @@ def open_dataset(
         test=splits["test"],
         identity=DatasetIdentity(
             fingerprint=_fingerprint(train, read.digests) if read.digests else UNREAD,
-            ids_digest=_hash("\0".join(train.sample_ids).encode()),
+            # Bad images are left out, and which they are is not known without reading them.
+            ids_digest=UNREAD
+            if skip_bad and not read.digests
+            else _hash("\0".join(train.sample_ids).encode()),
             samples=len(train.sample_ids),
             class_names=names,
             split_seed=split_seed,

@@ -40,7 +40,8 @@ class Listed:
     Attributes:
         files: By split.
         class_names: In label order.
-        digests: Content digests of the train split's rows; none where an image was not opened.
+        digests: Content digests of the train split's rows; none where an image was not opened, or
+            may have to be left out.
         skipped: Images left out because they cannot be read.
     """
 
@@ -118,13 +119,14 @@ def list_files(
         known.save()
     notes = [note for rows in kept.values() for note in rows.values() if note != UNSEEN]
     digests = tuple(bytes.fromhex(note[0]) for note in kept["train"].values())
+    sure = all(digests) and (not skip_bad or all(note[4] for note in kept["train"].values()))
     view = (1 if all(grey for _, _, _, grey, _ in notes) else 3, *_sides(notes, size))
     return Listed(
         files={
             split: _files(splits[split], list(rows), view, workers) for split, rows in kept.items()
         },
         class_names=splits["train"].class_names,
-        digests=digests if all(digests) else (),
+        digests=digests if sure else (),
         skipped=bad,
     )
 

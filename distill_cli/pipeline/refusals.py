@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from distill_cli.errors import UsageError
@@ -77,14 +78,21 @@ def related(recipe: TrainRecipe) -> list[str]:
     return [str(entry["model"]) for entry in listed if entry.get("model") is not None]
 
 
-def check_sources(recipe: TrainRecipe, out: Path) -> None:
+def check_sources(
+    recipe: TrainRecipe, out: Path, *, coming: Callable[[str], bool] = lambda name: False
+) -> None:
     """Refuses to write over what is learnt from, and runs to relate classes by that are not there.
+
+    Args:
+        recipe: Of any training verb.
+        out: The run folder.
+        coming: Whether a folder is a run that an earlier stage would make.
 
     Raises:
         UsageError: With the folder.
     """
     for name in related(recipe):
-        if not Path(name).exists():
+        if not coming(name) and not Path(name).exists():
             raise UsageError(f"objective, model: there is no folder {name}")
     for name in learnt_from(recipe):
         if Path(name).resolve() in (out.resolve(), (out / "model").resolve()):

@@ -49,7 +49,8 @@ class DatasetIdentity:
     Attributes:
         fingerprint: blake2b of the sorted (sample id, label, content hash) of the train split;
             `UNREAD` in a dry run that did not read them all.
-        ids_digest: blake2b of the sorted sample ids of the train split.
+        ids_digest: blake2b of the sorted sample ids of the train split; `UNREAD` in a dry run that
+            leaves out bad images, which it does not look for.
         samples: Rows of the train split, the held-out part included.
         class_names: In label order.
         split_seed: Seed of the train/held-out split.
