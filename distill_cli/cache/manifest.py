@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from distill_cli.cache.figures import TEMPERATURES, Calibration, TruncationError
 from distill_cli.cache.plan import Plan, ShardKey, typed
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.files import read_json, real_path
+from distill_cli.types import UNREAD
 
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
@@ -242,3 +243,16 @@ def expand(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(child for child in folder.iterdir() if is_cache(child))
+
+
+def as_read(plan: Plan, kept: Plan) -> Plan:
+    """A plan in which whatever a dry run did not read is what another plan says of it."""
+    own, then = plan.dataset, kept.dataset
+    if own.ids_digest == UNREAD:
+        own = replace(own, ids_digest=then.ids_digest, samples=then.samples)
+    if own.fingerprint == UNREAD:
+        own = replace(own, fingerprint=then.fingerprint)
+    teacher = plan.teacher_fingerprint
+    if teacher == UNREAD:
+        teacher = kept.teacher_fingerprint
+    return replace(plan, dataset=own, teacher_fingerprint=teacher)

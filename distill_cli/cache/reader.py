@@ -20,7 +20,7 @@ from torch import Tensor
 from distill_cli.cache.codec import Codec, Layout, codec, layout_fault
 from distill_cli.cache.evaluation import read_evaluation
 from distill_cli.cache.header import Header, read_header
-from distill_cli.cache.manifest import EVAL, read_manifest
+from distill_cli.cache.manifest import EVAL, as_read, read_manifest
 from distill_cli.cache.plan import SHARED, Plan, data_differences, plan_differences
 from distill_cli.cache.probe import Probe
 from distill_cli.cache.statistics import divergences
@@ -232,7 +232,8 @@ class CacheReader:
         Raises:
             ArtifactError: With what differs.
         """
-        differing = data_differences(self.plan, replace(self.plan, dataset=identity))
+        found = as_read(replace(self.plan, dataset=identity), self.plan)
+        differing = data_differences(self.plan, found)
         if differing:
             raise ArtifactError(
                 f"cache {self.folder} was made of other data: {'; '.join(differing)}",

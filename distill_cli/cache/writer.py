@@ -26,6 +26,7 @@ from distill_cli.cache.manifest import (
     PLAN,
     Manifest,
     StoredShard,
+    as_read,
     read_manifest,
     read_plan,
 )
@@ -211,6 +212,21 @@ def require_plan(folder: Path, plan: Plan) -> None:
             f"{folder} holds a cache of another plan ({'; '.join(differing)})",
             hint="Choose another --out, or use the options it was made with",
         )
+
+
+def continued(folder: Path, plan: Plan) -> Plan:
+    """The plan under which a folder's cache is begun, or gone on with.
+
+    Whatever a dry run did not read is taken to be what it was.
+
+    Raises:
+        ArtifactError: The folder holds a cache of another plan.
+    """
+    if not (folder / PLAN).exists():
+        return plan
+    plan = as_read(plan, read_plan(folder))
+    require_plan(folder, plan)
+    return plan
 
 
 def _refuse_bad(logits_NK: Tensor, *, first_row: int, what: str) -> None:

@@ -54,7 +54,7 @@ def run_import(
         from distill_cli.pipeline.imported import import_labels, prepare
 
         if dry_run:
-            prepare(recipe, sink=display)
+            prepare(recipe, sink=display, overwrite=overwrite, dry=True)
         else:
             views = display.counting("view")
             imported = import_labels(recipe, sink=display, progress=views, overwrite=overwrite)

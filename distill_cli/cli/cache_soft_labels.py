@@ -53,7 +53,7 @@ def run_dump(
     if recipe.out is not None:
         check_writable(Path(recipe.out))
     if dry_run:
-        show_estimate(recipe, json=json, quiet=quiet)
+        show_estimate(recipe, json=json, quiet=quiet, overwrite=overwrite)
         return
     with progress("cache", quiet=quiet) as display:
         from distill_cli.pipeline.dump import dump
@@ -70,13 +70,15 @@ def run_dump(
             place(dumped.folder, said=not quiet)
 
 
-def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool) -> None:
-    """The recipe and what it will cost, measured on a few batches; nothing is written."""
+def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool, overwrite: bool) -> None:
+    """The recipe and what it will cost, measured on a few batches of noise; nothing is written."""
     from distill_cli.pipeline.estimate import estimate
     from distill_cli.pipeline.job import prepare
+    from distill_cli.pipeline.runs import DRY
 
     with progress("cache", quiet=quiet) as display:
-        found = estimate(prepare(recipe, sink=display))
+        job = prepare(recipe, sink=display, overwrite=overwrite, runs=DRY)
+        found = estimate(job, overwrite=overwrite)
     if json:
         result_json({**recipe.model_dump(mode="json"), "estimate": asdict(found)})
         return

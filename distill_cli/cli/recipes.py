@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from distill_cli.cli.options import Assignments, Json, Overwrite, Quiet, Resume
+from distill_cli.cli.options import Assignments, DryRun, Json, Overwrite, Quiet, Resume
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import exactly, result_json, say
 from distill_cli.errors import UsageError, nearest
@@ -97,6 +97,7 @@ def run(
     assignments: Assignments = None,
     json: Json = False,
     quiet: Quiet = False,
+    dry_run: DryRun = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -109,13 +110,13 @@ def run(
         from distill_cli.cli.training import run_training
 
         run_training(
-            recipe, json=json, quiet=quiet, dry_run=False, resume=resume, overwrite=overwrite
+            recipe, json=json, quiet=quiet, dry_run=dry_run, resume=resume, overwrite=overwrite
         )
     elif isinstance(recipe, CacheRecipe):
         from distill_cli.cli.cache_soft_labels import run_dump
 
-        run_dump(recipe, json=json, quiet=quiet, dry_run=False, overwrite=overwrite)
+        run_dump(recipe, json=json, quiet=quiet, dry_run=dry_run, overwrite=overwrite)
     elif isinstance(recipe, ImportRecipe):
         from distill_cli.cli.cache_import import run_import
 
-        run_import(recipe, json=json, quiet=quiet, dry_run=False, overwrite=overwrite)
+        run_import(recipe, json=json, quiet=quiet, dry_run=dry_run, overwrite=overwrite)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from distill_cli.cli.cache_soft_labels import duration
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, place, result_json, say
 from distill_cli.errors import RequirementError, UsageError, counted
@@ -18,6 +19,7 @@ from distill_cli.recipe.stages import is_several, stages_of
 from distill_cli.types import HintResult, RunResult
 
 if TYPE_CHECKING:
+    from distill_cli.pipeline.dry import Rehearsal
     from distill_cli.pipeline.train import Finished
 
 
@@ -30,10 +32,16 @@ def run_training(
         RequirementError: A gate was not met; everything is saved.
     """
     check_early(recipe, resume=resume, overwrite=overwrite)
+    label = recipe.COMMAND.split()[0]
     if dry_run:
+        with progress(label, quiet=quiet) as sink:
+            from distill_cli.pipeline.dry import rehearse
+
+            rehearsed = rehearse(recipe, sink=sink, resume=resume, overwrite=overwrite)
+        if not quiet:
+            say(escape(rehearsal(rehearsed)))
         show_recipe(recipe, json=json)
         return
-    label = recipe.COMMAND.split()[0]
     with progress(label, quiet=quiet) as sink:
         # The display first: the import of torch takes seconds.
         from distill_cli.pipeline.several import run
@@ -55,6 +63,25 @@ def show_recipe(recipe: Recipe, *, json: bool) -> None:
         result_json(recipe.model_dump(mode="json"))
     else:
         exactly(to_yaml(recipe))
+
+
+def rehearsal(runs: Sequence[Rehearsal]) -> str:
+    """What each run would be, how many steps it would take, and how long about."""
+    lines = []
+    for run in runs:
+        recipe, speed = run.recipe, run.speed
+        name = f"{run.stage}: " if run.stage else ""
+        lines += [
+            f"{name}{recipe.model}, {run.params:,} parameters, {recipe.opt}, lr {recipe.lr:.4g}, "
+            f"weight decay {recipe.weight_decay:g}, batch {recipe.batch_size}, "
+            f"augment {','.join(recipe.augment or [])}, {recipe.precision} on {recipe.device}",
+            f"{recipe.epochs} epochs of {run.steps:,} steps, {recipe.epochs * run.steps:,} in all: "
+            f"about {duration(run.seconds)}, measured on noise ({speed.steps} × {speed.images} images)",
+        ]
+    if len(runs) > 1:
+        lines.append(f"in all about {duration(sum(run.seconds for run in runs))}")
+    left = dict.fromkeys(thing for run in runs for thing in run.left)
+    return "\n".join([*lines, f"Left to the run: {'; '.join(left)}"])
 
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:

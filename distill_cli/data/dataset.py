@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from distill_cli.data.archives import is_archive
-from distill_cli.data.decode import Decoded, Progress, SizesDifferError, decode
-from distill_cli.data.images import ImageFiles, Images, ImageTable
-from distill_cli.data.listing import Listed, list_files
-from distill_cli.data.pictures import BAD_IMAGE
-from distill_cli.data.remembered import archive_stamp, key_of, recall, remember, stamp_of
-from distill_cli.data.source import Source, Splits
-from distill_cli.data.sources import open_splits
+from distill_cli.data.decode import Decoded, Progress
+from distill_cli.data.images import ImageFiles, Images
+from distill_cli.data.reading import read_images
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.types import UNLABELLED, DatasetIdentity
+from distill_cli.types import UNLABELLED, UNREAD, DatasetIdentity
 
-Split = TypeVar("Split", ImageTable, ImageFiles)
-
-# Up to this side a view is decoded once: what is lost to resizing is small, and memory is too.
-TABLE_SIDE = 128
 FILES_FOR_STATISTICS = 1024
 
 
@@ -93,11 +83,16 @@ def open_dataset(
     skip_bad: bool = False,
     workers: int = 0,
     progress: Progress = lambda done, total: None,
+    glance: bool = False,
 ) -> Dataset:
     """Opens and splits a dataset.
 
     Views of up to 128 pixels are decoded once and held in memory; larger ones are read from their
     files each time. The rule looks at the data alone, so that views are the same on any machine.
+
+    At a glance, for a dry run, no image is decoded and nothing is written: mean and sd stay 0 and
+    1, a table has no pixels, and the fingerprint is `UNREAD` where there are too many images to
+    open them all.
 
     Args:
         spec: What `--data` names.
@@ -107,12 +102,13 @@ def open_dataset(
         skip_bad: Leave out images that cannot be read.
         workers: Processes that read images which are not held in memory.
         progress: Called with (images read, images in all) while they are read.
+        glance: For a dry run.
 
     Raises:
         UsageError: The spec names nothing, or no share is held out though there is no `val/`.
         ArtifactError: The data are unusable.
     """
-    read = _read(spec, size, skip_bad, workers, progress)
+    read = read_images(spec, size, skip_bad, workers, progress, glance)
     splits: Mapping[str, Images] = read.tables if isinstance(read, Decoded) else read.files
     if "val" not in splits and not 0 < val_fraction < 1:
         raise UsageError(
@@ -134,7 +130,8 @@ def open_dataset(
         fit = [row for row in rows if row not in held]
         val = train.take(torch.tensor(sorted(held), dtype=torch.int64))
     fit_rows = torch.tensor(fit, dtype=torch.int64)
-    mean, std = _statistics(train, fit_rows)
+    unknown = (0.0,) * train.size[0], (1.0,) * train.size[0]
+    mean, std = unknown if glance else _statistics(train, fit_rows)
     return Dataset(
         spec=spec,
         class_names=names,
@@ -143,8 +140,11 @@ def open_dataset(
         val=val,
         test=splits["test"],
         identity=DatasetIdentity(
-            fingerprint=_fingerprint(train, read.digests),
-            ids_digest=_hash("\0".join(train.sample_ids).encode()),
+            fingerprint=_fingerprint(train, read.digests) if read.digests else UNREAD,
+            # Bad images are left out, and which they are is not known without reading them.
+            ids_digest=UNREAD
+            if skip_bad and not read.digests
+            else _hash("\0".join(train.sample_ids).encode()),
             samples=len(train.sample_ids),
             class_names=names,
             split_seed=split_seed,
@@ -154,70 +154,6 @@ def open_dataset(
         mean=mean,
         std=std,
     )
-
-
-def _read(
-    spec: str, size: int | None, skip_bad: bool, workers: int, progress: Progress
-) -> Decoded | Listed:
-    """The images as a table where views are small, else as files."""
-    path = Path(spec)
-    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
-    if path.is_file() and is_archive(path):
-        # Before it is opened: listing a compressed archive takes as long as reading it.
-        key = key_of(archive_stamp(path), **options)
-        if key is not None and (known := recall(key)) is not None:
-            return known
-    splits = open_splits(spec)
-    read = _read_from(spec, splits, options, workers, progress)
-    if isinstance(read, Decoded):
-        return replace(read, tables=_with_labels(read.tables, splits))
-    return replace(read, files=_with_labels(read.files, splits))
-
-
-def _read_from(
-    spec: str, splits: Splits, options: dict[str, Any], workers: int, progress: Progress
-) -> Decoded | Listed:
-    """Decoded or listed, without what is only known of several labels."""
-    if (options["size"] or _first_side(splits["train"])) <= TABLE_SIDE:
-        key = key_of(stamp_of(splits), **options)
-        if key is not None and (known := recall(key)) is not None:
-            return known
-        try:
-            decoded = decode(splits, **options, progress=progress)
-        except SizesDifferError:
-            pass
-        else:
-            return decoded if key is None else remember(key, decoded)
-    return list_files(spec, splits, **options, workers=workers, progress=progress)
-
-
-def _with_labels(read: Mapping[str, Split], splits: Splits) -> dict[str, Split]:
-    """The images with all labels that apply: what is remembered of their pixels has none."""
-    return {
-        split: replace(images, label_NK=_labels(images, splits[split]))
-        for split, images in read.items()
-    }
-
-
-def _labels(images: Images, source: Source) -> Tensor | None:
-    """int8 (N, K); None where one class applies."""
-    if not source.several:
-        return None
-    sets = {source.sample_id(row): source.labels(row) for row in range(len(source))}
-    label_NK = torch.zeros(len(images.sample_ids), len(source.class_names), dtype=torch.int8)
-    for row, name in enumerate(images.sample_ids):
-        label_NK[row, list(sets[name])] = 1
-    return label_NK
-
-
-def _first_side(source: Source) -> int:
-    """The longer side of the first image that can be opened."""
-    for row in range(len(source)):
-        try:
-            return max(source.image(row).size)
-        except BAD_IMAGE:
-            continue
-    return 0
 
 
 def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:

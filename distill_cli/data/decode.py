@@ -79,7 +79,7 @@ def decode(
     filled: dict[str, _Filling] = {}
     shape: tuple[int, ...] | None = None
     for split, source in splits.items():
-        _check_memory(splits, source, size)
+        check_memory(splits, source, size)
         filled[split] = filling = _Filling(source)
         for row, made in enumerate(_each(source, size, skip_bad)):
             done += 1
@@ -171,7 +171,7 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def _check_memory(splits: Mapping[str, Source], source: Source, size: int | None) -> None:
+def check_memory(splits: Mapping[str, Source], source: Source, size: int | None) -> None:
     """Refuses what cannot be held, by the size of the split's first image."""
     try:
         width, height = source.fetch(0)[0].size

@@ -32,7 +32,7 @@ class ImageTable:
     """A decoded split.
 
     Attributes:
-        images_NCHW: uint8.
+        images_NCHW: uint8; on torch's meta device, without values, where they were not read.
         label_N: int64, −1 where unlabelled, and where several labels may apply.
         key_N: int64, `counters.sample_key` of each sample id.
         sample_ids: Sorted by their bytes.

@@ -115,11 +115,18 @@ def _stamp(name: str, files: Sequence[tuple[str, Path]]) -> str | None:
     return whole.hexdigest()
 
 
-def recall(key: Key) -> Decoded | None:
-    """The decoded images, mapped from disk; None where they are not remembered, or damaged."""
+def recall(key: Key, *, glance: bool = False) -> Decoded | None:
+    """The decoded images, mapped from disk; None where they are not remembered, or damaged.
+
+    Args:
+        key: What they are remembered by.
+        glance: For a dry run: the index alone is read, and nothing noted of its use.
+    """
     try:
         index = json.loads((key.folder / INDEX).read_text())
-        tables = {name: _map(key.folder, name, kept) for name, kept in index["tables"].items()}
+        tables = {
+            name: _map(key.folder, name, kept, glance) for name, kept in index["tables"].items()
+        }
         decoded = Decoded(
             tables=tables,
             class_names=tuple(index["class_names"]),
@@ -128,20 +135,25 @@ def recall(key: Key) -> Decoded | None:
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
+    if glance:
+        return decoded
     with suppress(OSError):
         # For those who look for the longest unused; a cache of somebody else's is only read.
         os.utime(key.folder / INDEX)
     return decoded
 
 
-def _map(folder: Path, name: str, kept: Mapping[str, Any]) -> ImageTable:
+def _map(folder: Path, name: str, kept: Mapping[str, Any], glance: bool) -> ImageTable:
     path, shape = folder / f"{name}.u8", kept["shape"]
     size = shape[0] * shape[1] * shape[2] * shape[3]
     if path.stat().st_size != size or len(kept["ids"]) != shape[0] != 0:
         raise ValueError("not what the index says")
-    pixels = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-    if crc32(pixels.numpy().data) != kept["crc32"]:
-        raise ValueError("damaged")
+    if glance:
+        pixels = torch.empty(size, dtype=torch.uint8, device="meta")
+    else:
+        pixels = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        if crc32(pixels.numpy().data) != kept["crc32"]:
+            raise ValueError("damaged")
     return ImageTable(
         images_NCHW=pixels.view(shape),
         label_N=torch.tensor(kept["labels"], dtype=torch.int64),

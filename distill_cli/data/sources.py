@@ -33,12 +33,16 @@ def by_id(indices: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(indices, key=str))
 
 
-def open_splits(spec: str) -> Splits:
+def open_splits(spec: str, *, download: bool = True) -> Splits:
     """`train`, `test` and perhaps `val` of what `--data` names.
+
+    Args:
+        spec: As the user wrote it.
+        download: Fetch a dataset of torchvision that is not on disk.
 
     Raises:
         UsageError: It names nothing.
-        ArtifactError: What it names is unusable.
+        ArtifactError: What it names is unusable, or would have to be downloaded.
     """
     path = Path(spec)
     name = ALIASES.get(spec, spec)
@@ -51,7 +55,7 @@ def open_splits(spec: str) -> Splits:
     if path.is_file():
         raise UsageError(f"--data {spec} is neither a folder nor an archive nor a .csv")
     if name.startswith("torch/"):
-        return _torchvision(name.removeprefix("torch/"))
+        return _torchvision(name.removeprefix("torch/"), download)
     raise UsageError(f"--data {spec} does not exist. {nearest(spec, ['digits', *ALIASES])}")
 
 
@@ -180,7 +184,7 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def _torchvision(name: str) -> Splits:
+def _torchvision(name: str, download: bool) -> Splits:
     """A torchvision dataset, downloaded where it is not on disk.
 
     The download itself is untested against the live hosts; reading is tested on made files.
@@ -194,7 +198,7 @@ def _torchvision(name: str) -> Splits:
     root = os.environ.get("DISTILL_DATA") or str(Path.home() / ".cache/distill/torchvision")
     splits = {}
     for split in ("train", "test"):
-        data = _load(getattr(zoo, name), root, split)
+        data = _load(getattr(zoo, name), root, split, download)
         names = tuple(str(c) for c in getattr(data, "classes", ()))
         count = len(data)
         if not names:
@@ -213,7 +217,7 @@ def _content(dataset: Any) -> str | None:
     return digest(np.ascontiguousarray(pixels).data.tobytes() + str(labels).encode()).hex()
 
 
-def _load(dataset: Any, root: str, split: str) -> Any:
+def _load(dataset: Any, root: str, split: str, download: bool) -> Any:
     """Tries what is on disk, then a download; `train=` or `split=`, as the dataset has it."""
     parameters = inspect.signature(dataset).parameters
     if "download" not in parameters or not parameters.keys() & {"train", "split"}:
@@ -223,7 +227,14 @@ def _load(dataset: Any, root: str, split: str) -> Any:
         try:
             return dataset(root=root, download=False, **which)
         except (OSError, RuntimeError):  # how the datasets say that it is not on disk
+            if not download:
+                raise ArtifactError(
+                    f"torch/{dataset.__name__} is not on disk, and a dry run downloads nothing",
+                    hint=f"Leave --dry-run out to have it fetched, or put its files below {root}",
+                ) from None
             return dataset(root=root, download=True, **which)
+    except ArtifactError:
+        raise
     # They raise whatever comes up: for the network, for damaged files, for want of a library.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 
 import torch
@@ -82,8 +82,12 @@ class Views:
         ]
         self.columns = [sum(wanted[:index]) for index in range(len(wanted) + 1)]
         self.singly = _singly(self.steps, files=isinstance(images, ImageFiles))
-        if not self.by_workers and not isinstance(images, ImageFiles):
-            self.images_NCHW = images.images_NCHW.to(self.maker)
+
+    @cached_property
+    def images_NCHW(self) -> Tensor:
+        """The decoded split on the device; moved there for the first view, in a dry run never."""
+        assert not isinstance(self.images, ImageFiles), "files are read by workers"
+        return self.images.images_NCHW.to(self.maker)
 
     def try_out(self) -> None:
         """Applies the library transforms to an empty image: what cannot work is refused now.

@@ -99,16 +99,23 @@ def model_bytes(folder: Path) -> int:
     return _file(folder, WEIGHTS).stat().st_size
 
 
-def load_model(folder: Path, *, device: torch.device | str = "cpu") -> Network:
+def load_model(
+    folder: Path, *, device: torch.device | str = "cpu", weights: bool = True
+) -> Network:
     """The network of a run or model folder, in eval mode.
 
     Nothing in the folder is executed: the architecture must be a registered name, weights are
     read from safetensors only, and no link is followed out of the folder.
 
+    Args:
+        folder: Of the run or model.
+        device: Where the network is put.
+        weights: Read the weights; otherwise they stay fresh, and only the file's header is looked at.
+
     Raises:
         ArtifactError: Something is missing, damaged, or not ours.
     """
-    config, weights = _file(folder, CONFIG), _file(folder, WEIGHTS)
+    config, stored = _file(folder, CONFIG), _file(folder, WEIGHTS)
     try:
         network = _network(read_json(config))
     except ArtifactError:
@@ -120,7 +127,7 @@ def load_model(folder: Path, *, device: torch.device | str = "cpu") -> Network:
             f"{type(error).__name__}: {explain(error)}",
             hint="Save the model again with this version",
         ) from None
-    _fill(network, weights)
+    _fill(network, stored, copy=weights)
     return network.to(device).eval()
 
 
@@ -192,9 +199,10 @@ def _taken(ours: Mapping[str, Any]) -> InputSpec:
     return InputSpec(channels=channels, height=height, width=width, mean=mean, std=std)
 
 
-def _fill(network: Network, path: Path) -> None:
+def _fill(network: Network, path: Path, *, copy: bool) -> None:
     """Puts the weights into the network; each tensor must be there, as it was saved."""
     try:
+        # The file is mapped: what is not copied is not read.
         given = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(
@@ -209,7 +217,8 @@ def _fill(network: Network, path: Path) -> None:
                 f"{path} does not fit {network.architecture}: tensor {name} is {said}, not {own}",
                 hint="config.json and the weights are of different models",
             )
-    network.net.load_state_dict(given)
+    if copy:
+        network.net.load_state_dict(given)
 
 
 def _form(value: Tensor | None) -> str:

@@ -83,13 +83,14 @@ def _torchvision(name: str, num_classes: int, args: Mapping[str, Any]) -> Any:
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **args)
 
 
-def build_pretrained(architecture: str, **args: Any) -> nn.Module:
+def build_pretrained(architecture: str, *, weights: bool = True, **args: Any) -> nn.Module:
     """timm's network with its published weights, downloaded on first use.
 
     Tested with weights on disk in the hub's place; the live hub itself is untested.
 
     Args:
         architecture: timm's name, with a tag or without.
+        weights: Load them; otherwise nothing is fetched, and they are fresh.
         args: Its arguments; without `num_classes` it keeps its own head.
 
     Raises:
@@ -103,7 +104,7 @@ def build_pretrained(architecture: str, **args: Any) -> nn.Module:
             hint="Leave --pretrained out, or take one of timm.list_pretrained()",
         )
     try:
-        net = timm.create_model(architecture, pretrained=True, **args)
+        net = timm.create_model(architecture, pretrained=weights, **args)
     except TypeError as error:
         raise UsageError(f"model: {architecture}: {explain(error)}") from None
     except Exception as error:

@@ -90,6 +90,7 @@ def create(
     args: Mapping[str, Any] | None = None,
     dropout: float | None = None,
     pretrained: bool = False,
+    weights: bool = True,
 ) -> Network:
     """A network for images like `view`.
 
@@ -104,7 +105,8 @@ def create(
         view: The images, with the training rows' mean and sd.
         args: Further arguments of the network.
         dropout: Its dropout rate; None for its own default.
-        pretrained: Load timm's weights.
+        pretrained: Start from timm's weights.
+        weights: Load these; otherwise the network is what it would be with fresh ones in place.
 
     Raises:
         UsageError: An unknown name, or an argument that the network cannot use.
@@ -120,7 +122,7 @@ def create(
                 hint="Or name that network itself: objective 'dropmax' puts gates behind it",
             )
         plain = partial(create, base, class_names=class_names, view=view, args=wanted)
-        return gated(plain(dropout=dropout, pretrained=pretrained))
+        return gated(plain(dropout=dropout, pretrained=pretrained, weights=weights))
     if architecture.startswith(TORCHVISION):
         if pretrained:
             raise UsageError(f"--pretrained knows timm's weights only, not those of {architecture}")
@@ -132,7 +134,9 @@ def create(
     if pretrained:
         # Grey views are repeated to three channels: the first layer stays what was trained.
         wanted.pop("in_chans", None)
-        net = build_pretrained(architecture, num_classes=len(class_names), **wanted)
+        net = build_pretrained(
+            architecture, num_classes=len(class_names), weights=weights, **wanted
+        )
         taken = _own_input(net, wanted)
         return _wrap(net, architecture.split(".")[0], wanted, class_names, taken)
     return _from_timm(architecture.split(".")[0], class_names, view, wanted)
@@ -256,7 +260,9 @@ def _own_input(net: nn.Module, args: Mapping[str, Any]) -> InputSpec:
     return _sized(own, args["img_size"]) if "img_size" in args else own
 
 
-def pretrained_teacher(name: str, class_names: tuple[str, ...] | None = None) -> Network:
+def pretrained_teacher(
+    name: str, class_names: tuple[str, ...] | None = None, *, weights: bool = True
+) -> Network:
     """timm's pretrained network with its own head, as a teacher of the data's classes.
 
     Tested with weights on disk in the hub's place; the live hub itself is untested.
@@ -266,6 +272,7 @@ def pretrained_teacher(name: str, class_names: tuple[str, ...] | None = None) ->
         class_names: The data's. A head has no names: where it has as many outputs, they are
             taken to be in the data's order (ImageNet's sorted WordNet ids); otherwise, or for
             None, they are called "output 0", "output 1", ….
+        weights: Load them; otherwise nothing is fetched, and they are fresh.
 
     Raises:
         UsageError: timm has no such network, or no weights of it.
@@ -274,7 +281,7 @@ def pretrained_teacher(name: str, class_names: tuple[str, ...] | None = None) ->
     architecture, args = resolve(TIMM + name.removeprefix(TIMM))
     if architecture.startswith(TORCHVISION):
         raise UsageError(f"teacher: timm has no network '{name}', and only its weights are known")
-    net = build_pretrained(architecture, **args)
+    net = build_pretrained(architecture, weights=weights, **args)
     outputs = int(getattr(net, "num_classes", 0))
     if class_names is None or outputs != len(class_names):
         class_names = tuple(f"output {index}" for index in range(outputs))

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.abilities import Ordering, Selecting, WholeBatch, needs_of
 from distill_cli.objectives.base import AUTO, Objective
+from distill_cli.pipeline.refusals import companions
 from distill_cli.recipe.stages import SELF
 
 HEAD = """# Methods
@@ -22,17 +23,26 @@ label, δ_y one-hot, T a temperature, K classes; terms are averaged over the sam
 
 
 def describe() -> list[dict[str, Any]]:
-    """Name, summary, paper, needs and parameters of every objective."""
+    """Every objective: what it is, and all that a script must know to run it."""
     return [described(cls) for cls in OBJECTIVES.values()]
 
 
 def described(cls: type[Objective]) -> dict[str, Any]:
-    """The same of one."""
+    """One objective as it is by default.
+
+    `targets` are the kinds of targets that it is for; `combine_with` names the objectives of which
+    one must stand beside it, none where it may stand alone; `order` is the order of samples that it
+    wants, None where any will do.
+    """
+    made = cls()
     return {
         "name": cls.about.name,
         "summary": cls.about.summary,
         "paper": cls.about.paper,
-        "needs": sorted(needs_of(cls())),
+        "needs": sorted(needs_of(made)),
+        "targets": sorted(cls.about.targets),
+        "combine_with": [other.about.name for other in companions(cls)],
+        "order": made.order if isinstance(made, Ordering) else None,
         "parameters": {
             # Layers that nobody names are paired by the objective's rule.
             field.name: {"default": AUTO if field.name == "pairs" else field.default}
@@ -95,15 +105,16 @@ def facts(cls: type[Objective]) -> dict[str, str]:
         "groups": "groups of classes (--groups)",
         "model": "a trained run",
     }
-    needs = described(cls)["needs"]
+    method = described(cls)
+    needs = method["needs"]
     found = {"needs": ", ".join(said for need, said in asks.items() if need in needs)}
     found["needs"] = found["needs"] or "nothing but labels"
     if maybe := about.needs - set(needs):
         found["may use"] = ", ".join(said for need, said in asks.items() if need in maybe)
     if about.name == SELF:
         found["needs"] = "a copy, which `distill teacher train` trains first, or a teacher's run"
-    if issubclass(cls, Selecting):
-        found["beside"] = "a soft label, for the samples that it chooses"
+    if beside := method["combine_with"]:
+        found["beside"] = f"a soft label, for the samples that it chooses: {', '.join(beside)}"
     elif about.owns:
         found["defines"] = " and ".join(sorted(thing.value for thing in about.owns))
     else:
@@ -111,20 +122,21 @@ def facts(cls: type[Objective]) -> dict[str, str]:
             f"{usual.hard:g} · cross-entropy + {usual.own:g} · this, where named alone"
         )
     made = cls()
-    if isinstance(made, Ordering) and made.order is not None:
-        found["order"] = f"{made.order}, unless --order says otherwise"
+    if method["order"] is not None:
+        found["order"] = f"{method['order']}, unless --order says otherwise"
     if about.coupled:
         found["couples"] = "the samples of a batch: not with --accumulate"
     elif isinstance(made, WholeBatch) and made.whole_batch:
         found["looks"] = "at a batch as a whole: not with --accumulate"
-    found["targets"] = " and ".join(sorted(about.targets))
+    found["targets"] = " and ".join(method["targets"])
     return found
 
 
 def examples(cls: type[Objective]) -> list[str]:
     """Command lines to try, with a teacher's run and a file of groups where they are needed."""
-    about, needs = cls.about, described(cls)["needs"]
-    name = f"{about.name},label-smoothing" if issubclass(cls, Selecting) else about.name
+    about, method = cls.about, described(cls)
+    needs = method["needs"]
+    name = ",".join([about.name, *method["combine_with"][:1]])
     start = "distill teacher train --data digits"
     if "teacher" in needs and about.name != SELF:
         start = "distill student --teachers runs/teacher-1"

@@ -20,7 +20,7 @@ from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.probe import Probe
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.views import Made
-from distill_cli.errors import StoppedError, UsageError, counted
+from distill_cli.errors import StoppedError, counted
 from distill_cli.evaluate import Collected, logits_of
 from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.class_maps import BY_NAME, map_of
@@ -75,12 +75,7 @@ def dump(
     Raises:
         DistillError: With the exit code of what went wrong.
     """
-    if overwrite and recipe.part is not None:
-        raise UsageError(
-            "--overwrite would delete other parts in the folder too",
-            hint="Give the part a folder of its own, or remove the old one",
-        )
-    job = prepare(recipe, sink=sink)
+    job = prepare(recipe, sink=sink, overwrite=overwrite)
     with ExitStack() as held:
         for folder in job.folders:
             held.enter_context(one_writer(folder))

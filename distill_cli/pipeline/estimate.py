@@ -16,8 +16,8 @@ from distill_cli.cache.manifest import PLAN
 from distill_cli.cache.plan import ShardKey
 from distill_cli.cache.probe import VIEWS
 from distill_cli.cache.shards import Shards
-from distill_cli.cache.writer import require_plan
-from distill_cli.data.views import Made
+from distill_cli.data.noise import noise_like
+from distill_cli.data.views import Made, Views
 from distill_cli.pipeline.job import Job
 from distill_cli.recipe.fields import parse_share
 from distill_cli.teachers.live import LiveTeacher
@@ -50,22 +50,27 @@ class Estimate:
     break_even_epochs: float
 
 
-def estimate(job: Job) -> Estimate:
-    """Measures a few batches of views and of each teacher, and does the arithmetic.
+def estimate(job: Job, *, overwrite: bool = False) -> Estimate:
+    """Measures a few batches of views of noise and of each teacher, and does the arithmetic.
 
     A view costs v to make and f to ask the teachers of. The dump costs V·N·(v + f), once; a
     student with live teachers pays f for each of its n images in each epoch, and makes its views
     either way. So the dump has paid for itself after V·N·(v + f)/(n·f) epochs. What is committed
     already is not made again.
 
-    Raises:
-        ArtifactError: The folder holds a cache of another plan.
+    Args:
+        job: Opened for a dry run: without pixels and weights.
+        overwrite: All of it is made again nevertheless.
     """
     plan = job.plans[0]
     samples, count = plan.dataset.samples, plan.teacher_batch
-    index_B = torch.arange(count) % samples
+    noise = noise_like(job.dataset, count)
+    views = Views(
+        noise.train, job.views.spec, job.here.device, workers=job.views.workers, rows=noise.fit_rows
+    )
+    index_B = torch.arange(count) % len(noise.fit_rows)
     batches = [(index_B, torch.full_like(index_B, number)) for number in range(PROBE_BATCHES)]
-    images_BCHW, view_seconds = _first_view(job.views.stream(batches), job.views.workers, count)
+    images_BCHW, view_seconds = _first_view(views.stream(batches), views.workers, count)
     teacher_seconds = sum(_seconds(teacher, images_BCHW) / count for teacher in job.teachers)
     rows = sum(shard.rows for shard in job.shards)
     stored, evaluation = _bytes(job)
@@ -75,17 +80,16 @@ def estimate(job: Job) -> Estimate:
         bytes=stored + evaluation,
         bytes_per_view=stored / (rows * len(job.plans)),
         views_per_second=1 / (view_seconds + teacher_seconds),
-        seconds=_left(job) * (view_seconds + teacher_seconds),
+        seconds=_left(job, overwrite) * (view_seconds + teacher_seconds),
         break_even_epochs=whole / (len(job.dataset.fit_rows) * teacher_seconds),
     )
 
 
-def _left(job: Job) -> int:
+def _left(job: Job, overwrite: bool) -> int:
     """Rows that are still to be made, by one teacher at least."""
     left: set[ShardKey] = set()
     for folder, plan in zip(job.folders, job.plans, strict=True):
-        if (folder / PLAN).is_file():
-            require_plan(folder, plan)
+        if (folder / PLAN).is_file() and not overwrite:
             left.update(Shards(folder, plan).missing(job.shards))
         else:
             left.update(job.shards)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -155,8 +155,14 @@ def has_model(folder: Path) -> bool:
     return any((folder / path).is_file() for path in ("model/config.json", "config.json"))
 
 
-def expand_teachers(names: Sequence[str]) -> list[str]:
+def expand_teachers(
+    names: Sequence[str], *, coming: Callable[[str], bool] = lambda name: False
+) -> list[str]:
     """Teachers by folder; a folder of several caches becomes its sub-folders.
+
+    Args:
+        names: Folders, or timm/NAME.
+        coming: Whether a folder is a run that an earlier stage would make.
 
     Raises:
         UsageError: A teacher is not there, or is no run, model or cache folder.
@@ -164,7 +170,7 @@ def expand_teachers(names: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         path = Path(name)
-        if name.startswith(TIMM) and not path.exists():
+        if coming(name) or (name.startswith(TIMM) and not path.exists()):
             found.append(name)
         elif not path.exists():
             raise UsageError(
@@ -192,8 +198,17 @@ def kept_recipe(folder: Path) -> dict[str, Any]:
     return read_yaml(found[0]) if found else {}
 
 
-def inherit(recipe: R, teachers: Sequence[str]) -> R:
+def inherit(
+    recipe: R,
+    teachers: Sequence[str],
+    kept: Callable[[str], Mapping[str, Any]] = lambda name: kept_recipe(Path(name)),
+) -> R:
     """Fills data, split and size that were not given from the teachers' recipes.
+
+    Args:
+        recipe: Of any verb that asks teachers.
+        teachers: Their folders.
+        kept: The recipe of a folder.
 
     Raises:
         ArtifactError: The teachers do not agree.
@@ -202,7 +217,7 @@ def inherit(recipe: R, teachers: Sequence[str]) -> R:
     for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
         if getattr(recipe, key) is not None and getattr(recipe, key) is not False:
             continue
-        said = {name: kept_recipe(Path(name)).get(key) for name in teachers}
+        said = {name: kept(name).get(key) for name in teachers}
         values = {name: value for name, value in said.items() if value is not None}
         for name, value in values.items():
             if not isinstance(value, str | int | float):

@@ -14,7 +14,7 @@ from torch import Tensor
 from distill_cli import runtime
 from distill_cli.cache.codec import codec
 from distill_cli.cache.plan import IMPORTED, Plan
-from distill_cli.cache.writer import CacheWriter
+from distill_cli.cache.writer import CacheWriter, continued
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
@@ -60,8 +60,16 @@ class Import:
     views: Views
 
 
-def prepare(recipe: ImportRecipe, *, sink: Sink) -> Import:
+def prepare(
+    recipe: ImportRecipe, *, sink: Sink, overwrite: bool = False, dry: bool = False
+) -> Import:
     """Opens labels and data and checks all that can be checked before the first byte is written.
+
+    Args:
+        recipe: The file, the data, the views that the labels hold for.
+        sink: Shows messages.
+        overwrite: A cache that is there will be replaced.
+        dry: No image is decoded.
 
     Raises:
         DistillError: With the exit code of what went wrong.
@@ -75,7 +83,7 @@ def prepare(recipe: ImportRecipe, *, sink: Sink) -> Import:
     if recipe.smoothing and foreign.kind != "votes":
         raise UsageError(f"--smoothing adds votes: {foreign.path} holds {foreign.kind}")
     here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
-    dataset = open_data(recipe, sink)
+    dataset = open_data(recipe, sink, glance=dry)
     if dataset.several and foreign.kind != "logits":
         raise UsageError(
             f"{foreign.kind} are shared out between classes, and several labels may apply to an image "
@@ -90,6 +98,8 @@ def prepare(recipe: ImportRecipe, *, sink: Sink) -> Import:
     views = Views(dataset.train, spec, here.device, workers=worker_count(recipe))
     views.try_out()
     plan = _plan(recipe, foreign, logits_NK, dataset, spec)
+    if not overwrite:
+        plan = continued(folder, plan)
     if recipe.out is None:
         sink.message(f"labels go to {folder}")
     if plan.codec != recipe.codec:
@@ -121,7 +131,7 @@ def import_labels(
     Raises:
         DistillError: With the exit code of what went wrong.
     """
-    work = prepare(recipe, sink=sink)
+    work = prepare(recipe, sink=sink, overwrite=overwrite)
     with one_writer(work.folder):
         if overwrite:
             clear_cache(work.folder)

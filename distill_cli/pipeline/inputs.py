@@ -29,8 +29,13 @@ def worker_count(recipe: Recipe) -> int:
     return min(8, processors()) if recipe.workers is None else recipe.workers
 
 
-def open_data(recipe: Recipe, sink: Sink) -> Dataset:
+def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     """The recipe's data, opened.
+
+    Args:
+        recipe: Of any verb.
+        sink: Is told what there is.
+        glance: For a dry run: without pixels.
 
     Raises:
         UsageError: The recipe names none.
@@ -46,6 +51,7 @@ def open_data(recipe: Recipe, sink: Sink) -> Dataset:
         skip_bad=recipe.skip_bad,
         workers=worker_count(recipe),
         progress=sink.reading,
+        glance=glance,
     )
     if dataset.skipped:
         sink.message(f"skipped {counted(dataset.skipped, 'image')} that cannot be read")

@@ -9,6 +9,7 @@ from pathlib import Path
 from distill_cli import runtime
 from distill_cli.cache.codec import codec
 from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.writer import continued
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
@@ -24,6 +25,7 @@ from distill_cli.pipeline.folders import (
 )
 from distill_cli.pipeline.guards import check_knowledge, check_targets
 from distill_cli.pipeline.inputs import open_data, view_spec, worker_count
+from distill_cli.pipeline.runs import ON_DISK, Runs
 from distill_cli.pipeline.teaching import open_teachers
 from distill_cli.recipe.fields import parse_share
 from distill_cli.recipe.schema import CacheRecipe
@@ -62,14 +64,27 @@ class Job:
     views: Views
 
 
-def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
+def prepare(
+    recipe: CacheRecipe, *, sink: Sink, overwrite: bool = False, runs: Runs = ON_DISK
+) -> Job:
     """Opens data and teachers and checks all that can be checked before the first byte is written.
+
+    Args:
+        recipe: Teachers, data, views.
+        sink: Shows messages.
+        overwrite: Caches that are there will be replaced.
+        runs: How teachers are read; in a dry run no image is decoded and no teacher asked.
 
     Raises:
         DistillError: With the exit code of what went wrong.
     """
     if not recipe.teachers:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
+    if overwrite and recipe.part is not None:
+        raise UsageError(
+            "--overwrite would delete other parts in the folder too",
+            hint="Give the part a folder of its own, or remove the old one",
+        )
     if recipe.part is not None and recipe.publish:
         raise UsageError(
             "a part is not published",
@@ -85,12 +100,13 @@ def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
     folders = teacher_folders(out, names)
     check_cache_folders(out, folders)
     here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
-    dataset = open_data(recipe, sink)
-    members = open_teachers(names, dataset, here, recipe.teacher_precision, recipe.class_map)
+    dataset = open_data(recipe, sink, glance=runs.dry)
+    members = open_teachers(names, dataset, here, recipe.teacher_precision, recipe.class_map, runs)
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     if dataset.several:
         check_targets(names, members, "sigmoid", force=recipe.force)
-    check_knowledge(names, members, dataset, here.device, sink, force=recipe.force)
+    known = {"force": recipe.force, "dry": runs.dry}
+    check_knowledge(names, members, dataset, here.device, sink, **known)
     spec = view_spec(recipe, dataset, None)
     views = Views(
         dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
@@ -102,6 +118,8 @@ def prepare(recipe: CacheRecipe, *, sink: Sink) -> Job:
             hint="fp16 keeps all of their logits",
         )
     plans = [plan_of(recipe, dataset, spec, teacher, here) for teacher in teachers]
+    if not overwrite:
+        plans = [continued(*each) for each in zip(folders, plans, strict=True)]
     shards = len(plans[0].shards())
     if recipe.part is not None and parse_share(recipe.part)[1] > shards:
         raise UsageError(

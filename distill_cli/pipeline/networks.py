@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.models import InputSpec, Network, create, load_model, suggested
+from distill_cli.models import InputSpec, Network, create, suggested
 from distill_cli.models.gated import gated, is_gated
 from distill_cli.objectives.base import HeadName
+from distill_cli.pipeline.runs import ON_DISK, Runs
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.types import Targets
 
 R = TypeVar("R", bound=TrainRecipe)
 
 
-def starting(recipe: TrainRecipe) -> Network | None:
+def starting(recipe: TrainRecipe, runs: Runs = ON_DISK) -> Network | None:
     """The network whose weights it starts from; None for fresh ones, or timm's.
 
     Raises:
@@ -28,7 +28,7 @@ def starting(recipe: TrainRecipe) -> Network | None:
     """
     if recipe.pretrained and recipe.init:
         raise UsageError("--pretrained and --init contradict each other")
-    return load_model(Path(recipe.init)) if recipe.init else None
+    return runs.network(recipe.init) if recipe.init else None
 
 
 def named(recipe: R, dataset: Dataset, start: Network | None) -> R:
@@ -49,6 +49,7 @@ def student_network(
     *,
     start: Network | None,
     head: HeadName | None,
+    weights: bool = True,
 ) -> Network:
     """A new network for the dataset, from a seed, timm's weights or another run's.
 
@@ -59,6 +60,7 @@ def student_network(
         start: The network of `--init`, whose weights are copied.
         head: The classifier that it must have; a fresh one where the weights to start from have
             none of this kind. None for its own.
+        weights: Load timm's, where they are asked for.
 
     Raises:
         UsageError: An unknown name or argument, or a network that cannot have this classifier.
@@ -79,6 +81,7 @@ def student_network(
         args=recipe.model_args,
         dropout=recipe.dropout,
         pretrained=recipe.pretrained,
+        weights=weights,
     )
     network.targets = targets
     if head == "gated" and not is_gated(network) and start is not None and is_gated(start):

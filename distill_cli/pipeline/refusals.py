@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from distill_cli.errors import UsageError
 from distill_cli.files import real_path
+from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.abilities import (
     Judging,
     Looking,
@@ -14,11 +16,15 @@ from distill_cli.objectives.abilities import (
     WholeBatch,
     needs_of,
 )
+from distill_cli.objectives.base import Objective
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.orders import check_order
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.types import Need
+
+# Labels that an objective which selects samples leaves as they are: it has them itself.
+NO_SOFT_LABEL = frozenset({"ce"})
 
 
 def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
@@ -73,20 +79,41 @@ def related(recipe: TrainRecipe) -> list[str]:
     return [str(entry["model"]) for entry in listed if entry.get("model") is not None]
 
 
-def check_sources(recipe: TrainRecipe, out: Path) -> None:
+def check_sources(
+    recipe: TrainRecipe, out: Path, *, coming: Callable[[str], bool] = lambda name: False
+) -> None:
     """Refuses to write over what is learnt from, and runs to relate classes by that are not there.
+
+    Args:
+        recipe: Of any training verb.
+        out: The run folder.
+        coming: Whether a folder is a run that an earlier stage would make.
 
     Raises:
         UsageError: With the folder.
     """
     for name in related(recipe):
-        if not Path(name).exists():
+        if not coming(name) and not Path(name).exists():
             raise UsageError(f"objective, model: there is no folder {name}")
     for name in learnt_from(recipe):
         if real_path(name) in (real_path(out), real_path(out / "model")):
             raise UsageError(
                 f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
             )
+
+
+def companions(cls: type[Objective]) -> list[type[Objective]]:
+    """The objectives of which one must stand beside this one; none where it may stand alone."""
+    if not issubclass(cls, Selecting):
+        return []
+    return [
+        other
+        for other in OBJECTIVES.values()
+        if other is not cls
+        and other.about.name not in NO_SOFT_LABEL
+        and not other.about.coupled
+        and other.about.targets & cls.about.targets
+    ]
 
 
 def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
@@ -114,8 +141,8 @@ def _check_selecting(composed: Composition) -> None:
         name = part.objective.about.name
         if not isinstance(part.objective, Selecting):
             continue
-        others = [p.objective.about.name for p in composed.parts if p is not part]
-        if not set(others) - {"ce"}:
+        others = [p.objective.about for p in composed.parts if p is not part]
+        if all(about.name in NO_SOFT_LABEL for about in others):
             raise UsageError(
                 f"objective '{name}' chooses which samples get a soft label, and none is named",
                 hint=f"As --objective {name},label-smoothing",

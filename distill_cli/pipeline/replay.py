@@ -18,7 +18,8 @@ from distill_cli.pipeline.class_maps import columns_of
 from distill_cli.pipeline.folders import TIMM, has_model, kept_recipe
 from distill_cli.pipeline.guards import check_probe
 from distill_cli.pipeline.inputs import open_data, view_spec, worker_count
-from distill_cli.pipeline.teaching import check_classes, load_teacher
+from distill_cli.pipeline.runs import ON_DISK
+from distill_cli.pipeline.teaching import check_classes
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.teachers.live import LiveTeacher, Precision
 from distill_cli.training.events import Sink
@@ -62,7 +63,7 @@ def replayed(
     here = runtime.decide(device)
     dataset = open_data(recipe, sink)
     reader.require_dataset(dataset.identity)
-    network = load_teacher(teacher, dataset)
+    network = ON_DISK.teacher(teacher, dataset.class_names)
     columns = None
     if recipe.class_map:
         [how] = recipe.class_map

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
-from distill_cli.models import Network, fingerprint, load_model
-from distill_cli.models.taps import signals_of
+from distill_cli.models import Network, fingerprint
+from distill_cli.models.taps import shape_of, signals_of
 from distill_cli.objectives.abilities import Related
 from distill_cli.objectives.base import Setting
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.groups import rule_of
+from distill_cli.pipeline.runs import ON_DISK, Runs
 from distill_cli.pipeline.teaching import check_classes, check_split
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.runtime import Runtime
@@ -26,9 +26,15 @@ OF_A_CLASS = 256
 
 
 def setting_of(
-    recipe: TrainRecipe, composed: Composition, dataset: Dataset, here: Runtime
+    recipe: TrainRecipe,
+    composed: Composition,
+    dataset: Dataset,
+    here: Runtime,
+    runs: Runs = ON_DISK,
 ) -> Setting:
     """The classes, and what these objectives need to know of them.
+
+    In a dry run centroids are 0: no network is asked.
 
     Raises:
         UsageError: A file of groups cannot be read.
@@ -42,9 +48,9 @@ def setting_of(
         known.append(rule_KK.tolist())
     for part in composed.parts:
         if isinstance(part.objective, Related) and part.objective.model is not None:
-            folder = Path(part.objective.model)
-            network = load_model(folder)
-            centroid_KD = class_centroids(network, str(folder), dataset, here)
+            folder = part.objective.model
+            network = runs.network(folder)
+            centroid_KD = class_centroids(network, folder, dataset, here, runs)
             known.append(fingerprint(network))
     return Setting(
         class_names=dataset.class_names,
@@ -55,7 +61,9 @@ def setting_of(
 
 
 @torch.no_grad()
-def class_centroids(network: Network, name: str, dataset: Dataset, here: Runtime) -> Tensor:
+def class_centroids(
+    network: Network, name: str, dataset: Dataset, here: Runtime, runs: Runs = ON_DISK
+) -> Tensor:
     """Where a trained network puts each class: the mean of what enters its classifier, (K, D).
 
     Over training images as they are, evenly spaced, `OF_A_CLASS` of each class at most.
@@ -65,13 +73,15 @@ def class_centroids(network: Network, name: str, dataset: Dataset, here: Runtime
         name: Its folder.
         dataset: Whose classes they are.
         here: Where it computes.
+        runs: How its folder is read.
 
     Raises:
+        UsageError: A class has no labelled training image.
         ArtifactError: It has other classes, or was trained on rows held out here.
     """
     network = network.to(here.device)
     check_classes(name, network.class_names, dataset.class_names, hint=None)
-    check_split(name, dataset.identity, who="run")
+    check_split(name, dataset.identity, who="run", runs=runs)
     label_N = dataset.train.label_N[dataset.fit_rows]
     mean_KD = []
     for label in range(len(dataset.class_names)):
@@ -81,6 +91,10 @@ def class_centroids(network: Network, name: str, dataset: Dataset, here: Runtime
             raise UsageError(
                 f"class {dataset.class_names[label]} has no labelled training image to relate it by"
             )
+        if runs.dry:
+            width = shape_of(network, PENULTIMATE).channels
+            mean_KD.append(torch.zeros(width, dtype=torch.float64))
+            continue
         features = [
             signals_of(network, images_BCHW.to(here.device) / 255, (PENULTIMATE,), stop=True)
             for images_BCHW in dataset.train.take(rows).still()

@@ -10,8 +10,9 @@ from typing import Any
 
 from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageError
 from distill_cli.files import one_writer, real_path, write_text
-from distill_cli.pipeline.folders import check_output, clear_run, holds_run, kept_recipe, next_free
+from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
 from distill_cli.pipeline.refusals import learnt_from
+from distill_cli.pipeline.runs import ON_DISK, Runs
 from distill_cli.pipeline.train import KINDS, Finished, check_begun, check_options, prepare, train
 from distill_cli.pipeline.trainer import NOT_TRAINING
 from distill_cli.recipe.base import TrainRecipe
@@ -36,6 +37,42 @@ def run(
     """
     if not is_several(recipe):
         return train(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
+    out = stages[-1].out
+    if overwrite and out.exists():
+        # What can be refused is refused while the earlier run is still there.
+        prepare(stages[0].recipe, sink=Silent(), overwrite=True)
+    with _tidied(out, stages), one_writer(out / STAGES):
+        if overwrite:
+            _clear(out)
+        check_kept(recipe, out)
+        for stage in stages:
+            # Before anything is changed, and of finished ones too: others may learn from them.
+            if (stage.out / "last").exists():
+                check_begun(like(stage), sink=Silent())
+        write_text(out / RECIPE, to_yaml(recipe))
+        finished = None
+        for number, stage in enumerate(stages, start=1):
+            label = f"stage {number} of {len(stages)}, {stage.name}"
+            if number < len(stages) and (stage.out / "result.json").is_file():
+                sink.message(f"{label}: done before")
+                continue
+            sink.message(label)
+            # A stage that was stopped goes on; one that was not begun begins.
+            with _naming(out):
+                finished = train(like(stage), sink=sink, resume=True)
+        assert finished is not None, "the last stage is always run"
+    return finished
+
+
+def staged(
+    recipe: TrainRecipe, *, resume: bool, overwrite: bool
+) -> tuple[TrainRecipe, list[Stage]]:
+    """A recipe of several stages with its folder, and the stages, each checked by itself.
+
+    Raises:
+        UsageError: A folder is in the way, or a stage makes no sense whatever the data are.
+    """
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     recipe = recipe.model_copy(update={"out": str(out)})
     check_output(out, resume=resume, overwrite=overwrite)
@@ -48,30 +85,7 @@ def run(
     for stage in stages:
         # Now, rather than after the stages before it.
         check_options(stage.recipe)
-    if overwrite and out.exists():
-        # What can be refused is refused while the earlier run is still there.
-        prepare(stages[0].recipe, sink=Silent(), overwrite=True)
-    with _tidied(out, stages), one_writer(out / STAGES):
-        if overwrite:
-            _clear(out)
-        _check_kept(recipe, out)
-        for stage in stages:
-            # Before anything is changed, and of finished ones too: others may learn from them.
-            if (stage.out / "last").exists():
-                check_begun(_like(stage), sink=Silent())
-        write_text(out / RECIPE, to_yaml(recipe))
-        finished = None
-        for number, stage in enumerate(stages, start=1):
-            label = f"stage {number} of {len(stages)}, {stage.name}"
-            if number < len(stages) and (stage.out / "result.json").is_file():
-                sink.message(f"{label}: done before")
-                continue
-            sink.message(label)
-            # A stage that was stopped goes on; one that was not begun begins.
-            with _naming(out):
-                finished = train(_like(stage), sink=sink, resume=True)
-        assert finished is not None, "the last stage is always run"
-    return finished
+    return recipe, stages
 
 
 @contextmanager
@@ -116,11 +130,11 @@ def _check_inside(out: Path, stages: Sequence[Stage]) -> None:
         made.add(real_path(stage.out))
 
 
-def _like(stage: Stage) -> TrainRecipe:
+def like(stage: Stage, runs: Runs = ON_DISK) -> TrainRecipe:
     """The stage's recipe, with the views of the run that it should be like."""
     if stage.like is None:
         return stage.recipe
-    kept = kept_recipe(Path(stage.like))
+    kept = runs.recipe(stage.like)
     own = {key: getattr(stage.recipe, key) for key in ("augment", "view_seed")}
     update = {key: kept[key] for key, value in own.items() if value is None}
     return stage.recipe.model_copy(update=update)
@@ -138,7 +152,7 @@ def _clear(out: Path) -> None:
     clear_run(out, keep=STAGES)
 
 
-def _check_kept(recipe: TrainRecipe, out: Path) -> None:
+def check_kept(recipe: TrainRecipe, out: Path) -> None:
     """Refuses to go on under another recipe than the one that is kept."""
     path = out / RECIPE
     if path.is_file():

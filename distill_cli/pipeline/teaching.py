@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from distill_cli.cache.manifest import is_cache
 from distill_cli.cache.reader import CacheReader, require_same
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError, counted
-from distill_cli.models import Network, load_model
 from distill_cli.pipeline.class_maps import BY_NAME, columns_of, map_of
-from distill_cli.pipeline.folders import TIMM, kept_recipe
-from distill_cli.recipe.schema import StudentRecipe
+from distill_cli.pipeline.runs import ON_DISK, Runs
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.schema import HintRecipe, StudentRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.live import LiveTeacher
@@ -23,7 +24,7 @@ from distill_cli.teachers.mixture import (
     RandomTeacherPerSample,
     Relabelled,
 )
-from distill_cli.types import DatasetIdentity, Need, Teacher, ViewSpec
+from distill_cli.types import UNREAD, DatasetIdentity, Need, Targets, Teacher, ViewSpec
 
 Member = LiveTeacher | CachedTeacher
 
@@ -34,6 +35,7 @@ def open_teachers(
     runtime: Runtime,
     precision: str,
     maps: Sequence[str] | None = None,
+    runs: Runs = ON_DISK,
 ) -> list[Member]:
     """Opens caches and loads networks, and checks that they speak of this dataset's classes.
 
@@ -43,6 +45,7 @@ def open_teachers(
         runtime: Where live ones compute.
         precision: Their arithmetic.
         maps: How their classes answer to the dataset's: one for all, or one each.
+        runs: How their folders are read.
 
     Raises:
         UsageError: There are more maps than one, and not one for each.
@@ -53,7 +56,7 @@ def open_teachers(
     if maps:
         map_of(maps, 0, len(names))
     for place, name in enumerate(names):
-        if is_cache(Path(name)):
+        if is_cache(Path(name)) and not runs.comes(name):
             reader = CacheReader(Path(name))
             check_classes(f"teacher {name}", reader.class_names, dataset.class_names)
             reader.require_dataset(dataset.identity)
@@ -66,7 +69,7 @@ def open_teachers(
                 )
             members.append(CachedTeacher(reader, runtime.device))
             continue
-        network = load_teacher(name, dataset)
+        network = runs.teacher(name, dataset.class_names)
         columns = None
         if maps:
             columns = columns_of(
@@ -74,28 +77,20 @@ def open_teachers(
             )
         else:
             check_classes(f"teacher {name}", network.class_names, dataset.class_names)
-        check_split(name, dataset.identity)
-        members.append(
-            LiveTeacher(
-                network,
-                runtime.device,
-                "fp64" if precision == "fp64" else "fp32",
-                class_names=dataset.class_names,
-                columns=columns,
-            )
+        check_split(name, dataset.identity, runs=runs)
+        live = LiveTeacher(
+            network,
+            runtime.device,
+            "fp64" if precision == "fp64" else "fp32",
+            class_names=dataset.class_names,
+            columns=columns,
         )
+        if runs.dry:
+            live.fingerprint = UNREAD
+        members.append(live)
     readers = [member.reader for member in members if isinstance(member, CachedTeacher)]
     require_same(readers)
     return members
-
-
-def load_teacher(name: str, dataset: Dataset) -> Network:
-    """A saved network, or timm's pretrained one for timm/NAME."""
-    if name.startswith(TIMM) and not Path(name).exists():
-        from distill_cli.models import pretrained_teacher
-
-        return pretrained_teacher(name.removeprefix(TIMM), dataset.class_names)
-    return load_model(Path(name))
 
 
 # What is to be done where a teacher has other classes than the data, more or fewer, or in an order.
@@ -131,10 +126,15 @@ def check_classes(
             )
 
 
-def check_split(name: str, identity: DatasetIdentity, *, who: str = "teacher") -> None:
+def check_split(
+    name: str, identity: DatasetIdentity, *, who: str = "teacher", runs: Runs = ON_DISK
+) -> None:
     """Refuses a teacher, or another run, that was trained on rows which this run holds out."""
-    recorded = kept_recipe(Path(name)).get("recorded") or {}
+    recorded = runs.recipe(name).get("recorded") or {}
     said = recorded.get("dataset")
+    if identity.fingerprint == UNREAD:
+        # A dry run cannot tell whether these are the images that it was trained on.
+        return
     if said is None or said.get("fingerprint") != identity.fingerprint:
         return
     for key in ("split_seed", "val_fraction"):
@@ -154,6 +154,32 @@ def cached_views(members: Sequence[Member]) -> tuple[ViewSpec | None, int | None
         if isinstance(member, CachedTeacher):
             return member.reader.plan.view_spec, member.reader.plan.views
     return None, None
+
+
+def joined(
+    recipe: TrainRecipe, names: list[str], members: Sequence[Member], targets: Targets
+) -> tuple[Teacher | None, TrainRecipe]:
+    """The teachers as one, and the recipe with how they are joined.
+
+    Raises:
+        UsageError: They cannot be joined as the recipe says, or several give hints.
+    """
+    if isinstance(recipe, StudentRecipe):
+        update: dict[str, Any] = {}
+        joined = len(members) > 1 and recipe.mode in (None, "ensemble")
+        if targets == "sigmoid" and joined and recipe.ensemble_of is None:
+            # What each label is by itself has no common probabilities: logits are averaged.
+            update["ensemble_of"] = "logits"
+        recipe = recipe.model_copy(update=update)
+        teacher, mode = teacher_of(recipe, members)
+        return teacher, recipe.model_copy(update={"mode": mode, "teachers": names})
+    if isinstance(recipe, HintRecipe):
+        if len(members) > 1:
+            raise UsageError(
+                f"hints come from one teacher, these are {len(members)}", hint="Name one of them"
+            )
+        return members[0], recipe.model_copy(update={"teachers": names})
+    return None, recipe
 
 
 def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teacher, str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from distill_cli import runtime
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
-from distill_cli.errors import StoppedError, UsageError
+from distill_cli.errors import StoppedError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
@@ -31,13 +31,14 @@ from distill_cli.pipeline.networks import named, starting, student_network
 from distill_cli.pipeline.orders import ordered
 from distill_cli.pipeline.refusals import check_sources
 from distill_cli.pipeline.relations import keep_relations
+from distill_cli.pipeline.runs import ON_DISK, Runs
 from distill_cli.pipeline.setting import setting_of
 from distill_cli.pipeline.teaching import (
     Member,
     cached_views,
     check_split,
+    joined,
     open_teachers,
-    teacher_of,
 )
 from distill_cli.pipeline.trainer import Plan, trainer_of
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
@@ -46,7 +47,7 @@ from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.training import checkpoint, optim
 from distill_cli.training.events import Sink
-from distill_cli.types import HintResult, RunResult, Targets, Teacher, ViewSpec
+from distill_cli.types import HintResult, RunResult, ViewSpec
 
 R = TypeVar("R", bound=TrainRecipe)
 
@@ -123,46 +124,56 @@ def train(
 
 
 def prepare(
-    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+    recipe: TrainRecipe,
+    *,
+    sink: Sink,
+    resume: bool = False,
+    overwrite: bool = False,
+    runs: Runs = ON_DISK,
 ) -> Plan:
     """Opens and checks everything before the first byte is written.
 
-    Cheap refusals come first: folders and objectives before any image is decoded.
+    Cheap refusals come first: folders and objectives before any image is decoded. In a dry run,
+    which `runs` says, no pixels and no weights are read and no network is asked.
     """
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
     check_options(recipe)
-    check_sources(recipe, out)
+    check_sources(recipe, out, coming=runs.comes)
     names: list[str] = []
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
-        names = expand_teachers(recipe.teachers or [])
-        recipe = inherit(recipe, names)
+        names = expand_teachers(recipe.teachers or [], coming=runs.comes)
+        recipe = inherit(recipe, names, runs.recipe)
     here = runtime.decide(
         recipe.device,
         threads=recipe.threads,
         deterministic=recipe.deterministic,
         precision=recipe.precision,
     )
-    dataset = open_data(recipe, sink)
+    dataset = open_data(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.several)
     composed = composition(recipe, targets)
     members: list[Member] = []
     if isinstance(recipe, TeacherLabels):
-        members = open_teachers(names, dataset, here, recipe.teacher_precision, recipe.class_map)
+        precision, maps = recipe.teacher_precision, recipe.class_map
+        members = open_teachers(names, dataset, here, precision, maps, runs)
         if isinstance(recipe, LabelledRecipe):
             check_targets(names, members, targets, force=recipe.force)
-        check_knowledge(names, members, dataset, here.device, sink, force=recipe.force)
+        known = {"force": recipe.force, "dry": runs.dry}
+        check_knowledge(names, members, dataset, here.device, sink, **known)
         say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
-    start = starting(recipe)
+    start = starting(recipe, runs)
     recipe = named(recipe, dataset, start)
-    network = student_network(recipe, dataset, targets, start=start, head=composed.head)
+    network = student_network(
+        recipe, dataset, targets, start=start, head=composed.head, weights=not runs.dry
+    )
     network = network.to(here.device).to(memory_format=here.memory_format)
     if recipe.init is not None:
-        check_split(recipe.init, dataset.identity, who="run")
-    teacher, recipe = _joined(recipe, names, members, targets)
+        check_split(recipe.init, dataset.identity, who="run", runs=runs)
+    teacher, recipe = joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
     recipe = ordered(recipe, composed, dataset, spec)
@@ -170,7 +181,7 @@ def prepare(
         composed,
         network,
         teacher,
-        setting=setting_of(recipe, composed, dataset, here),
+        setting=setting_of(recipe, composed, dataset, here, runs),
         stop=isinstance(recipe, HintRecipe),
     )
     for line in layers.told:
@@ -222,28 +233,6 @@ def check_begun(recipe: TrainRecipe, *, sink: Sink) -> None:
     """
     plan = prepare(recipe, sink=sink, resume=True)
     checkpoint.check_key(plan.run, plan.key)
-
-
-def _joined(
-    recipe: TrainRecipe, names: list[str], members: Sequence[Member], targets: Targets
-) -> tuple[Teacher | None, TrainRecipe]:
-    """The teachers as one, and the recipe with how they are joined."""
-    if isinstance(recipe, StudentRecipe):
-        update: dict[str, Any] = {}
-        joined = len(members) > 1 and recipe.mode in (None, "ensemble")
-        if targets == "sigmoid" and joined and recipe.ensemble_of is None:
-            # What each label is by itself has no common probabilities: logits are averaged.
-            update["ensemble_of"] = "logits"
-        recipe = recipe.model_copy(update=update)
-        teacher, mode = teacher_of(recipe, members)
-        return teacher, recipe.model_copy(update={"mode": mode, "teachers": names})
-    if isinstance(recipe, HintRecipe):
-        if len(members) > 1:
-            raise UsageError(
-                f"hints come from one teacher, these are {len(members)}", hint="Name one of them"
-            )
-        return members[0], recipe.model_copy(update={"teachers": names})
-    return None, recipe
 
 
 def _resolve(

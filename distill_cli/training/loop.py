@@ -88,7 +88,7 @@ class Trainer:
         self.network.train()
         started = time.perf_counter()
         for batch in self.loader.epoch(self.state.epoch, first=self.state.step):
-            self._step(batch)
+            self.train_step(batch)
             if self.stop() is not None or self.state.step % LOOK_EVERY == 0:
                 self.state.require_finite()
             if (number := self.stop()) is not None:
@@ -102,7 +102,8 @@ class Trainer:
         self.state.require_finite()
         self.state.epoch_seconds += time.perf_counter() - started
 
-    def _step(self, batch: Batch) -> None:
+    def train_step(self, batch: Batch) -> None:
+        """One step of the optimisers, in as many parts as the batch is accumulated from."""
         updates, total = self.updates, self.epochs * self.loader.steps
         seed = self.loader.seed
         progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=total, seed=seed)

@@ -5,7 +5,7 @@ N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) ten
 """
 
 from distill_cli.types.batch import UNLABELLED, Batch, Mixing
-from distill_cli.types.identity import DatasetIdentity, Source, ViewSpec, differences
+from distill_cli.types.identity import UNREAD, DatasetIdentity, Source, ViewSpec, differences
 from distill_cli.types.result import ECE_BINS, HintResult, RunResult
 from distill_cli.types.signals import (
     BIAS,
@@ -32,6 +32,7 @@ __all__ = [
     "OF_CLASSIFIER",
     "PENULTIMATE",
     "UNLABELLED",
+    "UNREAD",
     "Batch",
     "DatasetIdentity",
     "Features",

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Source = Literal["table", "files"]
+# The fingerprint of what a dry run does not read: contents of images, weights of a teacher.
+UNREAD = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,10 @@ class DatasetIdentity:
     """What must agree before two artefacts may be used together.
 
     Attributes:
-        fingerprint: blake2b of the sorted (sample id, label, content hash) of the train split.
-        ids_digest: blake2b of the sorted sample ids of the train split.
+        fingerprint: blake2b of the sorted (sample id, label, content hash) of the train split;
+            `UNREAD` in a dry run that did not read them all.
+        ids_digest: blake2b of the sorted sample ids of the train split; `UNREAD` in a dry run that
+            leaves out bad images, which it does not look for.
         samples: Rows of the train split, the held-out part included.
         class_names: In label order.
         split_seed: Seed of the train/held-out split.

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from distill_cli.errors import UsageError
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.pipeline.compositions import composition
-from distill_cli.pipeline.described import page
+from distill_cli.pipeline.compositions import ON_SIGMOID, composition
+from distill_cli.pipeline.described import describe, page
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.recipe.stages import is_several, stages_of
-from tests.conftest import Outcome
+from distill_cli.types import Targets
+from tests.conftest import Outcome, invoke
 
 Distill = Callable[..., Outcome]
 
@@ -24,10 +27,78 @@ Distill = Callable[..., Outcome]
 def test_it_lists_them_all(distill: Distill) -> None:
     listed = json.loads(distill("methods", "--json").out)
     assert [one["name"] for one in listed] == list(OBJECTIVES)
-    assert set(listed[0]) == {"name", "summary", "paper", "needs", "parameters"}
+    keys = {"name", "summary", "paper", "needs", "parameters", "targets", "combine_with", "order"}
+    assert all(set(one) == keys for one in listed)
     said = distill("methods").out
     assert all(name in said for name in OBJECTIVES)
     assert "distill methods show" in said
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A teacher for each kind of targets."""
+    root = tmp_path_factory.mktemp("teachers")
+    for targets in ("softmax", "sigmoid"):
+        outcome = invoke(
+            *("teacher", "train", "--data", "digits", "--model", "mlp_32x1", "--epochs", 3),
+            *("--batch-size", 16, "--lr", 0.1, "--targets", targets, "--out", root / targets),
+        )
+        assert outcome.code == 0, outcome.err
+    (root / "groups.yaml").write_text("round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n")
+    return {
+        "softmax": root / "softmax",
+        "sigmoid": root / "sigmoid",
+        "groups": root / "groups.yaml",
+    }
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_script_runs_them_all_from_the_json_alone(
+    name: str, teachers: dict[str, Path], here: Path, distill: Distill
+) -> None:
+    [method] = [one for one in json.loads(distill("methods", "--json").out) if one["name"] == name]
+    targets = "softmax" if "softmax" in method["targets"] else method["targets"][0]
+    verb: tuple[object, ...] = ("teacher", "train", "--data", "digits")
+    if "teacher" in method["needs"]:
+        verb = ("student", "--teachers", teachers[targets])
+    flags: list[object] = ["--targets", targets]
+    if "groups" in method["needs"]:
+        flags += ["--groups", teachers["groups"]]
+    if method["order"] is not None:
+        flags += ["--order", method["order"]]
+    objective = ",".join([name, *method["combine_with"][:1]])
+    outcome = distill(
+        *(*verb, "--objective", objective, *flags, "--model", "mlp_8x1", "--epochs", 1),
+        *("--augment", "none", "--batch-size", 256, "--out", here / "r", "--quiet"),
+    )
+    assert outcome.code == 0, outcome.err
+    kept = yaml.safe_load((here / "r" / "recipe.yaml").read_text())
+    assert kept["order"] == (method["order"] or "shuffled")
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_said_of_targets_and_companions_is_what_is_refused(name: str) -> None:
+    """Each objective composes as `methods --json` says, and not otherwise."""
+    [method] = [one for one in describe() if one["name"] == name]
+    kind: Any = StudentRecipe if "teacher" in method["needs"] else TeacherRecipe
+
+    def accepted(targets: Targets, *names: str) -> bool:
+        groups = {"groups": "words"} if any("groups" in needs[each] for each in names) else {}
+        taught = StudentRecipe if any("teacher" in needs[each] for each in names) else kind
+        try:
+            composition(taught(objective=",".join(names), **groups), targets)
+        except UsageError:
+            return False
+        return True
+
+    needs = {one["name"]: one["needs"] for one in describe()}
+    for targets in ("softmax", "sigmoid"):
+        stands_for = targets == "sigmoid" and name in ON_SIGMOID
+        alone = not method["combine_with"]
+        assert accepted(targets, name) == ((alone and targets in method["targets"]) or stands_for)
+    if not alone:
+        with_it = [other for other in OBJECTIVES if accepted("softmax", name, other)]
+        assert with_it == method["combine_with"]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -39,6 +110,9 @@ def test_one_at_length(name: str, distill: Distill) -> None:
     said = distill("methods", "show", name)
     assert said.code == 0
     assert found["try"][0] in said.out
+    assert found["facts"]["targets"] == " and ".join(found["targets"])
+    assert all(other in found["facts"]["beside"] for other in found["combine_with"])
+    assert (found["order"] or "") in found["facts"].get("order", "")
     for line in found["try"]:
         composition_of(line)
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_cli.data import dataset as module
 from distill_cli.data import listing, remembered
+from distill_cli.data import reading as module
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.sources import open_splits
 from distill_cli.errors import ArtifactError

@@ -1,0 +1,118 @@
+"""From what `--data` names to its images: decoded into tables, or listed as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from distill_cli.data.archives import is_archive
+from distill_cli.data.decode import Decoded, Progress, SizesDifferError, check_memory, decode
+from distill_cli.data.images import ImageFiles, Images, ImageTable
+from distill_cli.data.listing import Listed, list_files
+from distill_cli.data.pictures import BAD_IMAGE
+from distill_cli.data.remembered import archive_stamp, key_of, recall, remember, stamp_of
+from distill_cli.data.source import Source, Splits
+from distill_cli.data.sources import open_splits
+
+Split = TypeVar("Split", ImageTable, ImageFiles)
+
+# Up to this side a view is decoded once: what is lost to resizing is small, and memory is too.
+TABLE_SIDE = 128
+
+
+def read_images(
+    spec: str, size: int | None, skip_bad: bool, workers: int, progress: Progress, glance: bool
+) -> Decoded | Listed:
+    """The images of all splits, as tables where views are small, else as files.
+
+    Args:
+        spec: What `--data` names.
+        size: Side of the views in pixels.
+        skip_bad: Leave out images that cannot be read.
+        workers: Processes that read images which are not held in memory.
+        progress: Called with (images read, images in all) while they are read.
+        glance: For a dry run.
+
+    Raises:
+        UsageError: The spec names nothing.
+        ArtifactError: The data are unusable.
+    """
+    path = Path(spec)
+    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
+    if path.is_file() and is_archive(path):
+        # Before it is opened: listing a compressed archive takes as long as reading it.
+        key = key_of(archive_stamp(path), **options)
+        if key is not None and (known := recall(key, glance=glance)) is not None:
+            return known
+    splits = open_splits(spec, download=not glance)
+    read = _read_from(spec, splits, options, workers, progress, glance)
+    if isinstance(read, Decoded):
+        return replace(read, tables=_with_labels(read.tables, splits))
+    return replace(read, files=_with_labels(read.files, splits))
+
+
+def _read_from(
+    spec: str,
+    splits: Splits,
+    options: dict[str, Any],
+    workers: int,
+    progress: Progress,
+    glance: bool,
+) -> Decoded | Listed:
+    """Decoded or listed, without what is only known of several labels."""
+    small = (options["size"] or _first_side(splits["train"])) <= TABLE_SIDE
+    if small:
+        key = key_of(stamp_of(splits), **options)
+        if key is not None and (known := recall(key, glance=glance)) is not None:
+            return known
+    if small and glance:
+        for source in splits.values():
+            check_memory(splits, source, options["size"])
+    elif small:
+        try:
+            decoded = decode(splits, **options, progress=progress)
+        except SizesDifferError:
+            pass
+        else:
+            return decoded if key is None else remember(key, decoded)
+    listed = list_files(spec, splits, **options, workers=workers, progress=progress, glance=glance)
+    # Images of several sizes, of which none was asked for, are files whatever their sizes.
+    return (
+        listed.as_tables()
+        if glance and max(listed.files["train"].size[1:]) <= TABLE_SIDE
+        else listed
+    )
+
+
+def _with_labels(read: Mapping[str, Split], splits: Splits) -> dict[str, Split]:
+    """The images with all labels that apply: what is remembered of their pixels has none."""
+    return {
+        split: replace(images, label_NK=_labels(images, splits[split]))
+        for split, images in read.items()
+    }
+
+
+def _labels(images: Images, source: Source) -> Tensor | None:
+    """int8 (N, K); None where one class applies."""
+    if not source.several:
+        return None
+    sets = {source.sample_id(row): source.labels(row) for row in range(len(source))}
+    label_NK = torch.zeros(len(images.sample_ids), len(source.class_names), dtype=torch.int8)
+    for row, name in enumerate(images.sample_ids):
+        label_NK[row, list(sets[name])] = 1
+    return label_NK
+
+
+def _first_side(source: Source) -> int:
+    """The longer side of the first image that can be opened."""
+    for row in range(len(source)):
+        try:
+            return max(source.image(row).size)
+        except BAD_IMAGE:
+            continue
+    return 0

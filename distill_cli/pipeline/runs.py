@@ -1,0 +1,73 @@
+"""How run and model folders are read: whole, or in a dry run without their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill_cli.models import Network, load_model, pretrained_teacher
+from distill_cli.pipeline.folders import TIMM, kept_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coming:
+    """A run that an earlier stage of a dry run stands for.
+
+    Attributes:
+        recipe: Every value resolved, as its recipe.yaml would have them.
+        network: Of the architecture that it would train.
+    """
+
+    recipe: Mapping[str, Any]
+    network: Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """The folders that a recipe learns from.
+
+    Attributes:
+        dry: No weights are read, and none are downloaded: a network has fresh ones in their place.
+        coming: Runs that are not made yet, by their resolved folders.
+    """
+
+    dry: bool = False
+    coming: Mapping[Path, Coming] = field(default_factory=dict)
+
+    def comes(self, name: str) -> bool:
+        """Whether this folder would be made by an earlier stage."""
+        return Path(name).resolve() in self.coming
+
+    def recipe(self, name: str) -> Mapping[str, Any]:
+        """What a run or cache folder says of how it was made; empty for a plain model folder."""
+        there = self.coming.get(Path(name).resolve())
+        return kept_recipe(Path(name)) if there is None else there.recipe
+
+    def network(self, name: str) -> Network:
+        """The network of a run or model folder, in eval mode.
+
+        Raises:
+            ArtifactError: Something is missing, damaged, or not ours.
+        """
+        there = self.coming.get(Path(name).resolve())
+        if there is None:
+            return load_model(Path(name), weights=not self.dry)
+        # A copy: who asks for it may freeze it, or change its precision.
+        return deepcopy(there.network).eval()
+
+    def teacher(self, name: str, class_names: tuple[str, ...]) -> Network:
+        """A saved network, or timm's pretrained one for timm/NAME.
+
+        Args:
+            name: A folder, or timm/NAME.
+            class_names: The data's, which a head of as many outputs is taken to have.
+        """
+        if name.startswith(TIMM) and not Path(name).exists():
+            return pretrained_teacher(name.removeprefix(TIMM), class_names, weights=not self.dry)
+        return self.network(name)
+
+
+ON_DISK, DRY = Runs(), Runs(dry=True)
