@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill_cli import runtime
+from distill_cli import __version__, runtime
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
+from distill_cli.pipeline.begun import as_made, begun_by, take_over
 from distill_cli.pipeline.compositions import check_objectives, composition, targets_of
 from distill_cli.pipeline.finish import finish, finish_hints, say_told, unmet
 from distill_cli.pipeline.folders import (
@@ -32,6 +33,7 @@ from distill_cli.pipeline.orders import ordered
 from distill_cli.pipeline.refusals import check_sources
 from distill_cli.pipeline.relations import keep_relations
 from distill_cli.pipeline.setting import setting_of
+from distill_cli.pipeline.spelled import entry_of, spelled
 from distill_cli.pipeline.teaching import (
     Member,
     cached_views,
@@ -42,9 +44,10 @@ from distill_cli.pipeline.teaching import (
 from distill_cli.pipeline.trainer import Plan, trainer_of
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
-from distill_cli.training import checkpoint, optim
+from distill_cli.training import optim
 from distill_cli.training.events import Sink
 from distill_cli.types import HintResult, RunResult, Targets, Teacher, ViewSpec
 
@@ -100,7 +103,7 @@ def train(
         remove_temporaries(plan.run)
         resuming = resume and (plan.run / "last").exists()
         if resuming:
-            checkpoint.check_key(plan.run, plan.key)
+            take_over(plan)
         write_text(plan.run / "recipe.yaml", to_yaml(plan.recipe))
         with runtime.stop_signals() as request:
             trainer.stop = lambda: request.signal_number
@@ -125,6 +128,8 @@ def prepare(
     """
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
+    if resume:
+        recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
     check_options(recipe)
     check_sources(recipe, out)
     names: list[str] = []
@@ -182,7 +187,7 @@ def prepare(
         beside=layers.shared,
     )
     return Plan(
-        recipe=_record(recipe, dataset, spec, members, layers, here),
+        recipe=spelled(_record(recipe, dataset, spec, members, layers, here), layers.composition),
         runtime=here,
         dataset=dataset,
         spec=spec,
@@ -206,16 +211,6 @@ def check_options(recipe: TrainRecipe) -> None:
     optim.check_name(recipe.opt)
     if recipe.model is not None:
         resolve(recipe.model)
-
-
-def check_begun(recipe: TrainRecipe, *, sink: Sink) -> None:
-    """Refuses to go on with a run that was made from something else than this recipe.
-
-    Raises:
-        ArtifactError: Its options, data or teachers are others.
-    """
-    plan = prepare(recipe, sink=sink, resume=True)
-    checkpoint.check_key(plan.run, plan.key)
 
 
 def _joined(
@@ -286,5 +281,11 @@ def _record(
         "teachers": [member.fingerprint for member in members],
         "skipped_images": dataset.skipped,
         "layers": list(layers.recorded),
+        # Below the versions of now: of a run that goes on, they are not what its names stood for.
+        "defaults": made_by(recipe.recorded) or __version__,
     }
+    if isinstance(recipe, LabelledRecipe):
+        recorded["asked"] = asked_of(recipe)
+    else:
+        recorded["objective"] = [entry_of(part) for part in layers.composition.parts]
     return recipe.model_copy(update={"recorded": recorded})
