@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 
+from distill_cli import __version__
 from distill_cli.errors import UsageError
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
@@ -128,7 +129,8 @@ def device_name(device: torch.device) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what decides pixels and arithmetic."""
-    found = {"distill-cli": _version("distill-cli"), "python": platform.python_version()}
+    # Our own is that of the code that runs: what was installed may be an earlier state of it.
+    found = {"distill-cli": __version__, "python": platform.python_version()}
     return {**found, **{name: _version(name) for name in LIBRARIES}}
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from distill_cli.cache.manifest import EVAL, PLAN, Manifest, read_plan
 from distill_cli.cache.plan import ShardKey, plan_differences
-from distill_cli.cache.shards import Shards
+from distill_cli.cache.shards import Shards, content_digest
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError, counted
-from distill_cli.files import sha256, write_text
+from distill_cli.files import write_text
 
 Progress = Callable[[int, int], None]
 
@@ -39,7 +39,8 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
                 hint="Parts are made by the same command, but for --part and --out",
             )
     # What an earlier merge left in `out` must agree with the parts too.
-    places = [*parts, out] if (out / PLAN).is_file() and read_plan(out) == plan else [*parts]
+    again = (out / PLAN).is_file() and not plan_differences(read_plan(out), plan)
+    places = [*parts, out] if again else [*parts]
     held = [Shards(part, plan) for part in places]
     keys = plan.shards()
     sources = {key: _source(key, held) for key in keys}
@@ -70,14 +71,14 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
 
 
 def _source(key: ShardKey, held: Sequence[Shards]) -> Path | None:
-    """The folder that holds a shard; several must hold the same bytes."""
+    """The folder that holds a shard; several must say the same."""
     return _one([each.folder for each in held if each.holds(key)], key.file)
 
 
 def _one(folders: Sequence[Path], file: str) -> Path | None:
-    """The first of the folders that hold a file; all must hold the same bytes."""
+    """The first of the folders that hold a file; all must say the same in it."""
     for other in folders[1:]:
-        if sha256(folders[0] / file) != sha256(other / file):
+        if content_digest(folders[0] / file) != content_digest(other / file):
             raise ArtifactError(
                 f"{folders[0]} and {other} hold different labels in {file}",
                 hint="One of them was made by other kernels: leave it out, or dump it again",

@@ -19,6 +19,8 @@ from distill_cli.types import DatasetIdentity, Targets, ViewSpec
 FORMAT_VERSION = 1
 # The keys of a plan in which caches must agree to be read together.
 SHARED = ("classes", "view_spec", "split", "dataset")
+# Of its versions, who made it: no library. Shards of one release were tied to that, too.
+MAKER, TIED_TO_MAKER = "distill-cli", "0.1.0"
 # How the architecture of a teacher begins that is a file of labels.
 IMPORTED = "imported-"
 
@@ -118,7 +120,19 @@ class Plan:
     @property
     def digest(self) -> str:
         """sha256 of the plan, hexadecimal: ties a shard to the plan it was made under."""
-        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        maker = self.versions.get(MAKER)
+        return self._digest(maker if maker == TIED_TO_MAKER else None)
+
+    @property
+    def digests(self) -> frozenset[str]:
+        """The digests of this plan by every release: parts of a cache may be made by several."""
+        return frozenset(map(self._digest, (None, TIED_TO_MAKER, self.versions.get(MAKER))))
+
+    def _digest(self, maker: str | None) -> str:
+        named = {} if maker is None else {MAKER: maker}
+        versions = {key: self.versions[key] for key in self.versions if key != MAKER}
+        values = {**self.to_json(), "versions": {**versions, **named}}
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
@@ -247,6 +261,8 @@ def plan_differences(
 ) -> list[str]:
     """Where two plans differ, one line each, as `key: expected … , found …`.
 
+    Not in which release of distill they were made by: what it is must not stop a dump half-way.
+
     Args:
         expected: The plan that counts.
         found: The other.
@@ -256,7 +272,9 @@ def plan_differences(
     return [
         f"{key}: {contrast(left.get(key), right.get(key))}"
         for key in dict.fromkeys([*left, *right])
-        if left.get(key) != right.get(key) and (keys is None or key.split(".")[0] in keys)
+        if left.get(key) != right.get(key)
+        and key != f"versions.{MAKER}"
+        and (keys is None or key.split(".")[0] in keys)
     ]
 
 

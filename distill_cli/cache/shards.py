@@ -35,7 +35,7 @@ class Shards:
         refuse_links_out(folder, [shard.file for shard in plan.shards()])
         self.folder, self.plan = folder, plan
         self.codec = codec(plan.codec, len(plan.dataset.class_names))
-        self.digest = plan.digest
+        self.digest, self.digests = plan.digest, plan.digests
 
     def missing(self, among: Iterable[ShardKey] | None = None) -> list[ShardKey]:
         """The shards that are still to be committed, in order; all are looked at by default."""
@@ -57,7 +57,7 @@ class Shards:
             plan = read_header(self.folder / EVAL).metadata.get("plan")
         except ArtifactError:
             return False
-        return plan == self.digest and self._hashes_well(EVAL)
+        return plan in self.digests and self._hashes_well(EVAL)
 
     def identity(self, shard: ShardKey) -> dict[str, Any]:
         """What a shard's metadata say of where it belongs."""
@@ -78,10 +78,12 @@ class Shards:
             found = dict(header.metadata)
             statistics = Statistics.from_json(found.pop("statistics"))
             del found[HASH]
+            tied = found.pop("plan")
         except (ArtifactError, KeyError, TypeError, AttributeError, ValueError):
             return None
         fault = layout_fault(header, self.codec.layout(shard.rows))
-        return statistics if found == self.identity(shard) and fault is None else None
+        same = tied in self.digests and {**found, "plan": self.digest} == self.identity(shard)
+        return statistics if same and fault is None else None
 
     def _hashes_well(self, file: str) -> bool:
         path = self.folder / file
@@ -89,11 +91,24 @@ class Shards:
         metadata = dict(header.metadata)
         expected = metadata.pop(HASH, None)
         hashed = hashlib.sha256(as_text(metadata).encode())
-        with path.open("rb") as handle:
-            handle.seek(header.data)
-            while block := handle.read(1 << 20):
-                hashed.update(block)
+        _hash_data(path, header.data, hashed)
         return bool(hashed.hexdigest() == expected)
+
+
+def content_digest(path: Path) -> str:
+    """sha256 of what a file of a cache says, hexadecimal; not of the plan that it is tied to."""
+    header = read_header(path)
+    said = {key: header.metadata[key] for key in header.metadata if key not in (HASH, "plan")}
+    hashed = hashlib.sha256(as_text(said).encode())
+    _hash_data(path, header.data, hashed)
+    return hashed.hexdigest()
+
+
+def _hash_data(path: Path, start: int, hashed: hashlib._Hash) -> None:
+    with path.open("rb") as handle:
+        handle.seek(start)
+        while block := handle.read(1 << 20):
+            hashed.update(block)
 
 
 def as_text(metadata: Mapping[str, Any]) -> str:

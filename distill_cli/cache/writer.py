@@ -53,13 +53,13 @@ class CacheWriter:
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder = folder
-        self.plan = plan
-        self.shards = Shards(folder, plan)
         if folder.is_dir():
             remove_temporaries(folder)
-        if (folder / PLAN).exists():
-            require_plan(folder, plan)
-        else:
+        begun = (folder / PLAN).exists()
+        # Of one that was begun, what it says of who made it stays.
+        self.plan = require_plan(folder, plan) if begun else plan
+        self.shards = Shards(folder, self.plan)
+        if not begun:
             with _rerun_hint():
                 write_json(folder / PLAN, plan.to_json())
 
@@ -200,18 +200,20 @@ class CacheWriter:
         (self.folder / MANIFEST).unlink(missing_ok=True)
 
 
-def require_plan(folder: Path, plan: Plan) -> None:
-    """Refuses to go on with a cache of another plan.
+def require_plan(folder: Path, plan: Plan) -> Plan:
+    """The plan of a cache that was begun, which may be gone on with under this one.
 
     Raises:
         ArtifactError: With what differs.
     """
-    differing = plan_differences(read_plan(folder), plan)
+    kept = read_plan(folder)
+    differing = plan_differences(kept, plan)
     if differing:
         raise ArtifactError(
             f"{folder} holds a cache of another plan ({'; '.join(differing)})",
             hint="Choose another --out, or use the options it was made with",
         )
+    return kept
 
 
 def continued(folder: Path, plan: Plan) -> Plan:

@@ -10,12 +10,12 @@ import typer
 from rich.markup import escape
 
 from distill_cli.cli.options import Json
+from distill_cli.cli.runs import read_runs
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.files import real_path
 from distill_cli.report import table
 from distill_cli.report.groups import Group, group_runs
-from distill_cli.report.runs import read_run
 
 app = typer.Typer(add_completion=False)
 
@@ -36,7 +36,7 @@ def compare(
     """
     # The same folder twice is one run, not two seeds.
     distinct = {real_path(run): run for run in runs}
-    groups = group_runs([read_run(run) for run in distinct.values()])
+    groups = group_runs(read_runs(distinct.values()))
     if json:
         result_json(table.to_json(groups))
         return

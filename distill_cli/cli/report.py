@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from distill_cli.cli.runs import read_runs
 from distill_cli.cli.terminal import exactly
 from distill_cli.files import write_text
-from distill_cli.report.runs import read_run
 
 app = typer.Typer(add_completion=False)
 
@@ -25,7 +25,7 @@ def report(
 
     Example: distill report runs/student-1
     """
-    summary = read_run(run)
+    [summary] = read_runs([run])
     from distill_cli.report.html import run_page
 
     path = out or run / "report.html"

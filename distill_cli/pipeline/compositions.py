@@ -16,15 +16,12 @@ from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.pipeline.refusals import check_sense
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.earlier import HARD_WEIGHT, OWN_WEIGHT, defaults_then, parameters_then
 from distill_cli.recipe.fields import split_commas
+from distill_cli.recipe.recorded import NAMED_ONLY, made_by
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
 from distill_cli.types import Targets
 
-# Flags that speak of the named objectives; a list of objectives says them in its entries.
-NAMED_ONLY = (
-    *("label_smoothing", "temperature", "alpha", "alpha_end", "schedule"),
-    *("hint_layer", "guided_layer"),
-)
 # What stands for an objective on softmax targets where each class applies or not by itself.
 ON_SIGMOID = {"ce": "bce", "label-smoothing": "bce", "kd": "sigmoid-kd"}
 # What label smoothing stands for where it is asked for.
@@ -37,7 +34,8 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
     """The objectives that the recipe asks for.
 
     Where none of the named ones owns the hard label, cross-entropy (or label smoothing) joins them.
-    Of one with a published pair of weights, those are the defaults.
+    Of one with a published pair of weights, those are the defaults. The recipe of a run has the
+    defaults of the version that made it.
 
     Args:
         recipe: Of any training verb.
@@ -46,9 +44,11 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
     Raises:
         UsageError: An unknown objective or parameter, or a combination that makes no sense.
     """
-    entries = _entries(recipe)
+    version = made_by(recipe.recorded)
+    entries = _entries(recipe, version)
     if targets == "sigmoid":
-        entries = [_on_sigmoid(entry) for entry in entries]
+        entries = [_on_sigmoid(entry, version) for entry in entries]
+    entries = [{**parameters_then(version, entry["name"]), **entry} for entry in entries]
     parts = tuple(_part(entry) for entry in entries)
     for part in parts:
         about = part.objective.about
@@ -101,19 +101,20 @@ def targets_of(recipe: TrainRecipe, *, several: bool) -> Targets:
     return "sigmoid" if several else asked or "softmax"
 
 
-def _on_sigmoid(entry: dict[str, Any]) -> dict[str, Any]:
+def _on_sigmoid(entry: dict[str, Any], version: str | None) -> dict[str, Any]:
     """An entry with what stands for its objective where each class applies or not by itself."""
     if entry["name"] == "label-smoothing":
-        entry = {"epsilon": LabelSmoothing().epsilon, **entry}
+        then = parameters_then(version, "label-smoothing")
+        entry = {"epsilon": LabelSmoothing().epsilon, **then, **entry}
     return {**entry, "name": ON_SIGMOID.get(entry["name"], entry["name"])}
 
 
-def _entries(recipe: TrainRecipe) -> list[dict[str, Any]]:
+def _entries(recipe: TrainRecipe, version: str | None) -> list[dict[str, Any]]:
     if isinstance(recipe, HintRecipe):
         return [{"name": "hint", **_hint_pairs(recipe)}]
     assert isinstance(recipe, LabelledRecipe), "every other verb has an objective"
     if isinstance(recipe.objective, str):
-        return _named(recipe, split_commas(recipe.objective))
+        return _named(recipe, split_commas(recipe.objective), version)
     entries = [dict(entry) for entry in recipe.objective]
     if not entries:
         raise UsageError("objective: the list is empty")
@@ -132,10 +133,11 @@ def _hint_pairs(recipe: HintRecipe | StudentRecipe) -> dict[str, Any]:
     return {"pairs": [[recipe.guided_layer or "auto", recipe.hint_layer or "auto"]]}
 
 
-def _named(recipe: LabelledRecipe, names: list[str]) -> list[dict[str, Any]]:
+def _named(recipe: LabelledRecipe, names: list[str], version: str | None) -> list[dict[str, Any]]:
     if not names:
         raise UsageError("objective: none is named")
     found = {name: _class(name) for name in names}
+    usual = {name: _usual(cls, version) for name, cls in found.items()}
     # What chooses samples for the others stands last: the first has the weights of the flags.
     names = sorted(names, key=lambda name: issubclass(found[name], Selecting))
     hard: dict[str, Any] = {"name": "ce"}
@@ -156,15 +158,15 @@ def _named(recipe: LabelledRecipe, names: list[str]) -> list[dict[str, Any]]:
                 "hard label by itself"
             )
     soft = [
-        {"name": name, "weight": found[name].about.usual.own, **(own if name == owner else {})}
+        {"name": name, "weight": usual[name].own, **(own if name == owner else {})}
         for name in names
     ]
     if not soft:
         return [hard]
     if owner is None:
-        soft = [{**hard, "weight": found[names[0]].about.usual.hard}, *soft]
+        soft = [{**hard, "weight": usual[names[0]].hard}, *soft]
     if isinstance(recipe, StudentRecipe):
-        soft = _weighed(recipe, soft, found[names[0]].about.usual, alone=owner is None)
+        soft = _weighed(recipe, soft, usual[names[0]], alone=owner is None)
     return soft
 
 
@@ -212,6 +214,15 @@ def _weighed(
         {**second, **fading, "weight": start, "weight_end": end},
         *rest,
     ]
+
+
+def _usual(cls: type[Objective], version: str | None) -> Usual:
+    """Its weights where it is named, as a version had them."""
+    usual, then = cls.about.usual, defaults_then(version, cls.about.name)
+    return Usual(
+        hard=then.get(HARD_WEIGHT, usual.hard),
+        own=then.get(OWN_WEIGHT, usual.own),
+    )
 
 
 def _class(name: Any) -> type[Objective]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distill_cli import __version__
 from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageError
 from distill_cli.files import one_writer, real_path, write_text
+from distill_cli.pipeline.begun import as_made, begun_by, check_begun
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
 from distill_cli.pipeline.refusals import learnt_from
 from distill_cli.pipeline.runs import ON_DISK, Runs
-from distill_cli.pipeline.train import KINDS, Finished, check_begun, check_options, prepare, train
+from distill_cli.pipeline.train import KINDS, Finished, check_options, prepare, train
 from distill_cli.pipeline.trainer import NOT_TRAINING
-from distill_cli.recipe.base import TrainRecipe
-from distill_cli.recipe.load import read_yaml, to_yaml
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.load import read_yaml, to_yaml, validate
+from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.stages import RECIPE, STAGES, Stage, is_several, stages_of
 from distill_cli.training.events import Silent, Sink
 
@@ -49,7 +53,7 @@ def run(
         for stage in stages:
             # Before anything is changed, and of finished ones too: others may learn from them.
             if (stage.out / "last").exists():
-                check_begun(like(stage), sink=Silent())
+                check_begun(prepare(like(stage), sink=Silent(), resume=True))
         write_text(out / RECIPE, to_yaml(recipe))
         finished = None
         for number, stage in enumerate(stages, start=1):
@@ -73,6 +77,7 @@ def staged(
     Raises:
         UsageError: A folder is in the way, or a stage makes no sense whatever the data are.
     """
+    assert isinstance(recipe, LabelledRecipe), "a hint-init is one run"
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     recipe = recipe.model_copy(update={"out": str(out)})
     check_output(out, resume=resume, overwrite=overwrite)
@@ -81,11 +86,22 @@ def staged(
             f"{out} holds one run, and this recipe means several", hint="Choose another --out"
         )
     stages = stages_of(recipe, out)
+    begun = _begun_by(stages, out) if resume else None
+    version = begun or made_by(recipe.recorded) or __version__
+    # Stages that are not begun have the defaults of those that are.
+    stages = [replace(stage, recipe=as_made(stage.recipe, version)) for stage in stages]
+    recorded = {"defaults": version, "asked": asked_of(recipe)}
+    recipe = recipe.model_copy(update={"recorded": recorded})
     _check_inside(out, stages)
     for stage in stages:
         # Now, rather than after the stages before it.
         check_options(stage.recipe)
     return recipe, stages
+
+
+def _begun_by(stages: Sequence[Stage], out: Path) -> str | None:
+    """The version that began them; before 0.2.0 the recipe of all did not say."""
+    return begun_by([out / RECIPE]) or begun_by([stage.out / "recipe.yaml" for stage in stages])
 
 
 @contextmanager
@@ -156,7 +172,9 @@ def check_kept(recipe: TrainRecipe, out: Path) -> None:
     """Refuses to go on under another recipe than the one that is kept."""
     path = out / RECIPE
     if path.is_file():
-        then, now = _training(read_yaml(path)), _training(recipe.model_dump(mode="json"))
+        # A key that an earlier version did not have was what it is by default.
+        kept = {**validate(type(recipe), {}).model_dump(mode="json"), **read_yaml(path)}
+        then, now = _training(kept), _training(recipe.model_dump(mode="json"))
         changed = [key for key in now if now[key] != then.get(key)]
         if changed:
             raise ArtifactError(

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from distill_cli import runtime
+from distill_cli import __version__, runtime
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import StoppedError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
+from distill_cli.pipeline.begun import as_made, begun_by, take_over
 from distill_cli.pipeline.compositions import check_objectives, composition, targets_of
 from distill_cli.pipeline.finish import finish, finish_hints, say_told, unmet
 from distill_cli.pipeline.folders import (
@@ -33,6 +34,7 @@ from distill_cli.pipeline.refusals import check_sources
 from distill_cli.pipeline.relations import keep_relations
 from distill_cli.pipeline.runs import ON_DISK, Runs
 from distill_cli.pipeline.setting import setting_of
+from distill_cli.pipeline.spelled import entry_of, spelled
 from distill_cli.pipeline.teaching import (
     Member,
     cached_views,
@@ -43,9 +45,10 @@ from distill_cli.pipeline.teaching import (
 from distill_cli.pipeline.trainer import Plan, trainer_of
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
-from distill_cli.training import checkpoint, optim
+from distill_cli.training import optim
 from distill_cli.training.events import Sink
 from distill_cli.types import HintResult, RunResult, ViewSpec
 
@@ -101,7 +104,7 @@ def train(
         remove_temporaries(plan.run)
         resuming = resume and (plan.run / "last").exists()
         if resuming:
-            checkpoint.check_key(plan.run, plan.key)
+            take_over(plan)
         write_text(plan.run / "recipe.yaml", to_yaml(plan.recipe))
         with runtime.stop_signals() as request:
             trainer.stop = lambda: request.signal_number
@@ -138,6 +141,8 @@ def prepare(
     """
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
+    if resume:
+        recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
     check_options(recipe)
     check_sources(recipe, out, coming=runs.comes)
     names: list[str] = []
@@ -199,7 +204,7 @@ def prepare(
         beside=layers.shared,
     )
     return Plan(
-        recipe=_record(recipe, dataset, spec, members, layers, here),
+        recipe=spelled(_record(recipe, dataset, spec, members, layers, here), layers.composition),
         runtime=here,
         dataset=dataset,
         spec=spec,
@@ -223,16 +228,6 @@ def check_options(recipe: TrainRecipe) -> None:
     optim.check_name(recipe.opt)
     if recipe.model is not None:
         resolve(recipe.model)
-
-
-def check_begun(recipe: TrainRecipe, *, sink: Sink) -> None:
-    """Refuses to go on with a run that was made from something else than this recipe.
-
-    Raises:
-        ArtifactError: Its options, data or teachers are others.
-    """
-    plan = prepare(recipe, sink=sink, resume=True)
-    checkpoint.check_key(plan.run, plan.key)
 
 
 def _resolve(
@@ -281,5 +276,11 @@ def _record(
         "teachers": [member.fingerprint for member in members],
         "skipped_images": dataset.skipped,
         "layers": list(layers.recorded),
+        # Below the versions of now: of a run that goes on, they are not what its names stood for.
+        "defaults": made_by(recipe.recorded) or __version__,
     }
+    if isinstance(recipe, LabelledRecipe):
+        recorded["asked"] = asked_of(recipe)
+    else:
+        recorded["objective"] = [entry_of(part) for part in layers.composition.parts]
     return recipe.model_copy(update={"recorded": recorded})

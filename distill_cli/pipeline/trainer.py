@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +69,14 @@ class Plan:
     @property
     def key(self) -> str:
         """Identifies what is trained from what: recipe, data and teachers."""
-        values = self.recipe.model_dump(mode="json", exclude=NOT_TRAINING)
+        return self.key_of(self.recipe.model_dump(mode="json", exclude=NOT_TRAINING))
+
+    def key_of(self, values: Mapping[str, Any]) -> str:
+        """The same, of a recipe in other words.
+
+        Args:
+            values: Its keys, but for those of `NOT_TRAINING`.
+        """
         teacher = None if self.teacher is None else self.teacher.fingerprint
         parts = [values, self.dataset.identity.to_json(), self.spec.to_json(), teacher]
         # What objectives were told of the classes: a file or a run may be another one by now.

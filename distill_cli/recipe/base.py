@@ -42,7 +42,8 @@ class Recipe(BaseModel):
     command: Command | None = Field(None, description="The verb this recipe is for.")
     about: str | None = Field(None, description="A line that `distill recipes list` shows.")
     recorded: dict[str, Any] | None = Field(
-        None, description="What a finished run notes beside its recipe; ignored when read."
+        None,
+        description="What a run notes beside its recipe; read for the version whose defaults it has.",
     )
 
     data: Text | None = option(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.base import Recipe
+from distill_cli.recipe.recorded import said_again
 from distill_cli.recipe.schema import RECIPES
 
 # What other tools call our values.
@@ -135,9 +136,12 @@ def load(
     command = values.get("command", schema.COMMAND)
     if command != schema.COMMAND:
         raise UsageError(f"recipe {recipe} is for `distill {command}`, not {schema.COMMAND}")
-    values.update(from_environment(schema, environment))
-    for assignment in assignments:
-        _assign(values, *parse_set(assignment))
+    spoken = from_environment(schema, environment)
+    assigned = [parse_set(assignment) for assignment in assignments]
+    values = said_again(values, {*spoken, *(path[0] for path, _ in assigned), *(flags or {})})
+    values.update(spoken)
+    for path, value in assigned:
+        _assign(values, path, value)
     values.update(flags or {})
     values["command"] = schema.COMMAND
     return validate(schema, values)

@@ -18,7 +18,7 @@ NOT_THE_RECIPE = {
     *("seed", "view_seed", "out", "recorded", "require", "about", "command"),
     *("device", "threads", "workers"),
 }
-# The values that a recipe leaves open where nobody gave one, as every page of help states them.
+# What kd was by default while runs noted its name alone.
 DEFAULT_T, DEFAULT_ALPHA = 4, 0.9
 
 Role = Literal["teacher", "student"]
@@ -124,15 +124,24 @@ def _equals(labels: Sequence[str], runs: Sequence[RunSummary], label: str) -> li
 
 def _differing(run: RunSummary, others: Sequence[RunSummary]) -> str:
     """`lr=0.1 epochs=30`: this run's values of the keys in which any of the others differs."""
-    kept = [_kept(other) for other in others]
+    kept = [_flat(_kept(other)) for other in others]
     keys = dict.fromkeys(key for values in kept for key in values)
-    own = _kept(run)
+    own = _flat(_kept(run))
     said = [
         f"{key}={plain(own.get(key))}"
         for key in keys
         if any(values.get(key) != own.get(key) for values in kept)
     ]
     return " ".join(said)
+
+
+def _flat(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """With the values of each listed objective as keys of their own: `kd.temperature`."""
+    listed = kept.get("objective")
+    if not isinstance(listed, list) or not all(isinstance(each, Mapping) for each in listed):
+        return dict(kept)
+    values = {f"{entry.get('name')}.{key}": entry[key] for entry in listed for key in entry}
+    return {**kept, **values, "objective": [entry.get("name") for entry in listed]}
 
 
 def label_of(recipe: Mapping[str, Any]) -> str:
@@ -146,29 +155,59 @@ def label_of(recipe: Mapping[str, Any]) -> str:
 
 
 def objective_of(recipe: Mapping[str, Any]) -> str:
-    """What was minimised: `kd T=4 α=0.9`, `ce ε=0.1`, or a list's entries joined by `+`."""
-    objective = recipe.get("objective")
+    """What was minimised: `kd T=4 α=0.9`, `ce ε=0.1`, or a list's entries joined by `+`.
+
+    As it was asked for, where the run says so; every value is in `values_of`.
+    """
+    recorded = recipe.get("recorded")
+    asked = recorded.get("asked") if isinstance(recorded, Mapping) else None
+    said = {**recipe, **(asked if isinstance(asked, Mapping) else {})}
+    objective = said.get("objective")
     if isinstance(objective, list):
         return " + ".join(_entry(entry) for entry in objective)
-    said = [str(objective or "ce")]
+    words = [str(objective or "ce")]
     if role_of(recipe) == "student":
-        said += _soft(recipe)
-    smoothing = recipe.get("label_smoothing")
-    return " ".join(said if smoothing is None else [*said, f"ε={plain(smoothing)}"])
+        words += _soft(said, recipe.get("objective"))
+    smoothing = said.get("label_smoothing")
+    return " ".join(words if smoothing is None else [*words, f"ε={plain(smoothing)}"])
 
 
-def _soft(recipe: Mapping[str, Any]) -> list[str]:
-    temperature, alpha = recipe.get("temperature"), recipe.get("alpha")
-    if temperature is None and recipe.get("objective") == "kd":
-        temperature = DEFAULT_T  # other objectives have defaults of their own, or no temperature
-    said = [] if temperature is None else [f"T={plain(temperature)}"]
-    if recipe.get("objective") != "kd" and alpha is None:
-        return said  # each has published weights of its own
-    alpha = f"α={plain(DEFAULT_ALPHA if alpha is None else alpha)}"
-    schedule, end = recipe.get("schedule"), recipe.get("alpha_end")
+def values_of(recipe: Mapping[str, Any]) -> str:
+    """Every value of its objectives, as far as the run says them."""
+    objective = recipe.get("objective")
+    return " + ".join(map(_entry, objective)) if isinstance(objective, list) else plain(objective)
+
+
+def _soft(said: Mapping[str, Any], listed: Any) -> list[str]:
+    """Temperature and weight of what is named first.
+
+    Args:
+        said: Names and flags.
+        listed: The same with every value, where the run says them.
+    """
+    temperature, alpha = said.get("temperature"), said.get("alpha")
+    if said.get("objective") == "kd":
+        # Other objectives have defaults of their own, or no temperature.
+        values = _of_kd(listed)
+        temperature = values["temperature"] if temperature is None else temperature
+        alpha = values["weight"] if alpha is None else alpha
+    words = [] if temperature is None else [f"T={plain(temperature)}"]
+    if alpha is None and said.get("objective") != "kd":
+        return words  # each has published weights of its own
+    weight = f"α={plain(alpha)}"
+    schedule, end = said.get("schedule"), said.get("alpha_end")
     if end is not None or schedule not in (None, "constant"):
-        alpha += f"→{plain(0 if end is None else end)} {schedule or 'linear'}"
-    return [*said, alpha]
+        weight += f"→{plain(0 if end is None else end)} {schedule or 'linear'}"
+    return [*words, weight]
+
+
+def _of_kd(listed: Any) -> dict[str, Any]:
+    """What kd, or what stands for it on sigmoid targets, was by default."""
+    found = {"temperature": DEFAULT_T, "weight": DEFAULT_ALPHA}
+    for entry in listed if isinstance(listed, list) else []:
+        if isinstance(entry, Mapping) and entry.get("name") in ("kd", "sigmoid-kd"):
+            found |= entry
+    return found
 
 
 def _entry(entry: Any) -> str:

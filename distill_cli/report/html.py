@@ -9,7 +9,7 @@ from typing import Any
 
 from distill_cli.errors import counted
 from distill_cli.report import plots, table
-from distill_cli.report.groups import Group, objective_of, role_of
+from distill_cli.report.groups import Group, objective_of, role_of, values_of
 from distill_cli.report.pictures import History, Picture, of_run
 from distill_cli.report.plots import Line
 from distill_cli.report.runs import RunSummary
@@ -52,10 +52,14 @@ def run_report(run: RunSummary) -> str:
         pictures=of_run(run),
         teachers=_teachers(run),
         mode=plain(recipe.get("mode")),
-        recipe=_said({key: value for key, value in recipe.items() if key not in NOT_SHOWN}),
+        recipe=_said({**_shown(recipe), "objective": values_of(recipe)}),
         data=_said(_mapping(recorded.get("dataset"))),
         environment=_environment(recorded),
     )
+
+
+def _shown(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key not in NOT_SHOWN}
 
 
 # What `distill report` calls it.
@@ -104,7 +108,7 @@ def _said(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _environment(recorded: Mapping[str, Any]) -> dict[str, str]:
-    elsewhere = {"dataset", "teachers", "versions", "view_spec"}
+    elsewhere = {"dataset", "teachers", "versions", "view_spec", "asked"}
     here = {key: value for key, value in recorded.items() if key not in elsewhere}
     views = {f"view {key}": value for key, value in _mapping(recorded.get("view_spec")).items()}
     return _said({**here, **views, **_mapping(recorded.get("versions"))})

@@ -45,14 +45,15 @@ def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> No
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    # Through memory: torch reports a full disk as a RuntimeError without a cause.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(run / FILE, lambda path: path.write_bytes(buffer.getbuffer()))
+    _write(run / FILE, content)
 
 
-def check_key(run: Path, key: str) -> None:
+def check_key(run: Path, *keys: str) -> None:
     """Refuses to go on under another recipe, before anything of the run is changed.
+
+    Args:
+        run: The run folder.
+        keys: Any of them identifies the recipe.
 
     Raises:
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
@@ -60,11 +61,18 @@ def check_key(run: Path, key: str) -> None:
     content = _read(run / FILE)
     if content.get("format") != FORMAT:
         raise ArtifactError(f"{run / FILE} is not a checkpoint of this version of distill")
-    if content["key"] != key:
+    if content["key"] not in keys:
         raise ArtifactError(
             f"{run} was started from another recipe or other data",
             hint="Resume with the options it was started with, or choose another --out",
         )
+
+
+def rename(run: Path, key: str) -> None:
+    """Has a checkpoint that was written under another key be of this one."""
+    content = _read(run / FILE)
+    if content["key"] != key:
+        _write(run / FILE, {**content, "key": key})
 
 
 def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
@@ -81,6 +89,13 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
     if content["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["cuda_rng"])
     return State.from_state_dict(content["state"])
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    # Through memory: torch reports a full disk as a RuntimeError without a cause.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
 
 def _read(path: Path) -> dict[str, Any]:

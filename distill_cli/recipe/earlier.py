@@ -1,0 +1,46 @@
+"""What objectives were by default in earlier versions: a run that recorded a name means these.
+
+Whoever changes a default enters the old one here, under the last version that had it. What is new
+in an objective is entered too, with the value at which it does what was done before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# By version, objective and parameter. Two keys are none of its parameters: the usual weights where
+# it is named, its own as `weight` and that of cross-entropy beside it as `hard_weight`.
+EARLIER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "0.1.0": {},
+}
+OWN_WEIGHT, HARD_WEIGHT = "weight", "hard_weight"
+
+
+def defaults_then(version: str | None, name: str) -> dict[str, Any]:
+    """What an objective was by default, as far as it is something else today.
+
+    Args:
+        version: The distill that made a run; None for today's. One that does not say which it was
+            stands for the first.
+        name: Of the objective.
+    """
+    then: dict[str, Any] = {}
+    if version is None:
+        return then
+    for last in sorted(EARLIER, key=_numbers, reverse=True):
+        if _numbers(version) <= _numbers(last):
+            then |= EARLIER[last].get(name, {})
+    return then
+
+
+def parameters_then(version: str | None, name: str) -> dict[str, Any]:
+    """The same without the usual weights: keys of an entry in a list of objectives."""
+    then = defaults_then(version, name)
+    return {key: value for key, value in then.items() if key not in (OWN_WEIGHT, HARD_WEIGHT)}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, found[0].split("."))) if found else ()

@@ -1,0 +1,68 @@
+"""What a run's recipe.yaml says of how it came about, where a recipe is read again.
+
+Its objectives stand there with every value. Beside them, below `recorded`: `asked`, the flags that
+stood for them, and `defaults`, the version of distill whose defaults these flags mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from distill_cli import __version__
+from distill_cli.recipe.base import LabelledRecipe
+
+# Flags that speak of the named objectives; a list of objectives says them in its entries.
+NAMED_ONLY = (
+    *("label_smoothing", "temperature", "alpha", "alpha_end", "schedule"),
+    *("hint_layer", "guided_layer"),
+)
+# What makes a list be what was asked for again: --hints has weights of its own for `kd` by name.
+SAID_AGAIN = {"objective", "hints", *NAMED_ONLY}
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value, or nothing where it is no mapping: files are edited by hand."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def made_by(recorded: Any) -> str | None:
+    """The version whose defaults a recipe means; None where it is no run's: today's.
+
+    Before 0.2.0 a run noted no more than the version that it was made by.
+    """
+    said = mapping(recorded)
+    version = said.get("defaults") or mapping(said.get("versions")).get("distill-cli")
+    return None if version is None else str(version)
+
+
+def is_spelled(recorded: Any) -> bool:
+    """Whether objectives stand with all the values that they have today."""
+    said = mapping(recorded)
+    return "defaults" in said and mapping(said.get("versions")).get("distill-cli") == __version__
+
+
+def asked_of(recipe: LabelledRecipe) -> dict[str, Any]:
+    """The objectives as they were asked for: names and flags, or a list."""
+    before = mapping(mapping(recipe.recorded).get("asked"))
+    if "objective" in before and not isinstance(recipe.objective, str):
+        # The list is the one that a run spelt out; load() takes the flags where it is not.
+        return dict(before)
+    said = {key: getattr(recipe, key, None) for key in ("objective", *NAMED_ONLY)}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def said_again(values: Mapping[str, Any], typed: Collection[str]) -> dict[str, Any]:
+    """A recipe's values, ready to have others laid over those that name its objectives.
+
+    Args:
+        values: Of a file, perhaps a run's, whose list would contradict flags of named objectives.
+        typed: The keys that are given beside it.
+    """
+    if not SAID_AGAIN.intersection(typed):
+        return dict(values)
+    found = {**values, **mapping(mapping(values.get("recorded")).get("asked"))}
+    if "objective" in typed:
+        # What is named now means what it means now.
+        found.pop("recorded", None)
+    return found

@@ -1,0 +1,55 @@
+"""Defaults that objectives had in earlier versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill_cli.objectives import OBJECTIVES
+from distill_cli.recipe import earlier
+from distill_cli.recipe.earlier import defaults_then, parameters_then
+
+BEGUN = Path(__file__).parent.parent / "fixtures" / "begun-0.1.0"
+THEN: dict[str, dict[str, Any]] = json.loads((BEGUN / "defaults.json").read_text())
+
+
+def defaults_now(name: str) -> dict[str, Any]:
+    cls = OBJECTIVES[name]
+    usual = {"weight": cls.about.usual.own, "hard_weight": cls.about.usual.hard}
+    own = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
+    values: dict[str, Any] = json.loads(json.dumps({**usual, **own}))
+    return values
+
+
+@pytest.mark.parametrize("name", THEN)
+def test_every_default_that_changed_is_entered(name: str) -> None:
+    now, entered = defaults_now(name), defaults_then("0.1.0", name)
+    unknown = sorted(entered.keys() - now.keys())
+    assert not unknown, f"{name} has no {unknown}: what is entered has to be one of its parameters"
+    then = THEN[name]
+    found = {key: entered.get(key, now.get(key)) for key in then}
+    assert found == then, f"{name}: enter the old value under 0.1.0 in recipe/earlier.py"
+    new = sorted(now.keys() - then.keys() - entered.keys())
+    assert not new, f"{name}: enter under 0.1.0 at which {new} it does what it did before"
+
+
+def test_what_a_version_had_is_what_changed_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {
+        "0.1.0": {"x": {"weight": 1.0, "rate": 0.1}},
+        "0.10.0": {"x": {"rate": 0.3}, "y": {"hard_weight": 0.5}},
+        "0.9.0": {"x": {"rate": 0.2, "form": "paper"}},
+    }
+    monkeypatch.setattr(earlier, "EARLIER", table)
+    first = {"weight": 1.0, "rate": 0.1, "form": "paper"}
+    assert defaults_then("0.1.0", "x") == first
+    assert defaults_then("not installed", "x") == first
+    assert parameters_then("0.1.0", "x") == {"rate": 0.1, "form": "paper"}
+    assert defaults_then("0.2.0", "x") == {"rate": 0.2, "form": "paper"}
+    assert defaults_then("0.9.1", "x") == {"rate": 0.3}
+    assert defaults_then("0.9.0", "y") == {"hard_weight": 0.5}
+    for version in ("0.11.0", "1.0.0", None):
+        assert defaults_then(version, "x") == {}
