@@ -167,10 +167,14 @@ def _run(args: Sequence[object], before: Callable[[], object], encoding: str = "
     except BaseException:
         traceback.print_exc()
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        os._exit(code if isinstance(code, int) else 98)
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+        except OSError:
+            code = 120
+        finally:
+            os._exit(code if isinstance(code, int) else 98)
 
 
 def stuck(module: str, name: str, *, at: int = 1, mark: str = "stuck here") -> Callable[[], None]:

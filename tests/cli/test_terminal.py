@@ -182,13 +182,13 @@ def test_a_terminal_without_abilities_gets_no_control_codes(here: Path) -> None:
 
 def test_a_terminal_that_changes_its_width(here: Path) -> None:
     seen = on_terminal(
-        *TRAIN, "--epochs", 60, columns=100, whens=[When("loss", columns=40), When("/60  ")]
+        *TRAIN, "--epochs", 30, columns=100, whens=[When("loss", columns=40), When("/30  ")]
     )
     assert seen.code == 0, seen.text
     frames = [line for line in seen.lines if "epoch " in line and "teacher" in line]
     assert max(map(len, frames)) > 40
     assert len(frames[-1]) <= 38
-    assert "epoch 60/60" in frames[-1]
+    assert "epoch 30/30" in frames[-1]
 
 
 @pytest.mark.parametrize(
