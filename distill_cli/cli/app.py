@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from distill_cli import __version__
 from distill_cli.cli import foreign
-from distill_cli.cli.terminal import INTERRUPTED, say, say_interrupted
+from distill_cli.cli.terminal import INTERRUPTED, say, say_interrupted, say_stopped
 from distill_cli.errors import DistillError, StoppedError, nearest
 from distill_cli.files import BAD_PATH, DISK_FULL
 
@@ -89,7 +89,7 @@ class DistillGroup(TyperGroup):
             return super().invoke(ctx)
         except StoppedError as stopped:
             # What was asked for is no error.
-            say(_escape(str(stopped)))
+            say_stopped(str(stopped))
             raise typer.Exit(stopped.exit_code) from None
         except DistillError as error:
             fail(str(error), error.exit_code)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 
 # Wide enough for every line: a pipe has no width, and nothing is folded or cut there.
 UNFOLDED = 1_000_000
@@ -118,9 +120,17 @@ def _interrupted_anywhere(unraisable: Any) -> None:
     leave(INTERRUPTED)
 
 
+def say_stopped(text: str) -> None:
+    """The one line of a stop that was asked for, over the ^C that a terminal shows of it."""
+    screen = console("stderr")
+    if not screen.is_dumb_terminal:
+        screen.control(Control((ControlType.CARRIAGE_RETURN,)))
+    screen.print(text, markup=False)
+
+
 def say_interrupted() -> None:
     """The one line of a Ctrl-C that ends everything at once."""
-    say("stopped at once; what was saved before is intact")
+    say_stopped("stopped at once; what was saved before is intact")
 
 
 def leave(code: int) -> NoReturn:

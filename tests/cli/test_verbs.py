@@ -66,6 +66,16 @@ def test_compare(made: Made, distill: Distill) -> None:
     assert json.loads(distill("compare", made.teacher, made.student, "--json").out)
 
 
+def test_what_is_counted_is_said_in_the_singular(made: Made, here: Path, distill: Distill) -> None:
+    dumped = distill("cache-soft-labels", "--teachers", made.teacher, "--views", 1, "--out", "c")
+    assert "c: 1 view of 1,438 samples" in dumped.err
+    assert "  1 view (shift:1) of 1,438 samples" in distill("cache", "info", "c").out
+    replayed = distill("cache", "verify", "c", "--sample", 1)
+    assert "1 view replayed" in replayed.err
+    refused = distill("student", "--teachers", "c", "--class-map", "a,b")
+    assert "2 class maps for 1 teacher" in refused.err
+
+
 def test_report(made: Made, here: Path, distill: Distill) -> None:
     outcome = distill("report", made.student, "--out", "page.html")
     assert outcome.code == 0, outcome.err
@@ -80,7 +90,9 @@ def test_methods(distill: Distill) -> None:
     assert {"ce", "kd", "dkd", "dist", "logit-standardisation", "hint", "rkd"} <= set(OBJECTIVES)
     for method in listed:
         assert set(method) == {"name", "summary", "paper", "needs", "parameters"}
-    assert "1503.02531" in distill("methods").out
+    table = distill("methods").out.splitlines()
+    assert [line.split()[0] for line in table[1 : 1 + len(OBJECTIVES)]] == list(OBJECTIVES)
+    assert "1503.02531" in distill("methods", "show", "kd").out
 
 
 def test_recipes(here: Path, distill: Distill) -> None:

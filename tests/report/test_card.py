@@ -78,7 +78,7 @@ def test_torchvision_is_not_loaded_by_timm() -> None:
 def test_many_classes_are_cut(tmp_path: Path) -> None:
     config = {**CONFIG, "label_names": [f"class-{n}" for n in range(1000)]}
     card = model_card(TAUGHT, RESULT, config)
-    assert "1000 classes" in card
+    assert "1,000 classes" in card
     assert "class-999" not in card
 
 
