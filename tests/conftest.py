@@ -65,6 +65,17 @@ def invoke(*args: object) -> Outcome:
     return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
+def tree(*roots: Path) -> dict[Path, tuple[int, int, bytes]]:
+    """Everything below some folders: when it was changed, its mode and its content."""
+    found = {}
+    for root in roots:
+        for path in [root, *root.rglob("*")] if root.exists() else ():
+            status = path.lstat()
+            content = path.read_bytes() if path.is_file() else b""
+            found[path] = (status.st_mtime_ns, status.st_mode, content)
+    return found
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(
     request: pytest.FixtureRequest,

@@ -199,7 +199,8 @@ def _notes(
     unknown = [row for row in range(len(source)) if row not in remembered]
     tasks = [unknown[i : i + ROWS_A_TASK] for i in range(0, len(unknown), ROWS_A_TASK)]
     look = partial(_look, source, skip_bad=skip_bad, decoded=decoded)
-    looked = stream(look, tasks, workers=workers if len(unknown) >= WORTH_WORKERS else 0)
+    many = glanced is None and len(unknown) >= WORTH_WORKERS
+    looked = stream(look, tasks, workers=workers if many else 0)
     fresh = (note for notes in looked for note in notes)
     for row in range(len(source)):
         if row in remembered:

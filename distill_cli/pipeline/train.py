@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from distill_cli import __version__, runtime
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
@@ -50,7 +52,7 @@ from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.training import optim
 from distill_cli.training.events import Sink
-from distill_cli.types import HintResult, RunResult, ViewSpec
+from distill_cli.types import HintResult, RunResult, Targets, ViewSpec
 
 R = TypeVar("R", bound=TrainRecipe)
 
@@ -159,15 +161,8 @@ def prepare(
     dataset = open_data(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.several)
     composed = composition(recipe, targets)
-    members: list[Member] = []
-    if isinstance(recipe, TeacherLabels):
-        precision, maps = recipe.teacher_precision, recipe.class_map
-        members = open_teachers(names, dataset, here, precision, maps, runs)
-        if isinstance(recipe, LabelledRecipe):
-            check_targets(names, members, targets, force=recipe.force)
-        known = {"force": recipe.force, "dry": runs.dry}
-        check_knowledge(names, members, dataset, here.device, sink, **known)
-        say_losses(members, composed, sink)
+    members = _members(recipe, names, dataset, targets, here, sink, runs)
+    say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
     start = starting(recipe, runs)
@@ -192,17 +187,6 @@ def prepare(
     for line in layers.told:
         sink.message(line)
     recipe = _resolve(recipe, out, dataset, spec, network, here)
-    assert recipe.lr is not None, "resolved above"
-    assert recipe.weight_decay is not None, "resolved above"
-    optimizer = optim.create(
-        network.net,
-        recipe.opt,
-        rate=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        momentum=recipe.momentum,
-        layer_decay=recipe.layer_decay,
-        beside=layers.shared,
-    )
     return Plan(
         recipe=spelled(_record(recipe, dataset, spec, members, layers, here), layers.composition),
         runtime=here,
@@ -213,7 +197,42 @@ def prepare(
         teacher=teacher,
         layers=layers,
         network=network,
-        optimizer=optimizer,
+        optimizer=_optimizer(recipe, network, layers),
+    )
+
+
+def _members(
+    recipe: TrainRecipe,
+    names: Sequence[str],
+    dataset: Dataset,
+    targets: Targets,
+    here: Runtime,
+    sink: Sink,
+    runs: Runs,
+) -> list[Member]:
+    """The teachers, opened, and checked against the data and what is learnt of them."""
+    if not isinstance(recipe, TeacherLabels):
+        return []
+    precision, maps = recipe.teacher_precision, recipe.class_map
+    members = open_teachers(names, dataset, here, precision, maps, runs)
+    if isinstance(recipe, LabelledRecipe):
+        check_targets(names, members, targets, force=recipe.force)
+    known = {"force": recipe.force, "dry": runs.dry}
+    check_knowledge(names, members, dataset, here.device, sink, **known)
+    return members
+
+
+def _optimizer(recipe: TrainRecipe, network: Network, layers: Layers) -> torch.optim.Optimizer:
+    assert recipe.lr is not None, "resolved before"
+    assert recipe.weight_decay is not None, "resolved before"
+    return optim.create(
+        network.net,
+        recipe.opt,
+        rate=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        layer_decay=recipe.layer_decay,
+        beside=layers.shared,
     )
 
 
