@@ -103,3 +103,49 @@ def test_shards_are_few_and_fit_in_memory(samples: int, classes: int, batch: int
         assert length == SHARD_ROWS or -(-samples // length) <= 16
     assert shard_rows(50_000, 10, 256) == 8192
     assert shard_rows(1_281_167, 1000, 256) == 67_072
+
+
+def by(release: str) -> Plan:
+    return replace(PLAN, versions={**PLAN.versions, "distill-cli": release})
+
+
+def test_a_release_of_distill_stops_no_dump_half_way(tmp_path: Path) -> None:
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    dump(whole, by("0.1.0"))
+    part(torn, 1, 2, by("0.1.0"))
+    manifest = dump(torn, by("0.2.0"))
+    assert manifest.plan == by("0.1.0")
+    assert contents(torn) == contents(whole)
+    assert damaged(torn, workers=1, progress=nothing) == []
+    before = contents(torn)
+    dump(torn, by("0.3.0"))
+    assert contents(torn) == before
+
+
+@pytest.mark.parametrize(
+    "releases", [("0.1.0", "0.2.0"), ("0.2.0", "0.1.0"), ("0.2.0", "0.3.0"), ("0.3.0", "0.2.0")]
+)
+def test_parts_may_be_made_by_several_releases(tmp_path: Path, releases: tuple[str, str]) -> None:
+    parts = [part(tmp_path / str(n), n, 2, by(release)) for n, release in enumerate(releases, 1)]
+    # One shard is in both.
+    commit(CacheWriter(parts[1], by(releases[1])), PLAN.shards()[0])
+    merge(parts, tmp_path / "out", progress=nothing)
+    assert damaged(tmp_path / "out", workers=1, progress=nothing) == []
+    before = contents(tmp_path / "out")
+    merge([*parts, tmp_path / "out"], tmp_path / "out", progress=nothing)
+    assert contents(tmp_path / "out") == before
+
+
+def test_parts_of_other_libraries_are_still_refused(tmp_path: Path) -> None:
+    other = replace(by("0.2.0"), versions={"torch": "2.1", "distill-cli": "0.3.0"})
+    parts = [part(tmp_path / "1", 1, 2, by("0.2.0")), part(tmp_path / "2", 2, 2, other)]
+    with pytest.raises(ArtifactError, match=r"versions\.torch") as refused:
+        merge(parts, tmp_path / "out", progress=nothing)
+    assert "distill-cli" not in str(refused.value)
+
+
+def test_shards_of_the_first_release_are_tied_as_it_tied_them() -> None:
+    # Of the code of 0.1.0, to which caches of that time are bound.
+    assert by("0.1.0").digest == (
+        "6bf667914cdde9782e98b08f07d92bddcda36374e25f70054f95799292586d2e"
+    )

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 import distill_cli.models  # noqa: F401  registers our networks in timm
+from distill_cli import __version__
 from distill_cli.types import RunResult
 from tests.conftest import Made, Outcome
 
@@ -50,6 +51,38 @@ def test_a_run_folder_holds_what_it_promises(made: Made) -> None:
     assert (run / "last" / "checkpoint.pt").is_file()
     assert (run / "MODEL_CARD.md").is_file()
     assert not list(run.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "asked", "hint"),
+    [
+        ("student", ("--objective", "kd,hint", "-T", 2), 100.0),
+        ("student", ("--objective", "kd", "--alpha", 0.5, "--alpha-end", 0.1), None),
+        ("hint-init", (), 1.0),
+    ],
+)
+def test_the_recipe_of_a_run_makes_it_again(
+    made: Made, here: Path, distill: Distill, verb: str, asked: tuple[object, ...], hint: float
+) -> None:
+    common = ("--teachers", made.teacher, "--model", "mlp_8x2", "--epochs", 1, "--quiet")
+    assert distill(verb, *common, *asked, "--out", "a").code == 0
+    assert distill("recipes", "validate", "a/recipe.yaml").code == 0
+    assert distill(verb, "--recipe", "a/recipe.yaml", "--out", "b", "--quiet").code == 0
+    assert same(here / "a", here / "b")
+    one, two = (yaml.safe_load((here / run / "recipe.yaml").read_text()) for run in "ab")
+    assert {**one, "out": ""} == {**two, "out": ""}
+    assert one["recorded"]["defaults"] == one["recorded"]["versions"]["distill-cli"] == __version__
+    listed = one["recorded"]["objective"] if verb == "hint-init" else one["objective"]
+    entries = {entry["name"]: entry for entry in listed}
+    if hint is not None:
+        [pair] = entries["hint"]["pairs"]
+        assert entries["hint"]["weight"] == hint
+        assert "auto" not in pair
+        assert verb == "student" or pair == [one["guided_layer"], one["hint_layer"]]
+    # The same command once more, as a person repeats it.
+    assert distill(verb, *common, *asked, "--out", "a", "--resume").code == 0
+    refused = distill(verb, *common, *asked, "--out", "a", "--resume", "--lr", 0.3)
+    assert refused.code == 3
 
 
 def test_the_saved_model_loads_in_timm(made: Made) -> None:
