@@ -99,6 +99,11 @@ def shape_of(network: Network, name: str) -> Tap:
     return _tap(name, said.features[name], 0.0)
 
 
+def normalises(network: Network) -> bool:
+    """Whether it has layers that normalise what goes through them, of torch's or of any library."""
+    return any("norm" in type(module).__name__.lower() for module in network.net.modules())
+
+
 @contextmanager
 def still(network: Network) -> Iterator[None]:
     """In eval mode and without gradients while the context lasts."""

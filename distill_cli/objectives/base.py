@@ -81,6 +81,7 @@ class Setting:
     Attributes:
         student: The layers that an objective looks at, by name.
         teacher: Those of the teacher.
+        normalised: Whether the student has layers that normalise, as batch norm does.
         class_names: In label order.
         rule_KK: How alike classes are by a rule, each row of sum 1; None where there is none.
         centroid_KD: Where each class lies in the features of the run that an objective names.
@@ -89,6 +90,7 @@ class Setting:
 
     student: Mapping[str, TapShape] = field(default_factory=dict)
     teacher: Mapping[str, TapShape] = field(default_factory=dict)
+    normalised: bool = True
     class_names: tuple[str, ...] = ()
     rule_KK: Tensor | None = None
     centroid_KD: Tensor | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from pydantic import Field
 from torch import nn
 
 from distill_cli.adapters.regressor import Regressor
@@ -12,15 +13,26 @@ from distill_cli.losses.features import hint
 from distill_cli.objectives.base import About, Pair, Setting, Usual
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 
+# Of the gradient that a student without layers that normalise gets: one mean squared error in the
+# place of a hundred.
+WITHOUT_NORM = 0.01
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hint:
     """½‖u_h(x) − r(v_g(x))‖² a value of the hint layer u_h; r is a learnt regressor.
 
-    Alone it is stage 1 of FitNets (`distill hint-init`); beside labels it trains jointly, which
-    several public benchmarks call FitNet too.
+    Alone it is stage 1 of FitNets (`distill hint-init`), with the regressor of the paper. Beside
+    labels it trains jointly, which several public benchmarks call FitNet too: theirs are the weight,
+    100 mean squared errors, and the batch norm in the regressor, which sees the batch as a whole.
+    They use it on networks with batch norm throughout. In one without any, that weight drives layers
+    to lengths at which nothing else is learnt, and units to 0: there the student gets a hundredth of
+    the gradient, the regressor all of it (ours).
 
     Attributes:
+        normalised: Batch norm in the regressor.
+        gradient_scale: Of the gradient that the student gets through the regressor. Left out, it is
+            1 where the student has layers that normalise, else 0.01.
         pairs: Guided layer of the student and hint layer of the teacher; none for the
             middle ones.
     """
@@ -31,18 +43,36 @@ class Hint:
         paper="Romero et al. 2015, arXiv 1412.6550",
         needs=frozenset({Need.TEACHER, Need.FEATURES}),
         targets=frozenset({"softmax", "sigmoid"}),
-        usual=Usual(own=100.0),
+        usual=Usual(own=200.0),
         rule="middle",
     )
 
+    normalised: bool = True
+    gradient_scale: Annotated[float, Field(gt=0, le=1)] | None = None
     pairs: tuple[Pair, ...] = ()
+
+    @property
+    def whole_batch(self) -> bool:
+        """Where the regressor normalises by the batch."""
+        return self.normalised
 
     def adapters(self, setting: Setting) -> nn.Module:
         """A regressor for each pair."""
+        scale = self.gradient_scale
+        if scale is None:
+            scale = 1.0 if setting.normalised else WITHOUT_NORM
         made = []
         for guided, hinted in self.pairs:
             own, other = setting.student[guided], setting.teacher[hinted]
-            made.append(Regressor(own.size, other.size, rectified=other.rectified))
+            made.append(
+                Regressor(
+                    own.size,
+                    other.size,
+                    rectified=other.rectified,
+                    normalised=self.normalised,
+                    gradient_scale=scale,
+                )
+            )
         return nn.ModuleList(made)
 
     def __call__(

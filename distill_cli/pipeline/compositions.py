@@ -111,7 +111,8 @@ def _on_sigmoid(entry: dict[str, Any], version: str | None) -> dict[str, Any]:
 
 def _entries(recipe: TrainRecipe, version: str | None) -> list[dict[str, Any]]:
     if isinstance(recipe, HintRecipe):
-        return [{"name": "hint", **_hint_pairs(recipe)}]
+        # Stage 1 as in the paper: no batch norm in the regressor, nothing beside it to be overrun.
+        return [{"name": "hint", "normalised": False, "gradient_scale": 1.0, **_hint_pairs(recipe)}]
     assert isinstance(recipe, LabelledRecipe), "every other verb has an objective"
     if isinstance(recipe.objective, str):
         return _named(recipe, split_commas(recipe.objective), version)

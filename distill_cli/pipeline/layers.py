@@ -17,6 +17,7 @@ from distill_cli.models.taps import (
     Tap,
     last_map,
     middle,
+    normalises,
     shape_of,
     stage_ends,
     taps_of,
@@ -145,6 +146,7 @@ def find_layers(
         UsageError: There is no such layer.
     """
     setting = setting or Setting(class_names=network.class_names)
+    setting = replace(setting, normalised=normalises(network))
     objectives = [part.objective for part in composed.parts]
     looks = [name for each in objectives if isinstance(each, Looking) for name in each.looks]
     if Need.FEATURES not in composed.needs:

@@ -126,3 +126,41 @@ def test_descent_reaches_it() -> None:
     before = loss().item()
     optimizer.step(loss)
     assert loss().item() < 1e-4 * before
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_normalised_it_has_batch_norm_before_its_rectifier(rectified: bool) -> None:
+    torch.manual_seed(0)
+    feat_BCHW = torch.randn(6, 3, 5, 5, dtype=torch.float64) * 4 + 2
+    made = Regressor((3, 5, 5), (4, 3, 3), rectified=rectified, normalised=True).double()
+    assert made.description == "3×3 convolution, batch norm"
+    assert made.conv.bias is None
+    nn.init.uniform_(made.norm.weight, 0.5, 2)
+    nn.init.normal_(made.norm.bias)
+    predicted_BCHW = nn.functional.conv2d(feat_BCHW, made.conv.weight)
+    mean_1C11 = predicted_BCHW.mean(dim=(0, 2, 3), keepdim=True)
+    variance_1C11 = (predicted_BCHW - mean_1C11).square().mean(dim=(0, 2, 3), keepdim=True)
+    expected_BCHW = (predicted_BCHW - mean_1C11) / (variance_1C11 + 1e-5).sqrt()
+    expected_BCHW = expected_BCHW * made.norm.weight[:, None, None] + made.norm.bias[:, None, None]
+    expected_BCHW = expected_BCHW.relu() if rectified else expected_BCHW
+    assert torch.allclose(made(feat_BCHW), expected_BCHW, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_its_student_gets_a_share_of_the_gradient(normalised: bool) -> None:
+    seen, gradients = [], []
+    for scale in (1.0, 0.01):
+        torch.manual_seed(0)
+        feat_BCHW = torch.randn(6, 3, 4, 4, dtype=torch.float64).requires_grad_()
+        made = Regressor(
+            (3, 4, 4), (2, 6, 6), rectified=False, normalised=normalised, gradient_scale=scale
+        ).double()
+        seen.append(made(feat_BCHW))
+        seen[-1].square().sum().backward()
+        gradients.append((feat_BCHW.grad, made.conv.weight.grad))
+    assert torch.equal(*seen)
+    (whole, own), (share, also_own) = gradients
+    assert whole.abs().max() > 1e-6
+    assert torch.allclose(share, 0.01 * whole, rtol=1e-9, atol=1e-15)
+    assert torch.equal(own, also_own)
+    assert "1 % of its gradient to the student" in made.description

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +185,8 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
     assert halfway["state"]["epoch"] == 1
     assert halfway["state"]["step"] > 0
     assert halfway["parts"]["adapters"]
+    joint = args[0] == "student"
+    assert any("norm.running" in key for key in halfway["parts"]["adapters"]) == joint
     assert distill(args[0], "--resume", "--out", "run", "--quiet").code == 0
     assert equal(weights(here / "whole"), weights(here / "run"))
     one, two = (
@@ -196,6 +199,40 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
     assert not equal(before, two["adapters"]), "the regressor learns"
     refused = distill(args[0], "--resume", "--out", "run", "--quiet", "--seed", 7)
     assert refused.code == 3
+
+
+def taught_jointly(
+    distill: Distill, data: object, teacher: str, epochs: int
+) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """`--objective kd,hint` at its defaults: its figures, and its rows of summary.csv."""
+    more = ("--data", data, "--epochs", epochs, "--quiet")
+    assert distill("teacher", "train", "--model", teacher, *more, "--out", "t").code == 0
+    outcome = distill(
+        *("student", "--teachers", "t", "--model", "mlp_32x2", "--objective", "kd,hint"),
+        *("--epochs", epochs, "--quiet", "--json", "--out", "s"),
+    )
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out), list(csv.DictReader(Path("s/summary.csv").open()))
+
+
+def test_joint_hints_teach_a_network_without_batch_norm(here: Path, distill: Distill) -> None:
+    """It ended at chance at these defaults: a regressor without batch norm, and all its pull."""
+    result, rows = taught_jointly(distill, "digits", "mlp_128x2", 30)
+    assert result["val_top1"] > 0.9
+    assert result["test_top1"] > 0.86
+    hints = [float(row["train_hint"]) for row in rows]
+    assert hints[-1] < 0.5 * hints[0]
+
+
+@pytest.mark.slow
+def test_joint_hints_teach_mnist(here: Path, distill: Distill) -> None:
+    """The loss reached 1e20 at these defaults."""
+    root = Path(os.environ.get("DISTILL_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    if not (root / "mnist.tar.gz").exists():
+        pytest.skip("mnist.tar.gz is not under DISTILL_DATA")
+    result, rows = taught_jointly(distill, root / "mnist.tar.gz", "mlp_96x2", 3)
+    assert min(result["val_top1"], result["test_top1"]) > 0.9
+    assert max(float(row["train_loss"]) for row in rows) < 1000
 
 
 def test_refusals(made: Made, here: Path, distill: Distill) -> None:

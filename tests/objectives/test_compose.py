@@ -19,6 +19,7 @@ from distill_cli.objectives.base import Setting, TapShape
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.feature_norm_kd import OF_CLASSIFIERS
+from distill_cli.objectives.hint import Hint
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.teachers.signals import DenseSignals
@@ -158,13 +159,15 @@ def rows_of(features: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.T
     return {name: each[rows] for name, each in features.items()}
 
 
-def filled(cls: type) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDict]:
+def filled(
+    cls: type, **values: object
+) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDict]:
     """An objective with layers named, signals that have them, and its adapters."""
     looks = Need.FEATURES in cls.about.needs
     named = OF_CLASSIFIERS if cls.about.rule == "classifier" else (("s", "t"),)
     # One that selects keeps every label here: beside it stands nothing for the others.
     given = {"pairs": named} if looks else {"margin": -1.0} if selects(cls) else {}
-    objective = cls(**given)
+    objective = cls(**given, **values)
     generator = torch.Generator().manual_seed(3)
     maps = {
         name: torch.randn(B, channels, side, side, generator=generator).requires_grad_()
@@ -251,6 +254,11 @@ def test_a_sample_alone_has_the_loss_that_it_has_in_a_batch(cls: type) -> None:
     if cls.about.coupled:
         assert Composition((part(objective),)).coupled == (cls.about.name,)
         return
+    if cls is Hint:
+        # Its batch norm looks at the whole batch, as it says; without it samples are apart.
+        assert objective.whole_batch
+        objective, s, t, adapters = filled(cls, normalised=False)
+        assert not objective.whole_batch
     own = dict(adapters.items()).get(cls.about.name)
     whole = objective(s, t, multi_label(cls), LATER, own)
     for row in range(B):

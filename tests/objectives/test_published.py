@@ -8,10 +8,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from distill_cli.objectives.compose import Composition
+from distill_cli.objectives.base import Pair, Setting, TapShape
+from distill_cli.objectives.compose import Composition, Part
 from distill_cli.pipeline.compositions import composition
+from distill_cli.pipeline.layers import with_pairs
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.teachers.signals import DenseSignals
@@ -40,10 +42,23 @@ def batch() -> Batch:
     )
 
 
-def total(composed: Composition, student: StudentSignals, teacher: DenseSignals) -> Tensor:
+def total(
+    composed: Composition,
+    student: StudentSignals,
+    teacher: DenseSignals,
+    adapters: nn.ModuleDict | None = None,
+) -> Tensor:
     """Of the last step, when whatever warms up has done so."""
     last = Progress(epoch=0, step=100, total_steps=101)
-    return composed(student, teacher, batch(), last).total
+    return composed(student, teacher, batch(), last, adapters).total
+
+
+def looking(composed: Composition, pair: Pair) -> Composition:
+    """With the layers named of what stands beside cross-entropy."""
+    hard, other = composed.parts
+    return Composition(
+        (hard, Part(objective=with_pairs(other.objective, (pair,)), weight=other.weight))
+    )
 
 
 def pearson(one: Tensor, two: Tensor) -> Tensor:
@@ -59,4 +74,23 @@ def test_dist() -> None:
     theirs = 16 * (1 - pearson(p, q)) + 16 * (1 - pearson(p.T, q.T))
     expected = F.cross_entropy(z, batch().target_B) + 2 * theirs
     found = total(named("dist"), StudentSignals(logits=z), DenseSignals(v))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_hint() -> None:
+    """Public benchmarks': CE + 100·MSE(ReLU(batch norm(convolution of the student's)), hint)."""
+    own, other = drawn(B, 3, 4, 4, seed=0), drawn(B, 5, 3, 3, seed=1).relu()
+    z, v = drawn(B, K, seed=2), drawn(B, K, seed=3)
+    composed = looking(named("hint"), ("s", "t"))
+    shapes = Setting(
+        student={"s": TapShape(channels=3, height=4, width=4)},
+        teacher={"t": TapShape(channels=5, height=3, width=3, rectified=True)},
+    )
+    adapters = composed.adapters(shapes).double()
+    (weight,) = (each for each in adapters.parameters() if each.ndim == 4)
+    predicted = F.conv2d(own, weight.detach())
+    predicted = F.relu(F.batch_norm(predicted, None, None, training=True))
+    expected = F.cross_entropy(z, batch().target_B) + 100 * F.mse_loss(predicted, other)
+    student = StudentSignals(logits=z, features={"s": own})
+    found = total(composed, student, DenseSignals(v, {"t": other}), adapters)
     assert found.item() == pytest.approx(expected.item(), rel=1e-9)

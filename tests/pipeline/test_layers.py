@@ -97,6 +97,20 @@ def test_what_is_recorded_is_what_was_built() -> None:
     assert "16×32×32" in layers.told[0]
 
 
+@pytest.mark.parametrize(
+    ("student", "normalises", "share"),
+    [("cifar_resnet8", True, 1.0), ("mlp_8x2", False, 0.01), ("test_vit", True, 1.0)],
+)
+def test_a_student_that_does_not_normalise_gets_a_share_of_the_hints_gradient(
+    student: str, normalises: bool, share: float
+) -> None:
+    layers, _ = found("hint", student=student)
+    [regressor] = layers.adapters["hint"]
+    assert regressor.norm is not None
+    assert regressor.gradient_scale == share
+    assert ("% of its gradient" in layers.told[0]) == (not normalises)
+
+
 def _said(live: LiveTeacher) -> dict[str, torch.Tensor]:
     row = torch.arange(2)
     batch = Batch(
@@ -138,6 +152,7 @@ REFUSED = [
     (("--ensemble-of", "logits"), "with-likeliest", 3, "--codec fp16"),
     *((("--objective", n, "--accumulate", 2), "one", 2, "--accumulate") for n in ("dist", "rkd")),
     (("--objective", "similarity", "--accumulate", 2), "one", 2, "--accumulate"),
+    (("--objective", "hint", "--accumulate", 2), "one", 2, "--accumulate"),
     (("--objective", "hint", "--compile"), "one", 2, "--compile"),
     (("--ensemble-of", "logits", "--mode", "random"), "two", 2, "--ensemble-of"),
     (("--ensemble-of", "logits"), "one", 2, "--ensemble-of"),
@@ -218,7 +233,9 @@ def test_the_run_keeps_its_layers(made: Made, here: Path, distill: Distill) -> N
     assert entry["teacher"] == "layers.0"
     assert entry["teacher_shape"] == [32, 1, 1]
     assert entry["student_shape"] == [8, 1, 1]
-    assert "regressor (1×1 convolution, 288 parameters)" in outcome.err
+    words = " ".join(outcome.err.split())
+    assert "regressor (1×1 convolution, batch norm, 1 % of its gradient to the student" in words
+    assert entry["regressor_params"] == 8 * 32 + 2 * 32
 
 
 def test_layers_named_beside_a_list_of_objectives_are_not_ignored(
