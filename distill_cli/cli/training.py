@@ -108,7 +108,7 @@ def _check_inputs(recipe: TrainRecipe, made: Sequence[str]) -> None:
 
 
 def _calibrated(figures: RunResult) -> list[str]:
-    if figures.test_ece_scaled is None:
+    if not figures.scaled or figures.test_ece_scaled is None:
         return []
     return [
         f"at the temperature {figures.temperature:.2f}, fitted on held-out images: "

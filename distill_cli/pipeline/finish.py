@@ -45,6 +45,7 @@ def finish(
     state: State,
     *,
     here: Runtime,
+    sink: Sink,
 ) -> RunResult:
     """Evaluates the best epoch's weights on test, and writes result.json and MODEL_CARD.md."""
     run = Path(str(recipe.out))
@@ -55,7 +56,10 @@ def finish(
     scaled = temperature = None
     if network.targets == "softmax" and bool((dataset.val.label_N != UNLABELLED).any()):
         val_NK = logits_of(network, dataset.val.still(), here.device)
-        temperature = fit_temperature(val_NK, dataset.val.label_N)
+        fitted = fit_temperature(val_NK, dataset.val.label_N)
+        temperature = fitted.value
+        if fitted.why_not is not None:
+            sink.message(f"no temperature is fitted: {fitted.why_not}")
         save_temperature(network, run, temperature)
         scaled = measure_as("softmax", logits_NK / temperature, test.label_N, None)
     same = divergence = None

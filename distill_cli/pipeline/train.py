@@ -123,7 +123,9 @@ def train(
         if not isinstance(plan.recipe, LabelledRecipe):
             hints = finish_hints(plan.recipe, plan.network, plan.layers.adapters, state)
             return Finished(run=plan.run, recipe=plan.recipe, result=hints)
-        result = finish(plan.recipe, plan.dataset, plan.members, state, here=plan.runtime)
+        result = finish(
+            plan.recipe, plan.dataset, plan.members, state, here=plan.runtime, sink=sink
+        )
         missed = unmet(plan.recipe.require, result)
     return Finished(run=plan.run, recipe=plan.recipe, result=result, unmet=missed)
 

@@ -111,7 +111,7 @@ def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
         "best epoch": f"{result.best_epoch} of {markdown(recipe.get('epochs'))}",
         "one image": milliseconds(result.latency_ms),
     }
-    if result.test_ece_scaled is not None:
+    if result.scaled and result.test_ece_scaled is not None:
         rows["temperature, fitted held-out"] = f"{result.temperature:.2f}"
         rows["test NLL at it"] = f"{result.test_nll_scaled:.4f} nats"
         rows["test ECE at it"] = share(result.test_ece_scaled)

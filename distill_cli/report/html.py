@@ -80,9 +80,10 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
             f"images/s, {result.seconds:.0f} s in all",
         ),
     ]
-    if result.test_ece_scaled is not None and result.test_nll_scaled is not None:
-        below = f"NLL {result.test_nll_scaled:.3f}, T {result.temperature:.2f} fitted held out"
-        scaled = share(result.test_ece_scaled, decimals=1)
+    nll_scaled, ece_scaled = result.test_nll_scaled, result.test_ece_scaled
+    if result.scaled and nll_scaled is not None and ece_scaled is not None:
+        below = f"NLL {nll_scaled:.3f}, T {result.temperature:.2f} fitted held out"
+        scaled = share(ece_scaled, decimals=1)
         shown.insert(3, ("error, logits scaled", scaled, below))
     if result.test_map is not None:
         f1 = "" if result.test_f1 is None else f"F1 {share(result.test_f1)}"

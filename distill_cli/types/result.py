@@ -20,8 +20,9 @@ class RunResult:
         test_samples: Images of the test split.
         test_nll: Nats; of sigmoid targets, summed over labels.
         test_ece: Expected calibration error, 15 bins; of sigmoid targets, of each yes and no.
-        temperature: Fitted on the held-out images after training; None of sigmoid targets, and
-            where nothing held out is labelled, as the next two.
+        temperature: Fitted on the held-out images after training, 1 where they do not tell it
+            from 1; None of sigmoid targets, and where nothing held out is labelled, as the next
+            two.
         test_nll_scaled: Nats, the logits divided by it.
         test_ece_scaled: The same.
         test_map: Mean average precision over labels; None of softmax targets, as the next two.
@@ -62,6 +63,11 @@ class RunResult:
     seconds: float
     teacher_agreement: float | None
     teacher_kl: float | None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a temperature is fitted: the scaled figures then differ from the others."""
+        return self.temperature is not None and self.temperature != 1
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values."""
