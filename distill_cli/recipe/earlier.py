@@ -13,7 +13,11 @@ from typing import Any
 # By version, objective and parameter. Two keys are none of its parameters: the usual weights where
 # it is named, its own as `weight` and that of cross-entropy beside it as `hard_weight`.
 EARLIER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "0.1.0": {},
+    "0.1.0": {
+        "dist": {"inter": 1.0, "intra": 1.0},
+        "hint": {"weight": 100.0, "normalised": False, "gradient_scale": 1.0},
+        "tfkd-reg": {"form": "paper"},
+    },
 }
 OWN_WEIGHT, HARD_WEIGHT = "weight", "hard_weight"
 
