@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill_cli.data.loader import Loader
+from distill_cli.files import real_path
 from distill_cli.pipeline.refusals import related
 from distill_cli.pipeline.runs import DRY, Coming, Runs
 from distill_cli.pipeline.several import check_kept, like, staged
@@ -92,7 +93,7 @@ def _plans(
         plan, loader = _plan(own, runs, sink=sink, resume=not overwrite, overwrite=overwrite)
         values = plan.recipe.model_dump(mode="json")
         there = Coming(recipe=values, network=plan.network)
-        runs = replace(runs, coming={**runs.coming, stage.out.resolve(): there})
+        runs = replace(runs, coming={**runs.coming, real_path(stage.out): there})
         yield stage.name, plan, loader
 
 

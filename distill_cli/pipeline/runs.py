@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distill_cli.files import real_path
 from distill_cli.models import Network, load_model, pretrained_teacher
 from distill_cli.pipeline.folders import TIMM, kept_recipe
 
@@ -39,11 +40,11 @@ class Runs:
 
     def comes(self, name: str) -> bool:
         """Whether this folder would be made by an earlier stage."""
-        return Path(name).resolve() in self.coming
+        return real_path(name) in self.coming
 
     def recipe(self, name: str) -> Mapping[str, Any]:
         """What a run or cache folder says of how it was made; empty for a plain model folder."""
-        there = self.coming.get(Path(name).resolve())
+        there = self.coming.get(real_path(name))
         return kept_recipe(Path(name)) if there is None else there.recipe
 
     def network(self, name: str) -> Network:
@@ -52,7 +53,7 @@ class Runs:
         Raises:
             ArtifactError: Something is missing, damaged, or not ours.
         """
-        there = self.coming.get(Path(name).resolve())
+        there = self.coming.get(real_path(name))
         if there is None:
             return load_model(Path(name), weights=not self.dry)
         # A copy: who asks for it may freeze it, or change its precision.
