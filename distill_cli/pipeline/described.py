@@ -110,6 +110,8 @@ def facts(cls: type[Objective]) -> dict[str, str]:
         found["weights"] = (
             f"{usual.hard:g} · cross-entropy + {usual.own:g} · this, where named alone"
         )
+    if about.defaults:
+        found["defaults"] = about.defaults
     made = cls()
     if isinstance(made, Ordering) and made.order is not None:
         found["order"] = f"{made.order}, unless --order says otherwise"
