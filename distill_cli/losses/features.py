@@ -88,10 +88,11 @@ def similarity(feat_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
 
 
 def relational_distance(feat_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """mean_ij l(ψ_ij(T), ψ_ij(S)), ψ_ij = ‖x_i − x_j‖₂ / μ, μ the mean positive distance.
+    """mean_ij l(ψ_ij(T), ψ_ij(S)), ψ_ij = ‖x_i − x_j‖₂ / μ, μ the mean distance over i ≠ j.
 
     RKD-D, Park et al. 2019, arXiv 1904.05068; l is the smooth L1 (Huber's, δ = 1), the
-    mean is over all B·B pairs. Memory grows with B²·D.
+    mean is over all B·B pairs, as in the authors' code. Rows that coincide count in μ, in the paper
+    and in that code, where they are 1e-6 apart. Memory grows with B²·D.
 
     Args:
         feat_BD: The student's embeddings.
@@ -160,10 +161,10 @@ def _differences(x_BD: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _distances(x_BD: Tensor) -> Tensor:
-    """Pairwise distances over the mean of the positive ones; all 0 where all rows coincide."""
+    """Pairwise distances over their mean, of rows with others; all 0 where all rows coincide."""
     _, distance_BB = _differences(_wide(x_BD))
-    positive = (distance_BB > 0).sum().clamp(min=1)
-    mean = distance_BB.sum() / positive
+    rows = len(x_BD)
+    mean = distance_BB.sum() / max(1, rows * (rows - 1))
     return distance_BB / torch.where(mean > 0, mean, 1.0)
 
 

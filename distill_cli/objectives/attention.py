@@ -14,7 +14,11 @@ from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSign
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionTransfer:
-    """Mean squared difference of the normalised maps of where each network is active.
+    """mean_P (A_S − A_T)², A = vec(mean_C F²)/‖vec(mean_C F²)‖₂: where a layer F is active, P places.
+
+    Channels may differ. Where maps differ in size, the larger is averaged over windows down to the
+    smaller, in each dimension, before it is normalised; the paper pairs maps of one size. Pairs are
+    summed. Its released code has this form; the paper has the norm of the difference.
 
     Attributes:
         pairs: Layers of student and teacher; none for the last of each resolution.
@@ -24,6 +28,7 @@ class AttentionTransfer:
         name="attention",
         summary="look where the teacher looks",
         paper="Zagoruyko, Komodakis 2017, arXiv 1612.03928",
+        defaults="weight and form are the authors' code's",
         needs=frozenset({Need.TEACHER, Need.FEATURES}),
         targets=frozenset({"softmax", "sigmoid"}),
         usual=Usual(own=1000.0),

@@ -41,7 +41,7 @@ HeadName = Literal["gated"]
 
 @dataclass(frozen=True, kw_only=True)
 class Usual:
-    """The weights that an objective has where it is named alone, as its paper has them.
+    """The weights that an objective has where it is named alone; `defaults` says whose they are.
 
     Attributes:
         hard: Of cross-entropy on the hard label beside it.
@@ -113,6 +113,7 @@ class About:
         needs: What it asks for beyond student logits, or may.
         owns: What no other objective of a composition may own too.
         usual: Its weights where it is named alone.
+        defaults: Which of its defaults are the authors', where from, and which are ours.
         targets: The kinds of targets that it is for.
         rule: How layers are paired where nobody names them; None where it looks at none.
         coupled: It compares the samples of a batch with each other.
@@ -125,6 +126,7 @@ class About:
     needs: frozenset[Need] = frozenset()
     owns: frozenset[Owns] = frozenset()
     usual: Usual = Usual()
+    defaults: str = ""
     targets: frozenset[Targets] = frozenset({"softmax"})
     rule: PairRule | None = None
     coupled: bool = False

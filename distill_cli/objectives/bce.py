@@ -25,6 +25,7 @@ class BinaryCrossEntropy:
         name="bce",
         summary="binary cross-entropy on each label, summed over labels",
         paper="—; smoothed: Szegedy et al. 2016, arXiv 1512.00567, for each label",
+        defaults="ε = 0 is the plain loss; label smoothing has 0.1 here too",
         owns=frozenset({Owns.HARD_TARGET}),
         targets=frozenset({"sigmoid"}),
     )

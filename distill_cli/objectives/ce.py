@@ -20,6 +20,7 @@ class CrossEntropy:
         name="ce",
         summary="cross-entropy on the hard label",
         paper="—",
+        defaults="there are none",
         owns=frozenset({Owns.HARD_TARGET}),
     )
 

@@ -17,9 +17,6 @@ from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSign
 class Dist:
     """T²·[β·(1 − ρ over each sample's classes) + γ·(1 − ρ over each class's samples)], ρ Pearson's.
 
-    β = γ = 2 beside cross-entropy of weight 1 is the authors' for classification; so is T = 4, on
-    CIFAR-100. On ImageNet theirs is 1.
-
     Attributes:
         temperature: T.
         inter: β, between the classes of a sample.
@@ -30,6 +27,7 @@ class Dist:
         name="dist",
         summary="correlate with the teacher over classes, and over samples",
         paper="Huang et al. 2022, arXiv 2205.10536",
+        defaults="the authors' for CIFAR-100; on ImageNet they have T = 1 and the same weights",
         needs=frozenset({Need.TEACHER}),
         coupled=True,
     )

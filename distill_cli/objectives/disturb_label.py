@@ -31,6 +31,7 @@ class DisturbLabel:
         name="disturb-label",
         summary="redraw some labels at random in every batch",
         paper="Xie et al. 2016, arXiv 1605.00055",
+        defaults="α is the lower end of the authors' range, 0.1 to 0.2",
         owns=frozenset({Owns.HARD_TARGET}),
     )
 

@@ -30,6 +30,9 @@ class DecoupledDistillation:
         name="dkd",
         summary="weigh the target class and the other classes of the teacher apart",
         paper="Zhao et al. 2022, arXiv 2203.08679",
+        defaults="the authors' code's for CIFAR-100, of which β goes by the pair of networks. Their "
+        "warm-up is 20 of 240 epochs and grows by the epoch, ours is the same share and grows "
+        "by the step",
         needs=frozenset({Need.TEACHER}),
     )
 

@@ -50,6 +50,7 @@ class DropMax:
         name="dropmax",
         summary="drop wrong classes from the softmax at rates learnt per sample",
         paper="Lee et al. 2018, arXiv 1712.07834",
+        defaults="the authors' code's: every weight 1, and the temperature of the masks",
         owns=frozenset({Owns.HARD_TARGET, Owns.PREDICTION}),
         head="gated",
     )

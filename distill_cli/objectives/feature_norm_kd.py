@@ -49,6 +49,8 @@ class FeatureNormDistillation:
         name="feature-norm-kd",
         summary="soften each sample by the length of its features",
         paper="Xu et al. 2020, ECCV (feature-normalised knowledge distillation)",
+        defaults="the weight is the authors' code's, which has the release form at τ = 2; that the paper "
+        "form is the default, and its rule for τ, are ours",
         needs=frozenset({Need.TEACHER, Need.LOGITS, Need.FEATURES}),
         usual=Usual(own=LAMBDA_SQUARED),
         rule="classifier",

@@ -39,6 +39,7 @@ class GroupedSmoothing:
         name="grouped-smoothing",
         summary="hard label with some mass on the classes of its group",
         paper="Xu, Rui, Li, Gu 2020, ECCV (anisotropic label smoothing)",
+        defaults="ours: the mass that label smoothing has, half of it each",
         needs=frozenset({Need.GROUPS}),
         owns=frozenset({Owns.HARD_TARGET}),
     )

@@ -23,11 +23,11 @@ class Hint:
     """½‖u_h(x) − r(v_g(x))‖² a value of the hint layer u_h; r is a learnt regressor.
 
     Alone it is stage 1 of FitNets (`distill hint-init`), with the regressor of the paper. Beside
-    labels it trains jointly, which several public benchmarks call FitNet too: theirs are the weight,
-    100 mean squared errors, and the batch norm in the regressor, which sees the batch as a whole.
-    They use it on networks with batch norm throughout. In one without any, that weight drives layers
-    to lengths at which nothing else is learnt, and units to 0: there the student gets a hundredth of
-    the gradient, the regressor all of it (ours).
+    labels it trains jointly, which several public benchmarks call FitNet too, on networks that have
+    batch norm throughout and with one in the regressor, which sees the batch as a whole. In a
+    student without any layer that normalises, their weight drives layers to lengths at which nothing
+    else is learnt, and units to 0: there the regressor learns at that weight, the student at a
+    hundredth of it.
 
     Attributes:
         normalised: Batch norm in the regressor.
@@ -41,6 +41,9 @@ class Hint:
         name="hint",
         summary="predict a middle layer of the teacher from one of the student",
         paper="Romero et al. 2015, arXiv 1412.6550",
+        defaults="weight and batch norm are public benchmarks' of joint hints (100 mean squared errors), "
+        "the ½ and the rest of the regressor the paper's. A hundredth of the gradient, to "
+        "students that do not normalise, is ours",
         needs=frozenset({Need.TEACHER, Need.FEATURES}),
         targets=frozenset({"softmax", "sigmoid"}),
         usual=Usual(own=200.0),

@@ -29,6 +29,7 @@ class KnowledgeRefinery:
         name="knowledge-refinery",
         summary="learn which classes are confused beside the network, and teach it",
         paper="Ding et al. 2021, AAAI (Knowledge Refinery)",
+        defaults="weight and rate are ours",
     )
 
     rate: Annotated[float, Field(gt=0)] = 0.1

@@ -54,6 +54,7 @@ class LabelMix:
         summary="hard label, class relations, a prediction and a rule in one label",
         paper="relations: Sun et al. 2017, arXiv 1710.10393; own prediction: Reed et al. 2014, "
         "arXiv 1412.6596",
+        defaults="ours",
         needs=frozenset({Need.TEACHER, Need.MODEL, Need.GROUPS}),
         owns=frozenset({Owns.HARD_TARGET}),
     )

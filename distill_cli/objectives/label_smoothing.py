@@ -25,6 +25,7 @@ class LabelSmoothing:
         name="label-smoothing",
         summary="hard label with a little mass on every class",
         paper="Szegedy et al. 2016, arXiv 1512.00567",
+        defaults="ε is the authors'",
         owns=frozenset({Owns.HARD_TARGET}),
     )
 

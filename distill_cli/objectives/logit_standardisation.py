@@ -29,6 +29,7 @@ class LogitStandardisation:
         name="logit-standardisation",
         summary="match the shape of the teacher's logits, whatever their mean and spread",
         paper="Sun et al. 2024, arXiv 2403.01427",
+        defaults="weights and T are the authors' for CIFAR-100",
         needs=frozenset({Need.TEACHER, Need.LOGITS}),
         usual=Usual(hard=0.1, own=9.0),
     )

@@ -19,7 +19,7 @@ class RelationalDistillation:
 
     Attributes:
         pairs: Layers of student and teacher; "auto" for what enters the classifiers.
-        distance: Weight of the distances, which are divided by their mean.
+        distance: Weight of the distances, which are divided by their mean over all pairs of samples.
         angle: Weight of the angles of all triplets.
     """
 
@@ -27,6 +27,9 @@ class RelationalDistillation:
         name="rkd",
         summary="keep the distances and angles between samples",
         paper="Park et al. 2019, arXiv 1904.05068",
+        defaults="the weights are the authors' for classification. Their script adds KD at T = 4 (as "
+        "`rkd,kd`) and scales the features of each sample to length 1 first; here they are as "
+        "they are, as in public benchmarks",
         needs=frozenset({Need.TEACHER, Need.FEATURES}),
         targets=frozenset({"softmax", "sigmoid"}),
         usual=Usual(),

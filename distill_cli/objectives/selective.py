@@ -38,6 +38,7 @@ class Selective:
         name="selective",
         summary="hard labels where the network is sure of them, the soft label elsewhere",
         paper="selective softening by margin; of this project",
+        defaults="ours",
         needs=frozenset({Need.TEACHER}),
     )
 

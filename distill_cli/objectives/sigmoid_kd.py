@@ -25,6 +25,7 @@ class SigmoidDistillation:
         name="sigmoid-kd",
         summary="match the teacher's softened probability of each label, summed over labels",
         paper="Hinton, Vinyals, Dean 2014, arXiv 1503.02531, of two classes a label",
+        defaults="ours, after kd's",
         needs=frozenset({Need.TEACHER, Need.LOGITS}),
         usual=Usual(hard=0.1, own=0.9),
         targets=frozenset({"sigmoid"}),

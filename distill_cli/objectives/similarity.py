@@ -24,6 +24,7 @@ class Similarity:
         name="similarity",
         summary="find the samples alike that the teacher finds alike",
         paper="Tung, Mori 2019, arXiv 1907.09682",
+        defaults="the weight is the authors'",
         needs=frozenset({Need.TEACHER, Need.FEATURES}),
         targets=frozenset({"softmax", "sigmoid"}),
         usual=Usual(own=3000.0),

@@ -28,6 +28,9 @@ class TeacherFreeSelf:
         name="tfkd-self",
         summary="learn from a trained copy of the same network",
         paper="Yuan et al. 2020, arXiv 1909.11723",
+        defaults="ours, kd's weights with T = 20: the authors' differ by network. Their release averages "
+        "the KL over classes too; in terms of this one, it has on CIFAR-100 0.05 · "
+        "cross-entropy + 0.475 at T = 6 for ResNet-18, + 0.0095 at T = 20 for MobileNetV2",
         needs=frozenset({Need.TEACHER}),
         usual=Usual(hard=0.1, own=0.9),
     )

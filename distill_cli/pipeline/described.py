@@ -121,6 +121,8 @@ def facts(cls: type[Objective]) -> dict[str, str]:
         found["weights"] = (
             f"{usual.hard:g} · cross-entropy + {usual.own:g} · this, where named alone"
         )
+    if about.defaults:
+        found["defaults"] = about.defaults
     made = cls()
     if method["order"] is not None:
         found["order"] = f"{method['order']}, unless --order says otherwise"

@@ -169,7 +169,7 @@ def test_similarity_sees_no_rotation_or_scale(seed: int) -> None:
 
 def distances(rows: list[Vector]) -> list[Vector]:
     plain = [[norm(less(a, b)) for b in rows] for a in rows]
-    mu = mean([d for row in plain for d in row if d > 0])
+    mu = mean([d for i, row in enumerate(plain) for j, d in enumerate(row) if i != j])
     return [[d / mu for d in row] for row in plain]
 
 
@@ -184,6 +184,18 @@ def test_distance_is_the_formula(seed: int, spread: float) -> None:
     cells = product(range(B + 1), repeat=2)
     expected = mean([huber(a[i][j] - b[i][j]) for i, j in cells])
     assert relational_distance(s, t).item() == pytest.approx(expected)
+
+
+def test_rows_that_coincide_count_in_the_mean_distance() -> None:
+    """At 0, 0, 3 on a line the distances are 0, 3, 3 twice: μ = 2, not 3."""
+    s, t = (
+        torch.tensor([[0.0], [0.0], [3.0]]).double(),
+        torch.tensor([[0.0], [1.0], [2.0]]).double(),
+    )
+    # Of the teacher 1, 2, 1 twice: μ = 4/3.
+    pairs = [(0, 3 / 4), (3 / 2, 3 / 2), (3 / 2, 3 / 4)]
+    expected = 2 * sum(huber(one - other) for one, other in pairs) / 9
+    assert relational_distance(s, t).item() == pytest.approx(expected, rel=1e-12)
 
 
 @few

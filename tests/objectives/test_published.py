@@ -5,11 +5,14 @@ Shapes: B batch, K classes, C channels. All in fp64 on the CPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Pair, Setting, TapShape
 from distill_cli.objectives.compose import Composition, Part
 from distill_cli.pipeline.compositions import composition
@@ -94,3 +97,87 @@ def test_hint() -> None:
     student = StudentSignals(logits=z, features={"s": own})
     found = total(composed, student, DenseSignals(v, {"t": other}), adapters)
     assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def kl(v: Tensor, z: Tensor) -> Tensor:
+    """KL(softmax v ‖ softmax z), a mean over samples."""
+    return F.kl_div(F.log_softmax(z, dim=-1), F.softmax(v, dim=-1), reduction="batchmean")
+
+
+def test_kd() -> None:
+    """Public benchmarks' configuration of CIFAR-100: 0.1 · CE + 0.9 · KD at T = 4."""
+    z, v = drawn(B, K, seed=0), drawn(B, K, seed=1)
+    expected = 0.1 * F.cross_entropy(z, batch().target_B) + 0.9 * 16 * kl(v / 4, z / 4)
+    found = total(named("kd"), StudentSignals(logits=z), DenseSignals(v))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_dkd() -> None:
+    """The authors' configuration: CE + TCKD + 8 · NCKD at T = 4, once it has warmed up."""
+    z, v = drawn(B, K, seed=0), drawn(B, K, seed=1)
+    target_B = batch().target_B
+    own = F.one_hot(target_B, K).bool()
+    binary = [
+        torch.stack([p[own], 1 - p[own]], dim=1).log()
+        for p in (F.softmax(v / 4, dim=-1), F.softmax(z / 4, dim=-1))
+    ]
+    others = [x[~own].view(B, K - 1) / 4 for x in (v, z)]
+    expected = F.cross_entropy(z, target_B) + 16 * (kl(*binary) + 8 * kl(*others))
+    found = total(named("dkd"), StudentSignals(logits=z), DenseSignals(v))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_logit_standardisation() -> None:
+    """The authors' configuration: 0.1 · CE + 9 · KD of z-scores at T = 2."""
+    z, v = drawn(B, K, seed=0), drawn(B, K, seed=1)
+    scores = [
+        (x - x.mean(dim=-1, keepdim=True)) / x.std(dim=-1, keepdim=True, unbiased=False)
+        for x in (v, z)
+    ]
+    soft = 4 * kl(scores[0] / 2, scores[1] / 2)
+    expected = 0.1 * F.cross_entropy(z, batch().target_B) + 9 * soft
+    found = total(named("logit-standardisation"), StudentSignals(logits=z), DenseSignals(v))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def attended(one: Tensor, two: Tensor) -> Tensor:
+    """Attention transfer's: the mean squared difference of normalised maps."""
+    one, two = (F.normalize(x.pow(2).mean(dim=1).flatten(1), dim=1) for x in (one, two))
+    return (one - two).pow(2).mean()
+
+
+def alike(one: Tensor, two: Tensor) -> Tensor:
+    """Similarity-preserving distillation's: of row-normalised Gram matrices, over B²."""
+    one, two = (F.normalize(x.flatten(1) @ x.flatten(1).T, dim=1) for x in (one, two))
+    return (two - one).pow(2).sum() / B**2
+
+
+def related(one: Tensor, two: Tensor) -> Tensor:
+    """RKD's: 25 · distances + 50 · angles, smooth L1 of both."""
+    distances, cosines = [], []
+    for x in (one.flatten(1), two.flatten(1)):
+        between = x[None] - x[:, None]
+        length = between.norm(dim=-1)
+        distances.append(length / length[~torch.eye(B).bool()].mean())
+        unit = F.normalize(between, dim=-1)
+        cosines.append(unit @ unit.mT)
+    return 25 * F.smooth_l1_loss(*distances) + 50 * F.smooth_l1_loss(*cosines)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "loss"),
+    [("attention", 1000, attended), ("similarity", 3000, alike), ("rkd", 1, related)],
+)
+def test_features(name: str, weight: float, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """The authors' weights beside cross-entropy of weight 1."""
+    own, other = drawn(B, 3, 4, 4, seed=0), drawn(B, 5, 4, 4, seed=1)
+    z, v = drawn(B, K, seed=2), drawn(B, K, seed=3)
+    expected = F.cross_entropy(z, batch().target_B) + weight * loss(own, other)
+    student = StudentSignals(logits=z, features={"s": own})
+    found = total(looking(named(name), ("s", "t")), student, DenseSignals(v, {"t": other}))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_every_objective_says_whose_its_defaults_are() -> None:
+    silent = {name for name, cls in OBJECTIVES.items() if not cls.about.defaults}
+    assert silent <= {"tfkd-reg", "category-structure"}

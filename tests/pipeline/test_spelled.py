@@ -77,7 +77,7 @@ def test_every_objective_stands_with_its_weight_and_every_parameter(name: str) -
         ({"label_smoothing": 0.2}, {"label-smoothing.epsilon": 0.2, "label-smoothing.weight": 0.1}),
         (
             {"objective": "kd,hint", "hint_layer": "layers.1"},
-            {"hint.pairs": [["auto", "layers.1"]], "hint.weight": 100.0},
+            {"hint.pairs": [["auto", "layers.1"]], "hint.weight": 200.0},
         ),
         ({"objective": [{"name": "kd"}]}, {"kd.weight": 1.0, "kd.temperature": 4.0}),
         ({"objective": [{"name": "kd", "weight_end": 2}]}, {"kd.schedule": "linear"}),
