@@ -139,7 +139,7 @@ def leave(code: int) -> NoReturn:
 
     console("stderr").show_cursor()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        Unbreakable(stream).flush()
     for child in multiprocessing.active_children():
         child.terminate()
     os._exit(code)

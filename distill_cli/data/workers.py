@@ -62,7 +62,7 @@ def stream(
     with warnings.catch_warnings():
         # More workers than processors are the caller's choice.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
-        made = iter(_loader(make, requests, workers, pin))
+        made = _started(_loader(make, requests, workers, pin))
     while True:
         try:
             result = next(made)
@@ -95,6 +95,15 @@ def _loader(
         # Python 3.14 would start servers anew, which import everything again.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
+
+
+def _started(loader: DataLoader[T | _Failure]) -> Iterator[T | _Failure]:
+    """Its iterator; a Ctrl-C waits until workers exist that ignore it, and never starts one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare(number: int) -> None:

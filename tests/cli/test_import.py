@@ -469,7 +469,7 @@ def test_images_that_are_skipped(here: Path, distill: Distill) -> None:
     write(here / "votes.csv", [["sample", "bars", "rows"], *rows])
     outcome = distill(*args)
     assert outcome.code == 0, outcome.err
-    assert "left out 1 rows of images that were skipped" in outcome.err
+    assert "left out 1 row of images that were skipped" in outcome.err
     student = ("student", "--teachers", "c", "--model", "mlp_8x1", "--epochs", 1, "--out", "s")
     assert distill(*student, "--quiet").code == 0
     write(here / "votes.csv", [["sample", "bars", "rows"], *rows, ["bars/99.png", 1, 1]])
