@@ -96,7 +96,10 @@ def demo(out: Path, *, seeds: int, epochs: int, shown: Shown, overwrite: bool) -
         for label, paths in runs.items()
     ]
     by_label = {group.label: group.values("test_errors") for group in groups}
-    verdicts = {label: verdict(by_label[HARD], by_label[label]) for label in LEARNING}
+    images = round(groups[0].values("test_samples")[0])
+    verdicts = {
+        label: verdict(by_label[HARD], by_label[label], test_samples=images) for label in LEARNING
+    }
     page = comparison_page("distill on digits", ABOUT, groups, sentences(verdicts))
     write_text(out / "report.html", page)
     return Demo(groups=groups, verdicts=verdicts, report=out / "report.html")

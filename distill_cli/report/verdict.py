@@ -1,11 +1,12 @@
 """Did it help? Said in words, and only as surely as the seeds allow.
 
-Three answers, from the 95 % confidence interval of mean(distilled − hard) test errors:
+Three answers, from the 95 % confidence interval of mean(distilled − hard) test errors, which is as
+wide as the seeds vary and at least as wide as counts of errors vary by themselves:
 
 - "helped": the whole interval lies below zero.
 - "did not help": no improvement lies inside it (its lower end is at or above zero); where it lies
   above zero the sentence says that it hurt.
-- "cannot be told": it holds both, or there are too few seeds for an interval.
+- "cannot be told": it holds both, or there are fewer than three seeds and no interval.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from distill_cli.errors import UsageError
 from distill_cli.report.words import signed
 
 CONFIDENCE = 0.95
+# Two seeds that happen to differ alike would show no spread at all.
+SEEDS = 3
 CAVEAT = (
-    "The interval says how much the seeds vary; the test images are one fixed set, "
-    "and other images may tell otherwise."
+    "The interval is as wide as the seeds vary, and at least as wide as counts of errors do; the "
+    "test images are one fixed set, and other images may tell otherwise."
 )
 Kind = Literal["helped", "did not help", "cannot be told"]
 
@@ -61,16 +64,18 @@ def verdict(
     test_samples: int | None = None,
     paired: bool = True,
 ) -> Verdict:
-    """Compares test errors by Student's t at 95 %.
+    """Compares test errors by Student's t at 95 %, but never more surely than counts allow.
 
     Paired: runs of one seed share initial weights (where the network is the same) and data
     order, so that their difference is what distillation did. Unpaired: Welch's t, which lets the
-    two sides vary differently. The seeds vary, the test images do not: see `CAVEAT`.
+    two sides vary differently. Few seeds may agree by chance; errors are counts all the same, and
+    the interval is not narrower than that of binomial counts as large as these. The seeds vary, the
+    test images do not: see `CAVEAT`.
 
     Args:
         hard: Test errors on hard labels, one a seed.
         distilled: Test errors of the distilled student; in the same order of seeds if `paired`.
-        test_samples: Images that the errors are of, for the sentence.
+        test_samples: Images that the errors are of.
         paired: Whether the two lists go seed by seed.
 
     Raises:
@@ -86,10 +91,11 @@ def verdict(
         return _without_interval("there are no runs to compare", None, seeds, paired)
     difference = _difference(hard, distilled, paired)
     said = _said(difference, test_samples)
-    if seeds == 1:
-        reason = f"one seed shows no spread, two are the least ({said})"
+    if seeds < SEEDS:
+        few = "one seed is" if seeds == 1 else "two seeds are"
+        reason = f"{few} too few for an interval, three are the least ({said})"
         return _without_interval(reason, difference, seeds, paired)
-    half = _half_width(hard, distilled, paired)
+    half = max(_half_width(hard, distilled, paired), _of_counts(hard, distilled, test_samples))
     low, high = difference - half, difference + half
     kind: Kind = "helped" if high < 0 else "did not help" if low >= 0 else "cannot be told"
     return Verdict(
@@ -146,6 +152,22 @@ def _squared_error(values: Sequence[float]) -> tuple[float, int]:
     return statistics.variance(values) / len(values), len(values)
 
 
+def _of_counts(
+    hard: Sequence[float], distilled: Sequence[float], test_samples: int | None
+) -> float:
+    """Half of the interval that binomial counts of these means have; their spread is known.
+
+    Of p ≪ 1, or unknown images, a count's variance is its mean. Half an error is added to each
+    side's total (Jeffreys), so that no errors at all are not taken for certain.
+    """
+    total = 0.0
+    for counts in (hard, distilled):
+        mean = (sum(counts) + 0.5) / len(counts)
+        right = 1.0 if test_samples is None else max(0.0, 1 - mean / test_samples)
+        total += mean * right / len(counts)
+    return statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(total)
+
+
 def _said(difference: float, test_samples: int | None) -> str:
     of = "" if test_samples is None else f" of {test_samples}"
     if difference == 0:
@@ -162,9 +184,5 @@ def _runs(hard: Sequence[float], distilled: Sequence[float], paired: bool) -> st
 
 
 def _sentence(kind: Kind, said: str, low: float, high: float, runs: str) -> str:
-    if low == high == 0:
-        return f"{kind}: no difference with any seed ({runs}, one test set)"
     word = "did not help, it hurt" if low > 0 else kind
-    if low == high:
-        return f"{word}: {said}, the same with every seed, so no interval ({runs}, one test set)"
     return f"{word}: {said}, 95 % interval {signed(low)} to {signed(high)} ({runs}, one test set)"
