@@ -123,12 +123,14 @@ def summary(finished: Finished) -> str:
         f"[bold]{escape(str(finished.recipe.model))}[/bold], {counted(figures.params, 'parameter')}, "
         f"best epoch {figures.best_epoch} of {finished.recipe.epochs}"
     )
+    warned = "".join(f"\n[bold red]warning:[/bold red] {escape(w)}" for w in figures.warnings)
     if isinstance(figures, HintResult):
         where = escape(str(finished.run))
         return (
             f"{first}\nheld-out hint loss [bold]{figures.val_hint:.4g}[/bold] in "
             f"{figures.seconds:.0f} s → {where}\n"
             f"Go on with [bold]distill student --init {where} --teachers …[/bold]"
+            f"{warned}"
         )
     lines = [
         first,
@@ -147,4 +149,4 @@ def summary(finished: Finished) -> str:
         f"{figures.seconds:.0f} s at {figures.images_per_second:,.0f} images/s → "
         f"{escape(str(finished.run))}"
     )
-    return "\n".join(lines)
+    return "\n".join(lines) + warned

@@ -76,10 +76,12 @@ class Loss:
     Attributes:
         total: Weighted sum of the terms, a scalar that gradients flow from.
         terms: Means by name, without the weights of the composition, detached scalars.
+        weights: By the same names, whose term it is and that objective's weight now.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
+    weights: dict[str, tuple[str, float]]
 
 
 def mean_over(term: Term, batch: Batch) -> Tensor:
@@ -200,6 +202,7 @@ class Composition:
         """The weighted loss of a batch; an objective of weight 0 is still computed and reported."""
         weighted: list[Tensor] = []
         means: dict[str, Tensor] = {}
+        weights: dict[str, tuple[str, float]] = {}
         softened = self._softened(student, teacher, batch)
         for part in self.parts:
             weight = part.weight.at(progress.fraction)
@@ -210,8 +213,8 @@ class Composition:
                     term = replace(term, loss_B=term.loss_B.where(its_B, 0.0))
                 mean = mean_over(term, batch)
                 weighted.append(mean if weight == 1 else weight * mean)
-                means[name] = mean.detach()
-        return Loss(total=sum(weighted[1:], weighted[0]), terms=means)
+                means[name], weights[name] = mean.detach(), (objective.about.name, weight)
+        return Loss(total=sum(weighted[1:], weighted[0]), terms=means, weights=weights)
 
     def _softened(
         self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch

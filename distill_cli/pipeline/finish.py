@@ -17,6 +17,7 @@ from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
 from distill_cli.models import Network, load_model, model_bytes, save_temperature
 from distill_cli.objectives.abilities import Telling
+from distill_cli.pipeline.guards import at_chance
 from distill_cli.pipeline.teaching import Member
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.fields import parse_requirement
@@ -91,6 +92,7 @@ def finish(
         seconds=state.seconds,
         teacher_agreement=same,
         teacher_kl=divergence,
+        warnings=_warnings(state, at_chance(network, dataset.val, here.device)),
     )
     write_json(run / "result.json", result.to_json())
     write_text(run / "MODEL_CARD.md", model_card(recipe.model_dump(mode="json"), result))
@@ -108,9 +110,15 @@ def finish_hints(
         regressor_params=sum(parameter.numel() for parameter in adapters.parameters()),
         images_per_second=statistics.median(state.rates[1:] or state.rates),
         seconds=state.seconds,
+        warnings=_warnings(state),
     )
     write_json(Path(str(recipe.out)) / "result.json", result.to_json())
     return result
+
+
+def _warnings(state: State, *others: str | None) -> tuple[str, ...]:
+    """What was said of the terms, and what else there is to say, the worst last."""
+    return (*state.growth.said.values(), *(each for each in others if each is not None))
 
 
 def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from distill_cli.data.images import Images
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.evaluate import logits_of
+from distill_cli.models import Network
 from distill_cli.objectives.abilities import needs_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.teaching import Member
@@ -123,13 +124,29 @@ def check_verdict(
 def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Judgement | None:
     val = dataset.val
     if isinstance(member, LiveTeacher):
-        rows = sampled(val.label_N, val.label_NK)
-        if not len(rows):
-            return None
-        asked = val.take(rows)
-        return judged(logits_of(member.logits, asked.still(), device), asked)
+        return asked_of(member.logits, val, device)
     stored_NK = member.stored("val", val.label_N)
     return None if stored_NK is None else judged(stored_NK, val)
+
+
+def asked_of(
+    logits: Callable[[Tensor], Tensor], val: Images, device: torch.device
+) -> Judgement | None:
+    """The verdict on a network, asked of some held-out images; None where none is labelled."""
+    rows = sampled(val.label_N, val.label_NK)
+    if not len(rows):
+        return None
+    asked = val.take(rows)
+    return judged(logits_of(logits, asked.still(), device), asked)
+
+
+def at_chance(network: Network, val: Images, device: torch.device) -> str | None:
+    """What to say of a trained network that would not pass the gate; None where it would."""
+    verdict = asked_of(network, val, device)
+    if verdict is None or not verdict.conclusive or verdict.passed:
+        return None
+    said = f"{verdict.said('held-out images')}, where {verdict.guessing()}"
+    return f"no better than chance: {said}"
 
 
 def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from distill_cli.errors import nearest
-from distill_cli.types import RunResult
+from distill_cli.types import FIGURES
 
 RateName = Literal["constant", "linear", "cosine", "step", "poly", "tanh"]
 
@@ -58,9 +57,8 @@ def split_commas(value: Any) -> Any:
 def check_requirement(text: str) -> str:
     """The text, if it is a gate on a figure of result.json."""
     key, _, _ = parse_requirement(text)
-    figures = [field.name for field in fields(RunResult)]
-    if key not in figures:
-        raise ValueError(f"result.json has no figure '{key}'. {nearest(key, figures)}")
+    if key not in FIGURES:
+        raise ValueError(f"result.json has no figure '{key}'. {nearest(key, FIGURES)}")
     return text
 
 

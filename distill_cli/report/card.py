@@ -154,6 +154,7 @@ def _use(config: Mapping[str, Any]) -> list[str]:
 
 def _limits(result: RunResult) -> list[str]:
     return [
+        *(f"- Warning: {markdown(each)}" for each in result.warnings),
         f"- The figures are of one seed and one test set of {counted(result.test_samples, 'image')}, looked "
         "at once; another seed gives somewhat other ones.",
         "- It knows no class but those above"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
 RELATIONS = "relations.json"
 # Of a matrix that is kept and drawn; a picture of many more would take minutes.
 MOST_CLASSES = 32
-# Figures that earlier versions did not have; those that a run may not know; all else are numbers.
-MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is None}
+# Keys that earlier versions did not have; figures that a run may not know.
+MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is not MISSING}
 MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.type)}
 
 
@@ -150,10 +150,13 @@ def _result(path: Path) -> RunResult:
             f"{path} has other figures than this version knows ({'; '.join(differing)})",
             hint="Read it with the version that wrote it (recipe.yaml names it), or run it again",
         )
+    warnings = values.pop("warnings", [])
+    if not isinstance(warnings, list):
+        raise _malformed(path, "warnings are a list of texts")
     for name, value in values.items():
         if not (_is_number(value) or (value is None and name in MAY_BE_NONE)):
             raise _malformed(path, f"{name} is {value!r}, not a finite number")
-    return RunResult(**values)
+    return RunResult(**values, warnings=tuple(_name(path, each) for each in warnings))
 
 
 def _relations(path: Path) -> dict[str, Relation]:
@@ -188,9 +191,9 @@ def _relation(path: Path, said: Any) -> Relation:
 
 
 def _name(path: Path, said: Any) -> str:
-    """A text that a page can hold: half of a surrogate pair, which JSON allows, it cannot."""
+    """A name, or another text, that a page can hold: half of a surrogate pair, which JSON allows, it cannot."""
     if not isinstance(said, str) or any("\ud800" <= letter <= "\udfff" for letter in said):
-        raise _malformed(path, "a name is a text")
+        raise _malformed(path, f"{said!r} is no text")
     return said
 
 

@@ -14,7 +14,7 @@ from distill_cli.report.words import (
     plus_minus,
     size,
 )
-from distill_cli.types import RunResult
+from distill_cli.types import FIGURES
 
 # Ratios closer to one than this are said as equal: timings of one machine vary by as much.
 NEAR = 1.1
@@ -247,10 +247,7 @@ def to_json(groups: Sequence[Group], reference: int = 0) -> list[dict[str, Any]]
             "role": group.role,
             "runs": [str(run.folder) for run in group.runs],
             "seeds": [run.recipe.get("seed") for run in group.runs],
-            "figures": {
-                field.name: {"mean": group.mean(field.name), "sd": group.sd(field.name)}
-                for field in fields(RunResult)
-            },
+            "figures": {name: {"mean": group.mean(name), "sd": group.sd(name)} for name in FIGURES},
             "against_first" if reference == 0 else "against_reference": (
                 "" if index == reference else describe_against(group, groups[reference])
             ),

@@ -20,7 +20,7 @@ from distill_cli.training.state import HeldOut, State
 from distill_cli.training.updates import Updates
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
 
-# Steps between looks at whether the loss is still a number: each look waits for the device.
+# Steps between looks at what becomes of the loss: each look waits for the device.
 LOOK_EVERY = 50
 
 
@@ -90,7 +90,7 @@ class Trainer:
         for batch in self.loader.epoch(self.state.epoch, first=self.state.step):
             self.train_step(batch)
             if self.stop() is not None or self.state.step % LOOK_EVERY == 0:
-                self.state.require_finite()
+                self.state.look(self.sink.message)
             if (number := self.stop()) is not None:
                 self.state.epoch_seconds += time.perf_counter() - started
                 self._save()
@@ -99,7 +99,7 @@ class Trainer:
                     signal_number=number,
                     hint=f"Go on with --resume --out {self.run}",
                 )
-        self.state.require_finite()
+        self.state.look(self.sink.message)
         self.state.epoch_seconds += time.perf_counter() - started
 
     def train_step(self, batch: Batch) -> None:
@@ -116,8 +116,7 @@ class Trainer:
                 student = self.forward(part.images_BCHW)
             loss = self.composition(student, teacher, part, progress, self.adapters)
             updates.scaler.scale(loss.total).backward()
-            figures = {"loss": loss.total.detach(), **loss.terms}
-            self.state.tally.note(student.logits, part, figures)
+            self.state.note(student.logits, part, loss)
         updates.clip(self.network.net)
         for optimizer in updates.optimizers:
             updates.scaler.step(optimizer)

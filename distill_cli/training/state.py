@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from torch import Tensor
+
 from distill_cli.errors import DivergedError
+from distill_cli.objectives.compose import Loss
+from distill_cli.training.growth import Growth
 from distill_cli.training.tally import Tally
+from distill_cli.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,7 @@ class State:
         epoch: The epoch under way, from 0.
         step: Steps of it that are taken.
         tally: Loss, terms and share of correct answers over the epoch's steps.
+        growth: Of terms since the first step, and what was said of it.
         best_epoch: The epoch with the best held-out figures; −1 before the first.
         best: Its held-out figures.
         best_rank: What they were chosen by.
@@ -44,6 +50,7 @@ class State:
     epoch: int = 0
     step: int = 0
     tally: Tally = field(default_factory=Tally)
+    growth: Growth = field(default_factory=Growth)
     best_epoch: int = -1
     best: dict[str, float] = field(default_factory=dict)
     best_rank: list[float] = field(default_factory=list)
@@ -66,9 +73,26 @@ class State:
         self.seconds += seconds
         self.epoch, self.step, self.tally, self.epoch_seconds = self.epoch + 1, 0, Tally(), 0.0
 
+    def note(self, logits_BK: Tensor | None, part: Batch, loss: Loss) -> None:
+        """A part of the step under way: what the student said, and what it cost."""
+        figures = {"loss": loss.total.detach(), **loss.terms}
+        self.tally.note(logits_BK, part, figures)
+        self.growth.note(loss, first=self.epoch == 0 and self.step == 0)
+
     def means(self) -> dict[str, float]:
         """Means over the epoch's steps so far; waits for the device."""
         return {name: total / self.step for name, total in self.tally.read().items()}
+
+    def look(self, tell: Callable[[str], None]) -> None:
+        """Looks at the epoch's figures so far, and tells what is wrong; waits for the device.
+
+        Raises:
+            DivergedError: The loss is NaN or infinite.
+        """
+        means = self.means()
+        self._require_finite(means["loss"])
+        for warning in self.growth.look(means):
+            tell(warning)
 
     def require_finite(self, held_out: Iterable[float] = ()) -> None:
         """Looks at the epoch's loss so far, and waits for the device.
@@ -76,7 +100,10 @@ class State:
         Raises:
             DivergedError: It, or one of these held-out figures, is NaN or infinite.
         """
-        if not math.isfinite(sum(held_out, self.means().get("loss", 0.0))):
+        self._require_finite(sum(held_out, self.means().get("loss", 0.0)))
+
+    def _require_finite(self, figure: float) -> None:
+        if not math.isfinite(figure):
             raise DivergedError(
                 f"the loss is no longer a number in epoch {self.epoch + 1}, step {self.step}",
                 hint="Lower --lr; the best model and the last checkpoint before it are kept",
@@ -85,11 +112,15 @@ class State:
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {**values, "tally": self.tally.state_dict(), "log_lengths": list(self.log_lengths)}
+        parts = {"tally": self.tally.state_dict(), "growth": self.growth.state_dict()}
+        return {**values, **parts, "log_lengths": list(self.log_lengths)}
 
     @classmethod
     def from_state_dict(cls, values: dict[str, Any]) -> State:
         """The inverse."""
-        tally = Tally()
+        tally, growth = Tally(), Growth()
         tally.load_state_dict(values["tally"])
-        return cls(**{**values, "tally": tally, "log_lengths": tuple(values["log_lengths"])})
+        # A checkpoint of 0.1.0 has none.
+        growth.load_state_dict(values.get("growth", {}))
+        parts = {"tally": tally, "growth": growth}
+        return cls(**{**values, **parts, "log_lengths": tuple(values["log_lengths"])})

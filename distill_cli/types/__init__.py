@@ -6,7 +6,7 @@ N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) ten
 
 from distill_cli.types.batch import UNLABELLED, Batch, Mixing
 from distill_cli.types.identity import UNREAD, DatasetIdentity, Source, ViewSpec, differences
-from distill_cli.types.result import ECE_BINS, HintResult, RunResult
+from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
 from distill_cli.types.signals import (
     BIAS,
     GATED_PARTS,
@@ -28,6 +28,7 @@ from distill_cli.types.signals import (
 __all__ = [
     "BIAS",
     "ECE_BINS",
+    "FIGURES",
     "GATED_PARTS",
     "OF_CLASSIFIER",
     "PENULTIMATE",

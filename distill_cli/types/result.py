@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 # Equal bins of confidence, (b/15, (b + 1)/15], that calibration is measured in.
@@ -40,6 +40,8 @@ class RunResult:
             pairs of image and label with its yes or no); None where unknown.
         teacher_kl: Mean KL(teacher ‖ student) on test at T = 1, nats (of sigmoid targets, summed
             over labels); None where unknown.
+        warnings: What went wrong though the run is done, in words: terms that grew out of all
+            proportion, held-out answers no better than chance.
     """
 
     test_top1: float
@@ -63,6 +65,7 @@ class RunResult:
     seconds: float
     teacher_agreement: float | None
     teacher_kl: float | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def scaled(self) -> bool:
@@ -72,6 +75,10 @@ class RunResult:
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values."""
         return asdict(self)
+
+
+# Of a run, what is a number; the rest is text.
+FIGURES = tuple(each.name for each in fields(RunResult) if each.name != "warnings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +94,7 @@ class HintResult:
         regressor_params: Of the regressors, which are not kept.
         images_per_second: Median over epochs after the first, training steps only.
         seconds: Training and held-out evaluation.
+        warnings: Terms that grew out of all proportion, in words.
     """
 
     val_hint: float
@@ -95,6 +103,7 @@ class HintResult:
     regressor_params: int
     images_per_second: float
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ def test_a_run_folder_holds_what_it_promises(made: Made) -> None:
     assert set(result) == set(RunResult.__dataclass_fields__)
     assert result["test_errors"] == round((1 - result["test_top1"]) * result["test_samples"])
     assert result["teacher_agreement"] is None
+    assert result["warnings"] == []
     rows = list(csv.DictReader((run / "summary.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     best = max(rows, key=lambda row: (float(row["val_top1"]), -float(row["val_nll"])))
@@ -256,3 +258,21 @@ def test_a_list_of_objectives_in_a_recipe(made: Made, here: Path, distill: Disti
     refused = distill(*args, "--alpha", 0.5, "--out", "s2")
     assert refused.code == 2
     assert "alpha" in refused.err
+
+
+def test_a_run_at_chance_says_so_last(here: Path, distill: Callable[..., Outcome]) -> None:
+    """It ended at chance with exit code 0, and not a word."""
+    args = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--epochs", 1)
+    outcome = distill(*args, "--lr", 1e-9, "--out", "t")
+    assert outcome.code == 0, outcome.err
+    [said] = json.loads((here / "t/result.json").read_text())["warnings"]
+    assert re.fullmatch(
+        r"no better than chance: right on \d+\.\d % of 143 held-out images, "
+        r"where naming one class always is on \d+\.\d %",
+        said,
+    )
+    assert " ".join(outcome.err.split()).endswith(f"warning: {said}")
+    outcome = distill(
+        *args, "--lr", 1e-9, "--targets", "sigmoid", "--quiet", "--json", "--out", "u"
+    )
+    assert json.loads(outcome.out)["warnings"] == [said]

@@ -90,3 +90,9 @@ def test_figures_of_labels_that_stand_by_themselves() -> None:
     assert "targets: sigmoid, each label by itself" in card
     assert "several or none may apply" in card
     assert "mean average precision" not in model_card(RECIPE, RunResult(**FIGURES))
+
+
+def test_it_does_not_hide_what_went_wrong() -> None:
+    card = model_card(RECIPE, RunResult(**FIGURES, warnings=("no better than *chance*",)))
+    assert "- Warning: no better than \\*chance\\*" in card
+    assert "Warning" not in model_card(RECIPE, RunResult(**FIGURES))

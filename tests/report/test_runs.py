@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.report.groups import group_runs
 from distill_cli.report.runs import read_run
+from distill_cli.report.table import to_json
 from tests.report.made import FIGURES, HISTORY, make
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +24,7 @@ def test_a_run_is_read(tmp_path: Path) -> None:
     assert run.name == "a"
     assert run.recipe["model"] == "mlp_16x1"
     assert run.result is not None
-    assert run.result.to_json() == FIGURES
+    assert run.result.to_json() == {**FIGURES, "warnings": ()}
     assert [row["epoch"] for row in run.history] == [1, 2, 3]
     assert run.history[1]["val_top1"] == 0.9
     assert run.recorded["device"] == "cpu"
@@ -104,7 +106,21 @@ def test_figures_that_earlier_versions_did_not_have(tmp_path: Path) -> None:
     (folder / "result.json").write_text(json.dumps(values))
     found = read_run(folder).result
     assert found is not None
-    assert found.to_json() == FIGURES
+    assert found.to_json() == {**FIGURES, "warnings": ()}
+
+
+def test_warnings_are_texts(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a")
+    (folder / "result.json").write_text(json.dumps({**FIGURES, "warnings": ["one", "two"]}))
+    found = read_run(folder)
+    assert found.result is not None
+    assert found.result.warnings == ("one", "two")
+    [group] = to_json(group_runs([found]))
+    assert group["figures"].keys() == FIGURES.keys(), "what is no number has no mean"
+    for wrong in ("one", [1], None, ["\ud800"]):
+        (folder / "result.json").write_text(json.dumps({**FIGURES, "warnings": wrong}))
+        with pytest.raises(ArtifactError, match=r"result\.json is malformed"):
+            read_run(folder)
 
 
 @pytest.mark.parametrize("value", ["0.9", None, True, math.nan, [1]])
