@@ -20,6 +20,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from itertools import count
 
 # What hangs is killed after so many seconds, with all that it started.
 PATIENCE = 60.0
@@ -177,33 +179,43 @@ def _run(args: Sequence[object], before: Callable[[], object], encoding: str = "
             os._exit(code if isinstance(code, int) else 98)
 
 
-def stuck(module: str, name: str, *, at: int = 1, mark: str = "stuck here") -> Callable[[], None]:
+def stuck(module: str, name: str, *, at: int = 1) -> Callable[[], None]:
     """A `before`: the function says so on stderr at its call number `at`, and does not end.
 
     Args:
         module: Where it is looked up.
         name: Of the function, or Class.method.
         at: Which call.
-        mark: What it says.
     """
 
-    def patch() -> None:
-        from importlib import import_module
+    def wait(call: int) -> None:
+        if call == at:
+            os.write(2, b"stuck here\n")
+            while True:
+                time.sleep(0.01)
 
+    return _changed(module, name, wait)
+
+
+def slowed(module: str, name: str, *, seconds: float) -> Callable[[], None]:
+    """A `before`: each call of the function takes so much longer."""
+    return _changed(module, name, lambda call: time.sleep(seconds))
+
+
+def _changed(module: str, name: str, first: Callable[[int], None]) -> Callable[[], None]:
+    """Has `first` called with the number of each call of a function, before it."""
+
+    def patch() -> None:
         owner: object = import_module(module)
         *parents, last = name.split(".")
         for parent in parents:
             owner = getattr(owner, parent)
-        plain, calls = getattr(owner, last), [0]
+        plain, calls = getattr(owner, last), count(1)
 
-        def waits(*args: object, **kwargs: object) -> object:
-            calls[0] += 1
-            if calls[0] == at:
-                os.write(2, f"{mark}\n".encode())
-                while True:
-                    time.sleep(0.01)
+        def changed(*args: object, **kwargs: object) -> object:
+            first(next(calls))
             return plain(*args, **kwargs)
 
-        setattr(owner, last, waits)
+        setattr(owner, last, changed)
 
     return patch

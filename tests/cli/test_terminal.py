@@ -30,6 +30,7 @@ from tests.terminals import (
     When,
     in_files,
     on_terminal,
+    slowed,
     stuck,
 )
 
@@ -59,6 +60,8 @@ DISPLAYS: dict[str, tuple[object, ...]] = {
     "import": ("cache", "import", "votes.csv", "--data", "digits", "--out", "people"),
     "demo": ("demo", "--seeds", 1, "--epochs", 1),
 }
+# Epochs that a display is sure to show.
+UNHURRIED = slowed("distill_cli.training.loop", "Trainer._end_epoch", seconds=0.3)
 # What shows no progress.
 OTHERS: dict[str, tuple[object, ...]] = {
     "evaluate": ("evaluate", "{student}", "--teacher", "{teacher}"),
@@ -182,13 +185,16 @@ def test_a_terminal_without_abilities_gets_no_control_codes(here: Path) -> None:
 
 def test_a_terminal_that_changes_its_width(here: Path) -> None:
     seen = on_terminal(
-        *TRAIN, "--epochs", 30, columns=100, whens=[When("loss", columns=40), When("/30  ")]
+        *(*TRAIN, "--epochs", 6),
+        columns=100,
+        whens=[When("loss", columns=40), When("/6  ")],
+        before=UNHURRIED,
     )
     assert seen.code == 0, seen.text
     frames = [line for line in seen.lines if "epoch " in line and "teacher" in line]
     assert max(map(len, frames)) > 40
     assert len(frames[-1]) <= 38
-    assert "epoch 30/30" in frames[-1]
+    assert "epoch 6/6" in frames[-1]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +221,8 @@ TWICE = [When("stuck here", keys=INTERRUPT), When("^C", keys=INTERRUPT, after=0.
 
 
 def test_the_first_ctrl_c_saves_and_says_how_to_go_on(here: Path) -> None:
-    seen = on_terminal(*TRAIN, "--epochs", 500, whens=[When("epoch 2/", keys=INTERRUPT)])
+    whens = [When("epoch 2/", keys=INTERRUPT)]
+    seen = on_terminal(*TRAIN, "--epochs", 500, whens=whens, before=UNHURRIED)
     assert seen.code == 130, seen.text
     stopped = next(line for line in seen.lines if line.startswith("stopped in epoch "))
     assert stopped.endswith("Go on with --resume --out t")
@@ -454,7 +461,8 @@ def typed(*args: object, folder: Path, **environment: str) -> tuple[int, str]:
         start_new_session=True,
     )
     os.close(slave)
-    killer = threading.Timer(PATIENCE, os.killpg, (process.pid, signal.SIGKILL))
+    # Imports alone take a minute where many tests share a processor.
+    killer = threading.Timer(5 * PATIENCE, os.killpg, (process.pid, signal.SIGKILL))
     killer.start()
     shown = bytearray()
     try:
