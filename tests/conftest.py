@@ -26,12 +26,29 @@ settings.load_profile("distill")
 
 
 PRECISION = os.environ.get("DISTILL_TEST_PRECISION")
+# Folders and files of tests that compare figures which the rounding of a processor moves: sums
+# beside oracles, and what a few steps of training lead to. They are run twice, see the Makefile.
+ROUNDED = (
+    *("losses", "adapters", "objectives", "teachers", "training", "pipeline", "test_metrics.py"),
+    *("data/test_augment.py", "data/test_views.py", "recipe/test_stages.py"),
+    *("cli/test_d2l.py", "cli/test_dropmax.py", "cli/test_hints.py", "cli/test_modes.py"),
+    *("cli/test_regularisation.py", "cli/test_sigmoid.py", "cli/test_structure.py"),
+)
 
 
 def pytest_configure() -> None:
     """Refuses a precision that `auto` never takes on a CPU: the tests would silently run in fp32."""
     if PRECISION not in (None, "fp32", "bf16"):
         raise pytest.UsageError(f"DISTILL_TEST_PRECISION is fp32 or bf16, not {PRECISION!r}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what stands in `ROUNDED`."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent)
+        if any(path.is_relative_to(entry) for entry in ROUNDED):
+            item.add_marker("rounding")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -124,7 +124,8 @@ class CacheReader:
         assert len(index_B) > 0
         for each_B, bound in ((index_B, self.plan.dataset.samples), (view_B, self.plan.views)):
             # As unsigned numbers, negative ones are the largest.
-            highest = int(each_B.view(np.uint64).max())
+            unsigned_B: Array = each_B.view(np.uint64)
+            highest = int(unsigned_B.max())
             assert highest < bound, f"{each_B.min()} to {each_B.max()} of {bound}"
 
     def _shard(self, number: int) -> list[Array]:
