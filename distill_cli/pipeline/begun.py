@@ -30,16 +30,19 @@ def as_made(recipe: R, version: str | None) -> R:
     return recipe.model_copy(update={"recorded": {**(recipe.recorded or {}), "defaults": version}})
 
 
-def check_begun(plan: Plan) -> None:
+def check_begun(plan: Plan) -> str:
     """Refuses to go on with a run that was made from something else than what is planned.
 
     A checkpoint is of this plan under its key, or under the key of a recipe.yaml that means the
     same: an earlier version wrote down less of it.
 
+    Returns:
+        That key.
+
     Raises:
         ArtifactError: Its options, data or teachers are others, or the checkpoint is damaged.
     """
-    checkpoint.check_key(plan.run, plan.key, *_earlier(plan))
+    return checkpoint.check_key(plan.run, plan.key, *_earlier(plan))
 
 
 def take_over(plan: Plan) -> None:
@@ -47,8 +50,8 @@ def take_over(plan: Plan) -> None:
 
     Before recipe.yaml is written anew: killed in between, either is known.
     """
-    check_begun(plan)
-    checkpoint.rename(plan.run, plan.key)
+    if check_begun(plan) != plan.key:
+        checkpoint.rename(plan.run, plan.key)
 
 
 def _earlier(plan: Plan) -> list[str]:

@@ -44,8 +44,9 @@ def spelled(recipe: R, composed: Composition) -> R:
         composed: Its objectives, their layers found.
     """
     if isinstance(recipe, HintRecipe):
-        [(guided, hinted)] = layers_of(composed.parts[0])
-        return recipe.model_copy(update={"guided_layer": guided, "hint_layer": hinted})
+        pairs = layers_of(composed.parts[0])
+        keys = ("guided_layer", "hint_layer")
+        return recipe.model_copy(update=dict(zip(keys, pairs[0], strict=True)) if pairs else {})
     named = {key: None for key in NAMED_ONLY if key in type(recipe).model_fields}
     entries = [entry_of(part) for part in composed.parts]
     return recipe.model_copy(update={"objective": entries, **named})

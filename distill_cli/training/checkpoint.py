@@ -48,12 +48,15 @@ def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> No
     _write(run / FILE, content)
 
 
-def check_key(run: Path, *keys: str) -> None:
+def check_key(run: Path, *keys: str) -> str:
     """Refuses to go on under another recipe, before anything of the run is changed.
 
     Args:
         run: The run folder.
         keys: Any of them identifies the recipe.
+
+    Returns:
+        The one that the checkpoint was written under.
 
     Raises:
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
@@ -66,13 +69,12 @@ def check_key(run: Path, *keys: str) -> None:
             f"{run} was started from another recipe or other data",
             hint="Resume with the options it was started with, or choose another --out",
         )
+    return str(content["key"])
 
 
 def rename(run: Path, key: str) -> None:
     """Has a checkpoint that was written under another key be of this one."""
-    content = _read(run / FILE)
-    if content["key"] != key:
-        _write(run / FILE, {**content, "key": key})
+    _write(run / FILE, {**_read(run / FILE), "key": key})
 
 
 def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:

@@ -67,7 +67,10 @@ def test_a_teacher_learns_several_labels(bright: Halves) -> None:
     assert found["test_errors"] == round((1 - found["test_top1"]) * found["test_samples"])
     recipe = yaml.safe_load((bright.teacher / "recipe.yaml").read_text())
     assert recipe["targets"] == "sigmoid"
-    assert recipe["objective"] == "ce"
+    assert recipe["objective"] == [
+        {"name": "bce", "weight": 1.0, "schedule": "constant", "epsilon": 0.0}
+    ]
+    assert recipe["recorded"]["asked"] == {"objective": "ce"}
     rows = list(csv.DictReader((bright.teacher / "summary.csv").open()))
     assert {"val_map", "val_f1", "train_bce"} <= rows[0].keys()
     best = max(rows, key=lambda row: (float(row["val_map"]), -float(row["val_nll"])))

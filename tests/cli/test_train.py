@@ -56,15 +56,15 @@ def test_a_run_folder_holds_what_it_promises(made: Made) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "asked", "hint"),
+    ("verb", "asked", "names"),
     [
-        ("student", ("--objective", "kd,hint", "-T", 2), 100.0),
-        ("student", ("--objective", "kd", "--alpha", 0.5, "--alpha-end", 0.1), None),
-        ("hint-init", (), 1.0),
+        ("student", ("--objective", "kd,hint", "-T", 2), ["ce", "kd", "hint"]),
+        ("student", ("--objective", "kd", "--alpha", 0.5, "--alpha-end", 0.1), ["ce", "kd"]),
+        ("hint-init", (), ["hint"]),
     ],
 )
 def test_the_recipe_of_a_run_makes_it_again(
-    made: Made, here: Path, distill: Distill, verb: str, asked: tuple[object, ...], hint: float
+    made: Made, here: Path, distill: Distill, verb: str, asked: tuple[object, ...], names: list[str]
 ) -> None:
     common = ("--teachers", made.teacher, "--model", "mlp_8x2", "--epochs", 1, "--quiet")
     assert distill(verb, *common, *asked, "--out", "a").code == 0
@@ -75,12 +75,11 @@ def test_the_recipe_of_a_run_makes_it_again(
     assert {**one, "out": ""} == {**two, "out": ""}
     assert one["recorded"]["defaults"] == one["recorded"]["versions"]["distill-cli"] == __version__
     listed = one["recorded"]["objective"] if verb == "hint-init" else one["objective"]
-    entries = {entry["name"]: entry for entry in listed}
-    if hint is not None:
-        [pair] = entries["hint"]["pairs"]
-        assert entries["hint"]["weight"] == hint
-        assert "auto" not in pair
-        assert verb == "student" or pair == [one["guided_layer"], one["hint_layer"]]
+    assert [entry["name"] for entry in listed] == names
+    for entry in listed:
+        assert "auto" not in entry.get("pairs", [[]])[0]
+    if verb == "hint-init":
+        assert listed[0]["pairs"] == [[one["guided_layer"], one["hint_layer"]]]
     # The same command once more, as a person repeats it.
     assert distill(verb, *common, *asked, "--out", "a", "--resume").code == 0
     refused = distill(verb, *common, *asked, "--out", "a", "--resume", "--lr", 0.3)

@@ -11,6 +11,7 @@ import pytest
 from distill_cli.errors import UsageError
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.abilities import Selecting
+from distill_cli.objectives.hint import Hint
 from distill_cli.pipeline.compositions import composition
 from distill_cli.pipeline.spelled import meant, spelled
 from distill_cli.recipe.base import LabelledRecipe
@@ -77,7 +78,7 @@ def test_every_objective_stands_with_its_weight_and_every_parameter(name: str) -
         ({"label_smoothing": 0.2}, {"label-smoothing.epsilon": 0.2, "label-smoothing.weight": 0.1}),
         (
             {"objective": "kd,hint", "hint_layer": "layers.1"},
-            {"hint.pairs": [["auto", "layers.1"]], "hint.weight": 200.0},
+            {"hint.pairs": [["auto", "layers.1"]], "hint.weight": Hint.about.usual.own},
         ),
         ({"objective": [{"name": "kd"}]}, {"kd.weight": 1.0, "kd.temperature": 4.0}),
         ({"objective": [{"name": "kd", "weight_end": 2}]}, {"kd.schedule": "linear"}),

@@ -94,6 +94,25 @@ def test_labels(recipe: dict[str, object], label: str) -> None:
     assert label_of(recipe) == label
 
 
+def test_a_label_is_what_was_asked_for_and_a_group_what_it_meant(tmp_path: Path) -> None:
+    def spelled(weight: float, **asked: object) -> dict[str, object]:
+        hard = {"name": "ce", "weight": weight, "schedule": "constant"}
+        soft = {"name": "kd", "weight": 0.8, "schedule": "constant", "temperature": 3.0}
+        recorded = {"asked": {"objective": "kd", **asked}, "defaults": "0.2.0"}
+        return {**STUDENT, "model": "m", "objective": [hard, soft], "recorded": recorded}
+
+    assert label_of(spelled(0.2)) == "m · kd T=3 α=0.8 · single"
+    runs = [
+        run(tmp_path / "a", spelled(0.2)),
+        run(tmp_path / "b", spelled(0.2, temperature=3.0) | {"seed": 1}),
+        run(tmp_path / "c", spelled(0.5)),
+    ]
+    one, other = group_runs(runs)
+    assert one.runs == tuple(runs[:2])
+    assert "ce.weight=0.2" in one.label
+    assert "ce.weight=0.5" in other.label
+
+
 def test_equal_labels_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     home = str(tmp_path / "private")
     runs = [
