@@ -17,6 +17,7 @@ from distill_cli.cache.plan import ShardKey
 from distill_cli.cache.probe import VIEWS
 from distill_cli.cache.shards import Shards
 from distill_cli.cache.writer import require_plan
+from distill_cli.counters import Purpose, permutation
 from distill_cli.data.views import Made
 from distill_cli.pipeline.job import Job
 from distill_cli.recipe.fields import parse_share
@@ -63,8 +64,13 @@ def estimate(job: Job) -> Estimate:
     """
     plan = job.plans[0]
     samples, count = plan.dataset.samples, plan.teacher_batch
-    index_B = torch.arange(count) % samples
-    batches = [(index_B, torch.full_like(index_B, number)) for number in range(PROBE_BATCHES)]
+    # Other images each time: the first ones may be smaller, or read from memory the second time.
+    order_N = permutation(0, Purpose.ROWS, samples, 0)
+    index_N = order_N[torch.arange(PROBE_BATCHES * count) % samples]
+    batches = [
+        (index_B.sort().values, torch.full_like(index_B, number))
+        for number, index_B in enumerate(index_N.split(count))
+    ]
     images_BCHW, view_seconds = _first_view(job.views.stream(batches), job.views.workers, count)
     teacher_seconds = sum(_seconds(teacher, images_BCHW) / count for teacher in job.teachers)
     rows = sum(shard.rows for shard in job.shards)

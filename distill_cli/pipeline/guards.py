@@ -105,7 +105,7 @@ def check_verdict(
     """
     said = verdict.said(images)
     if not verdict.conclusive:
-        said += ", too few to tell it from chance"
+        said += ", too little to tell it from chance"
     elif not verdict.passed:
         said += f", where {verdict.guessing()}"
         if not force:
@@ -119,7 +119,7 @@ def check_verdict(
 def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Judgement | None:
     val = dataset.val
     if isinstance(member, LiveTeacher):
-        rows = sampled(val.label_N, val.label_NK)
+        rows = sampled(val.key_N, val.label_N, val.label_NK)
         if not len(rows):
             return None
         asked = val.take(rows)
@@ -132,7 +132,7 @@ def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
     """The verdict on what was said of some images; None where none of them is labelled."""
     if asked.label_NK is None:
         return judge(logits_NK, asked.label_N)
-    rows = sampled(asked.label_N, asked.label_NK)
+    rows = sampled(asked.key_N, asked.label_N, asked.label_NK)
     return judge_labels(logits_NK[rows], asked.label_NK[rows])
 
 
