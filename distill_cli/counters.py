@@ -36,6 +36,7 @@ class Purpose(IntEnum):
     LABEL = 8
     PROBE = 9
     GATE = 10
+    ROWS = 11
 
 
 def _signed(word: int) -> int:
@@ -95,6 +96,21 @@ def permutation(seed: int, purpose: Purpose, n: int, *words: int) -> Tensor:
     """A permutation of range(n), int64, a pure function of its arguments."""
     keys = draw(seed, purpose, *words, torch.arange(n))
     return torch.argsort(keys, stable=True)
+
+
+def few_of(word_N: Tensor, count: int) -> Tensor:
+    """int64 positions, ascending, of the `count` words that hash lowest; of all if they are fewer.
+
+    Which of many rows are looked at must not depend on their order: every s-th one may be of one
+    class, one camera, one format of file.
+
+    Args:
+        word_N: int64, a sample's key, or its row where keys are not known.
+        count: At most so many.
+    """
+    if len(word_N) <= count:
+        return torch.arange(len(word_N))
+    return draw(0, Purpose.ROWS, word_N).argsort(stable=True)[:count].sort().values
 
 
 def sample_key(sample_id: str) -> int:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill_cli import counters
 from distill_cli.counters import (
     Purpose,
     below,
     draw,
+    few_of,
     permutation,
     sample_key,
     splitmix64,
@@ -102,3 +107,29 @@ def test_uniform32_is_the_upper_bits_on_every_device() -> None:
     assert found.dtype == torch.float32
     assert found.tolist() == expected
     assert 0 <= min(expected) < 1e-3 < 1 - 1e-3 < max(expected) < 1
+
+
+@given(st.integers(0, 300), st.integers(0, 40), st.integers(0, 99))
+def test_few_of_many_are_those_that_hash_lowest(n: int, count: int, first: int) -> None:
+    """Whatever their order; and fewer of them are some of these."""
+    words = torch.arange(first, first + n) * 7
+    kept = few_of(words, count)
+    assert kept.tolist() == sorted(kept.tolist())
+    assert len(kept) == min(n, count)
+    mixed = permutation(1, Purpose.ORDER, n)
+    assert set(words[mixed][few_of(words[mixed], count)].tolist()) == set(words[kept].tolist())
+    assert set(few_of(words, count // 2).tolist()) <= set(kept.tolist())
+
+
+def test_few_of_many_have_no_period() -> None:
+    for period in (2, 3, 10, 64):
+        classes = few_of(torch.arange(512 * period), 512) % period
+        assert torch.bincount(classes, minlength=period).max() < 2 * 512 / period + 10
+
+
+def test_nothing_is_sampled_by_a_stride() -> None:
+    """`rows[::step]` looks at one class where labels repeat; `few_of` does not."""
+    package = Path(counters.__file__).parent
+    for path in package.rglob("*.py"):
+        strides = re.findall(r"\[::\s*[^\]\s-][^\]]*\]", path.read_text(encoding="utf-8"))
+        assert not strides, f"{path.name}: {strides}"

@@ -34,7 +34,7 @@ ONLY = {
     "adapters": {"losses", "types", "errors"},
     "models": {"errors", "types", "counters", "files", "losses"},
     "data": {"errors", "types", "counters", "files"},
-    "cache": {"errors", "types", "files", "metrics"},
+    "cache": {"counters", "errors", "types", "files", "metrics"},
 }
 # errors < types < counters stand in one row of the house; so do these that lean on errors.
 WITHIN = {("files", "errors")}

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distill_cli.counters import Purpose, permutation
+
 VIEWS = 8
 # What rounding alone may differ by, in grey levels: kernels of another processor or a GPU.
 TOLERANCE = 1
@@ -52,10 +54,14 @@ class Probe:
 
 
 def chosen(samples: int, views: int) -> tuple[Tensor, Tensor]:
-    """Rows and views of a probe, spread evenly over both: index_P and view_P, int64."""
-    count = min(VIEWS, samples * views)
-    place_P = torch.arange(count)
-    return place_P * samples // count, place_P * views // count
+    """Rows and views of a probe, drawn from both by a hash: index_P and view_P, int64.
+
+    Neither comes twice before all others have come once.
+    """
+    place_P = torch.arange(min(VIEWS, samples * views))
+    index_N = permutation(0, Purpose.ROWS, samples, 0)
+    view_V = permutation(0, Purpose.ROWS, views, 1)
+    return index_N[place_P % samples], view_V[place_P % views]
 
 
 def as_grey_levels(images_BCHW: Tensor) -> Tensor:

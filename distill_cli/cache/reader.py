@@ -24,6 +24,7 @@ from distill_cli.cache.manifest import EVAL, as_read, read_manifest
 from distill_cli.cache.plan import SHARED, Plan, data_differences, plan_differences
 from distill_cli.cache.probe import Probe
 from distill_cli.cache.statistics import divergences
+from distill_cli.counters import few_of
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import sha256
 from distill_cli.types import DatasetIdentity
@@ -214,15 +215,15 @@ class CacheReader:
     def error_at(self, temperature: float) -> tuple[float, float] | None:
         """What the codec loses at any temperature: mean and worst KL(full ‖ stored), nats.
 
-        Measured on evaluation rows, which are stored in full: some thousands, evenly spaced. None
-        where there are none.
+        Measured on evaluation rows, which are stored in full: some thousands, by a hash of
+        their rows. None where there are none.
         """
         found = (self.eval_rows(split) for split in ("val", "test"))
         rows = [each for each in found if each is not None and len(each[0])]
         if not rows:
             return None
         logits_NK = torch.cat([logits_NK for logits_NK, _ in rows])
-        logits_NK = logits_NK[:: -(-len(logits_NK) // ERROR_ROWS)]
+        logits_NK = logits_NK[few_of(torch.arange(len(logits_NK)), ERROR_ROWS)]
         stored = self.codec.encode(logits_NK)
         kl_N = divergences(logits_NK, stored, self.codec, [temperature])[0]
         return float(kl_N.mean()), float(kl_N.max())

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.statistics import divergences
+from distill_cli.counters import Purpose, below, draw, few_of
 
 # What kernels of another machine may add, nats.
 SLACK = 1e-4
 # Share of views that may differ by more: of top-k, two classes whose logits are equal but for
 # rounding may change places at the end of the list.
 RARE = 0.01
-# Up to so many views are drawn from a permutation of all.
+# Up to so many views, those that hash lowest are taken; of more, draws.
 PERMUTED = 1 << 20
 
 # From rows and views (int64, on the CPU) to the logits of the live teacher, fp32 (B, K) on the CPU.
@@ -62,11 +63,10 @@ def replay(reader: CacheReader, ask: Ask, *, sample: int) -> Replay:
     """
     plan = reader.plan
     stored = plan.views * plan.dataset.samples
-    generator = torch.Generator().manual_seed(0)
     if stored <= max(PERMUTED, 2 * sample):
-        drawn_B = torch.randperm(stored, generator=generator)[:sample].sort().values
+        drawn_B = few_of(torch.arange(stored), sample)
     else:
-        drawn_B = torch.randint(stored, (sample,), generator=generator).unique()
+        drawn_B = below(draw(0, Purpose.ROWS, torch.arange(sample)), stored).unique()
     index_B, view_B = drawn_B % plan.dataset.samples, drawn_B // plan.dataset.samples
     live_BK = torch.cat(
         [

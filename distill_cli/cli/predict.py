@@ -28,19 +28,27 @@ def predict(
     run: Annotated[Path, typer.Argument(help="A run or model folder.")],
     images: Annotated[list[str], typer.Argument(help="Images, folders, or - for paths on stdin.")],
     temperature: Annotated[
-        float, typer.Option("--temperature", "-T", help="Softens the probabilities, as calibrated.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            "--temperature",
+            "-T",
+            help="T of softmax(logits/T), a soft label at T. Default: as fitted.",
+            show_default=False,
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes shown of each image.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON line an image.")] = False,
 ) -> None:
     """Classes and probabilities of images, as small bar charts or JSON lines.
 
+    Without -T the logits are divided by the temperature that was fitted after training, if any: as
+    sure as it is right. -T 4 gives what a student learns from at T = 4; -T 1, the plain softmax.
     Where several labels may apply to an image, each has a probability by itself.
 
     Example: distill predict runs/a image.png -T 4
     """
-    if not 0 < temperature < float("inf"):
+    if temperature is not None and not 0 < temperature < float("inf"):
         raise UsageError(f"temperature: must be a number above 0 (got {temperature})")
     check_model_folder(run)
     paths = [path for image in images for path in _expand(image)]
@@ -71,7 +79,11 @@ def _expand(image: str) -> list[str]:
 def _json_lines(predictions: list[Prediction]) -> None:
     for prediction in predictions:
         line = {"image": prediction.image, "class": prediction.classes[0][0]}
-        values: dict[str, Any] = {"probabilities": dict(prediction.classes)}
+        values: dict[str, Any] = {
+            "probabilities": dict(prediction.classes),
+            "temperature": prediction.temperature,
+            "fitted_temperature": prediction.fitted_temperature,
+        }
         if prediction.labels is not None:
             values["labels"] = list(prediction.labels)
         result_json({**line, **values}, indent=None)

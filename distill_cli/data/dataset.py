@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill_cli.counters import few_of
 from distill_cli.data.decode import Decoded, Progress
 from distill_cli.data.images import ImageFiles, Images
 from distill_cli.data.reading import read_images
@@ -197,10 +198,10 @@ def _last_of_their_label(label_NK: Tensor, held: set[int]) -> set[int]:
 def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and sd of each channel from exact counts of the 256 values.
 
-    Of files, as many as are worth reading, evenly spaced.
+    Of files, as many as are worth reading, by a hash of their sample keys.
     """
     if isinstance(images, ImageFiles):
-        images = images.take(rows[:: -(-len(rows) // FILES_FOR_STATISTICS)])
+        images = images.take(rows[few_of(images.key_N[rows], FILES_FOR_STATISTICS)])
         parts = images.still()
     else:
         parts = (images.images_NCHW[part] for part in rows.split(2048))

@@ -38,11 +38,16 @@ def mean_dimension(batches: Sequence[Tensor], k: int) -> float:
 
 
 def turns(lids: Sequence[float], window: int) -> bool:
-    """LID − mean(the `window` before) > 2·std(the `window` before), of the last of `lids`."""
+    """LID − mean(the `window` before) > 2·std(the `window` before), of the last of `lids`.
+
+    Where all before are equal they are one value that stands for epochs without any, as of features
+    that lie in one place: nothing is known of how far it varies.
+    """
     if len(lids) <= window:
         return False
     before = lids[-1 - window : -1]
-    return lids[-1] - statistics.fmean(before) > 2 * statistics.pstdev(before)
+    spread = statistics.pstdev(before)
+    return spread > 0 and lids[-1] - statistics.fmean(before) > 2 * spread
 
 
 def trust(lids: Sequence[float], finished: int, epochs: int) -> float:

@@ -61,11 +61,16 @@ class Prediction:
     Attributes:
         image: Its path.
         classes: By falling probability; each by itself where several may apply.
+        temperature: What the logits were divided by.
+        fitted_temperature: Fitted after training and stored with the network; None where there is
+            none.
         labels: Those that are likelier than not, where several may apply.
     """
 
     image: str
     classes: tuple[tuple[str, float], ...]
+    temperature: float
+    fitted_temperature: float | None
     labels: tuple[str, ...] | None = None
 
 
@@ -143,9 +148,18 @@ def evaluate_run(
 
 
 def predict(
-    folder: Path, images: Sequence[str], *, temperature: float, device: Device
+    folder: Path, images: Sequence[str], *, temperature: float | None, device: Device
 ) -> list[Prediction]:
-    """Classes and softened probabilities of image files, or of all images below a folder."""
+    """Classes and probabilities of image files, or of all images below a folder.
+
+    Args:
+        folder: A run or model folder.
+        images: Files and folders.
+        temperature: T of softmax(z/T), of sigmoid targets σ(z/T): the soft label that a student
+            learns from at T. None for the fitted one, which makes the network as sure as it is
+            right.
+        device: Where it computes.
+    """
     here = runtime.decide(device)
     network: Network = load_model(folder).to(here.device).eval()
     taken = network.taken
@@ -156,7 +170,8 @@ def predict(
         width=taken.width,
     )
     logits_NK = logits_of(network, images_NCHW.split(PREDICTED), here.device)
-    softened_NK = logits_NK.double() / (temperature * network.temperature)
+    divisor = network.temperature if temperature is None else temperature
+    softened_NK = logits_NK.double() / divisor
     several = network.targets == "sigmoid"
     probabilities_NK = softened_NK.sigmoid() if several else F.softmax(softened_NK, dim=-1)
     predictions = []
@@ -165,5 +180,13 @@ def predict(
             zip(network.class_names, probability_K, strict=True), key=lambda pair: -pair[1]
         )
         labels = tuple(name for name, share in ranked if share > 0.5) if several else None
-        predictions.append(Prediction(image=name, classes=tuple(ranked), labels=labels))
+        predictions.append(
+            Prediction(
+                image=name,
+                classes=tuple(ranked),
+                temperature=divisor,
+                fitted_temperature=None if network.temperature == 1 else network.temperature,
+                labels=labels,
+            )
+        )
     return predictions

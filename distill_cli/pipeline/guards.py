@@ -110,7 +110,7 @@ def check_verdict(
     """
     said = verdict.said(image)
     if not verdict.conclusive:
-        said += ", too few to tell it from chance"
+        said += ", too little to tell it from chance"
     elif not verdict.passed:
         said += f", where {verdict.guessing()}"
         if not force:
@@ -133,7 +133,7 @@ def asked_of(
     logits: Callable[[Tensor], Tensor], val: Images, device: torch.device
 ) -> Judgement | None:
     """The verdict on a network, asked of some held-out images; None where none is labelled."""
-    rows = sampled(val.label_N, val.label_NK)
+    rows = sampled(val.key_N, val.label_N, val.label_NK)
     if not len(rows):
         return None
     asked = val.take(rows)
@@ -145,7 +145,7 @@ def at_chance(network: Network, val: Images, device: torch.device) -> str | None
     verdict = asked_of(network, val, device)
     if verdict is None or not verdict.conclusive or verdict.passed:
         return None
-    said = f"{verdict.said('held-out images')}, where {verdict.guessing()}"
+    said = f"{verdict.said('held-out image')}, where {verdict.guessing()}"
     return f"no better than chance: {said}"
 
 
@@ -153,7 +153,7 @@ def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
     """The verdict on what was said of some images; None where none of them is labelled."""
     if asked.label_NK is None:
         return judge(logits_NK, asked.label_N)
-    rows = sampled(asked.label_N, asked.label_NK)
+    rows = sampled(asked.key_N, asked.label_N, asked.label_NK)
     return judge_labels(logits_NK[rows], asked.label_NK[rows])
 
 

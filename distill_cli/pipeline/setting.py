@@ -7,6 +7,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from distill_cli.counters import few_of
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
 from distill_cli.models import Network, fingerprint
@@ -66,7 +67,7 @@ def class_centroids(
 ) -> Tensor:
     """Where a trained network puts each class: the mean of what enters its classifier, (K, D).
 
-    Over training images as they are, evenly spaced, `OF_A_CLASS` of each class at most.
+    Over training images as they are, of each class `OF_A_CLASS` at most, by a hash of their keys.
 
     Args:
         network: In eval mode.
@@ -86,7 +87,7 @@ def class_centroids(
     mean_KD = []
     for label in range(len(dataset.class_names)):
         rows = dataset.fit_rows[label_N == label]
-        rows = rows[:: max(1, -(-len(rows) // OF_A_CLASS))]
+        rows = rows[few_of(dataset.train.key_N[rows], OF_A_CLASS)]
         if not len(rows):
             raise UsageError(
                 f"class {dataset.class_names[label]} has no labelled training image to relate it by"

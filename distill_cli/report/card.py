@@ -44,7 +44,7 @@ def model_card(
         "Data": _data(recipe, config or {}),
         "Training": _training(recipe),
         "Figures": _figures(recipe, result),
-        "Use": _use(config or {}),
+        "Use": _use(config or {}, result),
         "Limits": _limits(result),
     }
     lines = [f"# {markdown(model)} on {markdown(data)}", ""]
@@ -128,9 +128,15 @@ def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
     return ["| figure | value |", "|---|---|", *(f"| {key} | {rows[key]} |" for key in rows)]
 
 
-def _use(config: Mapping[str, Any]) -> list[str]:
+def _use(config: Mapping[str, Any], result: RunResult) -> list[str]:
     library = (config.get("distill") or {}).get("library")
-    lines = ["```sh", "distill predict RUN image.png", "```"]
+    unscaled = "σ(logits)" if result.test_map is not None else "softmax(logits)"
+    answer = f"softmax(logits/{result.temperature:.2f})" if result.scaled else unscaled
+    lines = [
+        *("```sh", "distill predict RUN image.png", "```", ""),
+        f"The probabilities are {answer}; with `-T 4` the logits are divided by 4 instead, as in the "
+        "soft label that a student learns from at T = 4.",
+    ]
     if library == "torchvision":
         return [
             *lines,

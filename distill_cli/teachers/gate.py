@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from distill_cli.counters import Purpose, permutation
+from distill_cli.counters import Purpose, few_of, permutation
 from distill_cli.errors import counted
 from distill_cli.metrics import Rankings
 
@@ -184,7 +184,7 @@ def judge(logits_NK: Tensor, target_N: Tensor) -> Verdict | None:
     )
 
 
-def sampled(target_N: Tensor, label_NK: Tensor | None = None) -> Tensor:
-    """int64 rows to ask of: labelled ones, evenly spaced, at most `ROWS`."""
+def sampled(key_N: Tensor, target_N: Tensor, label_NK: Tensor | None = None) -> Tensor:
+    """int64 rows to ask of: at most `ROWS` of the labelled ones, by a hash of their sample keys."""
     rows = (target_N >= 0).nonzero()[:, 0] if label_NK is None else torch.arange(len(label_NK))
-    return rows[:: max(1, -(-len(rows) // ROWS))]
+    return rows[few_of(key_N[rows], ROWS)]

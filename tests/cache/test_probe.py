@@ -26,6 +26,16 @@ def test_chosen_views_exist_and_are_spread(samples: int, views: int) -> None:
         assert len(view_P.unique()) == VIEWS
 
 
+def test_chosen_views_have_no_period() -> None:
+    """Files that alternate between two formats, and views between two crops, are all looked at."""
+    index_P, view_P = chosen(80_000, 80)
+    for period in (2, 4):
+        assert len((index_P % period).unique()) == period
+    assert len((view_P % 2).unique()) == 2
+    # Not the same place of both.
+    assert not torch.equal(index_P * 80 // 80_000, view_P)
+
+
 def test_differences_are_in_grey_levels() -> None:
     images_PCHW = torch.linspace(0, 1, 2 * 3 * 16).view(2, 3, 4, 4)
     probe = Probe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,11 @@ def test_predict_says_each_label_by_itself(
     softened = json.loads(
         distill("predict", bright.teacher, tmp_path / "none.png", "-T", 9, "--json").out
     )
-    assert softened["probabilities"][LEFT] > none["probabilities"][LEFT]
+    assert (softened["temperature"], softened["fitted_temperature"]) == (9, None)
+    assert none["temperature"] == 1
+    for name, share in none["probabilities"].items():
+        ninth = math.log(share / (1 - share)) / 9
+        assert softened["probabilities"][name] == pytest.approx(1 / (1 + math.exp(-ninth)))
     assert distill("predict", bright.teacher, tmp_path / "both.png").code == 0
 
 

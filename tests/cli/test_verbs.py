@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -56,6 +57,31 @@ def test_predict(made: Made, here: Path, distill: Distill) -> None:
     assert "%" in text
     soft = json.loads(distill("predict", made.teacher, "00.png", "-T", 4, "--json").out)
     assert max(soft["probabilities"].values()) < max(lines[0]["probabilities"].values())
+
+
+@pytest.mark.parametrize("fitted", [None, 2.5])
+def test_predict_divides_by_what_it_says(
+    fitted: float | None, made: Made, here: Path, distill: Distill
+) -> None:
+    """-T t is the soft label at t, for t = 1 too; without it the fitted temperature counts.
+
+    -T 4 was softmax(z/(4 · 2.5)).
+    """
+    from distill_cli.models import load_model, save_temperature
+    from distill_cli.teachers.live import LiveTeacher
+    from distill_cli.teachers.signals import DenseSignals
+
+    shutil.copytree(made.teacher / "model", here / "model")
+    save_temperature(load_model(here / "model"), here / "model", fitted or 1.0)
+    Image.new("L", (8, 8), 99).save(here / "x.png")
+    teacher = LiveTeacher(load_model(made.teacher), torch.device("cpu"))
+    soft = DenseSignals(teacher.logits(torch.full((1, 1, 8, 8), 99 / 255)))
+    for given, divisor in (((), fitted or 1.0), (("-T", 1), 1.0), (("-T", 4), 4.0)):
+        said = json.loads(distill("predict", "model", "x.png", "--json", *given).out)
+        assert (said["temperature"], said["fitted_temperature"]) == (divisor, fitted)
+        by_name = [said["probabilities"][name] for name in teacher.class_names]
+        expected = soft.log_probs(divisor).exp()[0].tolist()
+        assert by_name == pytest.approx(expected, abs=1e-5)
 
 
 def test_compare(made: Made, distill: Distill) -> None:

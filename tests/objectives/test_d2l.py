@@ -122,8 +122,16 @@ def test_the_turn_is_the_papers(history: list[float], window: int) -> None:
         margin = history[-1] - mean - 2 * sd
         if abs(margin) < 1e-9:
             return
-        expected = margin > 0
+        expected = margin > 0 and len(set(before)) > 1
     assert turns(history, window) == expected
+
+
+def test_epochs_without_a_dimension_are_no_spread_to_turn_by() -> None:
+    memory = DimensionMemory()
+    for lid in (3.0, 0.0, 0.0, 0.0, 3.001):
+        memory.note(lid)
+    assert memory.lids == [3.0, 3.0, 3.0, 3.0, 3.001]
+    assert not turns(memory.lids, 4)
 
 
 @given(lids, st.integers(1, 30))

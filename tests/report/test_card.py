@@ -56,6 +56,14 @@ def test_card_of_a_teacher_without_a_config() -> None:
     assert "None" not in card
 
 
+def test_what_its_probabilities_are() -> None:
+    assert "The probabilities are softmax(logits/1.50); with `-T 4`" in model_card(RECIPE, RESULT)
+    unfitted = RunResult(**{**FIGURES, "temperature": 1.0})
+    assert "The probabilities are softmax(logits); " in model_card(RECIPE, unfitted)
+    sigmoid = RunResult(**{**FIGURES, "temperature": None, "test_map": 0.7})
+    assert "The probabilities are σ(logits); " in model_card(RECIPE, sigmoid)
+
+
 def test_recipe_without_a_record() -> None:
     card = model_card({"model": "m", "data": "digits", "objective": "ce"}, RESULT)
     assert "# m on digits" in card

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill_cli.counters import sample_key
+from distill_cli.data.dataset import open_dataset
+from distill_cli.data.images import ImageTable
+from distill_cli.errors import ArtifactError
+from distill_cli.models import InputSpec, create
+from distill_cli.pipeline.guards import check_knowledge
 from distill_cli.teachers.gate import LEVEL, ROWS, Verdict, judge, judge_labels, sampled
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.training.events import Silent
 
 
 @given(st.integers(1, 60), st.floats(0.02, 0.98), st.data())
@@ -51,7 +60,7 @@ def test_a_weak_teacher_passes_and_a_constant_one_does_not() -> None:
 
 def test_only_labelled_rows_count() -> None:
     target_N = torch.tensor([-1, 0, 1, -1])
-    assert sampled(target_N).tolist() == [1, 2]
+    assert sampled(torch.arange(4), target_N).tolist() == [1, 2]
     verdict = judge(torch.eye(2).repeat(2, 1), target_N)
     assert verdict is not None
     assert (verdict.rows, verdict.correct) == (2, 0)
@@ -65,9 +74,43 @@ def test_few_images_cannot_tell() -> None:
 
 @given(st.integers(1, 5000))
 def test_the_sample_is_spread_over_all_rows(count: int) -> None:
-    rows = sampled(torch.zeros(count, dtype=torch.int64))
-    assert len(rows) == count if count <= ROWS else ROWS / 2 < len(rows) <= ROWS
-    assert int(rows[-1]) >= count - max(1, -(-count // ROWS))
+    rows = sampled(torch.arange(count), torch.zeros(count, dtype=torch.int64))
+    assert len(rows) == min(count, ROWS)
+    assert rows.equal(rows.unique())
+    assert 0 <= int(rows[0]) <= int(rows[-1]) < count
+    if count > 2 * ROWS:
+        # A quarter in each quarter, but for the luck of the draw.
+        assert torch.histc(rows.float(), 4, 0, count).min() > ROWS / 8
+
+
+@given(st.integers(2, 100), st.integers(1, 3))
+def test_labels_that_repeat_are_all_asked_of(period: int, rounds: int) -> None:
+    """Every s-th row of labels 0 … s − 1, 0 … s − 1 was of one class."""
+    count = rounds * ROWS * period
+    target_N = torch.arange(count) % period
+    asked_N = target_N[sampled(torch.arange(count), target_N)]
+    assert torch.bincount(asked_N).max() <= 2 * ROWS / period + 20
+    assert len(asked_N.unique()) == period or period > 40
+
+
+def test_an_untrained_teacher_is_refused_though_labels_repeat() -> None:
+    """With one class asked of, naming it always was right, and the gate could not tell."""
+    torch.manual_seed(0)
+    names = tuple("abcdefghij")
+    view = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.3,))
+    network = create("mlp_8x1", class_names=names, view=view)
+    device = torch.device("cpu")
+    teacher = LiveTeacher(network, device)
+    rows = 10 * ROWS
+    held_out = ImageTable(
+        images_NCHW=torch.randint(0, 256, (rows, 1, 8, 8), dtype=torch.uint8),
+        label_N=torch.arange(rows) % 10,
+        key_N=torch.tensor([sample_key(f"index:{row}") for row in range(rows)]),
+        sample_ids=tuple(f"index:{row}" for row in range(rows)),
+    )
+    dataset = replace(open_dataset("digits"), val=held_out)
+    with pytest.raises(ArtifactError, match=r"of 512 held-out images.*no better than chance"):
+        check_knowledge(["t"], [teacher], dataset, device, Silent())
 
 
 def test_several_labels_against_other_images() -> None:
@@ -101,6 +144,7 @@ def test_too_few_rows_of_labels_tell_nothing(rows: int) -> None:
 
 def test_all_rows_of_several_labels_are_asked_of() -> None:
     target_N, label_NK = torch.full((1000,), -1), torch.zeros(1000, 2)
-    assert not len(sampled(target_N))
-    assert len(sampled(target_N, label_NK)) == 500
-    assert len(sampled(target_N[:9], label_NK[:9])) == 9
+    key_N = torch.arange(1000)
+    assert not len(sampled(key_N, target_N))
+    assert len(sampled(key_N, target_N, label_NK)) == ROWS
+    assert len(sampled(key_N[:9], target_N[:9], label_NK[:9])) == 9
