@@ -134,13 +134,13 @@ class AfterSteps(runtime.StopRequest):
 
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    original = Trainer._step
+    original = Trainer.train_step
 
     def counting(self: Trainer, batch: Any) -> None:
         original(self, batch)
         AfterSteps.taken += 1
 
-    monkeypatch.setattr(Trainer, "_step", counting)
+    monkeypatch.setattr(Trainer, "train_step", counting)
     monkeypatch.setattr(runtime, "StopRequest", AfterSteps)
 
     def set_steps(steps: int) -> None:

@@ -91,7 +91,7 @@ def test_a_temperature_of_the_teacher_leaves_the_masks_alone(made: Made, here: P
 def tear(distill: Distill, given: tuple[object, ...], steps: int) -> None:
     """Runs a training that a signal stops in the middle of an epoch, and goes on with it."""
     taken = []
-    original = Trainer._step
+    original = Trainer.train_step
 
     def stopping(self: Trainer, batch: object) -> None:
         original(self, batch)
@@ -100,7 +100,7 @@ def tear(distill: Distill, given: tuple[object, ...], steps: int) -> None:
             self.stop = lambda: 15
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_step", stopping)
+        patch.setattr(Trainer, "train_step", stopping)
         assert distill(*given, "--out", "torn").code == 143
     outcome = distill("teacher", "train", "--resume", "--out", "torn", "--quiet")
     assert outcome.code == 0, outcome.err

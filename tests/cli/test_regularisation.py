@@ -135,7 +135,7 @@ def test_the_residual_matrix_resumes_to_the_bit(here: Path, distill: Distill) ->
     from distill_cli.training.loop import Trainer
 
     steps = []
-    original = Trainer._step
+    original = Trainer.train_step
 
     def stopping(self: Trainer, batch: object) -> None:
         original(self, batch)
@@ -143,11 +143,11 @@ def test_the_residual_matrix_resumes_to_the_bit(here: Path, distill: Distill) ->
         if len(steps) == 27:
             self.stop = lambda: 15
 
-    Trainer._step = stopping
+    Trainer.train_step = stopping
     try:
         assert distill(*given, "--out", "torn").code == 143
     finally:
-        Trainer._step = original
+        Trainer.train_step = original
     assert distill("teacher", "train", "--resume", "--out", "torn", "--quiet").code == 0
     for key, value in weights(here / "whole").items():
         assert torch.equal(value, weights(here / "torn")[key]), key

@@ -199,10 +199,10 @@ def test_rare_classes_are_shown_as_often_as_common_ones(
 
     data = unbalanced(here / "data", {"left": 60, "top": 8, "both": 20})
     shown: list[Counter[int]] = []
-    original = Trainer._step
+    original = Trainer.train_step
     monkeypatch.setattr(
         Trainer,
-        "_step",
+        "train_step",
         lambda self, batch: (
             shown.append(Counter(batch.target_B.tolist())),
             original(self, batch),

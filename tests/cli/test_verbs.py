@@ -115,7 +115,7 @@ def test_methods(distill: Distill) -> None:
     assert [method["name"] for method in listed] == list(OBJECTIVES)
     assert {"ce", "kd", "dkd", "dist", "logit-standardisation", "hint", "rkd"} <= set(OBJECTIVES)
     for method in listed:
-        assert set(method) == {"name", "summary", "paper", "needs", "parameters"}
+        assert {"name", "summary", "paper", "needs", "parameters"} <= set(method)
     table = distill("methods").out.splitlines()
     assert [line.split()[0] for line in table[1 : 1 + len(OBJECTIVES)]] == list(OBJECTIVES)
     assert "1503.02531" in distill("methods", "show", "kd").out
