@@ -12,11 +12,11 @@ from pathlib import Path
 
 from distill_cli.data.loader import Loader
 from distill_cli.files import real_path
+from distill_cli.pipeline.prepare import prepare
 from distill_cli.pipeline.refusals import related
 from distill_cli.pipeline.runs import DRY, Coming, Runs
 from distill_cli.pipeline.several import check_kept, like, staged
 from distill_cli.pipeline.speed import Speed, measure, seconds_of
-from distill_cli.pipeline.train import prepare
 from distill_cli.pipeline.trainer import Plan, trainer_of
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.stages import is_several

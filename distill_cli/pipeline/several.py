@@ -14,9 +14,10 @@ from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageE
 from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.begun import as_made, begun_by, check_begun
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
+from distill_cli.pipeline.prepare import KINDS, check_options, prepare
 from distill_cli.pipeline.refusals import learnt_from
 from distill_cli.pipeline.runs import ON_DISK, Runs
-from distill_cli.pipeline.train import KINDS, Finished, check_options, prepare, train
+from distill_cli.pipeline.train import Finished, train
 from distill_cli.pipeline.trainer import NOT_TRAINING
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate

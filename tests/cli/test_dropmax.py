@@ -16,7 +16,8 @@ from timm.models import _registry
 
 from distill_cli.models import load_model
 from distill_cli.models.heads import KEPT
-from distill_cli.pipeline.train import prepare, train
+from distill_cli.pipeline.prepare import prepare
+from distill_cli.pipeline.train import train
 from distill_cli.pipeline.trainer import trainer_of
 from distill_cli.recipe.schema import TeacherRecipe
 from distill_cli.runtime import Precision
