@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from math import isfinite
 from pathlib import Path
@@ -116,8 +117,28 @@ def load_model(
         ArtifactError: Something is missing, damaged, or not ours.
     """
     config, stored = _file(folder, CONFIG), _file(folder, WEIGHTS)
-    try:
+    with _ours(config):
         network = _network(read_json(config))
+    _fill(network, stored, copy=weights)
+    return network.to(device).eval()
+
+
+def input_spec(folder: Path) -> InputSpec:
+    """What the network of a run or model folder takes, without building it.
+
+    Raises:
+        ArtifactError: The config is missing, damaged, or not ours.
+    """
+    config = _file(folder, CONFIG)
+    with _ours(config):
+        return _taken(read_json(config)["distill"])
+
+
+@contextmanager
+def _ours(config: Path) -> Iterator[None]:
+    """Turns whatever a config that is not ours brings about into one error."""
+    try:
+        yield
     except ArtifactError:
         raise
     except Exception as error:
@@ -127,8 +148,6 @@ def load_model(
             f"{type(error).__name__}: {explain(error)}",
             hint="Save the model again with this version",
         ) from None
-    _fill(network, stored, copy=weights)
-    return network.to(device).eval()
 
 
 def _file(folder: Path, name: str) -> Path:

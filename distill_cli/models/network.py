@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -80,9 +80,14 @@ class Network(nn.Module):
         self.targets = targets
         self.temperature = temperature
         # Not persistent: the weights stay those of a plain network, config.json holds these.
-        for name, values in (("mean", taken.mean), ("std", taken.std)):
-            buffer = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1)
-            self.register_buffer(name, buffer.float(), persistent=False)
+        self.register_buffer("mean", _channelwise(taken.mean), persistent=False)
+        self.register_buffer("std", _channelwise(taken.std), persistent=False)
+
+    def normalise_by(self, spec: InputSpec) -> None:
+        """Has images normalised by another mean and standard deviation, of as many channels."""
+        self.taken = replace(self.taken, mean=spec.mean, std=spec.std)
+        self.mean.copy_(_channelwise(spec.mean))
+        self.std.copy_(_channelwise(spec.std))
 
     @property
     def input_size(self) -> tuple[int, int, int]:
@@ -112,3 +117,8 @@ class Network(nn.Module):
         if images_BCHW.shape[2:] != size:
             images_BCHW = F.interpolate(images_BCHW, size, mode="bilinear", antialias=True)
         return images_BCHW
+
+
+def _channelwise(values: tuple[float, ...]) -> Tensor:
+    """fp32 (1, C, 1, 1), one value a channel."""
+    return torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1).float()

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill_cli.errors import UsageError
+from distill_cli.models.artifact import input_spec
+from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.spelled import meant
 from distill_cli.pipeline.trainer import NOT_TRAINING, Plan
 from distill_cli.recipe.base import TrainRecipe
@@ -48,10 +50,13 @@ def check_begun(plan: Plan) -> str:
 def take_over(plan: Plan) -> None:
     """The same, and has the checkpoint know the plan by its own key from now on.
 
-    Before recipe.yaml is written anew: killed in between, either is known.
+    Before recipe.yaml is written anew: killed in between, either is known. Images are normalised
+    as they were: of large ones the mean is over some, and which ones is a version's affair.
     """
     if check_begun(plan) != plan.key:
         checkpoint.rename(plan.run, plan.key)
+    if has_model(plan.run):
+        plan.network.normalise_by(input_spec(plan.run))
 
 
 def _earlier(plan: Plan) -> list[str]:

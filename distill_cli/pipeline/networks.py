@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -89,15 +88,7 @@ def student_network(
     if start is not None:
         adopt(network, start, str(recipe.init))
         # The weights were trained on images normalised in this way, whatever the new data's are.
-        network = Network(
-            network.net,
-            architecture=network.architecture,
-            model_args=network.model_args,
-            library=network.library,
-            class_names=network.class_names,
-            taken=replace(network.taken, mean=start.taken.mean, std=start.taken.std),
-            targets=targets,
-        )
+        network.normalise_by(start.taken)
     return gated(network) if head == "gated" and not is_gated(network) else network
 
 

@@ -255,3 +255,14 @@ def test_runs_of_other_defaults_are_never_one_group(
 
 def test_the_version_that_is_noted_is_that_of_the_code() -> None:
     assert runtime.versions()["distill-cli"] == __version__
+
+
+def test_images_are_normalised_as_they_were(begun_here: Path, distill: Distill) -> None:
+    config = begun_here / "free/model/config.json"
+    kept = json.loads(config.read_text())
+    kept["distill"]["mean"] = [0.25]
+    config.write_text(json.dumps(kept))
+    outcome = distill(*VERBS["free"], "--resume", "--out", "free", "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(config.read_text())["distill"]["mean"] == [0.25]
+    assert distance(network(begun_here / "free"), load_file("free-end.safetensors")) > 0.01
