@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill_cli.errors import UsageError
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models.artifact import input_spec
 from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.spelled import meant
 from distill_cli.pipeline.trainer import NOT_TRAINING, Plan
-from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.earlier import other_formula
 from distill_cli.recipe.load import read_yaml, validate
 from distill_cli.recipe.recorded import made_by
 from distill_cli.training import checkpoint
@@ -33,7 +34,7 @@ def as_made(recipe: R, version: str | None) -> R:
 
 
 def check_begun(plan: Plan) -> str:
-    """Refuses to go on with a run that was made from something else than what is planned.
+    """Refuses to go on with a run that was made from something else, or otherwise, than is planned.
 
     A checkpoint is of this plan under its key, or under the key of a recipe.yaml that means the
     same: an earlier version wrote down less of it.
@@ -42,8 +43,17 @@ def check_begun(plan: Plan) -> str:
         That key.
 
     Raises:
-        ArtifactError: Its options, data or teachers are others, or the checkpoint is damaged.
+        ArtifactError: Its options, data or teachers are others, the checkpoint is damaged, or the
+            version that began it computed an objective by another formula.
     """
+    version = begun_by([plan.run / "recipe.yaml"])
+    listed = plan.recipe.objective if isinstance(plan.recipe, LabelledRecipe) else ()
+    changed = None if isinstance(listed, str) else other_formula(version, listed)
+    if changed is not None:
+        raise ArtifactError(
+            f"{plan.run} was begun by version {version}, which computed another formula for {changed}",
+            hint=f"Begin anew with another --out, or go on with version {version}",
+        )
     return checkpoint.check_key(plan.run, plan.key, *_earlier(plan))
 
 

@@ -7,7 +7,7 @@ in an objective is entered too, with the value at which it does what was done be
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # By version, objective and parameter. Two keys are none of its parameters: the usual weights where
@@ -20,6 +20,11 @@ EARLIER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 OWN_WEIGHT, HARD_WEIGHT = "weight", "hard_weight"
+# Which values of an objective meant another formula, by the last version that had it. A run that was
+# begun with them cannot be gone on with.
+OTHER_FORMULAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "0.1.0": {"category-structure": {"form": "release"}},
+}
 
 
 def defaults_then(version: str | None, name: str) -> dict[str, Any]:
@@ -43,6 +48,24 @@ def parameters_then(version: str | None, name: str) -> dict[str, Any]:
     """The same without the usual weights: keys of an entry in a list of objectives."""
     then = defaults_then(version, name)
     return {key: value for key, value in then.items() if key not in (OWN_WEIGHT, HARD_WEIGHT)}
+
+
+def other_formula(version: str | None, entries: Iterable[Mapping[str, Any]]) -> str | None:
+    """The first objective that a version computed by another formula than today's, as `name, key: value`.
+
+    Args:
+        version: The distill that made a run; None for today's.
+        entries: Its objectives with every value, as a recipe lists them.
+    """
+    for entry in entries if version is not None else ():
+        for last, changed in OTHER_FORMULAS.items():
+            values = changed.get(str(entry.get("name")))
+            if values is None or _numbers(str(version)) > _numbers(last):
+                continue
+            if all(entry.get(key) == value for key, value in values.items()):
+                said = ", ".join(f"{key}: {value}" for key, value in values.items())
+                return f"{entry['name']}, {said}"
+    return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:

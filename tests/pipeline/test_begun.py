@@ -266,3 +266,15 @@ def test_images_are_normalised_as_they_were(begun_here: Path, distill: Distill) 
     assert outcome.code == 0, outcome.err
     assert json.loads(config.read_text())["distill"]["mean"] == [0.25]
     assert distance(network(begun_here / "free"), load_file("free-end.safetensors")) > 0.01
+
+
+def test_a_run_of_another_formula_is_not_gone_on_with(
+    begun_here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earlier, "OTHER_FORMULAS", {"0.1.0": {"tfkd-reg": {"form": "paper"}}})
+    before = network(begun_here / "free")
+    refused = distill(*VERBS["free"], "--resume", "--out", "free", "--quiet")
+    assert refused.code == 3
+    assert "version 0.1.0" in refused.err
+    assert "tfkd-reg, form: paper" in refused.err
+    assert equal(network(begun_here / "free"), before)

@@ -11,7 +11,7 @@ import pytest
 
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.recipe import earlier
-from distill_cli.recipe.earlier import defaults_then, parameters_then
+from distill_cli.recipe.earlier import defaults_then, other_formula, parameters_then
 
 BEGUN = Path(__file__).parent.parent / "fixtures" / "begun-0.1.0"
 THEN: dict[str, dict[str, Any]] = json.loads((BEGUN / "defaults.json").read_text())
@@ -53,3 +53,11 @@ def test_what_a_version_had_is_what_changed_since(monkeypatch: pytest.MonkeyPatc
     assert defaults_then("0.9.0", "y") == {"hard_weight": 0.5}
     for version in ("0.11.0", "1.0.0", None):
         assert defaults_then(version, "x") == {}
+
+
+def test_a_formula_that_changed_is_told_from_the_values_that_meant_it() -> None:
+    kd, structure = {"name": "kd"}, {"name": "category-structure", "form": "release"}
+    assert other_formula("0.1.0", [kd, structure]) == "category-structure, form: release"
+    assert other_formula("0.1.0", [kd, {**structure, "form": "paper"}]) is None
+    for version in ("0.2.0", None):
+        assert other_formula(version, [kd, structure]) is None
