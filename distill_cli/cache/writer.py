@@ -226,9 +226,7 @@ def continued(folder: Path, plan: Plan) -> Plan:
     """
     if not (folder / PLAN).exists():
         return plan
-    plan = as_read(plan, read_plan(folder))
-    require_plan(folder, plan)
-    return plan
+    return require_plan(folder, as_read(plan, read_plan(folder)))
 
 
 def _refuse_bad(logits_NK: Tensor, *, first_row: int, what: str) -> None:

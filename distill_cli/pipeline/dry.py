@@ -13,6 +13,7 @@ from pathlib import Path
 from distill_cli.data.loader import Loader
 from distill_cli.files import real_path
 from distill_cli.pipeline.prepare import prepare
+from distill_cli.pipeline.begun import check_begun
 from distill_cli.pipeline.refusals import related
 from distill_cli.pipeline.runs import DRY, Coming, Runs
 from distill_cli.pipeline.several import check_kept, like, staged
@@ -21,7 +22,6 @@ from distill_cli.pipeline.trainer import Plan, trainer_of
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.stages import is_several
 from distill_cli.teachers.live import LiveTeacher
-from distill_cli.training import checkpoint
 from distill_cli.training.events import Sink
 from distill_cli.types import UNREAD
 
@@ -106,7 +106,7 @@ def _plan(
     eager = replace(plan, recipe=plan.recipe.model_copy(update={"compile": False}))
     loader = trainer_of(eager, sink).loader
     if resume and _begun(plan) and _is_known(plan):
-        checkpoint.check_key(plan.run, plan.key)
+        check_begun(plan)
     return plan, loader
 
 
