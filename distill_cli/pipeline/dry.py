@@ -12,8 +12,8 @@ from pathlib import Path
 
 from distill_cli.data.loader import Loader
 from distill_cli.files import real_path
-from distill_cli.pipeline.prepare import prepare
 from distill_cli.pipeline.begun import check_begun
+from distill_cli.pipeline.prepare import prepare
 from distill_cli.pipeline.refusals import related
 from distill_cli.pipeline.runs import DRY, Coming, Runs
 from distill_cli.pipeline.several import check_kept, like, staged
