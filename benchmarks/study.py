@@ -17,13 +17,18 @@ from distill_cli.training.events import Silent
 RESULTS = Path(__file__).parent / "results"
 
 
-def arguments(description: str | None, work: str, **defaults: int) -> argparse.Namespace:
-    """The options of a study: where it works, and how large it is."""
+def arguments(
+    description: str | None, work: str, *, rows: Sequence[str] = (), **defaults: int
+) -> argparse.Namespace:
+    """The options of a study: where it works, how large it is, and which of its rows are run."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--work", type=Path, default=Path("runs") / work)
     parser.add_argument("--threads", type=int)
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+    if rows:
+        told = "a row to run, once or several times; the others stay as the page has them"
+        parser.add_argument("--only", action="append", choices=rows, metavar="ROW", help=told)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     os.environ["DISTILL_CACHE"] = str(args.work / "decoded")
@@ -34,6 +39,15 @@ def cifar10(work: Path, per_class: int) -> Path:
     """CIFAR-10 with so many training images of each class, all test images; made once."""
     data = work / f"cifar10-{per_class}.tar"
     return data if data.exists() else small_images(work, "cifar10", per_class, 1000)
+
+
+def kept_rows(page: Path) -> list[dict[str, str]]:
+    """The rows of each table of a page, by their first cells."""
+    tables = page.read_text().split("\n|---")[1:]
+    return [
+        {line.split("|")[1].strip(): line for line in table.split("\n\n")[0].splitlines()[1:]}
+        for table in tables
+    ]
 
 
 def trained(kind: type[TrainRecipe], out: Path, **values: Any) -> None:

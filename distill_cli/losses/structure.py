@@ -2,7 +2,8 @@
 
 Category structure, Chen et al. 2020 (ECCV). Shapes: B batch, K classes, P classes present in it,
 D values: features, flattened, or logits. All losses are means over squares of D values, scalars,
-for a centre is a relation of the batch; unlabelled samples have no part in them.
+for a centre is a relation of the batch; unlabelled samples have no part in them. The released code
+(xeanzheng/CSKD) divides `intra` by D and `inter` by P once more.
 """
 
 from __future__ import annotations
@@ -37,6 +38,16 @@ def centres(values_BD: Tensor, target_B: Tensor, classes: int) -> Centres:
     return member_BK.mT @ values_BD / samples_K.clamp(min=1)[:, None], samples_K > 0
 
 
+def right_answers(logits_BK: Tensor, target_B: Tensor) -> Tensor:
+    """The targets of those samples that a network is right about; −1 in the place of the others.
+
+    Args:
+        logits_BK: The network's.
+        target_B: Class index y; −1 where unlabelled.
+    """
+    return target_B.where(logits_BK.argmax(dim=-1) == target_B, UNLABELLED)
+
+
 def intra(
     student_BD: Tensor,
     teacher_BD: Tensor,
@@ -47,7 +58,9 @@ def intra(
 ) -> Tensor:
     """mean_BD ((t − c_T(y)) − (s − sg c_S(y)))², sg a constant.
 
-    A class of one sample has residuals of 0 where its centres are those of the batch.
+    A class of one sample has residuals of 0 where its centres are those of the batch. A network
+    that knows no centre of a sample's class takes the sample for it, as the released code does: its
+    residual is 0, and the student still learns from the teacher's.
 
     Args:
         student_BD: The student's values s.
@@ -64,11 +77,9 @@ def intra(
     student_BD, teacher_BD = wide(student_BD), wide(teacher_BD.detach())
     centre_KD, present_K = student_centres or centres(student_BD, target_B, classes)
     teacher_KD, teacher_K = teacher_centres or centres(teacher_BD, target_B, classes)
-    index_B = target_B.clamp(min=0)
-    residual_BD = student_BD - centre_KD.detach()[index_B]
-    teacher_residual_BD = teacher_BD - teacher_KD.detach()[index_B]
-    centred_B = (present_K & teacher_K)[index_B] & (target_B != UNLABELLED)
-    return _mean_square(residual_BD - teacher_residual_BD, centred_B)
+    residual_BD = student_BD - _about(student_BD, target_B, centre_KD, present_K)
+    teacher_residual_BD = teacher_BD - _about(teacher_BD, target_B, teacher_KD, teacher_K)
+    return _mean_square(residual_BD - teacher_residual_BD, target_B != UNLABELLED)
 
 
 def inter(
@@ -127,6 +138,12 @@ def compact(
     index_B = target_B.clamp(min=0)
     centred_B = present_K[index_B] & (target_B != UNLABELLED)
     return _mean_square(logits_BK - centre_KK.detach()[index_B], centred_B)
+
+
+def _about(values_BD: Tensor, target_B: Tensor, centre_KD: Tensor, present_K: Tensor) -> Tensor:
+    """The centre of each sample's class, a constant; the sample itself where there is none."""
+    index_B = target_B.clamp(min=0)
+    return torch.where(present_K[index_B, None], centre_KD[index_B], values_BD).detach()
 
 
 def _mean_square(difference_BD: Tensor, kept_B: Tensor) -> Tensor:

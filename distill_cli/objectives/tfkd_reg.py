@@ -21,7 +21,7 @@ class TeacherFreeRegularisation:
     `release` form is the authors' code: q = softmax(p^d/T), probabilities in the place of logits,
     so that q is nearly uniform at T = 20, and p = softmax z, which T does not soften. The `paper`
     form is the equation as printed: q = softmax(log p^d/T) and p = softmax(z/T), without T²; at
-    weight 0.1 and T = 20 its pull is less than a thousandth of cross-entropy's.
+    weight 0.1 and T = 20 it pulls with less than 1 % of cross-entropy's gradient (docs/pulls.md).
 
     Their code takes (1 − α)·CE + α·m·KL with KL's mean over samples and classes, K times smaller
     than the sum over classes here, so that α·m/K of theirs is the weight here. CIFAR-100: ResNet-18

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.structure import centres, compact, inter, intra
+from distill_cli.losses.structure import centres, compact, inter, intra, right_answers
 
 B, K, D = 8, 5, 4
 seeds = st.integers(0, 10_000)
@@ -85,20 +85,27 @@ def test_all_are_the_formulas(seed: int) -> None:
 @few
 @given(seeds)
 def test_given_centres_take_the_place_of_the_batchs(seed: int) -> None:
+    """Of a class without a centre, a sample is its own: that network's residual is 0."""
     s, t, y = draw(seed)
     generator = torch.Generator().manual_seed(seed + 1)
     of_s, of_t = torch.randn(2, K, D, generator=generator, dtype=torch.float64)
     # Class 1 is known on one side only, class 2 on none.
     known = torch.tensor([True, True, False, True, True])
     given_s, given_t = (of_s, known), (of_t, known & (torch.arange(K) != 1))
-    rows_s = {k: of_s[k].tolist() for k in (0, 3, 4)}
+    rows_s = {k: of_s[k].tolist() for k in (0, 1, 3, 4)}
     rows_t = {k: of_t[k].tolist() for k in (0, 3, 4)}
-    own, theirs = residuals(s, y, rows_s), residuals(t, y, rows_t)
+    cells = []
+    for own, other, label in zip(s.tolist(), t.tolist(), y.tolist(), strict=True):
+        if label >= 0:
+            about, taught = rows_s.get(label, own), rows_t.get(label, other)
+            for p, q, c, d in zip(own, other, about, taught, strict=True):
+                cells.append(((q - d) - (p - c)) ** 2)
     found = intra(s, t, y, K, given_s, given_t).item()
-    assert found == pytest.approx(mean_square(own, theirs), abs=1e-12)
-    expected = mean_square(cosines(rows_s), cosines(rows_t))
+    assert found == pytest.approx(sum(cells) / max(1, len(cells)), abs=1e-12)
+    both = {k: of_s[k].tolist() for k in rows_t}
+    expected = mean_square(cosines(both), cosines(rows_t))
     assert inter(s, t, y, K, given_s, given_t).item() == pytest.approx(expected, abs=1e-12)
-    rows = residuals(s, y, {**rows_s, 1: of_s[1].tolist()})
+    rows = residuals(s, y, rows_s)
     zero = [[0.0] * D for _ in rows]
     assert compact(s, y, K, given_s).item() == pytest.approx(mean_square(rows, zero), abs=1e-12)
     # What is given may be the batch's own.
@@ -126,6 +133,23 @@ def test_the_students_own_centre_is_a_constant() -> None:
             for of in (moving, held)
         )
         assert torch.equal(path, constant) != teaches
+
+
+def test_a_sample_without_a_centre_learns_from_the_teachers_residual() -> None:
+    """Its own residual is 0, s − sg s, and its gradient −2·(t − c_T)/(B·D)."""
+    s, t, _ = draw(8)
+    s.requires_grad_()
+    y = torch.arange(B) % 2
+    nowhere = torch.zeros(K, D, dtype=torch.float64), torch.zeros(K, dtype=torch.bool)
+    taught = centres(t, y, K)
+    (found,) = torch.autograd.grad(intra(s, t, y, K, nowhere, taught), s)
+    assert torch.allclose(found, -2 * (t - taught[0][y]) / (B * D))
+
+
+def test_right_answers_are_those_of_the_network_that_is_asked() -> None:
+    z = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0], [0.0, 3.0, 1.0], [1.0, 0.0, 0.0]])
+    y = torch.tensor([0, 1, 1, -1])
+    assert right_answers(z, y).tolist() == [0, -1, 1, -1]
 
 
 @pytest.mark.parametrize("loss", ALL, ids=NAMES)

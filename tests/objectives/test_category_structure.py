@@ -15,7 +15,7 @@ from distill_cli.adapters.regressor import Regressor
 from distill_cli.losses.hard import cross_entropy
 from distill_cli.objectives.abilities import needs_of
 from distill_cli.objectives.base import Setting, TapShape
-from distill_cli.objectives.category_structure import CategoryStructure
+from distill_cli.objectives.category_structure import WEIGHTS, CategoryStructure
 from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.teachers.signals import DenseSignals
@@ -96,24 +96,32 @@ def cosine(a: Row, b: Row) -> float:
     return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
-def structure(
+def right(logits: list[Row], labels: list[int]) -> list[int]:
+    """The labels of what is answered rightly, −1 else."""
+    return [k if row.index(max(row)) == k else -1 for row, k in zip(logits, labels, strict=True)]
+
+
+def residual(
     own: list[Row], other: list[Row], about: ByHand, taught: ByHand, labels: list[int]
-) -> tuple[float, float]:
-    """Means of squares: of residuals, and of cosines between centres."""
-    about.see(own, labels)
-    taught.see(other, labels)
+) -> float:
+    """The mean square of both networks' residuals; a sample without a centre is its own."""
     cells = [
         ((t - d) - (s - c)) ** 2
         for p, q, k in zip(own, other, labels, strict=True)
         if k >= 0
-        for s, t, c, d in zip(p, q, about.kept[k], taught.kept[k], strict=True)
+        for s, t, c, d in zip(p, q, about.kept.get(k, p), taught.kept.get(k, q), strict=True)
     ]
+    return sum(cells) / len(cells)
+
+
+def angle(about: ByHand, taught: ByHand) -> float:
+    """The mean square of cosines between centres."""
     angles = [
         (cosine(taught.kept[i], taught.kept[j]) - cosine(about.kept[i], about.kept[j])) ** 2
         for i in about.kept
         for j in about.kept
     ]
-    return sum(cells) / len(cells), sum(angles) / len(angles)
+    return sum(angles) / len(angles)
 
 
 def compactness(rows: list[Row], about: ByHand, labels: list[int]) -> float:
@@ -129,35 +137,39 @@ def compactness(rows: list[Row], about: ByHand, labels: list[int]) -> float:
 @pytest.mark.parametrize("centres", ["batch", "moving"])
 @pytest.mark.parametrize("form", ["paper", "release", "teacher-free"])
 def test_the_terms_are_the_formulas_over_three_batches(form: str, centres: str) -> None:
+    asked = {"intra_weight": 0.3, "inter_weight": 0.5, "compact_weight": 0.2, "logit_weight": 0.01}
     objective = CategoryStructure(
         form=form,
         centres=centres,
         momentum=0.7,
-        intra_weight=0.3,
-        inter_weight=0.5,
-        compact_weight=0.2,
-        logit_weight=0.01,
         pairs=() if form == "teacher-free" else PAIRS,
+        **{name: weight for name, weight in asked.items() if name in WEIGHTS[form]},
     )
     adapters = made(objective)
     momentum = 0.7 if centres == "moving" else None
-    features, logits = [[ByHand(momentum), ByHand(momentum)] for _ in range(2)]
+    features, of_right, logits = [[ByHand(momentum), ByHand(momentum)] for _ in range(3)]
     for step, labels in enumerate(LABELS):
         student, teacher = said(10 * step)
         teacher_or_none = None if form == "teacher-free" else teacher
         found = objective(student, teacher_or_none, batch(labels), PROGRESS, adapters)
         z, v = student.logits_BK.tolist(), teacher.logits_BK.tolist()
         f, g = student.features["s"].flatten(1).tolist(), teacher.features["t"].flatten(1).tolist()
+        for rows, kept, right_kept, answers, answers_kept in (
+            (f, features[0], of_right[0], z, logits[0]),
+            (g, features[1], of_right[1], v, logits[1]),
+        ):
+            kept.see(rows, labels)
+            right_kept.see(rows, right(answers, labels))
+            answers_kept.see(answers, labels)
         expected = {}
+        if form == "paper":
+            intra, inter = residual(f, g, *features, labels), angle(*features)
+        if form == "release":
+            intra = residual(f, g, *of_right, labels) / D + residual(z, v, *logits, labels) / K
+            inter = (angle(*features) + angle(*logits)) / len(logits[0].kept)
         if form != "teacher-free":
-            intra, inter = structure(f, g, *features, labels)
-            if form == "release":
-                more = structure(z, v, *logits, labels)
-                intra, inter = intra + more[0], inter + more[1]
             expected = {"structure_intra": 0.3 * intra, "structure_inter": 0.5 * inter}
         if form != "paper":
-            if form == "teacher-free":
-                logits[0].see(z, labels)
             expected["structure_compact"] = 0.2 * compactness(z, logits[0], labels)
         if form == "release":
             square = [
@@ -169,11 +181,99 @@ def test_the_terms_are_the_formulas_over_three_batches(form: str, centres: str) 
         assert coupled == pytest.approx(expected, rel=1e-9)
 
 
-def test_published_weights() -> None:
-    found = CategoryStructure()
-    weights = (found.intra_weight, found.inter_weight, found.compact_weight, found.logit_weight)
-    assert weights == (0.002, 0.04, 0.1, 1e-6)
-    assert (found.about.usual.hard, found.about.usual.own) == (0.9, 1)
+def of_release(z: Tensor, v: Tensor, f_BCHW: Tensor, g_BCHW: Tensor, labels: list[int]) -> Tensor:
+    """The loss of the authors' code, sample by sample: their weights, divisions and filter.
+
+    Centres of features, where residuals are about them, are of each network's right answers, and a
+    sample is its own centre where its class has none; all others are of every sample.
+    """
+
+    def mean(rows: Tensor, members: list[int]) -> Tensor:
+        return torch.stack([rows[i] for i in members]).mean(dim=0)
+
+    def about(rows: Tensor, kept: list[bool]) -> Tensor:
+        centred = []
+        for i, label in enumerate(labels):
+            members = [j for j, other in enumerate(labels) if other == label and kept[j]]
+            centred.append(mean(rows, members) if members else rows[i])
+        return torch.stack(centred).detach()
+
+    def cosines(rows: Tensor) -> Tensor:
+        present = sorted(set(labels))
+        of = [mean(rows, [j for j, k in enumerate(labels) if k == c]).flatten() for c in present]
+        return torch.stack(
+            [torch.stack([(a @ b) / (a @ a).sqrt() / (b @ b).sqrt() for b in of]) for a in of]
+        )
+
+    def square(a: Tensor, b: Tensor) -> Tensor:
+        return ((a - b) ** 2).mean()
+
+    channels, height, width = f_BCHW.shape[1:]
+    present, every = len(set(labels)), [True] * len(labels)
+    z_right, v_right = (
+        [int(row.argmax()) == k for row, k in zip(rows, labels, strict=True)] for rows in (z, v)
+    )
+    teacher_residual = g_BCHW - about(g_BCHW, v_right)
+    intra = square(teacher_residual, f_BCHW - about(f_BCHW, z_right)) / channels / height / width
+    intra = intra + square(v - about(v, every), z - about(z, every)) / z.shape[1]
+    inter = square(cosines(g_BCHW), cosines(f_BCHW)) / present
+    inter = inter + square(cosines(v), cosines(z)) / present
+    hard = -z.log_softmax(dim=1)[torch.arange(len(labels)), labels].mean()
+    compact = 0.1 * square(z, about(z, every))
+    return 0.9 * hard + 0.002 * intra + compact + 0.04 * inter + 0.1 * 1e-5 * square(v, z)
+
+
+def test_the_release_is_the_authors_code() -> None:
+    """In fp64, gradients included; some answers wrong, and of two classes all of one network's."""
+    generator = torch.Generator().manual_seed(1)
+    labels = [0, 1, 2, 0, 3, 1, 0, 2, 2, 3, 1, 0]
+    rows, size = len(labels), (2, 3, 4)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(rows, *shape, generator=generator, dtype=torch.float64)
+
+    hot = torch.nn.functional.one_hot(torch.tensor(labels), K).double()
+    z, v = drawn(K) + hot, drawn(K) + 2 * hot
+    z[:, 3], v[:, 2] = z[:, 3] - 9, v[:, 2] - 9  # never the student's answer, nor the teacher's
+    f_BCHW, g_BCHW = drawn(*size) + 0.3, drawn(*size) + 0.3
+    assert 0 < int((z.argmax(dim=1) == torch.tensor(labels)).sum()) < rows - 2
+    leaves = [z.requires_grad_(), f_BCHW.requires_grad_()]
+
+    shape = TapShape(channels=2, height=3, width=4)
+    same = Setting(class_names=tuple("abcd"), student={"s": shape}, teacher={"t": shape})
+    usual = CategoryStructure.about.usual
+    composed = Composition(
+        (
+            Part(objective=CrossEntropy(), weight=Weight(start=usual.hard)),
+            Part(
+                objective=CategoryStructure(form="release", pairs=PAIRS),
+                weight=Weight(start=usual.own),
+            ),
+        )
+    )
+    student = StudentSignals(logits=z, features={"s": f_BCHW})
+    teacher = DenseSignals(v, {"t": g_BCHW})
+    ours = composed(student, teacher, batch(labels), PROGRESS, composed.adapters(same)).total
+    theirs = of_release(z, v, f_BCHW, g_BCHW, labels)
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-12)
+    for one, two in zip(
+        torch.autograd.grad(ours, leaves), torch.autograd.grad(theirs, leaves), strict=True
+    ):
+        assert torch.allclose(one, two, rtol=1e-9, atol=1e-15)
+
+
+def test_weights_are_those_of_the_form() -> None:
+    release = CategoryStructure(form="release")
+    found = [getattr(release, name) for name in WEIGHTS["release"]]
+    assert found == [0.002, 0.04, 0.1, 1e-6], "the authors'"
+    assert (release.about.usual.hard, release.about.usual.own) == (0.9, 1)
+    assert CategoryStructure(form="teacher-free").compact_weight == 0.1
+    assert CategoryStructure(intra_weight=3.0).intra_weight == 3.0
+    for form, terms in WEIGHTS.items():
+        made = CategoryStructure(form=form)
+        # What is spelt out makes the same objective, and what a form has not stays none.
+        assert CategoryStructure(**vars(made)) == made
+        assert {name for name in WEIGHTS["release"] if getattr(made, name) is not None} == {*terms}
 
 
 def test_without_weights_it_is_cross_entropy() -> None:
@@ -213,7 +313,7 @@ def test_gradients_go_to_the_student_and_its_mapping_alone(centres: str) -> None
     assert isinstance(adapters[0], Regressor)
     assert all(parameter.grad is not None for parameter in adapters.parameters())
     memories = [module for module in adapters if isinstance(module, MovingCentres)]
-    assert len(memories) == (4 if centres == "moving" else 0)
+    assert len(memories) == (6 if centres == "moving" else 0)
     for memory in memories:
         assert not memory.centre_KD.requires_grad
         assert not list(memory.parameters())
@@ -270,13 +370,15 @@ def test_centres_do_not_follow_what_they_pull() -> None:
         assert torch.allclose(feature.grad[row], expected, atol=1e-12)
 
 
-def test_without_momentum_moving_centres_are_the_batchs() -> None:
+@pytest.mark.parametrize(("form", "batches"), [("paper", 2), ("release", 1)])
+def test_without_momentum_moving_centres_are_the_batchs(form: str, batches: int) -> None:
+    """Of the release in a first batch: later, a class without right answers has a centre from it."""
     labels = LABELS[2]
     found = []
     for centres in ("batch", "moving"):
-        objective = CategoryStructure(centres=centres, momentum=0, form="release", pairs=PAIRS)
+        objective = CategoryStructure(centres=centres, momentum=0, form=form, pairs=PAIRS)
         adapters = made(objective)
-        for step in range(2):
+        for step in range(batches):
             student, teacher = said(step)
             terms = objective(student, teacher, batch(labels), PROGRESS, adapters)
         found.append({name: float(term.loss_B.sum()) for name, term in terms.items()})
@@ -328,6 +430,9 @@ def test_what_it_needs_and_wants_goes_by_its_parameters() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="looks at no layers"):
         TypeAdapter(CategoryStructure).validate_python({"form": "teacher-free", "pairs": PAIRS})
+    for form, name in (("paper", "compact_weight"), ("teacher-free", "intra_weight")):
+        with pytest.raises(ValueError, match=f"form {form} has no {name}"):
+            TypeAdapter(CategoryStructure).validate_python({"form": form, name: 0.1})
     for wrong in ({"form": "own"}, {"momentum": 1}, {"intra_weight": -1}, {"centres": "none"}):
         with pytest.raises(ValidationError):
             TypeAdapter(CategoryStructure).validate_python(wrong)
