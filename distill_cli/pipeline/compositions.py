@@ -48,7 +48,7 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
     entries = _entries(recipe, version)
     if targets == "sigmoid":
         entries = [_on_sigmoid(entry, version) for entry in entries]
-    entries = [{**parameters_then(version, entry["name"]), **entry} for entry in entries]
+    entries = [{**parameters_then(version, entry), **entry} for entry in entries]
     parts = tuple(_part(entry) for entry in entries)
     for part in parts:
         about = part.objective.about
@@ -104,7 +104,7 @@ def targets_of(recipe: TrainRecipe, *, several: bool) -> Targets:
 def _on_sigmoid(entry: dict[str, Any], version: str | None) -> dict[str, Any]:
     """An entry with what stands for its objective where each class applies or not by itself."""
     if entry["name"] == "label-smoothing":
-        then = parameters_then(version, "label-smoothing")
+        then = parameters_then(version, entry)
         entry = {"epsilon": LabelSmoothing().epsilon, **then, **entry}
     return {**entry, "name": ON_SIGMOID.get(entry["name"], entry["name"])}
 

@@ -14,12 +14,16 @@ from typing import Any
 # it is named, its own as `weight` and that of cross-entropy beside it as `hard_weight`.
 EARLIER: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "0.1.0": {
+        "category-structure": {"intra_weight": 0.002, "inter_weight": 0.04},
         "dist": {"inter": 1.0, "intra": 1.0},
         "hint": {"weight": 100.0, "normalised": False, "gradient_scale": 1.0},
         "tfkd-reg": {"form": "paper"},
     },
 }
 OWN_WEIGHT, HARD_WEIGHT = "weight", "hard_weight"
+# Where a parameter has a default by form, those entered are of one: that of an entry which says this
+# or nothing.
+OF_FORM: Mapping[str, str] = {"category-structure": "paper"}
 # Which values of an objective meant another formula, by the last version that had it. A run that was
 # begun with them cannot be gone on with.
 OTHER_FORMULAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -44,8 +48,11 @@ def defaults_then(version: str | None, name: str) -> dict[str, Any]:
     return then
 
 
-def parameters_then(version: str | None, name: str) -> dict[str, Any]:
-    """The same without the usual weights: keys of an entry in a list of objectives."""
+def parameters_then(version: str | None, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for an entry in a list of objectives: without the usual weights, which it has."""
+    name = entry["name"]
+    if entry.get("form", OF_FORM.get(name)) != OF_FORM.get(name, entry.get("form")):
+        return {}
     then = defaults_then(version, name)
     return {key: value for key, value in then.items() if key not in (OWN_WEIGHT, HARD_WEIGHT)}
 

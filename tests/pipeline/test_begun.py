@@ -138,7 +138,7 @@ def test_names_go_on_to_the_bits_of_the_values_that_they_meant(
             "name": each,
             "weight": 0.9 if (name, each) == ("free", "ce") else THEN[each]["weight"],
             **{k: v for k, v in THEN[each].items() if k not in ("weight", "hard_weight")},
-            **earlier.parameters_then("0.1.0", each),
+            **earlier.parameters_then("0.1.0", {"name": each}),
         }
         for each in ("ce", *names)
     ]

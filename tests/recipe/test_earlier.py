@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from distill_cli.objectives import OBJECTIVES
+from distill_cli.objectives.category_structure import WEIGHTS, CategoryStructure
 from distill_cli.recipe import earlier
 from distill_cli.recipe.earlier import defaults_then, other_formula, parameters_then
 
@@ -21,6 +22,10 @@ def defaults_now(name: str) -> dict[str, Any]:
     cls = OBJECTIVES[name]
     usual = {"weight": cls.about.usual.own, "hard_weight": cls.about.usual.hard}
     own = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
+    if name == "category-structure":
+        # Weights have their defaults by form: those of terms that the default form lacks are of
+        # the form that has them all.
+        own |= WEIGHTS["release"] | WEIGHTS[CategoryStructure().form]
     values: dict[str, Any] = json.loads(json.dumps({**usual, **own}))
     return values
 
@@ -47,7 +52,7 @@ def test_what_a_version_had_is_what_changed_since(monkeypatch: pytest.MonkeyPatc
     first = {"weight": 1.0, "rate": 0.1, "form": "paper"}
     assert defaults_then("0.1.0", "x") == first
     assert defaults_then("not installed", "x") == first
-    assert parameters_then("0.1.0", "x") == {"rate": 0.1, "form": "paper"}
+    assert parameters_then("0.1.0", {"name": "x"}) == {"rate": 0.1, "form": "paper"}
     assert defaults_then("0.2.0", "x") == {"rate": 0.2, "form": "paper"}
     assert defaults_then("0.9.1", "x") == {"rate": 0.3}
     assert defaults_then("0.9.0", "y") == {"hard_weight": 0.5}
@@ -61,3 +66,12 @@ def test_a_formula_that_changed_is_told_from_the_values_that_meant_it() -> None:
     assert other_formula("0.1.0", [kd, {**structure, "form": "paper"}]) is None
     for version in ("0.2.0", None):
         assert other_formula(version, [kd, structure]) is None
+
+
+@pytest.mark.parametrize("form", [None, "paper", "release", "teacher-free"])
+def test_defaults_of_one_form_are_no_other_forms(form: str | None) -> None:
+    entry = {"name": "category-structure", **({"form": form} if form else {})}
+    then = parameters_then("0.1.0", entry)
+    wanted = {"intra_weight": 0.002, "inter_weight": 0.04} if form in (None, "paper") else {}
+    assert then == wanted
+    CategoryStructure(**{key: value for key, value in {**then, **entry}.items() if key != "name"})
