@@ -350,7 +350,7 @@ def test_it_downloads_nothing(
     assert "test_resnet, " in outcome.err
     refused = distill("student", "--teachers", "timm/test_resnet", "--data", "digits", "--dry-run")
     assert refused.code == 3
-    assert "1000 classes, the data has 10" in refused.err
+    assert "1,000 classes, the data has 10" in refused.err
 
 
 def test_stages_learn_from_those_before_them(shelf: Shelf, here: Path, distill: Distill) -> None:

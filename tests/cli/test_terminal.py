@@ -238,7 +238,7 @@ def test_the_second_ctrl_c_ends_at_once(here: Path, distill: Distill) -> None:
         *TRAIN,
         *("--epochs", 4, "-b", 128),
         whens=TWICE,
-        before=stuck("distill_cli.training.loop", "Trainer._step", at=25),
+        before=stuck("distill_cli.training.loop", "Trainer.train_step", at=25),
     )
     _ended_at_once(seen.code, seen.lines)
     epochs = (here / "t/summary.csv").read_text().splitlines()
@@ -261,10 +261,10 @@ def _ended_at_once(code: int, lines: list[str]) -> None:
         (DISPLAYS["import"], "distill_cli.cache.writer", "CacheWriter.commit", 2),
         (DISPLAYS["verify"], "distill_cli.cache.verify", "read_plan", 1),
         slow(DISPLAYS["merge"], "distill_cli.cache.merge", "write_text", 1),
-        (DISPLAYS["train"], "distill_cli.data.dataset", "open_splits", 1),
+        (DISPLAYS["train"], "distill_cli.data.reading", "open_splits", 1),
         (DISPLAYS["train"], "distill_cli.pipeline.train", "finish", 1),
         slow(OTHERS["evaluate"], "distill_cli.pipeline.apply", "evaluate_run", 1),
-        slow(OTHERS["compare"], "distill_cli.cli.compare", "read_run", 1),
+        slow(OTHERS["compare"], "distill_cli.cli.compare", "read_runs", 1),
     ],
 )
 def test_ctrl_c_anywhere_is_one_line(
@@ -283,7 +283,7 @@ def test_ctrl_c_in_a_destructor_is_not_lost(made: Made) -> None:
 
         import distill_cli.cli.compare as module
 
-        module.read_run = lambda run: Falls()  # type: ignore[assignment]
+        module.read_runs = lambda runs: [Falls()]  # type: ignore[assignment]
         module.group_runs = lambda runs: runs.clear()  # type: ignore[assignment]
 
     seen = on_terminal("compare", made.teacher, whens=TWICE[:1], before=before)
