@@ -62,6 +62,8 @@ def _machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "devices", lambda: ["cpu", *found[:-1]])
         if PRECISION is not None:
+            # To distill it would be an option that there is not.
+            patch.delenv("DISTILL_TEST_PRECISION")
             told = {"avx512_bf16": PRECISION == "bf16"}
             patch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
         yield
