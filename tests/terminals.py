@@ -155,6 +155,8 @@ def in_files(
 def _run(args: Sequence[object], before: Callable[[], object], encoding: str = "utf-8") -> None:
     """What the child does: `distill`, as from a shell, and never more of the test."""
     code: object = 99
+    # Whoever starts the tests in the background may have them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding=encoding, closefd=False)  # noqa: SIM115
