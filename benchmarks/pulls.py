@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gradients import DEFAULTS, EPOCHS, NETWORKS, OTHERS, RATE, Pull, pull
+from benchmarks.gradients import DEFAULTS, EPOCHS, NETWORKS, OTHERS, RATES, Pull, pull
 from distill_cli.files import write_text
 from distill_cli.objectives import OBJECTIVES
 
@@ -41,8 +41,9 @@ REASONS = {
     "logits are divided by their length.",
 }
 
-PAIRS = " ".join(
-    f"The {name} is `{own}`, its teacher `{other}`." for name, (own, other) in NETWORKS.items()
+PAIRS = "\n".join(
+    f"The {name} is `{own}`, its teacher `{other}`, their rate {RATES[name]:g}."
+    for name, (own, other) in NETWORKS.items()
 )
 HEAD = f"""# How hard each objective pulls
 
@@ -56,7 +57,7 @@ divided by that of cross-entropy at weight 1 (on sigmoid targets of the sum of t
 ones) on the same batches. *Untrained* and *trained* are shares of cross-entropy's on the untrained
 network; *then* is the share of cross-entropy's on the same trained network. Weights that grow during
 a warm-up have grown. Trained: {EPOCHS} passes over the digits with the objective and what stands
-beside it by default, Adam at {RATE:g}, batches with as many samples of each class, fp32 on a CPU.
+beside it by default, Adam, batches with as many samples of each class, fp32 on a CPU.
 {PAIRS}
 
 What counts is the larger of the two moments, on each network by itself: an objective may begin at 0
