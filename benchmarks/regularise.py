@@ -18,6 +18,7 @@ import yaml
 
 from benchmarks.inputs import small_images
 from benchmarks.study import RESULTS, arguments, kept_rows, mean_and_sd, trained
+from distill_cli import __version__
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
 NOISE = 0.4
@@ -146,6 +147,13 @@ def report(args: argparse.Namespace, studies: Sequence[Study]) -> str:
         "which test labels, all right, count as a calibration error.",
     ]
     known = kept_rows(RESULTS / "regularise.md") if args.only else [{}, {}]
+    if args.only:
+        lines += [
+            "",
+            f"Measured again with the defaults of {__version__} and the way it fits temperatures: "
+            f"{', '.join(args.only)}. The other rows are of an earlier version, which had the same "
+            "defaults for them and fitted a temperature always.",
+        ]
     for noise, study, kept in zip((0.0, NOISE), studies, known, strict=True):
         given = "Labels as they are" if not noise else f"{noise:.0%} of the training labels wrong"
         lines += ["", f"## {given}", "", f"| method | chosen | {' | '.join(FIGURES)} | seconds |"]
