@@ -17,11 +17,11 @@ import torch
 
 from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
 from distill_cli.cache.codec import bytes_per_row, codec
-from distill_cli.cache.probe import Probe
+from distill_cli.cache.pixel_probe import Probe
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.files import write_text
-from distill_cli.pipeline.dump import dump
+from distill_cli.pipeline.labels.dump import dump
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
 

@@ -19,20 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.losses.targets import group_relation
+from distill_cli.losses.soft_targets import group_relation
 from distill_cli.models import Network
 from distill_cli.models.taps import signals_of
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.abilities import Selecting, needs_of
 from distill_cli.objectives.base import Setting
-from distill_cli.objectives.bce import BinaryCrossEntropy
-from distill_cli.objectives.ce import CrossEntropy
+from distill_cli.objectives.binary_cross_entropy import BinaryCrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
-from distill_cli.pipeline.compositions import composition
-from distill_cli.pipeline.inputs import open_data
-from distill_cli.pipeline.layers import Layers, find_layers
-from distill_cli.pipeline.networks import student_network
-from distill_cli.pipeline.probe import penultimate_of
+from distill_cli.objectives.cross_entropy import CrossEntropy
+from distill_cli.objectives.hooks import Selecting, needs_of
+from distill_cli.pipeline.inputs.data import open_data
+from distill_cli.pipeline.inputs.student import student_network
+from distill_cli.pipeline.objective.build import composition
+from distill_cli.pipeline.objective.layers import Layers, find_layers
+from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.recipe.base import LabelledRecipe
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.teachers.live import LiveTeacher

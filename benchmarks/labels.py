@@ -27,7 +27,7 @@ from distill_cli.cache.manifest import EVAL
 from distill_cli.cache.plan import Plan
 from distill_cli.cache.statistics import measure
 from distill_cli.cache.writer import CacheWriter
-from distill_cli.cli.labels import described
+from distill_cli.cli.cache_info import described
 from distill_cli.types import DatasetIdentity, ViewSpec
 
 RESULTS = Path(__file__).parent / "results" / "labels.md"

@@ -34,7 +34,7 @@ def child(recipe: dict[str, Any]) -> None:
     import timm  # noqa: F401
     import torchvision  # noqa: F401
 
-    from distill_cli.pipeline.train import train
+    from distill_cli.pipeline.run.train import train
     from distill_cli.recipe.schema import TeacherRecipe
     from distill_cli.training.events import Silent
 

@@ -40,32 +40,32 @@ class Mutation(NamedTuple):
 MUTATIONS = (
     # Losses: scale, index, axis, sign, mask, gradient, bound.
     Mutation(
-        "losses/soft.py",
+        "losses/kd.py",
         "return divergence_BK.sum(dim=-1) * temperature**2",
         "return divergence_BK.sum(dim=-1) * temperature",
         "losses",
     ),
-    Mutation("losses/decoupled.py", "(rank_J >= target_B1)", "(rank_J > target_B1)", "losses"),
+    Mutation("losses/dkd.py", "(rank_J >= target_B1)", "(rank_J > target_B1)", "losses"),
     Mutation(
-        "losses/standardised.py",
+        "losses/logit_standardisation.py",
         "logits_BK.mean(dim=-1, keepdim=True)",
         "logits_BK.mean(dim=0, keepdim=True)",
         "losses",
     ),
     Mutation(
-        "losses/targets.py",
+        "losses/soft_targets.py",
         "return -(target_BK.detach()",
         "return (target_BK.detach()",
         "losses",
     ),
     Mutation(
-        "losses/virtual.py",
+        "losses/tfkd_reg.py",
         "divergence_BK.sum(dim=-1).masked_fill(target_B == UNLABELLED, 0)",
         "divergence_BK.sum(dim=-1)",
         "losses",
     ),
-    Mutation("losses/residual.py", "log_probs_BR.detach()),", "log_probs_BR),", "losses"),
-    Mutation("losses/disturb.py", "(whether_B < alpha)", "(whether_B > alpha)", "losses"),
+    Mutation("losses/knowledge_refinery.py", "log_probs_BR.detach()),", "log_probs_BR),", "losses"),
+    Mutation("losses/disturb_label.py", "(whether_B < alpha)", "(whether_B > alpha)", "losses"),
     # Objectives: divisor, share, threshold.
     Mutation(
         "objectives/compose.py",
@@ -82,7 +82,7 @@ MUTATIONS = (
     Mutation("objectives/d2l.py", "> 2 * spread", "> spread", "objectives"),
     # Adapters and teachers.
     Mutation(
-        "adapters/centres.py",
+        "adapters/category_structure.py",
         "kept_KD + (1 - self.momentum) * mean_KD",
         "kept_KD + self.momentum * mean_KD",
         "objectives",
@@ -159,7 +159,7 @@ MUTATIONS = (
     ),
     # From a recipe to a run.
     Mutation(
-        "pipeline/compositions.py",
+        "pipeline/objective/build.py",
         "hard = (1 - start, 1 - end) if summing",
         "hard = (1 - start, 1 - start) if summing",
         "pipeline objectives cli/test_train.py",

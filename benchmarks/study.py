@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import small_images
-from distill_cli.pipeline.train import train
+from distill_cli.pipeline.run.train import train
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.training.events import Silent
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
-from distill_cli.pipeline.dump import dump
+from distill_cli.pipeline.labels.dump import dump
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
 

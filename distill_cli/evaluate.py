@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from distill_cli.data.images import Images
+from distill_cli.data.split_images import Images
 from distill_cli.metrics import Metrics, measure_as
 from distill_cli.models import Network
 

@@ -82,7 +82,7 @@ def test_training_names_no_method() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and "objectives" in (node.module or ""):
                 assert node.module in (
-                    "distill_cli.objectives.abilities",
+                    "distill_cli.objectives.hooks",
                     "distill_cli.objectives.base",
                     "distill_cli.objectives.compose",
                 )
@@ -136,7 +136,7 @@ def test_torch_free_rooms() -> None:
         "distill_cli.recipe.catalog",
         "distill_cli.report.table",
         "distill_cli.report.verdict",
-        "distill_cli.report.card",
+        "distill_cli.report.model_card",
         "distill_cli.cache.manifest",
         "distill_cli.pipeline.folders",
         *(
@@ -150,6 +150,8 @@ def test_torch_free_rooms() -> None:
 
 
 def test_methods_need_neither_timm_nor_torchvision() -> None:
-    loaded = modules_after("from distill_cli.pipeline.described import describe\ndescribe()")
+    loaded = modules_after(
+        "from distill_cli.pipeline.objective.describe import describe\ndescribe()"
+    )
     assert "torch" in loaded, "the table of objectives imports torch: this test would be vacuous"
     assert not loaded & {"timm", "torchvision"}

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_cli.cache.header import Header
+from distill_cli.cache.safetensors_header import Header
 from distill_cli.errors import ArtifactError, UsageError, counted, nearest
 
 # torch's types as safetensors spells them.

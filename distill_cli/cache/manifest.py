@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill_cli.cache.figures import TEMPERATURES, Calibration, TruncationError
 from distill_cli.cache.plan import Plan, ShardKey, typed
+from distill_cli.cache.quality import TEMPERATURES, Calibration, TruncationError
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.files import read_json, real_path
 from distill_cli.types import UNREAD

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
-from distill_cli.cache.contrast import contrast, flat
+from distill_cli.cache.json_diff import contrast, flat
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.types import DatasetIdentity, Targets, ViewSpec
 

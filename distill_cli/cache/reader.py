@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from distill_cli.cache.codec import Codec, Layout, codec, layout_fault
-from distill_cli.cache.evaluation import read_evaluation
-from distill_cli.cache.header import Header, read_header
+from distill_cli.cache.eval_rows import read_evaluation
 from distill_cli.cache.manifest import EVAL, as_read, read_manifest
+from distill_cli.cache.pixel_probe import Probe
 from distill_cli.cache.plan import SHARED, Plan, data_differences, plan_differences
-from distill_cli.cache.probe import Probe
+from distill_cli.cache.safetensors_header import Header, read_header
 from distill_cli.cache.statistics import divergences
 from distill_cli.counters import few_of
 from distill_cli.errors import ArtifactError, UsageError

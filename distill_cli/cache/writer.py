@@ -19,7 +19,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from distill_cli.cache.codec import first_bad_row
-from distill_cli.cache.header import METADATA
 from distill_cli.cache.manifest import (
     EVAL,
     MANIFEST,
@@ -30,8 +29,9 @@ from distill_cli.cache.manifest import (
     read_manifest,
     read_plan,
 )
+from distill_cli.cache.pixel_probe import Probe
 from distill_cli.cache.plan import Plan, ShardKey, plan_differences
-from distill_cli.cache.probe import Probe
+from distill_cli.cache.safetensors_header import METADATA
 from distill_cli.cache.shards import HASH, Shards, as_text
 from distill_cli.cache.statistics import Statistics, measure, merged
 from distill_cli.errors import ArtifactError, InternalError, counted

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from distill_cli import __version__
-from distill_cli.cli import foreign
+from distill_cli.cli import synonyms as foreign
 from distill_cli.cli.terminal import INTERRUPTED, say, say_interrupted, say_stopped
 from distill_cli.errors import DistillError, StoppedError, nearest
 from distill_cli.files import BAD_PATH, DISK_FULL

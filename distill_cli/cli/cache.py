@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from distill_cli.cache.manifest import Manifest, expand, read_manifest, read_plan
 from distill_cli.cli.cache_import import cache_import
-from distill_cli.cli.labels import described, sketched
+from distill_cli.cli.cache_info import described, sketched
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import console, exactly, result, result_json, say
@@ -123,7 +123,7 @@ def _replayed(
     """What a replay found, and what is wrong with it."""
     from dataclasses import asdict
 
-    from distill_cli.pipeline.replay import replayed
+    from distill_cli.pipeline.labels.replay import replayed
 
     with progress("verify", quiet=quiet) as display:
         found = replayed(

@@ -51,7 +51,7 @@ def run_import(
     if recipe.out is not None:
         check_writable(Path(recipe.out))
     with progress("import", quiet=quiet) as display:
-        from distill_cli.pipeline.imported import import_labels, prepare
+        from distill_cli.pipeline.labels.importing import import_labels, prepare
 
         if dry_run:
             prepare(recipe, sink=display, overwrite=overwrite, dry=True)

@@ -16,10 +16,10 @@ from distill_cli.errors import UsageError, counted
 from distill_cli.pipeline.folders import check_writable, expand_teachers
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
-from distill_cli.report.words import share, size
+from distill_cli.report.format import share, size
 
 if TYPE_CHECKING:
-    from distill_cli.pipeline.dump import Dumped
+    from distill_cli.pipeline.labels.dump import Dumped
 
 app = typer.Typer(add_completion=False)
 
@@ -56,7 +56,7 @@ def run_dump(
         show_estimate(recipe, json=json, quiet=quiet, overwrite=overwrite)
         return
     with progress("cache", quiet=quiet) as display:
-        from distill_cli.pipeline.dump import dump
+        from distill_cli.pipeline.labels.dump import dump
 
         views = display.counting("view")
         finished = dump(recipe, sink=display, progress=views, overwrite=overwrite)
@@ -72,9 +72,9 @@ def run_dump(
 
 def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool, overwrite: bool) -> None:
     """The recipe and what it will cost, measured on a few batches of noise; nothing is written."""
-    from distill_cli.pipeline.estimate import estimate
-    from distill_cli.pipeline.job import prepare
-    from distill_cli.pipeline.runs import DRY
+    from distill_cli.pipeline.inputs.artifacts import DRY
+    from distill_cli.pipeline.labels.estimate import estimate
+    from distill_cli.pipeline.labels.prepare import prepare
 
     with progress("cache", quiet=quiet) as display:
         job = prepare(recipe, sink=display, overwrite=overwrite, runs=DRY)

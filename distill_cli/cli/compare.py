@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from distill_cli.cli.options import Json
-from distill_cli.cli.runs import read_runs
+from distill_cli.cli.run_arguments import read_runs
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.files import real_path

@@ -17,7 +17,7 @@ def doctor(json: Json = False) -> None:
 
     Example: distill doctor
     """
-    from distill_cli.pipeline.check import check_machine
+    from distill_cli.pipeline.doctor import check_machine
 
     checks = check_machine()
     if json:

@@ -23,7 +23,7 @@ def methods(context: typer.Context, json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from distill_cli.pipeline.described import describe
+    from distill_cli.pipeline.objective.describe import describe
 
     listed = describe()
     if json:
@@ -51,7 +51,7 @@ def show(
     Example: distill methods show label-smoothing
     """
     from distill_cli.objectives import OBJECTIVES
-    from distill_cli.pipeline.described import at_length, plain
+    from distill_cli.pipeline.objective.describe import at_length, plain
 
     if name not in OBJECTIVES:
         raise UsageError(f"there is no objective '{name}'. {nearest(name, OBJECTIVES)}")

@@ -81,7 +81,7 @@ def validate(name: Name, assignments: Assignments = None) -> None:
     """Check a recipe: keys, values, objectives."""
     recipe = read(name, assignments)
     if isinstance(recipe, TrainRecipe):
-        from distill_cli.pipeline.compositions import check_objectives
+        from distill_cli.pipeline.objective.build import check_objectives
 
         runs = [recipe]
         if is_several(recipe):
@@ -107,7 +107,7 @@ def run(
     """
     recipe = read(name, assignments)
     if isinstance(recipe, TrainRecipe):
-        from distill_cli.cli.training import run_training
+        from distill_cli.cli.run_training import run_training
 
         run_training(
             recipe, json=json, quiet=quiet, dry_run=dry_run, resume=resume, overwrite=overwrite

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distill_cli.cli.runs import read_runs
+from distill_cli.cli.run_arguments import read_runs
 from distill_cli.cli.terminal import exactly
 from distill_cli.files import write_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, Resume, verb
-from distill_cli.cli.training import run_training
+from distill_cli.cli.run_training import run_training
 from distill_cli.recipe.schema import TeacherRecipe
 
 app = typer.Typer(

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from torch import Tensor
 
-from distill_cli.data import library
+from distill_cli.data import library_transforms as library
 from distill_cli.data.colour import Jitter
 from distill_cli.data.geometry import Affine, Cutout, Flip, ResizedCrop, Shift
-from distill_cli.data.library import LibraryTransform
+from distill_cli.data.library_transforms import LibraryTransform
 from distill_cli.data.mixing import Cutmix, Mixup
 from distill_cli.errors import UsageError, nearest
 

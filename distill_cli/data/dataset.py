@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distill_cli.counters import few_of
 from distill_cli.data.decode import Decoded, Progress
-from distill_cli.data.images import ImageFiles, Images
 from distill_cli.data.reading import read_images
+from distill_cli.data.split_images import ImageFiles, Images
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import UNLABELLED, UNREAD, DatasetIdentity

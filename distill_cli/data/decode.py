@@ -16,9 +16,9 @@ from torch import Tensor
 
 from distill_cli.counters import sample_key
 from distill_cli.data.archives import open_files
-from distill_cli.data.images import ImageTable, to_batch
-from distill_cli.data.pictures import BAD_IMAGE, Pixels, bad_image, centre_crop, to_pixels
+from distill_cli.data.pillow_io import BAD_IMAGE, Pixels, bad_image, centre_crop, to_pixels
 from distill_cli.data.source import Source, check_label
+from distill_cli.data.split_images import ImageTable, to_batch
 from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError, InternalError, UsageError
 

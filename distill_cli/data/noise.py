@@ -12,8 +12,8 @@ from torch import Tensor
 
 from distill_cli.counters import Purpose, permutation
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.images import ImageFiles, Images, ImageTable, to_pictures
 from distill_cli.data.source import digest
+from distill_cli.data.split_images import ImageFiles, Images, ImageTable, to_pictures
 
 # Pictures whose sizes are taken, and side of the noise that is blown up to them: files of even
 # noise would take several times longer to decode than photographs.

@@ -17,9 +17,9 @@ from torch import Tensor
 from distill_cli.counters import Purpose, draw, uniform
 from distill_cli.data.augment import Augmentation, parse
 from distill_cli.data.geometry import ResizedCrop
-from distill_cli.data.images import ImageFiles, Images, to_batch, to_pictures
-from distill_cli.data.library import LibraryTransform
+from distill_cli.data.library_transforms import LibraryTransform
 from distill_cli.data.mixing import Cutmix, Mixer, Mixup
+from distill_cli.data.split_images import ImageFiles, Images, to_batch, to_pictures
 from distill_cli.data.workers import stream
 from distill_cli.types import ViewSpec
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_cli.losses.widen import wide
+from distill_cli.losses.numerics import wide
 from distill_cli.types import UNLABELLED
 
 # What of a class is left when it is dropped, so that the softmax exists if all others are.

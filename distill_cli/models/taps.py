@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError, nearest
+from distill_cli.models.feature_maps import as_map, is_feature
 from distill_cli.models.heads import classifier_of
-from distill_cli.models.maps import as_map, is_feature
 from distill_cli.models.network import Network
 from distill_cli.types import BIAS, OF_CLASSIFIER, PENULTIMATE, StudentSignals
 

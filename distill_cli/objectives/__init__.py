@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from distill_cli.objectives.attention import AttentionTransfer
 from distill_cli.objectives.base import Objective
-from distill_cli.objectives.bce import BinaryCrossEntropy
+from distill_cli.objectives.binary_cross_entropy import BinaryCrossEntropy
 from distill_cli.objectives.category_structure import CategoryStructure
-from distill_cli.objectives.ce import CrossEntropy
+from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.d2l import DimensionDriven
 from distill_cli.objectives.dist import Dist
 from distill_cli.objectives.disturb_label import DisturbLabel

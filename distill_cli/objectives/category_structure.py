@@ -13,9 +13,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill_cli.adapters.centres import MovingCentres
+from distill_cli.adapters.category_structure import MovingCentres
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.losses.structure import Centres, centres, compact, inter, intra, right_answers
+from distill_cli.losses.category_structure import (
+    Centres,
+    centres,
+    compact,
+    inter,
+    intra,
+    right_answers,
+)
 from distill_cli.objectives.base import About, Pair, Setting, TapShape, Usual, main_target
 from distill_cli.types import (
     Batch,

@@ -11,7 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.abilities import (
+from distill_cli.objectives.base import HeadName, Objective, Setting
+from distill_cli.objectives.hooks import (
     Adapting,
     Judging,
     Ordering,
@@ -20,7 +21,6 @@ from distill_cli.objectives.abilities import (
     Verdict,
     needs_of,
 )
-from distill_cli.objectives.base import HeadName, Objective, Setting
 from distill_cli.types import (
     Batch,
     Need,

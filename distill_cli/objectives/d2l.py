@@ -12,12 +12,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill_cli.adapters.dimension import DimensionMemory
+from distill_cli.adapters.d2l import DimensionMemory
 from distill_cli.errors import UsageError, counted
-from distill_cli.losses.dimensionality import adapted_targets, local_dimension
-from distill_cli.losses.targets import soft_cross_entropy
-from distill_cli.objectives.abilities import Probe, Verdict
+from distill_cli.losses.d2l import adapted_targets, local_dimension
+from distill_cli.losses.soft_targets import soft_cross_entropy
 from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
+from distill_cli.objectives.hooks import Probe, Verdict
 from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
 
 

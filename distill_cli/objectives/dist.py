@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import nn
 
-from distill_cli.losses.correlation import inter_class, intra_class
+from distill_cli.losses.dist import inter_class, intra_class
 from distill_cli.objectives.base import About
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.counters import Purpose, draw, uniform
-from distill_cli.losses.disturb import disturbed
-from distill_cli.losses.hard import cross_entropy
+from distill_cli.losses.cross_entropy import cross_entropy
+from distill_cli.losses.disturb_label import disturbed
 from distill_cli.objectives.base import About, Owns, on_hard_labels
 from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
 

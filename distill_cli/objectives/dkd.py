@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import nn
 
-from distill_cli.losses.decoupled import decoupled
+from distill_cli.losses.dkd import decoupled
 from distill_cli.objectives.base import About, main_target
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill_cli.adapters.typical_norm import TypicalNorm
-from distill_cli.losses.normalised import Form, normalised_distillation
+from distill_cli.adapters.feature_norm_kd import TypicalNorm
+from distill_cli.losses.feature_norm_kd import Form, normalised_distillation
 from distill_cli.objectives.base import About, Pair, Setting, Usual
 from distill_cli.types import (
     BIAS,

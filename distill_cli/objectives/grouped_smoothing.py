@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from distill_cli.adapters.targets import TargetMatrix
-from distill_cli.losses.targets import grouped_targets, soft_cross_entropy
+from distill_cli.adapters.target_matrix import TargetMatrix
+from distill_cli.losses.soft_targets import grouped_targets, soft_cross_entropy
 from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
 from distill_cli.types import (
     UNLABELLED,

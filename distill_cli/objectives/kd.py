@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import nn
 
-from distill_cli.losses.soft import distillation
+from distill_cli.losses.kd import distillation
 from distill_cli.objectives.base import About, Usual
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill_cli.adapters.residual import ResidualMatrix
-from distill_cli.losses.residual import refine
+from distill_cli.adapters.knowledge_refinery import ResidualMatrix
+from distill_cli.losses.knowledge_refinery import refine
 from distill_cli.objectives.base import About, Setting, on_hard_labels
 from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
 

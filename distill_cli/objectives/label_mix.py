@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill_cli.adapters.embeddings import ClassEmbeddings
-from distill_cli.adapters.targets import TargetMatrix
-from distill_cli.losses.targets import class_relation, mixed_targets, soft_cross_entropy
+from distill_cli.adapters.label_mix import ClassEmbeddings
+from distill_cli.adapters.target_matrix import TargetMatrix
+from distill_cli.losses.soft_targets import class_relation, mixed_targets, soft_cross_entropy
 from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
 from distill_cli.types import (
     UNLABELLED,

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import nn
 
-from distill_cli.losses.hard import cross_entropy
+from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.objectives.base import About, Owns, on_hard_labels
 from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
 

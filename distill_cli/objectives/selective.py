@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill_cli.losses.hard import cross_entropy
-from distill_cli.losses.targets import margin, selected
+from distill_cli.losses.cross_entropy import cross_entropy
+from distill_cli.losses.soft_targets import margin, selected
 from distill_cli.objectives.base import About, main_target, on_hard_labels
 from distill_cli.types import (
     UNLABELLED,

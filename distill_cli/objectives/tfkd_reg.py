@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from distill_cli.losses.virtual import teacher_free
+from distill_cli.losses.tfkd_reg import teacher_free
 from distill_cli.objectives.base import About, Usual, on_hard_labels
 from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
 

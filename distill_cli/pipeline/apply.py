@@ -17,9 +17,9 @@ from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
 from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import expand_teachers, kept_recipe
-from distill_cli.pipeline.guards import check_targets
-from distill_cli.pipeline.inputs import locate
-from distill_cli.pipeline.teaching import check_classes, open_teachers
+from distill_cli.pipeline.inputs.data import locate
+from distill_cli.pipeline.inputs.teacher_checks import check_targets
+from distill_cli.pipeline.inputs.teachers import check_classes, open_teachers
 from distill_cli.recipe.fields import Device
 from distill_cli.teachers.live import LiveTeacher
 

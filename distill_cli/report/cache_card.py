@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from distill_cli.errors import counted
-from distill_cli.report.words import NOTHING, markdown, markdown_code, share, short_name
+from distill_cli.report.format import NOTHING, markdown, markdown_code, share, short_name
 
 LISTED_CLASSES = 20
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distill_cli.report.runs import RunSummary
-from distill_cli.report.words import plain, short_name
+from distill_cli.report.format import plain, short_name
+from distill_cli.report.run_folder import RunSummary
 from distill_cli.types import RunResult
 
 # What may differ between the runs of a group: the seed, and what does not change training.

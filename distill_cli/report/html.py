@@ -9,13 +9,13 @@ from typing import Any
 
 from distill_cli.errors import counted
 from distill_cli.report import plots, table
+from distill_cli.report.format import NOTHING, count, milliseconds, plain, share, short_name, size
 from distill_cli.report.groups import Group, objective_of, role_of, values_of
-from distill_cli.report.pictures import History, Picture, of_run
 from distill_cli.report.plots import Line
-from distill_cli.report.runs import RunSummary
+from distill_cli.report.run_folder import RunSummary
+from distill_cli.report.run_plots import History, Picture, of_run
 from distill_cli.report.table import Comparison
 from distill_cli.report.verdict import CAVEAT, Verdict
-from distill_cli.report.words import NOTHING, count, milliseconds, plain, share, short_name, size
 from distill_cli.types import RunResult
 
 NOT_SHOWN = {"recorded", "out", "command", "about"}

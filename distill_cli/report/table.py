@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from distill_cli.report.groups import Group
-from distill_cli.report.words import (
+from distill_cli.report.format import (
     NOTHING,
     count,
     milliseconds,
     plus_minus,
     size,
 )
+from distill_cli.report.groups import Group
 from distill_cli.types import FIGURES
 
 # Ratios closer to one than this are said as equal: timings of one machine vary by as much.

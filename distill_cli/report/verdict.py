@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distill_cli.errors import UsageError
-from distill_cli.report.words import signed
+from distill_cli.report.format import signed
 
 CONFIDENCE = 0.95
 # Two seeds that happen to differ alike would show no spread at all.

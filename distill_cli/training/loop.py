@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from distill_cli.data.loader import Loader
 from distill_cli.errors import StoppedError
 from distill_cli.models import Network
-from distill_cli.objectives.abilities import Probe
 from distill_cli.objectives.compose import Composition
+from distill_cli.objectives.hooks import Probe
 from distill_cli.training import checkpoint
 from distill_cli.training.events import EpochEvent, RunLog, Sink, epoch_row, step_event
+from distill_cli.training.optimisation import Updates
 from distill_cli.training.state import HeldOut, State
-from distill_cli.training.updates import Updates
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
 
 # Steps between looks at what becomes of the loss: each look waits for the device.

@@ -14,7 +14,7 @@ from distill_cli.cache.plan import Plan
 from distill_cli.cache.verify import damaged
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError
-from distill_cli.pipeline.job import SHARD_LOGITS, SHARD_ROWS, shard_rows, share_of
+from distill_cli.pipeline.labels.prepare import SHARD_LOGITS, SHARD_ROWS, shard_rows, share_of
 from tests.cache.examples import PLAN, commit, contents, dump, evaluation, plan
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli.cache.probe import VIEWS, Probe, as_grey_levels, chosen
+from distill_cli.cache.pixel_probe import VIEWS, Probe, as_grey_levels, chosen
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.writer import CacheWriter
 from tests.cache.examples import PLAN, commit, dump, evaluation

@@ -18,8 +18,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_cli.cache.header import read_header
 from distill_cli.cache.manifest import read_manifest
+from distill_cli.cache.safetensors_header import read_header
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError, InternalError, UsageError
 from tests.cache.examples import PLAN, commit, contents, dump, evaluation, plan

@@ -16,9 +16,9 @@ from timm.models import _registry
 
 from distill_cli.models import load_model
 from distill_cli.models.heads import KEPT
-from distill_cli.pipeline.prepare import prepare
-from distill_cli.pipeline.train import train
-from distill_cli.pipeline.trainer import trainer_of
+from distill_cli.pipeline.run.prepare import prepare
+from distill_cli.pipeline.run.train import train
+from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.schema import TeacherRecipe
 from distill_cli.runtime import Precision
 from distill_cli.training.events import Silent
@@ -80,7 +80,7 @@ def test_it_teaches_and_its_labels_are_cached(gated: Path, here: Path, distill: 
 
 
 def test_a_temperature_of_the_teacher_leaves_the_masks_alone(made: Made, here: Path) -> None:
-    from distill_cli.pipeline.compositions import composition
+    from distill_cli.pipeline.objective.build import composition
     from distill_cli.recipe.schema import StudentRecipe
 
     asked = StudentRecipe(teachers=[str(made.teacher)], objective="kd,dropmax", temperature=3)

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 
 from distill_cli.data import reading
 from distill_cli.data.loader import Loader
-from distill_cli.pipeline import guards
-from distill_cli.pipeline.dry import rehearse
-from distill_cli.pipeline.speed import Speed, seconds_of
+from distill_cli.pipeline.inputs import teacher_checks as guards
+from distill_cli.pipeline.run.dry_run import rehearse
+from distill_cli.pipeline.run.speed import Speed, seconds_of
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
@@ -409,7 +409,7 @@ def test_the_estimate_is_steps_views_and_held_out_images(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4 epochs of 12 steps of 100 images, and 143 held out, at speeds that are made up."""
-    from distill_cli.pipeline import dry
+    from distill_cli.pipeline.run import dry_run as dry
 
     kept: dict[str, object] = {}
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import distill_cli.models  # noqa: F401  registers our networks in timm
 from distill_cli import runtime
 from distill_cli.models import InputSpec, create, load_model, save_model
-from distill_cli.pipeline.compositions import composition
+from distill_cli.pipeline.objective.build import composition
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.recipe.stages import stages_of

@@ -19,7 +19,7 @@ from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.evaluate import logits_of
 from distill_cli.files import one_writer
 from distill_cli.models import load_model
-from distill_cli.pipeline.foreign_labels import LEAST, as_logits
+from distill_cli.pipeline.labels.label_rows import LEAST, as_logits
 from tests.cli.test_cache import picture, shapes
 from tests.cli.test_faults import one_line
 from tests.conftest import Outcome

@@ -104,7 +104,7 @@ def test_a_cache_of_mixed_views_replays_in_batches_of_any_size(
     from distill_cli.data.dataset import open_dataset
     from distill_cli.data.loader import Loader
     from distill_cli.data.views import Views
-    from distill_cli.pipeline.teaching import open_teachers
+    from distill_cli.pipeline.inputs.teachers import open_teachers
 
     outcome = distill(
         *("cache-soft-labels", "--teachers", made.teacher, "--views", 2, "--out", "c", "--quiet"),
@@ -226,7 +226,7 @@ def test_what_cannot_work_is_refused_and_replaces_nothing(
 
 def test_timms_policies_work_on_every_image(here: Path, distill: Distill) -> None:
     """At full magnitude some operations went beyond what they can do; grey has one channel."""
-    from distill_cli.data.library import parse
+    from distill_cli.data.library_transforms import parse
 
     for mode in ("L", "RGB"):
         image = Image.new(mode, (32, 32), 100)

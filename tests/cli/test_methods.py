@@ -13,8 +13,8 @@ import yaml
 
 from distill_cli.errors import UsageError
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.pipeline.compositions import ON_SIGMOID, composition
-from distill_cli.pipeline.described import describe, page
+from distill_cli.pipeline.objective.build import ON_SIGMOID, composition
+from distill_cli.pipeline.objective.describe import describe, page
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.recipe.stages import is_several, stages_of
@@ -146,5 +146,5 @@ def test_an_unknown_one(distill: Distill) -> None:
 def test_the_page_is_what_the_objectives_say() -> None:
     path = Path(__file__).parents[2] / "docs" / "methods.md"
     assert path.read_text() == page(), (
-        "run: python -m distill_cli.pipeline.described > docs/methods.md"
+        "run: python -m distill_cli.pipeline.objective.describe > docs/methods.md"
     )

@@ -19,7 +19,7 @@ from distill_cli.data.loader import Loader
 from distill_cli.data.views import Views
 from distill_cli.models import load_model
 from distill_cli.objectives.sigmoid_kd import SigmoidDistillation
-from distill_cli.pipeline.teaching import open_teachers
+from distill_cli.pipeline.inputs.teachers import open_teachers
 from distill_cli.types import Progress, StudentSignals
 from tests.conftest import Made, Outcome, invoke
 from tests.data.pictures import LEFT, TOP, halves, listing, picture

@@ -262,7 +262,7 @@ def _ended_at_once(code: int, lines: list[str]) -> None:
         (DISPLAYS["verify"], "distill_cli.cache.verify", "read_plan", 1),
         slow(DISPLAYS["merge"], "distill_cli.cache.merge", "write_text", 1),
         (DISPLAYS["train"], "distill_cli.data.reading", "open_splits", 1),
-        (DISPLAYS["train"], "distill_cli.pipeline.train", "finish", 1),
+        (DISPLAYS["train"], "distill_cli.pipeline.run.train", "finish", 1),
         slow(OTHERS["evaluate"], "distill_cli.pipeline.apply", "evaluate_run", 1),
         slow(OTHERS["compare"], "distill_cli.cli.compare", "read_runs", 1),
     ],

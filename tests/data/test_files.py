@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from distill_cli.data.dataset import Dataset, open_dataset
-from distill_cli.data.images import ImageFiles
+from distill_cli.data.split_images import ImageFiles
 from distill_cli.data.views import Views
 from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError, InternalError, UsageError

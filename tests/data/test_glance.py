@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_cli.data import listing, reading, remembered
+from distill_cli.data import disk_cache as remembered
+from distill_cli.data import file_index as listing
+from distill_cli.data import reading
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.noise import noise_like
 from distill_cli.errors import ArtifactError

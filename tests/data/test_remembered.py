@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_cli.data import listing, remembered
+from distill_cli.data import disk_cache as remembered
+from distill_cli.data import file_index as listing
 from distill_cli.data import reading as module
 from distill_cli.data.dataset import Dataset, open_dataset
-from distill_cli.data.sources import open_splits
+from distill_cli.data.open_source import open_splits
 from distill_cli.errors import ArtifactError
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from distill_cli.counters import sample_key
 from distill_cli.data.augment import resolve
 from distill_cli.data.geometry import Cutout, Flip, Shift
-from distill_cli.data.images import ImageTable
+from distill_cli.data.split_images import ImageTable
 from distill_cli.data.views import Views
 from distill_cli.types import ViewSpec
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.dimensionality import adapted_targets, local_dimension
-from distill_cli.losses.targets import soft_cross_entropy
+from distill_cli.losses.d2l import adapted_targets, local_dimension
+from distill_cli.losses.soft_targets import soft_cross_entropy
 
 B, K, D = 12, 5, 3
 seeds = st.integers(0, 10_000)

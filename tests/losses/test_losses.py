@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.hard import cross_entropy
-from distill_cli.losses.soft import distillation
+from distill_cli.losses.cross_entropy import cross_entropy
+from distill_cli.losses.kd import distillation
 
 B, K = 6, 5
 temperatures = st.floats(0.5, 50)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.residual import others, refine
+from distill_cli.losses.knowledge_refinery import others, refine
 
 B, K = 6, 5
 seeds = st.integers(0, 10_000)

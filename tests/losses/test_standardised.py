@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.soft import distillation
-from distill_cli.losses.standardised import standardise, standardised_distillation
+from distill_cli.losses.kd import distillation
+from distill_cli.losses.logit_standardisation import standardise, standardised_distillation
 
 B, K = 6, 5
 temperatures = st.floats(0.5, 50)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.structure import centres, compact, inter, intra, right_answers
+from distill_cli.losses.category_structure import centres, compact, inter, intra, right_answers
 
 B, K, D = 8, 5, 4
 seeds = st.integers(0, 10_000)

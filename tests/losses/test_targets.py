@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.hard import cross_entropy
-from distill_cli.losses.targets import (
+from distill_cli.losses.cross_entropy import cross_entropy
+from distill_cli.losses.soft_targets import (
     class_relation,
     group_relation,
     grouped_targets,

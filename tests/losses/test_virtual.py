@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.hard import cross_entropy
-from distill_cli.losses.virtual import Form, teacher_free, virtual_log_probs
+from distill_cli.losses.cross_entropy import cross_entropy
+from distill_cli.losses.tfkd_reg import Form, teacher_free, virtual_log_probs
 
 B, K = 6, 5
 seeds = st.integers(0, 10_000)

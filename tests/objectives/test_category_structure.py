@@ -10,14 +10,14 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from distill_cli.adapters.centres import MovingCentres
+from distill_cli.adapters.category_structure import MovingCentres
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.losses.hard import cross_entropy
-from distill_cli.objectives.abilities import needs_of
+from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.objectives.base import Setting, TapShape
 from distill_cli.objectives.category_structure import WEIGHTS, CategoryStructure
-from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.cross_entropy import CrossEntropy
+from distill_cli.objectives.hooks import needs_of
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import Batch, Mixing, Need, Progress, StudentSignals
 

@@ -10,16 +10,16 @@ from torch import nn
 
 import distill_cli.objectives as objectives
 from distill_cli.errors import UsageError
-from distill_cli.losses.hard import cross_entropy
-from distill_cli.losses.soft import distillation
-from distill_cli.losses.targets import group_relation
+from distill_cli.losses.cross_entropy import cross_entropy
+from distill_cli.losses.kd import distillation
+from distill_cli.losses.soft_targets import group_relation
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.abilities import Looking, Selecting
 from distill_cli.objectives.base import Setting, TapShape
-from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.feature_norm_kd import OF_CLASSIFIERS
 from distill_cli.objectives.hint import Hint
+from distill_cli.objectives.hooks import Looking, Selecting
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.teachers.signals import DenseSignals

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from distill_cli.adapters.dimension import DimensionMemory
-from distill_cli.adapters.residual import ResidualMatrix
-from distill_cli.adapters.targets import TargetMatrix
+from distill_cli.adapters.d2l import DimensionMemory
+from distill_cli.adapters.knowledge_refinery import ResidualMatrix
+from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.errors import UsageError
 from distill_cli.objectives import d2l
-from distill_cli.objectives.abilities import Checked, Judging, Telling, Verdict
 from distill_cli.objectives.base import Setting
-from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.d2l import DimensionDriven, mean_dimension, trust, turns
+from distill_cli.objectives.hooks import Checked, Judging, Telling, Verdict
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals
 
 B, K = 12, 5

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from distill_cli.counters import Purpose, draw, uniform32
 from distill_cli.models.heads import GatedClassifier
-from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.dropmax import LOGITS, POSTERIOR, PRIOR, DropMax
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals, Terms
 

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_cli.adapters.typical_norm import TypicalNorm
+from distill_cli.adapters.feature_norm_kd import TypicalNorm
 from distill_cli.models import InputSpec, Network, create
 from distill_cli.models.taps import signals_of
 from distill_cli.objectives.base import Setting
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.feature_norm_kd import OF_CLASSIFIERS, FeatureNormDistillation
-from distill_cli.pipeline.layers import find_layers
+from distill_cli.pipeline.objective.layers import find_layers
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import BIAS, PENULTIMATE, Batch, Progress, StudentSignals

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from distill_cli.adapters.embeddings import ClassEmbeddings
-from distill_cli.adapters.residual import ResidualMatrix
-from distill_cli.losses.hard import cross_entropy
-from distill_cli.losses.targets import group_relation
-from distill_cli.objectives.abilities import needs_of
+from distill_cli.adapters.knowledge_refinery import ResidualMatrix
+from distill_cli.adapters.label_mix import ClassEmbeddings
+from distill_cli.losses.cross_entropy import cross_entropy
+from distill_cli.losses.soft_targets import group_relation
 from distill_cli.objectives.base import Objective, Setting
-from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.cross_entropy import CrossEntropy
+from distill_cli.objectives.hooks import needs_of
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_mix import LabelMix
 from distill_cli.objectives.label_smoothing import LabelSmoothing

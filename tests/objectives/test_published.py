@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Pair, Setting, TapShape
 from distill_cli.objectives.compose import Composition, Part
-from distill_cli.pipeline.compositions import composition
-from distill_cli.pipeline.layers import with_pairs
+from distill_cli.pipeline.objective.build import composition
+from distill_cli.pipeline.objective.layers import with_pairs
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.teachers.signals import DenseSignals

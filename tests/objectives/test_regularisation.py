@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from distill_cli.adapters.residual import ResidualMatrix
-from distill_cli.adapters.targets import TargetMatrix
-from distill_cli.losses.hard import cross_entropy
-from distill_cli.losses.targets import group_relation
-from distill_cli.objectives.abilities import OwnOptimizer
+from distill_cli.adapters.knowledge_refinery import ResidualMatrix
+from distill_cli.adapters.target_matrix import TargetMatrix
+from distill_cli.losses.cross_entropy import cross_entropy
+from distill_cli.losses.soft_targets import group_relation
 from distill_cli.objectives.base import Setting
-from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.disturb_label import DisturbLabel
 from distill_cli.objectives.grouped_smoothing import GroupedSmoothing
+from distill_cli.objectives.hooks import OwnOptimizer
 from distill_cli.objectives.knowledge_refinery import KnowledgeRefinery
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation

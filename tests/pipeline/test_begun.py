@@ -24,7 +24,7 @@ from distill_cli.objectives.base import About, Usual
 from distill_cli.objectives.dist import Dist
 from distill_cli.objectives.hint import Hint
 from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
-from distill_cli.pipeline import begun
+from distill_cli.pipeline.run import resume as begun
 from distill_cli.recipe import earlier
 from distill_cli.training import checkpoint
 from tests.conftest import Outcome

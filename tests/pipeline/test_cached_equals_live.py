@@ -11,7 +11,7 @@ from distill_cli import runtime
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.loader import Loader
 from distill_cli.data.views import Views
-from distill_cli.pipeline.teaching import open_teachers
+from distill_cli.pipeline.inputs.teachers import open_teachers
 from distill_cli.types import ViewSpec
 from tests.conftest import Made, invoke
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import load_model
-from distill_cli.pipeline.class_maps import columns_of, map_of
+from distill_cli.pipeline.inputs.class_maps import columns_of, map_of
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import Batch
 from tests.conftest import Made, Outcome

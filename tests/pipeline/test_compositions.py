@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from distill_cli.errors import UsageError
-from distill_cli.pipeline.compositions import check_objectives, composition, targets_of
+from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 

@@ -14,7 +14,7 @@ from distill_cli.models import InputSpec, Network, create
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Pair
 from distill_cli.objectives.compose import Composition, Part, Weight
-from distill_cli.pipeline.layers import Layers, find_layers
+from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import PENULTIMATE, Batch
 from tests.conftest import Made, Outcome, invoke

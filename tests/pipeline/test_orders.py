@@ -14,7 +14,7 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.objectives.base import About
 from distill_cli.objectives.category_structure import CategoryStructure
 from distill_cli.objectives.compose import Composition, Part, Weight
-from distill_cli.pipeline.orders import ordered
+from distill_cli.pipeline.objective.order import ordered
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe

@@ -11,7 +11,7 @@ from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.errors import ArtifactError
 from distill_cli.models import InputSpec, Network, create
 from distill_cli.models.taps import signals_of
-from distill_cli.pipeline.probe import check_judged, penultimate_of
+from distill_cli.pipeline.run.probe import check_judged, penultimate_of
 from distill_cli.types import PENULTIMATE
 
 

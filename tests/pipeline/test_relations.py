@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from distill_cli import runtime
-from distill_cli.adapters.relations import in_words, likest
-from distill_cli.adapters.targets import TargetMatrix
+from distill_cli.adapters.class_relations import in_words, likest
+from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.data.dataset import open_dataset
 from distill_cli.models import load_model
-from distill_cli.pipeline import setting
-from distill_cli.pipeline.relations import PAIRS, keep_relations
-from distill_cli.pipeline.setting import class_centroids
-from distill_cli.report.runs import MOST_CLASSES, RELATIONS, read_run
+from distill_cli.pipeline.objective import class_info as setting
+from distill_cli.pipeline.objective.class_info import class_centroids
+from distill_cli.pipeline.run.class_relations import PAIRS, keep_relations
+from distill_cli.report.run_folder import MOST_CLASSES, RELATIONS, read_run
 from tests.conftest import Made
 from tests.report.made import make
 

@@ -10,10 +10,10 @@ import pytest
 
 from distill_cli.errors import UsageError
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.abilities import Selecting
 from distill_cli.objectives.hint import Hint
-from distill_cli.pipeline.compositions import composition
-from distill_cli.pipeline.spelled import meant, spelled
+from distill_cli.objectives.hooks import Selecting
+from distill_cli.pipeline.objective.build import composition
+from distill_cli.pipeline.objective.entries import meant, spelled
 from distill_cli.recipe.base import LabelledRecipe
 from distill_cli.recipe.load import load, validate
 from distill_cli.recipe.recorded import NAMED_ONLY

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from distill_cli.report.runs import RunSummary, read_run
+from distill_cli.report.run_folder import RunSummary, read_run
 
 FIGURES: dict[str, Any] = {
     "test_top1": 0.9,

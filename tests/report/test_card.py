@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from distill_cli.report.card import model_card
+from distill_cli.report.model_card import model_card
 from distill_cli.types import RunResult
 from tests.report.made import FIGURES, RECIPE, STUDENT
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distill_cli.report.groups import Group, group_runs, label_of
-from distill_cli.report.runs import read_run
+from distill_cli.report.run_folder import read_run
 from tests.report.made import STUDENT, make, run, seeds
 
 

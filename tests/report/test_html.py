@@ -12,7 +12,7 @@ import pytest
 from distill_cli.report import html, plots
 from distill_cli.report.groups import group_runs
 from distill_cli.report.html import comparison_page, comparison_report, run_page, run_report
-from distill_cli.report.runs import read_run
+from distill_cli.report.run_folder import read_run
 from distill_cli.report.table import comparison
 from distill_cli.report.verdict import CAVEAT, verdict
 from tests.report.made import HISTORY, RECIPE, STUDENT, make, run, seeds

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distill_cli.report.pictures import of_run
-from distill_cli.report.runs import read_run
+from distill_cli.report.run_folder import read_run
+from distill_cli.report.run_plots import of_run
 from tests.report.made import HISTORY, make
 
 TITLE = "Local intrinsic dimension of the features"

@@ -12,7 +12,7 @@ import pytest
 
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.report.groups import group_runs
-from distill_cli.report.runs import read_run
+from distill_cli.report.run_folder import read_run
 from distill_cli.report.table import to_json
 from tests.report.made import FIGURES, HISTORY, make
 

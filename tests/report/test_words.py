@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli.report import words
+from distill_cli.report import format as words
 
 
 @pytest.mark.parametrize(

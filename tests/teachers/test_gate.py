@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from distill_cli.counters import sample_key
 from distill_cli.data.dataset import open_dataset
-from distill_cli.data.images import ImageTable
+from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import ArtifactError
 from distill_cli.models import InputSpec, create
-from distill_cli.pipeline.guards import check_knowledge
+from distill_cli.pipeline.inputs.teacher_checks import check_knowledge
 from distill_cli.teachers.gate import LEVEL, ROWS, Verdict, judge, judge_labels, sampled
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Silent

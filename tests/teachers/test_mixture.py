@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli.losses.soft import distillation
+from distill_cli.losses.kd import distillation
 from distill_cli.teachers.mixture import (
     Ensemble,
     LogitEnsemble,

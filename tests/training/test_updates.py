@@ -15,14 +15,14 @@ from torch import nn
 
 from distill_cli import runtime
 from distill_cli.models.heads import GatedClassifier
-from distill_cli.objectives.ce import CrossEntropy
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.training import optim
+from distill_cli.training.optimisation import Updates, moving_average
 from distill_cli.training.tally import Tally
-from distill_cli.training.updates import Updates, moving_average
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals
 from tests.conftest import Outcome
 

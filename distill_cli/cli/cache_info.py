@@ -1,0 +1,151 @@
+"""A cache in words, figures and a sketch of its labels. Torch-free, unless a temperature is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from distill_cli.cache.manifest import EVAL, MANIFEST, PLAN, read_manifest, read_plan
+from distill_cli.cache.plan import Plan
+from distill_cli.errors import counted
+from distill_cli.report.format import share, size
+
+BAR = 40
+# Columns of a histogram's line that the bar does not have.
+BESIDE = 40
+MISSING = "·"
+
+
+def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
+    """What there is to say of a cache, finished or not."""
+    if not (folder / MANIFEST).is_file():
+        return _unfinished(folder, read_plan(folder))
+    manifest = read_manifest(folder)
+    plan = manifest.plan
+    stored = plan.views * plan.dataset.samples
+    files = [PLAN, MANIFEST, *(shard.file for shard in manifest.shards)]
+    taken = sum((folder / file).stat().st_size for file in files if (folder / file).is_file())
+    evaluation = folder / EVAL
+    document = {
+        **_of_plan(folder, plan),
+        "finished": True,
+        "bytes": taken,
+        "bytes_per_view": round(taken / stored, 2),
+        "eval_bytes": evaluation.stat().st_size if evaluation.is_file() else 0,
+        "labelled": manifest.labelled,
+        "teacher_accuracy": manifest.teacher_accuracy,
+        "teacher_nll": manifest.teacher_nll,
+        "teacher_ece": manifest.teacher_ece,
+        "entropy": manifest.entropy,
+        "calibration": {key: list(bins) for key, bins in asdict(manifest.calibration).items()},
+        "truncation_error": {
+            str(t): asdict(error) for t, error in manifest.truncation_error.items()
+        },
+    }
+    if temperature is not None:
+        document["error_at"] = _error_at(folder, temperature)
+    return document
+
+
+def _of_plan(folder: Path, plan: Plan) -> dict[str, Any]:
+    return {
+        "cache": str(folder),
+        "classes": len(plan.dataset.class_names),
+        "samples": plan.dataset.samples,
+        "views": plan.views,
+        "augment": list(plan.view_spec.augment),
+        "codec": plan.codec,
+        "precision": plan.precision,
+        "teacher": plan.architecture,
+        "targets": plan.targets,
+        "teacher_fingerprint": plan.teacher_fingerprint,
+    }
+
+
+def _unfinished(folder: Path, plan: Plan) -> dict[str, Any]:
+    files = [shard.file for shard in plan.shards()]
+    return {
+        **_of_plan(folder, plan),
+        "finished": False,
+        "shards": sum((folder / file).is_file() for file in files),
+        "shards_planned": len(files),
+    }
+
+
+def _error_at(folder: Path, temperature: float) -> dict[str, float] | None:
+    from distill_cli.cache.reader import CacheReader
+
+    error = CacheReader(folder).error_at(temperature)
+    if error is None:
+        return None
+    return {"temperature": temperature, "mean_kl": error[0], "worst_kl": error[1]}
+
+
+def sketched(document: dict[str, Any], width: int) -> Iterator[str]:
+    """Lines for a terminal of so many columns."""
+    yield f"[bold]{escape(document['cache'])}[/bold]"
+    augment = escape(", ".join(document["augment"]) or "none")
+    yield (
+        f"  {counted(document['views'], 'view')} ({augment}) of {counted(document['samples'], 'sample')}, "
+        f"{counted(document['classes'], 'class', 'classes')}"
+    )
+    weights = escape(document["teacher_fingerprint"][:12])
+    yield f"  teacher {escape(document['teacher'])}, weights {weights}"
+    if not document["finished"]:
+        yield f"  not finished: {document['shards']:,} of {counted(document['shards_planned'], 'shard')}"
+        return
+    if document["labelled"]:
+        yield (
+            f"  right on {share(document['teacher_accuracy'])} of {counted(document['labelled'], 'labelled view')}, NLL "
+            f"{document['teacher_nll']:.4f} nats, calibration error {share(document['teacher_ece'])}"
+        )
+    several = document["targets"] == "sigmoid"
+    if several:
+        yield "  each label applies or not by itself: its logits are stored"
+    else:
+        yield f"  entropy of a label: {document['entropy']:.4f} nats"
+    yield (
+        f"  {escape(document['codec'])}, {size(document['bytes'])}: {document['bytes_per_view']:,} bytes a "
+        f"view; {size(document['eval_bytes'])} of evaluation rows"
+    )
+    if several:
+        return
+    yield from _lost(document)
+    yield ""
+    yield from _histogram(document["calibration"], min(BAR, width - BESIDE))
+
+
+def _lost(document: dict[str, Any]) -> Iterator[str]:
+    """What the codec loses, by temperature."""
+    errors = document["truncation_error"]
+    if any(error["worst_kl"] for error in errors.values()):
+        each = (
+            f"{error['mean_kl']:.2g} (worst {error['worst_kl']:.2g}) at T = {t}"
+            for t, error in errors.items()
+        )
+        yield f"  lost by the codec, nats: {', '.join(each)}"
+    if (asked := document.get("error_at")) is not None:
+        yield (
+            f"  at T = {asked['temperature']:g}, on the evaluation rows: {asked['mean_kl']:.2g} "
+            f"(worst {asked['worst_kl']:.2g})"
+        )
+
+
+def _histogram(bins: dict[str, list[float]], room: int) -> Iterator[str]:
+    """How sure the teacher is, and how often it is right then; without bars where none fits."""
+    room = max(room, 0)
+    total, count = max(1, sum(bins["views"])), len(bins["views"])
+    highest = max(1, *bins["views"])
+    yield f"  [dim]{'how sure it is':<16}  {'of views':>8}  {'':{room}}  {'right':>8}[/dim]"
+    for place, views in enumerate(bins["views"]):
+        low, high = 100 * place / count, 100 * (place + 1) / count
+        bar = "█" * round(room * views / highest) or ("▏" if views and room else "")
+        labelled = bins["labelled"][place]
+        right = share(bins["correct"][place] / labelled, decimals=1) if labelled else MISSING
+        yield (
+            f"  {low:5.1f} to {high:5.1f} %  {100 * views / total:6.1f} %  {bar:<{room}}  {right:>8}"
+        )

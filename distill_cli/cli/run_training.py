@@ -1,0 +1,152 @@
+"""What the two training verbs share: check early, train, show the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from distill_cli.cli.cache_soft_labels import duration
+from distill_cli.cli.progress import progress
+from distill_cli.cli.terminal import exactly, place, result_json, say
+from distill_cli.errors import RequirementError, UsageError, counted
+from distill_cli.pipeline.folders import check_output, check_teachers, expand_teachers
+from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
+from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.stages import is_several, stages_of
+from distill_cli.types import HintResult, RunResult
+
+if TYPE_CHECKING:
+    from distill_cli.pipeline.run.dry_run import Rehearsal
+    from distill_cli.pipeline.run.train import Finished
+
+
+def run_training(
+    recipe: TrainRecipe, *, json: bool, quiet: bool, dry_run: bool, resume: bool, overwrite: bool
+) -> None:
+    """Trains what a recipe says, and prints where it is and what it reached.
+
+    Raises:
+        RequirementError: A gate was not met; everything is saved.
+    """
+    check_early(recipe, resume=resume, overwrite=overwrite)
+    label = recipe.COMMAND.split()[0]
+    if dry_run:
+        with progress(label, quiet=quiet) as sink:
+            from distill_cli.pipeline.run.dry_run import rehearse
+
+            rehearsed = rehearse(recipe, sink=sink, resume=resume, overwrite=overwrite)
+        if not quiet:
+            say(escape(rehearsal(rehearsed)))
+        show_recipe(recipe, json=json)
+        return
+    with progress(label, quiet=quiet) as sink:
+        # The display first: the import of torch takes seconds.
+        from distill_cli.pipeline.run.stages import run
+
+        finished = run(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    if not quiet:
+        say(summary(finished))
+    if json:
+        result_json({"run": str(finished.run), **finished.result.to_json()})
+    else:
+        place(finished.run, said=not quiet)
+    if finished.unmet:
+        raise RequirementError(f"not met: {'; '.join(finished.unmet)}; the run is saved")
+
+
+def show_recipe(recipe: Recipe, *, json: bool) -> None:
+    """A recipe on stdout, and nothing done."""
+    if json:
+        result_json(recipe.model_dump(mode="json"))
+    else:
+        exactly(to_yaml(recipe))
+
+
+def rehearsal(runs: Sequence[Rehearsal]) -> str:
+    """What each run would be, how many steps it would take, and how long about."""
+    lines = []
+    for run in runs:
+        recipe, speed = run.recipe, run.speed
+        name = f"{run.stage}: " if run.stage else ""
+        lines += [
+            f"{name}{recipe.model}, {run.params:,} parameters, {recipe.opt}, lr {recipe.lr:.4g}, "
+            f"weight decay {recipe.weight_decay:g}, batch {recipe.batch_size}, "
+            f"augment {','.join(recipe.augment or [])}, {recipe.precision} on {recipe.device}",
+            f"{recipe.epochs} epochs of {run.steps:,} steps, {recipe.epochs * run.steps:,} in all: "
+            f"about {duration(run.seconds)}, measured on noise ({speed.steps} × {speed.images} images)",
+        ]
+    if len(runs) > 1:
+        lines.append(f"in all about {duration(sum(run.seconds for run in runs))}")
+    left = dict.fromkeys(thing for run in runs for thing in run.left)
+    return "\n".join([*lines, f"Left to the run: {'; '.join(left)}"])
+
+
+def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
+    """What can be refused before torch is imported: paths and folders."""
+    if recipe.out is not None:
+        check_output(Path(recipe.out), resume=resume, overwrite=overwrite)
+    if not is_several(recipe):
+        _check_inputs(recipe, made=())
+        return
+    stages = stages_of(recipe, Path(recipe.out or "the run"))
+    for number, stage in enumerate(stages):
+        _check_inputs(stage.recipe, made=[str(earlier.out) for earlier in stages[:number]])
+
+
+def _check_inputs(recipe: TrainRecipe, made: Sequence[str]) -> None:
+    """Teachers, data and starting weights, but for what earlier stages will have made."""
+    if isinstance(recipe, TeacherLabels):
+        check_teachers(recipe.teachers)
+        expand_teachers([name for name in recipe.teachers or [] if name not in made])
+    elif recipe.data is None:
+        raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
+    if recipe.init is not None and recipe.init not in made and not Path(recipe.init).exists():
+        raise UsageError(f"--init {recipe.init} does not exist")
+
+
+def _calibrated(figures: RunResult) -> list[str]:
+    if not figures.scaled or figures.test_ece_scaled is None:
+        return []
+    return [
+        f"at the temperature {figures.temperature:.2f}, fitted on held-out images: "
+        f"NLL {figures.test_nll_scaled:.4f}, ECE {100 * figures.test_ece_scaled:.1f} %"
+    ]
+
+
+def summary(finished: Finished) -> str:
+    """The figures in a few lines."""
+    figures = finished.result
+    first = (
+        f"[bold]{escape(str(finished.recipe.model))}[/bold], {counted(figures.params, 'parameter')}, "
+        f"best epoch {figures.best_epoch} of {finished.recipe.epochs}"
+    )
+    warned = "".join(f"\n[bold red]warning:[/bold red] {escape(w)}" for w in figures.warnings)
+    if isinstance(figures, HintResult):
+        where = escape(str(finished.run))
+        return (
+            f"{first}\nheld-out hint loss [bold]{figures.val_hint:.4g}[/bold] in "
+            f"{figures.seconds:.0f} s → {where}\n"
+            f"Go on with [bold]distill student --init {where} --teachers …[/bold]"
+            f"{warned}"
+        )
+    lines = [
+        first,
+        f"test: [bold]{counted(figures.test_errors, 'error')}[/bold] of {figures.test_samples:,} "
+        f"({100 * figures.test_top1:.2f} %), NLL {figures.test_nll:.4f}, "
+        f"ECE {100 * figures.test_ece:.1f} %",
+        *_calibrated(figures),
+    ]
+    if figures.test_map is not None and figures.test_f1 is not None:
+        lines.append(
+            f"by label: mAP {100 * figures.test_map:.2f} %, F1 {100 * figures.test_f1:.2f} %"
+        )
+    if figures.teacher_agreement is not None:
+        lines.append(f"agrees with its teacher on {100 * figures.teacher_agreement:.1f} % of test")
+    lines.append(
+        f"{figures.seconds:.0f} s at {figures.images_per_second:,.0f} images/s → "
+        f"{escape(str(finished.run))}"
+    )
+    return "\n".join(lines) + warned

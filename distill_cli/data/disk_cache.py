@@ -1,0 +1,259 @@
+"""What was read once is not read again: decoded images and content digests, under the user's cache.
+
+Everything here can be thrown away at any time. An entry counts only while nothing that was read
+for it has changed: every file's size, modification and status-change time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import PIL
+import torch
+
+from distill_cli.counters import sample_key
+from distill_cli.data.decode import Decoded
+from distill_cli.data.source import FileSource, ItemSource, Splits
+from distill_cli.data.split_images import ImageTable
+from distill_cli.errors import InternalError
+from distill_cli.files import real_path, write_atomically, write_json
+
+FORMAT = 1
+INDEX = "index.json"
+# A file that changed this recently may change again within the clock's tick, unseen.
+RACY_SECONDS = 2.0
+# Decoded images kept in all; the longest unused go first.
+LIMIT_BYTES = 20_000_000_000
+# In the name of a folder that is being filled, and after how long nobody fills it any more.
+MAKING, ORPHAN_SECONDS = ".making-", 3600.0
+
+Stat = tuple[int, int, int]
+
+
+def cache_folder() -> Path:
+    """$DISTILL_CACHE, else distill below $XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get("DISTILL_CACHE"):
+        return Path(own)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "distill"
+
+
+def stat_of(path: Path) -> Stat:
+    """Size and times of a file in nanoseconds."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def is_settled(stat: Stat) -> bool:
+    """Whether a file changed long enough ago that a later change would show in its times."""
+    return max(stat[1:]) < (time.time() - RACY_SECONDS) * 1e9
+
+
+@dataclass(frozen=True)
+class Key:
+    """What decoded images are remembered by."""
+
+    digest: str
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return cache_folder() / "decoded" / self.digest
+
+
+def key_of(stamp: str | None, *, size: int | None, skip_bad: bool) -> Key | None:
+    """The key of images with this stamp, decoded in this way; None without a stamp."""
+    if stamp is None:
+        return None
+    options = [FORMAT, stamp, size, skip_bad, PIL.__version__]
+    return Key(blake2b(json.dumps(options).encode(), digest_size=16).hexdigest())
+
+
+def archive_stamp(path: Path) -> str | None:
+    """What changes whenever an archive may have; None where it has just changed."""
+    return _stamp(str(real_path(path)), [(path.name, path)])
+
+
+def stamp_of(splits: Splits) -> str | None:
+    """What changes whenever an image may have, without reading any; None where nothing tells."""
+    stamps: list[str] = []
+    for name, source in splits.items():
+        if isinstance(source, FileSource):
+            where = Path(source.files.where)
+            if not where.is_dir():
+                return archive_stamp(where)
+            # One listing serves all splits; empty folders count, for they are classes.
+            listed = [("/".join(parts), where.joinpath(*parts)) for parts in source.files.paths]
+            folders = json.dumps(sorted("/".join(parts) for parts in source.files.folders))
+            return _stamp(f"{real_path(where)} {folders}{source.listing}", listed)
+        if not isinstance(source, ItemSource) or source.content is None:
+            return None
+        stamps.append(f"{name} {source.name} {len(source)} {source.content}")
+    return "\n".join(stamps)
+
+
+def _stamp(name: str, files: Sequence[tuple[str, Path]]) -> str | None:
+    whole = blake2b(name.encode(errors="surrogateescape"), digest_size=16)
+    try:
+        for relative, path in files:
+            stat = stat_of(path)
+            if not is_settled(stat):
+                return None
+            whole.update(f"{relative}\0{stat}\0".encode(errors="surrogateescape"))
+    except OSError:
+        return None
+    return whole.hexdigest()
+
+
+def recall(key: Key, *, glance: bool = False) -> Decoded | None:
+    """The decoded images, mapped from disk; None where they are not remembered, or damaged.
+
+    Args:
+        key: What they are remembered by.
+        glance: For a dry run: the index alone is read, and nothing noted of its use.
+    """
+    try:
+        index = json.loads((key.folder / INDEX).read_text())
+        tables = {
+            name: _map(key.folder, name, kept, glance) for name, kept in index["tables"].items()
+        }
+        decoded = Decoded(
+            tables=tables,
+            class_names=tuple(index["class_names"]),
+            digests=tuple(bytes.fromhex(text) for text in index["digests"]),
+            skipped=index["skipped"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return None
+    if glance:
+        return decoded
+    with suppress(OSError):
+        # For those who look for the longest unused; a cache of somebody else's is only read.
+        os.utime(key.folder / INDEX)
+    return decoded
+
+
+def _map(folder: Path, name: str, kept: Mapping[str, Any], glance: bool) -> ImageTable:
+    path, shape = folder / f"{name}.u8", kept["shape"]
+    size = shape[0] * shape[1] * shape[2] * shape[3]
+    if path.stat().st_size != size or len(kept["ids"]) != shape[0] != 0:
+        raise ValueError("not what the index says")
+    if glance:
+        pixels = torch.empty(size, dtype=torch.uint8, device="meta")
+    else:
+        pixels = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        if crc32(pixels.numpy().data) != kept["crc32"]:
+            raise ValueError("damaged")
+    return ImageTable(
+        images_NCHW=pixels.view(shape),
+        label_N=torch.tensor(kept["labels"], dtype=torch.int64),
+        key_N=torch.tensor([sample_key(name) for name in kept["ids"]], dtype=torch.int64),
+        sample_ids=tuple(kept["ids"]),
+    )
+
+
+def remember(key: Key, decoded: Decoded) -> Decoded:
+    """Keeps decoded images for the next time; what cannot be kept is no error.
+
+    Returns:
+        The same images, mapped from disk where they could be kept.
+    """
+    making = key.folder.with_name(f"{key.folder.name}{MAKING}{os.getpid()}")
+    try:
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        for name, table in decoded.tables.items():
+            with (making / f"{name}.u8").open("wb") as handle:
+                table.images_NCHW.numpy().tofile(handle)
+                os.fsync(handle.fileno())
+        write_json(making / INDEX, _index(decoded))
+        if recall(key) is None:
+            # What is left of a damaged entry; a map of it by another process stays valid.
+            shutil.rmtree(key.folder, ignore_errors=True)
+        making.rename(key.folder)
+        _forget(key.folder)
+    except (OSError, InternalError):
+        # A full or read-only disk, a home that is not there, another process that was quicker.
+        shutil.rmtree(making, ignore_errors=True)
+        return decoded
+    return recall(key) or decoded
+
+
+def _index(decoded: Decoded) -> dict[str, Any]:
+    return {
+        "class_names": list(decoded.class_names),
+        "digests": [digest.hex() for digest in decoded.digests],
+        "skipped": decoded.skipped,
+        "tables": {
+            name: {
+                "shape": list(table.images_NCHW.shape),
+                "crc32": crc32(table.images_NCHW.numpy().data),
+                "ids": list(table.sample_ids),
+                "labels": table.label_N.tolist(),
+            }
+            for name, table in decoded.tables.items()
+        },
+    }
+
+
+def _forget(kept: Path) -> None:
+    """Removes what killed writers left, and what was unused longest until the rest fits."""
+    folders: list[tuple[float, Path]] = []
+    for path in kept.parent.iterdir():
+        if (path / INDEX).is_file() and MAKING not in path.name:
+            folders.append(((path / INDEX).stat().st_mtime, path))
+        elif path.stat().st_mtime < time.time() - ORPHAN_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+    total = 0
+    for _, folder in sorted(folders, reverse=True):
+        total += sum(file.stat().st_size for file in folder.iterdir())
+        if total > LIMIT_BYTES and folder != kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class Digests:
+    """Content digests and what else was seen of each file, remembered by path, size and times."""
+
+    def __init__(self, data: str) -> None:
+        name = blake2b(str(real_path(data)).encode(), digest_size=16).hexdigest()
+        self.file = cache_folder() / "digests" / f"{name}.json"
+        self.seen: dict[str, list[Any]] = {}
+        try:
+            kept = json.loads(self.file.read_text())
+            if kept.pop("format") == FORMAT:
+                self.seen = kept["seen"]
+        except (OSError, ValueError, KeyError, AttributeError):
+            pass
+        self.changed = False
+
+    def get(self, path: str, stat: Stat) -> Any | None:
+        """What was noted of the file; None where it is new or may have changed."""
+        noted = self.seen.get(path)
+        return noted[1] if noted is not None and tuple(noted[0]) == stat else None
+
+    def note(self, path: str, stat: Stat, value: Any) -> None:
+        """Remembers a JSON value of a file, unless it changed a moment ago."""
+        if is_settled(stat):
+            self.seen[path] = [list(stat), value]
+            self.changed = True
+
+    def save(self) -> None:
+        """Keeps what is new; what cannot be kept is no error."""
+        if not self.changed:
+            return
+        text = json.dumps({"format": FORMAT, "seen": self.seen}, separators=(",", ":"))
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.file, lambda path: path.write_text(text))
+        except (OSError, InternalError):
+            return

@@ -1,0 +1,228 @@
+"""Large images are listed, not decoded: headers and content digests, then files read on demand.
+
+A dry run lists small ones, too: it needs their number, labels and sizes, and no pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from distill_cli.counters import sample_key
+from distill_cli.data.decode import Decoded, Progress
+from distill_cli.data.disk_cache import Digests, Stat, stat_of
+from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, is_grey
+from distill_cli.data.source import Source, check_label
+from distill_cli.data.split_images import ImageFiles, ImageTable
+from distill_cli.data.workers import stream
+from distill_cli.errors import ArtifactError
+
+# Side of a view where images differ in size and none was asked for: ImageNet's.
+DEFAULT_SIZE = 224
+ROWS_A_TASK = 64
+WORTH_WORKERS = 512
+# Images of all splits that a dry run opens at most, to know their sizes and contents.
+GLANCED = 2048
+
+# Digest in hexadecimal, width, height, whether grey; whether it was decoded to the end.
+Note = tuple[str, int, int, bool, bool]
+# Of an image that a dry run does not open.
+UNSEEN: Note = ("", 0, 0, True, False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """All splits of a dataset, as files.
+
+    Attributes:
+        files: By split.
+        class_names: In label order.
+        digests: Content digests of the train split's rows; none where an image was not opened, or
+            may have to be left out.
+        skipped: Images left out because they cannot be read.
+    """
+
+    files: Mapping[str, ImageFiles]
+    class_names: tuple[str, ...]
+    digests: tuple[bytes, ...]
+    skipped: int
+
+    def as_tables(self) -> Decoded:
+        """What decoding would make of the images, without their pixels."""
+        tables = {
+            split: ImageTable(
+                images_NCHW=torch.empty(
+                    len(files.sample_ids), *files.size, dtype=torch.uint8, device="meta"
+                ),
+                label_N=files.label_N,
+                key_N=files.key_N,
+                sample_ids=files.sample_ids,
+            )
+            for split, files in self.files.items()
+        }
+        return Decoded(
+            tables=tables,
+            class_names=self.class_names,
+            digests=self.digests,
+            skipped=self.skipped,
+        )
+
+
+def list_files(
+    data: str,
+    splits: Mapping[str, Source],
+    *,
+    size: int | None,
+    skip_bad: bool,
+    workers: int,
+    progress: Progress,
+    glance: bool = False,
+) -> Listed:
+    """Reads every file once for its digest and header; what did not change since is remembered.
+
+    Pixels are decoded only under `skip_bad`, to find what must be left out; otherwise a damaged
+    image is named when it is met. At a glance none is, `GLANCED` images at most are opened beside
+    what is remembered, and nothing is written.
+
+    Args:
+        data: Names the dataset in the memory of digests.
+        splits: What to list.
+        size: Side of the square views; None for the images' own where they agree, else 224.
+        skip_bad: Leave out what cannot be read, and count it.
+        workers: Processes, here and when views are made.
+        progress: Called with (images done, images in all).
+        glance: For a dry run.
+
+    Raises:
+        ArtifactError: An image cannot be read, or a label is out of range.
+    """
+    known = Digests(data)
+    shown = _glanced(splits) if glance else None
+    total, done, bad = sum(len(source) for source in splits.values()), 0, 0
+    kept: dict[str, dict[int, Note]] = {}
+    for split, source in splits.items():
+        kept[split] = {}
+        rows = None if shown is None else shown[split]
+        for row, note in enumerate(_notes(source, known, skip_bad, workers, rows)):
+            done += 1
+            progress(done, total)
+            if note is None:
+                bad += 1
+            else:
+                kept[split][row] = note
+        if not kept[split]:
+            raise ArtifactError(f"no image of the {split} split can be read")
+    if not glance:
+        known.save()
+    notes = [note for rows in kept.values() for note in rows.values() if note != UNSEEN]
+    digests = tuple(bytes.fromhex(note[0]) for note in kept["train"].values())
+    sure = all(digests) and (not skip_bad or all(note[4] for note in kept["train"].values()))
+    view = (1 if all(grey for _, _, _, grey, _ in notes) else 3, *_sides(notes, size))
+    return Listed(
+        files={
+            split: _files(splits[split], list(rows), view, workers) for split, rows in kept.items()
+        },
+        class_names=splits["train"].class_names,
+        digests=digests if sure else (),
+        skipped=bad,
+    )
+
+
+def _glanced(splits: Mapping[str, Source]) -> dict[str, set[int]]:
+    """The rows of each split that a glance opens: all, or those whose sample ids hash lowest."""
+    ranked = sorted(
+        (sample_key(source.sample_id(row)), split, row)
+        for split, source in splits.items()
+        for row in range(len(source))
+    )
+    shown: dict[str, set[int]] = {split: set() for split in splits}
+    for _, split, row in ranked[:GLANCED]:
+        shown[split].add(row)
+    return shown
+
+
+def _sides(notes: list[Note], size: int | None) -> tuple[int, int]:
+    """Height and width of a view."""
+    if size is not None:
+        return size, size
+    sizes = {(height, width) for _, width, height, _, _ in notes}
+    return sizes.pop() if len(sizes) == 1 else (DEFAULT_SIZE, DEFAULT_SIZE)
+
+
+def _files(source: Source, rows: list[int], view: tuple[int, int, int], workers: int) -> ImageFiles:
+    ids = tuple(source.sample_id(row) for row in rows)
+    return ImageFiles(
+        source=source,
+        row_N=torch.tensor(rows, dtype=torch.int64),
+        size=view,
+        workers=workers,
+        label_N=torch.tensor([source.label(row) for row in rows], dtype=torch.int64),
+        key_N=torch.tensor([sample_key(name) for name in ids], dtype=torch.int64),
+        sample_ids=ids,
+    )
+
+
+def _notes(
+    source: Source, known: Digests, skip_bad: bool, workers: int, glanced: set[int] | None
+) -> Iterator[Note | None]:
+    """What is known of each row, in order; None where it cannot be read.
+
+    Args:
+        source: The split.
+        known: What is remembered.
+        skip_bad: Leave out what cannot be read.
+        workers: Processes.
+        glanced: Rows that may be opened, and not decoded; None for all, and decoded if need be.
+    """
+    decoded = skip_bad and glanced is None
+    remembered: dict[int, Note] = {}
+    stats: dict[int, Stat] = {}
+    archives: dict[str, Stat] = {}
+    for row in range(len(source)):
+        check_label(source, row)
+        file = source.file(row)
+        if file is None:
+            continue
+        name = str(file)
+        archive = name != source.where(row)
+        if archive and name not in archives:
+            archives[name] = stat_of(file)
+        stats[row] = archives[name] if archive else stat_of(file)
+        noted = known.get(source.where(row), stats[row])
+        if noted is not None and (noted[4] or not decoded):
+            remembered[row] = (noted[0], noted[1], noted[2], noted[3], noted[4])
+    unseen = set() if glanced is None else set(range(len(source))) - glanced - remembered.keys()
+    remembered |= dict.fromkeys(unseen, UNSEEN)
+    unknown = [row for row in range(len(source)) if row not in remembered]
+    tasks = [unknown[i : i + ROWS_A_TASK] for i in range(0, len(unknown), ROWS_A_TASK)]
+    look = partial(_look, source, skip_bad=skip_bad, decoded=decoded)
+    many = glanced is None and len(unknown) >= WORTH_WORKERS
+    looked = stream(look, tasks, workers=workers if many else 0)
+    fresh = (note for notes in looked for note in notes)
+    for row in range(len(source)):
+        if row in remembered:
+            yield remembered[row]
+            continue
+        note = next(fresh)
+        if note is not None and row in stats:
+            known.note(source.where(row), stats[row], list(note))
+        yield note
+
+
+def _look(source: Source, rows: list[int], *, skip_bad: bool, decoded: bool) -> list[Note | None]:
+    """Opens images; decodes them to the end where that is asked for."""
+    notes: list[Note | None] = []
+    for row in rows:
+        try:
+            image, digest = source.fetch(row)
+            if decoded:
+                image.load()
+            notes.append((digest.hex(), *image.size, is_grey(image), decoded))
+        except BAD_IMAGE as error:
+            if not skip_bad:
+                raise bad_image(source, row, error) from None
+            notes.append(None)
+    return notes

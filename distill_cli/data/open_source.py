@@ -1,0 +1,244 @@
+"""Where images come from: digits, class folders, archives, lists in a CSV, torchvision's datasets."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from distill_cli.data.archives import Files, is_archive, open_files
+from distill_cli.data.csv_source import is_listing, listed_splits
+from distill_cli.data.source import FileSource, ItemSource, Source, Splits, digest
+from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, stratified
+from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.types import UNLABELLED
+
+ALIASES = {
+    "mnist": "torch/MNIST",
+    "fashion-mnist": "torch/FashionMNIST",
+    "cifar10": "torch/CIFAR10",
+    "cifar100": "torch/CIFAR100",
+}
+SPLITS = ("train", "val", "test")
+
+
+def by_id(indices: Sequence[int]) -> tuple[int, ...]:
+    """Indices in the byte order of `index:N`."""
+    return tuple(sorted(indices, key=str))
+
+
+def open_splits(spec: str, *, download: bool = True) -> Splits:
+    """`train`, `test` and perhaps `val` of what `--data` names.
+
+    Args:
+        spec: As the user wrote it.
+        download: Fetch a dataset of torchvision that is not on disk.
+
+    Raises:
+        UsageError: It names nothing.
+        ArtifactError: What it names is unusable, or would have to be downloaded.
+    """
+    path = Path(spec)
+    name = ALIASES.get(spec, spec)
+    if spec == "digits":
+        return _digits()
+    if path.is_dir() or (path.is_file() and is_archive(path)):
+        return _class_folders(open_files(path))
+    if path.is_file() and is_listing(path):
+        return listed_splits(path)
+    if path.is_file():
+        raise UsageError(f"--data {spec} is neither a folder nor an archive nor a .csv")
+    if name.startswith("torch/"):
+        return _torchvision(name.removeprefix("torch/"), download)
+    raise UsageError(f"--data {spec} does not exist. {nearest(spec, ['digits', *ALIASES])}")
+
+
+def _digits() -> Splits:
+    """scikit-learn's 1,797 handwritten digits, 8×8 grey, 0…16 stretched to 0…255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    items = [
+        (Image.fromarray(image), int(label))
+        for image, label in zip(pixels, digits.target, strict=True)
+    ]
+    names = tuple(str(digit) for digit in range(10))
+    everything = ItemSource("digits", items, by_id(range(len(items))), names)
+    return _with_test(everything, lambda rows: _chosen(everything, rows))
+
+
+def _chosen(source: ItemSource, rows: Sequence[int]) -> ItemSource:
+    order = tuple(source.order[row] for row in rows)
+    return ItemSource(source.name, source.items, order, source.class_names)
+
+
+def _with_test(everything: Source, choose: Any) -> Splits:
+    """Splits a stratified fifth off as test: a function of the sample ids alone."""
+    count = len(everything)
+    test = stratified(
+        [everything.sample_id(row) for row in range(count)],
+        [everything.label(row) for row in range(count)],
+        TEST_FRACTION,
+        TEST_SEED,
+    )
+    return {
+        "train": choose([row for row in range(count) if row not in test]),
+        "test": choose([row for row in range(count) if row in test]),
+    }
+
+
+def _class_folders(files: Files) -> Splits:
+    top = files.top()
+    paths = [parts[top:] for parts in files.paths]
+    folders = {parts[top:] for parts in files.folders if len(parts) > top}
+    # A class of a flat folder may be called "train": what counts is a folder below it.
+    if any(parts[0] in SPLITS and len(parts) > 2 for parts in paths):
+        return _named_splits(files, paths, folders)
+    flat = {n: parts for n, parts in enumerate(paths) if len(parts) > 1}
+    if not flat:
+        raise ArtifactError(
+            f"{files.where} holds no class folders with images",
+            hint="Images without labels go into train/, beside test/<class>/ and val/<class>/",
+        )
+    names = _class_names(
+        files, {p[0] for p in folders if len(p) == 1}, {parts[0] for parts in flat.values()}
+    )
+    everything = _source(files, flat, names, "")
+    return _with_test(
+        everything,
+        lambda rows: FileSource(files, tuple(everything.rows[row] for row in rows), names),
+    )
+
+
+def _named_splits(
+    files: Files, paths: Sequence[tuple[str, ...]], folders: set[tuple[str, ...]]
+) -> Splits:
+    """train/, test/ and perhaps val/; images of train/ in no class folder are unlabelled."""
+    inside = {split: _below(split, paths) for split in SPLITS}
+    loose = {n: parts for n, parts in inside["train"].items() if len(parts) == 1}
+    inside = {
+        split: {n: p for n, p in found.items() if len(p) > 1} for split, found in inside.items()
+    }
+    names: tuple[str, ...] = ()
+    for split in SPLITS:
+        if not inside[split] and not (split == "train" and loose):
+            if split == "val" and ("val",) not in folders:
+                continue
+            raise ArtifactError(
+                f"{files.where} has no images in {split}/<class>/",
+                hint="It needs train/<class>/ and test/<class>/, or only class folders",
+            )
+        used = _class_names(
+            files,
+            {p[1] for p in folders if len(p) == 2 and p[0] == split},
+            {parts[0] for parts in inside[split].values()},
+        )
+        # Of images without labels, the labelled splits say the classes.
+        names = tuple(sorted({*names, *used}, key=os.fsencode)) if loose else names or used
+    splits: dict[str, Source] = {}
+    for split, found in inside.items():
+        unlabelled = loose if split == "train" else {}
+        if found or unlabelled:
+            splits[split] = _source(files, found, names, split, unlabelled)
+    return splits
+
+
+def _below(split: str, paths: Sequence[tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+    return {n: parts[1:] for n, parts in enumerate(paths) if parts[0] == split and len(parts) > 1}
+
+
+def _class_names(files: Files, folders: set[str], used: set[str]) -> tuple[str, ...]:
+    empty = sorted(folders - used)
+    if empty:
+        raise ArtifactError(f"class folder '{empty[0]}' of {files.where} holds no images")
+    return tuple(sorted(used, key=os.fsencode))
+
+
+def _source(
+    files: Files,
+    chosen: Mapping[int, tuple[str, ...]],
+    names: tuple[str, ...],
+    split: str,
+    unlabelled: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
+) -> FileSource:
+    labels = {name: label for label, name in enumerate(names)}
+    unknown = sorted({parts[0] for parts in chosen.values()} - set(names))
+    if unknown:
+        raise ArtifactError(
+            f"class '{unknown[0]}' of {files.where}, {split}/, does not stand in train/"
+        )
+    rows = [(n, "/".join(parts), labels[parts[0]]) for n, parts in chosen.items()]
+    rows += [(n, "/".join(parts), UNLABELLED) for n, parts in unlabelled.items()]
+    return FileSource(files, tuple(sorted(rows, key=lambda row: os.fsencode(row[1]))), names)
+
+
+def _plain(name: str) -> str:
+    """timm spells fashion_mnist what torchvision calls FashionMNIST."""
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _torchvision(name: str, download: bool) -> Splits:
+    """A torchvision dataset, downloaded where it is not on disk.
+
+    The download itself is untested against the live hosts; reading is tested on made files.
+    """
+    import torchvision.datasets as zoo
+
+    known = {_plain(known): known for known in zoo.__all__}
+    if _plain(name) not in known:
+        raise UsageError(f"torchvision has no dataset '{name}'. {nearest(name, zoo.__all__)}")
+    name = known[_plain(name)]
+    root = os.environ.get("DISTILL_DATA") or str(Path.home() / ".cache/distill/torchvision")
+    splits = {}
+    for split in ("train", "test"):
+        data = _load(getattr(zoo, name), root, split, download)
+        names = tuple(str(c) for c in getattr(data, "classes", ()))
+        count = len(data)
+        if not names:
+            names = tuple(str(c) for c in range(1 + max(int(data[i][1]) for i in range(count))))
+        order = by_id(range(count))
+        splits[split] = ItemSource(f"torch/{name} {split}", data, order, names, _content(data))
+    return splits
+
+
+def _content(dataset: Any) -> str | None:
+    """A digest of the arrays that torchvision's small datasets are held in; None for others."""
+    pixels, targets = getattr(dataset, "data", None), getattr(dataset, "targets", None)
+    if not hasattr(pixels, "shape") or targets is None:
+        return None
+    labels = [int(label) for label in targets]
+    return digest(np.ascontiguousarray(pixels).data.tobytes() + str(labels).encode()).hex()
+
+
+def _load(dataset: Any, root: str, split: str, download: bool) -> Any:
+    """Tries what is on disk, then a download; `train=` or `split=`, as the dataset has it."""
+    parameters = inspect.signature(dataset).parameters
+    if "download" not in parameters or not parameters.keys() & {"train", "split"}:
+        raise UsageError(f"torch/{dataset.__name__} has no train and test split to classify")
+    which = {"train": split == "train"} if "train" in parameters else {"split": split}
+    try:
+        try:
+            return dataset(root=root, download=False, **which)
+        except (OSError, RuntimeError):  # how the datasets say that it is not on disk
+            if not download:
+                raise ArtifactError(
+                    f"torch/{dataset.__name__} is not on disk, and a dry run downloads nothing",
+                    hint=f"Leave --dry-run out to have it fetched, or put its files below {root}",
+                ) from None
+            return dataset(root=root, download=True, **which)
+    except ArtifactError:
+        raise
+    # They raise whatever comes up: for the network, for damaged files, for want of a library.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ArtifactError(
+            f"torch/{dataset.__name__} cannot be read from disk nor downloaded: {reason}",
+            hint=f"Put its files below {root}",
+        ) from None

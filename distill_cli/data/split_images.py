@@ -1,0 +1,169 @@
+"""The images of a split: decoded in memory, or files that are read when they are asked for.
+
+Shapes: N rows, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, centre_crop, to_channels
+from distill_cli.data.source import Source
+from distill_cli.data.workers import stream
+
+# Fewer images than this are not worth starting workers for.
+WORTH_WORKERS = 64
+# Of a batch that is evaluated. Large images make 40 MB as fp32: what is above 32 MB, the C library
+# gives back to the system at once, and what is a little below is seen to pile up instead.
+STILL_IMAGES, STILL_VALUES = 512, 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTable:
+    """A decoded split.
+
+    Attributes:
+        images_NCHW: uint8; on torch's meta device, without values, where they were not read.
+        label_N: int64, −1 where unlabelled, and where several labels may apply.
+        key_N: int64, `counters.sample_key` of each sample id.
+        sample_ids: Sorted by their bytes.
+        label_NK: int8, 1 for each label that applies; None where one class does.
+    """
+
+    images_NCHW: Tensor
+    label_N: Tensor
+    key_N: Tensor
+    sample_ids: tuple[str, ...]
+    label_NK: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width of a view."""
+        channels, height, width = self.images_NCHW.shape[1:]
+        return channels, height, width
+
+    def take(self, index_N: Tensor) -> ImageTable:
+        """Some rows."""
+        return ImageTable(
+            images_NCHW=self.images_NCHW[index_N],
+            label_N=self.label_N[index_N],
+            key_N=self.key_N[index_N],
+            sample_ids=tuple(self.sample_ids[row] for row in index_N.tolist()),
+            label_NK=None if self.label_NK is None else self.label_NK[index_N],
+        )
+
+    def still(self) -> Iterator[Tensor]:
+        """The images as they are, uint8 (B, C, H, W), in order, in batches of bounded memory."""
+        return iter(self.images_NCHW.split(_batch_size(self.size)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFiles:
+    """A split that is never held in memory.
+
+    Attributes:
+        source: Where its images are read.
+        row_N: int64 row of the source of each sample.
+        size: Channels, height and width of a view.
+        workers: Processes that read and decode.
+        label_N: int64, −1 where unlabelled, and where several labels may apply.
+        key_N: int64, `counters.sample_key` of each sample id.
+        sample_ids: Sorted by their bytes.
+        label_NK: int8, 1 for each label that applies; None where one class does.
+    """
+
+    source: Source
+    row_N: Tensor
+    size: tuple[int, int, int]
+    workers: int
+    label_N: Tensor
+    key_N: Tensor
+    sample_ids: tuple[str, ...]
+    label_NK: Tensor | None = None
+
+    def take(self, index_N: Tensor) -> ImageFiles:
+        """Some rows."""
+        return replace(
+            self,
+            row_N=self.row_N[index_N],
+            label_N=self.label_N[index_N],
+            key_N=self.key_N[index_N],
+            sample_ids=tuple(self.sample_ids[row] for row in index_N.tolist()),
+            label_NK=None if self.label_NK is None else self.label_NK[index_N],
+        )
+
+    def opened(self, index: int) -> Image.Image:
+        """A whole image; of most formats only the header is read yet.
+
+        Raises:
+            ArtifactError: It cannot be read.
+        """
+        row = int(self.row_N[index])
+        try:
+            return self.source.image(row)
+        except BAD_IMAGE as error:
+            raise bad_image(self.source, row, error) from None
+
+    def framed(self, index: int, image: Image.Image, box: list[int] | None) -> Image.Image:
+        """An opened image in the channels and size of a view.
+
+        Args:
+            index: Its row, for messages.
+            image: The opened image.
+            box: Left, top, width and height of what is resized; None for the centre crop.
+
+        Raises:
+            ArtifactError: It cannot be read.
+        """
+        channels, height, width = self.size
+        try:
+            whole = to_channels(image, channels)
+            if box is None:
+                return centre_crop(whole, height, width)
+            left, top, wide, high = box
+            return whole.resize(
+                (width, height), Image.Resampling.BILINEAR, (left, top, left + wide, top + high)
+            )
+        except BAD_IMAGE as error:
+            raise bad_image(self.source, int(self.row_N[index]), error) from None
+
+    def still(self) -> Iterator[Tensor]:
+        """Centre crops, uint8 (B, C, H, W), in order, in batches of bounded memory."""
+        parts = torch.arange(len(self.row_N)).split(_batch_size(self.size))
+        workers = self.workers if len(self.row_N) >= WORTH_WORKERS else 0
+        return stream(partial(_still, self), parts, workers=workers)
+
+
+Images = ImageTable | ImageFiles
+
+
+def _batch_size(size: tuple[int, int, int]) -> int:
+    """Images that are looked at together: many small ones, few large ones."""
+    return max(1, min(STILL_IMAGES, STILL_VALUES // math.prod(size)))
+
+
+def _still(files: ImageFiles, index_B: Tensor) -> Tensor:
+    return to_batch([files.framed(i, files.opened(i), None) for i in index_B.tolist()])
+
+
+def to_batch(pictures: list[Image.Image]) -> Tensor:
+    """Images of one size and mode as uint8 (B, C, H, W)."""
+    arrays: list[NDArray[np.uint8]] = [np.asarray(picture) for picture in pictures]
+    stacked = torch.from_numpy(np.stack(arrays))
+    return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+
+
+def to_pictures(images_BCHW: Tensor) -> list[Image.Image]:
+    """The inverse of `to_batch`."""
+    if images_BCHW.shape[1] == 1:
+        return [Image.fromarray(array) for array in images_BCHW[:, 0].numpy()]
+    return [Image.fromarray(a) for a in images_BCHW.permute(0, 2, 3, 1).contiguous().numpy()]

@@ -1,0 +1,1 @@
+"""What a recipe names, opened and checked: data, teachers, the student, classes."""

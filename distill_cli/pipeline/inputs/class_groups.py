@@ -1,0 +1,121 @@
+"""Which classes are alike: groups from a file or from the words of names, or a whole matrix."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill_cli.errors import ArtifactError, UsageError, counted, nearest
+from distill_cli.losses.soft_targets import group_relation
+from distill_cli.recipe.load import parsed
+
+WORDS = "words"
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+
+
+def rule_of(spec: str, class_names: Sequence[str]) -> Tensor:
+    """How alike classes are, (K, K) in fp64, each row of sum 1: ρ of grouped label smoothing.
+
+    Args:
+        spec: As `groups_of` takes it, or a CSV of a matrix: class names in the first row and the
+            first column, in any order, no number below 0; rows are scaled to sum 1.
+        class_names: Of the data.
+
+    Raises:
+        UsageError: The file cannot be read.
+        ArtifactError: It does not fit these classes.
+    """
+    if Path(spec).suffix.lower() == ".csv":
+        return _from_matrix(Path(spec), class_names)
+    return group_relation(torch.tensor(groups_of(spec, class_names)))
+
+
+def _from_matrix(path: Path, class_names: Sequence[str]) -> Tensor:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *lines = [line for line in csv.reader(file) if line] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot read groups {path}: {error}") from None
+    columns, names = [name.strip() for name in header[1:]], [line[0].strip() for line in lines]
+    for where, found in (("row", columns), ("column", names)):
+        if sorted(found) != sorted(class_names):
+            wrong = sorted(set(found) ^ set(class_names)) or ["a class that stands twice"]
+            raise ArtifactError(
+                f"groups {path}: the first {where} should name each of the {len(class_names)} "
+                f"classes once; look at {', '.join(wrong[:3])}"
+            )
+    cells = [[cell.strip() for cell in line[1:]] for line in lines]
+    if any(len(row) != len(columns) or not all(map(NUMBER.fullmatch, row)) for row in cells):
+        raise ArtifactError(
+            f"groups {path}: each class's row should be {counted(len(columns), 'number')}"
+        )
+    own = torch.tensor([[float(cell) for cell in row] for row in cells], dtype=torch.float64)
+    rule_KK = own[[names.index(name) for name in class_names]]
+    rule_KK = rule_KK[:, [columns.index(name) for name in class_names]]
+    total_K1 = rule_KK.sum(dim=-1, keepdim=True)
+    if not bool((rule_KK >= 0).all() & (total_K1 > 0).all() & total_K1.isfinite().all()):
+        raise ArtifactError(f"groups {path}: numbers from 0 on, and not a row of zeros alone")
+    return rule_KK / total_K1
+
+
+def groups_of(spec: str, class_names: Sequence[str]) -> list[int]:
+    """The group of each class, from 0 in the order of the classes; one that none names is alone.
+
+    Args:
+        spec: `words` (classes whose names end in the same word), or a YAML file: groups of class
+            names, nested as deep as you like, of which the innermost count.
+        class_names: Of the data.
+
+    Raises:
+        UsageError: The file cannot be read.
+        ArtifactError: It names a class that there is not, or one twice; or no two classes share a
+            group.
+    """
+    named = _by_words(class_names) if spec == WORDS else _from_file(Path(spec), class_names)
+    numbers: dict[str, int] = {}
+    group_K = [
+        numbers.setdefault(named.get(name, f"\0{name}"), len(numbers)) for name in class_names
+    ]
+    if len(numbers) == len(class_names):
+        raise ArtifactError(
+            f"groups {spec}: no two classes share a group",
+            hint="Write a YAML file of groups, as `animals: [cat, dog]`",
+        )
+    return group_K
+
+
+def _by_words(class_names: Sequence[str]) -> dict[str, str]:
+    """Each class by the last word of its name: pileated woodpecker, downy_woodpecker."""
+    return {name: (re.findall(r"[^\W_]+", name.lower()) or [name])[-1] for name in class_names}
+
+
+def _from_file(path: Path, class_names: Sequence[str]) -> dict[str, str]:
+    content = parsed(path, "groups", hint=f"Give a YAML file, a CSV of a matrix, or {WORDS}")
+    named: dict[str, str] = {}
+    for group, members in _leaves(content, str(path), ""):
+        for member in members:
+            if member not in class_names:
+                raise ArtifactError(
+                    f"groups {path}: there is no class '{member}'. {nearest(member, class_names)}"
+                )
+            if member in named:
+                raise ArtifactError(f"groups {path}: class '{member}' stands twice")
+            named[member] = group
+    return named
+
+
+def _leaves(content: Any, where: str, name: str) -> Iterator[tuple[str, list[str]]]:
+    """The innermost lists of a hierarchy, by their path."""
+    if isinstance(content, dict):
+        for key, inner in content.items():
+            yield from _leaves(inner, where, f"{name}/{key}")
+    elif isinstance(content, list):
+        yield name, [str(member) for member in content]
+    else:
+        raise ArtifactError(f"groups {where}: '{name or content}' should be a list of classes")

@@ -1,0 +1,115 @@
+"""From a recipe to the network that learns."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+
+from distill_cli.data.dataset import Dataset
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.models import InputSpec, Network, create, suggested
+from distill_cli.models.gated import gated, is_gated
+from distill_cli.objectives.base import HeadName
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.types import Targets
+
+R = TypeVar("R", bound=TrainRecipe)
+
+
+def starting(recipe: TrainRecipe, runs: Runs = ON_DISK) -> Network | None:
+    """The network whose weights it starts from; None for fresh ones, or timm's.
+
+    Raises:
+        UsageError: --pretrained together with --init.
+        ArtifactError: There is no such run.
+    """
+    if recipe.pretrained and recipe.init:
+        raise UsageError("--pretrained and --init contradict each other")
+    return runs.network(recipe.init) if recipe.init else None
+
+
+def named(recipe: R, dataset: Dataset, start: Network | None) -> R:
+    """The recipe with the network that it leaves open: that of the run it starts from, or a small one."""
+    if recipe.model is not None:
+        return recipe
+    if start is not None:
+        args = {**start.model_args, **recipe.model_args}
+        return recipe.model_copy(update={"model": start.architecture, "model_args": args})
+    name = suggested(dataset.channels, dataset.height, dataset.width)
+    return recipe.model_copy(update={"model": name})
+
+
+def student_network(
+    recipe: TrainRecipe,
+    dataset: Dataset,
+    targets: Targets,
+    *,
+    start: Network | None,
+    head: HeadName | None,
+    weights: bool = True,
+) -> Network:
+    """A new network for the dataset, from a seed, timm's weights or another run's.
+
+    Args:
+        recipe: With its network named.
+        dataset: Whose classes and images it takes.
+        targets: What its outputs are logits of.
+        start: The network of `--init`, whose weights are copied.
+        head: The classifier that it must have; a fresh one where the weights to start from have
+            none of this kind. None for its own.
+        weights: Load timm's, where they are asked for.
+
+    Raises:
+        UsageError: An unknown name or argument, or a network that cannot have this classifier.
+        ArtifactError: The weights to start from do not fit.
+    """
+    assert recipe.model is not None, "named before"
+    torch.manual_seed(recipe.seed)
+    network = create(
+        recipe.model,
+        class_names=dataset.class_names,
+        view=InputSpec(
+            channels=dataset.channels,
+            height=dataset.height,
+            width=dataset.width,
+            mean=dataset.mean,
+            std=dataset.std,
+        ),
+        args=recipe.model_args,
+        dropout=recipe.dropout,
+        pretrained=recipe.pretrained,
+        weights=weights,
+    )
+    network.targets = targets
+    if head == "gated" and not is_gated(network) and start is not None and is_gated(start):
+        network = gated(network)
+    if start is not None:
+        adopt(network, start, str(recipe.init))
+        # The weights were trained on images normalised in this way, whatever the new data's are.
+        network.normalise_by(start.taken)
+    return gated(network) if head == "gated" and not is_gated(network) else network
+
+
+def adopt(network: Network, start: Network, name: str) -> None:
+    """Copies the weights of another run; a head for other classes stays fresh.
+
+    Raises:
+        ArtifactError: A tensor is missing or has another shape.
+    """
+    own, given = network.net.state_dict(), start.net.state_dict()
+    if network.class_names != start.class_names:
+        found = getattr(network.net, "pretrained_cfg", {}).get("classifier") or ()
+        head = tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
+        given = {key: value for key, value in given.items() if not (head and key.startswith(head))}
+        given |= {key: value for key, value in own.items() if key not in given and head}
+    for key, value in own.items():
+        if key not in given or given[key].shape != value.shape:
+            gates = is_gated(start) and not is_gated(network)
+            raise ArtifactError(
+                f"--init {name} ({start.architecture}) does not fit {network.architecture}: "
+                + ("it was trained with dropmax" if gates else f"tensor {key} differs"),
+                hint="Leave --model out to take the run's own architecture",
+            )
+    network.net.load_state_dict({key: given[key] for key in own})

@@ -1,0 +1,235 @@
+"""What is looked at before anyone learns from teachers: their pixels, and whether they know anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from distill_cli import runtime
+from distill_cli.cache.pixel_probe import TOLERANCE, Probe, as_grey_levels, chosen
+from distill_cli.cache.plan import Plan
+from distill_cli.cache.reader import CacheReader
+from distill_cli.data.dataset import Dataset
+from distill_cli.data.split_images import Images
+from distill_cli.data.views import Views
+from distill_cli.errors import ArtifactError, counted
+from distill_cli.evaluate import logits_of
+from distill_cli.models import Network
+from distill_cli.objectives.compose import Composition
+from distill_cli.objectives.hooks import needs_of
+from distill_cli.pipeline.inputs.teachers import Member
+from distill_cli.teachers.cached import CachedTeacher
+from distill_cli.teachers.gate import Judgement, judge, judge_labels, sampled
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.training.events import Sink
+from distill_cli.types import UNLABELLED, Need, Targets
+
+FORCED = "Say with --targets which they are, of both; --force goes on nevertheless"
+UNTRAINED = "Its head may be untrained, its classes in another order or its images unlike these"
+
+
+def check_knowledge(
+    names: Sequence[str],
+    members: Sequence[Member],
+    dataset: Dataset,
+    device: torch.device,
+    sink: Sink,
+    *,
+    force: bool = False,
+    dry: bool = False,
+) -> None:
+    """The teacher gate: each is measured on the held-out images, as the student will see them.
+
+    Args:
+        names: Of the teachers, as the user knows them.
+        members: The teachers.
+        dataset: Whose held-out images are asked of.
+        device: Where live teachers compute.
+        sink: Is told how good each is.
+        force: Go on with one that is no better than guessing.
+        dry: No network is asked; stored labels are looked at nevertheless.
+
+    Raises:
+        ArtifactError: A teacher is no better than naming the most frequent class.
+    """
+    for name, member in zip(names, members, strict=True):
+        if dry and isinstance(member, LiveTeacher):
+            continue
+        verdict = _verdict(member, dataset, device)
+        if verdict is None:
+            sink.message(f"teacher {name} is not measured: {_why_not(member, dataset)}")
+            continue
+        check_verdict(f"teacher {name}", verdict, sink, force=force, hint=UNTRAINED)
+
+
+def check_targets(
+    names: Sequence[str], members: Sequence[Member], targets: Targets, *, force: bool | None = None
+) -> None:
+    """Refuses a teacher whose outputs are logits of something else.
+
+    Args:
+        names: Of the teachers, as the user knows them.
+        members: The teachers.
+        targets: Of the network that is compared with them.
+        force: Go on nevertheless; None where that cannot be asked for.
+
+    Raises:
+        ArtifactError: One speaks of one class of all, the other of each class by itself.
+    """
+    for name, member in zip(names, members, strict=True):
+        if member.targets != targets and not force:
+            raise ArtifactError(
+                f"teacher {name} has {member.targets} targets, the student has {targets} targets",
+                hint=None if force is None else FORCED,
+            )
+
+
+def check_verdict(
+    who: str,
+    verdict: Judgement,
+    sink: Sink,
+    *,
+    force: bool,
+    hint: str,
+    image: str = "held-out image",
+) -> None:
+    """Says what a teacher got right, and refuses one that is no better than guessing.
+
+    Args:
+        who: The teacher, as the user knows it.
+        verdict: On its answers.
+        sink: Is told.
+        force: Go on nevertheless.
+        hint: What may be the reason.
+        image: The noun for one that it was asked of.
+
+    Raises:
+        ArtifactError: It is no better than naming the most frequent class.
+    """
+    said = verdict.said(image)
+    if not verdict.conclusive:
+        said += ", too little to tell it from chance"
+    elif not verdict.passed:
+        said += f", where {verdict.guessing()}"
+        if not force:
+            raise ArtifactError(
+                f"{who} is {said}: no better than chance",
+                hint=f"{hint}; --force goes on nevertheless",
+            )
+    sink.message(f"{who}: {said}")
+
+
+def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Judgement | None:
+    val = dataset.val
+    if isinstance(member, LiveTeacher):
+        return asked_of(member.logits, val, device)
+    stored_NK = member.stored("val", val.label_N)
+    return None if stored_NK is None else judged(stored_NK, val)
+
+
+def asked_of(
+    logits: Callable[[Tensor], Tensor], val: Images, device: torch.device
+) -> Judgement | None:
+    """The verdict on a network, asked of some held-out images; None where none is labelled."""
+    rows = sampled(val.key_N, val.label_N, val.label_NK)
+    if not len(rows):
+        return None
+    asked = val.take(rows)
+    return judged(logits_of(logits, asked.still(), device), asked)
+
+
+def at_chance(network: Network, val: Images, device: torch.device) -> str | None:
+    """What to say of a trained network that would not pass the gate; None where it would."""
+    verdict = asked_of(network, val, device)
+    if verdict is None or not verdict.conclusive or verdict.passed:
+        return None
+    said = f"{verdict.said('held-out image')}, where {verdict.guessing()}"
+    # Measured: DKD and DIST at their weights, on networks without batch norm, need such a bound.
+    return f"no better than chance: {said}. Try --set clip_grad=1, or another --lr"
+
+
+def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
+    """The verdict on what was said of some images; None where none of them is labelled."""
+    if asked.label_NK is None:
+        return judge(logits_NK, asked.label_N)
+    rows = sampled(asked.key_N, asked.label_N, asked.label_NK)
+    return judge_labels(logits_NK[rows], asked.label_NK[rows])
+
+
+def _why_not(member: Member, dataset: Dataset) -> str:
+    if not dataset.several and not bool((dataset.val.label_N != UNLABELLED).any()):
+        return "no held-out image has a label"
+    assert isinstance(member, CachedTeacher)
+    if member.reader.eval_rows("val") is None:
+        return "its cache has no evaluation rows"
+    return "the held-out images are others than when its cache was dumped"
+
+
+def say_losses(members: Sequence[Member], composed: Composition, sink: Sink) -> None:
+    """Says what each lossy cache loses at the temperatures that the objectives ask for.
+
+    What a cache knows of its losses is of probabilities that sum to 1.
+    """
+    taught = [
+        part.objective
+        for part in composed.parts
+        if Need.TEACHER in needs_of(part.objective) and "softmax" in part.objective.about.targets
+    ]
+    asked = {float(getattr(objective, "temperature", 1.0)) for objective in taught}
+    for member in members:
+        if not isinstance(member, CachedTeacher) or member.reader.plan.codec == "fp32":
+            continue
+        reader = member.reader
+        for temperature in sorted(asked):
+            if (error := reader.error_at(temperature)) is not None:
+                sink.message(
+                    f"cache {reader.folder} ({reader.plan.codec}): at T = {temperature:g} its "
+                    f"labels are {error[0]:.2g} nats from the teacher's (worst {error[1]:.2g})"
+                )
+
+
+def check_pixels(members: Sequence[Member], views: Views) -> None:
+    """Makes a few of the views that each cache was made of again, and compares.
+
+    Raises:
+        ArtifactError: They are other pixels: a library, a decoder or the processor changed them.
+    """
+    for member in members:
+        if isinstance(member, CachedTeacher):
+            check_probe(member.reader, views)
+
+
+def probe_of(plan: Plan, views: Views) -> Probe:
+    """A few of the views that a cache is made of, to be kept with it."""
+    index_P, view_P = chosen(plan.dataset.samples, plan.views)
+    images_PCHW = as_grey_levels(views.batch(index_P, view_P).images_BCHW)
+    return Probe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
+
+
+def check_probe(reader: CacheReader, views: Views) -> None:
+    """Compares a cache's probe with the same views made here; there may be none.
+
+    Raises:
+        ArtifactError: It is more than rounding.
+    """
+    probe = reader.probe
+    if probe is None:
+        return
+    made = views.batch(probe.index_P, probe.view_P)
+    worst, place = probe.difference(made.images_BCHW)
+    if worst > TOLERANCE:
+        plan = reader.plan
+        now = {**runtime.versions(), "CPU": runtime.cpu_capability()}
+        then = {**plan.versions, "CPU": plan.cpu_capability}
+        changed = [
+            f"{key} {then[key]} → {now.get(key)}" for key in then if then[key] != now.get(key)
+        ]
+        sample = views.images.sample_ids[int(probe.index_P[place])]
+        raise ArtifactError(
+            f"the views of cache {reader.folder} are other pixels here: view "
+            f"{int(probe.view_P[place])} of sample {sample} differs by {counted(worst, 'grey level')} "
+            f"(since it was made: {', '.join(changed) or 'no library that is recorded'})",
+            hint="Install the versions it was made with, or dump again",
+        )

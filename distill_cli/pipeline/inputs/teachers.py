@@ -1,0 +1,231 @@
+"""From a recipe to the teachers: opened, checked against the data, joined into one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill_cli.cache.manifest import is_cache
+from distill_cli.cache.reader import CacheReader, require_same
+from distill_cli.data.dataset import Dataset
+from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.class_maps import BY_NAME, columns_of, map_of
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.schema import HintRecipe, StudentRecipe
+from distill_cli.runtime import Runtime
+from distill_cli.teachers.cached import CachedTeacher
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.teachers.mixture import (
+    Ensemble,
+    LogitEnsemble,
+    RandomTeacher,
+    RandomTeacherPerSample,
+    Relabelled,
+)
+from distill_cli.types import UNREAD, DatasetIdentity, Need, Targets, Teacher, ViewSpec
+
+Member = LiveTeacher | CachedTeacher
+
+
+def open_teachers(
+    names: Sequence[str],
+    dataset: Dataset,
+    runtime: Runtime,
+    precision: str,
+    maps: Sequence[str] | None = None,
+    runs: Runs = ON_DISK,
+) -> list[Member]:
+    """Opens caches and loads networks, and checks that they speak of this dataset's classes.
+
+    Args:
+        names: Folders, or timm/NAME.
+        dataset: What they are asked of.
+        runtime: Where live ones compute.
+        precision: Their arithmetic.
+        maps: How their classes answer to the dataset's: one for all, or one each.
+        runs: How their folders are read.
+
+    Raises:
+        UsageError: There are more maps than one, and not one for each.
+        ArtifactError: A class count, name or order differs, a cache is of other data, or a split
+            differs in a way that would leak.
+    """
+    members: list[Member] = []
+    if maps:
+        map_of(maps, 0, len(names))
+    for place, name in enumerate(names):
+        if is_cache(Path(name)) and not runs.comes(name):
+            reader = CacheReader(Path(name))
+            check_classes(f"teacher {name}", reader.class_names, dataset.class_names)
+            reader.require_dataset(dataset.identity)
+            # Now, rather than after a training: damaged evaluation rows are refused.
+            reader.eval_rows("test")
+            if maps and len(maps) == len(names) and maps[place] != BY_NAME:
+                raise UsageError(
+                    f"class map {maps[place]} is for {name}, a cache, which has its classes already",
+                    hint=f"Give {BY_NAME} in its place",
+                )
+            members.append(CachedTeacher(reader, runtime.device))
+            continue
+        network = runs.teacher(name, dataset.class_names)
+        columns = None
+        if maps:
+            columns = columns_of(
+                map_of(maps, place, len(names)), name, network.class_names, dataset.class_names
+            )
+        else:
+            check_classes(f"teacher {name}", network.class_names, dataset.class_names)
+        check_split(name, dataset.identity, runs=runs)
+        live = LiveTeacher(
+            network,
+            runtime.device,
+            "fp64" if precision == "fp64" else "fp32",
+            class_names=dataset.class_names,
+            columns=columns,
+        )
+        if runs.dry:
+            live.fingerprint = UNREAD
+        members.append(live)
+    readers = [member.reader for member in members if isinstance(member, CachedTeacher)]
+    require_same(readers)
+    return members
+
+
+# What is to be done where a teacher has other classes than the data, more or fewer, or in an order.
+MAPS = (
+    "Train a teacher on these classes, or say with --class-map which of its outputs stands for which "
+    "class (by-name, if only the order differs)"
+)
+
+
+def check_classes(
+    who: str, said: Sequence[str], data: Sequence[str], *, hint: str | None = MAPS
+) -> None:
+    """Refuses a network or a cache that speaks of other classes than the data has.
+
+    Args:
+        who: As the user knows it, as `teacher runs/a`.
+        said: Its classes.
+        data: The data's.
+        hint: What to do about it.
+
+    Raises:
+        ArtifactError: They differ in number, name or order.
+    """
+    if len(said) != len(data):
+        raise ArtifactError(
+            f"{who} has {counted(len(said), 'class', 'classes')}, the data has {len(data)}",
+            hint=hint,
+        )
+    for index, (their, own) in enumerate(zip(said, data, strict=True)):
+        if their != own:
+            raise ArtifactError(
+                f"class {index} is '{their}' to {who} and '{own}' in the data", hint=hint
+            )
+
+
+def check_split(
+    name: str, identity: DatasetIdentity, *, who: str = "teacher", runs: Runs = ON_DISK
+) -> None:
+    """Refuses a teacher, or another run, that was trained on rows which this run holds out."""
+    recorded = runs.recipe(name).get("recorded") or {}
+    said = recorded.get("dataset")
+    if identity.fingerprint == UNREAD:
+        # A dry run cannot tell whether these are the images that it was trained on.
+        return
+    if said is None or said.get("fingerprint") != identity.fingerprint:
+        return
+    for key in ("split_seed", "val_fraction"):
+        if said[key] != getattr(identity, key):
+            raise ArtifactError(
+                f"{who} {name} was trained with {key} {said[key]}, this run has "
+                f"{getattr(identity, key)}: it has seen rows that are held out here",
+                hint=f"Leave --{key.replace('_', '-')} out to adopt the teacher's"
+                if who == "teacher"
+                else f"Give --{key.replace('_', '-')} {said[key]}",
+            )
+
+
+def cached_views(members: Sequence[Member]) -> tuple[ViewSpec | None, int | None]:
+    """View spec and number of views of the caches among the teachers; None without any."""
+    for member in members:
+        if isinstance(member, CachedTeacher):
+            return member.reader.plan.view_spec, member.reader.plan.views
+    return None, None
+
+
+def joined(
+    recipe: TrainRecipe, names: list[str], members: Sequence[Member], targets: Targets
+) -> tuple[Teacher | None, TrainRecipe]:
+    """The teachers as one, and the recipe with how they are joined.
+
+    Raises:
+        UsageError: They cannot be joined as the recipe says, or several give hints.
+    """
+    if isinstance(recipe, StudentRecipe):
+        update: dict[str, Any] = {}
+        joined = len(members) > 1 and recipe.mode in (None, "ensemble")
+        if targets == "sigmoid" and joined and recipe.ensemble_of is None:
+            # What each label is by itself has no common probabilities: logits are averaged.
+            update["ensemble_of"] = "logits"
+        recipe = recipe.model_copy(update=update)
+        teacher, mode = teacher_of(recipe, members)
+        return teacher, recipe.model_copy(update={"mode": mode, "teachers": names})
+    if isinstance(recipe, HintRecipe):
+        if len(members) > 1:
+            raise UsageError(
+                f"hints come from one teacher, these are {len(members)}", hint="Name one of them"
+            )
+        return members[0], recipe.model_copy(update={"teachers": names})
+    return None, recipe
+
+
+def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teacher, str]:
+    """The members as one teacher, and the mode that was chosen.
+
+    Raises:
+        UsageError: `single` with several teachers, or a wrong number of weights.
+    """
+    mode = recipe.mode or ("single" if len(members) == 1 else "ensemble")
+    if recipe.random_per is not None and mode != "random":
+        raise UsageError(f"--random-per is of --mode random, this is {mode}")
+    if recipe.ensemble_of is not None and mode != "ensemble":
+        raise UsageError(f"--ensemble-of is of --mode ensemble, this is {mode}")
+    weights = recipe.teacher_weights or [1.0] * len(members)
+    if len(weights) != len(members):
+        raise UsageError(
+            f"{counted(len(weights), 'teacher weight')} for {counted(len(members), 'teacher')}"
+        )
+    if sum(weights) <= 0:
+        raise UsageError("teacher weights must not all be zero")
+    if mode == "relabel" and recipe.teacher_weights is not None:
+        raise UsageError("--mode relabel shows every teacher's copy alike: leave the weights out")
+    if mode == "single" and len(members) > 1:
+        raise UsageError(
+            f"--mode single takes one teacher, got {len(members)}",
+            hint="Choose --mode ensemble, random or relabel",
+        )
+    if recipe.ensemble_of == "logits":
+        _require_logits(recipe.teachers or [], members)
+    # One is itself, in every mode: its layers can be looked at.
+    if len(members) == 1:
+        return members[0], mode
+    if mode == "relabel":
+        return Relabelled(members), mode
+    if mode == "random":
+        kind = RandomTeacherPerSample if recipe.random_per == "sample" else RandomTeacher
+        return kind(members, weights, recipe.seed), mode
+    if recipe.ensemble_of == "logits":
+        return LogitEnsemble(members, weights), mode
+    return Ensemble(members, weights), mode
+
+
+def _require_logits(names: Sequence[str], members: Sequence[Member]) -> None:
+    for name, member in zip(names, members, strict=False):
+        if Need.LOGITS not in member.offers:
+            raise ArtifactError(
+                f"--ensemble-of logits: teacher {name} is a cache that keeps no raw logits",
+                hint="Average probabilities, or dump with --codec fp16",
+            )

@@ -1,0 +1,1 @@
+"""Soft labels: dumped, imported, priced and replayed."""

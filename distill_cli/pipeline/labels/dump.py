@@ -1,0 +1,253 @@
+"""Runs frozen teachers once over the views of the train split and stores what they say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill_cli import runtime
+from distill_cli.cache.manifest import Manifest
+from distill_cli.cache.pixel_probe import Probe
+from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.writer import CacheWriter
+from distill_cli.data.views import Made
+from distill_cli.errors import StoppedError, counted
+from distill_cli.evaluate import Collected, logits_of
+from distill_cli.files import one_writer, real_path, write_text
+from distill_cli.pipeline.folders import (
+    CARD,
+    CARD_MARK,
+    clear_cache,
+)
+from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
+from distill_cli.pipeline.inputs.data import locate
+from distill_cli.pipeline.inputs.teacher_checks import probe_of
+from distill_cli.pipeline.labels.prepare import Job, prepare
+from distill_cli.recipe.fields import parse_share
+from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.report.cache_card import cache_card
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.training.events import Sink
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dumped:
+    """One cache, finished or a part of one.
+
+    Attributes:
+        folder: Where it lies.
+        plan: What it is bound to.
+        manifest: What it says of itself; None where shards are left to other parts.
+        shards: Committed in this folder.
+        views_per_second: Of this call; None where nothing was left to do.
+    """
+
+    folder: Path
+    plan: Plan
+    manifest: Manifest | None
+    shards: int
+    views_per_second: float | None
+
+
+def dump(
+    recipe: CacheRecipe, *, sink: Sink, progress: Progress, overwrite: bool = False
+) -> list[Dumped]:
+    """Stores the labels of every teacher on every view; goes on where an earlier call stopped.
+
+    Args:
+        recipe: Teachers, data, views.
+        sink: Shows messages.
+        progress: Called with (views done, views in all).
+        overwrite: Replace caches that are there, instead of going on.
+
+    Raises:
+        DistillError: With the exit code of what went wrong.
+    """
+    job = prepare(recipe, sink=sink, overwrite=overwrite)
+    with ExitStack() as held:
+        for folder in job.folders:
+            held.enter_context(one_writer(folder))
+        for folder in job.folders if overwrite else ():
+            clear_cache(folder)
+        writers = [
+            CacheWriter(folder, plan) for folder, plan in zip(job.folders, job.plans, strict=True)
+        ]
+        for folder, name in zip(job.folders, job.names, strict=True):
+            write_text(folder / "recipe.yaml", to_yaml(_kept(job, name)))
+        speed = _fill(job, writers, progress)
+        _add_evaluation(job, writers)
+        return [_finished(job, writer, speed) for writer in writers]
+
+
+def _kept(job: Job, teacher: str) -> CacheRecipe:
+    """What the cache folder says of how it was made: the data's place, for students to inherit.
+
+    What is published names data and teacher, and no folders of this machine.
+    """
+    recipe, dataset, spec = job.recipe, job.dataset, job.views.spec
+    data = str(recipe.data)
+    place = str(real_path(teacher)) if Path(teacher).exists() else teacher
+    return recipe.model_copy(
+        update={
+            "data": published(data) if recipe.publish else locate(data),
+            "teachers": [published(place) if recipe.publish else place],
+            "class_map": _own_map(job, teacher),
+            "split_seed": dataset.identity.split_seed,
+            "val_fraction": recipe.val_fraction or 0.1,
+            "augment": list(spec.augment) or ["none"],
+            "view_seed": spec.seed,
+            "out": None,
+            "part": None,
+        }
+    )
+
+
+def _own_map(job: Job, teacher: str) -> list[str] | None:
+    """How this teacher's classes answer to the data's: one entry, a file by its whole path."""
+    maps = job.recipe.class_map
+    if not maps:
+        return None
+    own = map_of(maps, job.names.index(teacher), len(job.names))
+    if own == BY_NAME:
+        return [own]
+    return [Path(own).name if job.recipe.publish else str(real_path(own))]
+
+
+def published(name: str) -> str:
+    """What is called data or teacher where it is shared: of a path, its last part."""
+    located = Path(locate(name))
+    return located.name if located.exists() else name
+
+
+def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float | None:
+    """Makes the shards that are missing; views a second, or None where none was."""
+    total = sum(shard.rows for shard in job.shards)
+    missing = [set(writer.missing(job.shards)) for writer in writers]
+    started, done, made = time.perf_counter(), 0, 0
+    # Rounding, measuring, hashing and the disk's flush go on beside the next shard's forward, but
+    # for a teacher on the CPU, which needs it: two teams of threads get in each other's way.
+    with runtime.stop_signals() as request, ThreadPoolExecutor(1) as beside:
+        submit = _at_once if job.here.device.type == "cpu" else beside.submit
+        committing: Future[None] | None = None
+        for shard, made_views in streamed(job, set().union(*missing)):
+            wanted = [index for index, keys in enumerate(missing) if shard in keys]
+            if wanted:
+                asked = [job.teachers[index] for index in wanted]
+                labels = shard_labels(shard, made_views, asked, job.plans[0].teacher_batch)
+                if committing is not None:
+                    committing.result()
+                target_N = job.dataset.train.label_N[shard.start : shard.stop]
+                chosen_writers = [writers[index] for index in wanted]
+                committing = submit(_commit, chosen_writers, shard, labels, target_N)
+                made += shard.rows
+            done += shard.rows
+            progress(done, total)
+            if request.signal_number is not None:
+                break
+        if committing is not None:
+            committing.result()
+        if request.signal_number is not None:
+            raise StoppedError(
+                f"stopped after {done:,} of {counted(total, 'view')}",
+                signal_number=request.signal_number,
+                hint=f"The same command with --out {job.recipe.out} goes on from here",
+            )
+    return made / max(time.perf_counter() - started, 1e-9) if made else None
+
+
+def _at_once(work: Callable[..., None], *args: Any) -> Future[None]:
+    """Does the work, as an executor would that has no thread."""
+    work(*args)
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
+
+
+def _commit(
+    writers: Sequence[CacheWriter], shard: ShardKey, labels: Sequence[Tensor], target_N: Tensor
+) -> None:
+    """What each teacher said of a shard, into its own cache."""
+    for writer, logits_NK in zip(writers, labels, strict=True):
+        writer.commit(shard, logits_NK, target_N)
+
+
+def _add_evaluation(job: Job, writers: Sequence[CacheWriter]) -> None:
+    """What the teachers say of held-out and test images; the first part brings it."""
+    if job.recipe.part is not None and parse_share(job.recipe.part)[0] > 1:
+        return
+    probe: Probe | None = None
+    for writer, teacher in zip(writers, job.teachers, strict=True):
+        if writer.has_eval:
+            continue
+        if probe is None:
+            probe = probe_of(job.plans[0], job.views)
+        splits = {
+            name: (logits_of(teacher.logits, images.still(), job.here.device), images.label_N)
+            for name, images in (("val", job.dataset.val), ("test", job.dataset.test))
+        }
+        writer.write_eval(splits, probe)
+
+
+def _finished(job: Job, writer: CacheWriter, speed: float | None) -> Dumped:
+    """The cache with its manifest, if no shard is left to other parts."""
+    left = [] if job.recipe.part is None else writer.missing()
+    whole = not left and writer.has_eval
+    manifest = writer.finish() if whole else None
+    if manifest is not None and job.recipe.publish:
+        data = published(str(job.recipe.data))
+        card = cache_card(manifest.to_json(), data=data, licence=job.recipe.licence)
+        write_text(writer.folder / CARD, f"{card}\n{CARD_MARK}\n")
+    return Dumped(
+        folder=writer.folder,
+        plan=writer.plan,
+        manifest=manifest,
+        shards=len(writer.plan.shards()) - len(left),
+        views_per_second=speed,
+    )
+
+
+def streamed(job: Job, missing: Collection[ShardKey]) -> Iterator[tuple[ShardKey, Iterator[Made]]]:
+    """Every shard, with the views of its teacher batches, which are prepared ahead if missing."""
+    for view, group in groupby(job.shards, key=lambda shard: shard.view):
+        here = list(group)
+        rows = [
+            index_B
+            for shard in here
+            if shard in missing
+            for index_B in torch.arange(shard.start, shard.stop).split(job.plans[0].teacher_batch)
+        ]
+        made = job.views.stream([(index_B, torch.full_like(index_B, view)) for index_B in rows])
+        yield from ((shard, made) for shard in here)
+
+
+def shard_labels(
+    shard: ShardKey, views: Iterator[Made], teachers: Sequence[LiveTeacher], teacher_batch: int
+) -> list[Tensor]:
+    """fp32 logits (N, K) on the CPU of a shard's rows, from each teacher.
+
+    The views are made once. Teacher batches have a fixed size and are aligned to the shard's
+    first row, the last one padded with its last row: kernels round a row differently in a batch
+    of another size, and a shard must not depend on where a killed dump went on.
+    """
+    parts = [Collected() for _ in teachers]
+    for start in range(shard.start, shard.stop, teacher_batch):
+        images_BCHW = next(views).images_BCHW
+        rows = min(teacher_batch, shard.stop - start)
+        padding = teacher_batch - rows
+        if padding:
+            images_BCHW = torch.cat([images_BCHW, images_BCHW[-1:].expand(padding, -1, -1, -1)])
+        for part, teacher in zip(parts, teachers, strict=True):
+            part.add(teacher.logits(images_BCHW)[:rows])
+    return [part.rows() for part in parts]

@@ -1,0 +1,217 @@
+"""Labels that other people or tools made, matched with the data and turned into logits.
+
+Shapes: M rows of the file, N rows of the train split, K classes, C rows of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from distill_cli.errors import ArtifactError, counted, nearest
+from distill_cli.pipeline.labels.label_files import Floats, Foreign
+from distill_cli.recipe.schema import Kind
+
+# What a class without any vote is given, as a share: its logarithm is finite.
+LEAST = 1e-8
+SUM_TOLERANCE = 1e-3
+CHUNK = 4096
+SHOWN = 3
+
+Flags = npt.NDArray[np.bool_]
+
+
+def columns_of(foreign: Foreign, classes: Sequence[str]) -> list[int]:
+    """The column of each class of the data; without names, columns are taken to be in order.
+
+    Raises:
+        ArtifactError: A class is missing, too many, unknown or named twice.
+    """
+    said, path = foreign.classes, foreign.path
+    if said is None:
+        if (columns := foreign.values_MK.shape[1]) != len(classes):
+            raise ArtifactError(
+                f"{path} has {counted(columns, 'class', 'classes')}, the data have {len(classes)}"
+            )
+        return list(range(len(classes)))
+    place = {name: column for column, name in enumerate(said)}
+    for name in said:
+        if name not in classes:
+            raise ArtifactError(
+                f"{path}: the data have no class '{name}'. {nearest(name, classes)}"
+            )
+    missing = [name for name in classes if name not in place]
+    if missing:
+        raise ArtifactError(
+            f"{path} has no column for {len(missing)} class{'es' * (len(missing) > 1)}: "
+            f"{listed(missing)}"
+        )
+    if len(place) < len(said):
+        twice = next(name for column, name in enumerate(said) if place[name] != column)
+        raise ArtifactError(f"{path} has several columns for class '{twice}'")
+    return [place[name] for name in classes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched:
+    """Which row of a file belongs to which sample.
+
+    Attributes:
+        row_N: The file's row of each sample of the train split.
+        elsewhere: Rows of held-back samples, in val/ or test/.
+        nowhere: Rows of samples that are not there, of which some were skipped.
+    """
+
+    row_N: list[int]
+    elsewhere: int
+    nowhere: int
+
+
+def matched(
+    foreign: Foreign, samples: Sequence[str], *, others: Collection[str], skipped: int
+) -> Matched:
+    """Finds the one row of every sample, by its id, or by its file name where only one has it.
+
+    Args:
+        foreign: What the file says.
+        samples: Ids of the train split, sorted.
+        others: Ids of val/ and test/.
+        skipped: Images that were left out: as many names may be unknown.
+
+    Raises:
+        ArtifactError: Samples are missing, unknown, ambiguous or labelled twice; or the file names
+            none and has another number of rows.
+    """
+    path, rows = foreign.path, len(foreign.values_MK)
+    if foreign.samples is None:
+        if rows != len(samples):
+            raise ArtifactError(
+                f"{path} names no samples and has {counted(rows, 'row')}, the train split has "
+                f"{len(samples):,}",
+                hint=f"Give it an array 'samples' of names, as '{samples[0]}'",
+            )
+        return Matched(row_N=list(range(rows)), elsewhere=0, nowhere=0)
+    row_of = {name: row for row, name in enumerate(samples)}
+    sharing = _by_file_name(samples)
+    left_out = {*others, *(_file_name(name) for name in others)}
+    row_N = [-1] * len(samples)
+    twice, unclear, unknown, elsewhere = [], [], [], 0
+    for place, name in enumerate(foreign.samples):
+        alike = sharing.get(name, [])
+        row = row_of.get(name, alike[0] if len(alike) == 1 else None)
+        if row is None and alike:
+            unclear.append(name)
+        elif row is None and name in left_out:
+            elsewhere += 1
+        elif row is None:
+            unknown.append(name)
+        elif row_N[row] >= 0:
+            twice.append(name)
+        else:
+            row_N[row] = place
+    missing = [name for name, place in zip(samples, row_N, strict=True) if place < 0]
+    faults = (
+        (twice, "it has several labels for", "One each: add up the votes"),
+        (unclear, "several images may be meant by", f"Spell names as '{samples[0]}'"),
+        (unknown, "the data do not have", f"They spell names as '{samples[0]}'"),
+        (missing, "it has no label for", "Held-out images of train need theirs too"),
+    )
+    for names, said, hint in faults:
+        if names and (names is not unknown or len(names) > skipped):
+            count = counted(len(names), "sample")
+            raise ArtifactError(f"{path}: {said} {count}: {listed(names)}", hint=hint)
+    return Matched(row_N=row_N, elsewhere=elsewhere, nowhere=len(unknown))
+
+
+def _file_name(sample: str) -> str:
+    return sample.rsplit("/", 1)[-1]
+
+
+def _by_file_name(samples: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        found.setdefault(_file_name(sample), []).append(row)
+    return found
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few."""
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+@np.errstate(all="ignore")
+def logits_of(
+    foreign: Foreign,
+    row_N: Sequence[int],
+    columns_K: Sequence[int],
+    *,
+    samples: Sequence[str],
+    smoothing: float,
+) -> Tensor:
+    """fp32 logits (N, K) of the train split's rows, whose softmax at T = 1 is the label.
+
+    Args:
+        foreign: What the file says.
+        row_N: Its row of each sample.
+        columns_K: Its column of each class.
+        samples: Ids of the train split, for messages.
+        smoothing: Votes added to every class.
+
+    Raises:
+        ArtifactError: Numbers are no label of their kind.
+    """
+    logits_NK = np.empty((len(row_N), len(columns_K)), np.float32)
+    bad: list[int] = []
+    for start in range(0, len(row_N), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        given_CK = foreign.values_MK[row_N[chunk]][:, columns_K].astype(np.float64)
+        logits_NK[chunk] = as_logits(given_CK, foreign.kind, smoothing)
+        wrong_C = _wrong(given_CK, foreign.kind) | ~np.isfinite(logits_NK[chunk]).all(axis=1)
+        bad += (start + np.flatnonzero(wrong_C)).tolist()
+    if bad:
+        others = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
+        given_K = foreign.values_MK[row_N[bad[0]]][columns_K].astype(np.float64)
+        raise ArtifactError(
+            f"{foreign.path}: sample '{samples[bad[0]]}' {_fault(given_K, foreign.kind)}{others}"
+        )
+    return torch.from_numpy(logits_NK)
+
+
+def as_logits(given_CK: Floats, kind: Kind, smoothing: float = 0.0) -> Floats:
+    """fp64 logits of checked numbers: log max(p, 1e-8) of the shares p, or as they are."""
+    if kind == "logits":
+        return given_CK
+    if kind == "votes":
+        given_CK = given_CK + smoothing
+        given_CK = given_CK / given_CK.sum(axis=1, keepdims=True)
+    return np.log(np.maximum(given_CK, LEAST))
+
+
+def _wrong(given_CK: Floats, kind: Kind) -> Flags:
+    """Which rows are no labels of this kind."""
+    wrong_C: Flags = np.asarray(~np.isfinite(given_CK).all(axis=1))
+    if kind == "logits":
+        return wrong_C
+    total_C = given_CK.sum(axis=1)
+    wrong_C |= (given_CK < 0).any(axis=1) | ~np.isfinite(total_C)
+    wrong_C |= total_C <= 0 if kind == "votes" else np.abs(total_C - 1) > SUM_TOLERANCE
+    return wrong_C
+
+
+def _fault(given_K: Floats, kind: Kind) -> str:
+    """What is wrong with a row that is no label of this kind, in words."""
+    if np.isnan(given_K).any():
+        return "has a cell that is no number"
+    if kind != "logits" and (given_K < 0).any():
+        return f"has {kind} below 0: {given_K.min():g}"
+    total = given_K.sum()
+    if np.isfinite(total) and kind == "votes" and total <= 0:
+        return "has no votes"
+    if np.isfinite(total) and kind == "probabilities":
+        return f"has probabilities that sum to {total:g}, not to 1"
+    return f"has {kind} that are too large"

@@ -1,0 +1,209 @@
+"""A dump, opened and checked, before its first byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill_cli import runtime
+from distill_cli.cache.codec import codec
+from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.writer import continued
+from distill_cli.data.augment import check_names
+from distill_cli.data.dataset import Dataset
+from distill_cli.data.views import Views
+from distill_cli.errors import UsageError, counted
+from distill_cli.files import real_path
+from distill_cli.pipeline.folders import (
+    RUN_ENTRIES,
+    are_caches,
+    check_cache_folders,
+    expand_teachers,
+    inherit,
+    next_free,
+)
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.data import open_data, view_spec, worker_count
+from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
+from distill_cli.pipeline.inputs.teachers import open_teachers
+from distill_cli.recipe.fields import parse_share
+from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.training.events import Sink
+from distill_cli.types import ViewSpec
+
+# A shard's labels are held in memory until they are committed: 256 MB of logits at most.
+SHARD_ROWS, SHARDS_A_VIEW, SHARD_LOGITS = 8192, 16, 1 << 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A dump, opened and checked; nothing is written yet.
+
+    Attributes:
+        recipe: With what the teachers' recipes say of the data.
+        names: Of the teachers.
+        folders: One cache each.
+        plans: What each is bound to.
+        shards: To be made by this call: all of them, or those of a part.
+        here: Where the teachers compute.
+        dataset: Whose train split they speak of.
+        teachers: The networks.
+        views: What they are shown.
+    """
+
+    recipe: CacheRecipe
+    names: list[str]
+    folders: list[Path]
+    plans: list[Plan]
+    shards: list[ShardKey]
+    here: runtime.Runtime
+    dataset: Dataset
+    teachers: list[LiveTeacher]
+    views: Views
+
+
+def prepare(
+    recipe: CacheRecipe, *, sink: Sink, overwrite: bool = False, runs: Runs = ON_DISK
+) -> Job:
+    """Opens data and teachers and checks all that can be checked before the first byte is written.
+
+    Args:
+        recipe: Teachers, data, views.
+        sink: Shows messages.
+        overwrite: Caches that are there will be replaced.
+        runs: How teachers are read; in a dry run no image is decoded and no teacher asked.
+
+    Raises:
+        DistillError: With the exit code of what went wrong.
+    """
+    if not recipe.teachers:
+        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
+    if overwrite and recipe.part is not None:
+        raise UsageError(
+            "--overwrite would delete other parts in the folder too",
+            hint="Give the part a folder of its own, or remove the old one",
+        )
+    if recipe.part is not None and recipe.publish:
+        raise UsageError(
+            "a part is not published",
+            hint="Merge the parts; then this command, without --part and with --out set to what "
+            "was merged, writes the card and nothing else",
+        )
+    names = expand_teachers(recipe.teachers)
+    if any(are_caches(names)):
+        raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
+    check_names(recipe.augment)
+    recipe = inherit(recipe, names)
+    out = Path(recipe.out) if recipe.out else next_free("cache")
+    folders = teacher_folders(out, names)
+    check_cache_folders(out, folders)
+    here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    dataset = open_data(recipe, sink, glance=runs.dry)
+    members = open_teachers(names, dataset, here, recipe.teacher_precision, recipe.class_map, runs)
+    teachers = [member for member in members if isinstance(member, LiveTeacher)]
+    if dataset.several:
+        check_targets(names, members, "sigmoid", force=recipe.force)
+    known = {"force": recipe.force, "dry": runs.dry}
+    check_knowledge(names, members, dataset, here.device, sink, **known)
+    spec = view_spec(recipe, dataset, None)
+    views = Views(
+        dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
+    )
+    views.try_out()
+    if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
+        raise UsageError(
+            f"--codec {recipe.codec} keeps likeliest classes, and these labels apply each by itself",
+            hint="fp16 keeps all of their logits",
+        )
+    plans = [plan_of(recipe, dataset, spec, teacher, here) for teacher in teachers]
+    if not overwrite:
+        plans = [continued(*each) for each in zip(folders, plans, strict=True)]
+    shards = len(plans[0].shards())
+    if recipe.part is not None and parse_share(recipe.part)[1] > shards:
+        raise UsageError(
+            f"--part {recipe.part}: the cache has {counted(shards, 'shard')} only",
+            hint="Fewer parts, or a smaller shard_length in all of them",
+        )
+    if recipe.out is None:
+        sink.message(f"labels go to {out}")
+    if plans[0].codec != recipe.codec:
+        sink.message(
+            f"{recipe.codec} would keep all of {len(dataset.class_names)} classes: "
+            f"stored as {plans[0].codec}"
+        )
+    return Job(
+        recipe=recipe.model_copy(update={"out": str(out)}),
+        names=names,
+        folders=folders,
+        plans=plans,
+        shards=share_of(plans[0], recipe.part),
+        here=here,
+        dataset=dataset,
+        teachers=teachers,
+        views=views,
+    )
+
+
+def share_of(plan: Plan, part: str | None) -> list[ShardKey]:
+    """The shards of a part: a run of all of them, as long as the others' to within one."""
+    shards = plan.shards()
+    number, count = (1, 1) if part is None else parse_share(part)
+    return shards[len(shards) * (number - 1) // count : len(shards) * number // count]
+
+
+def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
+    """One folder for one teacher; a sub-folder each, named after them, for several."""
+    if len(names) == 1:
+        return [out]
+    folders: list[Path] = []
+    for name in names:
+        short, number = _short(name), 2
+        while (folder := out / short) in folders:
+            short, number = f"{_short(name)}-{number}", number + 1
+        folders.append(folder)
+    return folders
+
+
+def _short(name: str) -> str:
+    """What a teacher is called; of RUN/model it is the run, and `model` would look like one."""
+    path = real_path(name) if Path(name).exists() else Path(name)
+    return path.parent.name if path.name in RUN_ENTRIES else path.name
+
+
+def shard_rows(samples: int, classes: int, batch: int) -> int:
+    """The default length of a shard, in whole teacher batches where one fits.
+
+    A batch of a reader touches every shard of a view: sixteen are cheap, hundreds are not.
+    """
+    length = max(SHARD_ROWS, batch * -(-samples // (SHARDS_A_VIEW * batch)))
+    return min(length, batch * max(1, SHARD_LOGITS // (batch * classes)))
+
+
+def plan_of(
+    recipe: CacheRecipe,
+    dataset: Dataset,
+    spec: ViewSpec,
+    teacher: LiveTeacher,
+    here: runtime.Runtime,
+) -> Plan:
+    """What a cache is bound to."""
+    length = recipe.shard_length or shard_rows(
+        dataset.identity.samples, len(dataset.class_names), recipe.teacher_batch
+    )
+    return Plan(
+        dataset=dataset.identity,
+        view_spec=spec,
+        views=recipe.views,
+        teacher_fingerprint=teacher.fingerprint,
+        architecture=teacher.architecture,
+        codec=codec(recipe.codec, len(dataset.class_names)).name,
+        precision=recipe.teacher_precision,
+        device=runtime.device_name(here.device),
+        teacher_batch=recipe.teacher_batch,
+        shard_length=length,
+        versions=runtime.versions(),
+        cpu_capability=runtime.cpu_capability(),
+        targets=teacher.targets,
+    )

@@ -1,0 +1,272 @@
+"""From a recipe to its objectives, weighted and scheduled."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from math import isclose, isfinite
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from distill_cli.errors import UsageError, nearest
+from distill_cli.objectives import OBJECTIVES
+from distill_cli.objectives.base import Objective, Owns, Usual
+from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.hooks import Checked, Selecting
+from distill_cli.objectives.label_smoothing import LabelSmoothing
+from distill_cli.pipeline.objective.rules import check_sense
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.earlier import HARD_WEIGHT, OWN_WEIGHT, defaults_then, parameters_then
+from distill_cli.recipe.fields import split_commas
+from distill_cli.recipe.recorded import NAMED_ONLY, made_by
+from distill_cli.recipe.schema import HintRecipe, StudentRecipe
+from distill_cli.types import Targets
+
+# What stands for an objective on softmax targets where each class applies or not by itself.
+ON_SIGMOID = {"ce": "bce", "label-smoothing": "bce", "kd": "sigmoid-kd"}
+# What label smoothing stands for where it is asked for.
+PLAIN = ("ce", "label-smoothing", "bce")
+# Keys of an entry beside the objective's own parameters.
+OF_WEIGHT = ("weight", "weight_end", "schedule")
+
+
+def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Composition:
+    """The objectives that the recipe asks for.
+
+    Where none of the named ones owns the hard label, cross-entropy (or label smoothing) joins them.
+    Of one with a published pair of weights, those are the defaults. The recipe of a run has the
+    defaults of the version that made it.
+
+    Args:
+        recipe: Of any training verb.
+        targets: Whether one class applies to an image, or each by itself.
+
+    Raises:
+        UsageError: An unknown objective or parameter, or a combination that makes no sense.
+    """
+    version = made_by(recipe.recorded)
+    entries = _entries(recipe, version)
+    if targets == "sigmoid":
+        entries = [_on_sigmoid(entry, version) for entry in entries]
+    entries = [{**parameters_then(version, entry), **entry} for entry in entries]
+    parts = tuple(_part(entry) for entry in entries)
+    for part in parts:
+        about = part.objective.about
+        if targets not in about.targets:
+            raise UsageError(
+                f"objective '{about.name}' is for {' and '.join(sorted(about.targets))} targets, "
+                f"these are {targets}"
+            )
+        if isinstance(part.objective, Checked):
+            part.objective.check(recipe.epochs)
+    composed = Composition(parts)
+    check_sense(recipe, composed)
+    return composed
+
+
+def check_objectives(recipe: TrainRecipe) -> None:
+    """Refuses before the data are opened what makes no sense whatever they turn out to be.
+
+    Raises:
+        UsageError: As `composition` raises it.
+    """
+    if isinstance(recipe, LabelledRecipe) and recipe.targets is not None:
+        composition(recipe, recipe.targets)
+        return
+    try:
+        composition(recipe)
+    except UsageError as error:
+        try:
+            composition(recipe, "sigmoid")
+        except UsageError:
+            raise error from None
+
+
+def targets_of(recipe: TrainRecipe, *, several: bool) -> Targets:
+    """The recipe's kind of targets; by default what the data are.
+
+    Args:
+        recipe: Of any training verb.
+        several: Whether several labels may apply to an image.
+
+    Raises:
+        UsageError: Softmax, where several labels may apply.
+    """
+    asked = recipe.targets if isinstance(recipe, LabelledRecipe) else None
+    if several and asked == "softmax":
+        raise UsageError(
+            "--targets softmax: several labels may apply to an image of these data",
+            hint="Leave it out: each label then applies or not by itself",
+        )
+    return "sigmoid" if several else asked or "softmax"
+
+
+def _on_sigmoid(entry: dict[str, Any], version: str | None) -> dict[str, Any]:
+    """An entry with what stands for its objective where each class applies or not by itself."""
+    if entry["name"] == "label-smoothing":
+        then = parameters_then(version, entry)
+        entry = {"epsilon": LabelSmoothing().epsilon, **then, **entry}
+    return {**entry, "name": ON_SIGMOID.get(entry["name"], entry["name"])}
+
+
+def _entries(recipe: TrainRecipe, version: str | None) -> list[dict[str, Any]]:
+    if isinstance(recipe, HintRecipe):
+        # Stage 1 as in the paper: no batch norm in the regressor, nothing beside it to be overrun.
+        return [{"name": "hint", "normalised": False, "gradient_scale": 1.0, **_hint_pairs(recipe)}]
+    assert isinstance(recipe, LabelledRecipe), "every other verb has an objective"
+    if isinstance(recipe.objective, str):
+        return _named(recipe, split_commas(recipe.objective), version)
+    entries = [dict(entry) for entry in recipe.objective]
+    if not entries:
+        raise UsageError("objective: the list is empty")
+    for key in NAMED_ONLY:
+        if getattr(recipe, key, None) is not None:
+            raise UsageError(f"{key}: with a list of objectives, say it in its entries")
+    for entry in entries:
+        _class(entry.get("name"))
+    return entries
+
+
+def _hint_pairs(recipe: HintRecipe | StudentRecipe) -> dict[str, Any]:
+    """The layers of `--guided-layer` and `--hint-layer`, if one is named."""
+    if recipe.hint_layer is None and recipe.guided_layer is None:
+        return {}
+    return {"pairs": [[recipe.guided_layer or "auto", recipe.hint_layer or "auto"]]}
+
+
+def _named(recipe: LabelledRecipe, names: list[str], version: str | None) -> list[dict[str, Any]]:
+    if not names:
+        raise UsageError("objective: none is named")
+    found = {name: _class(name) for name in names}
+    usual = {name: _usual(cls, version) for name, cls in found.items()}
+    # What chooses samples for the others stands last: the first has the weights of the flags.
+    names = sorted(names, key=lambda name: issubclass(found[name], Selecting))
+    hard: dict[str, Any] = {"name": "ce"}
+    if recipe.label_smoothing is not None:
+        hard = {"name": "label-smoothing", "epsilon": recipe.label_smoothing}
+    owner = next((n for n, cls in found.items() if Owns.HARD_TARGET in cls.about.owns), None)
+    own: dict[str, Any] = {}
+    if owner is not None and recipe.label_smoothing is not None:
+        if owner in PLAIN:
+            hard["name"] = "bce" if owner == "bce" else hard["name"]
+            names = [name for name in names if name != owner]
+            owner = None
+        elif "epsilon" in _parameters(found[owner]):
+            own = {"epsilon": recipe.label_smoothing}
+        else:
+            raise UsageError(
+                f"label_smoothing cannot be combined with objective '{owner}', which defines the "
+                "hard label by itself"
+            )
+    soft = [
+        {"name": name, "weight": usual[name].own, **(own if name == owner else {})}
+        for name in names
+    ]
+    if not soft:
+        return [hard]
+    if owner is None:
+        soft = [{**hard, "weight": usual[names[0]].hard}, *soft]
+    if isinstance(recipe, StudentRecipe):
+        soft = _weighed(recipe, soft, usual[names[0]], alone=owner is None)
+    return soft
+
+
+def _weighed(
+    recipe: StudentRecipe, entries: list[dict[str, Any]], usual: Usual, *, alone: bool
+) -> list[dict[str, Any]]:
+    """The flags of weight and temperature applied to the first objective that is named.
+
+    Args:
+        recipe: With the flags.
+        entries: Cross-entropy first, where `alone`.
+        usual: Weights of the first objective.
+        alone: Whether the hard label is cross-entropy's, joined to what is named.
+    """
+    if recipe.temperature is not None:
+        tempered = [e for e in entries if "temperature" in _parameters(_class(e["name"]))]
+        if not tempered:
+            raise UsageError("--temperature: none of these objectives has one")
+        for entry in tempered:
+            entry["temperature"] = recipe.temperature
+    pairs = _hint_pairs(recipe)
+    if pairs and not any(entry["name"] == "hint" for entry in entries):
+        raise UsageError("--hint-layer and --guided-layer: there is no hint among the objectives")
+    entries = [{**e, **pairs} if e["name"] == "hint" else e for e in entries]
+    asked = [recipe.alpha, recipe.alpha_end, recipe.schedule]
+    if asked == [None, None, None]:
+        return entries
+    if not alone:
+        raise UsageError(
+            "--alpha weighs one objective against cross-entropy on the hard label, which another of "
+            "these defines",
+            hint="Give weights in a list of objectives",
+        )
+    if recipe.schedule == "constant" and recipe.alpha_end is not None:
+        raise UsageError("--alpha-end contradicts --schedule constant", hint="Leave one out")
+    start = usual.own if recipe.alpha is None else recipe.alpha
+    end = recipe.alpha_end or 0.0
+    fading = {"schedule": recipe.schedule or ("constant" if recipe.alpha_end is None else "linear")}
+    # Published weights do not always sum to 1: then cross-entropy keeps its own.
+    summing = recipe.alpha is not None or isclose(usual.hard + usual.own, 1)
+    hard = (1 - start, 1 - end) if summing else (usual.hard, usual.hard)
+    first, second, *rest = entries
+    return [
+        {**first, **fading, "weight": hard[0], "weight_end": hard[1]},
+        {**second, **fading, "weight": start, "weight_end": end},
+        *rest,
+    ]
+
+
+def _usual(cls: type[Objective], version: str | None) -> Usual:
+    """Its weights where it is named, as a version had them."""
+    usual, then = cls.about.usual, defaults_then(version, cls.about.name)
+    return Usual(
+        hard=then.get(HARD_WEIGHT, usual.hard),
+        own=then.get(OWN_WEIGHT, usual.own),
+    )
+
+
+def _class(name: Any) -> type[Objective]:
+    if not isinstance(name, str) or name not in OBJECTIVES:
+        raise UsageError(f"objective: unknown '{name}'. {nearest(str(name), OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+def _parameters(cls: type[Objective]) -> list[str]:
+    return [field.name for field in fields(cls)]  # type: ignore[arg-type]
+
+
+def _part(entry: dict[str, Any]) -> Part:
+    values = dict(entry)
+    cls = _class(values.pop("name"))
+    # An end is there to be reached, as --alpha-end is.
+    default = "linear" if "weight_end" in values else "constant"
+    weight = {
+        "start": values.pop("weight", 1.0),
+        "schedule": values.pop("schedule", default),
+        "end": values.pop("weight_end", 0.0),
+    }
+    name, known = cls.about.name, _parameters(cls)
+    for key in values:
+        if key not in known:
+            raise UsageError(
+                f"objective '{name}' has no '{key}'. {nearest(key, [*known, *OF_WEIGHT])}"
+            )
+    try:
+        part = Part(
+            objective=TypeAdapter(cls).validate_python(values),
+            weight=TypeAdapter(Weight).validate_python(weight),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        spelled = {"start": "weight", "end": "weight_end"}
+        key = ".".join(spelled.get(str(part), str(part)) for part in first["loc"])
+        said = f"objective '{name}'" + (f", {key}" if key else "")
+        got = f" (got {first['input']!r})" if key else ""
+        raise UsageError(f"{said}: {first['msg'].removeprefix('Value error, ')}{got}") from None
+    # As validated: a text may stand for a number, and pydantic has no such switch for dataclasses.
+    for key in values:
+        value = getattr(part.objective, key)
+        if isinstance(value, float) and not isfinite(value):
+            raise UsageError(f"objective '{name}', {key}: a number is finite (got {value})")
+    return part

@@ -1,0 +1,105 @@
+"""What objectives are told of the classes before training: groups, centroids of a trained run."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from distill_cli.counters import few_of
+from distill_cli.data.dataset import Dataset
+from distill_cli.errors import UsageError
+from distill_cli.models import Network, fingerprint
+from distill_cli.models.taps import shape_of, signals_of
+from distill_cli.objectives.base import Setting
+from distill_cli.objectives.compose import Composition
+from distill_cli.objectives.hooks import Related
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.class_groups import rule_of
+from distill_cli.pipeline.inputs.teachers import check_classes, check_split
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.runtime import Runtime
+from distill_cli.types import PENULTIMATE
+
+# Images of each class that its centroid is the mean of, at most.
+OF_A_CLASS = 256
+
+
+def setting_of(
+    recipe: TrainRecipe,
+    composed: Composition,
+    dataset: Dataset,
+    here: Runtime,
+    runs: Runs = ON_DISK,
+) -> Setting:
+    """The classes, and what these objectives need to know of them.
+
+    In a dry run centroids are 0: no network is asked.
+
+    Raises:
+        UsageError: A file of groups cannot be read.
+        ArtifactError: What is told does not fit the data.
+    """
+    rule_KK = centroid_KD = None
+    known: list[object] = []
+    spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
+    if spec is not None:
+        rule_KK = rule_of(spec, dataset.class_names)
+        known.append(rule_KK.tolist())
+    for part in composed.parts:
+        if isinstance(part.objective, Related) and part.objective.model is not None:
+            folder = part.objective.model
+            network = runs.network(folder)
+            centroid_KD = class_centroids(network, folder, dataset, here, runs)
+            known.append(fingerprint(network))
+    return Setting(
+        class_names=dataset.class_names,
+        rule_KK=rule_KK,
+        centroid_KD=centroid_KD,
+        fingerprint=blake2b(repr(known).encode(), digest_size=16).hexdigest() if known else "",
+    )
+
+
+@torch.no_grad()
+def class_centroids(
+    network: Network, name: str, dataset: Dataset, here: Runtime, runs: Runs = ON_DISK
+) -> Tensor:
+    """Where a trained network puts each class: the mean of what enters its classifier, (K, D).
+
+    Over training images as they are, of each class `OF_A_CLASS` at most, by a hash of their keys.
+
+    Args:
+        network: In eval mode.
+        name: Its folder.
+        dataset: Whose classes they are.
+        here: Where it computes.
+        runs: How its folder is read.
+
+    Raises:
+        UsageError: A class has no labelled training image.
+        ArtifactError: It has other classes, or was trained on rows held out here.
+    """
+    network = network.to(here.device)
+    check_classes(name, network.class_names, dataset.class_names, hint=None)
+    check_split(name, dataset.identity, who="run", runs=runs)
+    label_N = dataset.train.label_N[dataset.fit_rows]
+    mean_KD = []
+    for label in range(len(dataset.class_names)):
+        rows = dataset.fit_rows[label_N == label]
+        rows = rows[few_of(dataset.train.key_N[rows], OF_A_CLASS)]
+        if not len(rows):
+            raise UsageError(
+                f"class {dataset.class_names[label]} has no labelled training image to relate it by"
+            )
+        if runs.dry:
+            width = shape_of(network, PENULTIMATE).channels
+            mean_KD.append(torch.zeros(width, dtype=torch.float64))
+            continue
+        features = [
+            signals_of(network, images_BCHW.to(here.device) / 255, (PENULTIMATE,), stop=True)
+            for images_BCHW in dataset.train.take(rows).still()
+        ]
+        whole_ND = torch.cat([each.features[PENULTIMATE].flatten(1) for each in features])
+        mean_KD.append(whole_ND.double().mean(dim=0).cpu())
+    return torch.stack(mean_KD)

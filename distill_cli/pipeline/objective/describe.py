@@ -1,0 +1,201 @@
+"""What there is to say of an objective, read off its dataclass, annotations and docstring."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from inspect import cleandoc
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from distill_cli.objectives import OBJECTIVES
+from distill_cli.objectives.base import AUTO, Objective
+from distill_cli.objectives.hooks import Ordering, Selecting, WholeBatch, needs_of
+from distill_cli.pipeline.objective.rules import companions
+from distill_cli.recipe.stages import SELF
+
+HEAD = """# Methods
+
+Made from the objectives by `python -m distill_cli.pipeline.objective.describe > docs/methods.md`; `distill
+methods show NAME` says the same of one. Unless said otherwise: z the logits, p = softmax z, y the
+label, δ_y one-hot, T a temperature, K classes; terms are averaged over the samples of a batch.
+"""
+
+
+def describe() -> list[dict[str, Any]]:
+    """Every objective: what it is, and all that a script must know to run it."""
+    return [described(cls) for cls in OBJECTIVES.values()]
+
+
+def described(cls: type[Objective]) -> dict[str, Any]:
+    """One objective as it is by default.
+
+    `targets` are the kinds of targets that it is for; `combine_with` names the objectives of which
+    one must stand beside it, none where it may stand alone; `order` is the order of samples that it
+    wants, None where any will do.
+    """
+    made = cls()
+    return {
+        "name": cls.about.name,
+        "summary": cls.about.summary,
+        "paper": cls.about.paper,
+        "needs": sorted(needs_of(made)),
+        "targets": sorted(cls.about.targets),
+        "combine_with": [other.about.name for other in companions(cls)],
+        "order": made.order if isinstance(made, Ordering) else None,
+        "parameters": {
+            # Layers that nobody names are paired by the objective's rule.
+            field.name: {"default": AUTO if field.name == "pairs" else field.default}
+            for field in fields(cls)  # type: ignore[arg-type]
+        },
+    }
+
+
+def at_length(cls: type[Objective]) -> dict[str, Any]:
+    """What `described` says, with the equation, ranges, weights and command lines to try."""
+    method = described(cls)
+    equation, _, attributes = cleandoc(cls.__doc__ or "").partition("\n\nAttributes:\n")
+    helps = attribute_helps(attributes)
+    ranges = ranges_of(cls)
+    for key, value in method["parameters"].items():
+        value |= {"range": ranges.get(key, ""), "help": helps.get(key, "")}
+    return {**method, "equation": equation, "facts": facts(cls), "try": examples(cls)}
+
+
+def attribute_helps(text: str) -> dict[str, str]:
+    """`name: what it is` of a docstring's attributes, each in one line."""
+    helps: dict[str, str] = {}
+    last = ""
+    for line in text.splitlines():
+        if line.startswith("    ") and not line.startswith("     "):
+            last, _, said = line.strip().partition(": ")
+            helps[last] = said
+        elif last and line.strip():
+            helps[last] += f" {line.strip()}"
+    return helps
+
+
+def ranges_of(cls: type[Objective]) -> dict[str, str]:
+    """What each parameter may be, as its annotation has it."""
+    schema = TypeAdapter(cls).json_schema()
+    bounds = {
+        "exclusiveMinimum": "> {}",
+        "minimum": "≥ {}",
+        "exclusiveMaximum": "< {}",
+        "maximum": "≤ {}",
+    }
+    found = {}
+    for key, said in schema.get("properties", {}).items():
+        kinds = [kind for kind in said.get("anyOf", [said]) if kind.get("type") != "null"]
+        kind = kinds[0] if kinds else said
+        words = [text.format(f"{kind[name]:g}") for name, text in bounds.items() if name in kind]
+        words = words or [str(each) for each in kind.get("enum", [])]
+        found[key] = ", ".join(words)
+    return found
+
+
+def facts(cls: type[Objective]) -> dict[str, str]:
+    """What to know before using it, by heading."""
+    about = cls.about
+    usual = about.usual
+    asks = {
+        "teacher": "a teacher (distill student --teachers …)",
+        "logits": "its raw logits",
+        "features": "its layers, so that it is a live network and no cache",
+        "groups": "groups of classes (--groups)",
+        "model": "a trained run",
+    }
+    method = described(cls)
+    needs = method["needs"]
+    found = {"needs": ", ".join(said for need, said in asks.items() if need in needs)}
+    found["needs"] = found["needs"] or "nothing but labels"
+    if maybe := about.needs - set(needs):
+        found["may use"] = ", ".join(said for need, said in asks.items() if need in maybe)
+    if about.name == SELF:
+        found["needs"] = "a copy, which `distill teacher train` trains first, or a teacher's run"
+    if beside := method["combine_with"]:
+        found["beside"] = f"a soft label, for the samples that it chooses: {', '.join(beside)}"
+    elif about.owns:
+        found["defines"] = " and ".join(sorted(thing.value for thing in about.owns))
+    else:
+        found["weights"] = (
+            f"{usual.hard:g} · cross-entropy + {usual.own:g} · this, where named alone"
+        )
+    if about.defaults:
+        found["defaults"] = about.defaults
+    made = cls()
+    if method["order"] is not None:
+        found["order"] = f"{method['order']}, unless --order says otherwise"
+    if about.coupled:
+        found["couples"] = "the samples of a batch: not with --accumulate"
+    elif isinstance(made, WholeBatch) and made.whole_batch:
+        found["looks"] = "at a batch as a whole: not with --accumulate"
+    found["targets"] = " and ".join(method["targets"])
+    return found
+
+
+def examples(cls: type[Objective]) -> list[str]:
+    """Command lines to try, with a teacher's run and a file of groups where they are needed."""
+    about, method = cls.about, described(cls)
+    needs = method["needs"]
+    name = ",".join([about.name, *method["combine_with"][:1]])
+    start = "distill teacher train --data digits"
+    if "teacher" in needs and about.name != SELF:
+        start = "distill student --teachers runs/teacher-1"
+    if about.targets == {"sigmoid"}:
+        start += " --targets sigmoid"
+    groups = " --groups groups.yaml" if "groups" in needs else ""
+    lines = [f"{start} --objective {name}{groups}"]
+    if issubclass(cls, Selecting):
+        entries = "{name: label-smoothing, epsilon: 0.1}, " + _entry(cls)
+        return [*lines, f"{start} --set 'objective=[{entries}]'"]
+    if about.name == SELF or not _numbers(cls):
+        return lines
+    hard = "" if about.owns else f"{{name: ce, weight: {about.usual.hard:g}}}, "
+    return [*lines, f"{start}{groups} --set 'objective=[{hard}{_entry(cls)}]'"]
+
+
+def _numbers(cls: type[Objective]) -> list[tuple[str, float]]:
+    """The parameters that are numbers, with their defaults."""
+    named = [(field.name, field.default) for field in fields(cls)]  # type: ignore[arg-type]
+    return [(k, v) for k, v in named if isinstance(v, int | float) and not isinstance(v, bool)]
+
+
+def _entry(cls: type[Objective]) -> str:
+    """The objective in a list, with its weight and its first number."""
+    weight = "" if cls.about.owns or issubclass(cls, Selecting) else cls.about.usual.own
+    [(key, value), *_] = _numbers(cls)
+    said = f", weight: {weight:g}" if isinstance(weight, float) else ""
+    return f"{{name: {cls.about.name}{said}, {key}: {value:g}}}"
+
+
+def plain(value: Any) -> str:
+    """A default as a person writes it in a recipe."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def page() -> str:
+    """docs/methods.md: all of them, as Markdown."""
+    parts = [HEAD]
+    for cls in OBJECTIVES.values():
+        method = at_length(cls)
+        paper = "" if method["paper"] == "—" else f" {method['paper']}."
+        summary = f"{method['summary'][0].upper()}{method['summary'][1:]}.{paper}"
+        parts.append(f"## `{method['name']}`\n\n{summary}\n")
+        parts.append(f"{method['equation']}\n")
+        parts += [f"- {label}: {text}" for label, text in method["facts"].items()]
+        if method["parameters"]:
+            parts.append("\n| parameter | default | range | what it is |\n|---|---|---|---|")
+        for key, value in method["parameters"].items():
+            said = (f"`{key}`", plain(value["default"]), value["range"], value["help"])
+            parts.append("| " + " | ".join(each.replace("|", "\\|") for each in said) + " |")
+        parts.append("\n" + "\n".join(f"    {line}" for line in method["try"]) + "\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,266 @@
+"""Which layers objectives look at: found, paired, and given what they need to meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from distill_cli.adapters.regressor import Regressor
+from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.models import Network
+from distill_cli.models.taps import (
+    Tap,
+    last_map,
+    middle,
+    normalises,
+    shape_of,
+    stage_ends,
+    taps_of,
+)
+from distill_cli.objectives.base import AUTO, Objective, Pair, PairRule, Setting, TapShape
+from distill_cli.objectives.compose import Composition, Part
+from distill_cli.objectives.hooks import Looking, OfLayers, OwnOptimizer, needs_of
+from distill_cli.pipeline.inputs.teachers import Member
+from distill_cli.teachers.cached import CachedTeacher
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.types import BIAS, PENULTIMATE, Need, Teacher
+
+Choose = Callable[[Sequence[Tap]], list[str]]
+RULES: dict[PairRule, Choose] = {
+    "middle": lambda taps: [middle(taps).name],
+    "stages": lambda taps: [tap.name for tap in stage_ends(taps)],
+    "last": lambda taps: [last_map(taps).name],
+    "penultimate": lambda _: [PENULTIMATE],
+    "classifier": lambda _: [BIAS, PENULTIMATE],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """What a composition looks at.
+
+    Attributes:
+        composition: With every pair of layers named.
+        adapters: What its objectives learn beside the student.
+        taps: The student's layers.
+        told: What was paired, in words.
+        told_of: Identifies what objectives were told of the classes; empty where that is their
+            names alone.
+        recorded: The same, for recipe.yaml.
+    """
+
+    composition: Composition
+    adapters: nn.ModuleDict
+    taps: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    told_of: str = ""
+    recorded: tuple[dict[str, Any], ...] = ()
+
+    @cached_property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Of the adapters that have one of their own, by the objective's name."""
+        return {
+            name: each.optimizer()
+            for name, each in self.adapters.named_modules()
+            if isinstance(each, OwnOptimizer)
+        }
+
+    @property
+    def shared(self) -> list[nn.Parameter]:
+        """Of the adapters that are moved with the student."""
+        own = {
+            id(parameter)
+            for each in self.adapters.modules()
+            if isinstance(each, OwnOptimizer)
+            for parameter in each.parameters()
+        }
+        return [each for each in self.adapters.parameters() if id(each) not in own]
+
+
+def check_offers(
+    composed: Composition, teacher: Teacher, names: Sequence[str], members: Sequence[Member]
+) -> None:
+    """Refuses objectives that ask for what the teachers cannot say.
+
+    Raises:
+        UsageError: Several teachers together have no logits, or no layers.
+        ArtifactError: A cache keeps none.
+    """
+    for part in composed.parts:
+        about, needs = part.objective.about, needs_of(part.objective)
+        caches = [
+            name
+            for name, member in zip(names, members, strict=True)
+            if isinstance(member, CachedTeacher)
+            and needs & {Need.LOGITS, Need.FEATURES} - member.offers
+        ]
+        missing = needs & {Need.LOGITS, Need.FEATURES} - teacher.offers
+        if Need.FEATURES in missing and caches:
+            raise ArtifactError(
+                f"objective '{about.name}' looks at the teacher's layers, and {caches[0]} is a "
+                "cache of labels",
+                hint="Give the teacher's run folder instead: it is asked while the student trains",
+            )
+        if Need.FEATURES in missing:
+            raise UsageError(
+                f"objective '{about.name}' looks at the layers of one teacher, these are "
+                f"{len(members)}",
+                hint="Give one of them",
+            )
+        if Need.LOGITS in missing and caches:
+            raise ArtifactError(
+                f"objective '{about.name}' needs raw logits, and cache {caches[0]} keeps the "
+                "likeliest classes only",
+                hint="Dump with --codec fp16, or give the teacher's run folder",
+            )
+        if Need.LOGITS in missing:
+            raise UsageError(
+                f"objective '{about.name}' needs raw logits, and a mean of probabilities has none",
+                hint="--ensemble-of logits, --mode random or --mode relabel have them",
+            )
+
+
+def find_layers(
+    composed: Composition,
+    network: Network,
+    teacher: Teacher | None,
+    *,
+    setting: Setting | None = None,
+    stop: bool = False,
+) -> Layers:
+    """Names the layers that are to be paired by rule, and has the teacher watch its own.
+
+    Args:
+        composed: With pairs named or not.
+        network: The student.
+        teacher: A live one, where any objective looks at layers.
+        setting: What is known of the classes; None for their names alone.
+        stop: Neither network is to be run beyond these layers.
+
+    Raises:
+        UsageError: There is no such layer.
+    """
+    setting = setting or Setting(class_names=network.class_names)
+    setting = replace(setting, normalised=normalises(network))
+    objectives = [part.objective for part in composed.parts]
+    looks = [name for each in objectives if isinstance(each, Looking) for name in each.looks]
+    if Need.FEATURES not in composed.needs:
+        own = taps_of(network) if looks else []
+        shapes = replace(setting, student={name: _shape(network, name, own) for name in looks})
+        adapters = composed.adapters(shapes).to(network.mean.device)
+        return Layers(
+            composition=composed,
+            adapters=adapters,
+            taps=tuple(dict.fromkeys(looks)),
+            told_of=setting.fingerprint,
+        )
+    assert isinstance(teacher, LiveTeacher), "what teachers offer is checked before"
+    own, other = taps_of(network), taps_of(teacher.network)
+    parts: list[Part] = []
+    pairs: list[Pair] = []
+    for part in composed.parts:
+        if isinstance(part.objective, OfLayers) and Need.FEATURES in needs_of(part.objective):
+            rule = part.objective.about.rule
+            assert rule is not None, "an objective of layers has a rule"
+            named = part.objective.pairs or _by_rule(rule, own, other)
+            found = tuple(_filled(pair, rule, own, other) for pair in named)
+            if rule != "classifier" and any(BIAS in pair for pair in found):
+                raise UsageError(
+                    f"objective '{part.objective.about.name}': {BIAS} is the same of every image, "
+                    "and no layer to learn from"
+                )
+            pairs += found
+            part = Part(objective=with_pairs(part.objective, found), weight=part.weight)
+        parts.append(part)
+    guided = tuple(dict.fromkeys([*(pair[0] for pair in pairs), *looks]))
+    hinted = tuple(dict.fromkeys(pair[1] for pair in pairs))
+    shapes = replace(
+        setting,
+        student={name: _shape(network, name, own) for name in guided},
+        teacher={name: _shape(teacher.network, name, other) for name in hinted},
+    )
+    teacher.watch(hinted, stop=stop)
+    composed = Composition(tuple(parts))
+    adapters = composed.adapters(shapes).to(network.mean.device)
+    recorded = _recorded(composed, shapes, adapters)
+    return Layers(
+        composition=composed,
+        adapters=adapters,
+        taps=guided,
+        told=tuple(_in_words(entry) for entry in recorded),
+        told_of=setting.fingerprint,
+        recorded=tuple(recorded),
+    )
+
+
+def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:
+    """The objective with its layers named."""
+    assert is_dataclass(objective), "objectives are dataclasses"
+    assert not isinstance(objective, type)
+    return replace(objective, pairs=pairs)
+
+
+def _by_rule(rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> tuple[Pair, ...]:
+    """Pairs from the last to the first, as far as both networks have layers."""
+    chosen = zip(reversed(RULES[rule](own)), reversed(RULES[rule](other)), strict=False)
+    return tuple(reversed(list(chosen)))
+
+
+def _filled(pair: Pair, rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> Pair:
+    """A pair of which one layer may be left to the rule."""
+    guided, hinted = pair
+    return (
+        RULES[rule](own)[-1] if guided == AUTO else guided,
+        RULES[rule](other)[-1] if hinted == AUTO else hinted,
+    )
+
+
+def _shape(network: Network, name: str, taps: Sequence[Tap]) -> TapShape:
+    known = next((tap for tap in taps if tap.name == name), None) or shape_of(network, name)
+    return TapShape(
+        channels=known.channels,
+        height=known.height,
+        width=known.width,
+        rectified=known.rectified and name != PENULTIMATE,
+    )
+
+
+def _recorded(
+    composed: Composition, shapes: Setting, adapters: nn.ModuleDict
+) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for part in composed.parts:
+        if not isinstance(part.objective, OfLayers):
+            continue
+        # An adapter's first children are of its pairs, in their order.
+        name = part.objective.about.name
+        regressors = list(adapters[name].children()) if name in adapters else []
+        for place, (guided, hinted) in enumerate(part.objective.pairs):
+            entry: dict[str, Any] = {
+                "objective": name,
+                "student": guided,
+                "student_shape": list(shapes.student[guided].size),
+                "teacher": hinted,
+                "teacher_shape": list(shapes.teacher[hinted].size),
+            }
+            if regressors and isinstance(regressor := regressors[place], Regressor):
+                entry["regressor"] = regressor.description
+                entry["regressor_params"] = sum(p.numel() for p in regressor.parameters())
+            entries.append(entry)
+    return entries
+
+
+def _in_words(entry: dict[str, Any]) -> str:
+    sizes = ["×".join(map(str, entry[f"{who}_shape"])) for who in ("student", "teacher")]
+    words = (
+        f"{entry['objective']}: the student's {entry['student']} ({sizes[0]}) learns from the "
+        f"teacher's {entry['teacher']} ({sizes[1]})"
+    )
+    if "regressor" in entry:
+        words += f" through a regressor ({entry['regressor']}, {counted(entry['regressor_params'], 'parameter')})"
+    return words

@@ -1,0 +1,1 @@
+"""One training run, or several in stages."""

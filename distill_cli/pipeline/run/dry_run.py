@@ -1,0 +1,146 @@
+"""A dry run: all that a training opens and checks, without pixels, weights and gate.
+
+It goes through the functions of the run itself, which leave out what costs or writes; so that
+whatever is refused here is refused there, in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distill_cli.data.loader import Loader
+from distill_cli.files import real_path
+from distill_cli.pipeline.inputs.artifacts import DRY, Coming, Runs
+from distill_cli.pipeline.objective.rules import related
+from distill_cli.pipeline.run.prepare import prepare
+from distill_cli.pipeline.run.resume import check_begun
+from distill_cli.pipeline.run.speed import Speed, measure, seconds_of
+from distill_cli.pipeline.run.stages import check_kept, like, staged
+from distill_cli.pipeline.run.trainer import Plan, trainer_of
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.stages import is_several
+from distill_cli.teachers.live import LiveTeacher
+from distill_cli.training.events import Sink
+from distill_cli.types import UNREAD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """A run that could begin.
+
+    Attributes:
+        stage: Its name among several; None where it is the only one.
+        recipe: With every value resolved.
+        params: Of its network.
+        steps: Of an epoch.
+        seconds: How long it will take, about.
+        speed: What that was reckoned from.
+        left: What only the run itself finds out, in words.
+    """
+
+    stage: str | None
+    recipe: TrainRecipe
+    params: int
+    steps: int
+    seconds: float
+    speed: Speed
+    left: tuple[str, ...]
+
+
+def rehearse(
+    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+) -> list[Rehearsal]:
+    """Opens and checks what a training would, and says what it would do; nothing is written.
+
+    Args:
+        recipe: Of any training verb.
+        sink: Shows messages.
+        resume: As for the run.
+        overwrite: As for the run.
+
+    Returns:
+        One for each stage that is still to be run.
+
+    Raises:
+        DistillError: As the run would, where that can be known beforehand.
+    """
+    plans = list(_plans(recipe, sink=sink, resume=resume, overwrite=overwrite))
+    # Afterwards: networks change while they are timed, and later stages start from earlier ones.
+    return [_rehearsed(*each) for each in plans]
+
+
+def _plans(
+    recipe: TrainRecipe, *, sink: Sink, resume: bool, overwrite: bool
+) -> Iterator[tuple[str | None, Plan, Loader]]:
+    """The plan of each stage, or the only one, and the batches that it would show."""
+    if not is_several(recipe):
+        yield None, *_plan(recipe, DRY, sink=sink, resume=resume, overwrite=overwrite)
+        return
+    recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
+    if not overwrite:
+        check_kept(recipe, Path(str(recipe.out)))
+    runs = DRY
+    for number, stage in enumerate(stages, start=1):
+        label = f"stage {number} of {len(stages)}, {stage.name}"
+        done = number < len(stages) and (stage.out / "result.json").is_file()
+        if done and not overwrite:
+            sink.message(f"{label}: done before")
+            continue
+        sink.message(label)
+        own = like(stage, runs)
+        plan, loader = _plan(own, runs, sink=sink, resume=not overwrite, overwrite=overwrite)
+        values = plan.recipe.model_dump(mode="json")
+        there = Coming(recipe=values, network=plan.network)
+        runs = replace(runs, coming={**runs.coming, real_path(stage.out): there})
+        yield stage.name, plan, loader
+
+
+def _plan(
+    recipe: TrainRecipe, runs: Runs, *, sink: Sink, resume: bool, overwrite: bool
+) -> tuple[Plan, Loader]:
+    """A run up to its first step."""
+    plan = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, runs=runs)
+    # Compiling would take longer than all else together.
+    eager = replace(plan, recipe=plan.recipe.model_copy(update={"compile": False}))
+    loader = trainer_of(eager, sink).loader
+    if resume and _begun(plan) and _is_known(plan):
+        check_begun(plan)
+    return plan, loader
+
+
+def _begun(plan: Plan) -> bool:
+    return (plan.run / "last").exists()
+
+
+def _is_known(plan: Plan) -> bool:
+    """Whether all was read that tells this run from others."""
+    identity = plan.dataset.identity
+    read = (identity.fingerprint, identity.ids_digest, *(m.fingerprint for m in plan.members))
+    return UNREAD not in read and not related(plan.recipe)
+
+
+def _left(plan: Plan) -> tuple[str, ...]:
+    left = ["the pixels"]
+    if any(isinstance(member, LiveTeacher) for member in plan.members):
+        left.append("what the teachers know (their weights are not read)")
+    if plan.dataset.identity.fingerprint == UNREAD:
+        left.append("whether caches and teachers were made of these images (too many to open)")
+    if _begun(plan) and not _is_known(plan):
+        left.append(f"whether {plan.run} was begun from the same")
+    return tuple(left)
+
+
+def _rehearsed(name: str | None, plan: Plan, loader: Loader) -> Rehearsal:
+    params = plan.network.num_params
+    speed = measure(plan)
+    return Rehearsal(
+        stage=name,
+        recipe=plan.recipe,
+        params=params,
+        steps=loader.steps,
+        seconds=seconds_of(plan, loader, speed),
+        speed=speed,
+        left=_left(plan),
+    )

@@ -1,0 +1,234 @@
+"""A training run, opened and checked: from its recipe to all that the loop needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from distill_cli import __version__, runtime
+from distill_cli.data.augment import check_names
+from distill_cli.data.dataset import Dataset
+from distill_cli.models import Network, resolve
+from distill_cli.models.gated import base_of
+from distill_cli.pipeline.folders import (
+    check_output,
+    check_teachers,
+    expand_teachers,
+    inherit,
+    next_free,
+)
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.data import locate, open_data, view_spec
+from distill_cli.pipeline.inputs.student import named, starting, student_network
+from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets, say_losses
+from distill_cli.pipeline.inputs.teachers import (
+    Member,
+    cached_views,
+    check_split,
+    joined,
+    open_teachers,
+)
+from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
+from distill_cli.pipeline.objective.class_info import setting_of
+from distill_cli.pipeline.objective.entries import entry_of, spelled
+from distill_cli.pipeline.objective.layers import Layers, check_offers, find_layers
+from distill_cli.pipeline.objective.order import ordered
+from distill_cli.pipeline.objective.rules import check_sources
+from distill_cli.pipeline.run.resume import as_made, begun_by
+from distill_cli.pipeline.run.trainer import Plan
+from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
+from distill_cli.recipe.recorded import asked_of, made_by
+from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.runtime import Runtime
+from distill_cli.training import optim
+from distill_cli.training.events import Sink
+from distill_cli.types import Targets, ViewSpec
+
+R = TypeVar("R", bound=TrainRecipe)
+
+# Of the folder where none is named.
+KINDS: dict[type[TrainRecipe], str] = {
+    TeacherRecipe: "teacher",
+    StudentRecipe: "student",
+    HintRecipe: "hints",
+}
+
+
+def prepare(
+    recipe: TrainRecipe,
+    *,
+    sink: Sink,
+    resume: bool = False,
+    overwrite: bool = False,
+    runs: Runs = ON_DISK,
+) -> Plan:
+    """Opens and checks everything before the first byte is written.
+
+    Cheap refusals come first: folders and objectives before any image is decoded. In a dry run,
+    which `runs` says, no pixels and no weights are read and no network is asked.
+    """
+    out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
+    check_output(out, resume=resume, overwrite=overwrite)
+    if resume:
+        recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
+    check_options(recipe)
+    check_sources(recipe, out, coming=runs.comes)
+    names: list[str] = []
+    if isinstance(recipe, TeacherLabels):
+        check_teachers(recipe.teachers)
+        names = expand_teachers(recipe.teachers or [], coming=runs.comes)
+        recipe = inherit(recipe, names, runs.recipe)
+    here = runtime.decide(
+        recipe.device,
+        threads=recipe.threads,
+        deterministic=recipe.deterministic,
+        precision=recipe.precision,
+    )
+    dataset = open_data(recipe, sink, glance=runs.dry)
+    targets = targets_of(recipe, several=dataset.several)
+    composed = composition(recipe, targets)
+    members = _members(recipe, names, dataset, targets, here, sink, runs)
+    say_losses(members, composed, sink)
+    cached, stored_views = cached_views(members)
+    spec = view_spec(recipe, dataset, cached)
+    start = starting(recipe, runs)
+    recipe = named(recipe, dataset, start)
+    network = student_network(
+        recipe, dataset, targets, start=start, head=composed.head, weights=not runs.dry
+    )
+    network = network.to(here.device).to(memory_format=here.memory_format)
+    if recipe.init is not None:
+        check_split(recipe.init, dataset.identity, who="run", runs=runs)
+    teacher, recipe = joined(recipe, names, members, targets)
+    if teacher is not None:
+        check_offers(composed, teacher, names, members)
+    recipe = ordered(recipe, composed, dataset, spec)
+    layers = find_layers(
+        composed,
+        network,
+        teacher,
+        setting=setting_of(recipe, composed, dataset, here, runs),
+        stop=isinstance(recipe, HintRecipe),
+    )
+    for line in layers.told:
+        sink.message(line)
+    recipe = _resolve(recipe, out, dataset, spec, network, here)
+    return Plan(
+        recipe=spelled(_record(recipe, dataset, spec, members, layers, here), layers.composition),
+        runtime=here,
+        dataset=dataset,
+        spec=spec,
+        stored_views=stored_views,
+        members=tuple(members),
+        teacher=teacher,
+        layers=layers,
+        network=network,
+        optimizer=_optimizer(recipe, network, layers),
+    )
+
+
+def _members(
+    recipe: TrainRecipe,
+    names: Sequence[str],
+    dataset: Dataset,
+    targets: Targets,
+    here: Runtime,
+    sink: Sink,
+    runs: Runs,
+) -> list[Member]:
+    """The teachers, opened, and checked against the data and what is learnt of them."""
+    if not isinstance(recipe, TeacherLabels):
+        return []
+    precision, maps = recipe.teacher_precision, recipe.class_map
+    members = open_teachers(names, dataset, here, precision, maps, runs)
+    if isinstance(recipe, LabelledRecipe):
+        check_targets(names, members, targets, force=recipe.force)
+    known = {"force": recipe.force, "dry": runs.dry}
+    check_knowledge(names, members, dataset, here.device, sink, **known)
+    return members
+
+
+def _optimizer(recipe: TrainRecipe, network: Network, layers: Layers) -> torch.optim.Optimizer:
+    assert recipe.lr is not None, "resolved before"
+    assert recipe.weight_decay is not None, "resolved before"
+    return optim.create(
+        network.net,
+        recipe.opt,
+        rate=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        layer_decay=recipe.layer_decay,
+        beside=layers.shared,
+    )
+
+
+def check_options(recipe: TrainRecipe) -> None:
+    """Refuses what is wrong with a recipe whatever data and teachers are.
+
+    Raises:
+        UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
+    """
+    check_objectives(recipe)
+    check_names(recipe.augment)
+    optim.check_name(recipe.opt)
+    if recipe.model is not None:
+        resolve(recipe.model)
+
+
+def _resolve(
+    recipe: R, out: Path, dataset: Dataset, spec: ViewSpec, network: Network, here: Runtime
+) -> R:
+    """Every default that depends on data, network or machine, spelt out."""
+    opt = recipe.opt
+    if opt == "auto":
+        opt = optim.default_optimizer(base_of(network))
+    batch_size = min(recipe.batch_size, len(dataset.fit_rows))
+    rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
+    decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
+    targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
+    return recipe.model_copy(
+        update={
+            **targets,
+            "out": str(out),
+            "data": locate(str(recipe.data)),
+            "split_seed": dataset.identity.split_seed,
+            "val_fraction": recipe.val_fraction or 0.1,
+            "augment": list(spec.augment) or ["none"],
+            "view_seed": spec.seed,
+            "batch_size": batch_size,
+            "opt": opt,
+            "lr": rate,
+            "weight_decay": decay,
+            "device": str(here.device),
+            "precision": here.precision,
+        }
+    )
+
+
+def _record(
+    recipe: R,
+    dataset: Dataset,
+    spec: ViewSpec,
+    members: Sequence[Member],
+    layers: Layers,
+    here: Runtime,
+) -> R:
+    """What a run notes beside its recipe."""
+    recorded = {
+        **runtime.describe(here),
+        "dataset": dataset.identity.to_json(),
+        "view_spec": spec.to_json(),
+        "teachers": [member.fingerprint for member in members],
+        "skipped_images": dataset.skipped,
+        "layers": list(layers.recorded),
+        # Below the versions of now: of a run that goes on, they are not what its names stood for.
+        "defaults": made_by(recipe.recorded) or __version__,
+    }
+    if isinstance(recipe, LabelledRecipe):
+        recorded["asked"] = asked_of(recipe)
+    else:
+        recorded["objective"] = [entry_of(part) for part in layers.composition.parts]
+    return recipe.model_copy(update={"recorded": recorded})

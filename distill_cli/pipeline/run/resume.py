@@ -1,0 +1,85 @@
+"""Runs that were begun before, perhaps by an earlier version, and are gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.models.artifact import input_spec
+from distill_cli.pipeline.folders import has_model
+from distill_cli.pipeline.objective.entries import meant
+from distill_cli.pipeline.run.trainer import NOT_TRAINING, Plan
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.earlier import other_formula
+from distill_cli.recipe.load import read_yaml, validate
+from distill_cli.recipe.recorded import made_by
+from distill_cli.training import checkpoint
+
+R = TypeVar("R", bound=TrainRecipe)
+
+
+def begun_by(files: Sequence[Path]) -> str | None:
+    """The version that the first of these recipes which is there was made by."""
+    kept = next((read_yaml(file) for file in files if file.is_file()), {})
+    return made_by(kept.get("recorded"))
+
+
+def as_made(recipe: R, version: str | None) -> R:
+    """The recipe, its defaults those of a version; as it is where that is not known."""
+    if version is None:
+        return recipe
+    return recipe.model_copy(update={"recorded": {**(recipe.recorded or {}), "defaults": version}})
+
+
+def check_begun(plan: Plan) -> str:
+    """Refuses to go on with a run that was made from something else, or otherwise, than is planned.
+
+    A checkpoint is of this plan under its key, or under the key of a recipe.yaml that means the
+    same: an earlier version wrote down less of it.
+
+    Returns:
+        That key.
+
+    Raises:
+        ArtifactError: Its options, data or teachers are others, the checkpoint is damaged, or the
+            version that began it computed an objective by another formula.
+    """
+    version = begun_by([plan.run / "recipe.yaml"])
+    listed = plan.recipe.objective if isinstance(plan.recipe, LabelledRecipe) else ()
+    changed = None if isinstance(listed, str) else other_formula(version, listed)
+    if changed is not None:
+        raise ArtifactError(
+            f"{plan.run} was begun by version {version}, which computed another formula for {changed}",
+            hint=f"Begin anew with another --out, or go on with version {version}",
+        )
+    return checkpoint.check_key(plan.run, plan.key, *_earlier(plan))
+
+
+def take_over(plan: Plan) -> None:
+    """The same, and has the checkpoint know the plan by its own key from now on.
+
+    Before recipe.yaml is written anew: killed in between, either is known. Images are normalised
+    as they were: of large ones the mean is over some, and which ones is a version's affair.
+    """
+    if check_begun(plan) != plan.key:
+        checkpoint.rename(plan.run, plan.key)
+    if has_model(plan.run):
+        plan.network.normalise_by(input_spec(plan.run))
+
+
+def _earlier(plan: Plan) -> list[str]:
+    file = plan.run / "recipe.yaml"
+    kept = read_yaml(file) if file.is_file() else {}
+    try:
+        then = meant(validate(type(plan.recipe), kept))
+    except UsageError:
+        return []
+    if _training(then) != _training(plan.recipe):
+        return []
+    return [plan.key_of({key: kept[key] for key in kept if key not in NOT_TRAINING})]
+
+
+def _training(recipe: TrainRecipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude=NOT_TRAINING)

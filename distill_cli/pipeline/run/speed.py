@@ -1,0 +1,114 @@
+"""How long a training will take, measured on a few steps over noise; nothing is read or written."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+
+from distill_cli import runtime
+from distill_cli.data.loader import Loader
+from distill_cli.data.noise import noise_like
+from distill_cli.pipeline.inputs.data import worker_count
+from distill_cli.pipeline.run.trainer import Plan, trainer_of
+from distill_cli.training.events import Silent
+from distill_cli.training.loop import Trainer
+from distill_cli.training.state import State
+
+# Seconds of timed steps, and how many of them at most.
+SECONDS, STEPS = 0.6, 12
+# Images of the first steps that are timed, and how fast their number grows from there.
+SMALLEST, GROWTH = 8, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What was measured of a training, in seconds.
+
+    Attributes:
+        images: In each step that was timed: a batch, or as much of it as could be timed quickly.
+        steps: That were timed.
+        making: Of an image's view, by one process.
+        step: Of an image's share of a step.
+        held_out: Of a held-out image's evaluation.
+    """
+
+    images: int
+    steps: int
+    making: float
+    step: float
+    held_out: float
+
+
+def seconds_of(plan: Plan, loader: Loader, speed: Speed) -> float:
+    """How long all epochs will take: making views, steps, and held-out images after each epoch.
+
+    Workers make views beside the steps: whoever is slower counts. What reading from a slow disk,
+    checkpoints, compilation and the end of a run cost is not in it.
+
+    Args:
+        plan: Of the run.
+        loader: Of its batches.
+        speed: Measured on it.
+    """
+    workers, dataset = worker_count(plan.recipe), plan.dataset
+    a_view, held_out = speed.making + speed.step, speed.held_out
+    if workers and loader.views.by_workers:
+        a_view = max(speed.making / workers, speed.step)
+    if dataset.from_files:
+        held_out = max(speed.making / max(1, workers), held_out)
+    training = loader.steps * loader.batch_size * a_view
+    return plan.recipe.epochs * (training + len(dataset.val.label_N) * held_out)
+
+
+def measure(plan: Plan) -> Speed:
+    """Times steps of a run's network, objectives and teachers on noise like its images.
+
+    From few images on up to a whole batch, as far as that is quick. The network's weights change.
+    """
+    most = -(-plan.recipe.batch_size // plan.recipe.accumulate)
+    images = min(SMALLEST, most)
+    with runtime.fast_kernels(plan.runtime):
+        while True:
+            speed = _at(plan, images)
+            taken = images * (speed.making + speed.step)
+            if images == most or taken * GROWTH > SECONDS:
+                return speed
+            images = min(GROWTH * images, most)
+
+
+def _at(plan: Plan, images: int) -> Speed:
+    """The speed at so many images a step."""
+    # Whole and here: parts and processes are what the arithmetic is for.
+    alone = {"batch_size": images, "accumulate": 1, "workers": 0, "compile": False}
+    noise = noise_like(plan.dataset, images)
+    plan = replace(plan, dataset=noise, recipe=plan.recipe.model_copy(update=alone))
+    trainer = trainer_of(plan, Silent())
+    trainer.network.train()
+    trainer.state = State()
+    _timed_step(trainer, 0)
+    taken: list[tuple[float, float]] = []
+    while not taken or (len(taken) < STEPS and sum(map(sum, taken)) < SECONDS):
+        taken.append(_timed_step(trainer, len(taken) + 1))
+    started = time.perf_counter()
+    trainer.evaluate(trainer.network)
+    held_out = time.perf_counter() - started
+    making, step = (statistics.median(each) for each in zip(*taken, strict=True))
+    return Speed(
+        images=images,
+        steps=len(taken),
+        making=making / images,
+        step=step / images,
+        held_out=held_out / len(noise.val.label_N),
+    )
+
+
+def _timed_step(trainer: Trainer, epoch: int) -> tuple[float, float]:
+    """Seconds of making a batch, and of a step on it; each epoch of the noise is one batch."""
+    started = time.perf_counter()
+    batch = next(trainer.loader.epoch(epoch))
+    batch.images_BCHW[0, 0, 0, 0].item()  # A GPU only says that it began.
+    made = time.perf_counter()
+    trainer.train_step(batch)
+    next(trainer.network.parameters()).flatten()[0].item()
+    return made - started, time.perf_counter() - made

@@ -1,0 +1,189 @@
+"""Runs what a recipe means: one training, or several after each other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill_cli import __version__
+from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageError
+from distill_cli.files import one_writer, real_path, write_text
+from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.objective.rules import learnt_from
+from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
+from distill_cli.pipeline.run.resume import as_made, begun_by, check_begun
+from distill_cli.pipeline.run.train import Finished, train
+from distill_cli.pipeline.run.trainer import NOT_TRAINING
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.load import read_yaml, to_yaml, validate
+from distill_cli.recipe.recorded import asked_of, made_by
+from distill_cli.recipe.stages import RECIPE, STAGES, Stage, is_several, stages_of
+from distill_cli.training.events import Silent, Sink
+
+
+def run(
+    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+) -> Finished:
+    """Trains what the recipe says; of several stages, those that are finished are not run again.
+
+    Args:
+        recipe: Of any training verb.
+        sink: Shows progress.
+        resume: Go on where the folder's run, or its stages, stopped.
+        overwrite: Replace what is in the folder.
+
+    Raises:
+        DistillError: With the exit code of what went wrong.
+    """
+    if not is_several(recipe):
+        return train(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
+    out = stages[-1].out
+    if overwrite and out.exists():
+        # What can be refused is refused while the earlier run is still there.
+        prepare(stages[0].recipe, sink=Silent(), overwrite=True)
+    with _tidied(out, stages), one_writer(out / STAGES):
+        if overwrite:
+            _clear(out)
+        check_kept(recipe, out)
+        for stage in stages:
+            # Before anything is changed, and of finished ones too: others may learn from them.
+            if (stage.out / "last").exists():
+                check_begun(prepare(like(stage), sink=Silent(), resume=True))
+        write_text(out / RECIPE, to_yaml(recipe))
+        finished = None
+        for number, stage in enumerate(stages, start=1):
+            label = f"stage {number} of {len(stages)}, {stage.name}"
+            if number < len(stages) and (stage.out / "result.json").is_file():
+                sink.message(f"{label}: done before")
+                continue
+            sink.message(label)
+            # A stage that was stopped goes on; one that was not begun begins.
+            with _naming(out):
+                finished = train(like(stage), sink=sink, resume=True)
+        assert finished is not None, "the last stage is always run"
+    return finished
+
+
+def staged(
+    recipe: TrainRecipe, *, resume: bool, overwrite: bool
+) -> tuple[TrainRecipe, list[Stage]]:
+    """A recipe of several stages with its folder, and the stages, each checked by itself.
+
+    Raises:
+        UsageError: A folder is in the way, or a stage makes no sense whatever the data are.
+    """
+    assert isinstance(recipe, LabelledRecipe), "a hint-init is one run"
+    out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
+    recipe = recipe.model_copy(update={"out": str(out)})
+    check_output(out, resume=resume, overwrite=overwrite)
+    if resume and not (out / RECIPE).is_file() and holds_run(out, but=STAGES):
+        raise UsageError(
+            f"{out} holds one run, and this recipe means several", hint="Choose another --out"
+        )
+    stages = stages_of(recipe, out)
+    begun = _begun_by(stages, out) if resume else None
+    version = begun or made_by(recipe.recorded) or __version__
+    # Stages that are not begun have the defaults of those that are.
+    stages = [replace(stage, recipe=as_made(stage.recipe, version)) for stage in stages]
+    recorded = {"defaults": version, "asked": asked_of(recipe)}
+    recipe = recipe.model_copy(update={"recorded": recorded})
+    _check_inside(out, stages)
+    for stage in stages:
+        # Now, rather than after the stages before it.
+        check_options(stage.recipe)
+    return recipe, stages
+
+
+def _begun_by(stages: Sequence[Stage], out: Path) -> str | None:
+    """The version that began them; before 0.2.0 the recipe of all did not say."""
+    return begun_by([out / RECIPE]) or begun_by([stage.out / "recipe.yaml" for stage in stages])
+
+
+@contextmanager
+def _tidied(out: Path, stages: Sequence[Stage]) -> Iterator[None]:
+    """Leaves nothing behind where the first stage was refused before it began."""
+    new, empty = not out.exists(), out.is_dir() and not any(out.iterdir())
+    try:
+        yield
+    except DistillError:
+        if not any((stage.out / "recipe.yaml").exists() for stage in stages):
+            if new:
+                shutil.rmtree(out, ignore_errors=True)
+            elif empty:
+                shutil.rmtree(out / STAGES, ignore_errors=True)
+                (out / RECIPE).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _naming(out: Path) -> Iterator[None]:
+    """Has a stage that is stopped say how all of them go on."""
+    try:
+        yield
+    except StoppedError as error:
+        raise error.hinting(f"Go on with --resume --out {out}") from None
+
+
+def _check_inside(out: Path, stages: Sequence[Stage]) -> None:
+    """Refuses to write over what is learnt from.
+
+    Raises:
+        UsageError: A teacher, or weights to start from, lie in the folder.
+    """
+    made: set[Path] = set()
+    for stage in stages:
+        for name in learnt_from(stage.recipe):
+            path = real_path(name)
+            if path not in made and path.is_relative_to(real_path(out)):
+                raise UsageError(
+                    f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
+                )
+        made.add(real_path(stage.out))
+
+
+def like(stage: Stage, runs: Runs = ON_DISK) -> TrainRecipe:
+    """The stage's recipe, with the views of the run that it should be like."""
+    if stage.like is None:
+        return stage.recipe
+    kept = runs.recipe(stage.like)
+    own = {key: getattr(stage.recipe, key) for key in ("augment", "view_seed")}
+    update = {key: kept[key] for key, value in own.items() if value is None}
+    return stage.recipe.model_copy(update=update)
+
+
+def _clear(out: Path) -> None:
+    """Removes an earlier run and its stages, but for the lock that is held."""
+    for entry in (out / STAGES).iterdir():
+        if entry.name == ".lock":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    clear_run(out, keep=STAGES)
+
+
+def check_kept(recipe: TrainRecipe, out: Path) -> None:
+    """Refuses to go on under another recipe than the one that is kept."""
+    path = out / RECIPE
+    if path.is_file():
+        # A key that an earlier version did not have was what it is by default.
+        kept = {**validate(type(recipe), {}).model_dump(mode="json"), **read_yaml(path)}
+        then, now = _training(kept), _training(recipe.model_dump(mode="json"))
+        changed = [key for key in now if now[key] != then.get(key)]
+        if changed:
+            raise ArtifactError(
+                f"{out} was started from another recipe: {', '.join(changed)}",
+                hint="Resume with the options it was started with, or choose another --out",
+            )
+
+
+def _training(values: dict[str, Any]) -> dict[str, Any]:
+    # What a student learns from is compared by its own run, by content.
+    return {key: value for key, value in values.items() if key not in NOT_TRAINING}
