@@ -15,7 +15,7 @@ from benchmarks.inputs import large_images, small_images
 from benchmarks.pairs import Turn
 from distill_cli import runtime
 from distill_cli.models import load_model
-from distill_cli.pipeline.run.trainer import Plan
+from distill_cli.pipeline.run.prepared import Plan
 
 BATCH = 128
 # Of the throughput of plain cross-entropy: a step may take a tenth longer.

@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.cases import machine
 from benchmarks.memory import resident
 from distill_cli.cache.codec import Codec
-from distill_cli.cache.manifest import EVAL
+from distill_cli.cache.folder import EVAL
 from distill_cli.cache.plan import Plan
 from distill_cli.cache.statistics import measure
 from distill_cli.cache.writer import CacheWriter

@@ -10,7 +10,8 @@ import torch
 from distill_cli.models import InputSpec, create, save_model
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.prepare import prepare
-from distill_cli.pipeline.run.trainer import Plan, trainer_of
+from distill_cli.pipeline.run.prepared import Plan
+from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
 

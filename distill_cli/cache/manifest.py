@@ -12,15 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distill_cli.cache.folder import MANIFEST, PLAN, refuse_links_out
 from distill_cli.cache.plan import Plan, ShardKey, typed
 from distill_cli.cache.quality import TEMPERATURES, Calibration, TruncationError
 from distill_cli.errors import ArtifactError, counted
-from distill_cli.files import read_json, real_path
+from distill_cli.files import read_json
 from distill_cli.types import UNREAD
-
-PLAN = "plan.json"
-MANIFEST = "manifest.json"
-EVAL = "eval.safetensors"
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
@@ -203,46 +200,6 @@ def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
             f"{path} is malformed: {error}",
             hint="It was changed by hand or damaged: restore it, or dump again into a new folder",
         ) from None
-
-
-def refuse_links_out(folder: Path, files: list[str]) -> None:
-    """Refuses symlinks that lead out of a cache folder.
-
-    Each parent is resolved once: a cache may have 10⁴ files.
-    """
-    root = real_path(folder)
-    paths = [folder / file for file in [*files, EVAL]]
-    linked = [path for path in paths if path.is_symlink()]
-    for path in [*dict.fromkeys(path.parent for path in paths), *linked]:
-        if not _resolves_inside(path, root):
-            raise ArtifactError(
-                f"{path} is a link that leads out of the cache folder",
-                hint="Do not use this cache: nothing outside it was opened",
-            )
-
-
-def _resolves_inside(path: Path, root: Path) -> bool:
-    try:
-        path.stat()
-    except FileNotFoundError:
-        pass  # Whoever needs the file says that it is missing.
-    except OSError:
-        return False  # A link that leads to itself leads nowhere, so not inside either.
-    return real_path(path).is_relative_to(root)
-
-
-def is_cache(folder: Path) -> bool:
-    """Whether a folder is a cache, finished or not."""
-    return (folder / PLAN).is_file() or (folder / MANIFEST).is_file()
-
-
-def expand(folder: Path) -> list[Path]:
-    """The folder itself if it is a cache, else its sub-folders that are, by name; maybe none."""
-    if is_cache(folder):
-        return [folder]
-    if not folder.is_dir():
-        return []
-    return sorted(child for child in folder.iterdir() if is_cache(child))
 
 
 def as_read(plan: Plan, kept: Plan) -> Plan:

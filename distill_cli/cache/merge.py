@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill_cli.cache.manifest import EVAL, PLAN, Manifest, read_plan
+from distill_cli.cache.folder import EVAL, PLAN
+from distill_cli.cache.manifest import Manifest, read_plan
 from distill_cli.cache.plan import ShardKey, plan_differences
 from distill_cli.cache.shards import Shards, content_digest
 from distill_cli.cache.writer import CacheWriter

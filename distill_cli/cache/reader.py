@@ -19,7 +19,8 @@ from torch import Tensor
 
 from distill_cli.cache.codec import Codec, Layout, codec, layout_fault
 from distill_cli.cache.eval_rows import read_evaluation
-from distill_cli.cache.manifest import EVAL, as_read, read_manifest
+from distill_cli.cache.folder import EVAL
+from distill_cli.cache.manifest import as_read, read_manifest
 from distill_cli.cache.pixel_probe import Probe
 from distill_cli.cache.plan import SHARED, Plan, data_differences, plan_differences
 from distill_cli.cache.safetensors_header import Header, read_header

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.cache.codec import codec, layout_fault
-from distill_cli.cache.manifest import EVAL, refuse_links_out
+from distill_cli.cache.folder import EVAL, refuse_links_out
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.safetensors_header import read_header
 from distill_cli.cache.statistics import Statistics

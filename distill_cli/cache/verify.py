@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_cli.cache.manifest import EVAL, PLAN, read_manifest, read_plan
+from distill_cli.cache.folder import EVAL, PLAN
+from distill_cli.cache.manifest import read_manifest, read_plan
 from distill_cli.errors import ArtifactError
 from distill_cli.files import sha256
 

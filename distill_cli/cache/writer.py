@@ -19,16 +19,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from distill_cli.cache.codec import first_bad_row
-from distill_cli.cache.manifest import (
-    EVAL,
-    MANIFEST,
-    PLAN,
-    Manifest,
-    StoredShard,
-    as_read,
-    read_manifest,
-    read_plan,
-)
+from distill_cli.cache.folder import EVAL, MANIFEST, PLAN
+from distill_cli.cache.manifest import Manifest, StoredShard, as_read, read_manifest, read_plan
 from distill_cli.cache.pixel_probe import Probe
 from distill_cli.cache.plan import Plan, ShardKey, plan_differences
 from distill_cli.cache.safetensors_header import METADATA

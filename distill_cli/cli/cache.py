@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from distill_cli.cache.manifest import Manifest, expand, read_manifest, read_plan
+from distill_cli.cache.folder import expand
+from distill_cli.cache.manifest import Manifest, read_manifest, read_plan
 from distill_cli.cli.cache_import import cache_import
 from distill_cli.cli.cache_info import described, sketched
 from distill_cli.cli.options import Json, Quiet

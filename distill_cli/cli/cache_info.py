@@ -9,7 +9,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from distill_cli.cache.manifest import EVAL, MANIFEST, PLAN, read_manifest, read_plan
+from distill_cli.cache.folder import EVAL, MANIFEST, PLAN
+from distill_cli.cache.manifest import read_manifest, read_plan
 from distill_cli.cache.plan import Plan
 from distill_cli.errors import counted
 from distill_cli.report.format import share, size

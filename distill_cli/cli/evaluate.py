@@ -11,7 +11,8 @@ import typer
 from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import result, result_json
 from distill_cli.errors import counted
-from distill_cli.pipeline.folders import check_model_folder, expand_teachers
+from distill_cli.pipeline.folders import check_model_folder
+from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 
 app = typer.Typer(add_completion=False)
 
@@ -36,7 +37,7 @@ def evaluate(
     check_model_folder(run)
     if teacher is not None:
         expand_teachers([teacher])
-    from distill_cli.pipeline.apply import evaluate_run
+    from distill_cli.pipeline.evaluate import evaluate_run
 
     found = evaluate_run(run, data=data, teacher=teacher, split=split, device=device)
     figures = found.metrics

@@ -14,7 +14,7 @@ from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_model_folder
 
 if TYPE_CHECKING:
-    from distill_cli.pipeline.apply import Prediction
+    from distill_cli.pipeline.predict import Prediction
 
 app = typer.Typer(add_completion=False)
 
@@ -55,7 +55,7 @@ def predict(
     missing = [path for path in paths if not Path(path).exists()]
     if missing:
         raise UsageError(f"there is no image {missing[0]}")
-    from distill_cli.pipeline.apply import predict as ask
+    from distill_cli.pipeline.predict import predict as ask
 
     predictions = ask(run, paths, temperature=temperature, device=device)
     if json:

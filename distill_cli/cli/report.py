@@ -26,7 +26,7 @@ def report(
     Example: distill report runs/student-1
     """
     [summary] = read_runs([run])
-    from distill_cli.report.html import run_page
+    from distill_cli.report.run_page import run_page
 
     path = out or run / "report.html"
     write_text(path, run_page(summary))

@@ -12,7 +12,8 @@ from distill_cli.cli.cache_soft_labels import duration
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, place, result_json, say
 from distill_cli.errors import RequirementError, UsageError, counted
-from distill_cli.pipeline.folders import check_output, check_teachers, expand_teachers
+from distill_cli.pipeline.folders import check_output
+from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.stages import is_several, stages_of

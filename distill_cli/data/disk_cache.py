@@ -26,7 +26,7 @@ from distill_cli.data.decode import Decoded
 from distill_cli.data.source import FileSource, ItemSource, Splits
 from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import InternalError
-from distill_cli.files import real_path, write_atomically, write_json
+from distill_cli.files import real_path, write_json
 
 FORMAT = 1
 INDEX = "index.json"
@@ -219,41 +219,3 @@ def _forget(kept: Path) -> None:
         total += sum(file.stat().st_size for file in folder.iterdir())
         if total > LIMIT_BYTES and folder != kept:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-class Digests:
-    """Content digests and what else was seen of each file, remembered by path, size and times."""
-
-    def __init__(self, data: str) -> None:
-        name = blake2b(str(real_path(data)).encode(), digest_size=16).hexdigest()
-        self.file = cache_folder() / "digests" / f"{name}.json"
-        self.seen: dict[str, list[Any]] = {}
-        try:
-            kept = json.loads(self.file.read_text())
-            if kept.pop("format") == FORMAT:
-                self.seen = kept["seen"]
-        except (OSError, ValueError, KeyError, AttributeError):
-            pass
-        self.changed = False
-
-    def get(self, path: str, stat: Stat) -> Any | None:
-        """What was noted of the file; None where it is new or may have changed."""
-        noted = self.seen.get(path)
-        return noted[1] if noted is not None and tuple(noted[0]) == stat else None
-
-    def note(self, path: str, stat: Stat, value: Any) -> None:
-        """Remembers a JSON value of a file, unless it changed a moment ago."""
-        if is_settled(stat):
-            self.seen[path] = [list(stat), value]
-            self.changed = True
-
-    def save(self) -> None:
-        """Keeps what is new; what cannot be kept is no error."""
-        if not self.changed:
-            return
-        text = json.dumps({"format": FORMAT, "seen": self.seen}, separators=(",", ":"))
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.file, lambda path: path.write_text(text))
-        except (OSError, InternalError):
-            return

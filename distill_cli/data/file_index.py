@@ -13,7 +13,8 @@ import torch
 
 from distill_cli.counters import sample_key
 from distill_cli.data.decode import Decoded, Progress
-from distill_cli.data.disk_cache import Digests, Stat, stat_of
+from distill_cli.data.digest_memory import Digests
+from distill_cli.data.disk_cache import Stat, stat_of
 from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, is_grey
 from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageFiles, ImageTable

@@ -14,7 +14,7 @@ from distill_cli.data.archives import is_archive
 from distill_cli.data.decode import Decoded, Progress, SizesDifferError, check_memory, decode
 from distill_cli.data.disk_cache import archive_stamp, key_of, recall, remember, stamp_of
 from distill_cli.data.file_index import Listed, list_files
-from distill_cli.data.open_source import open_splits
+from distill_cli.data.open_splits import open_splits
 from distill_cli.data.pillow_io import BAD_IMAGE
 from distill_cli.data.source import Source, Splits
 from distill_cli.data.split_images import ImageFiles, Images, ImageTable

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from distill_cli.losses.features import attention
+from distill_cli.losses.attention import attention
 from distill_cli.objectives.base import About, Pair, Usual
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import nn
 
-from distill_cli.losses.sigmoid import binary_cross_entropy
+from distill_cli.losses.binary_cross_entropy import binary_cross_entropy
 from distill_cli.objectives.base import About, Owns
 from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Term, Terms
 

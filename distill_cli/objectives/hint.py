@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.losses.features import hint
+from distill_cli.losses.hint import hint
 from distill_cli.objectives.base import About, Pair, Setting, Usual
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 

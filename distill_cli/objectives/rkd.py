@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import nn
 
-from distill_cli.losses.features import relational_angle, relational_distance
+from distill_cli.losses.rkd import relational_angle, relational_distance
 from distill_cli.objectives.base import About, Pair, Usual
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import nn
 
-from distill_cli.losses.sigmoid import sigmoid_distillation
+from distill_cli.losses.sigmoid_kd import sigmoid_distillation
 from distill_cli.objectives.base import About, Usual
 from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
 

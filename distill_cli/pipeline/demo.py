@@ -13,8 +13,8 @@ from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.train import train
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.report.comparison_page import comparison_page
 from distill_cli.report.groups import Group
-from distill_cli.report.html import comparison_page
 from distill_cli.report.run_folder import read_run
 from distill_cli.report.verdict import Verdict, verdict
 from distill_cli.training.events import Sink

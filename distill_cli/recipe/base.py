@@ -23,9 +23,9 @@ from distill_cli.recipe.fields import (
     RateName,
     Requirement,
     Text,
-    as_list,
     option,
 )
+from distill_cli.recipe.parsing import as_list
 from distill_cli.types import OrderName, Targets
 
 Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]

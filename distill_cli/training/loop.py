@@ -15,8 +15,9 @@ from distill_cli.models import Network
 from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import Probe
 from distill_cli.training import checkpoint
-from distill_cli.training.events import EpochEvent, RunLog, Sink, epoch_row, step_event
+from distill_cli.training.events import EpochEvent, Sink, step_event
 from distill_cli.training.optimisation import Updates
+from distill_cli.training.run_log import RunLog, epoch_row
 from distill_cli.training.state import HeldOut, State
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from distill_cli.cache.codec import SPELLED, bytes_per_row, codec, first_bad_row
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.recipe.fields import CODECS, check_codec
+from distill_cli.recipe.parsing import CODECS, check_codec
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

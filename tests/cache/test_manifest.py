@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli.cache.manifest import Manifest, expand, is_cache, read_manifest, read_plan
+from distill_cli.cache.folder import expand, is_cache
+from distill_cli.cache.manifest import Manifest, read_manifest, read_plan
 from distill_cli.cache.plan import Plan, plan_differences
 from distill_cli.errors import ArtifactError
 from tests.cache.examples import PLAN, dump, plan

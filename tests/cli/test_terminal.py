@@ -263,7 +263,7 @@ def _ended_at_once(code: int, lines: list[str]) -> None:
         slow(DISPLAYS["merge"], "distill_cli.cache.merge", "write_text", 1),
         (DISPLAYS["train"], "distill_cli.data.reading", "open_splits", 1),
         (DISPLAYS["train"], "distill_cli.pipeline.run.train", "finish", 1),
-        slow(OTHERS["evaluate"], "distill_cli.pipeline.apply", "evaluate_run", 1),
+        slow(OTHERS["evaluate"], "distill_cli.pipeline.evaluate", "evaluate_run", 1),
         slow(OTHERS["compare"], "distill_cli.cli.compare", "read_runs", 1),
     ],
 )

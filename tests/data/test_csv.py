@@ -9,7 +9,7 @@ import torch
 
 from distill_cli.data import disk_cache as remembered
 from distill_cli.data.dataset import open_dataset
-from distill_cli.data.open_source import open_splits
+from distill_cli.data.open_splits import open_splits
 from distill_cli.data.split_images import ImageFiles, ImageTable
 from distill_cli.errors import ArtifactError, UsageError
 from tests.data.pictures import LEFT, TOP, halves, listing, picture

@@ -17,7 +17,7 @@ from distill_cli.data import disk_cache as remembered
 from distill_cli.data import file_index as listing
 from distill_cli.data import reading as module
 from distill_cli.data.dataset import Dataset, open_dataset
-from distill_cli.data.open_source import open_splits
+from distill_cli.data.open_splits import open_splits
 from distill_cli.errors import ArtifactError
 
 

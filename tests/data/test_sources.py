@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli.data.open_source import ItemSource, Source, by_id, open_splits
+from distill_cli.data.open_splits import ItemSource, Source, by_id, open_splits
 from distill_cli.errors import ArtifactError, UsageError
 from tests.data.test_archives import pack, unpack
 

@@ -13,14 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.features import (
-    attention,
-    attention_map,
-    hint,
-    relational_angle,
-    relational_distance,
-    similarity,
-)
+from distill_cli.losses.attention import attention, attention_map
+from distill_cli.losses.hint import hint
+from distill_cli.losses.rkd import relational_angle, relational_distance
+from distill_cli.losses.similarity import similarity
 
 B = 4
 seeds = st.integers(0, 10_000)

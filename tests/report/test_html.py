@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from distill_cli.report import html, plots
+from distill_cli.report.comparison_page import comparison_page, comparison_report
 from distill_cli.report.groups import group_runs
-from distill_cli.report.html import comparison_page, comparison_report, run_page, run_report
 from distill_cli.report.run_folder import read_run
+from distill_cli.report.run_page import run_page
 from distill_cli.report.table import comparison
 from distill_cli.report.verdict import CAVEAT, verdict
 from tests.report.made import HISTORY, RECIPE, STUDENT, make, run, seeds
@@ -78,7 +79,7 @@ def compared(tmp_path: Path, **recipe: Any) -> str:
 
 
 def test_the_page_of_a_run(tmp_path: Path) -> None:
-    text = run_report(run(tmp_path / "a", {**STUDENT}, teacher_agreement=0.975, teacher_kl=0.1))
+    text = run_page(run(tmp_path / "a", {**STUDENT}, teacher_agreement=0.975, teacher_kl=0.1))
     page = stands_alone(text)
     for said in ("mlp_16x1 on digits", "kd T=4 α=0.9", "of 360 images", "97.5 %", "runs/a", "f00d"):
         assert said in text, said
@@ -86,7 +87,6 @@ def test_the_page_of_a_run(tmp_path: Path) -> None:
     assert len(pictures) == 3
     assert all(svg["aria-label"] for svg in pictures)
     assert page.named("html")[0]["lang"] == "en"
-    assert run_page is run_report
 
 
 def test_the_page_of_a_comparison(tmp_path: Path) -> None:
@@ -120,14 +120,14 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         "mode": EVIL,
         "recorded": {**RECIPE["recorded"], "dataset": {"class_names": ["<b>", EVIL]}},
     }
-    for text in (run_report(run(tmp_path / "a", evil)), compared(tmp_path / "c", **evil)):
+    for text in (run_page(run(tmp_path / "a", evil)), compared(tmp_path / "c", **evil)):
         assert not stands_alone(text).named("b")
         assert "&lt;b&gt;" in text
 
 
 def test_history_columns_are_escaped(tmp_path: Path) -> None:
     history = HISTORY.replace("train_ce", "train_<b>$x$</b>")
-    text = run_report(read_run(make(tmp_path / "a", history=history)))
+    text = run_page(read_run(make(tmp_path / "a", history=history)))
     assert not stands_alone(text).named("b")
 
 
@@ -135,13 +135,13 @@ def test_no_path_of_a_machine(tmp_path: Path) -> None:
     private = str(tmp_path)
     recipe = {**STUDENT, "teachers": [f"{private}/big"], "data": f"{private}/flowers"}
     recipe |= {"init": f"{private}/first", "model_args": {"file": f"{private}/x"}}
-    assert private not in run_report(run(tmp_path / "a", recipe))
+    assert private not in run_page(run(tmp_path / "a", recipe))
     assert private not in compared(tmp_path / "c", **recipe)
 
 
 def test_an_unfinished_run_has_a_page(tmp_path: Path) -> None:
     folder = make(tmp_path / "a", finished=False)
-    text = run_report(read_run(folder, finished=False))
+    text = run_page(read_run(folder, finished=False))
     stands_alone(text)
     assert "has not finished" in text
     assert "<svg" in text
@@ -152,7 +152,7 @@ def test_an_unfinished_run_has_a_page(tmp_path: Path) -> None:
 )
 def test_little_history(tmp_path: Path, history: str | None) -> None:
     found = read_run(make(tmp_path / "a", history=history))
-    stands_alone(run_report(found))
+    stands_alone(run_page(found))
     groups = group_runs([found])
     stands_alone(comparison_report("x", comparison(groups), groups))
 
@@ -184,7 +184,7 @@ def test_sentences_and_notes_are_shown(tmp_path: Path) -> None:
 
 def test_the_same_page_twice(tmp_path: Path) -> None:
     found = run(tmp_path / "a", {**STUDENT})
-    assert run_report(found) == run_report(found)
+    assert run_page(found) == run_page(found)
 
 
 def test_plots_take_the_colours_of_the_page(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def contrast(one: str, other: str) -> float:
 
 def test_contrast_in_light_and_dark(tmp_path: Path) -> None:
     """WCAG: 4.5 for text, 3 for what is drawn."""
-    text = run_report(run(tmp_path / "a"))
+    text = run_page(run(tmp_path / "a"))
     found = [
         dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
         for block in re.findall(r":root \{(.*?)\}", text, flags=re.DOTALL)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_cli.cache.manifest import is_cache
+from distill_cli.cache.folder import is_cache
 from distill_cli.cache.reader import CacheReader, require_same
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError, counted

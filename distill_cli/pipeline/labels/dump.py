@@ -28,12 +28,12 @@ from distill_cli.pipeline.folders import (
     CARD_MARK,
     clear_cache,
 )
+from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
 from distill_cli.pipeline.inputs.data import locate
-from distill_cli.pipeline.inputs.teacher_checks import probe_of
 from distill_cli.pipeline.labels.prepare import Job, prepare
-from distill_cli.recipe.fields import parse_share
 from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.parsing import parse_share
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.report.cache_card import cache_card
 from distill_cli.teachers.live import LiveTeacher

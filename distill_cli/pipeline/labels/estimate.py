@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from distill_cli.cache.codec import bytes_per_row, codec
-from distill_cli.cache.manifest import PLAN
+from distill_cli.cache.folder import PLAN
 from distill_cli.cache.pixel_probe import VIEWS
 from distill_cli.cache.plan import ShardKey
 from distill_cli.cache.shards import Shards
 from distill_cli.data.noise import noise_like
 from distill_cli.data.views import Made, Views
 from distill_cli.pipeline.labels.prepare import Job
-from distill_cli.recipe.fields import parse_share
+from distill_cli.recipe.parsing import parse_share
 from distill_cli.teachers.live import LiveTeacher
 
 # Seconds that each probe may take, after one batch to warm up; and its batches at most.

@@ -21,8 +21,9 @@ from distill_cli.data.views import Views
 from distill_cli.errors import StoppedError, UsageError, counted
 from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.folders import check_cache_folders, clear_cache, next_free
+from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.data import locate, open_data, view_spec, worker_count
-from distill_cli.pipeline.inputs.teacher_checks import check_verdict, judged, probe_of
+from distill_cli.pipeline.inputs.teacher_checks import check_verdict, judged
 from distill_cli.pipeline.labels.dump import Dumped
 from distill_cli.pipeline.labels.label_files import Foreign, read_foreign
 from distill_cli.pipeline.labels.label_rows import columns_of, logits_of, matched

@@ -15,19 +15,13 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
 from distill_cli.errors import UsageError, counted
 from distill_cli.files import real_path
-from distill_cli.pipeline.folders import (
-    RUN_ENTRIES,
-    are_caches,
-    check_cache_folders,
-    expand_teachers,
-    inherit,
-    next_free,
-)
+from distill_cli.pipeline.folders import RUN_ENTRIES, check_cache_folders, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
 from distill_cli.pipeline.inputs.data import open_data, view_spec, worker_count
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
+from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, inherit
 from distill_cli.pipeline.inputs.teachers import open_teachers
-from distill_cli.recipe.fields import parse_share
+from distill_cli.recipe.parsing import parse_share
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink

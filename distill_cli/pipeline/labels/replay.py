@@ -14,11 +14,12 @@ from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.replay import Replay, replay
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.pipeline.folders import TIMM, has_model, kept_recipe
+from distill_cli.pipeline.folders import has_model, kept_recipe
 from distill_cli.pipeline.inputs.artifacts import ON_DISK
+from distill_cli.pipeline.inputs.cache_checks import check_probe
 from distill_cli.pipeline.inputs.class_maps import columns_of
 from distill_cli.pipeline.inputs.data import open_data, view_spec, worker_count
-from distill_cli.pipeline.inputs.teacher_checks import check_probe
+from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import check_classes
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.teachers.live import LiveTeacher, Precision

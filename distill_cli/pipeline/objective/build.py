@@ -17,7 +17,7 @@ from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.pipeline.objective.rules import check_sense
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import HARD_WEIGHT, OWN_WEIGHT, defaults_then, parameters_then
-from distill_cli.recipe.fields import split_commas
+from distill_cli.recipe.parsing import split_commas
 from distill_cli.recipe.recorded import NAMED_ONLY, made_by
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
 from distill_cli.types import Targets

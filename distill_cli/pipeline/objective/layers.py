@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.errors import UsageError, counted
 from distill_cli.models import Network
 from distill_cli.models.taps import (
     Tap,
@@ -25,8 +25,6 @@ from distill_cli.models.taps import (
 from distill_cli.objectives.base import AUTO, Objective, Pair, PairRule, Setting, TapShape
 from distill_cli.objectives.compose import Composition, Part
 from distill_cli.objectives.hooks import Looking, OfLayers, OwnOptimizer, needs_of
-from distill_cli.pipeline.inputs.teachers import Member
-from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import BIAS, PENULTIMATE, Need, Teacher
 
@@ -80,49 +78,6 @@ class Layers:
             for parameter in each.parameters()
         }
         return [each for each in self.adapters.parameters() if id(each) not in own]
-
-
-def check_offers(
-    composed: Composition, teacher: Teacher, names: Sequence[str], members: Sequence[Member]
-) -> None:
-    """Refuses objectives that ask for what the teachers cannot say.
-
-    Raises:
-        UsageError: Several teachers together have no logits, or no layers.
-        ArtifactError: A cache keeps none.
-    """
-    for part in composed.parts:
-        about, needs = part.objective.about, needs_of(part.objective)
-        caches = [
-            name
-            for name, member in zip(names, members, strict=True)
-            if isinstance(member, CachedTeacher)
-            and needs & {Need.LOGITS, Need.FEATURES} - member.offers
-        ]
-        missing = needs & {Need.LOGITS, Need.FEATURES} - teacher.offers
-        if Need.FEATURES in missing and caches:
-            raise ArtifactError(
-                f"objective '{about.name}' looks at the teacher's layers, and {caches[0]} is a "
-                "cache of labels",
-                hint="Give the teacher's run folder instead: it is asked while the student trains",
-            )
-        if Need.FEATURES in missing:
-            raise UsageError(
-                f"objective '{about.name}' looks at the layers of one teacher, these are "
-                f"{len(members)}",
-                hint="Give one of them",
-            )
-        if Need.LOGITS in missing and caches:
-            raise ArtifactError(
-                f"objective '{about.name}' needs raw logits, and cache {caches[0]} keeps the "
-                "likeliest classes only",
-                hint="Dump with --codec fp16, or give the teacher's run folder",
-            )
-        if Need.LOGITS in missing:
-            raise UsageError(
-                f"objective '{about.name}' needs raw logits, and a mean of probabilities has none",
-                hint="--ensemble-of logits, --mode random or --mode relabel have them",
-            )
 
 
 def find_layers(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill_cli.errors import UsageError
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import real_path
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Objective
@@ -18,10 +18,12 @@ from distill_cli.objectives.hooks import (
     WholeBatch,
     needs_of,
 )
+from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.order import check_order
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
-from distill_cli.types import Need
+from distill_cli.teachers.cached import CachedTeacher
+from distill_cli.types import Need, Teacher
 
 # Labels that an objective which selects samples leaves as they are: it has them itself.
 NO_SOFT_LABEL = frozenset({"ce"})
@@ -177,3 +179,46 @@ def _other_form(composed: Composition) -> str:
         if isinstance(part.objective, Needing) and Need.TEACHER in part.objective.about.needs
     ]
     return f"{names[0]} can be set otherwise: distill methods show {names[0]}" if names else ""
+
+
+def check_offers(
+    composed: Composition, teacher: Teacher, names: Sequence[str], members: Sequence[Member]
+) -> None:
+    """Refuses objectives that ask for what the teachers cannot say.
+
+    Raises:
+        UsageError: Several teachers together have no logits, or no layers.
+        ArtifactError: A cache keeps none.
+    """
+    for part in composed.parts:
+        about, needs = part.objective.about, needs_of(part.objective)
+        caches = [
+            name
+            for name, member in zip(names, members, strict=True)
+            if isinstance(member, CachedTeacher)
+            and needs & {Need.LOGITS, Need.FEATURES} - member.offers
+        ]
+        missing = needs & {Need.LOGITS, Need.FEATURES} - teacher.offers
+        if Need.FEATURES in missing and caches:
+            raise ArtifactError(
+                f"objective '{about.name}' looks at the teacher's layers, and {caches[0]} is a "
+                "cache of labels",
+                hint="Give the teacher's run folder instead: it is asked while the student trains",
+            )
+        if Need.FEATURES in missing:
+            raise UsageError(
+                f"objective '{about.name}' looks at the layers of one teacher, these are "
+                f"{len(members)}",
+                hint="Give one of them",
+            )
+        if Need.LOGITS in missing and caches:
+            raise ArtifactError(
+                f"objective '{about.name}' needs raw logits, and cache {caches[0]} keeps the "
+                "likeliest classes only",
+                hint="Dump with --codec fp16, or give the teacher's run folder",
+            )
+        if Need.LOGITS in missing:
+            raise UsageError(
+                f"objective '{about.name}' needs raw logits, and a mean of probabilities has none",
+                hint="--ensemble-of logits, --mode random or --mode relabel have them",
+            )

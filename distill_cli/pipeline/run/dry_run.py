@@ -15,10 +15,11 @@ from distill_cli.files import real_path
 from distill_cli.pipeline.inputs.artifacts import DRY, Coming, Runs
 from distill_cli.pipeline.objective.rules import related
 from distill_cli.pipeline.run.prepare import prepare
+from distill_cli.pipeline.run.prepared import Plan
 from distill_cli.pipeline.run.resume import check_begun
 from distill_cli.pipeline.run.speed import Speed, measure, seconds_of
 from distill_cli.pipeline.run.stages import check_kept, like, staged
-from distill_cli.pipeline.run.trainer import Plan, trainer_of
+from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.stages import is_several
 from distill_cli.teachers.live import LiveTeacher

@@ -13,17 +13,13 @@ from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
-from distill_cli.pipeline.folders import (
-    check_output,
-    check_teachers,
-    expand_teachers,
-    inherit,
-    next_free,
-)
+from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import locate, open_data, view_spec
 from distill_cli.pipeline.inputs.student import named, starting, student_network
-from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets, say_losses
+from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
+from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, inherit
 from distill_cli.pipeline.inputs.teachers import (
     Member,
     cached_views,
@@ -34,11 +30,11 @@ from distill_cli.pipeline.inputs.teachers import (
 from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
 from distill_cli.pipeline.objective.class_info import setting_of
 from distill_cli.pipeline.objective.entries import entry_of, spelled
-from distill_cli.pipeline.objective.layers import Layers, check_offers, find_layers
+from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.pipeline.objective.order import ordered
-from distill_cli.pipeline.objective.rules import check_sources
+from distill_cli.pipeline.objective.rules import check_offers, check_sources
+from distill_cli.pipeline.run.prepared import Plan
 from distill_cli.pipeline.run.resume import as_made, begun_by
-from distill_cli.pipeline.run.trainer import Plan
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from distill_cli.objectives.hooks import Telling
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.recipe.base import TrainRecipe
-from distill_cli.recipe.fields import parse_requirement
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
 from distill_cli.runtime import Runtime
@@ -29,14 +27,6 @@ from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_
 from distill_cli.training.events import Sink
 from distill_cli.training.state import State
 from distill_cli.types import UNLABELLED, HintResult, RunResult
-
-COMPARISONS = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "==": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
 
 
 def finish(
@@ -177,15 +167,3 @@ def _label_logits(recipe: StudentRecipe, signals: Sequence[DenseSignals]) -> Ten
     )
     log_probs_NK2 = EnsembleSignals(pairs, weights).log_probs(1.0)
     return log_probs_NK2[..., 0] - log_probs_NK2[..., 1]
-
-
-def unmet(requirements: Sequence[str], result: RunResult) -> tuple[str, ...]:
-    """The `--require` gates that the result does not meet, each with the figure."""
-    figures = result.to_json()
-    missed = []
-    for text in requirements:
-        key, comparison, bound = parse_requirement(text)
-        value = figures[key]
-        if value is None or not COMPARISONS[comparison](value, bound):
-            missed.append(f"{text} (is {value})")
-    return tuple(missed)

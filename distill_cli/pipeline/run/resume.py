@@ -10,7 +10,7 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models.artifact import input_spec
 from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.objective.entries import meant
-from distill_cli.pipeline.run.trainer import NOT_TRAINING, Plan
+from distill_cli.pipeline.run.prepared import NOT_TRAINING, Plan
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import other_formula
 from distill_cli.recipe.load import read_yaml, validate

@@ -10,7 +10,8 @@ from distill_cli import runtime
 from distill_cli.data.loader import Loader
 from distill_cli.data.noise import noise_like
 from distill_cli.pipeline.inputs.data import worker_count
-from distill_cli.pipeline.run.trainer import Plan, trainer_of
+from distill_cli.pipeline.run.prepared import Plan
+from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
 from distill_cli.training.state import State

@@ -16,9 +16,9 @@ from distill_cli.pipeline.folders import check_output, clear_run, holds_run, nex
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
 from distill_cli.pipeline.objective.rules import learnt_from
 from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
+from distill_cli.pipeline.run.prepared import NOT_TRAINING
 from distill_cli.pipeline.run.resume import as_made, begun_by, check_begun
 from distill_cli.pipeline.run.train import Finished, train
-from distill_cli.pipeline.run.trainer import NOT_TRAINING
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate
 from distill_cli.recipe.recorded import asked_of, made_by

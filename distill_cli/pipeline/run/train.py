@@ -12,10 +12,11 @@ from distill_cli.pipeline.folders import (
     check_output,
     clear_run,
 )
-from distill_cli.pipeline.inputs.teacher_checks import check_pixels
+from distill_cli.pipeline.inputs.cache_checks import check_pixels
 from distill_cli.pipeline.run.class_relations import keep_relations
 from distill_cli.pipeline.run.prepare import prepare
-from distill_cli.pipeline.run.results import finish, finish_hints, say_told, unmet
+from distill_cli.pipeline.run.requirements import unmet
+from distill_cli.pipeline.run.results import finish, finish_hints, say_told
 from distill_cli.pipeline.run.resume import take_over
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe

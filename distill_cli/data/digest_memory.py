@@ -1,0 +1,49 @@
+"""Content hashes of files, remembered by path, size and time of change."""
+
+from __future__ import annotations
+
+import json
+from hashlib import blake2b
+from typing import Any
+
+from distill_cli.data.disk_cache import FORMAT, Stat, cache_folder, is_settled
+from distill_cli.errors import InternalError
+from distill_cli.files import real_path, write_atomically
+
+
+class Digests:
+    """Content digests and what else was seen of each file, remembered by path, size and times."""
+
+    def __init__(self, data: str) -> None:
+        name = blake2b(str(real_path(data)).encode(), digest_size=16).hexdigest()
+        self.file = cache_folder() / "digests" / f"{name}.json"
+        self.seen: dict[str, list[Any]] = {}
+        try:
+            kept = json.loads(self.file.read_text())
+            if kept.pop("format") == FORMAT:
+                self.seen = kept["seen"]
+        except (OSError, ValueError, KeyError, AttributeError):
+            pass
+        self.changed = False
+
+    def get(self, path: str, stat: Stat) -> Any | None:
+        """What was noted of the file; None where it is new or may have changed."""
+        noted = self.seen.get(path)
+        return noted[1] if noted is not None and tuple(noted[0]) == stat else None
+
+    def note(self, path: str, stat: Stat, value: Any) -> None:
+        """Remembers a JSON value of a file, unless it changed a moment ago."""
+        if is_settled(stat):
+            self.seen[path] = [list(stat), value]
+            self.changed = True
+
+    def save(self) -> None:
+        """Keeps what is new; what cannot be kept is no error."""
+        if not self.changed:
+            return
+        text = json.dumps({"format": FORMAT, "seen": self.seen}, separators=(",", ":"))
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.file, lambda path: path.write_text(text))
+        except (OSError, InternalError):
+            return

@@ -1,0 +1,99 @@
+"""The folders that a recipe learns from: found by name, and asked what they were trained on. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from distill_cli.cache.folder import expand, is_cache
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.pipeline.folders import has_model, holds_run, kept_recipe
+from distill_cli.recipe.base import Recipe
+
+TIMM = "timm/"
+R = TypeVar("R", bound=Recipe)
+
+
+def check_teachers(names: Sequence[str] | None) -> None:
+    """Refuses a student without teachers, and says how to get one."""
+    if not names:
+        raise UsageError(
+            "a student needs teachers: --teachers RUN[,RUN…]",
+            hint="Train one with `distill teacher train --data digits`",
+        )
+
+
+def expand_teachers(
+    names: Sequence[str], *, coming: Callable[[str], bool] = lambda name: False
+) -> list[str]:
+    """Teachers by folder; a folder of several caches becomes its sub-folders.
+
+    Args:
+        names: Folders, or timm/NAME.
+        coming: Whether a folder is a run that an earlier stage would make.
+
+    Raises:
+        UsageError: A teacher is not there, or is no run, model or cache folder.
+    """
+    found: list[str] = []
+    for name in names:
+        path = Path(name)
+        if coming(name) or (name.startswith(TIMM) and not path.exists()):
+            found.append(name)
+        elif not path.exists():
+            raise UsageError(
+                f"teacher '{name}' does not exist",
+                hint="Give a run, model or cache folder, or timm/NAME",
+            )
+        elif caches := expand(path):
+            found.extend(str(cache) for cache in caches)
+        elif has_model(path):
+            found.append(name)
+        elif holds_run(path):
+            raise UsageError(
+                f"teacher '{name}' is a run without a model yet", hint="Finish it with --resume"
+            )
+        else:
+            raise UsageError(f"teacher '{name}' is no run, model or cache folder")
+    return found
+
+
+def inherit(
+    recipe: R,
+    teachers: Sequence[str],
+    kept: Callable[[str], Mapping[str, Any]] = lambda name: kept_recipe(Path(name)),
+) -> R:
+    """Fills data, split and size that were not given from the teachers' recipes.
+
+    Args:
+        recipe: Of any verb that asks teachers.
+        teachers: Their folders.
+        kept: The recipe of a folder.
+
+    Raises:
+        ArtifactError: The teachers do not agree.
+    """
+    update: dict[str, Any] = {}
+    for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
+        if getattr(recipe, key) is not None and getattr(recipe, key) is not False:
+            continue
+        said = {name: kept(name).get(key) for name in teachers}
+        values = {name: value for name, value in said.items() if value is not None}
+        for name, value in values.items():
+            if not isinstance(value, str | int | float):
+                raise ArtifactError(f"{name}/recipe.yaml: {key} should not be {value!r:.40}")
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{name}: {value}" for name, value in values.items())
+            raise ArtifactError(
+                f"the teachers were made with different {key} ({listed})",
+                hint=f"Say which with --{key.replace('_', '-')}",
+            )
+        if values:
+            update[key] = next(iter(values.values()))
+    return recipe.model_copy(update=update)
+
+
+def are_caches(teachers: Sequence[str]) -> list[bool]:
+    """Which of the teachers are caches."""
+    return [is_cache(Path(name)) for name in teachers]

@@ -1,0 +1,29 @@
+"""Gates on the figures of a finished run: `--require test_top1>=0.97`."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from distill_cli.recipe.parsing import parse_requirement
+from distill_cli.types import RunResult
+
+COMPARISONS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+def unmet(requirements: Sequence[str], result: RunResult) -> tuple[str, ...]:
+    """The `--require` gates that the result does not meet, each with the figure."""
+    figures = result.to_json()
+    missed = []
+    for text in requirements:
+        key, comparison, bound = parse_requirement(text)
+        value = figures[key]
+        if value is None or not COMPARISONS[comparison](value, bound):
+            missed.append(f"{text} (is {value})")
+    return tuple(missed)

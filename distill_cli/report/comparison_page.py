@@ -1,0 +1,138 @@
+"""The page that compares groups of runs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from distill_cli.errors import counted
+from distill_cli.report import plots, table
+from distill_cli.report.format import NOTHING
+from distill_cli.report.groups import Group
+from distill_cli.report.html import _render
+from distill_cli.report.plots import Line
+from distill_cli.report.run_plots import History, Picture
+from distill_cli.report.table import Comparison
+from distill_cli.report.verdict import CAVEAT, Verdict
+
+
+def comparison_report(
+    title: str,
+    comparison: Comparison,
+    groups: Sequence[Group],
+    verdicts: Mapping[str, Verdict] | Sequence[str] = (),
+    histories: Mapping[str, Sequence[History]] | None = None,
+    *,
+    about: str = "",
+) -> str:
+    """The page of several groups: verdicts, table, every seed as a dot, learning curves.
+
+    Args:
+        title: Heading.
+        comparison: Its rows and notes are shown.
+        groups: What the comparison is of, for the plots.
+        verdicts: By what each is about, or whole sentences.
+        histories: Histories of the runs by group label; default: the groups' own.
+        about: A paragraph below the heading.
+    """
+    if histories is None:
+        histories = {group.label: [run.history for run in group.runs] for group in groups}
+    pictures = [_dots(groups), _held_out(histories)]
+    return _render(
+        "comparison.html.j2",
+        title=title,
+        about=about,
+        comparison=comparison,
+        reference=groups[comparison.reference].label,
+        columns=_columns(comparison),
+        colours=[plots.colour_of(place) for place in range(len(groups))],
+        verdicts=_verdicts(verdicts),
+        caveat=CAVEAT,
+        pictures=[picture for picture in pictures if picture is not None],
+        runs=[(group.label, [run.name for run in group.runs]) for group in groups],
+    )
+
+
+def _columns(comparison: Comparison) -> dict[str, str]:
+    """Those that say something: test images in the heading where they are the same for all."""
+    columns = dict(table.PAGE_COLUMNS)
+    samples = {row.test_samples for row in comparison.rows}
+    if len(samples) == 1:
+        del columns["test_samples"]
+        columns["errors"] = f"errors of {samples.pop()}"
+    if not table.said_of_labels(comparison.rows):
+        columns = {key: name for key, name in columns.items() if key not in table.OF_LABELS}
+    if all(row.agreement == NOTHING for row in comparison.rows):
+        del columns["agreement"]
+    return columns
+
+
+def comparison_page(
+    title: str,
+    about: str,
+    groups: Sequence[Group],
+    verdicts: Mapping[str, Verdict] | Sequence[str],
+) -> str:
+    """The page of groups against their first."""
+    return comparison_report(title, table.comparison(groups), groups, verdicts, about=about)
+
+
+def _verdicts(verdicts: Mapping[str, Verdict] | Sequence[str]) -> list[tuple[str, str, str]]:
+    """(kind as a CSS class, what it is about, sentence)."""
+    if not isinstance(verdicts, Mapping):
+        return [("", "", sentence) for sentence in verdicts]
+    return [
+        (found.kind.replace(" ", "-"), about, f"{found.sentence}.")
+        for about, found in verdicts.items()
+    ]
+
+
+def _dots(groups: Sequence[Group]) -> Picture | None:
+    values = {group.label: group.values("test_errors") for group in groups}
+    samples = {result.test_samples for group in groups for result in group.results}
+    if not samples:
+        return None
+    of = f" of {counted(samples.pop(), 'image')}" if len(samples) == 1 else ""
+    said = "; ".join(f"{group.label}: {table.errors(group)}" for group in groups)
+    return Picture(
+        title="Test errors",
+        svg=plots.dots(values, x=f"test errors{of}", about=f"Test errors{of}. {said}"),
+        note="A dot is a seed, the bar their mean, the line ± one standard deviation.",
+    )
+
+
+def _held_out(histories: Mapping[str, Sequence[History]]) -> Picture | None:
+    """Held-out accuracy by epoch: each group's mean, every seed faintly behind it."""
+    lines, legend = [], []
+    for place, (label, found) in enumerate(histories.items()):
+        each = [_accuracy(history) for history in found if history and "val_top1" in history[0]]
+        if not each:
+            continue
+        if len(each) > 1:
+            lines += [Line(label="", y_by_x=one, place=place, faint=True) for one in each]
+        lines.append(Line(label="", y_by_x=_mean(each), place=place))
+        legend.append((label, plots.colour_of(place), plots.dash_of(place)))
+    if not lines:
+        return None
+    return Picture(
+        title="Held-out accuracy",
+        svg=plots.curves(
+            sorted(lines, key=lambda line: not line.faint),
+            y="accuracy, %",
+            about="Held-out accuracy over epochs of " + ", ".join(name for name, _, _ in legend),
+        ),
+        note="Thick: mean over seeds; thin: each seed.",
+        legend=tuple(legend),
+    )
+
+
+def _accuracy(history: History) -> dict[float, float]:
+    return {row["epoch"]: 100 * row["val_top1"] for row in history}
+
+
+def _mean(each: Sequence[Mapping[float, float]]) -> dict[float, float]:
+    """Over the epochs that every run has."""
+    shared = [epoch for epoch in each[0] if all(epoch in one for one in each)]
+    means = {epoch: statistics.fmean(one[epoch] for one in each) for epoch in shared}
+    return {epoch: mean for epoch, mean in means.items() if math.isfinite(mean)}

@@ -1,0 +1,101 @@
+"""The page of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill_cli.errors import counted
+from distill_cli.report.format import NOTHING, count, milliseconds, plain, share, short_name, size
+from distill_cli.report.groups import objective_of, role_of, values_of
+from distill_cli.report.html import _render
+from distill_cli.report.run_folder import RunSummary
+from distill_cli.report.run_plots import of_run
+from distill_cli.types import RunResult
+
+NOT_SHOWN = {"recorded", "out", "command", "about"}
+
+
+def run_page(run: RunSummary) -> str:
+    """The page of one run: figures, learning curves, recipe, teachers, environment.
+
+    An unfinished run gets a page too, with what there is. No path of any machine is shown.
+    """
+    recipe, recorded = run.recipe, run.recorded
+    model, data = short_name(str(recipe.get("model"))), short_name(str(recipe.get("data")))
+    return _render(
+        "run.html.j2",
+        title=f"{model} on {data}",
+        subtitle=f"{run.name} · {objective_of(recipe)} · seed {plain(recipe.get('seed'))}",
+        finished=run.result is not None,
+        shown=[] if run.result is None else _key_figures(run.result),
+        pictures=of_run(run),
+        teachers=_teachers(run),
+        mode=plain(recipe.get("mode")),
+        recipe=_said({**_shown(recipe), "objective": values_of(recipe)}),
+        data=_said(_mapping(recorded.get("dataset"))),
+        environment=_environment(recorded),
+    )
+
+
+def _shown(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key not in NOT_SHOWN}
+
+
+def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
+    """(name, value, what stands below it)."""
+    shown = [
+        ("test errors", str(result.test_errors), f"of {counted(result.test_samples, 'image')}"),
+        ("test accuracy", share(result.test_top1), f"held-out {share(result.val_top1)}"),
+        ("calibration error", share(result.test_ece, decimals=1), f"NLL {result.test_nll:.3f}"),
+        ("parameters", count(result.params), f"{size(result.model_bytes)} of weights"),
+        ("one image", milliseconds(result.latency_ms), ""),
+        (
+            "training speed",
+            count(result.images_per_second),
+            f"images/s, {result.seconds:.0f} s in all",
+        ),
+    ]
+    nll_scaled, ece_scaled = result.test_nll_scaled, result.test_ece_scaled
+    if result.scaled and nll_scaled is not None and ece_scaled is not None:
+        below = f"NLL {nll_scaled:.3f}, T {result.temperature:.2f} fitted held out"
+        scaled = share(ece_scaled, decimals=1)
+        shown.insert(3, ("error, logits scaled", scaled, below))
+    if result.test_map is not None:
+        f1 = "" if result.test_f1 is None else f"F1 {share(result.test_f1)}"
+        shown.insert(2, ("mAP", share(result.test_map), f1))
+    if result.teacher_agreement is not None:
+        agreed = share(result.teacher_agreement, decimals=1)
+        kl = "" if result.teacher_kl is None else f", KL {result.teacher_kl:.3f}"
+        shown.append(("agreement", agreed, f"with its teachers{kl}"))
+    return shown
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, str]:
+    """What is set, in words; an option that is off or open says nothing."""
+    return {
+        key: plain(value)
+        for key, value in values.items()
+        if value is not None and value is not False and value not in ([], {}, "")
+    }
+
+
+def _environment(recorded: Mapping[str, Any]) -> dict[str, str]:
+    elsewhere = {"dataset", "teachers", "versions", "view_spec", "asked"}
+    here = {key: value for key, value in recorded.items() if key not in elsewhere}
+    views = {f"view {key}": value for key, value in _mapping(recorded.get("view_spec")).items()}
+    return _said({**here, **views, **_mapping(recorded.get("versions"))})
+
+
+def _teachers(run: RunSummary) -> list[tuple[str, str]]:
+    """(name, fingerprint) of each."""
+    if role_of(run.recipe) == "teacher":
+        return []
+    names = [short_name(str(name)) for name in run.recipe["teachers"]]
+    marks = [str(mark) for mark in run.recorded.get("teachers") or []]
+    marks += [NOTHING] * (len(names) - len(marks))
+    return list(zip(names, marks, strict=False))

@@ -1,0 +1,81 @@
+"""metrics.jsonl and summary.csv: a row an epoch, cut back to the checkpoint when a run resumes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill_cli.training.state import State
+
+
+def epoch_row(
+    state: State, figures: Mapping[str, float], *, lr: float, images_per_second: float
+) -> dict[str, Any]:
+    """What metrics.jsonl and summary.csv hold of an epoch that has just ended.
+
+    Args:
+        state: Before the next epoch.
+        figures: What is known of it beyond training: held-out figures, and what objectives say.
+        lr: The learning rate at its end.
+        images_per_second: Of its training steps.
+    """
+    return {
+        "epoch": state.epoch + 1,
+        "lr": lr,
+        **{f"train_{name}": value for name, value in state.means().items()},
+        **figures,
+        "images_per_second": images_per_second,
+        "seconds": state.epoch_seconds,
+    }
+
+
+class RunLog:
+    """metrics.jsonl, an event a line, and summary.csv, a row an epoch: append-only.
+
+    Both are cut back to the checkpoint's lengths on resume, so that no row stands twice.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.events = folder / "metrics.jsonl"
+        self.summary = folder / "summary.csv"
+
+    def lengths(self) -> tuple[int, int]:
+        """Bytes of both files now: what a checkpoint remembers."""
+        return _size(self.events), _size(self.summary)
+
+    def cut_back(self, lengths: tuple[int, int]) -> None:
+        """Forgets what came after a checkpoint."""
+        for path, length in zip((self.events, self.summary), lengths, strict=True):
+            with path.open("ab") as handle:
+                handle.truncate(length)
+
+    def event(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Appends one line."""
+        _append(self.events, json.dumps({"event": kind, **values}, allow_nan=False) + "\n")
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Appends an epoch to both files; in the table, whose cells are numbers, yes is 1."""
+        self.event("epoch", row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+        if _size(self.summary) == 0:
+            writer.writeheader()
+        cells = {key: int(cell) if isinstance(cell, bool) else cell for key, cell in row.items()}
+        writer.writerow(cells)
+        _append(self.summary, text.getvalue())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("ab") as handle:
+        handle.write(text.encode())
+        handle.flush()
+        os.fsync(handle.fileno())
