@@ -198,6 +198,29 @@ def find_layers(
     )
 
 
+def check_batch(layers: Layers, batch_size: int) -> None:
+    """Refuses a batch in which a regressor's batch norm would see one value of a channel.
+
+    Args:
+        layers: With their adapters.
+        batch_size: Images of a step.
+
+    Raises:
+        UsageError: With the objective.
+    """
+    for name, adapter in layers.adapters.items():
+        for module in adapter.modules():
+            if not isinstance(module, Regressor) or module.norm is None:
+                continue
+            if batch_size * module.size[0] * module.size[1] < 2:
+                raise UsageError(
+                    f"objective '{name}' normalises a layer by the batch, and a batch of "
+                    f"{counted(batch_size, 'image')} has one value of each channel",
+                    hint="Choose a --batch-size of at least 2, or normalised: false in a list of "
+                    "objectives",
+                )
+
+
 def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:
     """The objective with its layers named."""
     assert is_dataclass(objective), "objectives are dataclasses"

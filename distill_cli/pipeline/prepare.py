@@ -24,9 +24,10 @@ from distill_cli.pipeline.folders import (
 )
 from distill_cli.pipeline.guards import check_knowledge, check_targets, say_losses
 from distill_cli.pipeline.inputs import locate, open_data, view_spec
-from distill_cli.pipeline.layers import Layers, check_offers, find_layers
+from distill_cli.pipeline.layers import Layers, check_batch, check_offers, find_layers
 from distill_cli.pipeline.networks import named, starting, student_network
 from distill_cli.pipeline.orders import ordered
+from distill_cli.pipeline.probe import check_judged
 from distill_cli.pipeline.refusals import check_sources
 from distill_cli.pipeline.runs import ON_DISK, Runs
 from distill_cli.pipeline.setting import setting_of
@@ -113,6 +114,8 @@ def prepare(
         setting=setting_of(recipe, composed, dataset, here, runs),
         stop=isinstance(recipe, HintRecipe),
     )
+    check_judged(layers.composition.judging, dataset)
+    check_batch(layers, min(recipe.batch_size, len(dataset.fit_rows)))
     for line in layers.told:
         sink.message(line)
     recipe = _resolve(recipe, out, dataset, spec, network, here)
