@@ -204,9 +204,12 @@ def progress(label: str, *, quiet: bool, messages: bool = True) -> Iterator[Sink
     from rich.live import Live
 
     line = Line(label)
-    with Live(line, console=screen, transient=True, refresh_per_second=1 / ON_TERMINAL) as live:
-        DISPLAYS.append(live.stop)
-        try:
+    live = Live(line, console=screen, transient=True, refresh_per_second=1 / ON_TERMINAL)
+    DISPLAYS.append(live.stop)
+    try:
+        with live:
             yield BarDisplay(line, screen, messages=messages)
-        finally:
-            DISPLAYS.remove(live.stop)
+    finally:
+        # Again: a Ctrl-C may come while it starts.
+        live.stop()
+        DISPLAYS.remove(live.stop)
