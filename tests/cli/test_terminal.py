@@ -164,7 +164,7 @@ def test_tables_in_a_pipe_are_neither_folded_nor_filled(
 
 @pytest.mark.parametrize("columns", [40, 120, slow(60), slow(80)])
 def test_training_at_every_width(here: Path, columns: int) -> None:
-    seen = on_terminal(*TRAIN, "--epochs", 2, columns=columns)
+    seen = on_terminal(*TRAIN, "--epochs", 2, columns=columns, before=UNHURRIED)
     assert seen.code == 0, seen.text
     frames = [line for line in seen.lines if line.startswith("teacher  ")]
     last = frames[-1]
