@@ -22,7 +22,13 @@ from distill_cli.models.taps import (
     stage_ends,
     taps_of,
 )
-from distill_cli.objectives.abilities import Looking, OfLayers, OwnOptimizer, needs_of
+from distill_cli.objectives.abilities import (
+    Looking,
+    OfLayers,
+    OwnOptimizer,
+    Settling,
+    needs_of,
+)
 from distill_cli.objectives.base import AUTO, Objective, Pair, PairRule, Setting, TapShape
 from distill_cli.objectives.compose import Composition, Part
 from distill_cli.pipeline.teaching import Member
@@ -185,7 +191,7 @@ def find_layers(
         teacher={name: _shape(teacher.network, name, other) for name in hinted},
     )
     teacher.watch(hinted, stop=stop)
-    composed = Composition(tuple(parts))
+    composed = Composition(tuple(_settled(part, shapes) for part in parts))
     adapters = composed.adapters(shapes).to(network.mean.device)
     recorded = _recorded(composed, shapes, adapters)
     return Layers(
@@ -198,34 +204,16 @@ def find_layers(
     )
 
 
-def check_batch(layers: Layers, batch_size: int) -> None:
-    """Refuses a batch in which a regressor's batch norm would see one value of a channel.
-
-    Args:
-        layers: With their adapters.
-        batch_size: Images of a step.
-
-    Raises:
-        UsageError: With the objective.
-    """
-    for name, adapter in layers.adapters.items():
-        for module in adapter.modules():
-            if not isinstance(module, Regressor) or module.norm is None:
-                continue
-            if batch_size * module.size[0] * module.size[1] < 2:
-                raise UsageError(
-                    f"objective '{name}' normalises a layer by the batch, and a batch of "
-                    f"{counted(batch_size, 'image')} has one value of each channel",
-                    hint="Choose a --batch-size of at least 2, or normalised: false in a list of "
-                    "objectives",
-                )
-
-
 def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:
     """The objective with its layers named."""
     assert is_dataclass(objective), "objectives are dataclasses"
     assert not isinstance(objective, type)
     return replace(objective, pairs=pairs)
+
+
+def _settled(part: Part, setting: Setting) -> Part:
+    known = part.objective
+    return replace(part, objective=known.settled(setting)) if isinstance(known, Settling) else part
 
 
 def _by_rule(rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> tuple[Pair, ...]:

@@ -81,6 +81,10 @@ def test_every_objective_stands_with_its_weight_and_every_parameter(name: str) -
             {"hint.pairs": [["auto", "layers.1"]], "hint.weight": Hint.about.usual.own},
         ),
         ({"objective": [{"name": "kd"}]}, {"kd.weight": 1.0, "kd.temperature": 4.0}),
+        (
+            {"objective": [{"name": "feature-norm-kd", "form": "release"}]},
+            {"feature-norm-kd.tau": 2.0},
+        ),
         ({"objective": [{"name": "kd", "weight_end": 2}]}, {"kd.schedule": "linear"}),
     ],
 )
