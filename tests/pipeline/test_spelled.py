@@ -142,6 +142,9 @@ def test_a_kept_list_yields_to_flags_of_named_objectives(tmp_path: Any) -> None:
     other = again(tmp_path, ASKED, assignments=["objective=kd"])
     assert (other.objective, other.temperature) == ("kd", 2)
     assert other.recorded is None
+    listed = again(tmp_path, ASKED, assignments=["objective=[{name: kd}]"])
+    assert (listed.temperature, listed.recorded) == (None, None)
+    assert [part.objective.about.name for part in composition(listed).parts] == ["kd"]
     chained = again(tmp_path, ASKED, flags={"hints": True})
     assert chained.objective == "dkd"
 
