@@ -24,7 +24,7 @@ from distill_cli.models import Network, save_model
 from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.inputs import worker_count
 from distill_cli.pipeline.layers import Layers
-from distill_cli.pipeline.probe import check_judged, penultimate_of
+from distill_cli.pipeline.probe import penultimate_of
 from distill_cli.pipeline.teaching import Member
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.schema import HintRecipe
@@ -103,7 +103,6 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
         order_name=(recipe.order if isinstance(recipe, LabelledRecipe) else None) or "shuffled",
     )
     taps, stop = plan.layers.taps, isinstance(recipe, HintRecipe)
-    check_judged(plan.layers.composition.judging, dataset)
     updates = _updates(plan, loader.steps)
     if recipe.compile:
         plan.network.net.compile()

@@ -6,7 +6,7 @@ stood for them, and `defaults`, the version of distill whose defaults these flag
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from distill_cli import __version__
@@ -52,15 +52,18 @@ def asked_of(recipe: LabelledRecipe) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value is not None}
 
 
-def said_again(values: Mapping[str, Any], typed: Collection[str]) -> dict[str, Any]:
+def said_again(values: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's values, ready to have others laid over those that name its objectives.
 
     Args:
         values: Of a file, perhaps a run's, whose list would contradict flags of named objectives.
-        typed: The keys that are given beside it.
+        typed: The keys that are given beside it, with their values.
     """
     if not SAID_AGAIN.intersection(typed):
         return dict(values)
+    if isinstance(typed.get("objective"), list):
+        # It says in its entries what the flags said of the names that it replaces.
+        return {key: each for key, each in values.items() if key not in ("recorded", *NAMED_ONLY)}
     found = {**values, **mapping(mapping(values.get("recorded")).get("asked"))}
     if "objective" in typed:
         # What is named now means what it means now.

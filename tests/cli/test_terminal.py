@@ -263,6 +263,7 @@ def _ended_at_once(code: int, lines: list[str]) -> None:
         slow(DISPLAYS["merge"], "distill_cli.cache.merge", "write_text", 1),
         (DISPLAYS["train"], "distill_cli.data.reading", "open_splits", 1),
         (DISPLAYS["train"], "distill_cli.pipeline.train", "finish", 1),
+        (OTHERS["methods"], "distill_cli.cli.app", "DistillGroup.make_context", 1),
         slow(OTHERS["evaluate"], "distill_cli.pipeline.apply", "evaluate_run", 1),
         slow(OTHERS["compare"], "distill_cli.cli.compare", "read_runs", 1),
     ],
@@ -288,6 +289,24 @@ def test_ctrl_c_in_a_destructor_is_not_lost(made: Made) -> None:
 
     seen = on_terminal("compare", made.teacher, whens=TWICE[:1], before=before)
     _ended_at_once(seen.code, seen.lines)
+
+
+def test_ctrl_c_in_a_destructor_leaves_no_bar_behind(here: Path) -> None:
+    """As often as not one comes while modules are imported, which is full of destructors."""
+
+    def before() -> None:
+        class Falls:
+            def __del__(self) -> None:
+                os.write(2, b"stuck here\n")
+                signal.pause()
+
+        import distill_cli.data.reading as module
+
+        module.open_splits = lambda spec, download: Falls() and {}  # type: ignore[assignment]
+
+    seen = on_terminal(*TRAIN, "--epochs", 1, whens=TWICE[:1], before=before)
+    _ended_at_once(seen.code, seen.lines)
+    assert seen.lines[-1] == "stopped at once; what was saved before is intact"
 
 
 # Streams that are closed, full, or lack characters.

@@ -15,6 +15,7 @@ from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Pair
 from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.pipeline.layers import Layers, find_layers
+from distill_cli.pipeline.spelled import entry_of
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import PENULTIMATE, Batch
 from tests.conftest import Made, Outcome, invoke
@@ -108,6 +109,8 @@ def test_a_student_that_does_not_normalise_gets_a_share_of_the_hints_gradient(
     [regressor] = layers.adapters["hint"]
     assert regressor.norm is not None
     assert regressor.gradient_scale == share
+    [part] = layers.composition.parts
+    assert entry_of(part)["gradient_scale"] == share, "a run records what it was"
     assert ("% of its gradient" in layers.told[0]) == (not normalises)
 
 
