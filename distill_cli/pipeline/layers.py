@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from torch import nn
@@ -196,6 +197,22 @@ def find_layers(
         told_of=setting.fingerprint,
         recorded=tuple(recorded),
     )
+
+
+def check_batch(adapters: nn.ModuleDict, batch_size: int) -> None:
+    """Refuses batches in which a regressor finds nothing to normalise by.
+
+    Raises:
+        UsageError: With the objective.
+    """
+    for name, adapter in adapters.items():
+        for each in adapter.modules():
+            if isinstance(each, Regressor) and each.norm and batch_size * prod(each.size) < 2:
+                raise UsageError(
+                    f"objective '{name}': batch norm in its regressor needs two values of a "
+                    f"channel, and a batch of {batch_size} has one",
+                    hint="Raise --batch-size, or say normalised: false in a list of objectives",
+                )
 
 
 def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:

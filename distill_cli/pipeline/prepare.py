@@ -24,7 +24,7 @@ from distill_cli.pipeline.folders import (
 )
 from distill_cli.pipeline.guards import check_knowledge, check_targets, say_losses
 from distill_cli.pipeline.inputs import locate, open_data, view_spec
-from distill_cli.pipeline.layers import Layers, check_offers, find_layers
+from distill_cli.pipeline.layers import Layers, check_batch, check_offers, find_layers
 from distill_cli.pipeline.networks import named, starting, student_network
 from distill_cli.pipeline.orders import ordered
 from distill_cli.pipeline.refusals import check_sources
@@ -116,6 +116,7 @@ def prepare(
     for line in layers.told:
         sink.message(line)
     recipe = _resolve(recipe, out, dataset, spec, network, here)
+    check_batch(layers.adapters, recipe.batch_size)
     return Plan(
         recipe=spelled(_record(recipe, dataset, spec, members, layers, here), layers.composition),
         runtime=here,
