@@ -26,6 +26,14 @@ class OfLayers(Objective, Protocol):
 
 
 @runtime_checkable
+class Settling(Objective, Protocol):
+    """An objective of which a parameter that is left out goes by the student."""
+
+    def settled(self, setting: Setting) -> Objective:
+        """The same with that parameter spelt out: a run records what it was, and goes on with it."""
+
+
+@runtime_checkable
 class Looking(Protocol):
     """An objective that looks at layers of the student alone."""
 

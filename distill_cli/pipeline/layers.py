@@ -23,7 +23,7 @@ from distill_cli.models.taps import (
     stage_ends,
     taps_of,
 )
-from distill_cli.objectives.abilities import Looking, OfLayers, OwnOptimizer, needs_of
+from distill_cli.objectives.abilities import Looking, OfLayers, OwnOptimizer, Settling, needs_of
 from distill_cli.objectives.base import AUTO, Objective, Pair, PairRule, Setting, TapShape
 from distill_cli.objectives.compose import Composition, Part
 from distill_cli.pipeline.teaching import Member
@@ -177,6 +177,8 @@ def find_layers(
                 )
             pairs += found
             part = Part(objective=with_pairs(part.objective, found), weight=part.weight)
+        if isinstance(part.objective, Settling):
+            part = replace(part, objective=part.objective.settled(setting))
         parts.append(part)
     guided = tuple(dict.fromkeys([*(pair[0] for pair in pairs), *looks]))
     hinted = tuple(dict.fromkeys(pair[1] for pair in pairs))

@@ -117,8 +117,9 @@ def test_without_the_table_it_would_have_ended_elsewhere(
 ) -> None:
     for cls in (OtherDist, OtherHint, OtherFree):
         monkeypatch.setitem(OBJECTIVES, cls.about.name, cls)
-    # Hints keep their regressor: one of another shape could not be gone on with at all.
-    regressor = {key: earlier.EARLIER["0.1.0"]["hint"][key] for key in ("normalised",)}
+    # Hints keep their regressor: of one of another kind no run could be gone on with at all.
+    kind = ("normalised", "gradient_scale")
+    regressor = {key: earlier.EARLIER["0.1.0"]["hint"][key] for key in kind}
     monkeypatch.setattr(earlier, "EARLIER", {"0.1.0": {"hint": regressor}})
     outcome = distill(*VERBS[name], "--resume", "--out", name, "--quiet")
     assert outcome.code == 0, outcome.err

@@ -113,6 +113,9 @@ def test_a_student_that_does_not_normalise_gets_a_share_of_the_hints_gradient(
     [regressor] = layers.adapters["hint"]
     assert regressor.norm is not None
     assert regressor.gradient_scale == share
+    # A run records it: what is left out here may be another value in another version.
+    [part] = layers.composition.parts
+    assert part.objective.gradient_scale == share
     assert ("% of its gradient" in layers.told[0]) == (not normalises)
 
 
