@@ -31,15 +31,22 @@ def made_by(recorded: Any) -> str | None:
 
     Before 0.2.0 a run noted no more than the version that it was made by.
     """
-    said = mapping(recorded)
-    version = said.get("defaults") or mapping(said.get("versions")).get("distill-cli")
+    defaults = mapping(recorded).get("defaults")
+    return computed_by(recorded) if defaults is None else str(defaults)
+
+
+def computed_by(recorded: Any) -> str | None:
+    """The version that ran, the last of several; None where it is no run's.
+
+    A run that is begun from an earlier one's recipe has that one's defaults, and today's formulas.
+    """
+    version = mapping(mapping(recorded).get("versions")).get("distill-cli")
     return None if version is None else str(version)
 
 
 def is_spelled(recorded: Any) -> bool:
     """Whether objectives stand with all the values that they have today."""
-    said = mapping(recorded)
-    return "defaults" in said and mapping(said.get("versions")).get("distill-cli") == __version__
+    return "defaults" in mapping(recorded) and computed_by(recorded) == __version__
 
 
 def asked_of(recipe: LabelledRecipe) -> dict[str, Any]:
