@@ -30,7 +30,7 @@ REASONS = {
     "are blind to how little: what would turn them is a step of any size.",
     "logit-standardisation": "The authors' weight, 9 · T². Logits of an untrained network hardly "
     "differ, and are divided by their own deviation.",
-    "hint": "The authors' weight, of a layer's values and not of labels. The regressor is untrained "
+    "hint": "Public benchmarks' weight, of a layer's values and not of labels. The regressor is untrained "
     "too, and so far from the teacher's layer.",
     "attention": "The authors' weight, β = 1,000, of maps that are normalised: it falls as they "
     "begin to resemble each other. A layer of vectors has one position, whose map is always 1: "

@@ -20,7 +20,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         from distill_cli.cli.terminal import INTERRUPTED, leave, say_interrupted
 
-        if isinstance(end, KeyboardInterrupt):
+        # Typer makes an exit of a Ctrl-C that came while it read the arguments, and says nothing.
+        cause = getattr(end.__context__, "__cause__", None)
+        if isinstance(end, KeyboardInterrupt) or isinstance(cause, KeyboardInterrupt):
             say_interrupted()
         elif end.code != INTERRUPTED:
             raise

@@ -205,10 +205,11 @@ def fit_temperature(logits_NK: Tensor, target_N: Tensor) -> FittedTemperature:
     logits_NK, target_N = logits_NK[labelled_N].double(), target_N[labelled_N]
     # Over the target's logit, whose own is 0: means are then sums without cancellation.
     gap_NK = logits_NK - logits_NK.gather(-1, target_N[:, None])
-    if not bool((gap_NK > 0).any()):
-        return FittedTemperature(value=1.0, why_not="every held-out image is right")
+    # First: where all logits of an image are equal, nothing is wrong with it, and nothing right.
     if float(gap_NK.mean()) >= 0:
         return FittedTemperature(value=1.0, why_not="the logits are no guide to held-out labels")
+    if not bool((gap_NK > 0).any()):
+        return FittedTemperature(value=1.0, why_not="every held-out image is right")
     beta = _likeliest(gap_NK)
     # The NLL is the mean of log Σ exp(β·gap).
     nll_1, nll_T = (float((b * gap_NK).logsumexp(dim=-1).sum()) for b in (1.0, beta))

@@ -135,8 +135,8 @@ def test_one_answer_wrong_by_a_hair_is_no_reason_to_be_sure_of_the_others() -> N
     [
         (torch.eye(4), 0, "every held-out image is right"),
         (torch.eye(4) * 1e6, 0, "every held-out image is right"),
-        # A tie is as right as one can be told to be: surer answers cost nothing.
-        (torch.zeros(4, 4), 0, "every held-out image is right"),
+        # A network that says the same of every class is right on one of four.
+        (torch.zeros(4, 4), 0, "no guide"),
         (torch.eye(4), 1, "no guide"),
         (torch.eye(4) * 1e6, 1, "no guide"),
         (torch.tensor([[2.0, 0, 0]] * 3 + [[0.5, 0, 0]]), 0, "4 held-out images do not tell"),

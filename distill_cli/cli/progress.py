@@ -21,7 +21,7 @@ from distill_cli.cli.bar import (
     Pace,
     Part,
 )
-from distill_cli.cli.terminal import console, say
+from distill_cli.cli.terminal import DISPLAYS, console, say
 from distill_cli.errors import counted
 
 if TYPE_CHECKING:
@@ -204,5 +204,12 @@ def progress(label: str, *, quiet: bool, messages: bool = True) -> Iterator[Sink
     from rich.live import Live
 
     line = Line(label)
-    with Live(line, console=screen, transient=True, refresh_per_second=1 / ON_TERMINAL):
-        yield BarDisplay(line, screen, messages=messages)
+    live = Live(line, console=screen, transient=True, refresh_per_second=1 / ON_TERMINAL)
+    DISPLAYS.append(live.stop)
+    try:
+        with live:
+            yield BarDisplay(line, screen, messages=messages)
+    finally:
+        # Again: a Ctrl-C may come while it starts.
+        live.stop()
+        DISPLAYS.remove(live.stop)

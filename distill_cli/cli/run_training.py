@@ -73,11 +73,12 @@ def rehearsal(runs: Sequence[Rehearsal]) -> str:
         recipe, speed = run.recipe, run.speed
         name = f"{run.stage}: " if run.stage else ""
         lines += [
-            f"{name}{recipe.model}, {run.params:,} parameters, {recipe.opt}, lr {recipe.lr:.4g}, "
+            f"{name}{recipe.model}, {counted(run.params, 'parameter')}, {recipe.opt}, lr {recipe.lr:.4g}, "
             f"weight decay {recipe.weight_decay:g}, batch {recipe.batch_size}, "
             f"augment {','.join(recipe.augment or [])}, {recipe.precision} on {recipe.device}",
-            f"{recipe.epochs} epochs of {run.steps:,} steps, {recipe.epochs * run.steps:,} in all: "
-            f"about {duration(run.seconds)}, measured on noise ({speed.steps} × {speed.images} images)",
+            f"{counted(recipe.epochs, 'epoch')} of {counted(run.steps, 'step')}, "
+            f"{recipe.epochs * run.steps:,} in all: about {duration(run.seconds)}, measured on noise "
+            f"({speed.steps} × {counted(speed.images, 'image')})",
         ]
     if len(runs) > 1:
         lines.append(f"in all about {duration(sum(run.seconds for run in runs))}")

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -21,6 +22,8 @@ UNFOLDED = 1_000_000
 LAST_STANDARD = 2
 # The exit code of what Ctrl-C ends: 128 and the signal's number.
 INTERRUPTED = 128 + signal.SIGINT
+# What ends the live displays that are shown: whoever leaves at once leaves no line of them behind.
+DISPLAYS: list[Callable[[], None]] = []
 # What stands in for a character that the stream's encoding lacks; for all others, a "?".
 LOOK_ALIKES = {
     **dict.fromkeys("─━╌╴╶╸╺–—−‑", "-"),
@@ -116,6 +119,8 @@ def _interrupted_anywhere(unraisable: Any) -> None:
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
         return
+    for end in DISPLAYS:
+        end()
     say_interrupted()
     leave(INTERRUPTED)
 

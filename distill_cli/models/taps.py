@@ -101,7 +101,9 @@ def shape_of(network: Network, name: str) -> Tap:
 
 def normalises(network: Network) -> bool:
     """Whether it has layers that normalise what goes through them, of torch's or of any library."""
-    return any("norm" in type(module).__name__.lower() for module in network.net.modules())
+    kinds = {type(module).__name__.lower() for module in network.net.modules()}
+    # Of timm's NFNet, network and blocks are called norm-free.
+    return any("norm" in kind.replace("normfree", "") for kind in kinds)
 
 
 @contextmanager

@@ -65,11 +65,14 @@ class FeatureNormDistillation:
             raise ValueError(
                 "it looks at what enters the classifiers, no other layers. Leave pairs out"
             )
+        if self.form == "release" and self.tau is None:
+            # Spelt out, so that what records an objective records what it computes.
+            object.__setattr__(self, "tau", RELEASE_TAU)
 
     @property
     def whole_batch(self) -> bool:
         """Where τ goes by the lengths in the first batch."""
-        return self.tau is None and self.form == "paper"
+        return self.tau is None
 
     def adapters(self, setting: Setting) -> nn.Module | None:
         """The teacher's typical length, where τ goes by it."""
@@ -87,11 +90,12 @@ class FeatureNormDistillation:
         assert teacher is not None, "needs are checked before the first step"
         assert teacher.logits_BK is not None, "needs are checked before the first step"
         norm_B, other_B = _norm(student.features), _norm(teacher.features)
-        tau = RELEASE_TAU if self.tau is None else self.tau
+        tau = self.tau
         if isinstance(adapters, TypicalNorm):
             # τ·z/‖f‖ = z/(‖f‖/τ).
             own_tau = adapters(other_B) / LAMBDA_SQUARED**0.5
             norm_B, other_B, tau = norm_B / own_tau, other_B / own_tau, 1.0
+        assert tau is not None, "else it goes by the teacher's length"
         biased = self.form == "release"
         loss_B = normalised_distillation(
             student.logits_BK,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -59,11 +59,16 @@ class Hint:
         """Where the regressor normalises by the batch."""
         return self.normalised
 
+    def settled(self, setting: Setting) -> Hint:
+        """With the share of the gradient that suits the student."""
+        if self.gradient_scale is not None:
+            return self
+        return replace(self, gradient_scale=1.0 if setting.normalised else WITHOUT_NORM)
+
     def adapters(self, setting: Setting) -> nn.Module:
         """A regressor for each pair."""
-        scale = self.gradient_scale
-        if scale is None:
-            scale = 1.0 if setting.normalised else WITHOUT_NORM
+        scale = self.settled(setting).gradient_scale
+        assert scale is not None, "settled"
         made = []
         for guided, hinted in self.pairs:
             own, other = setting.student[guided], setting.teacher[hinted]

@@ -97,6 +97,14 @@ class Adapting(Protocol):
 
 
 @runtime_checkable
+class Settling(Objective, Protocol):
+    """An objective that leaves a value to the networks; what a run records has it."""
+
+    def settled(self, setting: Setting) -> Objective:
+        """Itself, with every such value."""
+
+
+@runtime_checkable
 class OwnOptimizer(Protocol):
     """An adapter that is not moved by the student's optimiser."""
 

@@ -138,7 +138,8 @@ def load(
         raise UsageError(f"recipe {recipe} is for `distill {command}`, not {schema.COMMAND}")
     spoken = from_environment(schema, environment)
     assigned = [parse_set(assignment) for assignment in assignments]
-    values = said_again(values, {*spoken, *(path[0] for path, _ in assigned), *(flags or {})})
+    set_to = {path[0]: value for path, value in assigned}
+    values = said_again(values, {**spoken, **set_to, **(flags or {})})
     values.update(spoken)
     for path, value in assigned:
         _assign(values, path, value)

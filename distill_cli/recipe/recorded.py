@@ -6,7 +6,7 @@ stood for them, and `defaults`, the version of distill whose defaults these flag
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from distill_cli import __version__
@@ -31,15 +31,22 @@ def made_by(recorded: Any) -> str | None:
 
     Before 0.2.0 a run noted no more than the version that it was made by.
     """
-    said = mapping(recorded)
-    version = said.get("defaults") or mapping(said.get("versions")).get("distill-cli")
+    defaults = mapping(recorded).get("defaults")
+    return computed_by(recorded) if defaults is None else str(defaults)
+
+
+def computed_by(recorded: Any) -> str | None:
+    """The version that ran, the last of several; None where it is no run's.
+
+    A run that is begun from an earlier one's recipe has that one's defaults, and today's formulas.
+    """
+    version = mapping(mapping(recorded).get("versions")).get("distill-cli")
     return None if version is None else str(version)
 
 
 def is_spelled(recorded: Any) -> bool:
     """Whether objectives stand with all the values that they have today."""
-    said = mapping(recorded)
-    return "defaults" in said and mapping(said.get("versions")).get("distill-cli") == __version__
+    return "defaults" in mapping(recorded) and computed_by(recorded) == __version__
 
 
 def asked_of(recipe: LabelledRecipe) -> dict[str, Any]:
@@ -52,15 +59,18 @@ def asked_of(recipe: LabelledRecipe) -> dict[str, Any]:
     return {key: value for key, value in said.items() if value is not None}
 
 
-def said_again(values: Mapping[str, Any], typed: Collection[str]) -> dict[str, Any]:
+def said_again(values: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's values, ready to have others laid over those that name its objectives.
 
     Args:
         values: Of a file, perhaps a run's, whose list would contradict flags of named objectives.
-        typed: The keys that are given beside it.
+        typed: The keys that are given beside it, with their values.
     """
     if not SAID_AGAIN.intersection(typed):
         return dict(values)
+    if isinstance(typed.get("objective"), list):
+        # It says in its entries what the flags said of the names that it replaces.
+        return {key: each for key, each in values.items() if key not in ("recorded", *NAMED_ONLY)}
     found = {**values, **mapping(mapping(values.get("recorded")).get("asked"))}
     if "objective" in typed:
         # What is named now means what it means now.

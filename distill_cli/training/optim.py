@@ -50,6 +50,8 @@ def check_name(name: str) -> None:
     known = ["auto", *(str(known) for known in timm.optim.list_optimizers())]
     if name not in known:
         raise UsageError(f"opt: unknown optimiser '{name}'. {nearest(name, known)}")
+    if name != "auto" and timm.optim.get_optimizer_info(name).second_order:
+        raise UsageError(f"opt: '{name}' needs second derivatives, which no training here makes")
 
 
 def create(
@@ -77,7 +79,7 @@ def create(
         beside: What objectives learn beside the network, at the peak rate.
 
     Raises:
-        UsageError: timm knows no such optimiser.
+        UsageError: timm knows no such optimiser, or it cannot be used here.
     """
     import timm.optim
 
@@ -86,9 +88,18 @@ def create(
     device = next(network.parameters()).device.type
     if name in FUSED_NAMES and device in FUSED_DEVICES:
         options["fused"] = True
-    optimizer = timm.optim.create_optimizer_v2(
-        network, opt=name, layer_decay=layer_decay, **options
-    )
+    usual = timm.optim.get_optimizer_info(name).defaults or {}
+    if momentum == 0 and usual.get("nesterov"):
+        # torch refuses Nesterov's look ahead where nothing is carried on to look ahead with.
+        options["nesterov"] = False
+    try:
+        optimizer = timm.optim.create_optimizer_v2(
+            network, opt=name, layer_decay=layer_decay, **options
+        )
+    except (AssertionError, ImportError, TypeError, ValueError) as error:
+        # Some need a library or a device that is not here, and say so in their own ways.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"opt: '{name}' cannot be used here: {reason}") from None
     assert isinstance(optimizer, torch.optim.Optimizer)
     others = list(beside)
     for decay, group in (

@@ -120,6 +120,7 @@ REFUSED: list[Any] = [
     ((*STUDENT, "--objective", "sigmoid-kd", "--targets", "softmax"), 2),
     ((*STUDENT, "--objective", "ce,kd", "--alpha", 0.5), 2),
     ((*STUDENT, "--hint-layer", "fc"), 2),
+    ((*STUDENT, "--objective", "kd,hint", "-b", 1), 2),
     ((*STUDENT, "--hint-epochs", 2), 2),
     # Names, folders and the machine.
     ((*TRAIN, "--augment", "flop"), 2),
@@ -292,7 +293,7 @@ def test_stdout_keeps_its_keys_and_stderr_says_the_rest(here: Path, distill: Dis
     assert json.loads(outcome.out).keys() == TeacherRecipe.model_fields.keys()
     assert "mlp_64x1, 4,810 parameters, sgd, lr 0.05, weight decay 0.0005, batch 128" in outcome.err
     assert "augment shift:1" in outcome.err
-    assert "1 epochs of 10 steps, 10 in all: about " in outcome.err
+    assert "1 epoch of 10 steps, 10 in all: about " in outcome.err
     assert distill(*TRAIN, "--dry-run", "--quiet").err == ""
 
 
@@ -383,6 +384,48 @@ def test_a_run_that_goes_on(made: Made, here: Path, distill: Distill) -> None:
     )
     assert distill(*TRAIN, "--out", "t", "--overwrite", "--seed", 1, "--dry-run").code == 0
     assert tree(here) == before
+
+
+def test_a_student_that_goes_on(made: Made, here: Path, distill: Distill) -> None:
+    """Its teacher's weights are not read: they are taken to be those that it was begun with."""
+    args = ("student", "--teachers", made.teacher, "--model", "mlp_8x1", "--epochs", 1)
+    assert distill(*args, "--out", "s", "--quiet").code == 0
+    again = (*args, "--out", "s", "--resume")
+    said = distill(*again, "--dry-run")
+    assert said.code == 0
+    assert "whether s was begun from the same" in said.err
+    dry = distill(*again, "--lr", 0.3, "--dry-run", "--quiet")
+    assert (dry.code, dry.out) == (3, "")
+    assert distill(*again, "--lr", 0.3, "--quiet").err == dry.err
+
+
+def test_stages_that_are_done_were_made_from_the_same(
+    shelf: Shelf, here: Path, distill: Distill
+) -> None:
+    args = ("teacher", "train", "--objective", "tfkd-self", "--model", "mlp_4x1", "--epochs", 1)
+    data = pictures(here / "data")
+    args = (*args, "--data", data, "--out", "t")
+    assert distill(*args, "--quiet").code == 0
+    for entry in ("result.json", "last"):
+        path = here / "t" / entry
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    shutil.rmtree(here / "t/model")
+    assert distill(*args, "--resume", "--dry-run").code == 0
+    pictures(here / "data", count=13)
+    dry = distill(*args, "--resume", "--dry-run", "--quiet")
+    assert dry.code == 3
+    assert distill(*args, "--resume", "--quiet").err == dry.err
+
+
+def test_few_labels_are_enough_to_judge_an_epoch_by(here: Path, distill: Distill) -> None:
+    """The noise that a step is timed on may have none."""
+    data = pictures(here / "data", count=2)
+    shutil.copytree(data / "test", data / "val")
+    for number in range(120):
+        shutil.copy(data / "train/x/0.png", data / f"train/{number}.png")
+    args = ("teacher", "train", "--data", data, "--model", "mlp_4x1", "--objective", "d2l")
+    outcome = distill(*args, "--epochs", 1, "--dry-run")
+    assert outcome.code == 0, outcome.err
 
 
 def test_a_dump_that_is_to_be_replaced(made: Made, here: Path, distill: Distill) -> None:

@@ -245,6 +245,29 @@ def test_schedules_and_smoothing_run(made: Made, here: Path, distill: Distill) -
     assert "train_kd" in header
 
 
+def test_a_bound_of_the_gradient_bounds_every_step(here: Path, distill: Distill) -> None:
+    """Plain SGD moves weights by at most the rate times the bound: at 1e-6, hardly at all."""
+    plain = (
+        "--weight-decay",
+        0,
+        "--set",
+        "momentum=0",
+        "--warmup-epochs",
+        0,
+        "--precision",
+        "fp32",
+    )
+    bounds = {"free": 1e9, "bound": 1e-6, "bound-faster": 1e-6}
+    for name, bound in bounds.items():
+        rate = ("--lr", 0.2 if name == "bound-faster" else 0.1, "--set", f"clip_grad={bound}")
+        args = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--epochs", 1)
+        outcome = distill(*args, *plain, *rate, "--out", name, "--quiet")
+        assert outcome.code == 0, outcome.err
+    free, bound, faster = (weights(here / name) for name in bounds)
+    assert max(float((bound[key] - faster[key]).abs().max()) for key in bound) < 1e-5
+    assert max(float((bound[key] - free[key]).abs().max()) for key in bound) > 1e-2
+
+
 def test_a_list_of_objectives_in_a_recipe(made: Made, here: Path, distill: Distill) -> None:
     (here / "r.yaml").write_text(
         "objective:\n"

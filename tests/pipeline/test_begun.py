@@ -118,7 +118,8 @@ def test_without_the_table_it_would_have_ended_elsewhere(
     for cls in (OtherDist, OtherHint, OtherFree):
         monkeypatch.setitem(OBJECTIVES, cls.about.name, cls)
     # Hints keep their regressor: one of another shape could not be gone on with at all.
-    regressor = {key: earlier.EARLIER["0.1.0"]["hint"][key] for key in ("normalised",)}
+    kept = ("normalised", "gradient_scale")
+    regressor = {key: earlier.EARLIER["0.1.0"]["hint"][key] for key in kept}
     monkeypatch.setattr(earlier, "EARLIER", {"0.1.0": {"hint": regressor}})
     outcome = distill(*VERBS[name], "--resume", "--out", name, "--quiet")
     assert outcome.code == 0, outcome.err
@@ -278,3 +279,21 @@ def test_a_run_of_another_formula_is_not_gone_on_with(
     assert "version 0.1.0" in refused.err
     assert "tfkd-reg, form: paper" in refused.err
     assert equal(network(begun_here / "free"), before)
+
+
+def test_what_is_begun_anew_from_its_recipe_is_of_the_formula_of_today(
+    begun_here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on, and is never grouped with the run whose recipe it has."""
+    assert distill(*VERBS["free"], "--resume", "--out", "free", "--quiet").code == 0
+    shutil.copy(BEGUN / "free/recipe.yaml", "free/recipe.yaml")
+    again = ("--recipe", "free/recipe.yaml", "--seed", 1, "--out", "anew", "--quiet")
+    assert distill(*VERBS["free"], *again).code == 0
+    one_group = json.loads(distill("compare", "free", "anew", "--json").out)
+    assert [group["runs"] for group in one_group] == [["free", "anew"]]
+    monkeypatch.setattr(earlier, "OTHER_FORMULAS", {"0.1.0": {"tfkd-reg": {"form": "paper"}}})
+    old, new = json.loads(distill("compare", "free", "anew", "--json").out)
+    assert (old["runs"], new["runs"]) == (["free"], ["anew"])
+    assert "tfkd-reg.formula=0.1.0" in old["label"]
+    resumed = distill(*VERBS["free"], *again, "--resume")
+    assert resumed.code == 0, resumed.err

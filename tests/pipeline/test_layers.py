@@ -14,6 +14,7 @@ from distill_cli.models import InputSpec, Network, create
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Pair
 from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.pipeline.objective.entries import entry_of
 from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import PENULTIMATE, Batch
@@ -99,7 +100,12 @@ def test_what_is_recorded_is_what_was_built() -> None:
 
 @pytest.mark.parametrize(
     ("student", "normalises", "share"),
-    [("cifar_resnet8", True, 1.0), ("mlp_8x2", False, 0.01), ("test_vit", True, 1.0)],
+    [
+        ("cifar_resnet8", True, 1.0),
+        ("mlp_8x2", False, 0.01),
+        ("test_vit", True, 1.0),
+        ("test_nfnet", False, 0.01),
+    ],
 )
 def test_a_student_that_does_not_normalise_gets_a_share_of_the_hints_gradient(
     student: str, normalises: bool, share: float
@@ -108,6 +114,8 @@ def test_a_student_that_does_not_normalise_gets_a_share_of_the_hints_gradient(
     [regressor] = layers.adapters["hint"]
     assert regressor.norm is not None
     assert regressor.gradient_scale == share
+    [part] = layers.composition.parts
+    assert entry_of(part)["gradient_scale"] == share, "a run records what it was"
     assert ("% of its gradient" in layers.told[0]) == (not normalises)
 
 
@@ -153,6 +161,7 @@ REFUSED = [
     *((("--objective", n, "--accumulate", 2), "one", 2, "--accumulate") for n in ("dist", "rkd")),
     (("--objective", "similarity", "--accumulate", 2), "one", 2, "--accumulate"),
     (("--objective", "hint", "--accumulate", 2), "one", 2, "--accumulate"),
+    (("--objective", "hint", "--batch-size", 1), "one", 2, "one value of each channel"),
     (("--objective", "hint", "--compile"), "one", 2, "--compile"),
     (("--ensemble-of", "logits", "--mode", "random"), "two", 2, "--ensemble-of"),
     (("--ensemble-of", "logits"), "one", 2, "--ensemble-of"),

@@ -81,6 +81,10 @@ def test_every_objective_stands_with_its_weight_and_every_parameter(name: str) -
             {"hint.pairs": [["auto", "layers.1"]], "hint.weight": Hint.about.usual.own},
         ),
         ({"objective": [{"name": "kd"}]}, {"kd.weight": 1.0, "kd.temperature": 4.0}),
+        (
+            {"objective": [{"name": "feature-norm-kd", "form": "release"}]},
+            {"feature-norm-kd.tau": 2.0},
+        ),
         ({"objective": [{"name": "kd", "weight_end": 2}]}, {"kd.schedule": "linear"}),
     ],
 )
@@ -138,6 +142,9 @@ def test_a_kept_list_yields_to_flags_of_named_objectives(tmp_path: Any) -> None:
     other = again(tmp_path, ASKED, assignments=["objective=kd"])
     assert (other.objective, other.temperature) == ("kd", 2)
     assert other.recorded is None
+    listed = again(tmp_path, ASKED, assignments=["objective=[{name: kd}]"])
+    assert (listed.temperature, listed.recorded) == (None, None)
+    assert [part.objective.about.name for part in composition(listed).parts] == ["kd"]
     chained = again(tmp_path, ASKED, flags={"hints": True})
     assert chained.objective == "dkd"
 

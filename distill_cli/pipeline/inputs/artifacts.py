@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,10 +34,13 @@ class Runs:
     Attributes:
         dry: No weights are read, and none are downloaded: a network has fresh ones in their place.
         coming: Runs that are not made yet, by their resolved folders.
+        taught_by: Of a run that is gone on with, the fingerprints of its teachers: weights that are
+            not read are taken to be these.
     """
 
     dry: bool = False
     coming: Mapping[Path, Coming] = field(default_factory=dict)
+    taught_by: Sequence[str] = ()
 
     def comes(self, name: str) -> bool:
         """Whether this folder would be made by an earlier stage."""

@@ -13,8 +13,16 @@ from distill_cli.objectives.base import AUTO, Pair
 from distill_cli.objectives.compose import Composition, Part
 from distill_cli.pipeline.objective.build import composition
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.earlier import other_formula
 from distill_cli.recipe.load import validate
-from distill_cli.recipe.recorded import NAMED_ONLY, asked_of, is_spelled, made_by, mapping
+from distill_cli.recipe.recorded import (
+    NAMED_ONLY,
+    asked_of,
+    computed_by,
+    is_spelled,
+    made_by,
+    mapping,
+)
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.report.run_folder import RunSummary
 
@@ -104,7 +112,14 @@ def with_values(run: RunSummary) -> RunSummary:
     except DistillError:
         return run
     said = {key: now[key] for key in ("objective", *NAMED_ONLY) if key in now}
+    said["objective"] = [_computed(entry, kept.get("recorded")) for entry in now["objective"]]
     before = {"asked": asked_of(recipe), "defaults": made_by(recipe.recorded)}
     # A key that its version did not have was what it is by default.
     values = {**now, **kept, **said, "recorded": {**run.recorded, **before}}
     return replace(run, recipe=values)
+
+
+def _computed(entry: dict[str, Any], recorded: Any) -> dict[str, Any]:
+    """An entry that says by whose formula it was computed, where that is another one today."""
+    version = computed_by(recorded)
+    return {**entry, "formula": version} if other_formula(version, [entry]) else entry

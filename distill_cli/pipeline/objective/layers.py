@@ -24,7 +24,7 @@ from distill_cli.models.taps import (
 )
 from distill_cli.objectives.base import AUTO, Objective, Pair, PairRule, Setting, TapShape
 from distill_cli.objectives.compose import Composition, Part
-from distill_cli.objectives.hooks import Looking, OfLayers, OwnOptimizer, needs_of
+from distill_cli.objectives.hooks import Looking, OfLayers, OwnOptimizer, Settling, needs_of
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import BIAS, PENULTIMATE, Need, Teacher
 
@@ -140,7 +140,7 @@ def find_layers(
         teacher={name: _shape(teacher.network, name, other) for name in hinted},
     )
     teacher.watch(hinted, stop=stop)
-    composed = Composition(tuple(parts))
+    composed = Composition(tuple(_settled(part, shapes) for part in parts))
     adapters = composed.adapters(shapes).to(network.mean.device)
     recorded = _recorded(composed, shapes, adapters)
     return Layers(
@@ -158,6 +158,11 @@ def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:
     assert is_dataclass(objective), "objectives are dataclasses"
     assert not isinstance(objective, type)
     return replace(objective, pairs=pairs)
+
+
+def _settled(part: Part, setting: Setting) -> Part:
+    known = part.objective
+    return replace(part, objective=known.settled(setting)) if isinstance(known, Settling) else part
 
 
 def _by_rule(rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> tuple[Pair, ...]:

@@ -6,7 +6,7 @@ whatever is refused here is refused there, in the same words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from distill_cli.pipeline.run.speed import Speed, measure, seconds_of
 from distill_cli.pipeline.run.stages import check_kept, like, staged
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.load import read_yaml
+from distill_cli.recipe.recorded import mapping
 from distill_cli.recipe.stages import is_several
 from distill_cli.teachers.live import LiveTeacher
-from distill_cli.training.events import Sink
+from distill_cli.training.events import Silent, Sink
 from distill_cli.types import UNREAD
 
 
@@ -87,6 +89,9 @@ def _plans(
         label = f"stage {number} of {len(stages)}, {stage.name}"
         done = number < len(stages) and (stage.out / "result.json").is_file()
         if done and not overwrite:
+            if (stage.out / "last").exists():
+                # Of finished ones too, as the run does: others may learn from them.
+                _plan(like(stage, runs), runs, sink=Silent(), resume=True, overwrite=False)
             sink.message(f"{label}: done before")
             continue
         sink.message(label)
@@ -101,7 +106,9 @@ def _plans(
 def _plan(
     recipe: TrainRecipe, runs: Runs, *, sink: Sink, resume: bool, overwrite: bool
 ) -> tuple[Plan, Loader]:
-    """A run up to its first step."""
+    """A run up to its first step; weights that are not read are what they were when it was begun."""
+    if resume and recipe.out is not None:
+        runs = replace(runs, taught_by=_taught_by(Path(recipe.out) / "recipe.yaml"))
     plan = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, runs=runs)
     # Compiling would take longer than all else together.
     eager = replace(plan, recipe=plan.recipe.model_copy(update={"compile": False}))
@@ -111,12 +118,18 @@ def _plan(
     return plan, loader
 
 
+def _taught_by(file: Path) -> Sequence[str]:
+    """The fingerprints of its teachers that a run has noted."""
+    noted = mapping(read_yaml(file).get("recorded")).get("teachers") if file.is_file() else None
+    return [str(each) for each in noted] if isinstance(noted, list) else []
+
+
 def _begun(plan: Plan) -> bool:
     return (plan.run / "last").exists()
 
 
 def _is_known(plan: Plan) -> bool:
-    """Whether all was read that tells this run from others."""
+    """Whether all is known, or taken to be what it was, that tells this run from others."""
     identity = plan.dataset.identity
     read = (identity.fingerprint, identity.ids_digest, *(m.fingerprint for m in plan.members))
     return UNREAD not in read and not related(plan.recipe)
@@ -124,11 +137,12 @@ def _is_known(plan: Plan) -> bool:
 
 def _left(plan: Plan) -> tuple[str, ...]:
     left = ["the pixels"]
-    if any(isinstance(member, LiveTeacher) for member in plan.members):
+    live = any(isinstance(member, LiveTeacher) for member in plan.members)
+    if live:
         left.append("what the teachers know (their weights are not read)")
     if plan.dataset.identity.fingerprint == UNREAD:
         left.append("whether caches and teachers were made of these images (too many to open)")
-    if _begun(plan) and not _is_known(plan):
+    if _begun(plan) and (live or not _is_known(plan)):
         left.append(f"whether {plan.run} was begun from the same")
     return tuple(left)
 

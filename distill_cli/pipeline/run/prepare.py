@@ -9,8 +9,10 @@ from typing import TypeVar
 import torch
 
 from distill_cli import __version__, runtime
+from distill_cli.adapters.regressor import Regressor
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
+from distill_cli.errors import UsageError, counted
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
 from distill_cli.pipeline.folders import check_output, next_free
@@ -34,6 +36,7 @@ from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.pipeline.objective.order import ordered
 from distill_cli.pipeline.objective.rules import check_offers, check_sources
 from distill_cli.pipeline.run.prepared import Plan
+from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.recorded import asked_of, made_by
@@ -109,6 +112,8 @@ def prepare(
         setting=setting_of(recipe, composed, dataset, here, runs),
         stop=isinstance(recipe, HintRecipe),
     )
+    check_judged(layers.composition.judging, dataset)
+    check_batch(layers, min(recipe.batch_size, len(dataset.fit_rows)))
     for line in layers.told:
         sink.message(line)
     recipe = _resolve(recipe, out, dataset, spec, network, here)
@@ -172,6 +177,29 @@ def check_options(recipe: TrainRecipe) -> None:
     optim.check_name(recipe.opt)
     if recipe.model is not None:
         resolve(recipe.model)
+
+
+def check_batch(layers: Layers, batch_size: int) -> None:
+    """Refuses a batch in which a regressor's batch norm would see one value of a channel.
+
+    Args:
+        layers: With their adapters.
+        batch_size: Images of a step.
+
+    Raises:
+        UsageError: With the objective.
+    """
+    for name, adapter in layers.adapters.items():
+        for module in adapter.modules():
+            if not isinstance(module, Regressor) or module.norm is None:
+                continue
+            if batch_size * module.size[0] * module.size[1] < 2:
+                raise UsageError(
+                    f"objective '{name}' normalises a layer by the batch, and a batch of "
+                    f"{counted(batch_size, 'image')} has one value of each channel",
+                    hint="Choose a --batch-size of at least 2, or normalised: false in a list of "
+                    "objectives",
+                )
 
 
 def _resolve(

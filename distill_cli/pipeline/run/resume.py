@@ -14,7 +14,7 @@ from distill_cli.pipeline.run.prepared import NOT_TRAINING, Plan
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import other_formula
 from distill_cli.recipe.load import read_yaml, validate
-from distill_cli.recipe.recorded import made_by
+from distill_cli.recipe.recorded import computed_by, made_by
 from distill_cli.training import checkpoint
 
 R = TypeVar("R", bound=TrainRecipe)
@@ -22,8 +22,11 @@ R = TypeVar("R", bound=TrainRecipe)
 
 def begun_by(files: Sequence[Path]) -> str | None:
     """The version that the first of these recipes which is there was made by."""
-    kept = next((read_yaml(file) for file in files if file.is_file()), {})
-    return made_by(kept.get("recorded"))
+    return made_by(_recorded(files))
+
+
+def _recorded(files: Sequence[Path]) -> Any:
+    return next((read_yaml(file) for file in files if file.is_file()), {}).get("recorded")
 
 
 def as_made(recipe: R, version: str | None) -> R:
@@ -46,7 +49,7 @@ def check_begun(plan: Plan) -> str:
         ArtifactError: Its options, data or teachers are others, the checkpoint is damaged, or the
             version that began it computed an objective by another formula.
     """
-    version = begun_by([plan.run / "recipe.yaml"])
+    version = computed_by(_recorded([plan.run / "recipe.yaml"]))
     listed = plan.recipe.objective if isinstance(plan.recipe, LabelledRecipe) else ()
     changed = None if isinstance(listed, str) else other_formula(version, listed)
     if changed is not None:

@@ -17,7 +17,7 @@ from distill_cli.models import Network, save_model
 from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.inputs.data import worker_count
 from distill_cli.pipeline.run.prepared import Plan
-from distill_cli.pipeline.run.probe import check_judged, penultimate_of
+from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.schema import HintRecipe
@@ -48,7 +48,6 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
         order_name=(recipe.order if isinstance(recipe, LabelledRecipe) else None) or "shuffled",
     )
     taps, stop = plan.layers.taps, isinstance(recipe, HintRecipe)
-    check_judged(plan.layers.composition.judging, dataset)
     updates = _updates(plan, loader.steps)
     if recipe.compile:
         plan.network.net.compile()
