@@ -15,7 +15,7 @@ from benchmarks.inputs import large_images, small_images
 from benchmarks.pairs import Turn
 from distill_cli import runtime
 from distill_cli.models import load_model
-from distill_cli.pipeline.run.prepared import Plan
+from distill_cli.pipeline.run.prepared import PreparedRun
 
 BATCH = 128
 # Of the throughput of plain cross-entropy: a step may take a tenth longer.
@@ -41,7 +41,7 @@ class Case:
     predict: Any = None
 
 
-def tensors(plan: Plan, *, held_out: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def tensors(plan: PreparedRun, *, held_out: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """The training rows of a plan, normalised, and their labels, on its device."""
     data, device = plan.dataset, plan.runtime.device
     rows = torch.arange(len(data.train.label_N)) if held_out else data.fit_rows

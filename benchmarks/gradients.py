@@ -101,7 +101,7 @@ class Pull:
 def digits() -> tuple[Dataset, Tensor, Tensor]:
     """The built-in digits; their training images in [0, 1] and labels."""
     dataset = open_data(StudentRecipe(data="digits", workers=0), Silent())
-    images_NCHW = torch.cat(list(dataset.train.still())).float() / 255
+    images_NCHW = torch.cat(list(dataset.train.iter_plain())).float() / 255
     return dataset, images_NCHW, dataset.train.label_N
 
 

@@ -98,7 +98,7 @@ MUTATIONS = (
     Mutation("training/rollback.py", 'kept["lr"] = group["lr"]', "pass", "training"),
     Mutation(
         "training/loop.py",
-        "updates.clip(self.network.net)",
+        "optimisation.clip(self.network.net)",
         "pass",
         "training cli/test_train.py",
     ),

@@ -10,7 +10,7 @@ import torch
 from distill_cli.models import InputSpec, create, save_model
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.prepare import prepare
-from distill_cli.pipeline.run.prepared import Plan
+from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
@@ -23,7 +23,7 @@ class Run:
 
     def __init__(self, kind: type[TeacherRecipe], out: Path, **options: Any) -> None:
         recipe = kind(out=str(out), epochs=MANY, warmup_epochs=0, lr=0.01, **options)
-        self.plan: Plan = prepare(recipe, sink=Silent())
+        self.plan: PreparedRun = prepare(recipe, sink=Silent())
         out.mkdir(parents=True)
         self.trainer = trainer_of(self.plan, Silent())
         self.trainer.start(resume=False)
@@ -46,7 +46,7 @@ def student(out: Path, teachers: list[Path], **options: Any) -> Run:
     return Run(StudentRecipe, out, teachers=names, force=True, **options)  # type: ignore[arg-type]
 
 
-def network(folder: Path, name: str, plan: Plan, seed: int = 0) -> Path:
+def network(folder: Path, name: str, plan: PreparedRun, seed: int = 0) -> Path:
     """An untrained teacher: what it says costs the same."""
     torch.manual_seed(seed)
     data = plan.dataset

@@ -25,7 +25,7 @@ def logits_of(
 
     Args:
         forward: A network in eval mode, or a teacher's `logits`; takes images in [0, 1].
-        batches: uint8 (B, C, H, W): `Images.still()`.
+        batches: uint8 (B, C, H, W): `Images.iter_plain()`.
         device: Where `forward` computes.
     """
     collected = Collected()
@@ -70,7 +70,7 @@ def evaluate(network: Network, images: Images, device: torch.device) -> Metrics:
     """The metrics of a network on images, every sample counted once; its mode is restored."""
     training = network.training
     network.eval()
-    logits_NK = logits_of(network, images.still(), device)
+    logits_NK = logits_of(network, images.iter_plain(), device)
     metrics = measure_as(network.targets, logits_NK, images.label_N, images.label_NK)
     network.train(training)
     return metrics

@@ -155,13 +155,13 @@ def describe(runtime: Runtime) -> dict[str, Any]:
 
 
 @contextmanager
-def fast_kernels(here: Runtime) -> Iterator[None]:
+def fast_kernels(runtime: Runtime) -> Iterator[None]:
     """Lets cuDNN try out which kernels are fastest; which one wins is a matter of chance.
 
     For training only: a dump that goes on must say the same as before.
     """
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = not here.deterministic
+    torch.backends.cudnn.benchmark = not runtime.deterministic
     try:
         yield
     finally:

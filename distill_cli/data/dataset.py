@@ -202,7 +202,7 @@ def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[
     """
     if isinstance(images, ImageFiles):
         images = images.take(rows[few_of(images.key_N[rows], FILES_FOR_STATISTICS)])
-        parts = images.still()
+        parts = images.iter_plain()
     else:
         parts = (images.images_NCHW[part] for part in rows.split(2048))
     counts = torch.zeros(images.size[0], 256, dtype=torch.float64)

@@ -16,7 +16,7 @@ from distill_cli.data.order import (
     paired_order,
     side_by_side,
 )
-from distill_cli.data.views import Made, Views
+from distill_cli.data.views import ViewBatch, Views
 from distill_cli.types import UNLABELLED, Batch, Mixing, OrderName
 
 
@@ -145,7 +145,7 @@ class Loader:
                 unlabelled=self.unlabelled,
             )
 
-    def _labels(self, index_B: Tensor, made: Made) -> Tensor | None:
+    def _labels(self, index_B: Tensor, made: ViewBatch) -> Tensor | None:
         """What applies of each class, mixed as the images are, fp32.
 
         A mixed image has a label where both of its halves have one.
@@ -160,7 +160,7 @@ class Loader:
         mixed_BK = share_B1 * target_BK + (1 - share_B1) * other_BK
         return mixed_BK.masked_fill((target_BK < 0) | (other_BK < 0), UNLABELLED)
 
-    def _mixing(self, made: Made) -> Mixing | None:
+    def _mixing(self, made: ViewBatch) -> Mixing | None:
         if made.partner_B is None or made.share_B is None:
             return None
         target_B = self.target_N[made.partner_B].to(self.views.device)

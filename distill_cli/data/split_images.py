@@ -61,7 +61,7 @@ class ImageTable:
             label_NK=None if self.label_NK is None else self.label_NK[index_N],
         )
 
-    def still(self) -> Iterator[Tensor]:
+    def iter_plain(self) -> Iterator[Tensor]:
         """The images as they are, uint8 (B, C, H, W), in order, in batches of bounded memory."""
         return iter(self.images_NCHW.split(_batch_size(self.size)))
 
@@ -136,7 +136,7 @@ class ImageFiles:
         except BAD_IMAGE as error:
             raise bad_image(self.source, int(self.row_N[index]), error) from None
 
-    def still(self) -> Iterator[Tensor]:
+    def iter_plain(self) -> Iterator[Tensor]:
         """Centre crops, uint8 (B, C, H, W), in order, in batches of bounded memory."""
         parts = torch.arange(len(self.row_N)).split(_batch_size(self.size))
         workers = self.workers if len(self.row_N) >= WORTH_WORKERS else 0

@@ -32,7 +32,7 @@ TRIES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class ViewBatch:
     """Views of a batch.
 
     Attributes:
@@ -81,7 +81,7 @@ class Views:
             step.draws if not isinstance(step, LibraryTransform) else 0 for step in self.steps
         ]
         self.columns = [sum(wanted[:index]) for index in range(len(wanted) + 1)]
-        self.singly = _singly(self.steps, files=isinstance(images, ImageFiles))
+        self.per_image_steps = _per_image_steps(self.steps, files=isinstance(images, ImageFiles))
 
     @cached_property
     def images_NCHW(self) -> Tensor:
@@ -105,7 +105,7 @@ class Views:
     @property
     def by_workers(self) -> bool:
         """Whether some of the work is done image by image."""
-        return self.singly > 0 or isinstance(self.images, ImageFiles)
+        return self.per_image_steps > 0 or isinstance(self.images, ImageFiles)
 
     def _mixer(self, steps: Sequence[object], rows: Tensor | None) -> Mixer | None:
         mixup = next((step for step in steps if isinstance(step, Mixup)), None)
@@ -117,11 +117,13 @@ class Views:
             mixup=mixup, cutmix=cutmix, seed=self.spec.seed, rows=rows, key_N=self.images.key_N
         )
 
-    def batch(self, index_B: Tensor, view_B: Tensor) -> Made:
+    def batch(self, index_B: Tensor, view_B: Tensor) -> ViewBatch:
         """The views of one request."""
         return next(self.stream([(index_B, view_B)], workers=0))
 
-    def stream(self, requests: Sequence[Request], *, workers: int | None = None) -> Iterator[Made]:
+    def stream(
+        self, requests: Sequence[Request], *, workers: int | None = None
+    ) -> Iterator[ViewBatch]:
         """The views of many requests, in order; those to come are prepared meanwhile.
 
         Args:
@@ -146,7 +148,9 @@ class Views:
         for request, (_, _, partner_B), images_BCHW, uniform_BD in zip(
             requests, whole, parts, draws, strict=True
         ):
-            images_BCHW = self._changed(images_BCHW, uniform_BD.to(self.maker), self.singly)
+            images_BCHW = self._changed(
+                images_BCHW, uniform_BD.to(self.maker), self.per_image_steps
+            )
             yield self._finished(*request, partner_B, images_BCHW / 255)
 
     def _with_partners(self, index_B: Tensor, view_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,18 +164,18 @@ class Views:
 
     def _finished(
         self, index_B: Tensor, view_B: Tensor, partner_B: Tensor, images_BCHW: Tensor
-    ) -> Made:
+    ) -> ViewBatch:
         images_BCHW = images_BCHW.contiguous().to(self.device)
         if self.mixer is None:
-            return Made(images_BCHW=images_BCHW)
+            return ViewBatch(images_BCHW=images_BCHW)
         own, others = images_BCHW[: len(index_B)], images_BCHW[len(index_B) :]
         others = others if len(others) else _neighbours(own)
         mixed_BCHW, share_B = self.mixer(own, others, index_B, partner_B, view_B)
-        return Made(images_BCHW=mixed_BCHW, partner_B=partner_B, share_B=share_B)
+        return ViewBatch(images_BCHW=mixed_BCHW, partner_B=partner_B, share_B=share_B)
 
     def _draws(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Uniform numbers (B, D) of each request, hashed for many requests at once."""
-        if self.singly == len(self.steps):
+        if self.per_image_steps == len(self.steps):
             yield from (torch.empty(0) for _ in requests)
             return
         for start in range(0, len(requests), TOGETHER):
@@ -204,7 +208,7 @@ class Views:
             done = int(bool(self.steps) and isinstance(self.steps[0], ResizedCrop))
         else:
             images_BCHW = self.images.images_NCHW[index_B]
-        for place in range(done, self.singly):
+        for place in range(done, self.per_image_steps):
             step = self.steps[place]
             if isinstance(step, LibraryTransform):
                 words = (view_B, self.images.key_N[index_B], place)
@@ -227,7 +231,7 @@ class Views:
         return to_batch([files.framed(*each) for each in zip(rows, opened, boxes, strict=True)])
 
 
-def _singly(steps: Sequence[Augmentation | LibraryTransform], *, files: bool) -> int:
+def _per_image_steps(steps: Sequence[Augmentation | LibraryTransform], *, files: bool) -> int:
     """How many of the first steps are done image by image: up to the last that must be."""
     last = max((i + 1 for i, s in enumerate(steps) if isinstance(s, LibraryTransform)), default=0)
     return max(last, int(files and bool(steps) and isinstance(steps[0], ResizedCrop)))

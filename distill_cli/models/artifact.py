@@ -48,10 +48,10 @@ def save_model(network: Network, folder: Path, *, extra: Mapping[str, Any] | Non
 
 def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """config.json: timm's keys, and ours in `distill`."""
-    taken = network.taken
+    input_spec = network.input_spec
     own: dict[str, Any] = dict(getattr(network.net, "pretrained_cfg", {}))
     kept = ("pool_size", "fixed_input_size", "interpolation", "first_conv", "classifier", "license")
-    size = [taken.channels, taken.height, taken.width]
+    size = [input_spec.channels, input_spec.height, input_spec.width]
     return {
         "architecture": network.architecture,
         "num_classes": len(network.class_names),
@@ -62,8 +62,8 @@ def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[
             "num_classes": len(network.class_names),
             "input_size": size,
             "crop_pct": 1.0,
-            "mean": list(taken.mean),
-            "std": list(taken.std),
+            "mean": list(input_spec.mean),
+            "std": list(input_spec.std),
             **{key: own[key] for key in kept if own.get(key) is not None},
         },
         "distill": {
@@ -71,8 +71,8 @@ def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[
             "library": network.library,
             "class_names": list(network.class_names),
             "input_size": size,
-            "mean": list(taken.mean),
-            "std": list(taken.std),
+            "mean": list(input_spec.mean),
+            "std": list(input_spec.std),
             **({} if network.targets == "softmax" else {"targets": network.targets}),
             **({} if network.temperature == 1 else {"temperature": network.temperature}),
             **({"extra": dict(extra)} if extra else {}),
@@ -131,7 +131,7 @@ def input_spec(folder: Path) -> InputSpec:
     """
     config = _file(folder, CONFIG)
     with _ours(config):
-        return _taken(read_json(config)["distill"])
+        return _parsed_input_spec(read_json(config)["distill"])
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def _network(config: Any) -> Network:
         model_args=args,
         library=library,
         class_names=tuple(names),
-        taken=_taken(ours),
+        input_spec=_parsed_input_spec(ours),
         targets=targets,
         temperature=_temperature(ours),
     )
@@ -206,7 +206,7 @@ def _temperature(ours: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def _taken(ours: Mapping[str, Any]) -> InputSpec:
+def _parsed_input_spec(ours: Mapping[str, Any]) -> InputSpec:
     channels, height, width = ours["input_size"]
     mean, std = tuple(ours["mean"]), tuple(ours["std"])
     if not all(type(side) is int and side > 0 for side in (channels, height, width)):
@@ -246,10 +246,14 @@ def _form(value: Tensor | None) -> str:
 
 def fingerprint(network: Network) -> str:
     """Identifies a network by architecture, normalisation, classes, targets and weights."""
-    taken = network.taken
+    input_spec = network.input_spec
     head: list[Any] = [network.architecture, network.model_args, list(network.class_names)]
     head += [] if network.targets == "softmax" else [network.targets]
-    head += [[taken.channels, taken.height, taken.width], list(taken.mean), list(taken.std)]
+    head += [
+        [input_spec.channels, input_spec.height, input_spec.width],
+        list(input_spec.mean),
+        list(input_spec.std),
+    ]
     whole = blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=16)
     for name, value in sorted(network.net.state_dict().items()):
         whole.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -23,7 +23,7 @@ from distill_cli.models.build import build
 from distill_cli.models.heads import GatedClassifier, classifier_of, gate
 from distill_cli.models.network import Network
 from distill_cli.models.registry import cfg
-from distill_cli.models.taps import noise, signals_of, still
+from distill_cli.models.taps import eval_mode, noise, signals_of
 from distill_cli.types import GATED_PARTS
 
 NAME, BASE = "distill_dropmax", "base"
@@ -56,7 +56,7 @@ def gated(network: Network) -> Network:
             model_args={BASE: network.architecture, **network.model_args},
             library="timm",
             class_names=network.class_names,
-            taken=network.taken,
+            input_spec=network.input_spec,
             targets=network.targets,
         )
         _check_answer(made)
@@ -71,7 +71,7 @@ def gated(network: Network) -> Network:
 @torch.no_grad()
 def _check_answer(network: Network) -> None:
     """What the parts of the classifier say must be all that the network answers."""
-    with still(network):
+    with eval_mode(network):
         said = signals_of(network, noise(network), GATED_PARTS)
     logits, prior, _ = (said.features[part].flatten(1) for part in GATED_PARTS)
     folded = dropmax_inference(logits, prior)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distill_cli.losses.dropmax import dropmax_inference
 
 # The logit of the probability that a class stays, before training: 0.98.
-KEPT = 4.0
+OPEN_GATE_BIAS = 4.0
 
 
 class GatedClassifier(nn.Module):
@@ -38,7 +38,7 @@ class GatedClassifier(nn.Module):
     def __init__(self, logits: nn.Linear) -> None:
         super().__init__()
         self.logits = logits
-        self.prior = _level(logits, KEPT)
+        self.prior = _level(logits, OPEN_GATE_BIAS)
         self.posterior = _level(logits, 0.0)
 
     @property

@@ -49,7 +49,7 @@ class Network(nn.Module):
         model_args: What it was built with, beside its number of classes.
         library: Where its architecture comes from.
         class_names: In the order of its outputs.
-        taken: What `net` takes: channels, size, normalisation.
+        input_spec: What `net` takes: channels, size, normalisation.
         targets: What its outputs are logits of: one class of all, or each class by itself.
         temperature: What its logits are divided by to be as sure as they are right, fitted after
             training; the forward itself leaves them as they are.
@@ -66,7 +66,7 @@ class Network(nn.Module):
         model_args: Mapping[str, Any],
         library: Library,
         class_names: tuple[str, ...],
-        taken: InputSpec,
+        input_spec: InputSpec,
         targets: Targets = "softmax",
         temperature: float = 1.0,
     ) -> None:
@@ -76,23 +76,23 @@ class Network(nn.Module):
         self.model_args = dict(model_args)
         self.library = library
         self.class_names = class_names
-        self.taken = taken
+        self.input_spec = input_spec
         self.targets = targets
         self.temperature = temperature
         # Not persistent: the weights stay those of a plain network, config.json holds these.
-        self.register_buffer("mean", _channelwise(taken.mean), persistent=False)
-        self.register_buffer("std", _channelwise(taken.std), persistent=False)
+        self.register_buffer("mean", _channelwise(input_spec.mean), persistent=False)
+        self.register_buffer("std", _channelwise(input_spec.std), persistent=False)
 
     def normalise_by(self, spec: InputSpec) -> None:
         """Has images normalised by another mean and standard deviation, of as many channels."""
-        self.taken = replace(self.taken, mean=spec.mean, std=spec.std)
+        self.input_spec = replace(self.input_spec, mean=spec.mean, std=spec.std)
         self.mean.copy_(_channelwise(spec.mean))
         self.std.copy_(_channelwise(spec.std))
 
     @property
     def input_size(self) -> tuple[int, int, int]:
         """Channels, height and width that `net` takes."""
-        return self.taken.channels, self.taken.height, self.taken.width
+        return self.input_spec.channels, self.input_spec.height, self.input_spec.width
 
     @property
     def num_params(self) -> int:
@@ -107,13 +107,13 @@ class Network(nn.Module):
 
     def _fit(self, images_BCHW: Tensor) -> Tensor:
         """Channels and size as the network takes them."""
-        if images_BCHW.shape[1] != self.taken.channels:
-            if self.taken.channels == 1:
+        if images_BCHW.shape[1] != self.input_spec.channels:
+            if self.input_spec.channels == 1:
                 share = images_BCHW.new_tensor(LUMINANCE).view(1, -1, 1, 1)
                 images_BCHW = (images_BCHW * share).sum(dim=1, keepdim=True)
             else:
-                images_BCHW = images_BCHW.expand(-1, self.taken.channels, -1, -1)
-        size = (self.taken.height, self.taken.width)
+                images_BCHW = images_BCHW.expand(-1, self.input_spec.channels, -1, -1)
+        size = (self.input_spec.height, self.input_spec.width)
         if images_BCHW.shape[2:] != size:
             images_BCHW = F.interpolate(images_BCHW, size, mode="bilinear", antialias=True)
         return images_BCHW

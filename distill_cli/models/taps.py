@@ -79,7 +79,7 @@ def taps_of(network: Network) -> list[Tap]:
                 seen.append((name, as_map(network, out.clone()), len(passed)))
 
         hooks.append((net.get_submodule(name), note))
-    with still(network), _hooked(hooks):
+    with eval_mode(network), _hooked(hooks):
         network(noise(network))
     found = []
     for name, map_BCHW, before in seen:
@@ -94,7 +94,7 @@ def shape_of(network: Network, name: str) -> Tap:
     Raises:
         UsageError: There is no such layer, or its output is no map of features.
     """
-    with still(network):
+    with eval_mode(network):
         said = signals_of(network, noise(network), (name,))
     return _tap(name, said.features[name], 0.0)
 
@@ -107,7 +107,7 @@ def normalises(network: Network) -> bool:
 
 
 @contextmanager
-def still(network: Network) -> Iterator[None]:
+def eval_mode(network: Network) -> Iterator[None]:
     """In eval mode and without gradients while the context lasts."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

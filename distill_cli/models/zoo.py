@@ -137,8 +137,8 @@ def create(
         net = build_pretrained(
             architecture, num_classes=len(class_names), weights=weights, **wanted
         )
-        taken = _own_input(net, wanted)
-        return _wrap(net, architecture.split(".")[0], wanted, class_names, taken)
+        input_spec = _own_input(net, wanted)
+        return _as_network(net, architecture.split(".")[0], wanted, class_names, input_spec)
     return _from_timm(architecture.split(".")[0], class_names, view, wanted)
 
 
@@ -170,8 +170,8 @@ def _from_timm(
         candidates = [({**args, "img_size": [view.height, view.width]}, view), (args, own)]
     else:
         candidates = [(args, view), (args, own)]
-    net, used, taken = _first_fitting(architecture, len(class_names), candidates)
-    return _wrap(net, architecture, used, class_names, taken)
+    net, used, input_spec = _first_fitting(architecture, len(class_names), candidates)
+    return _as_network(net, architecture, used, class_names, input_spec)
 
 
 def _from_torchvision(
@@ -182,8 +182,8 @@ def _from_torchvision(
         colour = replace(view, channels=3, mean=view.mean * 3, std=view.std * 3)
     own = _square(colour, INCEPTION_SIDE if architecture.endswith("inception_v3") else DEFAULT_SIDE)
     candidates = [(wanted, colour), (wanted, own)]
-    net, used, taken = _first_fitting(architecture, len(class_names), candidates)
-    return _wrap(net, architecture, used, class_names, taken, library="torchvision")
+    net, used, input_spec = _first_fitting(architecture, len(class_names), candidates)
+    return _as_network(net, architecture, used, class_names, input_spec, library="torchvision")
 
 
 def _first_fitting(
@@ -196,22 +196,24 @@ def _first_fitting(
     """
     state = torch.get_rng_state()
     reason = ""
-    for args, taken in candidates:
+    for args, input_spec in candidates:
         torch.set_rng_state(state)
         try:
             net = build(architecture, num_classes, args)
-            _check_output(net, num_classes, taken)
+            _check_output(net, num_classes, input_spec)
         except Exception as error:
             # Networks raise anything on a size or an argument that they cannot use.
             reason = explain(error)
             continue
-        return net.train(), args, taken
+        return net.train(), args, input_spec
     raise UsageError(f"model: {architecture} cannot be built: {reason}")
 
 
-def _check_output(net: nn.Module, num_classes: int, taken: InputSpec) -> None:
+def _check_output(net: nn.Module, num_classes: int, input_spec: InputSpec) -> None:
     with torch.no_grad():
-        logits_BK = net.eval()(torch.zeros(2, taken.channels, taken.height, taken.width))
+        logits_BK = net.eval()(
+            torch.zeros(2, input_spec.channels, input_spec.height, input_spec.width)
+        )
     if getattr(logits_BK, "shape", None) != (2, num_classes):
         raise ValueError("its output is not one logit for each class")
 
@@ -229,12 +231,12 @@ def _sized(view: InputSpec, img_size: Any) -> InputSpec:
     return replace(view, height=sides[0], width=sides[1])
 
 
-def _wrap(
+def _as_network(
     net: nn.Module,
     architecture: str,
     args: Mapping[str, Any],
     class_names: tuple[str, ...],
-    taken: InputSpec,
+    input_spec: InputSpec,
     library: Library = "timm",
 ) -> Network:
     return Network(
@@ -243,7 +245,7 @@ def _wrap(
         model_args=args,
         library=library,
         class_names=class_names,
-        taken=taken,
+        input_spec=input_spec,
     )
 
 
@@ -285,4 +287,4 @@ def pretrained_teacher(
     outputs = int(getattr(net, "num_classes", 0))
     if class_names is None or outputs != len(class_names):
         class_names = tuple(f"output {index}" for index in range(outputs))
-    return _wrap(net, architecture.split(".")[0], args, class_names, _own_input(net, args))
+    return _as_network(net, architecture.split(".")[0], args, class_names, _own_input(net, args))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch.nn.functional as F
 
-from distill_cli import runtime
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.errors import ArtifactError, UsageError, counted
@@ -21,6 +20,7 @@ from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.pipeline.inputs.teachers import check_classes, open_teachers
 from distill_cli.recipe.fields import Device
+from distill_cli.runtime import decide
 from distill_cli.teachers.live import LiveTeacher
 
 
@@ -74,8 +74,8 @@ def evaluate_run(
     Raises:
         ArtifactError: The classes of model, teacher and data differ.
     """
-    here = runtime.decide(device)
-    network = load_model(folder).to(here.device).eval()
+    runtime = decide(device)
+    network = load_model(folder).to(runtime.device).eval()
     dataset = data_of(folder, data, kept_recipe(folder))
     check_classes(str(folder), network.class_names, dataset.class_names, hint=None)
     if dataset.several and network.targets == "softmax":
@@ -84,7 +84,7 @@ def evaluate_run(
             hint="Train it on data of several labels",
         )
     table = dataset.val if split == "val" else dataset.test
-    logits_NK = logits_of(network, table.still(), here.device)
+    logits_NK = logits_of(network, table.iter_plain(), runtime.device)
     same = divergence = None
     if teacher is not None:
         names = expand_teachers([teacher])
@@ -92,11 +92,11 @@ def evaluate_run(
             raise UsageError(
                 f"{teacher} holds {counted(len(names), 'cache')}", hint="Name one of them"
             )
-        members = open_teachers(names, dataset, here, "fp32")
+        members = open_teachers(names, dataset, runtime, "fp32")
         check_targets(names, members, network.targets)
         [member] = members
         if isinstance(member, LiveTeacher):
-            teacher_NK = logits_of(member.logits, table.still(), here.device)
+            teacher_NK = logits_of(member.logits, table.iter_plain(), runtime.device)
         else:
             stored_NK = member.stored(split, table.label_N)
             if stored_NK is None:
@@ -118,7 +118,7 @@ def evaluate_run(
         ece_scaled=None if scaled is None else scaled.ece,
         metrics=measure_as(network.targets, logits_NK, table.label_N, table.label_NK),
         params=network.num_params,
-        latency_ms=latency_ms(network, table.size, here.device),
+        latency_ms=latency_ms(network, table.size, runtime.device),
         teacher_agreement=same,
         teacher_kl=divergence,
     )

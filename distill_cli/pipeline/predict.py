@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch.nn.functional as F
 
-from distill_cli import runtime
 from distill_cli.data.decode import images_from_paths
 from distill_cli.evaluate import logits_of
 from distill_cli.models import Network, load_model
 from distill_cli.recipe.fields import Device
+from distill_cli.runtime import decide
 
 # Images that are predicted on together.
 PREDICTED = 64
@@ -51,16 +51,16 @@ def predict(
             right.
         device: Where it computes.
     """
-    here = runtime.decide(device)
-    network: Network = load_model(folder).to(here.device).eval()
-    taken = network.taken
+    runtime = decide(device)
+    network: Network = load_model(folder).to(runtime.device).eval()
+    input_spec = network.input_spec
     images_NCHW, names = images_from_paths(
         [Path(image) for image in images],
-        channels=taken.channels,
-        height=taken.height,
-        width=taken.width,
+        channels=input_spec.channels,
+        height=input_spec.height,
+        width=input_spec.width,
     )
-    logits_NK = logits_of(network, images_NCHW.split(PREDICTED), here.device)
+    logits_NK = logits_of(network, images_NCHW.split(PREDICTED), runtime.device)
     divisor = network.temperature if temperature is None else temperature
     softened_NK = logits_NK.double() / divisor
     several = network.targets == "sigmoid"

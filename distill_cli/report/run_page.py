@@ -86,9 +86,9 @@ def _said(values: Mapping[str, Any]) -> dict[str, str]:
 
 def _environment(recorded: Mapping[str, Any]) -> dict[str, str]:
     elsewhere = {"dataset", "teachers", "versions", "view_spec", "asked"}
-    here = {key: value for key, value in recorded.items() if key not in elsewhere}
+    others = {key: value for key, value in recorded.items() if key not in elsewhere}
     views = {f"view {key}": value for key, value in _mapping(recorded.get("view_spec")).items()}
-    return _said({**here, **views, **_mapping(recorded.get("versions"))})
+    return _said({**others, **views, **_mapping(recorded.get("versions"))})
 
 
 def _teachers(run: RunSummary) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import Probe
 from distill_cli.training import checkpoint
 from distill_cli.training.events import EpochEvent, Sink, step_event
-from distill_cli.training.optimisation import Updates
+from distill_cli.training.optimisation import Optimisation
 from distill_cli.training.run_log import RunLog, epoch_row
 from distill_cli.training.state import HeldOut, State
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
@@ -33,7 +33,7 @@ class Trainer:
         network: The student, on its device.
         forward: What it says of images: logits, and features where they are learnt from.
         adapters: What objectives learn beside it.
-        updates: How its weights move: optimiser, schedule, precision, accumulation, averaging.
+        optimisation: How its weights move: optimiser, schedule, precision, accumulation, averaging.
         teacher: Frozen, or None.
         composition: What is minimised over `epochs` passes of `loader`'s batches.
         probe: What the network makes of training images, for objectives that judge an epoch.
@@ -47,7 +47,7 @@ class Trainer:
     network: Network
     forward: Callable[[Tensor], StudentSignals]
     adapters: nn.ModuleDict
-    updates: Updates
+    optimisation: Optimisation
     teacher: Teacher | None
     composition: Composition
     loader: Loader
@@ -77,9 +77,9 @@ class Trainer:
         """Takes the state of the last checkpoint if `resume`, else a new one."""
         self.log = RunLog(self.run)
         own: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
-        self.parts = {**own, **self.updates.parts}
+        self.parts = {**own, **self.optimisation.parts}
         self.state = State()
-        self.updates.keep()
+        self.optimisation.keep()
         if resume:
             self.state = checkpoint.load(self.run, self.parts, self.key)
         self.log.cut_back(self.state.log_lengths)
@@ -105,33 +105,33 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> None:
         """One step of the optimisers, in as many parts as the batch is accumulated from."""
-        updates, total = self.updates, self.epochs * self.loader.steps
+        optimisation, total = self.optimisation, self.epochs * self.loader.steps
         seed = self.loader.seed
         progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=total, seed=seed)
-        updates.schedule.step_update(batch.step)
-        for optimizer in updates.optimizers:
+        optimisation.schedule.step_update(batch.step)
+        for optimizer in optimisation.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        for part in batch.split(updates.accumulate):
+        for part in batch.split(optimisation.accumulate):
             teacher = None if self.teacher is None else self.teacher.signals(part)
-            with updates.here.autocast():
+            with optimisation.runtime.autocast():
                 student = self.forward(part.images_BCHW)
             loss = self.composition(student, teacher, part, progress, self.adapters)
-            updates.scaler.scale(loss.total).backward()
+            optimisation.scaler.scale(loss.total).backward()
             self.state.note(student.logits, part, loss)
-        updates.clip(self.network.net)
-        for optimizer in updates.optimizers:
-            updates.scaler.step(optimizer)
-        updates.scaler.update()
-        updates.average(self.network, batch.step)
+        optimisation.clip(self.network.net)
+        for optimizer in optimisation.optimizers:
+            optimisation.scaler.step(optimizer)
+        optimisation.scaler.update()
+        optimisation.average(self.network, batch.step)
         self.state.step += 1
         self.sink.step(step_event(self.state, self.epochs, self.loader.steps, batch.samples))
 
     def _end_epoch(self) -> None:
         started = time.perf_counter()
-        state, network = self.state, self.updates.averaged(self.network)
+        state, network = self.state, self.optimisation.averaged(self.network)
         judge = self.composition.after_epoch
         verdict = judge(self.probe, state.epoch + 1, self.epochs, self.adapters)
-        self.updates.end_epoch(undo=verdict.roll_back)
+        self.optimisation.end_epoch(undo=verdict.roll_back)
         # Of what the next epoch starts from: an epoch that was undone left nothing to look at.
         held_out = self.evaluate(network)
         state.require_finite(held_out.figures.values())
@@ -139,7 +139,7 @@ class Trainer:
             self.save_best(network)
         rate = self.loader.steps * self.loader.batch_size / max(state.epoch_seconds, 1e-9)
         figures = {**held_out.figures, **verdict.figures}
-        row = epoch_row(state, figures, lr=self.updates.rate, images_per_second=rate)
+        row = epoch_row(state, figures, lr=self.optimisation.rate, images_per_second=rate)
         self.log.epoch(row)
         self.sink.epoch(EpochEvent(epoch=state.epoch, epochs=self.epochs, row=row, best=best))
         state.next_epoch(rate, state.epoch_seconds + time.perf_counter() - started)

@@ -22,7 +22,7 @@ ClipMode = Literal["norm", "value", "agc"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Updates:
+class Optimisation:
     """What stands between a gradient and the weights.
 
     Attributes:
@@ -41,7 +41,7 @@ class Updates:
 
     optimizer: torch.optim.Optimizer
     schedule: Scheduler
-    here: Runtime
+    runtime: Runtime
     scaler: torch.amp.GradScaler
     accumulate: int = 1
     clip_grad: float | None = None

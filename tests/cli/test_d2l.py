@@ -90,7 +90,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, Any]]:
     original = Trainer.train_epoch
 
     def noting(self: Trainer) -> None:
-        moving = {name: part.state_dict() for name, part in self.updates.of_student.items()}
+        moving = {name: part.state_dict() for name, part in self.optimisation.of_student.items()}
         taken[self.state.epoch] = deepcopy({"network": self.network.state_dict(), **moving})
         original(self)
 
@@ -125,7 +125,7 @@ class AfterSteps(runtime.StopRequest):
 
     @property
     def signal_number(self) -> int | None:
-        return signal.SIGTERM if 0 < AfterSteps.steps <= AfterSteps.taken else None
+        return signal.SIGTERM if 0 < AfterSteps.steps <= AfterSteps.input_spec else None
 
     @signal_number.setter
     def signal_number(self, value: int | None) -> None:
@@ -138,13 +138,13 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     def counting(self: Trainer, batch: Any) -> None:
         original(self, batch)
-        AfterSteps.taken += 1
+        AfterSteps.input_spec += 1
 
     monkeypatch.setattr(Trainer, "train_step", counting)
     monkeypatch.setattr(runtime, "StopRequest", AfterSteps)
 
     def set_steps(steps: int) -> None:
-        AfterSteps.steps, AfterSteps.taken = steps, 0
+        AfterSteps.steps, AfterSteps.input_spec = steps, 0
 
     set_steps(0)
     return set_steps

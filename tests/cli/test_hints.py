@@ -58,7 +58,7 @@ def test_the_student_changes_up_to_its_guided_layer(
     assert "distill student --init h" in " ".join(outcome.err.split())
     saved = load_model(here / "h")
     torch.manual_seed(2)
-    fresh = create(model, class_names=saved.class_names, view=saved.taken)
+    fresh = create(model, class_names=saved.class_names, view=saved.input_spec)
     assert fresh.net.state_dict().keys() == weights(here / "h").keys(), "no trace of the regressor"
     for key, value in fresh.net.state_dict().items():
         changed = not torch.equal(value, weights(here / "h")[key])

@@ -189,7 +189,7 @@ def test_large_images_are_read_from_files(tmp_path: Path) -> None:
     for row, name in enumerate(data.train.sample_ids):
         number = int(Path(name).stem)
         assert data.train.label_NK[row].tolist() == [number & 1, number >> 1 & 1]
-    first = next(iter(data.val.still()))
+    first = next(iter(data.val.iter_plain()))
     assert first.shape[1:] == (1, 130, 130)
 
 

@@ -64,7 +64,7 @@ def test_identity_does_not_depend_on_how_images_are_held(folder: Path, data: Dat
 
 
 def test_still_images_are_centre_crops(folder: Path, data: Dataset) -> None:
-    [batch] = data.train.still()
+    [batch] = data.train.iter_plain()
     assert batch.shape == (10, 3, 136, 136)
     row = data.train.sample_ids.index("b/3.jpg")
     with Image.open(folder / "train/b/3.jpg") as image:
@@ -211,7 +211,7 @@ def test_a_library_transform_that_needs_something_else_is_refused(data: Dataset)
 
 def test_statistics_are_those_of_the_images(data: Dataset) -> None:
     assert isinstance(data.train, ImageFiles)
-    [images] = data.train.take(data.fit_rows).still()
+    [images] = data.train.take(data.fit_rows).iter_plain()
     for channel in range(3):
         values = images[:, channel].double() / 255
         assert data.mean[channel] == pytest.approx(float(values.mean()), abs=1e-9)
@@ -228,5 +228,5 @@ def test_sixteen_bit_tiff_is_scaled_like_in_memory(tmp_path: Path) -> None:
             path.write_bytes(buffer.getvalue())
     data = open_dataset(str(tmp_path / "data"))
     assert (data.from_files, data.channels) == (True, 1)
-    [images] = data.train.still()
+    [images] = data.train.iter_plain()
     assert set(images.unique().tolist()) == {127}

@@ -156,6 +156,6 @@ def test_noise_has_the_labels_and_sizes_of_the_data(kind: str, tmp_path: Path) -
     assert noise.several == data.several
     assert len(noise.fit_rows) == 5
     assert set(noise.train.sample_ids) <= {data.train.sample_ids[i] for i in data.fit_rows.tolist()}
-    [still] = noise.train.still()
+    [still] = noise.train.iter_plain()
     assert still.shape == (5, *data.train.size)
     assert still.float().std() > 20

@@ -42,7 +42,7 @@ def test_a_saved_model_loads_to_the_same_outputs(tmp_path: Path, name: str) -> N
     images = torch.rand(2, 1, 12, 10)
     assert torch.equal(network(images), again(images))
     assert again.class_names == CLASSES
-    assert again.taken == network.taken
+    assert again.input_spec == network.input_spec
     assert fingerprint(again) == fingerprint(network)
     assert model_bytes(tmp_path) == (tmp_path / "model.safetensors").stat().st_size
 
@@ -52,7 +52,7 @@ def test_timm_loads_it(tmp_path: Path, name: str) -> None:
     network = made(name)
     save_model(network, tmp_path)
     net = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    taken = network.taken
+    taken = network.input_spec
     images = torch.rand(2, 1, taken.height, taken.width)
     normalised = (images - taken.mean[0]) / taken.std[0]
     assert torch.equal(net(normalised), network(images))
@@ -75,7 +75,7 @@ def test_a_fingerprint_sees_everything() -> None:
     names = made()
     names.class_names = ("cat", "emu", "dog")
     norm = made()
-    norm.taken = replace(norm.taken, mean=(0.21,))
+    norm.input_spec = replace(norm.input_spec, mean=(0.21,))
     others = [fingerprint(network) for network in (weights, names, norm, made("mlp_9x1"))]
     assert len({one, *others}) == 5
     assert one == fingerprint(made())

@@ -48,7 +48,7 @@ def test_names(name: str, architecture: str, view: InputSpec) -> None:
     images_BCHW = torch.rand(2, view.channels, view.height, view.width)
     assert network(images_BCHW).shape == (2, 3)
     expected = view.mean * 3 if network.library == "torchvision" and len(view.mean) == 1 else None
-    assert network.taken.mean == (expected or view.mean)
+    assert network.input_spec.mean == (expected or view.mean)
 
 
 def test_mlp_arguments() -> None:
@@ -215,7 +215,7 @@ def test_pretrained_keeps_its_input_and_gets_a_head(
 ) -> None:
     network = made(name, pretrained=True).eval()
     assert network.input_size == (3, 160, 160)
-    assert network.taken.mean != GREY.mean
+    assert network.input_spec.mean != GREY.mean
     state = network.net.state_dict()
     assert torch.equal(state["conv1.0.weight"], published["conv1.0.weight"])
     assert state["fc.weight"].shape[0] == 3

@@ -193,7 +193,7 @@ def test_round_trip(
     )
     torch.manual_seed(0)
     network = create(name, class_names=CLASSES, view=view, args=args, dropout=0.25).eval()
-    assert network.taken == view
+    assert network.input_spec == view
     save_model(network, tmp_path / "model")
     images_BCHW = torch.rand(2, channels, side, side)
     loaded = load_model(tmp_path / "model")

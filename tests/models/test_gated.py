@@ -260,4 +260,4 @@ def test_targets_and_normalisation_are_the_plain_networks() -> None:
     network.targets = "sigmoid"
     made = gated(network)
     assert made.targets == "sigmoid"
-    assert made.taken == network.taken
+    assert made.input_spec == network.input_spec

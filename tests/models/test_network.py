@@ -24,7 +24,7 @@ def seen(channels: int, side: int, images_BCHW: Tensor) -> Tensor:
         model_args={},
         library="timm",
         class_names=CLASSES,
-        taken=spec,
+        input_spec=spec,
     )
     result: Tensor = network(images_BCHW)
     return result

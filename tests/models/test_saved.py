@@ -63,14 +63,14 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
         assert torch.equal(loaded(images_BCHW), expected)
         assert fingerprint(loaded) == fingerprint(network)
         assert (loaded.architecture, loaded.class_names) == (network.architecture, CLASSES)
-        assert loaded.taken == network.taken
+        assert loaded.input_spec == network.input_spec
     if network.library == "timm":
         net = timm.create_model(f"local-dir:{tmp_path / 'run' / 'model'}", pretrained=True).eval()
         assert type(net) is type(network.net)
         assert net.pretrained_cfg["label_names"] == list(CLASSES)
         normalised = (network._fit(images_BCHW) - network.mean) / network.std
         assert torch.equal(net(normalised), expected)
-        assert tuple(net.pretrained_cfg["mean"]) == network.taken.mean
+        assert tuple(net.pretrained_cfg["mean"]) == network.input_spec.mean
 
 
 def test_a_loaded_model_saves_to_the_same_bytes(tmp_path: Path, folder: Path) -> None:

@@ -125,7 +125,7 @@ def test_grey_and_colour_convert() -> None:
 )
 def test_timm_and_torchvision_names(name: str, taken: tuple[int, int, int]) -> None:
     network = create(name, class_names=CLASSES, view=COLOUR)
-    used = network.taken
+    used = network.input_spec
     assert (used.channels, used.height, used.width) == taken
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
 
@@ -133,7 +133,7 @@ def test_timm_and_torchvision_names(name: str, taken: tuple[int, int, int]) -> N
 def test_a_size_that_does_not_fit_is_resized_to() -> None:
     """test_vit has 16-pixel patches: it cannot be built for 28 pixels, and keeps its own 160."""
     network = create("test_vit", class_names=CLASSES, view=GREY)
-    assert (network.taken.channels, network.taken.height) == (1, 160)
+    assert (network.input_spec.channels, network.input_spec.height) == (1, 160)
     assert network(torch.rand(2, 1, 28, 28)).shape == (2, 3)
 
 
@@ -193,7 +193,7 @@ def test_pretrained_weights_from_a_file(
         if not key.startswith(head):
             assert torch.equal(value, given[key]), key
     assert own[f"{head}.weight"].shape[0] == 3
-    assert network.taken.channels == 3
+    assert network.input_spec.channels == 3
     assert network(torch.rand(1, 1, 28, 28)).shape == (1, 3)
     teacher = pretrained_teacher("test_resnet", tuple(map(str, range(1000))))
     assert len(teacher.class_names) == 1000

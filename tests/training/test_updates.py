@@ -21,7 +21,7 @@ from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.training import optim
-from distill_cli.training.optimisation import Updates, moving_average
+from distill_cli.training.optimisation import Optimisation, moving_average
 from distill_cli.training.tally import Tally
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals
 from tests.conftest import Outcome
@@ -110,9 +110,11 @@ def test_mixed_labels_equal_the_loss_against_the_mixed_target(size: int, seed: i
     assert float(loss.total) == pytest.approx(wanted, abs=1e-9)
 
 
-def updates(net: nn.Module, **options: object) -> Updates:
+def updates(net: nn.Module, **options: object) -> Optimisation:
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
-    return Updates(optimizer=optimizer, schedule=None, here=HERE, scaler=HERE.scaler(), **options)
+    return Optimisation(
+        optimizer=optimizer, schedule=None, runtime=HERE, scaler=HERE.scaler(), **options
+    )
 
 
 @pytest.mark.parametrize("mode", ["norm", "value", "agc"])

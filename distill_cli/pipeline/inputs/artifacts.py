@@ -15,7 +15,7 @@ from distill_cli.pipeline.inputs.teacher_folders import TIMM
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coming:
+class PlannedRun:
     """A run that an earlier stage of a dry run stands for.
 
     Attributes:
@@ -28,18 +28,18 @@ class Coming:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runs:
+class Artifacts:
     """The folders that a recipe learns from.
 
     Attributes:
         dry: No weights are read, and none are downloaded: a network has fresh ones in their place.
-        coming: Runs that are not made yet, by their resolved folders.
+        coming: Artifacts that are not made yet, by their resolved folders.
         taught_by: Of a run that is gone on with, the fingerprints of its teachers: weights that are
             not read are taken to be these.
     """
 
     dry: bool = False
-    coming: Mapping[Path, Coming] = field(default_factory=dict)
+    coming: Mapping[Path, PlannedRun] = field(default_factory=dict)
     taught_by: Sequence[str] = ()
 
     def comes(self, name: str) -> bool:
@@ -75,4 +75,4 @@ class Runs:
         return self.network(name)
 
 
-ON_DISK, DRY = Runs(), Runs(dry=True)
+ON_DISK, DRY = Artifacts(), Artifacts(dry=True)

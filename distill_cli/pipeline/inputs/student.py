@@ -11,14 +11,14 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import InputSpec, Network, create, suggested
 from distill_cli.models.gated import gated, is_gated
 from distill_cli.objectives.base import HeadName
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.types import Targets
 
 R = TypeVar("R", bound=TrainRecipe)
 
 
-def starting(recipe: TrainRecipe, runs: Runs = ON_DISK) -> Network | None:
+def starting(recipe: TrainRecipe, runs: Artifacts = ON_DISK) -> Network | None:
     """The network whose weights it starts from; None for fresh ones, or timm's.
 
     Raises:
@@ -88,7 +88,7 @@ def student_network(
     if start is not None:
         adopt(network, start, str(recipe.init))
         # The weights were trained on images normalised in this way, whatever the new data's are.
-        network.normalise_by(start.taken)
+        network.normalise_by(start.input_spec)
     return gated(network) if head == "gated" and not is_gated(network) else network
 
 

@@ -130,7 +130,7 @@ def asked_of(
     if not len(rows):
         return None
     asked = val.take(rows)
-    return judged(logits_of(logits, asked.still(), device), asked)
+    return judged(logits_of(logits, asked.iter_plain(), device), asked)
 
 
 def at_chance(network: Network, val: Images, device: torch.device) -> str | None:

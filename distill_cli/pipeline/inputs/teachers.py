@@ -10,7 +10,7 @@ from distill_cli.cache.folder import is_cache
 from distill_cli.cache.reader import CacheReader, require_same
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError, counted
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, columns_of, map_of
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
@@ -35,7 +35,7 @@ def open_teachers(
     runtime: Runtime,
     precision: str,
     maps: Sequence[str] | None = None,
-    runs: Runs = ON_DISK,
+    runs: Artifacts = ON_DISK,
 ) -> list[Member]:
     """Opens caches and loads networks, and checks that they speak of this dataset's classes.
 
@@ -127,7 +127,7 @@ def check_classes(
 
 
 def check_split(
-    name: str, identity: DatasetIdentity, *, who: str = "teacher", runs: Runs = ON_DISK
+    name: str, identity: DatasetIdentity, *, who: str = "teacher", runs: Artifacts = ON_DISK
 ) -> None:
     """Refuses a teacher, or another run, that was trained on rows which this run holds out."""
     recorded = runs.recipe(name).get("recorded") or {}

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_cli import runtime
 from distill_cli.cache.manifest import Manifest
 from distill_cli.cache.pixel_probe import Probe
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.writer import CacheWriter
-from distill_cli.data.views import Made
+from distill_cli.data.views import ViewBatch
 from distill_cli.errors import StoppedError, counted
 from distill_cli.evaluate import Collected, logits_of
 from distill_cli.files import one_writer, real_path, write_text
@@ -31,11 +30,12 @@ from distill_cli.pipeline.folders import (
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
 from distill_cli.pipeline.inputs.data import locate
-from distill_cli.pipeline.labels.prepare import Job, prepare
+from distill_cli.pipeline.labels.prepare import PreparedDump, prepare
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.parsing import parse_share
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.report.cache_card import cache_card
+from distill_cli.runtime import stop_signals
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
 
@@ -75,35 +75,36 @@ def dump(
     Raises:
         DistillError: With the exit code of what went wrong.
     """
-    job = prepare(recipe, sink=sink, overwrite=overwrite)
+    prepared = prepare(recipe, sink=sink, overwrite=overwrite)
     with ExitStack() as held:
-        for folder in job.folders:
+        for folder in prepared.folders:
             held.enter_context(one_writer(folder))
-        for folder in job.folders if overwrite else ():
+        for folder in prepared.folders if overwrite else ():
             clear_cache(folder)
         writers = [
-            CacheWriter(folder, plan) for folder, plan in zip(job.folders, job.plans, strict=True)
+            CacheWriter(folder, plan)
+            for folder, plan in zip(prepared.folders, prepared.plans, strict=True)
         ]
-        for folder, name in zip(job.folders, job.names, strict=True):
-            write_text(folder / "recipe.yaml", to_yaml(_kept(job, name)))
-        speed = _fill(job, writers, progress)
-        _add_evaluation(job, writers)
-        return [_finished(job, writer, speed) for writer in writers]
+        for folder, name in zip(prepared.folders, prepared.names, strict=True):
+            write_text(folder / "recipe.yaml", to_yaml(_kept(prepared, name)))
+        speed = _fill(prepared, writers, progress)
+        _add_evaluation(prepared, writers)
+        return [_finished(prepared, writer, speed) for writer in writers]
 
 
-def _kept(job: Job, teacher: str) -> CacheRecipe:
+def _kept(prepared: PreparedDump, teacher: str) -> CacheRecipe:
     """What the cache folder says of how it was made: the data's place, for students to inherit.
 
     What is published names data and teacher, and no folders of this machine.
     """
-    recipe, dataset, spec = job.recipe, job.dataset, job.views.spec
+    recipe, dataset, spec = prepared.recipe, prepared.dataset, prepared.views.spec
     data = str(recipe.data)
     place = str(real_path(teacher)) if Path(teacher).exists() else teacher
     return recipe.model_copy(
         update={
             "data": published(data) if recipe.publish else locate(data),
             "teachers": [published(place) if recipe.publish else place],
-            "class_map": _own_map(job, teacher),
+            "class_map": _own_map(prepared, teacher),
             "split_seed": dataset.identity.split_seed,
             "val_fraction": recipe.val_fraction or 0.1,
             "augment": list(spec.augment) or ["none"],
@@ -114,15 +115,15 @@ def _kept(job: Job, teacher: str) -> CacheRecipe:
     )
 
 
-def _own_map(job: Job, teacher: str) -> list[str] | None:
+def _own_map(prepared: PreparedDump, teacher: str) -> list[str] | None:
     """How this teacher's classes answer to the data's: one entry, a file by its whole path."""
-    maps = job.recipe.class_map
+    maps = prepared.recipe.class_map
     if not maps:
         return None
-    own = map_of(maps, job.names.index(teacher), len(job.names))
+    own = map_of(maps, prepared.names.index(teacher), len(prepared.names))
     if own == BY_NAME:
         return [own]
-    return [Path(own).name if job.recipe.publish else str(real_path(own))]
+    return [Path(own).name if prepared.recipe.publish else str(real_path(own))]
 
 
 def published(name: str) -> str:
@@ -131,24 +132,26 @@ def published(name: str) -> str:
     return located.name if located.exists() else name
 
 
-def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float | None:
+def _fill(
+    prepared: PreparedDump, writers: Sequence[CacheWriter], progress: Progress
+) -> float | None:
     """Makes the shards that are missing; views a second, or None where none was."""
-    total = sum(shard.rows for shard in job.shards)
-    missing = [set(writer.missing(job.shards)) for writer in writers]
+    total = sum(shard.rows for shard in prepared.shards)
+    missing = [set(writer.missing(prepared.shards)) for writer in writers]
     started, done, made = time.perf_counter(), 0, 0
     # Rounding, measuring, hashing and the disk's flush go on beside the next shard's forward, but
     # for a teacher on the CPU, which needs it: two teams of threads get in each other's way.
-    with runtime.stop_signals() as request, ThreadPoolExecutor(1) as beside:
-        submit = _at_once if job.here.device.type == "cpu" else beside.submit
+    with stop_signals() as request, ThreadPoolExecutor(1) as beside:
+        submit = _at_once if prepared.runtime.device.type == "cpu" else beside.submit
         committing: Future[None] | None = None
-        for shard, made_views in streamed(job, set().union(*missing)):
+        for shard, made_views in streamed(prepared, set().union(*missing)):
             wanted = [index for index, keys in enumerate(missing) if shard in keys]
             if wanted:
-                asked = [job.teachers[index] for index in wanted]
-                labels = shard_labels(shard, made_views, asked, job.plans[0].teacher_batch)
+                asked = [prepared.teachers[index] for index in wanted]
+                labels = shard_labels(shard, made_views, asked, prepared.plans[0].teacher_batch)
                 if committing is not None:
                     committing.result()
-                target_N = job.dataset.train.label_N[shard.start : shard.stop]
+                target_N = prepared.dataset.train.label_N[shard.start : shard.stop]
                 chosen_writers = [writers[index] for index in wanted]
                 committing = submit(_commit, chosen_writers, shard, labels, target_N)
                 made += shard.rows
@@ -162,7 +165,7 @@ def _fill(job: Job, writers: Sequence[CacheWriter], progress: Progress) -> float
             raise StoppedError(
                 f"stopped after {done:,} of {counted(total, 'view')}",
                 signal_number=request.signal_number,
-                hint=f"The same command with --out {job.recipe.out} goes on from here",
+                hint=f"The same command with --out {prepared.recipe.out} goes on from here",
             )
     return made / max(time.perf_counter() - started, 1e-9) if made else None
 
@@ -183,31 +186,34 @@ def _commit(
         writer.commit(shard, logits_NK, target_N)
 
 
-def _add_evaluation(job: Job, writers: Sequence[CacheWriter]) -> None:
+def _add_evaluation(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> None:
     """What the teachers say of held-out and test images; the first part brings it."""
-    if job.recipe.part is not None and parse_share(job.recipe.part)[0] > 1:
+    if prepared.recipe.part is not None and parse_share(prepared.recipe.part)[0] > 1:
         return
     probe: Probe | None = None
-    for writer, teacher in zip(writers, job.teachers, strict=True):
+    for writer, teacher in zip(writers, prepared.teachers, strict=True):
         if writer.has_eval:
             continue
         if probe is None:
-            probe = probe_of(job.plans[0], job.views)
+            probe = probe_of(prepared.plans[0], prepared.views)
         splits = {
-            name: (logits_of(teacher.logits, images.still(), job.here.device), images.label_N)
-            for name, images in (("val", job.dataset.val), ("test", job.dataset.test))
+            name: (
+                logits_of(teacher.logits, images.iter_plain(), prepared.runtime.device),
+                images.label_N,
+            )
+            for name, images in (("val", prepared.dataset.val), ("test", prepared.dataset.test))
         }
         writer.write_eval(splits, probe)
 
 
-def _finished(job: Job, writer: CacheWriter, speed: float | None) -> Dumped:
+def _finished(prepared: PreparedDump, writer: CacheWriter, speed: float | None) -> Dumped:
     """The cache with its manifest, if no shard is left to other parts."""
-    left = [] if job.recipe.part is None else writer.missing()
+    left = [] if prepared.recipe.part is None else writer.missing()
     whole = not left and writer.has_eval
     manifest = writer.finish() if whole else None
-    if manifest is not None and job.recipe.publish:
-        data = published(str(job.recipe.data))
-        card = cache_card(manifest.to_json(), data=data, licence=job.recipe.licence)
+    if manifest is not None and prepared.recipe.publish:
+        data = published(str(prepared.recipe.data))
+        card = cache_card(manifest.to_json(), data=data, licence=prepared.recipe.licence)
         write_text(writer.folder / CARD, f"{card}\n{CARD_MARK}\n")
     return Dumped(
         folder=writer.folder,
@@ -218,22 +224,28 @@ def _finished(job: Job, writer: CacheWriter, speed: float | None) -> Dumped:
     )
 
 
-def streamed(job: Job, missing: Collection[ShardKey]) -> Iterator[tuple[ShardKey, Iterator[Made]]]:
+def streamed(
+    prepared: PreparedDump, missing: Collection[ShardKey]
+) -> Iterator[tuple[ShardKey, Iterator[ViewBatch]]]:
     """Every shard, with the views of its teacher batches, which are prepared ahead if missing."""
-    for view, group in groupby(job.shards, key=lambda shard: shard.view):
-        here = list(group)
+    for view, group in groupby(prepared.shards, key=lambda shard: shard.view):
+        shards = list(group)
         rows = [
             index_B
-            for shard in here
+            for shard in shards
             if shard in missing
-            for index_B in torch.arange(shard.start, shard.stop).split(job.plans[0].teacher_batch)
+            for index_B in torch.arange(shard.start, shard.stop).split(
+                prepared.plans[0].teacher_batch
+            )
         ]
-        made = job.views.stream([(index_B, torch.full_like(index_B, view)) for index_B in rows])
-        yield from ((shard, made) for shard in here)
+        made = prepared.views.stream(
+            [(index_B, torch.full_like(index_B, view)) for index_B in rows]
+        )
+        yield from ((shard, made) for shard in shards)
 
 
 def shard_labels(
-    shard: ShardKey, views: Iterator[Made], teachers: Sequence[LiveTeacher], teacher_batch: int
+    shard: ShardKey, views: Iterator[ViewBatch], teachers: Sequence[LiveTeacher], teacher_batch: int
 ) -> list[Tensor]:
     """fp32 logits (N, K) on the CPU of a shard's rows, from each teacher.
 

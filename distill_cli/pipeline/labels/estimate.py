@@ -17,8 +17,8 @@ from distill_cli.cache.pixel_probe import VIEWS
 from distill_cli.cache.plan import ShardKey
 from distill_cli.cache.shards import Shards
 from distill_cli.data.noise import noise_like
-from distill_cli.data.views import Made, Views
-from distill_cli.pipeline.labels.prepare import Job
+from distill_cli.data.views import ViewBatch, Views
+from distill_cli.pipeline.labels.prepare import PreparedDump
 from distill_cli.recipe.parsing import parse_share
 from distill_cli.teachers.live import LiveTeacher
 
@@ -50,7 +50,7 @@ class Estimate:
     break_even_epochs: float
 
 
-def estimate(job: Job, *, overwrite: bool = False) -> Estimate:
+def estimate(prepared: PreparedDump, *, overwrite: bool = False) -> Estimate:
     """Measures a few batches of views of noise and of each teacher, and does the arithmetic.
 
     A view costs v to make and f to ask the teachers of. The dump costs V·N·(v + f), once; a
@@ -59,44 +59,48 @@ def estimate(job: Job, *, overwrite: bool = False) -> Estimate:
     already is not made again.
 
     Args:
-        job: Opened for a dry run: without pixels and weights.
+        prepared: Opened for a dry run: without pixels and weights.
         overwrite: All of it is made again nevertheless.
     """
-    plan = job.plans[0]
+    plan = prepared.plans[0]
     samples, count = plan.dataset.samples, plan.teacher_batch
-    noise = noise_like(job.dataset, count)
+    noise = noise_like(prepared.dataset, count)
     views = Views(
-        noise.train, job.views.spec, job.here.device, workers=job.views.workers, rows=noise.fit_rows
+        noise.train,
+        prepared.views.spec,
+        prepared.runtime.device,
+        workers=prepared.views.workers,
+        rows=noise.fit_rows,
     )
     index_B = torch.arange(count) % len(noise.fit_rows)
     batches = [(index_B, torch.full_like(index_B, number)) for number in range(PROBE_BATCHES)]
     images_BCHW, view_seconds = _first_view(views.stream(batches), views.workers, count)
-    teacher_seconds = sum(_seconds(teacher, images_BCHW) / count for teacher in job.teachers)
-    rows = sum(shard.rows for shard in job.shards)
-    stored, evaluation = _bytes(job)
+    teacher_seconds = sum(_seconds(teacher, images_BCHW) / count for teacher in prepared.teachers)
+    rows = sum(shard.rows for shard in prepared.shards)
+    stored, evaluation = _bytes(prepared)
     whole = plan.views * samples * (view_seconds + teacher_seconds)
     return Estimate(
-        views=rows * len(job.plans),
+        views=rows * len(prepared.plans),
         bytes=stored + evaluation,
-        bytes_per_view=stored / (rows * len(job.plans)),
+        bytes_per_view=stored / (rows * len(prepared.plans)),
         views_per_second=1 / (view_seconds + teacher_seconds),
-        seconds=_left(job, overwrite) * (view_seconds + teacher_seconds),
-        break_even_epochs=whole / (len(job.dataset.fit_rows) * teacher_seconds),
+        seconds=_left(prepared, overwrite) * (view_seconds + teacher_seconds),
+        break_even_epochs=whole / (len(prepared.dataset.fit_rows) * teacher_seconds),
     )
 
 
-def _left(job: Job, overwrite: bool) -> int:
+def _left(prepared: PreparedDump, overwrite: bool) -> int:
     """Rows that are still to be made, by one teacher at least."""
     left: set[ShardKey] = set()
-    for folder, plan in zip(job.folders, job.plans, strict=True):
+    for folder, plan in zip(prepared.folders, prepared.plans, strict=True):
         if (folder / PLAN).is_file() and not overwrite:
-            left.update(Shards(folder, plan).missing(job.shards))
+            left.update(Shards(folder, plan).missing(prepared.shards))
         else:
-            left.update(job.shards)
+            left.update(prepared.shards)
     return sum(shard.rows for shard in left)
 
 
-def _first_view(stream: Iterator[Made], workers: int, count: int) -> tuple[Tensor, float]:
+def _first_view(stream: Iterator[ViewBatch], workers: int, count: int) -> tuple[Tensor, float]:
     """A batch of views, and seconds a view over a few batches.
 
     Over all of them, with the start: workers are ahead, and single batches would seem to cost
@@ -122,17 +126,17 @@ def _seconds(teacher: LiveTeacher, images_BCHW: Tensor) -> float:
     return statistics.median(taken)
 
 
-def _bytes(job: Job) -> tuple[int, int]:
+def _bytes(prepared: PreparedDump) -> tuple[int, int]:
     """Of shards, plans and manifests; and of evaluation rows."""
     stored = evaluation = 0
-    for plan in job.plans:
+    for plan in prepared.plans:
         how = codec(plan.codec, len(plan.dataset.class_names))
         text = len(json.dumps(plan.to_json(), ensure_ascii=False).encode())
-        stored += sum(shard.rows for shard in job.shards) * bytes_per_row(how)
-        stored += len(job.shards) * (HEADER_BYTES + LINE_BYTES) + 2 * text
-        if job.recipe.part is not None and parse_share(job.recipe.part)[0] > 1:
+        stored += sum(shard.rows for shard in prepared.shards) * bytes_per_row(how)
+        stored += len(prepared.shards) * (HEADER_BYTES + LINE_BYTES) + 2 * text
+        if prepared.recipe.part is not None and parse_share(prepared.recipe.part)[0] > 1:
             continue
-        labels = len(job.dataset.val.label_N) + len(job.dataset.test.label_N)
+        labels = len(prepared.dataset.val.label_N) + len(prepared.dataset.test.label_N)
         evaluation += labels * (4 * len(plan.dataset.class_names) + 8)
         spec = plan.view_spec
         evaluation += VIEWS * spec.channels * spec.height * spec.width

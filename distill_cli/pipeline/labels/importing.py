@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distill_cli import runtime
 from distill_cli.cache.codec import codec
 from distill_cli.cache.plan import IMPORTED, Plan
 from distill_cli.cache.writer import CacheWriter, continued
@@ -30,6 +29,7 @@ from distill_cli.pipeline.labels.label_rows import columns_of, logits_of, matche
 from distill_cli.pipeline.labels.prepare import shard_rows
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import ImportRecipe
+from distill_cli.runtime import cpu_capability, decide, stop_signals, versions
 from distill_cli.training.events import Sink
 from distill_cli.types import ViewSpec
 
@@ -41,7 +41,7 @@ DISORDER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import:
+class PreparedImport:
     """Labels, read and checked; nothing is written yet.
 
     Attributes:
@@ -63,7 +63,7 @@ class Import:
 
 def prepare(
     recipe: ImportRecipe, *, sink: Sink, overwrite: bool = False, dry: bool = False
-) -> Import:
+) -> PreparedImport:
     """Opens labels and data and checks all that can be checked before the first byte is written.
 
     Args:
@@ -83,7 +83,7 @@ def prepare(
     foreign = read_foreign(Path(recipe.labels), recipe.kind)
     if recipe.smoothing and foreign.kind != "votes":
         raise UsageError(f"--smoothing adds votes: {foreign.path} holds {foreign.kind}")
-    here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink, glance=dry)
     if dataset.several and foreign.kind != "logits":
         raise UsageError(
@@ -96,7 +96,7 @@ def prepare(
     spec = view_spec(
         recipe.model_copy(update={"augment": recipe.augment or ["none"]}), dataset, None
     )
-    views = Views(dataset.train, spec, here.device, workers=worker_count(recipe))
+    views = Views(dataset.train, spec, runtime.device, workers=worker_count(recipe))
     views.try_out()
     plan = _plan(recipe, foreign, logits_NK, dataset, spec)
     if not overwrite:
@@ -108,7 +108,7 @@ def prepare(
             f"{recipe.codec} would keep all of {len(dataset.class_names)} classes: "
             f"stored as {plan.codec}"
         )
-    return Import(
+    return PreparedImport(
         recipe=recipe.model_copy(update={"out": str(folder)}),
         folder=folder,
         plan=plan,
@@ -220,13 +220,13 @@ def _plan(
         device="cpu",
         teacher_batch=1,
         shard_length=recipe.shard_length or shard_rows(len(logits_NK), classes, 1),
-        versions=runtime.versions(),
-        cpu_capability=runtime.cpu_capability(),
+        versions=versions(),
+        cpu_capability=cpu_capability(),
         targets="sigmoid" if dataset.several else "softmax",
     )
 
 
-def _kept(work: Import) -> ImportRecipe:
+def _kept(work: PreparedImport) -> ImportRecipe:
     """What the cache folder says of how it was made: the data's place, for students to inherit."""
     recipe, dataset, spec = work.recipe, work.dataset, work.views.spec
     return recipe.model_copy(
@@ -242,18 +242,18 @@ def _kept(work: Import) -> ImportRecipe:
     )
 
 
-def _held_out(work: Import) -> dict[str, tuple[Tensor, Tensor]]:
+def _held_out(work: PreparedImport) -> dict[str, tuple[Tensor, Tensor]]:
     """The labels of held-out rows, for the student's gate; test rows have none."""
     rows = _held_rows(work.dataset)
     return {} if rows is None else {"val": (work.logits_NK[rows], work.dataset.train.label_N[rows])}
 
 
-def _fill(work: Import, writer: CacheWriter, progress: Progress) -> float | None:
+def _fill(work: PreparedImport, writer: CacheWriter, progress: Progress) -> float | None:
     """Makes the shards that are missing; views a second, or None where none was."""
     shards, missing = work.plan.shards(), set(writer.missing())
     total, done, made = sum(shard.rows for shard in shards), 0, 0
     started = time.perf_counter()
-    with runtime.stop_signals() as request:
+    with stop_signals() as request:
         for shard in shards:
             if shard in missing:
                 rows = slice(shard.start, shard.stop)

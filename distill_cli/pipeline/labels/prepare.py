@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_cli import runtime
 from distill_cli.cache.codec import codec
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.writer import continued
@@ -16,13 +15,14 @@ from distill_cli.data.views import Views
 from distill_cli.errors import UsageError, counted
 from distill_cli.files import real_path
 from distill_cli.pipeline.folders import RUN_ENTRIES, check_cache_folders, next_free
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.data import open_data, view_spec, worker_count
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, inherit
 from distill_cli.pipeline.inputs.teachers import open_teachers
 from distill_cli.recipe.parsing import parse_share
 from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.runtime import Runtime, cpu_capability, decide, device_name, versions
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
 from distill_cli.types import ViewSpec
@@ -32,7 +32,7 @@ SHARD_ROWS, SHARDS_A_VIEW, SHARD_LOGITS = 8192, 16, 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class PreparedDump:
     """A dump, opened and checked; nothing is written yet.
 
     Attributes:
@@ -41,7 +41,7 @@ class Job:
         folders: One cache each.
         plans: What each is bound to.
         shards: To be made by this call: all of them, or those of a part.
-        here: Where the teachers compute.
+        runtime: Where the teachers compute.
         dataset: Whose train split they speak of.
         teachers: The networks.
         views: What they are shown.
@@ -52,15 +52,15 @@ class Job:
     folders: list[Path]
     plans: list[Plan]
     shards: list[ShardKey]
-    here: runtime.Runtime
+    runtime: Runtime
     dataset: Dataset
     teachers: list[LiveTeacher]
     views: Views
 
 
 def prepare(
-    recipe: CacheRecipe, *, sink: Sink, overwrite: bool = False, runs: Runs = ON_DISK
-) -> Job:
+    recipe: CacheRecipe, *, sink: Sink, overwrite: bool = False, runs: Artifacts = ON_DISK
+) -> PreparedDump:
     """Opens data and teachers and checks all that can be checked before the first byte is written.
 
     Args:
@@ -93,17 +93,19 @@ def prepare(
     out = Path(recipe.out) if recipe.out else next_free("cache")
     folders = teacher_folders(out, names)
     check_cache_folders(out, folders)
-    here = runtime.decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink, glance=runs.dry)
-    members = open_teachers(names, dataset, here, recipe.teacher_precision, recipe.class_map, runs)
+    members = open_teachers(
+        names, dataset, runtime, recipe.teacher_precision, recipe.class_map, runs
+    )
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     if dataset.several:
         check_targets(names, members, "sigmoid", force=recipe.force)
     known = {"force": recipe.force, "dry": runs.dry}
-    check_knowledge(names, members, dataset, here.device, sink, **known)
+    check_knowledge(names, members, dataset, runtime.device, sink, **known)
     spec = view_spec(recipe, dataset, None)
     views = Views(
-        dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
+        dataset.train, spec, runtime.device, workers=worker_count(recipe), rows=dataset.fit_rows
     )
     views.try_out()
     if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
@@ -111,7 +113,7 @@ def prepare(
             f"--codec {recipe.codec} keeps likeliest classes, and these labels apply each by itself",
             hint="fp16 keeps all of their logits",
         )
-    plans = [plan_of(recipe, dataset, spec, teacher, here) for teacher in teachers]
+    plans = [plan_of(recipe, dataset, spec, teacher, runtime) for teacher in teachers]
     if not overwrite:
         plans = [continued(*each) for each in zip(folders, plans, strict=True)]
     shards = len(plans[0].shards())
@@ -127,13 +129,13 @@ def prepare(
             f"{recipe.codec} would keep all of {len(dataset.class_names)} classes: "
             f"stored as {plans[0].codec}"
         )
-    return Job(
+    return PreparedDump(
         recipe=recipe.model_copy(update={"out": str(out)}),
         names=names,
         folders=folders,
         plans=plans,
         shards=share_of(plans[0], recipe.part),
-        here=here,
+        runtime=runtime,
         dataset=dataset,
         teachers=teachers,
         views=views,
@@ -180,7 +182,7 @@ def plan_of(
     dataset: Dataset,
     spec: ViewSpec,
     teacher: LiveTeacher,
-    here: runtime.Runtime,
+    runtime: Runtime,
 ) -> Plan:
     """What a cache is bound to."""
     length = recipe.shard_length or shard_rows(
@@ -194,10 +196,10 @@ def plan_of(
         architecture=teacher.architecture,
         codec=codec(recipe.codec, len(dataset.class_names)).name,
         precision=recipe.teacher_precision,
-        device=runtime.device_name(here.device),
+        device=device_name(runtime.device),
         teacher_batch=recipe.teacher_batch,
         shard_length=length,
-        versions=runtime.versions(),
-        cpu_capability=runtime.cpu_capability(),
+        versions=versions(),
+        cpu_capability=cpu_capability(),
         targets=teacher.targets,
     )

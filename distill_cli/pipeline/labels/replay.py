@@ -8,7 +8,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from distill_cli import runtime
 from distill_cli.cache.plan import IMPORTED
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.replay import Replay, replay
@@ -22,6 +21,7 @@ from distill_cli.pipeline.inputs.data import open_data, view_spec, worker_count
 from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import check_classes
 from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.runtime import decide
 from distill_cli.teachers.live import LiveTeacher, Precision
 from distill_cli.training.events import Sink
 
@@ -61,7 +61,7 @@ def replayed(
         raise UsageError(f"{folder} does not say who its teacher was", hint="Say with --teacher")
     if not (teacher.startswith(TIMM) or has_model(Path(teacher))):
         raise UsageError(f"the teacher of {folder} is not at {teacher}", hint="Say with --teacher")
-    here = runtime.decide(device)
+    runtime = decide(device)
     dataset = open_data(recipe, sink)
     reader.require_dataset(dataset.identity)
     network = ON_DISK.teacher(teacher, dataset.class_names)
@@ -73,7 +73,7 @@ def replayed(
         check_classes(f"teacher {teacher}", network.class_names, reader.class_names)
     precision: Precision = "fp64" if reader.plan.precision == "fp64" else "fp32"
     live = LiveTeacher(
-        network, here.device, precision, class_names=reader.class_names, columns=columns
+        network, runtime.device, precision, class_names=reader.class_names, columns=columns
     )
     if (found := live.fingerprint) != reader.teacher_fingerprint:
         raise ArtifactError(
@@ -83,7 +83,7 @@ def replayed(
         )
     spec = view_spec(recipe, dataset, reader.plan.view_spec)
     views = Views(
-        dataset.train, spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
+        dataset.train, spec, runtime.device, workers=worker_count(recipe), rows=dataset.fit_rows
     )
     check_probe(reader, views)
 

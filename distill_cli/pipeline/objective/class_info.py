@@ -15,7 +15,7 @@ from distill_cli.models.taps import shape_of, signals_of
 from distill_cli.objectives.base import Setting
 from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import Related
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.class_groups import rule_of
 from distill_cli.pipeline.inputs.teachers import check_classes, check_split
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
@@ -30,8 +30,8 @@ def setting_of(
     recipe: TrainRecipe,
     composed: Composition,
     dataset: Dataset,
-    here: Runtime,
-    runs: Runs = ON_DISK,
+    runtime: Runtime,
+    runs: Artifacts = ON_DISK,
 ) -> Setting:
     """The classes, and what these objectives need to know of them.
 
@@ -51,7 +51,7 @@ def setting_of(
         if isinstance(part.objective, Related) and part.objective.model is not None:
             folder = part.objective.model
             network = runs.network(folder)
-            centroid_KD = class_centroids(network, folder, dataset, here, runs)
+            centroid_KD = class_centroids(network, folder, dataset, runtime, runs)
             known.append(fingerprint(network))
     return Setting(
         class_names=dataset.class_names,
@@ -63,7 +63,7 @@ def setting_of(
 
 @torch.no_grad()
 def class_centroids(
-    network: Network, name: str, dataset: Dataset, here: Runtime, runs: Runs = ON_DISK
+    network: Network, name: str, dataset: Dataset, runtime: Runtime, runs: Artifacts = ON_DISK
 ) -> Tensor:
     """Where a trained network puts each class: the mean of what enters its classifier, (K, D).
 
@@ -73,14 +73,14 @@ def class_centroids(
         network: In eval mode.
         name: Its folder.
         dataset: Whose classes they are.
-        here: Where it computes.
+        runtime: Where it computes.
         runs: How its folder is read.
 
     Raises:
         UsageError: A class has no labelled training image.
         ArtifactError: It has other classes, or was trained on rows held out here.
     """
-    network = network.to(here.device)
+    network = network.to(runtime.device)
     check_classes(name, network.class_names, dataset.class_names, hint=None)
     check_split(name, dataset.identity, who="run", runs=runs)
     label_N = dataset.train.label_N[dataset.fit_rows]
@@ -97,8 +97,8 @@ def class_centroids(
             mean_KD.append(torch.zeros(width, dtype=torch.float64))
             continue
         features = [
-            signals_of(network, images_BCHW.to(here.device) / 255, (PENULTIMATE,), stop=True)
-            for images_BCHW in dataset.train.take(rows).still()
+            signals_of(network, images_BCHW.to(runtime.device) / 255, (PENULTIMATE,), stop=True)
+            for images_BCHW in dataset.train.take(rows).iter_plain()
         ]
         whole_ND = torch.cat([each.features[PENULTIMATE].flatten(1) for each in features])
         mean_KD.append(whole_ND.double().mean(dim=0).cpu())

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from distill_cli.data.loader import Loader
 from distill_cli.files import real_path
-from distill_cli.pipeline.inputs.artifacts import DRY, Coming, Runs
+from distill_cli.pipeline.inputs.artifacts import DRY, Artifacts, PlannedRun
 from distill_cli.pipeline.objective.rules import related
 from distill_cli.pipeline.run.prepare import prepare
-from distill_cli.pipeline.run.prepared import Plan
+from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.resume import check_begun
 from distill_cli.pipeline.run.speed import Speed, measure, seconds_of
 from distill_cli.pipeline.run.stages import check_kept, like, staged
@@ -69,17 +69,17 @@ def rehearse(
     Raises:
         DistillError: As the run would, where that can be known beforehand.
     """
-    plans = list(_plans(recipe, sink=sink, resume=resume, overwrite=overwrite))
+    runs_to_come = list(_prepared_runs(recipe, sink=sink, resume=resume, overwrite=overwrite))
     # Afterwards: networks change while they are timed, and later stages start from earlier ones.
-    return [_rehearsed(*each) for each in plans]
+    return [_rehearsed(*each) for each in runs_to_come]
 
 
-def _plans(
+def _prepared_runs(
     recipe: TrainRecipe, *, sink: Sink, resume: bool, overwrite: bool
-) -> Iterator[tuple[str | None, Plan, Loader]]:
-    """The plan of each stage, or the only one, and the batches that it would show."""
+) -> Iterator[tuple[str | None, PreparedRun, Loader]]:
+    """The prepared run of each stage, or the only one, and the batches that it would show."""
     if not is_several(recipe):
-        yield None, *_plan(recipe, DRY, sink=sink, resume=resume, overwrite=overwrite)
+        yield None, *_prepared(recipe, DRY, sink=sink, resume=resume, overwrite=overwrite)
         return
     recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
     if not overwrite:
@@ -91,31 +91,33 @@ def _plans(
         if done and not overwrite:
             if (stage.out / "last").exists():
                 # Of finished ones too, as the run does: others may learn from them.
-                _plan(like(stage, runs), runs, sink=Silent(), resume=True, overwrite=False)
+                _prepared(like(stage, runs), runs, sink=Silent(), resume=True, overwrite=False)
             sink.message(f"{label}: done before")
             continue
         sink.message(label)
         own = like(stage, runs)
-        plan, loader = _plan(own, runs, sink=sink, resume=not overwrite, overwrite=overwrite)
-        values = plan.recipe.model_dump(mode="json")
-        there = Coming(recipe=values, network=plan.network)
+        prepared, loader = _prepared(
+            own, runs, sink=sink, resume=not overwrite, overwrite=overwrite
+        )
+        values = prepared.recipe.model_dump(mode="json")
+        there = PlannedRun(recipe=values, network=prepared.network)
         runs = replace(runs, coming={**runs.coming, real_path(stage.out): there})
-        yield stage.name, plan, loader
+        yield stage.name, prepared, loader
 
 
-def _plan(
-    recipe: TrainRecipe, runs: Runs, *, sink: Sink, resume: bool, overwrite: bool
-) -> tuple[Plan, Loader]:
+def _prepared(
+    recipe: TrainRecipe, runs: Artifacts, *, sink: Sink, resume: bool, overwrite: bool
+) -> tuple[PreparedRun, Loader]:
     """A run up to its first step; weights that are not read are what they were when it was begun."""
     if resume and recipe.out is not None:
         runs = replace(runs, taught_by=_taught_by(Path(recipe.out) / "recipe.yaml"))
-    plan = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, runs=runs)
+    prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, runs=runs)
     # Compiling would take longer than all else together.
-    eager = replace(plan, recipe=plan.recipe.model_copy(update={"compile": False}))
+    eager = replace(prepared, recipe=prepared.recipe.model_copy(update={"compile": False}))
     loader = trainer_of(eager, sink).loader
-    if resume and _begun(plan) and _is_known(plan):
-        check_begun(plan)
-    return plan, loader
+    if resume and _begun(prepared) and _is_known(prepared):
+        check_begun(prepared)
+    return prepared, loader
 
 
 def _taught_by(file: Path) -> Sequence[str]:
@@ -124,38 +126,38 @@ def _taught_by(file: Path) -> Sequence[str]:
     return [str(each) for each in noted] if isinstance(noted, list) else []
 
 
-def _begun(plan: Plan) -> bool:
-    return (plan.run / "last").exists()
+def _begun(prepared: PreparedRun) -> bool:
+    return (prepared.run / "last").exists()
 
 
-def _is_known(plan: Plan) -> bool:
+def _is_known(prepared: PreparedRun) -> bool:
     """Whether all is known, or taken to be what it was, that tells this run from others."""
-    identity = plan.dataset.identity
-    read = (identity.fingerprint, identity.ids_digest, *(m.fingerprint for m in plan.members))
-    return UNREAD not in read and not related(plan.recipe)
+    identity = prepared.dataset.identity
+    read = (identity.fingerprint, identity.ids_digest, *(m.fingerprint for m in prepared.members))
+    return UNREAD not in read and not related(prepared.recipe)
 
 
-def _left(plan: Plan) -> tuple[str, ...]:
+def _left(prepared: PreparedRun) -> tuple[str, ...]:
     left = ["the pixels"]
-    live = any(isinstance(member, LiveTeacher) for member in plan.members)
+    live = any(isinstance(member, LiveTeacher) for member in prepared.members)
     if live:
         left.append("what the teachers know (their weights are not read)")
-    if plan.dataset.identity.fingerprint == UNREAD:
+    if prepared.dataset.identity.fingerprint == UNREAD:
         left.append("whether caches and teachers were made of these images (too many to open)")
-    if _begun(plan) and (live or not _is_known(plan)):
-        left.append(f"whether {plan.run} was begun from the same")
+    if _begun(prepared) and (live or not _is_known(prepared)):
+        left.append(f"whether {prepared.run} was begun from the same")
     return tuple(left)
 
 
-def _rehearsed(name: str | None, plan: Plan, loader: Loader) -> Rehearsal:
-    params = plan.network.num_params
-    speed = measure(plan)
+def _rehearsed(name: str | None, prepared: PreparedRun, loader: Loader) -> Rehearsal:
+    params = prepared.network.num_params
+    speed = measure(prepared)
     return Rehearsal(
         stage=name,
-        recipe=plan.recipe,
+        recipe=prepared.recipe,
         params=params,
         steps=loader.steps,
-        seconds=seconds_of(plan, loader, speed),
+        seconds=seconds_of(prepared, loader, speed),
         speed=speed,
-        left=_left(plan),
+        left=_left(prepared),
     )

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from distill_cli import __version__, runtime
+from distill_cli import __version__
 from distill_cli.adapters.regressor import Regressor
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
@@ -16,7 +16,7 @@ from distill_cli.errors import UsageError, counted
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
 from distill_cli.pipeline.folders import check_output, next_free
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import locate, open_data, view_spec
 from distill_cli.pipeline.inputs.student import named, starting, student_network
@@ -35,13 +35,13 @@ from distill_cli.pipeline.objective.entries import entry_of, spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.pipeline.objective.order import ordered
 from distill_cli.pipeline.objective.rules import check_offers, check_sources
-from distill_cli.pipeline.run.prepared import Plan
+from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.runtime import Runtime
+from distill_cli.runtime import Runtime, decide, describe
 from distill_cli.training import optim
 from distill_cli.training.events import Sink
 from distill_cli.types import Targets, ViewSpec
@@ -62,8 +62,8 @@ def prepare(
     sink: Sink,
     resume: bool = False,
     overwrite: bool = False,
-    runs: Runs = ON_DISK,
-) -> Plan:
+    runs: Artifacts = ON_DISK,
+) -> PreparedRun:
     """Opens and checks everything before the first byte is written.
 
     Cheap refusals come first: folders and objectives before any image is decoded. In a dry run,
@@ -80,7 +80,7 @@ def prepare(
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [], coming=runs.comes)
         recipe = inherit(recipe, names, runs.recipe)
-    here = runtime.decide(
+    runtime = decide(
         recipe.device,
         threads=recipe.threads,
         deterministic=recipe.deterministic,
@@ -89,7 +89,7 @@ def prepare(
     dataset = open_data(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.several)
     composed = composition(recipe, targets)
-    members = _members(recipe, names, dataset, targets, here, sink, runs)
+    members = _members(recipe, names, dataset, targets, runtime, sink, runs)
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
@@ -98,7 +98,7 @@ def prepare(
     network = student_network(
         recipe, dataset, targets, start=start, head=composed.head, weights=not runs.dry
     )
-    network = network.to(here.device).to(memory_format=here.memory_format)
+    network = network.to(runtime.device).to(memory_format=runtime.memory_format)
     if recipe.init is not None:
         check_split(recipe.init, dataset.identity, who="run", runs=runs)
     teacher, recipe = joined(recipe, names, members, targets)
@@ -109,17 +109,19 @@ def prepare(
         composed,
         network,
         teacher,
-        setting=setting_of(recipe, composed, dataset, here, runs),
+        setting=setting_of(recipe, composed, dataset, runtime, runs),
         stop=isinstance(recipe, HintRecipe),
     )
     check_judged(layers.composition.judging, dataset)
     check_batch(layers, min(recipe.batch_size, len(dataset.fit_rows)))
     for line in layers.told:
         sink.message(line)
-    recipe = _resolve(recipe, out, dataset, spec, network, here)
-    return Plan(
-        recipe=spelled(_record(recipe, dataset, spec, members, layers, here), layers.composition),
-        runtime=here,
+    recipe = _resolve(recipe, out, dataset, spec, network, runtime)
+    return PreparedRun(
+        recipe=spelled(
+            _record(recipe, dataset, spec, members, layers, runtime), layers.composition
+        ),
+        runtime=runtime,
         dataset=dataset,
         spec=spec,
         stored_views=stored_views,
@@ -136,19 +138,19 @@ def _members(
     names: Sequence[str],
     dataset: Dataset,
     targets: Targets,
-    here: Runtime,
+    runtime: Runtime,
     sink: Sink,
-    runs: Runs,
+    runs: Artifacts,
 ) -> list[Member]:
     """The teachers, opened, and checked against the data and what is learnt of them."""
     if not isinstance(recipe, TeacherLabels):
         return []
     precision, maps = recipe.teacher_precision, recipe.class_map
-    members = open_teachers(names, dataset, here, precision, maps, runs)
+    members = open_teachers(names, dataset, runtime, precision, maps, runs)
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
     known = {"force": recipe.force, "dry": runs.dry}
-    check_knowledge(names, members, dataset, here.device, sink, **known)
+    check_knowledge(names, members, dataset, runtime.device, sink, **known)
     return members
 
 
@@ -203,7 +205,7 @@ def check_batch(layers: Layers, batch_size: int) -> None:
 
 
 def _resolve(
-    recipe: R, out: Path, dataset: Dataset, spec: ViewSpec, network: Network, here: Runtime
+    recipe: R, out: Path, dataset: Dataset, spec: ViewSpec, network: Network, runtime: Runtime
 ) -> R:
     """Every default that depends on data, network or machine, spelt out."""
     opt = recipe.opt
@@ -226,8 +228,8 @@ def _resolve(
             "opt": opt,
             "lr": rate,
             "weight_decay": decay,
-            "device": str(here.device),
-            "precision": here.precision,
+            "device": str(runtime.device),
+            "precision": runtime.precision,
         }
     )
 
@@ -238,11 +240,11 @@ def _record(
     spec: ViewSpec,
     members: Sequence[Member],
     layers: Layers,
-    here: Runtime,
+    runtime: Runtime,
 ) -> R:
     """What a run notes beside its recipe."""
     recorded = {
-        **runtime.describe(here),
+        **describe(runtime),
         "dataset": dataset.identity.to_json(),
         "view_spec": spec.to_json(),
         "teachers": [member.fingerprint for member in members],

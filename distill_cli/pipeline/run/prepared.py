@@ -27,7 +27,7 @@ NOT_TRAINING = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PreparedRun:
     """Everything a run needs, opened and checked; nothing is written yet."""
 
     recipe: TrainRecipe

@@ -59,7 +59,7 @@ def penultimate_of(
     chosen = rows[permutation(seed, Purpose.PROBE, len(rows), epoch)[:samples]]
     parts = [
         signals_of(network, part.to(device) / 255, (PENULTIMATE,)).features[PENULTIMATE]
-        for part in images.take(chosen).still()
+        for part in images.take(chosen).iter_plain()
     ]
     network.train(training)
     feature_ND = torch.cat(parts).flatten(1).cpu()

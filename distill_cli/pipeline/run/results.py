@@ -35,18 +35,18 @@ def finish(
     members: Sequence[Member],
     state: State,
     *,
-    here: Runtime,
+    runtime: Runtime,
     sink: Sink,
 ) -> RunResult:
     """Evaluates the best epoch's weights on test, and writes result.json and MODEL_CARD.md."""
     run = Path(str(recipe.out))
-    network = load_model(run / "model").to(here.device).eval()
+    network = load_model(run / "model").to(runtime.device).eval()
     test = dataset.test
-    logits_NK = logits_of(network, test.still(), here.device)
+    logits_NK = logits_of(network, test.iter_plain(), runtime.device)
     figures = measure_as(network.targets, logits_NK, test.label_N, test.label_NK)
     scaled = temperature = None
     if network.targets == "softmax" and bool((dataset.val.label_N != UNLABELLED).any()):
-        val_NK = logits_of(network, dataset.val.still(), here.device)
+        val_NK = logits_of(network, dataset.val.iter_plain(), runtime.device)
         fitted = fit_temperature(val_NK, dataset.val.label_N)
         temperature = fitted.value
         if fitted.why_not is not None:
@@ -55,7 +55,7 @@ def finish(
         scaled = measure_as("softmax", logits_NK / temperature, test.label_N, None)
     same = divergence = None
     if isinstance(recipe, StudentRecipe):
-        said = _said(members, test, here.device)
+        said = _said(members, test, runtime.device)
         if said is not None and network.targets == "softmax":
             same, divergence = agreement(logits_NK, _log_probs(recipe, said))
         elif said is not None:
@@ -77,12 +77,12 @@ def finish(
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
         model_bytes=model_bytes(run / "model"),
-        latency_ms=latency_ms(network, test.size, here.device),
+        latency_ms=latency_ms(network, test.size, runtime.device),
         images_per_second=statistics.median(state.rates[1:] or state.rates),
         seconds=state.seconds,
         teacher_agreement=same,
         teacher_kl=divergence,
-        warnings=_warnings(state, at_chance(network, dataset.val, here.device)),
+        warnings=_warnings(state, at_chance(network, dataset.val, runtime.device)),
     )
     write_json(run / "result.json", result.to_json())
     write_text(run / "MODEL_CARD.md", model_card(recipe.model_dump(mode="json"), result))
@@ -126,7 +126,7 @@ def _said(
     signals = []
     for member in members:
         if isinstance(member, LiveTeacher):
-            logits_NK: Tensor | None = logits_of(member.logits, test.still(), device)
+            logits_NK: Tensor | None = logits_of(member.logits, test.iter_plain(), device)
         else:
             logits_NK = member.stored("test", test.label_N)
         if logits_NK is None:

@@ -10,7 +10,7 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models.artifact import input_spec
 from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.objective.entries import meant
-from distill_cli.pipeline.run.prepared import NOT_TRAINING, Plan
+from distill_cli.pipeline.run.prepared import NOT_TRAINING, PreparedRun
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import other_formula
 from distill_cli.recipe.load import read_yaml, validate
@@ -36,10 +36,10 @@ def as_made(recipe: R, version: str | None) -> R:
     return recipe.model_copy(update={"recorded": {**(recipe.recorded or {}), "defaults": version}})
 
 
-def check_begun(plan: Plan) -> str:
+def check_begun(prepared: PreparedRun) -> str:
     """Refuses to go on with a run that was made from something else, or otherwise, than is planned.
 
-    A checkpoint is of this plan under its key, or under the key of a recipe.yaml that means the
+    A checkpoint is of this run under its key, or under the key of a recipe.yaml that means the
     same: an earlier version wrote down less of it.
 
     Returns:
@@ -49,39 +49,39 @@ def check_begun(plan: Plan) -> str:
         ArtifactError: Its options, data or teachers are others, the checkpoint is damaged, or the
             version that began it computed an objective by another formula.
     """
-    version = computed_by(_recorded([plan.run / "recipe.yaml"]))
-    listed = plan.recipe.objective if isinstance(plan.recipe, LabelledRecipe) else ()
+    version = computed_by(_recorded([prepared.run / "recipe.yaml"]))
+    listed = prepared.recipe.objective if isinstance(prepared.recipe, LabelledRecipe) else ()
     changed = None if isinstance(listed, str) else other_formula(version, listed)
     if changed is not None:
         raise ArtifactError(
-            f"{plan.run} was begun by version {version}, which computed another formula for {changed}",
+            f"{prepared.run} was begun by version {version}, which computed another formula for {changed}",
             hint=f"Begin anew with another --out, or go on with version {version}",
         )
-    return checkpoint.check_key(plan.run, plan.key, *_earlier(plan))
+    return checkpoint.check_key(prepared.run, prepared.key, *_earlier(prepared))
 
 
-def take_over(plan: Plan) -> None:
-    """The same, and has the checkpoint know the plan by its own key from now on.
+def take_over(prepared: PreparedRun) -> None:
+    """The same, and has the checkpoint know the run by its own key from now on.
 
     Before recipe.yaml is written anew: killed in between, either is known. Images are normalised
     as they were: of large ones the mean is over some, and which ones is a version's affair.
     """
-    if check_begun(plan) != plan.key:
-        checkpoint.rename(plan.run, plan.key)
-    if has_model(plan.run):
-        plan.network.normalise_by(input_spec(plan.run))
+    if check_begun(prepared) != prepared.key:
+        checkpoint.rename(prepared.run, prepared.key)
+    if has_model(prepared.run):
+        prepared.network.normalise_by(input_spec(prepared.run))
 
 
-def _earlier(plan: Plan) -> list[str]:
-    file = plan.run / "recipe.yaml"
+def _earlier(prepared: PreparedRun) -> list[str]:
+    file = prepared.run / "recipe.yaml"
     kept = read_yaml(file) if file.is_file() else {}
     try:
-        then = meant(validate(type(plan.recipe), kept))
+        then = meant(validate(type(prepared.recipe), kept))
     except UsageError:
         return []
-    if _training(then) != _training(plan.recipe):
+    if _training(then) != _training(prepared.recipe):
         return []
-    return [plan.key_of({key: kept[key] for key in kept if key not in NOT_TRAINING})]
+    return [prepared.key_of({key: kept[key] for key in kept if key not in NOT_TRAINING})]
 
 
 def _training(recipe: TrainRecipe) -> dict[str, Any]:

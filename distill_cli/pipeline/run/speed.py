@@ -10,7 +10,7 @@ from distill_cli import runtime
 from distill_cli.data.loader import Loader
 from distill_cli.data.noise import noise_like
 from distill_cli.pipeline.inputs.data import worker_count
-from distill_cli.pipeline.run.prepared import Plan
+from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
@@ -41,50 +41,50 @@ class Speed:
     held_out: float
 
 
-def seconds_of(plan: Plan, loader: Loader, speed: Speed) -> float:
+def seconds_of(prepared: PreparedRun, loader: Loader, speed: Speed) -> float:
     """How long all epochs will take: making views, steps, and held-out images after each epoch.
 
     Workers make views beside the steps: whoever is slower counts. What reading from a slow disk,
     checkpoints, compilation and the end of a run cost is not in it.
 
     Args:
-        plan: Of the run.
+        prepared: Of the run.
         loader: Of its batches.
         speed: Measured on it.
     """
-    workers, dataset = worker_count(plan.recipe), plan.dataset
+    workers, dataset = worker_count(prepared.recipe), prepared.dataset
     a_view, held_out = speed.making + speed.step, speed.held_out
     if workers and loader.views.by_workers:
         a_view = max(speed.making / workers, speed.step)
     if dataset.from_files:
         held_out = max(speed.making / max(1, workers), held_out)
     training = loader.steps * loader.batch_size * a_view
-    return plan.recipe.epochs * (training + len(dataset.val.label_N) * held_out)
+    return prepared.recipe.epochs * (training + len(dataset.val.label_N) * held_out)
 
 
-def measure(plan: Plan) -> Speed:
+def measure(prepared: PreparedRun) -> Speed:
     """Times steps of a run's network, objectives and teachers on noise like its images.
 
     From few images on up to a whole batch, as far as that is quick. The network's weights change.
     """
-    most = -(-plan.recipe.batch_size // plan.recipe.accumulate)
+    most = -(-prepared.recipe.batch_size // prepared.recipe.accumulate)
     images = min(SMALLEST, most)
-    with runtime.fast_kernels(plan.runtime):
+    with runtime.fast_kernels(prepared.runtime):
         while True:
-            speed = _at(plan, images)
+            speed = _at(prepared, images)
             taken = images * (speed.making + speed.step)
             if images == most or taken * GROWTH > SECONDS:
                 return speed
             images = min(GROWTH * images, most)
 
 
-def _at(plan: Plan, images: int) -> Speed:
+def _at(prepared: PreparedRun, images: int) -> Speed:
     """The speed at so many images a step."""
     # Whole and here: parts and processes are what the arithmetic is for.
     alone = {"batch_size": images, "accumulate": 1, "workers": 0, "compile": False}
-    noise = noise_like(plan.dataset, images)
-    plan = replace(plan, dataset=noise, recipe=plan.recipe.model_copy(update=alone))
-    trainer = trainer_of(plan, Silent())
+    noise = noise_like(prepared.dataset, images)
+    prepared = replace(prepared, dataset=noise, recipe=prepared.recipe.model_copy(update=alone))
+    trainer = trainer_of(prepared, Silent())
     trainer.network.train()
     trainer.state = State()
     _timed_step(trainer, 0)

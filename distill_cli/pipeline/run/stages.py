@@ -13,7 +13,7 @@ from distill_cli import __version__
 from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageError
 from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Runs
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.objective.rules import learnt_from
 from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
 from distill_cli.pipeline.run.prepared import NOT_TRAINING
@@ -147,7 +147,7 @@ def _check_inside(out: Path, stages: Sequence[Stage]) -> None:
         made.add(real_path(stage.out))
 
 
-def like(stage: Stage, runs: Runs = ON_DISK) -> TrainRecipe:
+def like(stage: Stage, runs: Artifacts = ON_DISK) -> TrainRecipe:
     """The stage's recipe, with the views of the run that it should be like."""
     if stage.like is None:
         return stage.recipe

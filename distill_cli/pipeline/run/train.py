@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_cli import runtime
 from distill_cli.errors import StoppedError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.pipeline.folders import (
@@ -21,6 +20,7 @@ from distill_cli.pipeline.run.resume import take_over
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
+from distill_cli.runtime import fast_kernels, stop_signals
 from distill_cli.training.events import Sink
 from distill_cli.types import HintResult, RunResult
 
@@ -56,36 +56,41 @@ def train(
     Raises:
         DistillError: With the exit code of what went wrong; see `interface.md`'s table.
     """
-    plan = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
-    trainer = trainer_of(plan, sink)
-    check_pixels(plan.members, trainer.loader.views)
-    with one_writer(plan.run):
+    prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    trainer = trainer_of(prepared, sink)
+    check_pixels(prepared.members, trainer.loader.views)
+    with one_writer(prepared.run):
         # Again: another process may have finished here while the data were read.
-        check_output(plan.run, resume=resume, overwrite=overwrite)
+        check_output(prepared.run, resume=resume, overwrite=overwrite)
         if overwrite:
-            clear_run(plan.run)
-        remove_temporaries(plan.run)
-        resuming = resume and (plan.run / "last").exists()
+            clear_run(prepared.run)
+        remove_temporaries(prepared.run)
+        resuming = resume and (prepared.run / "last").exists()
         if resuming:
-            take_over(plan)
-        write_text(plan.run / "recipe.yaml", to_yaml(plan.recipe))
-        with runtime.stop_signals() as request:
+            take_over(prepared)
+        write_text(prepared.run / "recipe.yaml", to_yaml(prepared.recipe))
+        with stop_signals() as request:
             trainer.stop = lambda: request.signal_number
-            with runtime.fast_kernels(plan.runtime):
+            with fast_kernels(prepared.runtime):
                 state = trainer.fit(resume=resuming)
         if (number := request.signal_number) is not None:
             raise StoppedError(
                 "stopped after the last epoch",
                 signal_number=number,
-                hint=f"Go on with --resume --out {plan.run}",
+                hint=f"Go on with --resume --out {prepared.run}",
             )
-        say_told(plan.layers.adapters, plan.network.class_names, sink)
-        keep_relations(plan.run, plan.layers.adapters, plan.network.class_names)
-        if not isinstance(plan.recipe, LabelledRecipe):
-            hints = finish_hints(plan.recipe, plan.network, plan.layers.adapters, state)
-            return Finished(run=plan.run, recipe=plan.recipe, result=hints)
+        say_told(prepared.layers.adapters, prepared.network.class_names, sink)
+        keep_relations(prepared.run, prepared.layers.adapters, prepared.network.class_names)
+        if not isinstance(prepared.recipe, LabelledRecipe):
+            hints = finish_hints(prepared.recipe, prepared.network, prepared.layers.adapters, state)
+            return Finished(run=prepared.run, recipe=prepared.recipe, result=hints)
         result = finish(
-            plan.recipe, plan.dataset, plan.members, state, here=plan.runtime, sink=sink
+            prepared.recipe,
+            prepared.dataset,
+            prepared.members,
+            state,
+            runtime=prepared.runtime,
+            sink=sink,
         )
-        missed = unmet(plan.recipe.require, result)
-    return Finished(run=plan.run, recipe=plan.recipe, result=result, unmet=missed)
+        missed = unmet(prepared.recipe.require, result)
+    return Finished(run=prepared.run, recipe=prepared.recipe, result=result, unmet=missed)

@@ -16,7 +16,7 @@ from distill_cli.metrics import one_vs_all
 from distill_cli.models import Network, save_model
 from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.inputs.data import worker_count
-from distill_cli.pipeline.run.prepared import Plan
+from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
@@ -25,15 +25,19 @@ from distill_cli.teachers.mixture import Relabelled
 from distill_cli.training import schedule
 from distill_cli.training.events import Sink
 from distill_cli.training.loop import Trainer
-from distill_cli.training.optimisation import Updates, moving_average
+from distill_cli.training.optimisation import Optimisation, moving_average
 from distill_cli.training.rollback import Rollback
 
 
-def trainer_of(plan: Plan, sink: Sink) -> Trainer:
+def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
     """The loop of a run, ready to go; torch's global generator is seeded for it."""
-    recipe, dataset, here = plan.recipe, plan.dataset, plan.runtime
+    recipe, dataset, runtime = prepared.recipe, prepared.dataset, prepared.runtime
     views = Views(
-        dataset.train, plan.spec, here.device, workers=worker_count(recipe), rows=dataset.fit_rows
+        dataset.train,
+        prepared.spec,
+        runtime.device,
+        workers=worker_count(recipe),
+        rows=dataset.fit_rows,
     )
     views.try_out()
     loader = Loader(
@@ -42,38 +46,40 @@ def trainer_of(plan: Plan, sink: Sink) -> Trainer:
         rows=dataset.fit_rows,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
-        stored_views=plan.stored_views,
-        target_NK=_label_targets(plan),
-        copies=len(plan.teacher.members) if isinstance(plan.teacher, Relabelled) else 1,
+        stored_views=prepared.stored_views,
+        target_NK=_label_targets(prepared),
+        copies=len(prepared.teacher.members) if isinstance(prepared.teacher, Relabelled) else 1,
         order_name=(recipe.order if isinstance(recipe, LabelledRecipe) else None) or "shuffled",
     )
-    taps, stop = plan.layers.taps, isinstance(recipe, HintRecipe)
-    updates = _updates(plan, loader.steps)
+    taps, stop = prepared.layers.taps, isinstance(recipe, HintRecipe)
+    optimisation = _optimisation(prepared, loader.steps)
     if recipe.compile:
-        plan.network.net.compile()
+        prepared.network.net.compile()
     # After the network's initialisation, so that dropout does not depend on its size.
     torch.manual_seed(recipe.seed)
     return Trainer(
-        network=plan.network,
-        forward=partial(signals_of, plan.network, taps=taps, stop=stop),
-        adapters=plan.layers.adapters,
-        updates=updates,
-        teacher=plan.teacher,
-        composition=plan.layers.composition,
+        network=prepared.network,
+        forward=partial(signals_of, prepared.network, taps=taps, stop=stop),
+        adapters=prepared.layers.adapters,
+        optimisation=optimisation,
+        teacher=prepared.teacher,
+        composition=prepared.layers.composition,
         loader=loader,
         epochs=recipe.epochs,
-        probe=partial(penultimate_of, plan.network, dataset.train, dataset.fit_rows, recipe.seed),
-        evaluate=partial(hints_held_out if stop else labels_held_out, plan),
-        save_best=lambda network: save_model(network, plan.run / "model"),
-        run=plan.run,
-        key=plan.key,
+        probe=partial(
+            penultimate_of, prepared.network, dataset.train, dataset.fit_rows, recipe.seed
+        ),
+        evaluate=partial(hints_held_out if stop else labels_held_out, prepared),
+        save_best=lambda network: save_model(network, prepared.run / "model"),
+        run=prepared.run,
+        key=prepared.key,
         sink=sink,
     )
 
 
-def _label_targets(plan: Plan) -> Tensor | None:
+def _label_targets(prepared: PreparedRun) -> Tensor | None:
     """What applies of each class to each training image; None where one class of all does."""
-    train, network = plan.dataset.train, plan.network
+    train, network = prepared.dataset.train, prepared.network
     if network.targets == "softmax":
         return None
     if train.label_NK is not None:
@@ -94,14 +100,14 @@ def _check_parts(recipe: TrainRecipe, network: Network) -> None:
         raise UsageError(f"clip_mode {recipe.clip_mode} without a bound: set clip_grad too")
 
 
-def _updates(plan: Plan, steps: int) -> Updates:
-    recipe = plan.recipe
-    _check_parts(recipe, plan.network)
+def _optimisation(prepared: PreparedRun, steps: int) -> Optimisation:
+    recipe = prepared.recipe
+    _check_parts(recipe, prepared.network)
     assert recipe.lr is not None, "resolved by `prepare`"
-    updates = Updates(
-        optimizer=plan.optimizer,
+    optimisation = Optimisation(
+        optimizer=prepared.optimizer,
         schedule=schedule.create(
-            plan.optimizer,
+            prepared.optimizer,
             recipe.sched,
             peak=recipe.lr,
             floor=recipe.min_lr,
@@ -109,15 +115,15 @@ def _updates(plan: Plan, steps: int) -> Updates:
             warmup_steps=round(recipe.warmup_epochs * steps),
             args=recipe.sched_args,
         ),
-        here=plan.runtime,
-        scaler=plan.runtime.scaler(),
+        runtime=prepared.runtime,
+        scaler=prepared.runtime.scaler(),
         accumulate=recipe.accumulate,
         clip_grad=recipe.clip_grad,
         clip_mode=recipe.clip_mode,
-        beside=plan.layers.optimizers,
-        ema=None if recipe.ema is None else moving_average(plan.network, recipe.ema),
+        beside=prepared.layers.optimizers,
+        ema=None if recipe.ema is None else moving_average(prepared.network, recipe.ema),
     )
-    if not plan.layers.composition.judging:
-        return updates
-    undone = {"network": plan.network, **updates.of_student}
-    return replace(updates, rollback=Rollback(undone))
+    if not prepared.layers.composition.judging:
+        return optimisation
+    undone = {"network": prepared.network, **optimisation.of_student}
+    return replace(optimisation, rollback=Rollback(undone))
