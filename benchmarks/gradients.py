@@ -29,7 +29,7 @@ from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.hooks import Selecting, needs_of
 from distill_cli.pipeline.inputs.data import open_data
-from distill_cli.pipeline.inputs.student import student_network
+from distill_cli.pipeline.inputs.student import architecture_of, student_network
 from distill_cli.pipeline.objective.build import composition
 from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.pipeline.run.probe import penultimate_of
@@ -200,7 +200,8 @@ def subject(network: str, case: str | Entries) -> Subject:
     recipe, targets = recipe_of(network, case)
     dataset, _, _ = digits()
     composed = composition(recipe, targets)
-    made = student_network(recipe, dataset, targets, start=None, head=composed.head)
+    architecture = architecture_of(recipe, dataset, None)
+    made = student_network(recipe, architecture, dataset, targets, start=None, head=composed.head)
     teacher = None
     if Need.TEACHER in composed.needs:
         teacher = LiveTeacher(copy.deepcopy(teacher_of(network, targets)), torch.device("cpu"))
@@ -215,7 +216,8 @@ def subject(network: str, case: str | Entries) -> Subject:
 def teacher_of(network: str, targets: Targets) -> Network:
     dataset, _, _ = digits()
     recipe = StudentRecipe(data="digits", model=NETWORKS[network][1], seed=0)
-    made = student_network(recipe, dataset, targets, start=None, head=None)
+    architecture = architecture_of(recipe, dataset, None)
+    made = student_network(recipe, architecture, dataset, targets, start=None, head=None)
     composed = hard(targets)
     layers = find_layers(composed, made, None)
     Subject(network=made.train(), layers=layers, teacher=None, rate=RATES[network]).train()

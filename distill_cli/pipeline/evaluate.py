@@ -19,6 +19,7 @@ from distill_cli.pipeline.inputs.data import locate
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.pipeline.inputs.teachers import check_classes, open_teachers
+from distill_cli.recipe.base import VAL_FRACTION
 from distill_cli.recipe.fields import Device
 from distill_cli.runtime import decide
 from distill_cli.teachers.live import LiveTeacher
@@ -59,7 +60,7 @@ def data_of(folder: Path, data: str | None, recipe: dict[str, Any]) -> Dataset:
     return open_dataset(
         locate(str(spec)),
         split_seed=recipe.get("split_seed") or 0,
-        val_fraction=recipe.get("val_fraction") or 0.1,
+        val_fraction=recipe.get("val_fraction") or VAL_FRACTION,
         size=recipe.get("size"),
         skip_bad=bool(recipe.get("skip_bad")),
         workers=min(8, processors()),

@@ -28,6 +28,9 @@ from distill_cli.recipe.fields import (
 from distill_cli.recipe.parsing import as_list
 from distill_cli.types import OrderName, Targets
 
+# The share of train that is held out where nobody says.
+VAL_FRACTION = 0.1
+
 Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]
 
 

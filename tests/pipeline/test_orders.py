@@ -14,7 +14,7 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.objectives.base import About
 from distill_cli.objectives.category_structure import CategoryStructure
 from distill_cli.objectives.compose import Composition, Part, Weight
-from distill_cli.pipeline.objective.order import ordered
+from distill_cli.pipeline.objective.order import order_of
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
@@ -54,8 +54,7 @@ FULL = dataset([0, 1, 2, 0, 1, 2, 0])
 
 
 def order(recipe: TrainRecipe, wanted: Composition, data: Dataset = FULL) -> OrderName | None:
-    found: OrderName | None = getattr(ordered(recipe, wanted, data, SPEC), "order", None)
-    return found
+    return order_of(recipe, getattr(recipe, "mode", None), wanted, data, SPEC)
 
 
 def test_the_recipe_first_then_the_objectives_then_shuffled() -> None:

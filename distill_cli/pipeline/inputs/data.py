@@ -10,7 +10,7 @@ from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.files import real_path
-from distill_cli.recipe.base import Recipe
+from distill_cli.recipe.base import VAL_FRACTION, Recipe
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
 
@@ -46,7 +46,7 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     dataset = open_dataset(
         locate(recipe.data),
         split_seed=recipe.split_seed or 0,
-        val_fraction=0.1 if recipe.val_fraction is None else recipe.val_fraction,
+        val_fraction=VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
         size=recipe.size,
         skip_bad=recipe.skip_bad,
         workers=worker_count(recipe),

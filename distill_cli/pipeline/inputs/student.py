@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,8 +14,6 @@ from distill_cli.objectives.base import HeadName
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.types import Targets
-
-R = TypeVar("R", bound=TrainRecipe)
 
 
 def starting(recipe: TrainRecipe, runs: Artifacts = ON_DISK) -> Network | None:
@@ -30,19 +28,26 @@ def starting(recipe: TrainRecipe, runs: Artifacts = ON_DISK) -> Network | None:
     return runs.network(recipe.init) if recipe.init else None
 
 
-def named(recipe: R, dataset: Dataset, start: Network | None) -> R:
-    """The recipe with the network that it leaves open: that of the run it starts from, or a small one."""
+class Architecture(NamedTuple):
+    """A network by its name and arguments, as the recipe keys of these names have them."""
+
+    model: str
+    model_args: dict[str, Any]
+
+
+def architecture_of(recipe: TrainRecipe, dataset: Dataset, start: Network | None) -> Architecture:
+    """The network that the recipe names, else that of the run it starts from, else a small one."""
     if recipe.model is not None:
-        return recipe
+        return Architecture(recipe.model, recipe.model_args)
     if start is not None:
-        args = {**start.model_args, **recipe.model_args}
-        return recipe.model_copy(update={"model": start.architecture, "model_args": args})
+        return Architecture(start.architecture, {**start.model_args, **recipe.model_args})
     name = suggested(dataset.channels, dataset.height, dataset.width)
-    return recipe.model_copy(update={"model": name})
+    return Architecture(name, recipe.model_args)
 
 
 def student_network(
     recipe: TrainRecipe,
+    architecture: Architecture,
     dataset: Dataset,
     targets: Targets,
     *,
@@ -53,7 +58,8 @@ def student_network(
     """A new network for the dataset, from a seed, timm's weights or another run's.
 
     Args:
-        recipe: With its network named.
+        recipe: Seed, dropout and the weights to start from.
+        architecture: What to build.
         dataset: Whose classes and images it takes.
         targets: What its outputs are logits of.
         start: The network of `--init`, whose weights are copied.
@@ -65,10 +71,9 @@ def student_network(
         UsageError: An unknown name or argument, or a network that cannot have this classifier.
         ArtifactError: The weights to start from do not fit.
     """
-    assert recipe.model is not None, "named before"
     torch.manual_seed(recipe.seed)
     network = create(
-        recipe.model,
+        architecture.model,
         class_names=dataset.class_names,
         view=InputSpec(
             channels=dataset.channels,
@@ -77,7 +82,7 @@ def student_network(
             mean=dataset.mean,
             std=dataset.std,
         ),
-        args=recipe.model_args,
+        args=architecture.model_args,
         dropout=recipe.dropout,
         pretrained=recipe.pretrained,
         weights=weights,

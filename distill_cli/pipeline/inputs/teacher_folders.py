@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.folders import has_model, holds_run, kept_recipe
-from distill_cli.recipe.base import Recipe
+from distill_cli.recipe.base import VAL_FRACTION, Recipe
 
 TIMM = "timm/"
 R = TypeVar("R", bound=Recipe)
@@ -59,22 +59,24 @@ def expand_teachers(
     return found
 
 
-def inherit(
+def with_data(
     recipe: R,
     teachers: Sequence[str],
     kept: Callable[[str], Mapping[str, Any]] = lambda name: kept_recipe(Path(name)),
 ) -> R:
-    """Fills data, split and size that were not given from the teachers' recipes.
+    """The recipe with its data options filled in: by what its teachers were trained on, or by default.
 
     Args:
-        recipe: Of any verb that asks teachers.
-        teachers: Their folders.
+        recipe: The recipe of any verb.
+        teachers: The folders of its teachers; none where it asks none.
         kept: The recipe of a folder.
 
     Raises:
         ArtifactError: The teachers do not agree.
     """
     update: dict[str, Any] = {}
+    if recipe.val_fraction is None:
+        update["val_fraction"] = VAL_FRACTION
     for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
         if getattr(recipe, key) is not None and getattr(recipe, key) is not False:
             continue

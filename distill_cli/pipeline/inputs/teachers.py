@@ -158,28 +158,27 @@ def cached_views(members: Sequence[Member]) -> tuple[ViewSpec | None, int | None
 
 def joined(
     recipe: TrainRecipe, names: list[str], members: Sequence[Member], targets: Targets
-) -> tuple[Teacher | None, TrainRecipe]:
-    """The teachers as one, and the recipe with how they are joined.
+) -> tuple[Teacher | None, dict[str, Any]]:
+    """The teachers as one, and the keys of the recipe that say how they are joined.
 
     Raises:
         UsageError: They cannot be joined as the recipe says, or several give hints.
     """
     if isinstance(recipe, StudentRecipe):
-        update: dict[str, Any] = {}
-        joined = len(members) > 1 and recipe.mode in (None, "ensemble")
-        if targets == "sigmoid" and joined and recipe.ensemble_of is None:
-            # What each label is by itself has no common probabilities: logits are averaged.
-            update["ensemble_of"] = "logits"
-        recipe = recipe.model_copy(update=update)
-        teacher, mode = teacher_of(recipe, members)
-        return teacher, recipe.model_copy(update={"mode": mode, "teachers": names})
+        average = recipe.ensemble_of
+        is_ensemble = len(members) > 1 and recipe.mode in (None, "ensemble")
+        if targets == "sigmoid" and is_ensemble and average is None:
+            # Independent labels have no common probabilities: their logits are averaged.
+            average = "logits"
+        teacher, mode = teacher_of(recipe.model_copy(update={"ensemble_of": average}), members)
+        return teacher, {"teachers": names, "mode": mode, "ensemble_of": average}
     if isinstance(recipe, HintRecipe):
         if len(members) > 1:
             raise UsageError(
                 f"hints come from one teacher, these are {len(members)}", hint="Name one of them"
             )
-        return members[0], recipe.model_copy(update={"teachers": names})
-    return None, recipe
+        return members[0], {"teachers": names}
+    return None, {}
 
 
 def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teacher, str]:

@@ -18,7 +18,7 @@ from distill_cli.pipeline.folders import RUN_ENTRIES, check_cache_folders, next_
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.data import open_data, view_spec, worker_count
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
-from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, inherit
+from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import open_teachers
 from distill_cli.recipe.parsing import parse_share
 from distill_cli.recipe.schema import CacheRecipe
@@ -89,7 +89,7 @@ def prepare(
     if any(are_caches(names)):
         raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
     check_names(recipe.augment)
-    recipe = inherit(recipe, names)
+    recipe = with_data(recipe, names)
     out = Path(recipe.out) if recipe.out else next_free("cache")
     folders = teacher_folders(out, names)
     check_cache_folders(out, folders)

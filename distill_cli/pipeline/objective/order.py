@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 
@@ -14,17 +13,22 @@ from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.types import UNLABELLED, OrderName, ViewSpec
 
-R = TypeVar("R", bound=TrainRecipe)
-
 # Two classes, each twice: fewer have no two samples of a class, or no two classes.
 SMALLEST_BATCH = 4
 
 
-def ordered(recipe: R, composed: Composition, dataset: Dataset, spec: ViewSpec) -> R:
-    """The recipe with the order that it asks for, or else its objectives.
+def order_of(
+    recipe: TrainRecipe,
+    mode: str | None,
+    composed: Composition,
+    dataset: Dataset,
+    spec: ViewSpec,
+) -> OrderName | None:
+    """The order of samples that the recipe asks for, or else its objectives; None without labels.
 
     Args:
-        recipe: Of any training verb, its mode resolved.
+        recipe: The recipe of any training verb.
+        mode: How its teachers are joined; None where nobody teaches.
         composed: Its objectives, of which at most one order is wanted.
         dataset: What is shown.
         spec: Its views.
@@ -34,24 +38,25 @@ def ordered(recipe: R, composed: Composition, dataset: Dataset, spec: ViewSpec) 
         ArtifactError: The data cannot be balanced.
     """
     if not isinstance(recipe, LabelledRecipe):
-        return recipe
+        return None
     order, who = _order_of(recipe, composed)
     if order == "balanced":
-        _check_options(recipe, who, spec.augment, len(dataset.fit_rows))
+        _check_options(min(recipe.batch_size, len(dataset.fit_rows)), mode, who, spec.augment)
         _check_data(who, dataset)
-    return recipe.model_copy(update={"order": order})
+    return order
 
 
 def check_order(recipe: TrainRecipe, composed: Composition) -> None:
     """Refuses before the data are opened what contradicts the order whatever they are.
 
     Raises:
-        UsageError: As `ordered` raises it.
+        UsageError: As `order_of` raises it.
     """
     if isinstance(recipe, LabelledRecipe):
         order, who = _order_of(recipe, composed)
         if order == "balanced":
-            _check_options(recipe, who, recipe.augment or [], recipe.batch_size)
+            mode = recipe.mode if isinstance(recipe, StudentRecipe) else None
+            _check_options(recipe.batch_size, mode, who, recipe.augment or [])
 
 
 def _order_of(recipe: LabelledRecipe, composed: Composition) -> tuple[OrderName, str]:
@@ -67,7 +72,7 @@ def _refusal(kind: type[DistillError], who: str, reason: str, hint: str) -> Dist
     return kind(f"{said}: {reason}", hint=f"{hint}, or choose --order shuffled")
 
 
-def _check_options(recipe: LabelledRecipe, who: str, augment: Sequence[str], rows: int) -> None:
+def _check_options(batch_size: int, mode: str | None, who: str, augment: Sequence[str]) -> None:
     mixing = [step for step in augment if step.split(":")[0] in ("mixup", "cutmix")]
     if mixing:
         raise _refusal(
@@ -76,14 +81,13 @@ def _check_options(recipe: LabelledRecipe, who: str, augment: Sequence[str], row
             f"{mixing[0].split(':')[0]} mixes pairs that lie at random over the classes",
             "Leave it out of --augment (or take a cache without it)",
         )
-    if isinstance(recipe, StudentRecipe) and recipe.mode == "relabel":
+    if mode == "relabel":
         raise _refusal(
             UsageError,
             who,
             "--mode relabel shuffles copies of the data, one for each teacher",
             "Choose another --mode",
         )
-    batch_size = min(recipe.batch_size, rows)
     if batch_size < SMALLEST_BATCH:
         raise _refusal(
             UsageError,

@@ -23,6 +23,7 @@ from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.recorded import mapping
+from distill_cli.recipe.resolved import ResolvedRecipe
 from distill_cli.recipe.stages import is_several
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Silent, Sink
@@ -44,7 +45,7 @@ class Rehearsal:
     """
 
     stage: str | None
-    recipe: TrainRecipe
+    recipe: ResolvedRecipe
     params: int
     steps: int
     seconds: float
@@ -99,7 +100,7 @@ def _prepared_runs(
         prepared, loader = _prepared(
             own, runs, sink=sink, resume=not overwrite, overwrite=overwrite
         )
-        values = prepared.recipe.model_dump(mode="json")
+        values = prepared.kept.model_dump(mode="json")
         there = PlannedRun(recipe=values, network=prepared.network)
         runs = replace(runs, coming={**runs.coming, real_path(stage.out): there})
         yield stage.name, prepared, loader
@@ -154,7 +155,7 @@ def _rehearsed(name: str | None, prepared: PreparedRun, loader: Loader) -> Rehea
     speed = measure(prepared)
     return Rehearsal(
         stage=name,
-        recipe=prepared.recipe,
+        recipe=prepared.kept,
         params=params,
         steps=loader.steps,
         seconds=seconds_of(prepared, loader, speed),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-import torch
+from typing import Any
 
 from distill_cli import __version__
 from distill_cli.adapters.regressor import Regressor
@@ -19,9 +17,9 @@ from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import locate, open_data, view_spec
-from distill_cli.pipeline.inputs.student import named, starting, student_network
+from distill_cli.pipeline.inputs.student import architecture_of, starting, student_network
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
-from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, inherit
+from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import (
     Member,
     cached_views,
@@ -33,20 +31,19 @@ from distill_cli.pipeline.objective.build import check_objectives, composition, 
 from distill_cli.pipeline.objective.class_info import setting_of
 from distill_cli.pipeline.objective.entries import entry_of, spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
-from distill_cli.pipeline.objective.order import ordered
+from distill_cli.pipeline.objective.order import order_of
 from distill_cli.pipeline.objective.rules import check_offers, check_sources
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.recorded import asked_of, made_by
+from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime, decide, describe
 from distill_cli.training import optim
 from distill_cli.training.events import Sink
 from distill_cli.types import Targets, ViewSpec
-
-R = TypeVar("R", bound=TrainRecipe)
 
 # Of the folder where none is named.
 KINDS: dict[type[TrainRecipe], str] = {
@@ -79,7 +76,7 @@ def prepare(
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [], coming=runs.comes)
-        recipe = inherit(recipe, names, runs.recipe)
+    recipe = with_data(recipe, names, runs.recipe)
     runtime = decide(
         recipe.device,
         threads=recipe.threads,
@@ -94,17 +91,23 @@ def prepare(
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
     start = starting(recipe, runs)
-    recipe = named(recipe, dataset, start)
+    architecture = architecture_of(recipe, dataset, start)
     network = student_network(
-        recipe, dataset, targets, start=start, head=composed.head, weights=not runs.dry
+        recipe,
+        architecture,
+        dataset,
+        targets,
+        start=start,
+        head=composed.head,
+        weights=not runs.dry,
     )
     network = network.to(runtime.device).to(memory_format=runtime.memory_format)
     if recipe.init is not None:
         check_split(recipe.init, dataset.identity, who="run", runs=runs)
-    teacher, recipe = joined(recipe, names, members, targets)
+    teacher, joining = joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
-    recipe = ordered(recipe, composed, dataset, spec)
+    order = order_of(recipe, joining.get("mode"), composed, dataset, spec)
     layers = find_layers(
         composed,
         network,
@@ -116,11 +119,12 @@ def prepare(
     check_batch(layers, min(recipe.batch_size, len(dataset.fit_rows)))
     for line in layers.told:
         sink.message(line)
-    recipe = _resolve(recipe, out, dataset, spec, network, runtime)
+    values = {"out": str(out), **architecture._asdict(), **joining}
+    values |= {} if order is None else {"order": order}
+    complete = _resolve(recipe, values, dataset, spec, network, runtime, layers)
     return PreparedRun(
-        recipe=spelled(
-            _record(recipe, dataset, spec, members, layers, runtime), layers.composition
-        ),
+        recipe=complete,
+        recorded=_record(recipe, dataset, spec, members, layers, runtime),
         runtime=runtime,
         dataset=dataset,
         spec=spec,
@@ -129,7 +133,15 @@ def prepare(
         teacher=teacher,
         layers=layers,
         network=network,
-        optimizer=_optimizer(recipe, network, layers),
+        optimizer=optim.create(
+            network.net,
+            complete.opt,
+            rate=complete.lr,
+            weight_decay=complete.weight_decay,
+            momentum=complete.momentum,
+            layer_decay=complete.layer_decay,
+            beside=layers.shared,
+        ),
     )
 
 
@@ -152,20 +164,6 @@ def _members(
     known = {"force": recipe.force, "dry": runs.dry}
     check_knowledge(names, members, dataset, runtime.device, sink, **known)
     return members
-
-
-def _optimizer(recipe: TrainRecipe, network: Network, layers: Layers) -> torch.optim.Optimizer:
-    assert recipe.lr is not None, "resolved before"
-    assert recipe.weight_decay is not None, "resolved before"
-    return optim.create(
-        network.net,
-        recipe.opt,
-        rate=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        momentum=recipe.momentum,
-        layer_decay=recipe.layer_decay,
-        beside=layers.shared,
-    )
 
 
 def check_options(recipe: TrainRecipe) -> None:
@@ -205,9 +203,19 @@ def check_batch(layers: Layers, batch_size: int) -> None:
 
 
 def _resolve(
-    recipe: R, out: Path, dataset: Dataset, spec: ViewSpec, network: Network, runtime: Runtime
-) -> R:
-    """Every default that depends on data, network or machine, spelt out."""
+    recipe: TrainRecipe,
+    values: Mapping[str, Any],
+    dataset: Dataset,
+    spec: ViewSpec,
+    network: Network,
+    runtime: Runtime,
+    layers: Layers,
+) -> ResolvedRecipe:
+    """Every option with its value: what is in `values`, and what data and machine decide.
+
+    The objectives stand as a list of every value, in place of names and flags.
+    """
+    listed = spelled(recipe, layers.composition)
     opt = recipe.opt
     if opt == "auto":
         opt = optim.default_optimizer(base_of(network))
@@ -215,13 +223,13 @@ def _resolve(
     rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
     targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
-    return recipe.model_copy(
-        update={
+    return resolved(
+        listed,
+        {
+            **values,
             **targets,
-            "out": str(out),
             "data": locate(str(recipe.data)),
             "split_seed": dataset.identity.split_seed,
-            "val_fraction": recipe.val_fraction or 0.1,
             "augment": list(spec.augment) or ["none"],
             "view_seed": spec.seed,
             "batch_size": batch_size,
@@ -230,19 +238,19 @@ def _resolve(
             "weight_decay": decay,
             "device": str(runtime.device),
             "precision": runtime.precision,
-        }
+        },
     )
 
 
 def _record(
-    recipe: R,
+    recipe: TrainRecipe,
     dataset: Dataset,
     spec: ViewSpec,
     members: Sequence[Member],
     layers: Layers,
     runtime: Runtime,
-) -> R:
-    """What a run notes beside its recipe."""
+) -> dict[str, Any]:
+    """How the run comes about, which its folder keeps below the recipe."""
     recorded = {
         **describe(runtime),
         "dataset": dataset.identity.to_json(),
@@ -254,7 +262,5 @@ def _record(
         "defaults": made_by(recipe.recorded) or __version__,
     }
     if isinstance(recipe, LabelledRecipe):
-        recorded["asked"] = asked_of(recipe)
-    else:
-        recorded["objective"] = [entry_of(part) for part in layers.composition.parts]
-    return recipe.model_copy(update={"recorded": recorded})
+        return {**recorded, "asked": asked_of(recipe)}
+    return {**recorded, "objective": [entry_of(part) for part in layers.composition.parts]}

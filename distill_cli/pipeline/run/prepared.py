@@ -15,9 +15,10 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.layers import Layers
-from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.resolved import ResolvedLabelled, ResolvedRecipe
+from distill_cli.recipe.schema import HintRecipe
 from distill_cli.runtime import Runtime
-from distill_cli.types import Teacher, ViewSpec
+from distill_cli.types import OrderName, Teacher, ViewSpec
 
 # Keys that do not change what is trained, so that a resumed run may have others.
 NOT_TRAINING = {
@@ -28,9 +29,24 @@ NOT_TRAINING = {
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
-    """Everything a run needs, opened and checked; nothing is written yet."""
+    """Everything a run needs, opened and checked; nothing is written yet.
 
-    recipe: TrainRecipe
+    Attributes:
+        recipe: The options, every one resolved.
+        recorded: How the run came about: machine, versions, data, teachers, layers.
+        runtime: Device and precision.
+        dataset: The images and their splits.
+        spec: The views of the training images.
+        stored_views: Views that a cache stores of each image; None without a cache.
+        members: The teachers, one by one.
+        teacher: The teachers as one; None where nobody teaches.
+        layers: The objectives, the layers that they compare, and their adapters.
+        network: The student, on its device.
+        optimizer: The optimiser of the student and of the adapters that share it.
+    """
+
+    recipe: ResolvedRecipe
+    recorded: Mapping[str, Any]
     runtime: Runtime
     dataset: Dataset
     spec: ViewSpec
@@ -44,8 +60,22 @@ class PreparedRun:
     @property
     def run(self) -> Path:
         """The run folder."""
-        assert self.recipe.out is not None, "resolved by `prepare`"
         return Path(self.recipe.out)
+
+    @property
+    def kept(self) -> ResolvedRecipe:
+        """The recipe as recipe.yaml has it: with what is recorded below it."""
+        return self.recipe.model_copy(update={"recorded": dict(self.recorded)})
+
+    @property
+    def order(self) -> OrderName:
+        """In which order the samples of an epoch follow each other."""
+        return self.recipe.order if isinstance(self.recipe, ResolvedLabelled) else "shuffled"
+
+    @property
+    def is_hint_init(self) -> bool:
+        """Whether only the layers up to a hint are trained, and no labels are learnt."""
+        return isinstance(self.recipe, HintRecipe)
 
     @property
     def key(self) -> str:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from distill_cli.data.dataset import Dataset
 from distill_cli.data.split_images import Images
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
-from distill_cli.models import Network, load_model, model_bytes, save_temperature
+from distill_cli.models import load_model, model_bytes, save_temperature
 from distill_cli.objectives.hooks import Telling
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teachers import Member
-from distill_cli.recipe.base import TrainRecipe
+from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
-from distill_cli.runtime import Runtime
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
 from distill_cli.training.events import Sink
@@ -29,17 +26,9 @@ from distill_cli.training.state import State
 from distill_cli.types import UNLABELLED, HintResult, RunResult
 
 
-def finish(
-    recipe: TrainRecipe,
-    dataset: Dataset,
-    members: Sequence[Member],
-    state: State,
-    *,
-    runtime: Runtime,
-    sink: Sink,
-) -> RunResult:
+def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     """Evaluates the best epoch's weights on test, and writes result.json and MODEL_CARD.md."""
-    run = Path(str(recipe.out))
+    run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
     network = load_model(run / "model").to(runtime.device).eval()
     test = dataset.test
     logits_NK = logits_of(network, test.iter_plain(), runtime.device)
@@ -54,12 +43,12 @@ def finish(
         save_temperature(network, run, temperature)
         scaled = measure_as("softmax", logits_NK / temperature, test.label_N, None)
     same = divergence = None
-    if isinstance(recipe, StudentRecipe):
-        said = _said(members, test, runtime.device)
-        if said is not None and network.targets == "softmax":
-            same, divergence = agreement(logits_NK, _log_probs(recipe, said))
-        elif said is not None:
-            same, divergence = label_agreement(logits_NK, _label_logits(recipe, said))
+    if isinstance(prepared.recipe, StudentRecipe):
+        signals = _teacher_signals(prepared.members, test, runtime.device)
+        if signals is not None and network.targets == "softmax":
+            same, divergence = agreement(logits_NK, _log_probs(prepared.recipe, signals))
+        elif signals is not None:
+            same, divergence = label_agreement(logits_NK, _label_logits(prepared.recipe, signals))
     result = RunResult(
         test_top1=figures.top1,
         test_errors=figures.errors,
@@ -85,29 +74,28 @@ def finish(
         warnings=_warnings(state, at_chance(network, dataset.val, runtime.device)),
     )
     write_json(run / "result.json", result.to_json())
-    write_text(run / "MODEL_CARD.md", model_card(recipe.model_dump(mode="json"), result))
+    write_text(run / "MODEL_CARD.md", model_card(prepared.kept.model_dump(mode="json"), result))
     return result
 
 
-def finish_hints(
-    recipe: TrainRecipe, network: Network, adapters: nn.Module, state: State
-) -> HintResult:
+def finish_hints(prepared: PreparedRun, state: State) -> HintResult:
     """Writes the result.json of a hint-init."""
+    adapters = prepared.layers.adapters
     result = HintResult(
         val_hint=state.best["val_hint"],
         best_epoch=state.best_epoch + 1,
-        params=network.num_params,
+        params=prepared.network.num_params,
         regressor_params=sum(parameter.numel() for parameter in adapters.parameters()),
         images_per_second=statistics.median(state.rates[1:] or state.rates),
         seconds=state.seconds,
         warnings=_warnings(state),
     )
-    write_json(Path(str(recipe.out)) / "result.json", result.to_json())
+    write_json(prepared.run / "result.json", result.to_json())
     return result
 
 
 def _warnings(state: State, *others: str | None) -> tuple[str, ...]:
-    """What was said of the terms, and what else there is to say, the worst last."""
+    """The warnings about terms that grew, and the others, the worst last."""
     return (*state.growth.said.values(), *(each for each in others if each is not None))
 
 
@@ -119,10 +107,10 @@ def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) ->
                 sink.message(f"{name}: {line}")
 
 
-def _said(
+def _teacher_signals(
     members: Sequence[Member], test: Images, device: torch.device
 ) -> list[DenseSignals] | None:
-    """What each teacher says of the test images; None where that of one is not known."""
+    """Each teacher's logits on the test images; None where those of one are not known."""
     signals = []
     for member in members:
         if isinstance(member, LiveTeacher):
@@ -135,7 +123,7 @@ def _said(
     return signals
 
 
-def _heard(
+def _weighted(
     recipe: StudentRecipe, signals: Sequence[DenseSignals]
 ) -> tuple[tuple[DenseSignals, ...], tuple[float, ...]]:
     """The teachers of some weight, and their weights, scaled to sum 1.
@@ -148,22 +136,22 @@ def _heard(
 
 
 def _log_probs(recipe: StudentRecipe, signals: Sequence[DenseSignals]) -> Tensor:
-    """What teachers together say at T = 1, (N, K)."""
-    said, weights = _heard(recipe, signals)
+    """log q of the teachers together at T = 1, (N, K)."""
+    counted, weights = _weighted(recipe, signals)
     if recipe.ensemble_of == "logits":
-        return mean_of_logits(said, weights).log_probs(1.0)
-    return EnsembleSignals(said, weights).log_probs(1.0)
+        return mean_of_logits(counted, weights).log_probs(1.0)
+    return EnsembleSignals(counted, weights).log_probs(1.0)
 
 
 def _label_logits(recipe: StudentRecipe, signals: Sequence[DenseSignals]) -> Tensor:
-    """What teachers together say of each label by itself, as logits, (N, K)."""
-    said, weights = _heard(recipe, signals)
-    if recipe.ensemble_of == "logits" or len(said) == 1:
-        return mean_of_logits(said, weights).logits_BK
+    """Logits of the teachers together for each label by itself, (N, K)."""
+    counted, weights = _weighted(recipe, signals)
+    if recipe.ensemble_of == "logits" or len(counted) == 1:
+        return mean_of_logits(counted, weights).logits_BK
     # A label's yes and no are two classes of logits z and 0.
     pairs = tuple(
         DenseSignals(torch.stack([each.logits_BK, torch.zeros_like(each.logits_BK)], dim=-1))
-        for each in said
+        for each in counted
     )
     log_probs_NK2 = EnsembleSignals(pairs, weights).log_probs(1.0)
     return log_probs_NK2[..., 0] - log_probs_NK2[..., 1]

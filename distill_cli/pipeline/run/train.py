@@ -20,6 +20,7 @@ from distill_cli.pipeline.run.resume import take_over
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.resolved import ResolvedRecipe
 from distill_cli.runtime import fast_kernels, stop_signals
 from distill_cli.training.events import Sink
 from distill_cli.types import HintResult, RunResult
@@ -37,7 +38,7 @@ class Finished:
     """
 
     run: Path
-    recipe: TrainRecipe
+    recipe: ResolvedRecipe
     result: RunResult | HintResult
     unmet: tuple[str, ...] = ()
 
@@ -68,7 +69,7 @@ def train(
         resuming = resume and (prepared.run / "last").exists()
         if resuming:
             take_over(prepared)
-        write_text(prepared.run / "recipe.yaml", to_yaml(prepared.recipe))
+        write_text(prepared.run / "recipe.yaml", to_yaml(prepared.kept))
         with stop_signals() as request:
             trainer.stop = lambda: request.signal_number
             with fast_kernels(prepared.runtime):
@@ -82,15 +83,8 @@ def train(
         say_told(prepared.layers.adapters, prepared.network.class_names, sink)
         keep_relations(prepared.run, prepared.layers.adapters, prepared.network.class_names)
         if not isinstance(prepared.recipe, LabelledRecipe):
-            hints = finish_hints(prepared.recipe, prepared.network, prepared.layers.adapters, state)
+            hints = finish_hints(prepared, state)
             return Finished(run=prepared.run, recipe=prepared.recipe, result=hints)
-        result = finish(
-            prepared.recipe,
-            prepared.dataset,
-            prepared.members,
-            state,
-            runtime=prepared.runtime,
-            sink=sink,
-        )
+        result = finish(prepared, state, sink)
         missed = unmet(prepared.recipe.require, result)
     return Finished(run=prepared.run, recipe=prepared.recipe, result=result, unmet=missed)

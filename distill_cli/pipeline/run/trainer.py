@@ -19,8 +19,7 @@ from distill_cli.pipeline.inputs.data import worker_count
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
-from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
-from distill_cli.recipe.schema import HintRecipe
+from distill_cli.recipe.base import TrainRecipe
 from distill_cli.teachers.mixture import Relabelled
 from distill_cli.training import schedule
 from distill_cli.training.events import Sink
@@ -49,9 +48,9 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         stored_views=prepared.stored_views,
         target_NK=_label_targets(prepared),
         copies=len(prepared.teacher.members) if isinstance(prepared.teacher, Relabelled) else 1,
-        order_name=(recipe.order if isinstance(recipe, LabelledRecipe) else None) or "shuffled",
+        order_name=prepared.order,
     )
-    taps, stop = prepared.layers.taps, isinstance(recipe, HintRecipe)
+    taps, stop = prepared.layers.taps, prepared.is_hint_init
     optimisation = _optimisation(prepared, loader.steps)
     if recipe.compile:
         prepared.network.net.compile()
@@ -103,7 +102,6 @@ def _check_parts(recipe: TrainRecipe, network: Network) -> None:
 def _optimisation(prepared: PreparedRun, steps: int) -> Optimisation:
     recipe = prepared.recipe
     _check_parts(recipe, prepared.network)
-    assert recipe.lr is not None, "resolved by `prepare`"
     optimisation = Optimisation(
         optimizer=prepared.optimizer,
         schedule=schedule.create(
