@@ -7,13 +7,11 @@ decide is there, and no reader asks whether it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.types import OrderName, Targets
-
-R = TypeVar("R", bound="ResolvedRecipe")
 
 
 class ResolvedRecipe(TrainRecipe):
@@ -77,3 +75,8 @@ def resolved(asked: TrainRecipe, values: Mapping[str, Any]) -> ResolvedRecipe:
     """
     given = {name: getattr(asked, name) for name in type(asked).model_fields}
     return RESOLVED[type(asked)].model_validate({**given, **values, "recorded": None})
+
+
+def schema_of(recipe: ResolvedRecipe) -> type[TrainRecipe]:
+    """The class of the recipe before it was resolved: what a recipe.yaml is read as."""
+    return next(schema for schema, narrow in RESOLVED.items() if narrow is type(recipe))

@@ -15,6 +15,7 @@ from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import other_formula
 from distill_cli.recipe.load import read_yaml, validate
 from distill_cli.recipe.recorded import computed_by, made_by
+from distill_cli.recipe.resolved import schema_of
 from distill_cli.training import checkpoint
 
 R = TypeVar("R", bound=TrainRecipe)
@@ -76,7 +77,7 @@ def _earlier(prepared: PreparedRun) -> list[str]:
     file = prepared.run / "recipe.yaml"
     kept = read_yaml(file) if file.is_file() else {}
     try:
-        then = meant(validate(type(prepared.recipe), kept))
+        then = meant(validate(schema_of(prepared.recipe), kept))
     except UsageError:
         return []
     if _training(then) != _training(prepared.recipe):
