@@ -42,11 +42,11 @@ Shown = Callable[[str], AbstractContextManager[Sink]]
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """What the demo found.
+    """The demo's outcome.
 
     Attributes:
         groups: Teachers, then each kind of student.
-        verdicts: Of each kind of distilled student, against hard labels.
+        verdicts: The verdict on each kind of distilled student, against hard labels.
         report: The page.
     """
 
@@ -61,7 +61,7 @@ def demo(out: Path, *, seeds: int, epochs: int, shown: Shown, overwrite: bool) -
     Args:
         out: The folder for all runs and the report.
         seeds: Students of each kind.
-        epochs: Of every network.
+        epochs: Epochs of every network.
         shown: The sink of a run, by its label.
         overwrite: Replace what an earlier demo left.
     """

@@ -18,9 +18,9 @@ class Check:
     """One thing that was looked at.
 
     Attributes:
-        what: Its name.
+        what: The name of the check.
         ok: Whether it is as it should be.
-        found: What was found.
+        found: The finding, in words.
     """
 
     what: str

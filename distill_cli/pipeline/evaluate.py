@@ -1,4 +1,4 @@
-"""What is done with a trained network: evaluate it, ask it about images."""
+"""`distill evaluate`: figures of a trained network on one split."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Evaluation:
         temperature: Fitted after training and stored with the network; None where there is none.
         nll_scaled: Nats, the logits divided by it.
         ece_scaled: The same.
-        params: Of the network.
+        params: Parameters of the network.
         latency_ms: Median time of one image.
         teacher_agreement: Share of images with the teacher's class; None without a teacher.
         teacher_kl: Mean KL(teacher ‖ network) at T = 1, nats; None without a teacher.

@@ -19,7 +19,7 @@ RUN_FILES = (
     "report.html",
 )
 RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last", "stages", "stages.yaml")
-# Of a published cache; a README without the mark is somebody else's.
+# The card of a published cache; a README without the mark is somebody else's.
 CARD, CARD_MARK = "README.md", "<!-- a soft-label cache of distill -->"
 
 
@@ -83,7 +83,7 @@ def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
     """Refuses to write caches where runs or models are, or into one another.
 
     Args:
-        out: What was asked for.
+        out: The folder that was asked for.
         folders: One a teacher: `out` itself, or its sub-folders.
 
     Raises:
@@ -143,7 +143,7 @@ def has_model(folder: Path) -> bool:
 
 
 def kept_recipe(folder: Path) -> dict[str, Any]:
-    """What a run or cache folder says of how it was made; empty for a plain model folder."""
+    """The recipe.yaml of a run or cache folder; empty for a plain model folder."""
     # RUN/model says as much as RUN: its recipe lies beside it.
     places = [folder, folder.parent] if folder.name == "model" else [folder]
     found = [place / "recipe.yaml" for place in places if (place / "recipe.yaml").is_file()]

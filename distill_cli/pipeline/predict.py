@@ -1,4 +1,4 @@
-"""`distill predict`: what a trained network says of image files."""
+"""`distill predict`: classes and probabilities of image files."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ PREDICTED = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a network says of one image.
+    """The prediction for one image.
 
     Attributes:
-        image: Its path.
+        image: The path of the image.
         classes: By falling probability; each by itself where several may apply.
-        temperature: What the logits were divided by.
+        temperature: The divisor of the logits.
         fitted_temperature: Fitted after training and stored with the network; None where there is
             none.
-        labels: Those that are likelier than not, where several may apply.
+        labels: The labels that are likelier than not, where several may apply.
     """
 
     image: str
@@ -49,7 +49,7 @@ def predict(
         temperature: T of softmax(z/T), of sigmoid targets σ(z/T): the soft label that a student
             learns from at T. None for the fitted one, which makes the network as sure as it is
             right.
-        device: Where it computes.
+        device: The device to compute on.
     """
     runtime = decide(device)
     network: Network = load_model(folder).to(runtime.device).eval()

@@ -35,7 +35,7 @@ Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", 
 
 
 class Recipe(BaseModel):
-    """What every verb shares: the data, its views and the run."""
+    """The options that every verb shares: the data, its views and the run."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
@@ -130,7 +130,7 @@ class TeacherLabels(BaseModel):
 
 
 class TrainRecipe(Recipe):
-    """What every training verb shares."""
+    """The options that every training verb shares."""
 
     model: Text | None = option(
         None,
@@ -204,7 +204,7 @@ class TrainRecipe(Recipe):
 
 
 class LabelledRecipe(TrainRecipe):
-    """What every verb shares that trains a classifier to its end."""
+    """The options of every verb that trains a classifier to its end."""
 
     objective: str | list[dict[str, Any]] = option(
         "ce", "Names of objectives (`distill methods`) by commas, or a list in a recipe.", LABELS

@@ -1,4 +1,4 @@
-"""What objectives were by default in earlier versions: a run that recorded a name means these.
+"""Defaults of objectives in earlier versions: a run that recorded a name means these.
 
 Whoever changes a default enters the old one here, under the last version that had it. What is new
 in an objective is entered too, with the value at which it does what was done before.
@@ -32,12 +32,12 @@ OTHER_FORMULAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def defaults_then(version: str | None, name: str) -> dict[str, Any]:
-    """What an objective was by default, as far as it is something else today.
+    """An objective's defaults in an earlier version, as far as they differ from today's.
 
     Args:
         version: The distill that made a run; None for today's. One that does not say which it was
             stands for the first.
-        name: Of the objective.
+        name: The objective's name.
     """
     then: dict[str, Any] = {}
     if version is None:
@@ -62,7 +62,7 @@ def other_formula(version: str | None, entries: Iterable[Mapping[str, Any]]) -> 
 
     Args:
         version: The distill that made a run; None for today's.
-        entries: Its objectives with every value, as a recipe lists them.
+        entries: The run's objectives with every value, as a recipe lists them.
     """
     for entry in entries if version is not None else ():
         for last, changed in OTHER_FORMULAS.items():

@@ -1,4 +1,4 @@
-"""What options are declared with: panels, help, and the kinds of values that flags can spell."""
+"""Declarations of options: panels, help, and the kinds of values that flags can spell."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.recorded import said_again
 from distill_cli.recipe.schema import RECIPES
 
-# What other tools call our values.
+# Values by the names that other tools give them.
 OTHER_WORDS = {
     ("mode", "average"): "ensemble",
     ("mode", "mean"): "ensemble",
@@ -35,12 +35,12 @@ NOT_KEYS = {"CACHE", "DATA", "DEBUG"}
 
 
 def parsed(path: Path, what: str, *, hint: str | None = None) -> Any:
-    """What a YAML file that a person wrote holds.
+    """The content of a YAML file that a person wrote.
 
     Args:
         path: The file.
         what: It is, as messages call it: recipe, class map.
-        hint: What to give instead, where there is no such file.
+        hint: The remedy that the message names where there is no such file.
 
     Raises:
         UsageError: It cannot be read, or is no YAML.
@@ -125,7 +125,7 @@ def load(
         schema: The verb's recipe class.
         recipe: A recipe file.
         assignments: `key=value` of `--set`.
-        flags: What was typed, without what was not.
+        flags: Flags that were typed, and no others.
         environment: The process's environment where None.
 
     Raises:

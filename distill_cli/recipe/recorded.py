@@ -1,4 +1,4 @@
-"""What a run's recipe.yaml says of how it came about, where a recipe is read again.
+"""The part `recorded` of a run's recipe.yaml, for recipes that are read again.
 
 Its objectives stand there with every value. Beside them, below `recorded`: `asked`, the flags that
 stood for them, and `defaults`, the version of distill whose defaults these flags mean.
@@ -17,7 +17,8 @@ NAMED_ONLY = (
     *("label_smoothing", "temperature", "alpha", "alpha_end", "schedule"),
     *("hint_layer", "guided_layer"),
 )
-# What makes a list be what was asked for again: --hints has weights of its own for `kd` by name.
+# Each of these turns a list of objectives back into what was asked for: --hints has weights of
+# its own for `kd` by name.
 SAID_AGAIN = {"objective", "hints", *NAMED_ONLY}
 
 
@@ -63,7 +64,8 @@ def said_again(values: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str,
     """A recipe's values, ready to have others laid over those that name its objectives.
 
     Args:
-        values: Of a file, perhaps a run's, whose list would contradict flags of named objectives.
+        values: The keys of a file, perhaps a run's, whose list would contradict flags of named
+            objectives.
         typed: The keys that are given beside it, with their values.
     """
     if not SAID_AGAIN.intersection(typed):
@@ -73,6 +75,6 @@ def said_again(values: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str,
         return {key: each for key, each in values.items() if key not in ("recorded", *NAMED_ONLY)}
     found = {**values, **mapping(mapping(values.get("recorded")).get("asked"))}
     if "objective" in typed:
-        # What is named now means what it means now.
+        # A name that is typed now has today's defaults.
         found.pop("recorded", None)
     return found

@@ -27,7 +27,7 @@ Kind = Literal["votes", "probabilities", "logits"]
 
 
 class HintLayers(TeacherLabels):
-    """Which layers hints go between."""
+    """The options that name the layers of hints."""
 
     hint_layer: Text | None = option(
         None, "Layer of the teacher (`distill models taps`; auto: the middle one).", HINTS

@@ -20,7 +20,7 @@ from distill_cli.recipe.schema import RECIPES, HintRecipe, StudentRecipe, Teache
 # Inside the run's folder: the runs of earlier stages, and the recipe of all.
 STAGES, RECIPE = "stages", "stages.yaml"
 REFERENCE = "stage:"
-# What makes a recipe several; a stage has none of it, nor a folder or gates of its own.
+# Keys that make a recipe several stages; a stage has none of them, nor a folder or gates.
 SEVERAL = ("stages", "generations", "hints", "hint_epochs")
 NOT_OF_A_STAGE = (*SEVERAL, "out", "about", "recorded", "require")
 # Which teachers there are, and how they are joined: of the first generation only.
@@ -45,7 +45,7 @@ class Stage:
     """One run of several.
 
     Attributes:
-        name: What later ones call it.
+        name: The name that later stages know it by.
         recipe: With its folder.
         like: The folder of an earlier run whose views it has, unless it says its own.
     """
@@ -126,7 +126,7 @@ def _copy_first(recipe: TeacherRecipe, out: Path) -> list[Stage]:
     """Teacher-free distillation: a copy is trained on hard labels, and teaches a fresh network."""
     given = _given(recipe)
     views = recipe.seed if recipe.view_seed is None else recipe.view_seed
-    # Of other weights: the network that is asked for starts where it would without the copy.
+    # The copy has other weights: the network that is asked for starts as it would without it.
     copy = {**given, "out": str(out / STAGES / "copy"), "seed": recipe.seed + 1}
     copy |= {"objective": "ce", "view_seed": views}
     taught = {**given, "out": str(out), "teachers": [copy["out"]], "view_seed": views}
@@ -190,7 +190,7 @@ def _generations(recipe: StudentRecipe, out: Path) -> list[Stage]:
 
 
 def _listed(recipe: StudentRecipe, out: Path) -> list[Stage]:
-    """What `stages` lists: each is the recipe itself with some keys of its own."""
+    """The stages that a recipe lists: each is the recipe itself with some keys changed."""
     given = _given(recipe)
     stages: list[Stage] = []
     for number, listed in enumerate(recipe.stages, start=1):
@@ -239,7 +239,7 @@ def _resolved(recipe: TrainRecipe, name: str, earlier: Sequence[Stage]) -> Train
         update["teachers"] = [folder(each) for each in teachers]
     listed = getattr(recipe, "objective", "")
     if not isinstance(listed, str):
-        # What relates classes for an objective is a run, too.
+        # The run that relates classes for an objective may be an earlier stage too.
         update["objective"] = [
             {**entry, "model": folder(str(entry["model"]))} if entry.get("model") else entry
             for entry in listed

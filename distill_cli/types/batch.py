@@ -15,7 +15,7 @@ UNLABELLED = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """What was mixed into each image of a batch: image_i = share_i·own + (1 − share_i)·partner.
+    """The partners of mixed images: image_i = share_i·own + (1 − share_i)·partner.
 
     Attributes:
         share_B: Share of the image's own content, in [0, 1], fp32, on the run's device.
@@ -26,7 +26,7 @@ class Mixing:
     target_B: Tensor
 
     def take(self, rows: slice | Tensor) -> Mixing:
-        """Of some of the batch's samples."""
+        """The same for some of the batch's samples."""
         return Mixing(share_B=self.share_B[rows], target_B=self.target_B[rows])
 
 
@@ -43,7 +43,7 @@ class Batch:
         epoch: From 0: what draws per sample are hashed from.
         copy_B: int64 copy of the data that each sample is of, on the CPU: which teacher labels it
             where every teacher labels a copy of its own; None where there is one copy.
-        target_BK: Of multi-label data, 1 for each label that applies, mixed where images are,
+        target_BK: Multi-label targets: 1 for each label that applies, mixed where images are,
             fp32, on the run's device; None where a sample has one class.
         mixing: The other half of mixed images; None where images are not mixed.
         whole: The effective batch that this is a part of; None where it is whole itself.

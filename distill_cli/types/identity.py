@@ -1,4 +1,4 @@
-"""What two artefacts must agree in: how views are made, which data they are of."""
+"""Identities that two artefacts must share: of their views and of their data."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ViewSpec:
         height: Pixels.
         width: Pixels.
         seed: Seed of every random draw of a view; a training run's own seed is another one.
-        source: What a view starts from: an image of the view's size, decoded once (`table`), or
+        source: The image that a view starts from: one of the view's size, decoded once (`table`), or
             the whole image, read from its file (`files`).
     """
 
@@ -44,7 +44,7 @@ class ViewSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetIdentity:
-    """What must agree before two artefacts may be used together.
+    """The identity of a dataset under a split: equal wherever two artefacts are used together.
 
     Attributes:
         fingerprint: blake2b of the sorted (sample id, label, content hash) of the train split;

@@ -26,13 +26,13 @@ class RunResult:
         test_nll_scaled: Nats, the logits divided by it.
         test_ece_scaled: The same.
         test_map: Mean average precision over labels; None of softmax targets, as the next two.
-        test_f1: Of all yes and no together (micro), yes from a probability of 1/2.
+        test_f1: F1 over all yes and no together (micro), yes from a probability of 1/2.
         test_macro_f1: Mean of each label's F1.
         val_top1: Held-out accuracy of the best epoch.
-        val_map: Its held-out mean average precision; None of softmax targets.
+        val_map: Held-out mean average precision of that epoch; None for softmax targets.
         best_epoch: From 1.
         params: Parameters of the network.
-        model_bytes: Of model.safetensors.
+        model_bytes: Size of model.safetensors.
         latency_ms: Median time of one image through the network on the run's device.
         images_per_second: Median over epochs after the first, training steps only.
         seconds: Training and held-out evaluation.
@@ -77,7 +77,7 @@ class RunResult:
         return asdict(self)
 
 
-# Of a run, what is a number; the rest is text.
+# The figures of a run that are numbers; the others are text.
 FIGURES = tuple(each.name for each in fields(RunResult) if each.name != "warnings")
 
 
@@ -91,7 +91,7 @@ class HintResult:
         val_hint: Held-out hint loss of the best epoch.
         best_epoch: From 1.
         params: Parameters of the student.
-        regressor_params: Of the regressors, which are not kept.
+        regressor_params: Parameters of the regressors, which are not kept.
         images_per_second: Median over epochs after the first, training steps only.
         seconds: Training and held-out evaluation.
         warnings: Terms that grew out of all proportion, in words.

@@ -1,1 +1,1 @@
-"""What a recipe names, opened and checked: data, teachers, the student, classes."""
+"""Data, teachers, student and classes that a recipe names: opened and checked."""

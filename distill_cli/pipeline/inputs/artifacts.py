@@ -20,7 +20,7 @@ class PlannedRun:
 
     Attributes:
         recipe: Every value resolved, as its recipe.yaml would have them.
-        network: Of the architecture that it would train.
+        network: A network of the architecture that the stage would train.
     """
 
     recipe: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Artifacts:
         return real_path(name) in self.coming
 
     def recipe(self, name: str) -> Mapping[str, Any]:
-        """What a run or cache folder says of how it was made; empty for a plain model folder."""
+        """The recipe.yaml of a run or cache folder; empty for a plain model folder."""
         there = self.coming.get(real_path(name))
         return kept_recipe(Path(name)) if there is None else there.recipe
 

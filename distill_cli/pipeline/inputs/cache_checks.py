@@ -1,4 +1,4 @@
-"""What a cache loses and whether its pixels can still be made: looked at before anyone learns from it."""
+"""Checks of caches before anyone learns from them: the error of their codec, and their pixels."""
 
 from __future__ import annotations
 

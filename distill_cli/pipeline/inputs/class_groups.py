@@ -1,4 +1,4 @@
-"""Which classes are alike: groups from a file or from the words of names, or a whole matrix."""
+"""Groups of similar classes: from a file, from the words of their names, or as a whole matrix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rule_of(spec: str, class_names: Sequence[str]) -> Tensor:
     Args:
         spec: As `groups_of` takes it, or a CSV of a matrix: class names in the first row and the
             first column, in any order, no number below 0; rows are scaled to sum 1.
-        class_names: Of the data.
+        class_names: The class names of the data.
 
     Raises:
         UsageError: The file cannot be read.
@@ -70,7 +70,7 @@ def groups_of(spec: str, class_names: Sequence[str]) -> list[int]:
     Args:
         spec: `words` (classes whose names end in the same word), or a YAML file: groups of class
             names, nested as deep as you like, of which the innermost count.
-        class_names: Of the data.
+        class_names: The class names of the data.
 
     Raises:
         UsageError: The file cannot be read.

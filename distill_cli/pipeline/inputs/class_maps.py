@@ -1,4 +1,4 @@
-"""Which of a teacher's outputs stands for which class of the data."""
+"""Maps from the classes of the data to the outputs of a teacher."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def columns_of(spec: str, name: str, teacher: Sequence[str], data: Sequence[str]
 
     Args:
         spec: `by-name`, or a YAML file of `class of the data: class or output number`.
-        name: Of the teacher.
-        teacher: Its classes.
+        name: The teacher's folder, for messages.
+        teacher: The teacher's class names.
         data: The data's classes.
 
     Raises:

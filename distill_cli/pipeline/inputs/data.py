@@ -33,7 +33,7 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     """The recipe's data, opened.
 
     Args:
-        recipe: Of any verb.
+        recipe: The recipe of any verb.
         sink: Is told what there is.
         glance: For a dry run: without pixels.
 

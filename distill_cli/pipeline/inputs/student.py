@@ -59,9 +59,9 @@ def student_network(
 
     Args:
         recipe: Seed, dropout and the weights to start from.
-        architecture: What to build.
+        architecture: The network to build.
         dataset: Whose classes and images it takes.
-        targets: What its outputs are logits of.
+        targets: Whether its outputs are logits of one softmax or of independent sigmoids.
         start: The network of `--init`, whose weights are copied.
         head: The classifier that it must have; a fresh one where the weights to start from have
             none of this kind. None for its own.

@@ -1,4 +1,4 @@
-"""What is looked at before anyone learns from teachers: their pixels, and whether they know anything."""
+"""The teacher gate: nobody learns from a teacher that is no better than guessing."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def check_knowledge(
     """The teacher gate: each is measured on the held-out images, as the student will see them.
 
     Args:
-        names: Of the teachers, as the user knows them.
+        names: The teachers' names, as the user knows them.
         members: The teachers.
         dataset: Whose held-out images are asked of.
-        device: Where live teachers compute.
+        device: The device that live teachers compute on.
         sink: Is told how good each is.
         force: Go on with one that is no better than guessing.
         dry: No network is asked; stored labels are looked at nevertheless.
@@ -63,9 +63,9 @@ def check_targets(
     """Refuses a teacher whose outputs are logits of something else.
 
     Args:
-        names: Of the teachers, as the user knows them.
+        names: The teachers' names, as the user knows them.
         members: The teachers.
-        targets: Of the network that is compared with them.
+        targets: The targets of the network that is compared with them.
         force: Go on nevertheless; None where that cannot be asked for.
 
     Raises:
@@ -95,7 +95,7 @@ def check_verdict(
         verdict: On its answers.
         sink: Is told.
         force: Go on nevertheless.
-        hint: What may be the reason.
+        hint: A likely reason.
         image: The noun for one that it was asked of.
 
     Raises:
@@ -134,7 +134,7 @@ def asked_of(
 
 
 def at_chance(network: Network, val: Images, device: torch.device) -> str | None:
-    """What to say of a trained network that would not pass the gate; None where it would."""
+    """A warning about a trained network that would not pass the gate; None where it would."""
     verdict = asked_of(network, val, device)
     if verdict is None or not verdict.conclusive or verdict.passed:
         return None

@@ -97,5 +97,5 @@ def with_data(
 
 
 def are_caches(teachers: Sequence[str]) -> list[bool]:
-    """Which of the teachers are caches."""
+    """Whether each of the teachers is a cache."""
     return [is_cache(Path(name)) for name in teachers]

@@ -41,11 +41,11 @@ def open_teachers(
 
     Args:
         names: Folders, or timm/NAME.
-        dataset: What they are asked of.
-        runtime: Where live ones compute.
+        dataset: The images that they label.
+        runtime: The device that live ones compute on.
         precision: Their arithmetic.
-        maps: How their classes answer to the dataset's: one for all, or one each.
-        runs: How their folders are read.
+        maps: Class maps from the dataset's classes to theirs: one for all, or one each.
+        runs: The reader of their folders.
 
     Raises:
         UsageError: There are more maps than one, and not one for each.
@@ -93,7 +93,7 @@ def open_teachers(
     return members
 
 
-# What is to be done where a teacher has other classes than the data, more or fewer, or in an order.
+# The hint where a teacher has other classes than the data, more or fewer, or in another order.
 MAPS = (
     "Train a teacher on these classes, or say with --class-map which of its outputs stands for which "
     "class (by-name, if only the order differs)"
@@ -107,9 +107,9 @@ def check_classes(
 
     Args:
         who: As the user knows it, as `teacher runs/a`.
-        said: Its classes.
+        said: The classes of the network or cache.
         data: The data's.
-        hint: What to do about it.
+        hint: The remedy that the message names.
 
     Raises:
         ArtifactError: They differ in number, name or order.

@@ -1,4 +1,4 @@
-"""Which classes the objectives of a run hold to be alike: kept beside its figures."""
+"""relations.json: the classes that a run's objectives hold to be alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _said(relation_KK: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
     pairs = likest(relation_KK, PAIRS)
     kept = list(range(len(class_names)))
     if len(kept) > MOST_CLASSES:
-        # Those of its likest pairs.
+        # The classes of the likest pairs stand for all.
         of_pairs = dict.fromkeys(place for *pair, _ in pairs for place in pair)
         # In the order of classes, so that rows of neighbours stay together.
         kept = sorted(list(of_pairs)[:MOST_CLASSES])

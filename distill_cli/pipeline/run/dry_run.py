@@ -35,13 +35,13 @@ class Rehearsal:
     """A run that could begin.
 
     Attributes:
-        stage: Its name among several; None where it is the only one.
+        stage: The name of this stage among several; None where it is the only one.
         recipe: With every value resolved.
-        params: Of its network.
-        steps: Of an epoch.
-        seconds: How long it will take, about.
-        speed: What that was reckoned from.
-        left: What only the run itself finds out, in words.
+        params: Parameters of the network.
+        steps: Training steps of an epoch.
+        seconds: An estimate of how long the training will take.
+        speed: The measurement that the estimate rests on.
+        left: Checks that only the run itself can make, in words.
     """
 
     stage: str | None
@@ -59,7 +59,7 @@ def rehearse(
     """Opens and checks what a training would, and says what it would do; nothing is written.
 
     Args:
-        recipe: Of any training verb.
+        recipe: The recipe of any training verb.
         sink: Shows messages.
         resume: As for the run.
         overwrite: As for the run.
@@ -91,7 +91,7 @@ def _prepared_runs(
         done = number < len(stages) and (stage.out / "result.json").is_file()
         if done and not overwrite:
             if (stage.out / "last").exists():
-                # Of finished ones too, as the run does: others may learn from them.
+                # Finished stages are checked too, as the run checks them: later ones may learn from them.
                 _prepared(like(stage, runs), runs, sink=Silent(), resume=True, overwrite=False)
             sink.message(f"{label}: done before")
             continue

@@ -45,7 +45,7 @@ from distill_cli.training import optim
 from distill_cli.training.events import Sink
 from distill_cli.types import Targets, ViewSpec
 
-# Of the folder where none is named.
+# The name of the run folder where the recipe names none.
 KINDS: dict[type[TrainRecipe], str] = {
     TeacherRecipe: "teacher",
     StudentRecipe: "student",

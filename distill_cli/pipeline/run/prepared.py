@@ -86,10 +86,10 @@ class PreparedRun:
         """The same, of a recipe in other words.
 
         Args:
-            values: Its keys, but for those of `NOT_TRAINING`.
+            values: The keys of that recipe, but for those of `NOT_TRAINING`.
         """
         teacher = None if self.teacher is None else self.teacher.fingerprint
         parts = [values, self.dataset.identity.to_json(), self.spec.to_json(), teacher]
-        # What objectives were told of the classes: a file or a run may be another one by now.
+        # Groups and centroids of classes count too: their file or run may be another one by now.
         parts += [self.layers.told_of] if self.layers.told_of else []
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""What a network makes of training images as they are, for objectives that judge an epoch."""
+"""Features of training images without augmentation, for objectives that judge an epoch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def penultimate_of(
     samples: int,
     batch: int,
 ) -> Sequence[Tensor]:
-    """What enters the classifier, of some images without augmentation; see `objectives.base.Probe`.
+    """Penultimate features of some images without augmentation; see `objectives.hooks.Probe`.
 
     In full precision whatever the forward of training has: distances between features are small.
 
@@ -49,9 +49,9 @@ def penultimate_of(
         network: In any mode, which is restored.
         images: The training split.
         rows: int64 rows of it to choose from.
-        seed: Of the choice, another one in each epoch.
+        seed: The seed that images are chosen by, together with the epoch.
         epoch: From 0.
-        samples: How many to choose.
+        samples: The number of images to choose.
         batch: Rows of each tensor; what is left over is not looked at.
     """
     training, device = network.training, network.mean.device

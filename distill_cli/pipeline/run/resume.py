@@ -47,7 +47,7 @@ def check_begun(prepared: PreparedRun) -> str:
         That key.
 
     Raises:
-        ArtifactError: Its options, data or teachers are others, the checkpoint is damaged, or the
+        ArtifactError: Options, data or teachers are others, the checkpoint is damaged, or the
             version that began it computed an objective by another formula.
     """
     version = computed_by(_recorded([prepared.run / "recipe.yaml"]))

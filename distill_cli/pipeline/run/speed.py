@@ -24,14 +24,14 @@ SMALLEST, GROWTH = 8, 4
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What was measured of a training, in seconds.
+    """A measurement of a few training steps, in seconds.
 
     Attributes:
         images: In each step that was timed: a batch, or as much of it as could be timed quickly.
-        steps: That were timed.
-        making: Of an image's view, by one process.
-        step: Of an image's share of a step.
-        held_out: Of a held-out image's evaluation.
+        steps: The number of steps that were timed.
+        making: Time for the view of one image, made by one process.
+        step: Time of a step, divided by its images.
+        held_out: Time to evaluate one held-out image.
     """
 
     images: int
@@ -48,8 +48,8 @@ def seconds_of(prepared: PreparedRun, loader: Loader, speed: Speed) -> float:
     checkpoints, compilation and the end of a run cost is not in it.
 
     Args:
-        prepared: Of the run.
-        loader: Of its batches.
+        prepared: The run.
+        loader: The batches of the run.
         speed: Measured on it.
     """
     workers, dataset = worker_count(prepared.recipe), prepared.dataset

@@ -32,7 +32,7 @@ def run(
     """Trains what the recipe says; of several stages, those that are finished are not run again.
 
     Args:
-        recipe: Of any training verb.
+        recipe: The recipe of any training verb.
         sink: Shows progress.
         resume: Go on where the folder's run, or its stages, stopped.
         overwrite: Replace what is in the folder.
@@ -45,7 +45,7 @@ def run(
     recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
     out = stages[-1].out
     if overwrite and out.exists():
-        # What can be refused is refused while the earlier run is still there.
+        # The first stage is refused, if it must be, while the earlier run is still there.
         prepare(stages[0].recipe, sink=Silent(), overwrite=True)
     with _tidied(out, stages), one_writer(out / STAGES):
         if overwrite:
@@ -185,5 +185,5 @@ def check_kept(recipe: TrainRecipe, out: Path) -> None:
 
 
 def _training(values: dict[str, Any]) -> dict[str, Any]:
-    # What a student learns from is compared by its own run, by content.
+    # Teachers are compared by content, when their student is prepared.
     return {key: value for key, value in values.items() if key not in NOT_TRAINING}

@@ -28,12 +28,12 @@ from distill_cli.types import HintResult, RunResult
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What a training verb hands back.
+    """A run that is finished.
 
     Attributes:
         run: The run folder.
         recipe: With every value resolved.
-        result: Its figures.
+        result: The figures of result.json.
         unmet: Requirements that were not met, in words.
     """
 

@@ -77,7 +77,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
 
 
 def _label_targets(prepared: PreparedRun) -> Tensor | None:
-    """What applies of each class to each training image; None where one class of all does."""
+    """Multi-label targets of the training images; None where exactly one class applies."""
     train, network = prepared.dataset.train, prepared.network
     if network.targets == "softmax":
         return None

@@ -1,4 +1,4 @@
-"""What is measured on held-out images after each epoch, and chooses the best one."""
+"""Figures on held-out images after each epoch, which choose the best one."""
 
 from __future__ import annotations
 
