@@ -25,6 +25,6 @@ def doctor(json: Json = False) -> None:
     else:
         for check in checks:
             mark = "[green]ok[/green]" if check.ok else "[red]no[/red]"
-            result(f"{mark}  {escape(check.what)}: {escape(check.found)}")
+            result(f"{mark}  {escape(check.what)}: {escape(check.finding)}")
     if not all(check.ok for check in checks):
         raise typer.Exit(1)

@@ -108,8 +108,8 @@ def demo(out: Path, *, seeds: int, epochs: int, shown: Shown, overwrite: bool) -
 def sentences(verdicts: dict[str, Verdict]) -> list[str]:
     """Each verdict, said of what it is about."""
     return [
-        f"{label.removeprefix('student, ').capitalize()}: {found.sentence}."
-        for label, found in verdicts.items()
+        f"{label.removeprefix('student, ').capitalize()}: {outcome.sentence}."
+        for label, outcome in verdicts.items()
     ]
 
 

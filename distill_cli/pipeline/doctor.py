@@ -20,18 +20,19 @@ class Check:
     Attributes:
         what: The name of the check.
         ok: Whether it is as it should be.
-        found: The finding, in words.
+        finding: The finding, in words.
     """
 
     what: str
     ok: bool
-    found: str
+    finding: str
 
 
 def check_machine() -> list[Check]:
     """Every check; a failing one does not stop the others."""
     checks = [
-        Check(name, found != "not installed", found) for name, found in runtime.versions().items()
+        Check(name, finding != "not installed", finding)
+        for name, finding in runtime.versions().items()
     ]
     checks.append(Check("CPU kernels", True, runtime.cpu_capability()))
     checks.append(Check("threads", True, str(torch.get_num_threads())))
@@ -51,8 +52,8 @@ def _device(name: str) -> Check:
     except (RuntimeError, AssertionError) as error:
         return Check(f"device {name}", False, str(error).splitlines()[0])
     precision = runtime.best_precision(torch.device(name))
-    found = f"a forward and backward pass worked; --precision auto means {precision}"
-    return Check(f"device {name}", True, found)
+    finding = f"a forward and backward pass worked; --precision auto means {precision}"
+    return Check(f"device {name}", True, finding)
 
 
 def _digits() -> Check:

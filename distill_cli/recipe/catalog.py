@@ -13,7 +13,7 @@ PLACES = (PACKAGE / "_recipes", PACKAGE.parent / "recipes")
 
 def root() -> Path:
     """The folder of the shipped recipes."""
-    return next((place for place in PLACES if place.is_dir()), PLACES[0])
+    return next((folder for folder in PLACES if folder.is_dir()), PLACES[0])
 
 
 def names() -> list[str]:

@@ -70,11 +70,11 @@ def other_formula(version: str | None, entries: Iterable[Mapping[str, Any]]) -> 
             if values is None or _numbers(str(version)) > _numbers(last):
                 continue
             if all(entry.get(key) == value for key, value in values.items()):
-                said = ", ".join(f"{key}: {value}" for key, value in values.items())
-                return f"{entry['name']}, {said}"
+                listed = ", ".join(f"{key}: {value}" for key, value in values.items())
+                return f"{entry['name']}, {listed}"
     return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(map(int, found[0].split("."))) if found else ()
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, match[0].split("."))) if match else ()

@@ -56,8 +56,8 @@ def asked_of(recipe: LabelledRecipe) -> dict[str, Any]:
     if "objective" in before and not isinstance(recipe.objective, str):
         # The list is the one that a run spelt out; load() takes the flags where it is not.
         return dict(before)
-    said = {key: getattr(recipe, key, None) for key in ("objective", *NAMED_ONLY)}
-    return {key: value for key, value in said.items() if value is not None}
+    asked = {key: getattr(recipe, key, None) for key in ("objective", *NAMED_ONLY)}
+    return {key: value for key, value in asked.items() if value is not None}
 
 
 def said_again(values: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,9 +72,9 @@ def said_again(values: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str,
         return dict(values)
     if isinstance(typed.get("objective"), list):
         # It says in its entries what the flags said of the names that it replaces.
-        return {key: each for key, each in values.items() if key not in ("recorded", *NAMED_ONLY)}
-    found = {**values, **mapping(mapping(values.get("recorded")).get("asked"))}
+        return {key: value for key, value in values.items() if key not in ("recorded", *NAMED_ONLY)}
+    again = {**values, **mapping(mapping(values.get("recorded")).get("asked"))}
     if "objective" in typed:
         # A name that is typed now has today's defaults.
-        found.pop("recorded", None)
-    return found
+        again.pop("recorded", None)
+    return again

@@ -194,23 +194,23 @@ def _listed(recipe: StudentRecipe, out: Path) -> list[Stage]:
     given = _given(recipe)
     stages: list[Stage] = []
     for number, listed in enumerate(recipe.stages, start=1):
-        own = {str(key).replace("-", "_"): value for key, value in listed.items()}
-        name = str(own.pop("name", ""))
+        entry = {str(key).replace("-", "_"): value for key, value in listed.items()}
+        name = str(entry.pop("name", ""))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
             raise UsageError(f"stage {number} needs a name of letters, digits and hyphens")
         if name in [stage.name for stage in stages]:
             raise UsageError(f"two stages are called '{name}'")
-        command = str(own.pop("command", StudentRecipe.COMMAND))
+        command = str(entry.pop("command", StudentRecipe.COMMAND))
         kind = RECIPES.get(command)
         if kind is None or not issubclass(kind, TrainRecipe):
             trained = [verb for verb, cls in RECIPES.items() if issubclass(cls, TrainRecipe)]
             raise UsageError(f"stage {name}: command '{command}'? {nearest(command, trained)}")
-        for key in own:
+        for key in entry:
             if key in NOT_OF_A_STAGE or key not in kind.model_fields:
-                valid = [each for each in kind.model_fields if each not in NOT_OF_A_STAGE]
+                valid = [name for name in kind.model_fields if name not in NOT_OF_A_STAGE]
                 raise UsageError(f"stage {name} has no key '{key}'. {nearest(key, valid)}")
         last = number == len(recipe.stages)
-        values = {**given, **own, "out": str(out if last else out / STAGES / name)}
+        values = {**given, **entry, "out": str(out if last else out / STAGES / name)}
         if last:
             values["require"] = recipe.require
         stages.append(Stage(name=name, recipe=_resolved(_made(kind, values), name, stages)))
@@ -221,10 +221,10 @@ def _resolved(recipe: TrainRecipe, name: str, earlier: Sequence[Stage]) -> Train
     """With `stage:NAME` as the folder of that stage."""
     folders = {stage.name: str(stage.out) for stage in earlier}
 
-    def folder(said: str) -> str:
-        if not said.startswith(REFERENCE):
-            return said
-        wanted = said.removeprefix(REFERENCE)
+    def folder(name: str) -> str:
+        if not name.startswith(REFERENCE):
+            return name
+        wanted = name.removeprefix(REFERENCE)
         if wanted not in folders:
             raise UsageError(
                 f"stage {name}: there is no earlier stage '{wanted}'. {nearest(wanted, folders)}"
@@ -236,7 +236,7 @@ def _resolved(recipe: TrainRecipe, name: str, earlier: Sequence[Stage]) -> Train
         update["init"] = folder(recipe.init)
     teachers: list[str] | None = getattr(recipe, "teachers", None)
     if teachers is not None:
-        update["teachers"] = [folder(each) for each in teachers]
+        update["teachers"] = [folder(teacher) for teacher in teachers]
     listed = getattr(recipe, "objective", "")
     if not isinstance(listed, str):
         # The run that relates classes for an objective may be an earlier stage too.

@@ -69,7 +69,7 @@ def check_probe(reader: CacheReader, views: Views) -> None:
     if probe is None:
         return
     made = views.batch(probe.index_P, probe.view_P)
-    worst, place = probe.difference(made.images_BCHW)
+    worst, position = probe.difference(made.images_BCHW)
     if worst > TOLERANCE:
         plan = reader.plan
         now = {**runtime.versions(), "CPU": runtime.cpu_capability()}
@@ -77,10 +77,10 @@ def check_probe(reader: CacheReader, views: Views) -> None:
         changed = [
             f"{key} {then[key]} → {now.get(key)}" for key in then if then[key] != now.get(key)
         ]
-        sample = views.images.sample_ids[int(probe.index_P[place])]
+        sample = views.images.sample_ids[int(probe.index_P[position])]
         raise ArtifactError(
             f"the views of cache {reader.folder} are other pixels here: view "
-            f"{int(probe.view_P[place])} of sample {sample} differs by {counted(worst, 'grey level')} "
+            f"{int(probe.view_P[position])} of sample {sample} differs by {counted(worst, 'grey level')} "
             f"(since it was made: {', '.join(changed) or 'no library that is recorded'})",
             hint="Install the versions it was made with, or dump again",
         )

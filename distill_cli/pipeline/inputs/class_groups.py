@@ -43,9 +43,9 @@ def _from_matrix(path: Path, class_names: Sequence[str]) -> Tensor:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"cannot read groups {path}: {error}") from None
     columns, names = [name.strip() for name in header[1:]], [line[0].strip() for line in lines]
-    for where, found in (("row", columns), ("column", names)):
-        if sorted(found) != sorted(class_names):
-            wrong = sorted(set(found) ^ set(class_names)) or ["a class that stands twice"]
+    for where, listed in (("row", columns), ("column", names)):
+        if sorted(listed) != sorted(class_names):
+            wrong = sorted(set(listed) ^ set(class_names)) or ["a class that stands twice"]
             raise ArtifactError(
                 f"groups {path}: the first {where} should name each of the {len(class_names)} "
                 f"classes once; look at {', '.join(wrong[:3])}"
@@ -55,8 +55,8 @@ def _from_matrix(path: Path, class_names: Sequence[str]) -> Tensor:
         raise ArtifactError(
             f"groups {path}: each class's row should be {counted(len(columns), 'number')}"
         )
-    own = torch.tensor([[float(cell) for cell in row] for row in cells], dtype=torch.float64)
-    rule_KK = own[[names.index(name) for name in class_names]]
+    given_KK = torch.tensor([[float(cell) for cell in row] for row in cells], dtype=torch.float64)
+    rule_KK = given_KK[[names.index(name) for name in class_names]]
     rule_KK = rule_KK[:, [columns.index(name) for name in class_names]]
     total_K1 = rule_KK.sum(dim=-1, keepdim=True)
     if not bool((rule_KK >= 0).all() & (total_K1 > 0).all() & total_K1.isfinite().all()):

@@ -13,7 +13,7 @@ from distill_cli.recipe.load import parsed
 BY_NAME = "by-name"
 
 
-def map_of(maps: Sequence[str], place: int, teachers: int) -> str:
+def map_of(maps: Sequence[str], teacher: int, teachers: int) -> str:
     """The map of a teacher: the one for all, or its own.
 
     Raises:
@@ -24,7 +24,7 @@ def map_of(maps: Sequence[str], place: int, teachers: int) -> str:
             f"{counted(len(maps), 'class map')} for {counted(teachers, 'teacher')}",
             hint="One, or one each",
         )
-    return maps[place if len(maps) > 1 else 0]
+    return maps[teacher if len(maps) > 1 else 0]
 
 
 def columns_of(spec: str, name: str, teacher: Sequence[str], data: Sequence[str]) -> list[int]:
@@ -40,7 +40,7 @@ def columns_of(spec: str, name: str, teacher: Sequence[str], data: Sequence[str]
         UsageError: The file cannot be read.
         ArtifactError: A class is not mapped, names nothing, or two stand for one output.
     """
-    given = {each: each for each in data} if spec == BY_NAME else _read(Path(spec))
+    given = {name: name for name in data} if spec == BY_NAME else _read(Path(spec))
     unknown = sorted(set(given) - set(data))
     if unknown:
         raise ArtifactError(

@@ -103,13 +103,15 @@ def adopt(network: Network, start: Network, name: str) -> None:
     Raises:
         ArtifactError: A tensor is missing or has another shape.
     """
-    own, given = network.net.state_dict(), start.net.state_dict()
+    fresh, given = network.net.state_dict(), start.net.state_dict()
     if network.class_names != start.class_names:
-        found = getattr(network.net, "pretrained_cfg", {}).get("classifier") or ()
-        head = tuple(f"{name}." for name in ([found] if isinstance(found, str) else found))
+        classifier = getattr(network.net, "pretrained_cfg", {}).get("classifier") or ()
+        head = tuple(
+            f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier)
+        )
         given = {key: value for key, value in given.items() if not (head and key.startswith(head))}
-        given |= {key: value for key, value in own.items() if key not in given and head}
-    for key, value in own.items():
+        given |= {key: value for key, value in fresh.items() if key not in given and head}
+    for key, value in fresh.items():
         if key not in given or given[key].shape != value.shape:
             gates = is_gated(start) and not is_gated(network)
             raise ArtifactError(
@@ -117,4 +119,4 @@ def adopt(network: Network, start: Network, name: str) -> None:
                 + ("it was trained with dropmax" if gates else f"tensor {key} differs"),
                 hint="Leave --model out to take the run's own architecture",
             )
-    network.net.load_state_dict({key: given[key] for key in own})
+    network.net.load_state_dict({key: given[key] for key in fresh})

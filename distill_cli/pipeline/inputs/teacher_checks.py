@@ -80,7 +80,7 @@ def check_targets(
 
 
 def check_verdict(
-    who: str,
+    subject: str,
     verdict: Judgement,
     sink: Sink,
     *,
@@ -101,17 +101,17 @@ def check_verdict(
     Raises:
         ArtifactError: It is no better than naming the most frequent class.
     """
-    said = verdict.said(image)
+    message = verdict.said(image)
     if not verdict.conclusive:
-        said += ", too little to tell it from chance"
+        message += ", too little to tell it from chance"
     elif not verdict.passed:
-        said += f", where {verdict.guessing()}"
+        message += f", where {verdict.guessing()}"
         if not force:
             raise ArtifactError(
-                f"{who} is {said}: no better than chance",
+                f"{subject} is {message}: no better than chance",
                 hint=f"{hint}; --force goes on nevertheless",
             )
-    sink.message(f"{who}: {said}")
+    sink.message(f"{subject}: {message}")
 
 
 def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Judgement | None:

@@ -36,27 +36,27 @@ def expand_teachers(
     Raises:
         UsageError: A teacher is not there, or is no run, model or cache folder.
     """
-    found: list[str] = []
+    expanded: list[str] = []
     for name in names:
         path = Path(name)
         if coming(name) or (name.startswith(TIMM) and not path.exists()):
-            found.append(name)
+            expanded.append(name)
         elif not path.exists():
             raise UsageError(
                 f"teacher '{name}' does not exist",
                 hint="Give a run, model or cache folder, or timm/NAME",
             )
         elif caches := expand(path):
-            found.extend(str(cache) for cache in caches)
+            expanded.extend(str(cache) for cache in caches)
         elif has_model(path):
-            found.append(name)
+            expanded.append(name)
         elif holds_run(path):
             raise UsageError(
                 f"teacher '{name}' is a run without a model yet", hint="Finish it with --resume"
             )
         else:
             raise UsageError(f"teacher '{name}' is no run, model or cache folder")
-    return found
+    return expanded
 
 
 def with_data(
@@ -80,8 +80,8 @@ def with_data(
     for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
         if getattr(recipe, key) is not None and getattr(recipe, key) is not False:
             continue
-        said = {name: kept(name).get(key) for name in teachers}
-        values = {name: value for name, value in said.items() if value is not None}
+        kept_values = {name: kept(name).get(key) for name in teachers}
+        values = {name: value for name, value in kept_values.items() if value is not None}
         for name, value in values.items():
             if not isinstance(value, str | int | float):
                 raise ArtifactError(f"{name}/recipe.yaml: {key} should not be {value!r:.40}")

@@ -55,16 +55,16 @@ def open_teachers(
     members: list[Member] = []
     if maps:
         map_of(maps, 0, len(names))
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         if is_cache(Path(name)) and not runs.comes(name):
             reader = CacheReader(Path(name))
             check_classes(f"teacher {name}", reader.class_names, dataset.class_names)
             reader.require_dataset(dataset.identity)
             # Now, rather than after a training: damaged evaluation rows are refused.
             reader.eval_rows("test")
-            if maps and len(maps) == len(names) and maps[place] != BY_NAME:
+            if maps and len(maps) == len(names) and maps[index] != BY_NAME:
                 raise UsageError(
-                    f"class map {maps[place]} is for {name}, a cache, which has its classes already",
+                    f"class map {maps[index]} is for {name}, a cache, which has its classes already",
                     hint=f"Give {BY_NAME} in its place",
                 )
             members.append(CachedTeacher(reader, runtime.device))
@@ -73,7 +73,7 @@ def open_teachers(
         columns = None
         if maps:
             columns = columns_of(
-                map_of(maps, place, len(names)), name, network.class_names, dataset.class_names
+                map_of(maps, index, len(names)), name, network.class_names, dataset.class_names
             )
         else:
             check_classes(f"teacher {name}", network.class_names, dataset.class_names)
@@ -86,7 +86,7 @@ def open_teachers(
             columns=columns,
         )
         if runs.dry:
-            live.fingerprint = dict(enumerate(runs.taught_by)).get(place, UNREAD)
+            live.fingerprint = dict(enumerate(runs.taught_by)).get(index, UNREAD)
         members.append(live)
     readers = [member.reader for member in members if isinstance(member, CachedTeacher)]
     require_same(readers)
@@ -101,7 +101,7 @@ MAPS = (
 
 
 def check_classes(
-    who: str, said: Sequence[str], data: Sequence[str], *, hint: str | None = MAPS
+    subject: str, class_names: Sequence[str], data: Sequence[str], *, hint: str | None = MAPS
 ) -> None:
     """Refuses a network or a cache that speaks of other classes than the data has.
 
@@ -114,37 +114,37 @@ def check_classes(
     Raises:
         ArtifactError: They differ in number, name or order.
     """
-    if len(said) != len(data):
+    if len(class_names) != len(data):
         raise ArtifactError(
-            f"{who} has {counted(len(said), 'class', 'classes')}, the data has {len(data)}",
+            f"{subject} has {counted(len(class_names), 'class', 'classes')}, the data has {len(data)}",
             hint=hint,
         )
-    for index, (their, own) in enumerate(zip(said, data, strict=True)):
-        if their != own:
+    for index, (given, name) in enumerate(zip(class_names, data, strict=True)):
+        if given != name:
             raise ArtifactError(
-                f"class {index} is '{their}' to {who} and '{own}' in the data", hint=hint
+                f"class {index} is '{given}' to {subject} and '{name}' in the data", hint=hint
             )
 
 
 def check_split(
-    name: str, identity: DatasetIdentity, *, who: str = "teacher", runs: Artifacts = ON_DISK
+    name: str, identity: DatasetIdentity, *, subject: str = "teacher", runs: Artifacts = ON_DISK
 ) -> None:
     """Refuses a teacher, or another run, that was trained on rows which this run holds out."""
     recorded = runs.recipe(name).get("recorded") or {}
-    said = recorded.get("dataset")
+    identity_then = recorded.get("dataset")
     if identity.fingerprint == UNREAD:
         # A dry run cannot tell whether these are the images that it was trained on.
         return
-    if said is None or said.get("fingerprint") != identity.fingerprint:
+    if identity_then is None or identity_then.get("fingerprint") != identity.fingerprint:
         return
     for key in ("split_seed", "val_fraction"):
-        if said[key] != getattr(identity, key):
+        if identity_then[key] != getattr(identity, key):
             raise ArtifactError(
-                f"{who} {name} was trained with {key} {said[key]}, this run has "
+                f"{subject} {name} was trained with {key} {identity_then[key]}, this run has "
                 f"{getattr(identity, key)}: it has seen rows that are held out here",
                 hint=f"Leave --{key.replace('_', '-')} out to adopt the teacher's"
-                if who == "teacher"
-                else f"Give --{key.replace('_', '-')} {said[key]}",
+                if subject == "teacher"
+                else f"Give --{key.replace('_', '-')} {identity_then[key]}",
             )
 
 

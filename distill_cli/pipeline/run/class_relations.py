@@ -18,13 +18,13 @@ PAIRS = 20
 
 def keep_relations(run: Path, adapters: nn.ModuleDict, class_names: Sequence[str]) -> None:
     """Writes relations.json, where any objective has an opinion."""
-    found = {
+    relations = {
         name: _said(module.relations().double().cpu(), class_names)
         for name, module in adapters.named_modules()
         if isinstance(module, Relating)
     }
-    if found:
-        write_json(run / RELATIONS, found)
+    if relations:
+        write_json(run / RELATIONS, relations)
 
 
 def _said(relation_KK: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
@@ -32,11 +32,11 @@ def _said(relation_KK: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
     kept = list(range(len(class_names)))
     if len(kept) > MOST_CLASSES:
         # The classes of the likest pairs stand for all.
-        of_pairs = dict.fromkeys(place for *pair, _ in pairs for place in pair)
+        of_pairs = dict.fromkeys(index for *pair, _ in pairs for index in pair)
         # In the order of classes, so that rows of neighbours stay together.
         kept = sorted(list(of_pairs)[:MOST_CLASSES])
     return {
-        "class_names": [class_names[place] for place in kept],
+        "class_names": [class_names[index] for index in kept],
         "share": [[round(cell, 6) for cell in row] for row in relation_KK[kept][:, kept].tolist()],
         "pairs": [
             [class_names[first], class_names[second], round(share, 6)]

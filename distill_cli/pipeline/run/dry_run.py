@@ -72,7 +72,7 @@ def rehearse(
     """
     runs_to_come = list(_prepared_runs(recipe, sink=sink, resume=resume, overwrite=overwrite))
     # Afterwards: networks change while they are timed, and later stages start from earlier ones.
-    return [_rehearsed(*each) for each in runs_to_come]
+    return [_rehearsed(*entry) for entry in runs_to_come]
 
 
 def _prepared_runs(
@@ -96,9 +96,9 @@ def _prepared_runs(
             sink.message(f"{label}: done before")
             continue
         sink.message(label)
-        own = like(stage, runs)
+        stage_recipe = like(stage, runs)
         prepared, loader = _prepared(
-            own, runs, sink=sink, resume=not overwrite, overwrite=overwrite
+            stage_recipe, runs, sink=sink, resume=not overwrite, overwrite=overwrite
         )
         values = prepared.kept.model_dump(mode="json")
         there = PlannedRun(recipe=values, network=prepared.network)
@@ -124,7 +124,7 @@ def _prepared(
 def _taught_by(file: Path) -> Sequence[str]:
     """The fingerprints of its teachers that a run has noted."""
     noted = mapping(read_yaml(file).get("recorded")).get("teachers") if file.is_file() else None
-    return [str(each) for each in noted] if isinstance(noted, list) else []
+    return [str(mark) for mark in noted] if isinstance(noted, list) else []
 
 
 def _begun(prepared: PreparedRun) -> bool:

@@ -103,7 +103,7 @@ def prepare(
     )
     network = network.to(runtime.device).to(memory_format=runtime.memory_format)
     if recipe.init is not None:
-        check_split(recipe.init, dataset.identity, who="run", runs=runs)
+        check_split(recipe.init, dataset.identity, subject="run", runs=runs)
     teacher, joining = joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)

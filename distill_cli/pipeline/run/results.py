@@ -96,7 +96,7 @@ def finish_hints(prepared: PreparedRun, state: State) -> HintResult:
 
 def _warnings(state: State, *others: str | None) -> tuple[str, ...]:
     """The warnings about terms that grew, and the others, the worst last."""
-    return (*state.growth.said.values(), *(each for each in others if each is not None))
+    return (*state.growth.said.values(), *(warning for warning in others if warning is not None))
 
 
 def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) -> None:
@@ -150,8 +150,8 @@ def _label_logits(recipe: StudentRecipe, signals: Sequence[DenseSignals]) -> Ten
         return mean_of_logits(counted, weights).logits_BK
     # A label's yes and no are two classes of logits z and 0.
     pairs = tuple(
-        DenseSignals(torch.stack([each.logits_BK, torch.zeros_like(each.logits_BK)], dim=-1))
-        for each in counted
+        DenseSignals(torch.stack([teacher.logits_BK, torch.zeros_like(teacher.logits_BK)], dim=-1))
+        for teacher in counted
     )
     log_probs_NK2 = EnsembleSignals(pairs, weights).log_probs(1.0)
     return log_probs_NK2[..., 0] - log_probs_NK2[..., 1]

@@ -94,7 +94,7 @@ def _at(prepared: PreparedRun, images: int) -> Speed:
     started = time.perf_counter()
     trainer.evaluate(trainer.network)
     held_out = time.perf_counter() - started
-    making, step = (statistics.median(each) for each in zip(*taken, strict=True))
+    making, step = (statistics.median(times) for times in zip(*taken, strict=True))
     return Speed(
         images=images,
         steps=len(taken),

@@ -152,8 +152,8 @@ def like(stage: Stage, runs: Artifacts = ON_DISK) -> TrainRecipe:
     if stage.like is None:
         return stage.recipe
     kept = runs.recipe(stage.like)
-    own = {key: getattr(stage.recipe, key) for key in ("augment", "view_seed")}
-    update = {key: kept[key] for key, value in own.items() if value is None}
+    asked = {key: getattr(stage.recipe, key) for key in ("augment", "view_seed")}
+    update = {key: kept[key] for key, value in asked.items() if value is None}
     return stage.recipe.model_copy(update=update)
 
 

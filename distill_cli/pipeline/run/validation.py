@@ -19,13 +19,13 @@ def labels_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     """
     held_out, runtime = prepared.dataset.val, prepared.runtime
     with runtime.autocast():
-        found = evaluate(network, held_out, runtime.device)
-    figures = {"val_top1": found.top1, "val_nll": found.nll, "val_ece": found.ece}
-    if found.map is None or found.f1 is None:
-        return HeldOut(figures=figures, rank=(found.top1, -found.nll))
-    first = found.map if prepared.dataset.several else found.top1
-    figures |= {"val_map": found.map, "val_f1": found.f1}
-    return HeldOut(figures=figures, rank=(first, -found.nll))
+        metrics = evaluate(network, held_out, runtime.device)
+    figures = {"val_top1": metrics.top1, "val_nll": metrics.nll, "val_ece": metrics.ece}
+    if metrics.map is None or metrics.f1 is None:
+        return HeldOut(figures=figures, rank=(metrics.top1, -metrics.nll))
+    first = metrics.map if prepared.dataset.several else metrics.top1
+    figures |= {"val_map": metrics.map, "val_f1": metrics.f1}
+    return HeldOut(figures=figures, rank=(first, -metrics.nll))
 
 
 @torch.no_grad()
