@@ -40,20 +40,10 @@ SMALL = ("--model", "cifar_resnet8", "--size", 136, "-b", 8, "--quiet", "--set",
 
 
 def test_teacher_cache_and_student_from_files(here: Path, distill: Distill) -> None:
-    photographs(here / "data")
+    photographs(here / "data", count=16)
     outcome = distill(
-        "teacher",
-        "train",
-        "--data",
-        "data",
-        "--epochs",
-        3,
-        "-j",
-        2,
-        "--out",
-        "t",
-        *SMALL[:-3],
-        *SMALL[-2:],
+        *("teacher", "train", "--data", "data", "--epochs", 3, "-j", 2, "--out", "t"),
+        *(*SMALL[:-3], *SMALL[-2:]),
     )
     assert outcome.code == 0, outcome.err
     assert "read from files" in outcome.err
@@ -73,18 +63,8 @@ def test_teacher_cache_and_student_from_files(here: Path, distill: Distill) -> N
     outcome = distill("student", "--teachers", "c2", "--out", "s", *common, *SMALL)
     assert outcome.code == 0, outcome.err
     live = distill(
-        *(
-            "student",
-            "--teachers",
-            "t",
-            "--out",
-            "l",
-            "--set",
-            "view_seed=0",
-            *common,
-            *SMALL,
-            *views,
-        )
+        *("student", "--teachers", "t", "--out", "l", "--set", "view_seed=0"),
+        *(*common, *SMALL, *views),
     )
     assert live.code == 0, live.err
     cached, asked = (load_file(here / run / "model/model.safetensors") for run in ("s", "l"))
