@@ -229,6 +229,58 @@ def from_shell(*args: object) -> Process:
     return Process(running, *files, time.monotonic() + PATIENCE)
 
 
+# What stands for `distill` in a script: it leaves its arguments to the test and passes on what comes.
+ASKS = """#!/usr/bin/env bash
+case "$1" in {started}) exec {command} "$@" ;; esac
+cd {box}
+printf '%s\\0' "$@" >asking
+mv asking asked
+until [ -e code ]; do sleep 0.01; done
+cat out
+cat err >&2
+code=$(cat code)
+rm code
+exit "$code"
+"""
+
+
+def script(path: Path, *args: object, started: Sequence[str], box: Path) -> Written:
+    """A script of bash, whose `distill` is a child of this process.
+
+    Args:
+        started: The verbs for which it starts Python instead, as it would elsewhere.
+        box: An empty folder to work with.
+    """
+    command = box / "bin" / "distill"
+    command.parent.mkdir(parents=True)
+    here = Path(sys.executable).parent
+    verbs = "|".join(started)
+    command.write_text(ASKS.format(started=verbs, command=here / "distill", box=box))
+    command.chmod(0o755)
+    # The script's own `python` is this one too.
+    places = (command.parent, here, os.environ["PATH"])
+    files = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+    running = subprocess.Popen(
+        ["bash", path, *(str(arg) for arg in args)],
+        stdout=files[0],
+        stderr=files[1],
+        env={**os.environ, "PATH": ":".join(map(str, places)), "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    process = Process(running, *files, time.monotonic() + PATIENCE)
+    while not process.ended:
+        if (box / "asked").exists():
+            asked = (box / "asked").read_text().split("\0")[:-1]
+            (box / "asked").unlink()
+            ended = in_files(*asked)
+            (box / "out").write_bytes(ended.out)
+            (box / "err").write_bytes(ended.err)
+            (box / "ending").write_text(str(ended.code))
+            (box / "ending").rename(box / "code")
+        process.pause("the end of the script")
+    return process.end()
+
+
 # What a child is told before.
 
 

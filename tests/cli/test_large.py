@@ -43,7 +43,7 @@ def test_teacher_cache_and_student_from_files(here: Path, distill: Distill) -> N
     photographs(here / "data", count=16)
     outcome = distill(
         *("teacher", "train", "--data", "data", "--epochs", 3, "-j", 2, "--out", "t"),
-        *(*SMALL[:-3], *SMALL[-2:]),
+        *("--model", "mlp_16x1", "--size", 136, "-b", 8, "--set", "warmup_epochs=0"),
     )
     assert outcome.code == 0, outcome.err
     assert "read from files" in outcome.err
