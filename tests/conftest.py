@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported: several processes test side by side, and threads that wait in a loop for
 # each other's turn would take their processors.
@@ -66,6 +69,35 @@ def _machine() -> Iterator[None]:
             patch.delenv("DISTILL_TEST_PRECISION")
             told = {"avx512_bf16": PRECISION == "bf16"}
             patch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _digits() -> Iterator[None]:
+    """Has scikit-learn's digits read once: a small run would spend half of its time on that."""
+    from distill_cli.data import reading, sources
+
+    open_digits, plain = cache(sources._digits), reading.decode
+    known: dict[tuple[object, object], Any] = {}
+
+    def decode(
+        splits: Any, *, size: int | None, skip_bad: bool, progress: Callable[[int, int], None]
+    ) -> Any:
+        options = {"size": size, "skip_bad": skip_bad}
+        if not open_digits.cache_info().currsize or splits is not open_digits():
+            return plain(splits, **options, progress=progress)
+        if (size, skip_bad) in known:
+            total = sum(len(source) for source in splits.values())
+            for done in range(1, total + 1):
+                progress(done, total)
+        else:
+            known[size, skip_bad] = plain(splits, **options, progress=progress)
+        # A copy, so that no run is given what another may have changed.
+        return deepcopy(known[size, skip_bad])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_digits", open_digits)
+        patch.setattr(reading, "decode", decode)
         yield
 
 
