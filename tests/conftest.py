@@ -39,8 +39,8 @@ ROUNDED = (
     *("cli/test_d2l.py", "cli/test_dropmax.py", "cli/test_hints.py", "cli/test_modes.py"),
     *("cli/test_regularisation.py", "cli/test_sigmoid.py", "cli/test_structure.py"),
 )
-# Not those of them, by parts of their names, that compare texts, are refused, or compare a run with
-# the same run: stopped and resumed it is computed by the same kernels, however they round.
+# Not those runs of the whole product, by parts of their tests' names, that compare texts, are refused,
+# or compare a run with the same run: stopped and resumed it is computed by the same kernels.
 UNROUNDED = (
     *("refus", "resume", "same_bits", "cannot_be", "contradict", "malformed", "does_not_fit"),
     *("reports", "dry_run", "overwrit", "not_written_over", "found_again", "group", "never_one"),
@@ -60,7 +60,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what stands in `ROUNDED`, and not in `UNROUNDED`."""
     for item in items:
         path = item.path.relative_to(Path(__file__).parent)
-        if any(part in item.name for part in UNROUNDED):
+        whole = path.parts[0] in ("cli", "pipeline", "recipe")
+        if whole and any(part in item.name for part in UNROUNDED):
             continue
         if any(path.is_relative_to(entry) for entry in ROUNDED):
             item.add_marker("rounding")
