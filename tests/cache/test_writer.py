@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,8 +19,7 @@ from distill_cli.cache.safetensors_header import read_header
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError, InternalError, UsageError
 from tests.cache.examples import PLAN, commit, contents, dump, evaluation, plan
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import fork
 
 
 @pytest.fixture(scope="module")
@@ -168,37 +163,13 @@ def test_nan_is_refused_with_row_and_view(tmp_path: Path, value: float) -> None:
     assert not writer.has_eval
 
 
-def run(code: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from tests.cache.examples import dump, plan
-dump(Path(sys.argv[1]), plan(samples=4000, views=20, shard_length=50))
-print("done")
-"""
-
-
 def test_killed_at_some_moment(tmp_path: Path) -> None:
-    process = run(KILLED, tmp_path / "killed")
-    until = time.monotonic() + 120
-    while not (tmp_path / "killed/view-0000").exists():
-        assert time.monotonic() < until, "the dump did not begin"
-        time.sleep(0.001)
-    time.sleep(random.uniform(0, 0.2))
-    process.send_signal(signal.SIGKILL)
-    output, _ = process.communicate()
-    assert "done" not in output
     killed = plan(samples=4000, views=20, shard_length=50)
+    process = fork(lambda: (dump(tmp_path / "killed", killed), print("done")))
+    process.until((tmp_path / "killed/view-0000").exists, "the first view")
+    time.sleep(random.uniform(0, 0.2))
+    process.send(signal.SIGKILL)
+    assert process.end().out == b""
     left = CacheWriter(tmp_path / "killed", killed).missing()
     assert 0 < len(left) <= 1600
     # The rest of 1600 shards would take long; that those left are remade to the byte is enough.
@@ -209,33 +180,25 @@ def test_killed_at_some_moment(tmp_path: Path) -> None:
     assert contents(tmp_path / "killed") == contents(tmp_path / "again")
 
 
-FULL = """
-import resource, signal, sys
-from pathlib import Path
-from distill_cli.cache.writer import CacheWriter
-from distill_cli.errors import InternalError
-from tests.cache.examples import commit, plan
-folder = Path(sys.argv[1])
-writer = CacheWriter(folder, plan(samples=3000, classes=50, shard_length=1000))
-commit(writer, writer.plan.shards()[0])
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-try:
-    commit(writer, writer.plan.shards()[1])
-except InternalError as error:
-    print(error.exit_code, error)
-print(len(writer.missing()), sorted(path.name for path in folder.rglob("*") if path.is_file()))
-"""
-
-
 def test_disk_full(tmp_path: Path) -> None:
-    process = run(FULL, tmp_path)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    refused, state = output.splitlines()
+    wide = plan(samples=3000, classes=50, shard_length=1000)
+    commit(CacheWriter(tmp_path, wide), wide.shards()[0])
+
+    def go_on() -> None:
+        try:
+            commit(CacheWriter(tmp_path, wide), wide.shards()[1])
+        except InternalError as error:
+            print(error.exit_code, error)
+
+    ended = fork(go_on, limit=100_000).end()
+    assert ended.code == 0, ended.err
+    [refused] = ended.out.decode().splitlines()
     assert refused.startswith("1 disk full")
     assert "same command again" in refused
     assert "--resume" not in refused, "a dump has no such option"
-    assert state == "5 ['plan.json', 'shard-00000.safetensors']"
+    assert len(CacheWriter(tmp_path, wide).missing()) == 5
+    names = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert names == ["plan.json", "shard-00000.safetensors"]
 
 
 def test_header_of_a_shard(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.cli.test_faults import one_line, start
+from tests.cli.test_faults import one_line
 from tests.conftest import Made, Outcome
+from tests.processes import start
 
 Distill = Callable[..., Outcome]
 STUDENT = ("--model", "mlp_8x1", "--epochs", 2, "--quiet")
@@ -224,11 +225,10 @@ def test_two_writers_of_a_cache(dumped: Path, distill: Distill) -> None:
 
 def test_disk_full_while_dumping(dumped: Path, distill: Distill) -> None:
     args = ("cache-soft-labels", "--teachers", "t", "--views", 40, "--shard-length", 48)
-    process = start(*args, "--out", "full", "--quiet", cwd=dumped, limit=4_000)
-    _, err = process.communicate()
-    assert process.returncode == 1, err
-    assert "disk full" in err
-    assert "same command again" in err
+    ended = start(*args, "--out", "full", "--quiet", limit=4_000).end()
+    assert ended.code == 1, ended.err
+    assert b"disk full" in ended.err
+    assert b"same command again" in ended.err
     assert distill(*args, "--out", "full", "--quiet").code == 0
     assert distill(*args, "--out", "unbroken", "--quiet").code == 0
     for path in (dumped / "unbroken").rglob("*.*"):

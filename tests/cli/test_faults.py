@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import Made, Outcome
+from tests.conftest import Made, Outcome, invoke
+from tests.processes import Process, from_shell, slowed, start
 
 Distill = Callable[..., Outcome]
 TINY = ("--model", "mlp_8x1", "--epochs", 1, "--quiet")
@@ -355,64 +354,53 @@ def test_evaluation_rows_of_other_images_are_not_compared(here: Path, distill: D
 # Faults that need a process of their own.
 
 
-def start(*args: object, limit: int | None = None, **kwargs: object) -> subprocess.Popen:
-    def shrink() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    return subprocess.Popen(
-        [sys.executable, "-m", "distill_cli", *(str(arg) for arg in args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=shrink,
-        **kwargs,
-    )
-
-
-def wait_for(path: Path, lines: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if path.exists() and len(path.read_text().splitlines()) > lines:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"{path} never got {lines} lines: {process.communicate()}")
-
-
+# What a shell starts knows nothing of DISTILL_TEST_PRECISION.
 LONG = (
-    "teacher",
-    "train",
-    "--data",
-    "digits",
-    "--model",
-    "mlp_64x2",
-    "--dropout",
-    0.2,
-    "--epochs",
-    40,
+    *("teacher", "train", "--data", "digits", "--model", "mlp_64x2", "--precision", "fp32"),
+    *("--dropout", 0.2, "--epochs", 40),
 )
+
+
+LATE = slowed("distill_cli.training.loop", "Trainer._end_epoch", seconds=10, at=20)
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("unbroken") / "run"
-    process = start(*LONG, "--out", out, "--quiet")
-    assert process.wait() == 0, process.communicate()
+    outcome = invoke(*LONG, "--out", out, "--quiet")
+    assert outcome.code == 0, outcome.err
     return out
 
 
+def lines(path: Path) -> int:
+    """How many a file has, if there is one."""
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    ("begin", "number", "code"),
+    [
+        (from_shell, signal.SIGKILL, -9),
+        (from_shell, signal.SIGINT, 130),
+        (start, signal.SIGTERM, 143),
+    ],
 )
 def test_stopped_and_resumed_to_the_same_bits(
-    unbroken: Path, here: Path, distill: Distill, number: int, code: int
+    unbroken: Path,
+    here: Path,
+    distill: Distill,
+    begin: Callable[..., Process],
+    number: int,
+    code: int,
 ) -> None:
-    process = start(*LONG, "--out", here / "run", "--quiet")
-    wait_for(here / "run" / "summary.csv", 4, process)
-    process.send_signal(number)
-    _, err = process.communicate()
-    assert process.returncode == code, err
+    # Where this process gets no turn for a while, that one waits for it; a shell's own cannot.
+    options = {"before": LATE} if begin is start else {}
+    process = begin(*LONG, "--out", here / "run", "--quiet", **options)
+    process.until(lambda: lines(here / "run" / "summary.csv") > 4, "the fourth epoch")
+    process.send(number)
+    ended = process.end()
+    err = ended.err.decode()
+    assert ended.code == code, err
     assert "Traceback" not in err
     assert not (here / "run" / "result.json").exists()
     if code > 0:
@@ -497,10 +485,9 @@ def test_a_full_disk_leaves_the_previous_save_intact(here: Path, distill: Distil
     args = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--quiet")
     assert distill(*args, "--epochs", 1, "--out", here / "one").code == 0
     limit = (here / "one" / "last" / "checkpoint.pt").stat().st_size + 1000
-    process = start(*args, "--epochs", 100, "--out", here / "run", limit=limit)
-    _, err = process.communicate()
-    assert process.returncode == 1, err
-    assert "disk full" in err
+    ended = start(*args, "--epochs", 100, "--out", here / "run", limit=limit).end()
+    assert ended.code == 1, ended.err
+    assert b"disk full" in ended.err
     rows = len((here / "run/summary.csv").read_text().splitlines())
     assert 2 < rows < 100
     outcome = distill("teacher", "train", "--resume", "--out", here / "run", "--quiet")
@@ -510,50 +497,71 @@ def test_a_full_disk_leaves_the_previous_save_intact(here: Path, distill: Distil
 
 @pytest.mark.parametrize("limit", [1_000_000, 4_000_000], ids=["model", "checkpoint"])
 def test_disk_full(here: Path, limit: int) -> None:
-    process = start(
+    ended = start(
         *("teacher", "train", "--data", "digits", "--model", "mlp_800x2", "--epochs", 1),
         *("--out", here / "run", "--quiet"),
         limit=limit,
-    )
-    _, err = process.communicate()
-    assert process.returncode == 1, err
-    assert "disk full" in err
-    assert "Traceback" not in err
+    ).end()
+    assert ended.code == 1, ended.err
+    assert b"disk full" in ended.err
+    assert b"Traceback" not in ended.err
 
 
-@pytest.mark.parametrize("command", ["methods", "compare", "cache", "recipes", "help"])
-def test_what_runs_no_network_imports_neither_timm_nor_torchvision(
-    made: Made, command: str
-) -> None:
-    args = {
-        "methods": ["methods"],
-        "compare": ["compare", str(made.teacher), str(made.student)],
-        "cache": ["cache", "info", str(made.labels)],
-        "recipes": ["recipes", "validate", "digits/student-random"],
-        "help": ["student", "--help"],
-    }[command]
+# Each after those above it, in one process: the first three do without torch.
+COMMANDS = {
+    "compare": ("compare", "{teacher}", "{student}"),
+    "cache": ("cache", "info", "{labels}"),
+    "help": ("student", "--help"),
+    "recipes": ("recipes", "validate", "digits/student-random"),
+    "methods": ("methods",),
+    "method": ("methods", "show", "dkd"),
+}
+
+
+@pytest.fixture(scope="module")
+def imported(made: Made) -> dict[str, set[str]]:
+    """The modules that a process has imported after each command."""
+    calls = {
+        name: [arg.format(**vars(made)) for arg in command] for name, command in COMMANDS.items()
+    }
     code = (
-        f"import sys\nfrom distill_cli.cli.app import app\n"
-        f"try: app({args!r})\nexcept SystemExit as stop: assert not stop.code\n"
-        "print('|'.join(sys.modules), file=sys.stderr)"
+        "import sys\nfrom distill_cli.cli.app import app\n"
+        f"for name, args in {calls!r}.items():\n"
+        "    try: app(args)\n"
+        "    except SystemExit as stop: assert not stop.code, name\n"
+        "    print('imported', name, *sys.modules, file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    loaded = set(done.stderr.splitlines()[-1].split("|"))
-    assert not loaded & {"timm", "torchvision"}
+    said = (line.split() for line in done.stderr.splitlines() if line.startswith("imported "))
+    return {name: set(modules) for _, name, *modules in said}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_runs_no_network_imports_neither_timm_nor_torchvision(
+    imported: dict[str, set[str]], command: str
+) -> None:
+    assert not imported[command] & {"timm", "torchvision"}
     if command in ("compare", "cache", "help"):
-        assert "torch" not in loaded
+        assert "torch" not in imported[command]
+    else:
+        assert "torch" in imported["methods"], "the table of objectives imports torch"
 
 
-@pytest.mark.parametrize("pipe", ["| head -c 1", "2>&1 >/dev/null | head -c 1"])
-def test_output_piped_into_head(here: Path, pipe: str) -> None:
-    train = "-m distill_cli teacher train --data digits --model mlp_8x1 --epochs 2 --out run"
-    shell = subprocess.run(
-        ["bash", "-c", f"{sys.executable} {train} {pipe}; exit ${{PIPESTATUS[0]}}"],
-        capture_output=True,
-        text=True,
-        cwd=here,
+@pytest.mark.parametrize("stream", ["out", "err"])
+def test_output_piped_into_head(here: Path, stream: str) -> None:
+    """The reader of one stream takes a byte and goes."""
+    reader, writer = os.pipe()
+    process = start(
+        *("teacher", "train", "--data", "digits", "--model", "mlp_8x1"),
+        *("--epochs", 2, "--out", "run"),
+        before=lambda: os.close(reader),
+        **{stream: writer},
     )
-    assert shell.returncode == 0, shell.stderr
-    assert "Traceback" not in shell.stderr + shell.stdout
+    os.close(writer)
+    assert os.read(reader, 1)
+    os.close(reader)
+    ended = process.end()
+    assert ended.code == 0, ended.err
+    assert b"Traceback" not in ended.out + ended.err
     assert (here / "run" / "result.json").exists()

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from distill_cli.cache.reader import CacheReader
-from tests.cli.test_faults import start
 from tests.conftest import Made, Outcome
+from tests.processes import start
 
 Distill = Callable[..., Outcome]
 
@@ -41,20 +40,10 @@ SMALL = ("--model", "cifar_resnet8", "--size", 136, "-b", 8, "--quiet", "--set",
 
 
 def test_teacher_cache_and_student_from_files(here: Path, distill: Distill) -> None:
-    photographs(here / "data")
+    photographs(here / "data", count=16)
     outcome = distill(
-        "teacher",
-        "train",
-        "--data",
-        "data",
-        "--epochs",
-        3,
-        "-j",
-        2,
-        "--out",
-        "t",
-        *SMALL[:-3],
-        *SMALL[-2:],
+        *("teacher", "train", "--data", "data", "--epochs", 3, "-j", 2, "--out", "t"),
+        *("--model", "mlp_16x1", "--size", 136, "-b", 8, "--set", "warmup_epochs=0"),
     )
     assert outcome.code == 0, outcome.err
     assert "read from files" in outcome.err
@@ -74,18 +63,8 @@ def test_teacher_cache_and_student_from_files(here: Path, distill: Distill) -> N
     outcome = distill("student", "--teachers", "c2", "--out", "s", *common, *SMALL)
     assert outcome.code == 0, outcome.err
     live = distill(
-        *(
-            "student",
-            "--teachers",
-            "t",
-            "--out",
-            "l",
-            "--set",
-            "view_seed=0",
-            *common,
-            *SMALL,
-            *views,
-        )
+        *("student", "--teachers", "t", "--out", "l", "--set", "view_seed=0"),
+        *(*common, *SMALL, *views),
     )
     assert live.code == 0, live.err
     cached, asked = (load_file(here / run / "model/model.safetensors") for run in ("s", "l"))
@@ -142,16 +121,11 @@ def test_a_cache_of_mixed_views_replays_in_batches_of_any_size(
 def test_a_killed_worker_ends_the_run_with_a_reason(here: Path) -> None:
     photographs(here / "data", count=60)
     process = start(
-        *("teacher", "train", "--data", "data", "--epochs", 500, "-j", 2, "--out", "t"),
-        *SMALL,
-        cwd=here,
+        *("teacher", "train", "--data", "data", "--epochs", 500, "-j", 2, "--out", "t"), *SMALL
     )
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline and not (here / "t/last/checkpoint.pt").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    process.until((here / "t/last/checkpoint.pt").exists, "the first checkpoint")
     killed = 0
-    while time.monotonic() < deadline and process.poll() is None:
+    while not process.ended:
         # Workers come and go with each epoch: one of them is hit sooner or later.
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             try:
@@ -159,12 +133,12 @@ def test_a_killed_worker_ends_the_run_with_a_reason(here: Path) -> None:
                 killed += 1
             except ProcessLookupError:
                 continue
-        time.sleep(0.02)
-    _, err = process.communicate(timeout=60)
+        process.pause("the end of a run without a worker")
+    ended = process.end()
     assert killed
-    assert process.returncode == 1, err
-    assert "worker" in err
-    assert "Traceback" not in err
+    assert ended.code == 1, ended.err
+    assert b"worker" in ended.err
+    assert b"Traceback" not in ended.err
     assert (here / "t/last/checkpoint.pt").exists()
 
 

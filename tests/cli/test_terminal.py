@@ -23,16 +23,8 @@ from distill_cli.cli.terminal import Unbreakable
 from distill_cli.data.dataset import open_dataset
 from tests.cli.test_import import table, voted, write
 from tests.conftest import Made, Outcome
-from tests.terminals import (
-    CONTROL,
-    INTERRUPT,
-    PATIENCE,
-    When,
-    in_files,
-    on_terminal,
-    slowed,
-    stuck,
-)
+from tests.processes import PATIENCE, in_files, slowed, stuck
+from tests.terminals import CONTROL, INTERRUPT, When, on_terminal
 
 Distill = Callable[..., Outcome]
 DIGITS = ("--data", "digits", "--model", "mlp_16x1", "--device", "cpu")
@@ -480,8 +472,7 @@ def typed(*args: object, folder: Path, **environment: str) -> tuple[int, str]:
         start_new_session=True,
     )
     os.close(slave)
-    # Imports alone take a minute where many tests share a processor.
-    killer = threading.Timer(5 * PATIENCE, os.killpg, (process.pid, signal.SIGKILL))
+    killer = threading.Timer(PATIENCE, os.killpg, (process.pid, signal.SIGKILL))
     killer.start()
     shown = bytearray()
     try:
