@@ -146,7 +146,7 @@ MUTATIONS = (
     Mutation("models/artifact.py", "if said != own:", "if False:", "models cli/test_faults.py"),
     # Recipes and reports.
     Mutation(
-        "recipe/fields.py",
+        "recipe/parsing.py",
         "not 1 <= int(match[1]) <= int(match[2])",
         "not 1 <= int(match[1])",
         "recipe cli/test_cache.py",
