@@ -21,7 +21,7 @@ from distill_cli.cache.codec import Codec, Layout, codec, layout_fault
 from distill_cli.cache.eval_rows import read_evaluation
 from distill_cli.cache.folder import EVAL
 from distill_cli.cache.manifest import as_read, read_manifest
-from distill_cli.cache.pixel_probe import Probe
+from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.plan import SHARED, Plan, data_differences, plan_differences
 from distill_cli.cache.safetensors_header import Header, read_header
 from distill_cli.cache.statistics import divergences
@@ -186,7 +186,7 @@ class CacheReader:
         return beside[f"{split}.logits"], beside[f"{split}.target"]
 
     @property
-    def probe(self) -> Probe | None:
+    def probe(self) -> PixelProbe | None:
         """A few of its views; None where none are stored.
 
         Raises:
@@ -195,7 +195,7 @@ class CacheReader:
         beside = self._beside
         if "probe.images" not in beside:
             return None
-        return Probe(
+        return PixelProbe(
             index_P=beside["probe.index"],
             view_P=beside["probe.view"],
             images_PCHW=beside["probe.images"],

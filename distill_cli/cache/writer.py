@@ -21,7 +21,7 @@ from torch import Tensor
 from distill_cli.cache.codec import first_bad_row
 from distill_cli.cache.folder import EVAL, MANIFEST, PLAN
 from distill_cli.cache.manifest import Manifest, StoredShard, as_read, read_manifest, read_plan
-from distill_cli.cache.pixel_probe import Probe
+from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.plan import Plan, ShardKey, plan_differences
 from distill_cli.cache.safetensors_header import METADATA
 from distill_cli.cache.shards import HASH, Shards, as_text
@@ -93,7 +93,7 @@ class CacheWriter:
             write_atomically(self.folder / file, lambda path: shutil.copyfile(source / file, path))
 
     def write_eval(
-        self, splits: Mapping[str, tuple[Tensor, Tensor]], probe: Probe | None = None
+        self, splits: Mapping[str, tuple[Tensor, Tensor]], probe: PixelProbe | None = None
     ) -> None:
         """Stores the teacher's labels of evaluation rows: dense fp32, unaugmented.
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from distill_cli.counters import few_of
-from distill_cli.data.decode import Decoded, Progress
+from distill_cli.data.decode import Decoded
 from distill_cli.data.reading import read_images
 from distill_cli.data.split_images import ImageFiles, Images
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.types import UNLABELLED, UNREAD, DatasetIdentity
+from distill_cli.types import UNLABELLED, UNREAD, Count, DatasetIdentity
 
 FILES_FOR_STATISTICS = 1024
 
@@ -83,7 +83,7 @@ def open_dataset(
     size: int | None = None,
     skip_bad: bool = False,
     workers: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Count = lambda done, total: None,
     glance: bool = False,
 ) -> Dataset:
     """Opens and splits a dataset.

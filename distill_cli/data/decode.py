@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,11 @@ from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageTable, to_batch
 from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError, InternalError, UsageError
+from distill_cli.types import Count
 
 # Fewer images than this are read before worker processes would have started.
 WORTH_WORKERS = 2048
 ROWS_A_TASK = 128
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +54,7 @@ def decode(
     *,
     size: int | None,
     skip_bad: bool,
-    progress: Progress = lambda done, total: None,
+    progress: Count = lambda done, total: None,
 ) -> Decoded:
     """Decodes every split.
 

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from distill_cli.counters import sample_key
-from distill_cli.data.decode import Decoded, Progress
+from distill_cli.data.decode import Decoded
 from distill_cli.data.digest_memory import Digests
 from distill_cli.data.disk_cache import Stat, stat_of
 from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, is_grey
@@ -20,6 +20,7 @@ from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageFiles, ImageTable
 from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError
+from distill_cli.types import Count
 
 # Side of a view where images differ in size and none was asked for: ImageNet's.
 DEFAULT_SIZE = 224
@@ -79,7 +80,7 @@ def list_files(
     size: int | None,
     skip_bad: bool,
     workers: int,
-    progress: Progress,
+    progress: Count,
     glance: bool = False,
 ) -> Listed:
     """Reads every file once for its digest and header; what did not change since is remembered.

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from distill_cli.data.archives import is_archive
-from distill_cli.data.decode import Decoded, Progress, SizesDifferError, check_memory, decode
+from distill_cli.data.decode import Decoded, SizesDifferError, check_memory, decode
 from distill_cli.data.disk_cache import archive_stamp, key_of, recall, remember, stamp_of
 from distill_cli.data.file_index import Listed, list_files
 from distill_cli.data.open_splits import open_splits
 from distill_cli.data.pillow_io import BAD_IMAGE
 from distill_cli.data.source import Source, Splits
 from distill_cli.data.split_images import ImageFiles, Images, ImageTable
+from distill_cli.types import Count
 
 Split = TypeVar("Split", ImageTable, ImageFiles)
 
@@ -26,17 +27,11 @@ TABLE_SIDE = 128
 
 
 def read_images(
-    spec: str, size: int | None, skip_bad: bool, workers: int, progress: Progress, glance: bool
+    spec: str, size: int | None, skip_bad: bool, workers: int, progress: Count, glance: bool
 ) -> Decoded | Listed:
     """The images of all splits, as tables where views are small, else as files.
 
-    Args:
-        spec: What `--data` names.
-        size: Side of the views in pixels.
-        skip_bad: Leave out images that cannot be read.
-        workers: Processes that read images which are not held in memory.
-        progress: Called with (images read, images in all) while they are read.
-        glance: For a dry run.
+    The arguments are those of `open_dataset`.
 
     Raises:
         UsageError: The spec names nothing.
@@ -61,7 +56,7 @@ def _read_from(
     splits: Splits,
     options: dict[str, Any],
     workers: int,
-    progress: Progress,
+    progress: Count,
     glance: bool,
 ) -> Decoded | Listed:
     """Decoded or listed, without what is only known of several labels."""

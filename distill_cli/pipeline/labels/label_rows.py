@@ -72,7 +72,7 @@ class Matched:
     nowhere: int
 
 
-def matched(
+def match_rows(
     foreign: Foreign, samples: Sequence[str], *, others: Collection[str], skipped: int
 ) -> Matched:
     """Finds the one row of every sample, by its id, or by its file name where only one has it.
