@@ -1,4 +1,4 @@
-"""Joins parts of a cache that were made on machines which do not know each other."""
+"""Merges parts of a cache that were made independently, on several machines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Count) -> Manifest:
     Args:
         parts: Folders of one plan.
         out: The cache to make; it may be one that was merged before.
-        progress: Called with (shards there, shards in all).
+        progress: Called with (shards merged, shards in all).
 
     Raises:
         ArtifactError: The parts are of different plans, lack shards, or contradict each other; no
@@ -38,7 +38,7 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Count) -> Manifest:
                 f"{parts[0]} and {other} are not parts of one cache ({'; '.join(differing)})",
                 hint="Parts are made by the same command, but for --part and --out",
             )
-    # What an earlier merge left in `out` must agree with the parts too.
+    # Shards that an earlier merge left in `out` must agree with the parts too.
     again = (out / PLAN).is_file() and not plan_differences(read_plan(out), plan)
     folders = [*parts, out] if again else [*parts]
     stored = [Shards(folder, plan) for folder in folders]
