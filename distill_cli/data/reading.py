@@ -1,4 +1,4 @@
-"""From what `--data` names to its images: decoded into tables, or listed as files."""
+"""Reads the images of a data spec: decoded into tables, or listed as files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from distill_cli.types import Count
 
 Split = TypeVar("Split", ImageTable, ImageFiles)
 
-# Up to this side a view is decoded once: what is lost to resizing is small, and memory is too.
+# Views up to this side are decoded once: resizing costs little quality, and memory suffices.
 TABLE_SIDE = 128
 
 
@@ -40,7 +40,7 @@ def read_images(
     path = Path(spec)
     options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
     if path.is_file() and is_archive(path):
-        # Before it is opened: listing a compressed archive takes as long as reading it.
+        # Looked up before it is opened: listing a compressed archive takes as long as reading it.
         key = key_of(archive_stamp(path), **options)
         if key is not None and (known := recall(key, glance=glance)) is not None:
             return known
@@ -59,7 +59,7 @@ def _read_from(
     progress: Count,
     glance: bool,
 ) -> Decoded | Listed:
-    """Decoded or listed, without what is only known of several labels."""
+    """The images decoded or listed, without multi-label targets."""
     small = (options["size"] or _first_side(splits["train"])) <= TABLE_SIDE
     if small:
         key = key_of(stamp_of(splits), **options)
@@ -76,7 +76,7 @@ def _read_from(
         else:
             return decoded if key is None else remember(key, decoded)
     listed = list_files(spec, splits, **options, workers=workers, progress=progress, glance=glance)
-    # Images of several sizes, of which none was asked for, are files whatever their sizes.
+    # Images of several sizes are files whatever these are, unless a size was asked for.
     return (
         listed.as_tables()
         if glance and max(listed.files["train"].size[1:]) <= TABLE_SIDE
@@ -85,7 +85,7 @@ def _read_from(
 
 
 def _with_labels(read: Mapping[str, Split], splits: Splits) -> dict[str, Split]:
-    """The images with all labels that apply: what is remembered of their pixels has none."""
+    """The images with their multi-label targets, which remembered tables lack."""
     return {
         split: replace(images, label_NK=_labels(images, splits[split]))
         for split, images in read.items()
@@ -93,7 +93,7 @@ def _with_labels(read: Mapping[str, Split], splits: Splits) -> dict[str, Split]:
 
 
 def _labels(images: Images, source: Source) -> Tensor | None:
-    """int8 (N, K); None where one class applies."""
+    """Multi-label targets, int8 (N, K); None where one class applies."""
     if not source.several:
         return None
     sets = {source.sample_id(row): source.labels(row) for row in range(len(source))}
