@@ -91,11 +91,11 @@ def measure_as(
         return measure(logits_NK, target_N)
     if target_NK is not None:
         right_N = ((logits_NK > 0) == (target_NK > 0)).all(dim=-1)
-        return _of_labels(logits_NK, target_NK, right_N)
+        return _measure_labels(logits_NK, target_NK, right_N)
     known_N = target_N != UNLABELLED
     logits_NK, target_N = logits_NK[known_N], target_N[known_N]
     right_N = logits_NK.argmax(dim=-1) == target_N
-    return _of_labels(logits_NK, one_vs_all(target_N, logits_NK.shape[1]), right_N)
+    return _measure_labels(logits_NK, one_vs_all(target_N, logits_NK.shape[1]), right_N)
 
 
 def one_vs_all(target_N: Tensor, classes: int) -> Tensor:
@@ -104,22 +104,22 @@ def one_vs_all(target_N: Tensor, classes: int) -> Tensor:
     return hot_NK.to(torch.int8).masked_fill(target_N[:, None] == UNLABELLED, UNLABELLED)
 
 
-def _of_labels(logits_NK: Tensor, target_NK: Tensor, right_N: Tensor) -> Metrics:
+def _measure_labels(logits_NK: Tensor, target_NK: Tensor, right_N: Tensor) -> Metrics:
     """The metrics of independent labels; `right_N` says which samples are answered right."""
     samples, correct = len(logits_NK), int(right_N.sum())
     logits_NK, applies_NK = logits_NK.double(), target_NK > 0
     loss_NK = F.binary_cross_entropy_with_logits(logits_NK, applies_NK.double(), reduction="none")
-    said_NK = logits_NK > 0
+    predicted_NK = logits_NK > 0
     sure_NK = logits_NK.abs().sigmoid()
-    hit_K = (said_NK & applies_NK).sum(dim=0)
-    both_K = said_NK.sum(dim=0) + applies_NK.sum(dim=0)
+    hit_K = (predicted_NK & applies_NK).sum(dim=0)
+    both_K = predicted_NK.sum(dim=0) + applies_NK.sum(dim=0)
     f1_K = 2 * hit_K.double() / both_K.clamp(min=1)
     return Metrics(
         samples=samples,
         errors=samples - correct,
         top1=correct / max(1, samples),
         nll=float(loss_NK.sum()) / max(1, samples),
-        ece=expected_calibration_error(sure_NK.flatten(), (said_NK == applies_NK).flatten()),
+        ece=expected_calibration_error(sure_NK.flatten(), (predicted_NK == applies_NK).flatten()),
         map=mean_average_precision(logits_NK, applies_NK),
         f1=2 * int(hit_K.sum()) / max(1, int(both_K.sum())),
         macro_f1=float(f1_K.mean()),

@@ -59,12 +59,12 @@ class Runtime:
 
 def devices() -> list[str]:
     """The devices of this machine, the preferred one first."""
-    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        found.append("mps")
+        names.append("mps")
     if torch.xpu.is_available():
-        found.extend(f"xpu:{index}" for index in range(torch.xpu.device_count()))
-    return [*found, "cpu"]
+        names.extend(f"xpu:{index}" for index in range(torch.xpu.device_count()))
+    return [*names, "cpu"]
 
 
 def best_precision(device: torch.device) -> Precision:
@@ -106,12 +106,12 @@ def decide(
         # cuBLAS reads this when it starts; without it matrix products are refused.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    place = torch.device(device)
+    chosen = torch.device(device)
     return Runtime(
-        device=place,
+        device=chosen,
         threads=torch.get_num_threads(),
         deterministic=deterministic,
-        precision=best_precision(place) if precision == "auto" else precision,
+        precision=best_precision(chosen) if precision == "auto" else precision,
     )
 
 
@@ -130,8 +130,8 @@ def device_name(device: torch.device) -> str:
 def versions() -> dict[str, str]:
     """Versions of what decides pixels and arithmetic."""
     # Our own is that of the code that runs: what was installed may be an earlier state of it.
-    found = {"distill-cli": __version__, "python": platform.python_version()}
-    return {**found, **{name: _version(name) for name in LIBRARIES}}
+    ours = {"distill-cli": __version__, "python": platform.python_version()}
+    return {**ours, **{name: _version(name) for name in LIBRARIES}}
 
 
 def _version(name: str) -> str:

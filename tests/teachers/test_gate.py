@@ -16,7 +16,7 @@ from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import ArtifactError
 from distill_cli.models import InputSpec, create
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge
-from distill_cli.teachers.gate import LEVEL, ROWS, Verdict, judge, judge_labels, sampled
+from distill_cli.teachers.gate import LEVEL, ROWS, GateVerdict, judge, judge_labels, sampled
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Silent
 
@@ -28,7 +28,7 @@ def test_p_value_is_the_binomial_tail(rows: int, majority: float, data: st.DataO
         math.comb(rows, k) * majority**k * (1 - majority) ** (rows - k)
         for k in range(correct, rows + 1)
     )
-    verdict = Verdict(correct=correct, rows=rows, majority=majority)
+    verdict = GateVerdict(correct=correct, rows=rows, majority=majority)
     assert verdict.p_value == pytest.approx(tail, rel=1e-9, abs=1e-12)
     assert verdict.passed == (verdict.p_value < LEVEL)
 
@@ -68,8 +68,8 @@ def test_only_labelled_rows_count() -> None:
 
 
 def test_few_images_cannot_tell() -> None:
-    assert not Verdict(correct=2, rows=2, majority=0.5).conclusive
-    assert Verdict(correct=2, rows=7, majority=0.5).conclusive
+    assert not GateVerdict(correct=2, rows=2, majority=0.5).conclusive
+    assert GateVerdict(correct=2, rows=7, majority=0.5).conclusive
 
 
 @given(st.integers(1, 5000))
@@ -122,7 +122,7 @@ def test_several_labels_against_other_images() -> None:
     assert good.conclusive
     assert good.p_value == 1 / 200
     assert good.average_precision > good.shuffled
-    assert "mAP" in good.said("images")
+    assert "mAP" in good.finding("images")
     for constant in (torch.zeros(200, 4), torch.arange(4.0).expand(200, 4)):
         same = judge_labels(constant, label_NK)
         assert same.p_value == 1

@@ -101,11 +101,11 @@ def check_verdict(
     Raises:
         ArtifactError: It is no better than naming the most frequent class.
     """
-    said = verdict.said(image)
+    said = verdict.finding(image)
     if not verdict.conclusive:
         said += ", too little to tell it from chance"
     elif not verdict.passed:
-        said += f", where {verdict.guessing()}"
+        said += f", where {verdict.baseline()}"
         if not force:
             raise ArtifactError(
                 f"{who} is {said}: no better than chance",
@@ -138,7 +138,7 @@ def at_chance(network: Network, val: Images, device: torch.device) -> str | None
     verdict = asked_of(network, val, device)
     if verdict is None or not verdict.conclusive or verdict.passed:
         return None
-    said = f"{verdict.said('held-out image')}, where {verdict.guessing()}"
+    said = f"{verdict.finding('held-out image')}, where {verdict.baseline()}"
     # Measured: DKD and DIST at their weights, on networks without batch norm, need such a bound.
     return f"no better than chance: {said}. Try --set clip_grad=1, or another --lr"
 

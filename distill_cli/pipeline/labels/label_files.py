@@ -111,44 +111,44 @@ def _read_npz(path: Path, kind: Kind | None) -> Foreign:
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ArtifactError(f"{path} is one array and no .npz", hint="Write it by numpy.savez")
         with loaded as archive:
-            there = [each for each in KINDS if each in archive.files]
-            kind = kind or _only(path, there)
-            if kind not in there:
+            present = [kind_name for kind_name in KINDS if kind_name in archive.files]
+            kind = kind or _only(path, present)
+            if kind not in present:
                 held = ", ".join(archive.files[:8]) or "nothing"
                 raise ArtifactError(
                     f"{path} has no array '{kind or ' or '.join(KINDS)}', it has: {held}"
                 )
-            found = {
+            arrays = {
                 name: archive[name]
                 for name in (kind, "samples", "classes")
                 if name in archive.files
             }
     except UNREADABLE as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ArtifactError(
-            f"{path} cannot be read: {said}",
+            f"{path} cannot be read: {reason}",
             hint="Write numbers, and names as np.array(names, dtype=str), by numpy.savez",
         ) from None
-    values_MK = found[kind]
+    values_MK = arrays[kind]
     if values_MK.ndim != 2 or values_MK.dtype.kind not in "fiu":
         raise ArtifactError(
             f"{path}: '{kind}' is {values_MK.dtype} of shape {values_MK.shape}",
             hint="It should be numbers, a row for each sample and a column for each class",
         )
-    names = {key: _names(path, key, found.get(key)) for key in ("samples", "classes")}
+    names = {key: _names(path, key, arrays.get(key)) for key in ("samples", "classes")}
     for key, length in zip(names, values_MK.shape, strict=True):
-        said_of = names[key]
-        if said_of is not None and len(said_of) != length:
+        name_list = names[key]
+        if name_list is not None and len(name_list) != length:
             raise ArtifactError(
-                f"{path}: '{kind}' has shape {values_MK.shape}, and there are {len(said_of):,} {key}"
+                f"{path}: '{kind}' has shape {values_MK.shape}, and there are {len(name_list):,} {key}"
             )
     return Foreign(path=path, kind=kind, values_MK=values_MK, **names)
 
 
-def _only(path: Path, there: Sequence[Kind]) -> Kind | None:
-    if len(there) > 1:
-        raise UsageError(f"{path} holds {' and '.join(there)}", hint="Say which with --kind")
-    return there[0] if there else None
+def _only(path: Path, kinds: Sequence[Kind]) -> Kind | None:
+    if len(kinds) > 1:
+        raise UsageError(f"{path} holds {' and '.join(kinds)}", hint="Say which with --kind")
+    return kinds[0] if kinds else None
 
 
 def _names(path: Path, key: str, names: Floats | None) -> tuple[str, ...] | None:

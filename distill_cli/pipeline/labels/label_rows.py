@@ -32,29 +32,29 @@ def columns_of(foreign: Foreign, classes: Sequence[str]) -> list[int]:
     Raises:
         ArtifactError: A class is missing, too many, unknown or named twice.
     """
-    said, path = foreign.classes, foreign.path
-    if said is None:
+    named, path = foreign.classes, foreign.path
+    if named is None:
         if (columns := foreign.values_MK.shape[1]) != len(classes):
             raise ArtifactError(
                 f"{path} has {counted(columns, 'class', 'classes')}, the data have {len(classes)}"
             )
         return list(range(len(classes)))
-    place = {name: column for column, name in enumerate(said)}
-    for name in said:
+    column_of = {name: column for column, name in enumerate(named)}
+    for name in named:
         if name not in classes:
             raise ArtifactError(
                 f"{path}: the data have no class '{name}'. {nearest(name, classes)}"
             )
-    missing = [name for name in classes if name not in place]
+    missing = [name for name in classes if name not in column_of]
     if missing:
         raise ArtifactError(
             f"{path} has no column for {len(missing)} class{'es' * (len(missing) > 1)}: "
             f"{listed(missing)}"
         )
-    if len(place) < len(said):
-        twice = next(name for column, name in enumerate(said) if place[name] != column)
+    if len(column_of) < len(named):
+        twice = next(name for column, name in enumerate(named) if column_of[name] != column)
         raise ArtifactError(f"{path} has several columns for class '{twice}'")
-    return [place[name] for name in classes]
+    return [column_of[name] for name in classes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,31 +100,31 @@ def match_rows(
     sharing = _by_file_name(samples)
     left_out = {*others, *(_file_name(name) for name in others)}
     row_N = [-1] * len(samples)
-    twice, unclear, unknown, elsewhere = [], [], [], 0
-    for place, name in enumerate(foreign.samples):
-        alike = sharing.get(name, [])
-        row = row_of.get(name, alike[0] if len(alike) == 1 else None)
-        if row is None and alike:
-            unclear.append(name)
+    repeated, ambiguous, unknown, elsewhere = [], [], [], 0
+    for file_row, name in enumerate(foreign.samples):
+        candidates = sharing.get(name, [])
+        row = row_of.get(name, candidates[0] if len(candidates) == 1 else None)
+        if row is None and candidates:
+            ambiguous.append(name)
         elif row is None and name in left_out:
             elsewhere += 1
         elif row is None:
             unknown.append(name)
         elif row_N[row] >= 0:
-            twice.append(name)
+            repeated.append(name)
         else:
-            row_N[row] = place
-    missing = [name for name, place in zip(samples, row_N, strict=True) if place < 0]
+            row_N[row] = file_row
+    missing = [name for name, file_row in zip(samples, row_N, strict=True) if file_row < 0]
     faults = (
-        (twice, "it has several labels for", "One each: add up the votes"),
-        (unclear, "several images may be meant by", f"Spell names as '{samples[0]}'"),
+        (repeated, "it has several labels for", "One each: add up the votes"),
+        (ambiguous, "several images may be meant by", f"Spell names as '{samples[0]}'"),
         (unknown, "the data do not have", f"They spell names as '{samples[0]}'"),
         (missing, "it has no label for", "Held-out images of train need theirs too"),
     )
-    for names, said, hint in faults:
+    for names, problem, hint in faults:
         if names and (names is not unknown or len(names) > skipped):
             count = counted(len(names), "sample")
-            raise ArtifactError(f"{path}: {said} {count}: {listed(names)}", hint=hint)
+            raise ArtifactError(f"{path}: {problem} {count}: {listed(names)}", hint=hint)
     return Matched(row_N=row_N, elsewhere=elsewhere, nowhere=len(unknown))
 
 
@@ -133,10 +133,10 @@ def _file_name(sample: str) -> str:
 
 
 def _by_file_name(samples: Sequence[str]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
-        found.setdefault(_file_name(sample), []).append(row)
-    return found
+        rows_of.setdefault(_file_name(sample), []).append(row)
+    return rows_of
 
 
 def listed(names: Sequence[str]) -> str:
