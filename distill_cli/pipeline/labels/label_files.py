@@ -19,7 +19,7 @@ from distill_cli.recipe.schema import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLE = "sample"
-# What damaged or forged archives make NumPy and zipfile raise.
+# Exceptions of NumPy and zipfile on damaged or forged archives.
 UNREADABLE = (
     *(OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
@@ -30,14 +30,14 @@ Floats = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """What a file says.
+    """The content of a file of labels.
 
     Attributes:
-        path: The file.
-        kind: What its numbers are.
+        path: Path of the file.
+        kind: Kind of its numbers.
         values_MK: The numbers, in the order of the file; NaN where a cell holds none.
-        samples: Whose labels these are; None where the file does not say.
-        classes: In the order of the columns; None where the file does not say.
+        samples: Names of the samples, one for each row; None where the file has none.
+        classes: Names of the classes, one for each column; None where the file has none.
     """
 
     path: Path
@@ -51,8 +51,8 @@ def read_foreign(path: Path, kind: Kind | None) -> Foreign:
     """Reads a file of labels: an .npz by its name, else a CSV.
 
     Raises:
-        UsageError: It is not there, or holds several kinds of labels.
-        ArtifactError: It is malformed.
+        UsageError: The file is missing, or holds several kinds of labels.
+        ArtifactError: The file is malformed.
     """
     if not path.is_file():
         what = "are no file" if path.exists() else "do not exist"
@@ -98,7 +98,7 @@ def _read_csv(path: Path, kind: Kind) -> Foreign:
 
 
 def _number(text: str) -> float:
-    """NaN for what is none: it is refused together with the sample that it stands for."""
+    """A cell as a number; NaN where it is none, so that it is refused together with its sample."""
     try:
         return float(text) if "_" not in text else float("nan")
     except ValueError:

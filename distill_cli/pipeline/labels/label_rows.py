@@ -1,4 +1,4 @@
-"""Labels that other people or tools made, matched with the data and turned into logits.
+"""Matches labels that other people or tools made with the data, and turns them into logits.
 
 Shapes: M rows of the file, N rows of the train split, K classes, C rows of a chunk.
 """
@@ -17,7 +17,7 @@ from distill_cli.errors import ArtifactError, counted, nearest
 from distill_cli.pipeline.labels.label_files import Floats, Foreign
 from distill_cli.recipe.schema import Kind
 
-# What a class without any vote is given, as a share: its logarithm is finite.
+# The share of a class without any vote, whose logarithm is finite.
 LEAST = 1e-8
 SUM_TOLERANCE = 1e-3
 CHUNK = 4096
@@ -27,10 +27,10 @@ Flags = npt.NDArray[np.bool_]
 
 
 def columns_of(foreign: Foreign, classes: Sequence[str]) -> list[int]:
-    """The column of each class of the data; without names, columns are taken to be in order.
+    """The column of each class of the data; columns without names are taken in the data's order.
 
     Raises:
-        ArtifactError: A class is missing, too many, unknown or named twice.
+        ArtifactError: A class is missing, unknown or named twice, or their number is wrong.
     """
     named, path = foreign.classes, foreign.path
     if named is None:
@@ -59,12 +59,12 @@ def columns_of(foreign: Foreign, classes: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """Which row of a file belongs to which sample.
+    """The rows of a file that belong to the samples of the train split.
 
     Attributes:
         row_N: The file's row of each sample of the train split.
-        elsewhere: Rows of held-back samples, in val/ or test/.
-        nowhere: Rows of samples that are not there, of which some were skipped.
+        elsewhere: Number of rows of samples in val/ or test/.
+        nowhere: Number of rows of unknown samples, which may be images that were skipped.
     """
 
     row_N: list[int]
@@ -75,17 +75,17 @@ class Matched:
 def match_rows(
     foreign: Foreign, samples: Sequence[str], *, others: Collection[str], skipped: int
 ) -> Matched:
-    """Finds the one row of every sample, by its id, or by its file name where only one has it.
+    """Finds the one row of every sample, by its id, or by its file name where that is unique.
 
     Args:
-        foreign: What the file says.
+        foreign: Content of the file.
         samples: Ids of the train split, sorted.
         others: Ids of val/ and test/.
-        skipped: Images that were left out: as many names may be unknown.
+        skipped: Number of images that were left out: as many names may be unknown.
 
     Raises:
         ArtifactError: Samples are missing, unknown, ambiguous or labelled twice; or the file names
-            none and has another number of rows.
+            no samples and has another number of rows.
     """
     path, rows = foreign.path, len(foreign.values_MK)
     if foreign.samples is None:
@@ -140,7 +140,7 @@ def _by_file_name(samples: Sequence[str]) -> dict[str, list[int]]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few."""
+    """The first few names, for a message."""
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
@@ -156,14 +156,14 @@ def logits_of(
     """fp32 logits (N, K) of the train split's rows, whose softmax at T = 1 is the label.
 
     Args:
-        foreign: What the file says.
-        row_N: Its row of each sample.
-        columns_K: Its column of each class.
+        foreign: Content of the file.
+        row_N: The file's row of each sample.
+        columns_K: The file's column of each class.
         samples: Ids of the train split, for messages.
         smoothing: Votes added to every class.
 
     Raises:
-        ArtifactError: Numbers are no label of their kind.
+        ArtifactError: The numbers of a sample are no label of this kind.
     """
     logits_NK = np.empty((len(row_N), len(columns_K)), np.float32)
     bad: list[int] = []
@@ -183,7 +183,7 @@ def logits_of(
 
 
 def as_logits(given_CK: Floats, kind: Kind, smoothing: float = 0.0) -> Floats:
-    """fp64 logits of checked numbers: log max(p, 1e-8) of the shares p, or as they are."""
+    """fp64 logits of checked numbers: log max(p, 1e-8) of shares p, or the logits as they are."""
     if kind == "logits":
         return given_CK
     if kind == "votes":
@@ -193,7 +193,7 @@ def as_logits(given_CK: Floats, kind: Kind, smoothing: float = 0.0) -> Floats:
 
 
 def _wrong(given_CK: Floats, kind: Kind) -> Flags:
-    """Which rows are no labels of this kind."""
+    """Marks the rows that are no labels of this kind."""
     wrong_C: Flags = np.asarray(~np.isfinite(given_CK).all(axis=1))
     if kind == "logits":
         return wrong_C
@@ -204,7 +204,7 @@ def _wrong(given_CK: Floats, kind: Kind) -> Flags:
 
 
 def _fault(given_K: Floats, kind: Kind) -> str:
-    """What is wrong with a row that is no label of this kind, in words."""
+    """The fault of a row that is no label of this kind, as a predicate."""
     if np.isnan(given_K).any():
         return "has a cell that is no number"
     if kind != "logits" and (given_K < 0).any():
