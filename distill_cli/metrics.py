@@ -18,7 +18,7 @@ from distill_cli.types import ECE_BINS, UNLABELLED, Targets
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """How good a classifier is on one split.
+    """Figures of merit of a classifier on one split.
 
     Attributes:
         samples: Number of labelled samples.

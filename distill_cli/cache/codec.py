@@ -86,11 +86,11 @@ class Dense:
     dense: bool = True
 
     def layout(self, rows: int) -> Layout:
-        """One tensor."""
+        """The one tensor `logits`."""
         return {"logits": (self.dtype, (rows, self.classes))}
 
     def encode(self, logits_NK: Tensor) -> dict[str, Tensor]:
-        """Rounds to the nearest."""
+        """The logits rounded to the nearest number of the type."""
         _refuse_bad(logits_NK)
         limit = torch.finfo(self.dtype).max
         if self.dtype != torch.float32 and logits_NK.abs().amax() > limit:
@@ -100,7 +100,7 @@ class Dense:
         return {"logits": logits_NK.to(device="cpu", dtype=self.dtype).contiguous()}
 
     def fault(self, rows: Rows) -> str | None:
-        """NaN or infinity."""
+        """A phrase about NaN or infinity; None where there is neither."""
         return _not_finite(rows, "logits")
 
     def logits(self, rows: Rows) -> Tensor:
@@ -142,7 +142,7 @@ class TopK:
         return torch.uint16 if self.classes <= 1 << 16 else torch.int32
 
     def layout(self, rows: int) -> Layout:
-        """Three tensors."""
+        """The tensors `log_probs`, `ids` and `tail`."""
         return {
             "log_probs": (torch.float16, (rows, self.kept)),
             "ids": (self.id_type, (rows, self.kept)),
@@ -186,14 +186,14 @@ class TopK:
         return ids_NJ
 
     def fault(self, rows: Rows) -> str | None:
-        """NaN or infinity, or a class id beyond the class count."""
+        """A phrase about NaN, infinity or a class id beyond the class count; None without any."""
         ids_NJ = rows["ids"].numpy()
         if ids_NJ.size and not 0 <= int(ids_NJ.min()) <= int(ids_NJ.max()) < self.classes:
             return f"it names classes beyond {self.classes}"
         return _not_finite(rows, "log_probs") or _not_finite(rows, "tail")
 
     def logits(self, rows: Rows) -> None:
-        """There are none."""
+        """None: the logits of the tail are lost."""
 
     def log_probs(
         self, rows: Rows, temperature: float, dtype: torch.dtype = torch.float32
@@ -249,7 +249,7 @@ def codec(name: str, classes: int) -> Codec:
     """The codec of this name for so many classes; topk:J with J ≥ classes is fp16.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such codec.
     """
     match = re.fullmatch(rf"{TOP}([1-9]\d{{0,5}})", name, re.ASCII)
     if match is not None:

@@ -19,15 +19,15 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return entries
 
 
-def contrast(expected: Any, found: Any) -> str:
+def contrast(expected: Any, actual: Any) -> str:
     """Both values; long lists (a thousand class names) by length or by their first difference."""
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) > _SHOWN // 2:
-        if len(expected) != len(found):
-            return f"expected {len(expected)} entries, found {len(found)}"
-        pairs = enumerate(zip(expected, found, strict=True))
+    if isinstance(expected, list) and isinstance(actual, list) and len(expected) > _SHOWN // 2:
+        if len(expected) != len(actual):
+            return f"expected {len(expected)} entries, found {len(actual)}"
+        pairs = enumerate(zip(expected, actual, strict=True))
         index, (left, right) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
         return f"expected {left!r} at place {index}, found {right!r}"
-    return f"expected {_shown(expected)}, found {_shown(found)}"
+    return f"expected {_shown(expected)}, found {_shown(actual)}"
 
 
 def _shown(value: Any) -> str:

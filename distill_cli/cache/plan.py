@@ -170,8 +170,8 @@ class Plan:
         """The inverse of `to_json`; keys that a plan does not have are ignored.
 
         Raises:
-            ArtifactError: It is of another format version.
-            ValueError, TypeError, KeyError: It is malformed.
+            ArtifactError: The format version is another.
+            ValueError, TypeError, KeyError: The plan is malformed.
         """
         version = typed(value, "format_version", int)
         if version != FORMAT_VERSION:
@@ -257,7 +257,7 @@ def _count(value: Mapping[str, Any], key: str) -> int:
 
 
 def plan_differences(
-    expected: Plan, found: Plan, *, keys: Collection[str] | None = None
+    expected: Plan, actual: Plan, *, keys: Collection[str] | None = None
 ) -> list[str]:
     """The differences of two plans, one line each, as `key: expected … , found …`.
 
@@ -265,10 +265,10 @@ def plan_differences(
 
     Args:
         expected: The plan that counts.
-        found: The plan that is compared with it.
+        actual: The plan that is compared with it.
         keys: Top-level JSON keys to look at; all by default.
     """
-    left, right = flat(expected.to_json()), flat(found.to_json())
+    left, right = flat(expected.to_json()), flat(actual.to_json())
     return [
         f"{key}: {contrast(left.get(key), right.get(key))}"
         for key in dict.fromkeys([*left, *right])
@@ -278,14 +278,14 @@ def plan_differences(
     ]
 
 
-def data_differences(expected: Plan, found: Plan) -> list[str]:
+def data_differences(expected: Plan, actual: Plan) -> list[str]:
     """The differences of data on hand from those of a cache, in words where that says more.
 
     Args:
         expected: The cache's plan.
-        found: The same plan, of the data on hand.
+        actual: The same plan, with the identity of the data on hand.
     """
-    then, now = expected.dataset, found.dataset
+    then, now = expected.dataset, actual.dataset
     words = []
     if now.samples != then.samples:
         more = now.samples - then.samples
@@ -297,4 +297,4 @@ def data_differences(expected: Plan, found: Plan) -> list[str]:
         words.append("as many samples, but other names: renamed, or one removed for one added")
     elif now.fingerprint != then.fingerprint:
         words.append("the same names, but other content: a file was edited or replaced")
-    return words + plan_differences(expected, found, keys=("classes", "split"))
+    return words + plan_differences(expected, actual, keys=("classes", "split"))

@@ -28,7 +28,11 @@ class TruncationError:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TruncationError:
-        """From numbers of the same names; ValueError where they are malformed."""
+        """Reads numbers of the same names.
+
+        Raises:
+            ValueError: A number is missing or malformed.
+        """
         return cls(mean_kl=typed(value, "mean_kl", float), worst_kl=typed(value, "worst_kl", float))
 
 
@@ -50,10 +54,10 @@ class Calibration:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Calibration:
-        """From lists of the same names.
+        """Reads lists of the same names.
 
         Raises:
-            ValueError: It is malformed.
+            ValueError: A list is missing or malformed.
         """
         columns = {field.name: tuple(typed(value, field.name, list)) for field in fields(cls)}
         for name, column in columns.items():

@@ -125,7 +125,7 @@ class CacheReader:
         assert index_B.shape == view_B.shape
         assert len(index_B) > 0
         for value_B, bound in ((index_B, self.plan.dataset.samples), (view_B, self.plan.views)):
-            # As unsigned numbers, negative ones are the largest.
+            # Negative numbers are the largest when read as unsigned.
             unsigned_B: Array = value_B.view(np.uint64)
             highest = int(unsigned_B.max())
             assert highest < bound, f"{value_B.min()} to {value_B.max()} of {bound}"
@@ -235,7 +235,7 @@ class CacheReader:
         """Refuses a dataset on hand that is not the one cached.
 
         Raises:
-            ArtifactError: With what differs.
+            ArtifactError: Data or split differ; the message says how.
         """
         present = as_read(replace(self.plan, dataset=identity), self.plan)
         differing = data_differences(self.plan, present)
@@ -270,7 +270,7 @@ def require_same(readers: Sequence[CacheReader]) -> None:
     """Refuses caches that do not label the same views of the same rows.
 
     Raises:
-        ArtifactError: With what differs in classes, view spec, split or dataset.
+        ArtifactError: Classes, view spec, split or dataset differ; the message says how.
     """
     for other in readers[1:]:
         differing = plan_differences(readers[0].plan, other.plan, keys=SHARED)

@@ -19,7 +19,7 @@ class Damage:
 
     Attributes:
         file: Path inside the cache folder.
-        fault: What is wrong with it, as a predicate: "is missing".
+        fault: Its fault as a predicate: "is missing".
     """
 
     file: str

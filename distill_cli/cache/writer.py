@@ -63,7 +63,7 @@ class CacheWriter:
         """Stores one shard, atomically, with its statistics.
 
         Args:
-            shard: One of the plan's.
+            shard: A shard of the plan.
             logits_NK: The teacher's logits of its rows, fp32, on the CPU.
             target_N: int64 class of each row, −1 where unlabelled, on the CPU.
 
@@ -196,7 +196,7 @@ def require_plan(folder: Path, plan: Plan) -> Plan:
     """The plan of a cache that was begun, if it may go on under this one.
 
     Raises:
-        ArtifactError: With what differs.
+        ArtifactError: The plans differ; the message says how.
     """
     kept = read_plan(folder)
     differing = plan_differences(kept, plan)

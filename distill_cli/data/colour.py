@@ -43,7 +43,7 @@ class Jitter:
             raise ValueError("hue from 0 to 0.5")
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One set of factors a sample; rounded back to uint8."""
+        """Applies one set of factors to each sample; rounded back to uint8."""
         # Contiguous, because strided tensors take other kernels that may differ by a bit.
         either_D111B = (2 * uniform_BD.T - 1).contiguous()[:, None, None, None]
         bright, contrast, saturation, hue = either_D111B.movedim(-1, 1).float()

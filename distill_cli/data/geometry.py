@@ -27,7 +27,7 @@ class Shift:
     pixels: int
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One offset a sample."""
+        """Shifts each sample by its offset."""
         height, width = images_BCHW.shape[-2:]
         span = 2 * self.pixels + 1
         offset_BD = (uniform_BD * span).long()
@@ -46,7 +46,7 @@ class Flip:
     draws: ClassVar[int] = 1
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One coin a sample."""
+        """Tosses one coin for each sample."""
         mirrored_B = (uniform_BD[:, 0] < 0.5).view(-1, 1, 1, 1)
         return torch.where(mirrored_B, images_BCHW.flip(-1), images_BCHW)
 
@@ -62,7 +62,7 @@ class Cutout:
     pixels: int
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One square a sample."""
+        """Blanks one square in each sample."""
         sides = images_BCHW.shape[-2:]
         inside = []
         for axis, side in enumerate(sides):
@@ -102,7 +102,7 @@ class Affine:
             raise ValueError("shear from 0 to below 90")
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One matrix a sample, drawn as the way back from the new pixel to the old one."""
+        """Draws one matrix for each sample, which maps new pixels back to old ones."""
         height, width = images_BCHW.shape[-2:]
         # Contiguous, because strided tensors take other kernels whose sine may differ by a bit.
         either_DB = (2 * uniform_BD.T - 1).contiguous()
@@ -167,7 +167,7 @@ class ResizedCrop:
         return torch.stack([left_B, top_B, wide_B, high_B], dim=1)
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One box a sample; bilinear, and never looking outside the box."""
+        """Cuts one box out of each sample; bilinear, without any pixel outside the box."""
         height, width = images_BCHW.shape[-2:]
         size_B = torch.ones(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
         box_B4 = self.boxes(uniform_BD, size_B * height, size_B * width).double()

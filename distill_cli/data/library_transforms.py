@@ -64,7 +64,7 @@ def seeded(seed: int) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
-    # Not torch.manual_seed, which would seed the accelerators' generators too.
+    # torch.manual_seed would seed the accelerators' generators too.
     torch.default_generator.manual_seed(seed)
     try:
         yield

@@ -43,7 +43,7 @@ class NoiseFiles:
         return f"noise/{index}"
 
     def where(self, index: int) -> str:
-        """Nowhere on disk."""
+        """The sample id: the image has no place on disk."""
         return self.sample_id(index)
 
     def label(self, index: int) -> int:

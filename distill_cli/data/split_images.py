@@ -52,7 +52,7 @@ class ImageTable:
         return channels, height, width
 
     def take(self, index_N: Tensor) -> ImageTable:
-        """Some rows."""
+        """The split restricted to some rows, in this order."""
         return ImageTable(
             images_NCHW=self.images_NCHW[index_N],
             label_N=self.label_N[index_N],
@@ -91,7 +91,7 @@ class ImageFiles:
     label_NK: Tensor | None = None
 
     def take(self, index_N: Tensor) -> ImageFiles:
-        """Some rows."""
+        """The split restricted to some rows, in this order."""
         return replace(
             self,
             row_N=self.row_N[index_N],

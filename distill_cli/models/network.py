@@ -79,7 +79,7 @@ class Network(nn.Module):
         self.input_spec = input_spec
         self.targets = targets
         self.temperature = temperature
-        # Not persistent: the weights stay those of a plain network, config.json holds these.
+        # They are not persistent, so that the state dict stays a plain network's; config.json has them.
         self.register_buffer("mean", _channelwise(input_spec.mean), persistent=False)
         self.register_buffer("std", _channelwise(input_spec.std), persistent=False)
 

@@ -61,7 +61,7 @@ class CachedTeacher:
         """The stored signals of the batch's views."""
         rows = self.reader.gather(batch.index_B, batch.view_B)
         if self.device.type == "cuda":
-            # From page-locked memory the copy overlaps with the student's forward.
+            # A copy from page-locked memory overlaps with the student's forward.
             rows = {name: values.pin_memory() for name, values in rows.items()}
         rows = {name: values.to(self.device, non_blocking=True) for name, values in rows.items()}
         return StoredSignals(self.reader.codec, rows)

@@ -67,7 +67,7 @@ def dump(
         overwrite: Replace caches that are there, instead of going on.
 
     Raises:
-        DistillError: With the exit code of what went wrong.
+        DistillError: The dump failed or was stopped; the exit code is that of the fault.
     """
     prepared = prepare_dump(recipe, sink=sink, overwrite=overwrite)
     with ExitStack() as locks:

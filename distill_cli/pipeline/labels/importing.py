@@ -70,7 +70,7 @@ def prepare_import(
         dry: No image is decoded.
 
     Raises:
-        DistillError: With the exit code of what went wrong.
+        DistillError: The import failed or was stopped; the exit code is that of the fault.
     """
     if recipe.labels is None:
         raise UsageError("which labels? Give a .csv or an .npz")
@@ -120,7 +120,7 @@ def import_labels(
         overwrite: Replace a cache that is there, instead of going on.
 
     Raises:
-        DistillError: With the exit code of what went wrong.
+        DistillError: The import failed or was stopped; the exit code is that of the fault.
     """
     prepared = prepare_import(recipe, sink=sink, overwrite=overwrite)
     with one_writer(prepared.folder):

@@ -67,10 +67,10 @@ def prepare_dump(
         recipe: Teachers, data, views.
         sink: Shows messages.
         overwrite: Caches that are there will be replaced.
-        runs: How teachers are read; in a dry run no image is decoded and no teacher asked.
+        runs: Reader of the teachers' folders; in a dry run no image is decoded and no teacher asked.
 
     Raises:
-        DistillError: With the exit code of what went wrong.
+        DistillError: The dump cannot be made; the exit code is that of the fault.
     """
     if not recipe.teachers:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
