@@ -50,7 +50,7 @@ def damaged(folder: Path, *, workers: int, progress: Count) -> list[Damage]:
             if fault is not None:
                 damages.append(Damage(file=file, fault=fault))
     finally:
-        # After a Ctrl-C nothing more is hashed, and nobody waits for what is.
+        # A Ctrl-C cancels all hashing that has not begun, and does not wait for the rest.
         pool.shutdown(wait=False, cancel_futures=True)
     try:
         same = read_plan(folder) == manifest.plan

@@ -47,7 +47,7 @@ class LibraryTransform:
             try:
                 changed = self.apply(image)
             except Exception as error:
-                # Libraries raise anything on what they cannot use.
+                # Libraries raise any exception on an image that they cannot use.
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UsageError(f"augment: {self.spelled} fails on an image: {reason}") from None
         if not isinstance(changed, Image.Image) or changed.size != image.size:

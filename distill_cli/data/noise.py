@@ -78,7 +78,7 @@ def noise_like(dataset: Dataset, rows: int) -> Dataset:
     chosen = dataset.fit_rows[permutation(0, Purpose.PROBE, len(dataset.fit_rows), 0)[:rows]]
     train, val = _noise(dataset.train, chosen), _noise(dataset.val, _first_rows(dataset.val, rows))
     if isinstance(train, ImageFiles):
-        # Held-out images are not augmented: what reading one costs is measured on the others.
+        # The cost of reading files is measured on training images; held-out ones need no files.
         val = _table(val)
     return replace(
         dataset,

@@ -111,7 +111,7 @@ class Views:
         cutmix = next((step for step in steps if isinstance(step, Cutmix)), None)
         if mixup is None and cutmix is None:
             return None
-        assert rows is not None, "who mixes says which rows"
+        assert rows is not None, "mixing needs the rows to pair"
         return Mixer(
             mixup=mixup, cutmix=cutmix, seed=self.spec.seed, rows=rows, key_N=self.images.key_N
         )

@@ -109,7 +109,7 @@ class Relabelled(_Mixture):
 
     def signals(self, batch: Batch) -> TeacherSignals:
         """Asks each teacher for the samples of its copy only."""
-        assert batch.copy_B is not None, "the loader says of which copy a sample is"
+        assert batch.copy_B is not None, "the loader sets the copy of each sample"
         return _assigned(self.members, batch.copy_B, batch)
 
 

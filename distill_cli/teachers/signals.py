@@ -35,7 +35,7 @@ class FeatureSignals:
 
     def log_probs(self, temperature: float) -> Tensor:
         """Not available: the forward stopped before the logits."""
-        raise AssertionError("who learns from labels does not stop before them")
+        raise AssertionError("learning from labels needs the whole forward")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.data import data_record, open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.teacher_checks import check_verdict, judged
 from distill_cli.pipeline.labels.dump import Dumped
-from distill_cli.pipeline.labels.label_files import Foreign, read_foreign
+from distill_cli.pipeline.labels.label_files import LabelFile, read_label_file
 from distill_cli.pipeline.labels.label_rows import columns_of, logits_of, match_rows
 from distill_cli.pipeline.labels.prepare import say_plan, shard_rows, stopped
 from distill_cli.recipe.load import to_yaml
@@ -77,24 +77,24 @@ def prepare_import(
     _check_augment(recipe)
     folder = Path(recipe.out) if recipe.out else next_free("cache")
     check_cache_folders(folder, [folder])
-    foreign = read_foreign(Path(recipe.labels), recipe.kind)
-    if recipe.smoothing and foreign.kind != "votes":
-        raise UsageError(f"--smoothing adds votes: {foreign.path} holds {foreign.kind}")
+    label_file = read_label_file(Path(recipe.labels), recipe.kind)
+    if recipe.smoothing and label_file.kind != "votes":
+        raise UsageError(f"--smoothing adds votes: {label_file.path} holds {label_file.kind}")
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink, glance=dry)
-    if dataset.several and foreign.kind != "logits":
+    if dataset.several and label_file.kind != "logits":
         raise UsageError(
-            f"{foreign.kind} are shared out between classes, and several labels may apply to an image "
+            f"{label_file.kind} are shared out between classes, and several labels may apply to an image "
             "of these data",
             hint="Give the logit of each label, as --kind logits",
         )
-    logits_NK = _labels(foreign, dataset, recipe.smoothing, sink)
-    _check_knowledge(foreign, logits_NK, dataset, sink, force=recipe.force)
+    logits_NK = _labels(label_file, dataset, recipe.smoothing, sink)
+    _check_knowledge(label_file, logits_NK, dataset, sink, force=recipe.force)
     spec = view_spec(
         recipe.model_copy(update={"augment": recipe.augment or ["none"]}), dataset, None
     )
     views = open_views(recipe, dataset, spec, runtime.device)
-    plan = _plan(recipe, foreign, logits_NK, dataset, spec)
+    plan = _plan(recipe, label_file, logits_NK, dataset, spec)
     if not overwrite:
         plan = continued(folder, plan)
     say_plan(recipe, folder, plan, sink)
@@ -150,24 +150,24 @@ def _check_augment(recipe: ImportRecipe) -> None:
             )
 
 
-def _labels(foreign: Foreign, dataset: Dataset, smoothing: float, sink: Sink) -> Tensor:
+def _labels(label_file: LabelFile, dataset: Dataset, smoothing: float, sink: Sink) -> Tensor:
     """The file's labels as logits, in the order of the train split's rows."""
     samples = dataset.train.sample_ids
     others = {*dataset.val.sample_ids, *dataset.test.sample_ids} - set(samples)
-    columns = columns_of(foreign, dataset.class_names)
-    matches = match_rows(foreign, samples, others=others, skipped=dataset.skipped)
-    name = foreign.path.name
-    if foreign.classes is None:
+    columns = columns_of(label_file, dataset.class_names)
+    matches = match_rows(label_file, samples, others=others, skipped=dataset.skipped)
+    name = label_file.path.name
+    if label_file.classes is None:
         sink.message(
             f"{name} names no classes: taken in the data's order, {dataset.class_names[0]} first"
         )
-    if foreign.samples is None:
+    if label_file.samples is None:
         sink.message(f"{name} names no samples: taken in sorted order, {samples[0]} first")
     if matches.elsewhere:
         sink.message(f"left out {counted(matches.elsewhere, 'row')} of images outside train")
     if matches.nowhere:
         sink.message(f"left out {counted(matches.nowhere, 'row')} of images that were skipped")
-    return logits_of(foreign, matches.row_N, columns, samples=samples, smoothing=smoothing)
+    return logits_of(label_file, matches.row_N, columns, samples=samples, smoothing=smoothing)
 
 
 def _held_rows(dataset: Dataset) -> Tensor | None:
@@ -180,21 +180,23 @@ def _held_rows(dataset: Dataset) -> Tensor | None:
 
 
 def _check_knowledge(
-    foreign: Foreign, logits_NK: Tensor, dataset: Dataset, sink: Sink, *, force: bool
+    label_file: LabelFile, logits_NK: Tensor, dataset: Dataset, sink: Sink, *, force: bool
 ) -> None:
-    """Puts the labels of held-out rows to the teacher gate; those of all of train beside a val/."""
+    """Puts the labels of held-out rows to the teacher gate; where there is a val/, all of train's."""
     rows, image = _held_rows(dataset), "held-out image"
     if rows is None:
         rows, image = torch.arange(len(logits_NK)), "training image"
     verdict = judged(logits_NK[rows], dataset.train.take(rows))
     if verdict is None:
-        sink.message(f"{foreign.path.name} is not measured: no such image has a label in the data")
+        sink.message(
+            f"{label_file.path.name} is not measured: no such image has a label in the data"
+        )
         return
-    check_verdict(str(foreign.path), verdict, sink, force=force, hint=DISORDER, image=image)
+    check_verdict(str(label_file.path), verdict, sink, force=force, hint=DISORDER, image=image)
 
 
 def _plan(
-    recipe: ImportRecipe, foreign: Foreign, logits_NK: Tensor, dataset: Dataset, spec: ViewSpec
+    recipe: ImportRecipe, label_file: LabelFile, logits_NK: Tensor, dataset: Dataset, spec: ViewSpec
 ) -> Plan:
     """The plan of the cache; a digest of the labels stands in for the teacher's weights."""
     classes = len(dataset.class_names)
@@ -204,7 +206,7 @@ def _plan(
         view_spec=spec,
         views=recipe.views,
         teacher_fingerprint=blake2b(content.data, digest_size=16).hexdigest(),
-        architecture=f"{IMPORTED}{foreign.kind}",
+        architecture=f"{IMPORTED}{label_file.kind}",
         codec=codec(recipe.codec, classes).name,
         precision="fp32",
         device="cpu",

@@ -29,7 +29,7 @@ Floats = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign:
+class LabelFile:
     """The content of a file of labels.
 
     Attributes:
@@ -47,7 +47,7 @@ class Foreign:
     classes: tuple[str, ...] | None
 
 
-def read_foreign(path: Path, kind: Kind | None) -> Foreign:
+def read_label_file(path: Path, kind: Kind | None) -> LabelFile:
     """Reads a file of labels: an .npz by its name, else a CSV.
 
     Raises:
@@ -60,7 +60,7 @@ def read_foreign(path: Path, kind: Kind | None) -> Foreign:
     return _read_npz(path, kind) if path.suffix == ".npz" else _read_csv(path, kind or "votes")
 
 
-def _read_csv(path: Path, kind: Kind) -> Foreign:
+def _read_csv(path: Path, kind: Kind) -> LabelFile:
     samples: list[str] = []
     numbers = array("d")
     try:
@@ -88,7 +88,7 @@ def _read_csv(path: Path, kind: Kind) -> Foreign:
         raise ArtifactError(f"{path} cannot be read as CSV: {error}") from None
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
-    return Foreign(
+    return LabelFile(
         path=path,
         kind=kind,
         values_MK=np.frombuffer(numbers, np.float64).reshape(len(samples), len(header) - 1),
@@ -105,7 +105,7 @@ def _number(text: str) -> float:
         return float("nan")
 
 
-def _read_npz(path: Path, kind: Kind | None) -> Foreign:
+def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
@@ -142,7 +142,7 @@ def _read_npz(path: Path, kind: Kind | None) -> Foreign:
             raise ArtifactError(
                 f"{path}: '{kind}' has shape {values_MK.shape}, and there are {len(name_list):,} {key}"
             )
-    return Foreign(path=path, kind=kind, values_MK=values_MK, **names)
+    return LabelFile(path=path, kind=kind, values_MK=values_MK, **names)
 
 
 def _only(path: Path, kinds: Sequence[Kind]) -> Kind | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distill_cli.errors import ArtifactError, counted, nearest
-from distill_cli.pipeline.labels.label_files import Floats, Foreign
+from distill_cli.pipeline.labels.label_files import Floats, LabelFile
 from distill_cli.recipe.schema import Kind
 
 # The share of a class without any vote, whose logarithm is finite.
@@ -26,15 +26,15 @@ SHOWN = 3
 Flags = npt.NDArray[np.bool_]
 
 
-def columns_of(foreign: Foreign, classes: Sequence[str]) -> list[int]:
+def columns_of(label_file: LabelFile, classes: Sequence[str]) -> list[int]:
     """The column of each class of the data; columns without names are taken in the data's order.
 
     Raises:
         ArtifactError: A class is missing, unknown or named twice, or their number is wrong.
     """
-    named, path = foreign.classes, foreign.path
+    named, path = label_file.classes, label_file.path
     if named is None:
-        if (columns := foreign.values_MK.shape[1]) != len(classes):
+        if (columns := label_file.values_MK.shape[1]) != len(classes):
             raise ArtifactError(
                 f"{path} has {counted(columns, 'class', 'classes')}, the data have {len(classes)}"
             )
@@ -73,12 +73,12 @@ class Matched:
 
 
 def match_rows(
-    foreign: Foreign, samples: Sequence[str], *, others: Collection[str], skipped: int
+    label_file: LabelFile, samples: Sequence[str], *, others: Collection[str], skipped: int
 ) -> Matched:
     """Finds the one row of every sample, by its id, or by its file name where that is unique.
 
     Args:
-        foreign: Content of the file.
+        label_file: Content of the file.
         samples: Ids of the train split, sorted.
         others: Ids of val/ and test/.
         skipped: Number of images that were left out: as many names may be unknown.
@@ -87,8 +87,8 @@ def match_rows(
         ArtifactError: Samples are missing, unknown, ambiguous or labelled twice; or the file names
             no samples and has another number of rows.
     """
-    path, rows = foreign.path, len(foreign.values_MK)
-    if foreign.samples is None:
+    path, rows = label_file.path, len(label_file.values_MK)
+    if label_file.samples is None:
         if rows != len(samples):
             raise ArtifactError(
                 f"{path} names no samples and has {counted(rows, 'row')}, the train split has "
@@ -101,7 +101,7 @@ def match_rows(
     left_out = {*others, *(_file_name(name) for name in others)}
     row_N = [-1] * len(samples)
     repeated, ambiguous, unknown, elsewhere = [], [], [], 0
-    for file_row, name in enumerate(foreign.samples):
+    for file_row, name in enumerate(label_file.samples):
         candidates = sharing.get(name, [])
         row = row_of.get(name, candidates[0] if len(candidates) == 1 else None)
         if row is None and candidates:
@@ -146,7 +146,7 @@ def listed(names: Sequence[str]) -> str:
 
 @np.errstate(all="ignore")
 def logits_of(
-    foreign: Foreign,
+    label_file: LabelFile,
     row_N: Sequence[int],
     columns_K: Sequence[int],
     *,
@@ -156,7 +156,7 @@ def logits_of(
     """fp32 logits (N, K) of the train split's rows, whose softmax at T = 1 is the label.
 
     Args:
-        foreign: Content of the file.
+        label_file: Content of the file.
         row_N: The file's row of each sample.
         columns_K: The file's column of each class.
         samples: Ids of the train split, for messages.
@@ -169,15 +169,15 @@ def logits_of(
     bad: list[int] = []
     for start in range(0, len(row_N), CHUNK):
         chunk = slice(start, start + CHUNK)
-        given_CK = foreign.values_MK[row_N[chunk]][:, columns_K].astype(np.float64)
-        logits_NK[chunk] = as_logits(given_CK, foreign.kind, smoothing)
-        wrong_C = _wrong(given_CK, foreign.kind) | ~np.isfinite(logits_NK[chunk]).all(axis=1)
+        given_CK = label_file.values_MK[row_N[chunk]][:, columns_K].astype(np.float64)
+        logits_NK[chunk] = as_logits(given_CK, label_file.kind, smoothing)
+        wrong_C = _wrong(given_CK, label_file.kind) | ~np.isfinite(logits_NK[chunk]).all(axis=1)
         bad += (start + np.flatnonzero(wrong_C)).tolist()
     if bad:
         others = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
-        given_K = foreign.values_MK[row_N[bad[0]]][columns_K].astype(np.float64)
+        given_K = label_file.values_MK[row_N[bad[0]]][columns_K].astype(np.float64)
         raise ArtifactError(
-            f"{foreign.path}: sample '{samples[bad[0]]}' {_fault(given_K, foreign.kind)}{others}"
+            f"{label_file.path}: sample '{samples[bad[0]]}' {_fault(given_K, label_file.kind)}{others}"
         )
     return torch.from_numpy(logits_NK)
 
