@@ -52,8 +52,8 @@ def listed_splits(path: Path) -> Splits:
     """
     content = _content(path)
     rows, classes = _rows(path, content)
-    several = classes is not None or any(len(row.labels) != 1 for row in rows)
-    splits = _split(path, rows, several)
+    multi_label = classes is not None or any(len(row.labels) != 1 for row in rows)
+    splits = _split(path, rows, multi_label)
     names = _class_names(path, splits, classes)
     number = {name: label for label, name in enumerate(names)}
     paths = tuple(row.parts for row in rows)
@@ -65,11 +65,11 @@ def listed_splits(path: Path) -> Splits:
         sources[split] = FileSource(
             files,
             tuple(
-                (position[row.parts], row.sample_id, UNLABELLED if several else labels[0])
+                (position[row.parts], row.sample_id, UNLABELLED if multi_label else labels[0])
                 for row, labels in zip(members, sets, strict=True)
             ),
             names,
-            label_sets=tuple(sets) if several else None,
+            label_sets=tuple(sets) if multi_label else None,
             listing=digest(content).hex(),
         )
     return sources
@@ -155,7 +155,7 @@ def _labels(where: str, values: Mapping[str, str]) -> Iterable[str]:
             yield name
 
 
-def _split(path: Path, rows: Sequence[_Row], several: bool) -> dict[str, list[_Row]]:
+def _split(path: Path, rows: Sequence[_Row], multi_label: bool) -> dict[str, list[_Row]]:
     """Rows by split: as the rows say, else a seeded fifth is test."""
     if rows[0].split is not None:
         splits = {name: [row for row in rows if row.split == name] for name in SPLITS}
@@ -169,7 +169,7 @@ def _split(path: Path, rows: Sequence[_Row], several: bool) -> dict[str, list[_R
     ids = [row.sample_id for row in rows]
     # Sets of labels are too many to be strata.
     kinds = {name: n for n, name in enumerate(sorted({x for row in rows for x in row.labels}))}
-    strata = [0 if several else kinds[min(row.labels)] for row in rows]
+    strata = [0 if multi_label else kinds[min(row.labels)] for row in rows]
     held = stratified(ids, strata, TEST_FRACTION, TEST_SEED)
     for name in kinds:
         holders = [index for index, row in enumerate(rows) if name in row.labels]

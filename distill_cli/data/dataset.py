@@ -65,7 +65,7 @@ class Dataset:
         return self.train.size[2]
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """Whether several labels may apply to an image."""
         return self.train.label_NK is not None
 

@@ -32,7 +32,7 @@ class NoiseFiles:
     contents: tuple[bytes, ...]
     rows: int
     class_names: tuple[str, ...] = ("noise",)
-    several: bool = False
+    multi_label: bool = False
 
     def __len__(self) -> int:
         """Number of samples."""

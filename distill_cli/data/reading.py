@@ -94,7 +94,7 @@ def _with_labels(read: Mapping[str, Split], splits: Splits) -> dict[str, Split]:
 
 def _labels(images: Images, source: Source) -> Tensor | None:
     """Multi-label targets, int8 (N, K); None where one class applies."""
-    if not source.several:
+    if not source.multi_label:
         return None
     sets = {source.sample_id(row): source.labels(row) for row in range(len(source))}
     label_NK = torch.zeros(len(images.sample_ids), len(source.class_names), dtype=torch.int8)

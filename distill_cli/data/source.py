@@ -33,7 +33,7 @@ class Source(Protocol):
         """The sample's location, for messages."""
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """Whether several labels may apply to an image, or none."""
 
     def label(self, index: int) -> int:
@@ -97,7 +97,7 @@ class FileSource:
         return self.rows[index][2]
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """Whether the CSV gives several labels to an image, or none."""
         return self.label_sets is not None
 
@@ -155,7 +155,7 @@ class ItemSource:
         return int(self.items[self.order[index]][1])
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """False: each image has one class."""
         return False
 

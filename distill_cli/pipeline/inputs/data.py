@@ -60,7 +60,7 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     if dataset.skipped:
         sink.message(f"skipped {counted(dataset.skipped, 'image')} that cannot be read")
     classes = counted(len(dataset.class_names), "class", "classes")
-    if dataset.several:
+    if dataset.multi_label:
         classes = f"{counted(len(dataset.class_names), 'label')}, several an image"
     sink.message(
         f"{Path(recipe.data).name}: {classes}, "

@@ -152,7 +152,7 @@ def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
 
 
 def _why_not(member: Member, dataset: Dataset) -> str:
-    if not dataset.several and not bool((dataset.val.label_N != UNLABELLED).any()):
+    if not dataset.multi_label and not bool((dataset.val.label_N != UNLABELLED).any()):
         return "no held-out image has a label"
     assert isinstance(member, CachedTeacher)
     if member.reader.eval_rows("val") is None:

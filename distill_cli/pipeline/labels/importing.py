@@ -82,7 +82,7 @@ def prepare_import(
         raise UsageError(f"--smoothing adds votes: {label_file.path} holds {label_file.kind}")
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink, glance=dry)
-    if dataset.several and label_file.kind != "logits":
+    if dataset.multi_label and label_file.kind != "logits":
         raise UsageError(
             f"{label_file.kind} are shared out between classes, and several labels may apply to an image "
             "of these data",
@@ -214,7 +214,7 @@ def _plan(
         shard_length=recipe.shard_length or shard_rows(len(logits_NK), classes, 1),
         versions=versions(),
         cpu_capability=cpu_capability(),
-        targets="sigmoid" if dataset.several else "softmax",
+        targets="sigmoid" if dataset.multi_label else "softmax",
     )
 
 

@@ -99,7 +99,7 @@ def prepare_dump(
         names, dataset, runtime, recipe.teacher_precision, recipe.class_map, runs
     )
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
-    if dataset.several:
+    if dataset.multi_label:
         check_targets(names, members, "sigmoid", force=recipe.force)
     known = {"force": recipe.force, "dry": runs.dry}
     check_knowledge(names, members, dataset, runtime.device, sink, **known)

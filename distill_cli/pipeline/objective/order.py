@@ -94,7 +94,7 @@ def _check_options(recipe: LabelledRecipe, who: str, augment: Sequence[str], row
 
 
 def _check_data(who: str, dataset: Dataset) -> None:
-    if dataset.several:
+    if dataset.multi_label:
         raise _refusal(
             ArtifactError, who, "several labels may apply to an image", "Give one label an image"
         )

@@ -23,7 +23,7 @@ def labels_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     figures = {"val_top1": found.top1, "val_nll": found.nll, "val_ece": found.ece}
     if found.map is None or found.f1 is None:
         return HeldOut(figures=figures, rank=(found.top1, -found.nll))
-    first = found.map if prepared.dataset.several else found.top1
+    first = found.map if prepared.dataset.multi_label else found.top1
     figures |= {"val_map": found.map, "val_f1": found.f1}
     return HeldOut(figures=figures, rank=(first, -found.nll))
 
