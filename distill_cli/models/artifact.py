@@ -244,7 +244,7 @@ def _form(value: Tensor | None) -> str:
     return "absent" if value is None else f"{str(value.dtype)[6:]} {list(value.shape)}"
 
 
-def fingerprint(network: Network) -> str:
+def network_fingerprint(network: Network) -> str:
     """A digest of a network's architecture, normalisation, classes, targets and weights."""
     input_spec = network.input_spec
     head: list[Any] = [network.architecture, network.model_args, list(network.class_names)]

@@ -82,7 +82,7 @@ def _check_tag(name: str) -> None:
         raise UsageError(f"model: timm has no weights tagged '{name}'. {nearest(name, known)}")
 
 
-def create(
+def create_network(
     name: str,
     *,
     class_names: tuple[str, ...],
@@ -121,7 +121,7 @@ def create(
                 f"model: {GATED} needs the name of another network as its argument '{BASE}'",
                 hint="Or name that network itself: objective 'dropmax' puts gates behind it",
             )
-        plain = partial(create, base, class_names=class_names, view=view, args=wanted)
+        plain = partial(create_network, base, class_names=class_names, view=view, args=wanted)
         return gated(plain(dropout=dropout, pretrained=pretrained, weights=weights))
     if architecture.startswith(TORCHVISION):
         if pretrained:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from distill_cli.models import Network, fingerprint
+from distill_cli.models import Network, network_fingerprint
 from distill_cli.models.taps import signals_of
 from distill_cli.teachers.signals import DenseSignals, FeatureSignals
 from distill_cli.types import BIAS, Batch, Need, TeacherSignals
@@ -39,7 +39,7 @@ class LiveTeacher:
         class_names: Sequence[str] | None = None,
         columns: Sequence[int] | None = None,
     ) -> None:
-        self.fingerprint = fingerprint(network)
+        self.fingerprint = network_fingerprint(network)
         self.class_names = network.class_names if class_names is None else tuple(class_names)
         self.columns: torch.Tensor | None = None
         if columns is not None:

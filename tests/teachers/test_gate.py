@@ -14,7 +14,7 @@ from distill_cli.counters import sample_key
 from distill_cli.data.dataset import open_dataset
 from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import ArtifactError
-from distill_cli.models import InputSpec, create
+from distill_cli.models import InputSpec, create_network
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge
 from distill_cli.teachers.gate import LEVEL, ROWS, GateVerdict, judge, judge_labels, sampled
 from distill_cli.teachers.live import LiveTeacher
@@ -98,7 +98,7 @@ def test_an_untrained_teacher_is_refused_though_labels_repeat() -> None:
     torch.manual_seed(0)
     names = tuple("abcdefghij")
     view = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.3,))
-    network = create("mlp_8x1", class_names=names, view=view)
+    network = create_network("mlp_8x1", class_names=names, view=view)
     device = torch.device("cpu")
     teacher = LiveTeacher(network, device)
     rows = 10 * ROWS
