@@ -89,44 +89,7 @@ def open_teachers(
     return members
 
 
-def live_teacher(
-    name: str,
-    network: Network,
-    class_names: tuple[str, ...],
-    device: torch.device,
-    precision: str,
-    *,
-    class_map: str | None,
-) -> LiveTeacher:
-    """A network as a teacher of the data's classes.
-
-    Args:
-        name: Its name, for messages.
-        network: The network.
-        class_names: The data's classes.
-        device: Device that it computes on.
-        precision: Its arithmetic, fp32 or fp64.
-        class_map: The map from the data's classes to its outputs; None where they are the same.
-
-    Raises:
-        UsageError: The map cannot be read.
-        ArtifactError: A class count, name or order differs, or the map does not fit.
-    """
-    columns = None
-    if class_map is None:
-        check_classes(f"teacher {name}", network.class_names, class_names)
-    else:
-        columns = columns_of(class_map, name, network.class_names, class_names)
-    return LiveTeacher(
-        network,
-        device,
-        "fp64" if precision == "fp64" else "fp32",
-        class_names=class_names,
-        columns=columns,
-    )
-
-
-# The hint where a teacher has other classes than the data, or the same in another order.
+# What is to be done where a teacher has other classes than the data, more or fewer, or in an order.
 MAPS = (
     "Train a teacher on these classes, or say with --class-map which of its outputs stands for which "
     "class (by-name, if only the order differs)"
@@ -179,6 +142,43 @@ def check_split(
                 if who == "teacher"
                 else f"Give --{key.replace('_', '-')} {said[key]}",
             )
+
+
+def live_teacher(
+    name: str,
+    network: Network,
+    class_names: tuple[str, ...],
+    device: torch.device,
+    precision: str,
+    *,
+    class_map: str | None,
+) -> LiveTeacher:
+    """A network as a teacher of the data's classes.
+
+    Args:
+        name: Its name, for messages.
+        network: The network.
+        class_names: The data's classes.
+        device: Device that it computes on.
+        precision: Its arithmetic, fp32 or fp64.
+        class_map: The map from the data's classes to its outputs; None where they are the same.
+
+    Raises:
+        UsageError: The map cannot be read.
+        ArtifactError: A class count, name or order differs, or the map does not fit.
+    """
+    columns = None
+    if class_map is None:
+        check_classes(f"teacher {name}", network.class_names, class_names)
+    else:
+        columns = columns_of(class_map, name, network.class_names, class_names)
+    return LiveTeacher(
+        network,
+        device,
+        "fp64" if precision == "fp64" else "fp32",
+        class_names=class_names,
+        columns=columns,
+    )
 
 
 def cached_views(members: Sequence[Member]) -> tuple[ViewSpec | None, int | None]:
