@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
 from distill_cli.cache.codec import bytes_per_row, codec
-from distill_cli.cache.pixel_probe import Probe
+from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.files import write_text
@@ -51,7 +51,7 @@ def derived(source: Path, folder: Path, name: str, views: int) -> Path:
         probe = reader.probe
         assert probe is not None
         kept = probe.view_P < views
-        probe = Probe(
+        probe = PixelProbe(
             index_P=probe.index_P[kept],
             view_P=probe.view_P[kept],
             images_PCHW=probe.images_PCHW[kept],

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from distill_cli.models import InputSpec, create, save_model
+from distill_cli.models import InputSpec, create_network, save_model
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
@@ -57,7 +57,7 @@ def network(folder: Path, name: str, plan: PreparedRun, seed: int = 0) -> Path:
         mean=data.mean,
         std=data.std,
     )
-    save_model(create(name, class_names=data.class_names, view=view), folder)
+    save_model(create_network(name, class_names=data.class_names, view=view), folder)
     return folder
 
 

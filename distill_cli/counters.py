@@ -1,4 +1,4 @@
-"""Every random draw of views, order and mixtures: a hash of counters, never a generator's state.
+"""Random draws of views, order and mixtures as hashes of counters, without a generator's state.
 
 A draw is `splitmix64(… splitmix64(splitmix64(seed) ^ word₁) … ^ wordₙ)` over the words (purpose,
 view, sample key, draw). The same words give the same bits on any device, batch or worker count,
@@ -24,7 +24,7 @@ _MASK = (1 << 64) - 1
 
 @unique
 class Purpose(IntEnum):
-    """What a draw is for, so that no two uses share a stream. Never renumber: caches depend on it."""
+    """Purpose of a draw, so that no two uses share a stream. Never renumber: caches depend on it."""
 
     SPLIT = 1
     ORDER = 2
@@ -61,8 +61,8 @@ def draw(seed: int, purpose: Purpose, *words: Tensor | int) -> Tensor:
     """64 random bits for every combination of the (broadcast) words.
 
     Args:
-        seed: Any integer; taken modulo 2⁶⁴.
-        purpose: The stream.
+        seed: Any integer, taken modulo 2⁶⁴.
+        purpose: Stream of the draw.
         words: int64 tensors or integers, broadcast against each other.
 
     Returns:
@@ -99,14 +99,14 @@ def permutation(seed: int, purpose: Purpose, n: int, *words: int) -> Tensor:
 
 
 def few_of(word_N: Tensor, count: int) -> Tensor:
-    """int64 positions, ascending, of the `count` words that hash lowest; of all if they are fewer.
+    """int64 positions, ascending, of the `count` words that hash lowest; all if there are fewer.
 
-    Which of many rows are looked at must not depend on their order: every s-th one may be of one
-    class, one camera, one format of file.
+    A sample of rows must not depend on their order: every s-th row may be of one class, one camera,
+    one file format.
 
     Args:
-        word_N: int64, a sample's key, or its row where keys are not known.
-        count: At most so many.
+        word_N: int64 key of each sample, or its row where keys are not known.
+        count: Largest number of positions.
     """
     if len(word_N) <= count:
         return torch.arange(len(word_N))

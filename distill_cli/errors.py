@@ -1,4 +1,4 @@
-"""What can go wrong for a user, and the exit code of each: the only errors a user ever sees."""
+"""The errors that users see, each with its exit code, and phrases for messages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from difflib import get_close_matches
 
 
 class DistillError(Exception):
-    """One line that says what is wrong and what to do, with the exit code of its kind.
+    """An error in one line, what is wrong and what to do, with the exit code of its kind.
 
     Args:
-        message: What is wrong, in one line, with the names and values involved.
-        hint: What to do about it, if that is not obvious from the message.
+        message: The fault in one line, with the names and values involved.
+        hint: The remedy, if it is not obvious from the message.
     """
 
     exit_code = 1
@@ -66,12 +66,12 @@ class StoppedError(DistillError):
 
 
 def counted(number: int, unit: str, several: str | None = None) -> str:
-    """A number with what it counts: "1 view", "1,234 views".
+    """A number with its noun: "1 view", "1,234 views".
 
     Args:
-        number: How many.
-        unit: The noun for one.
-        several: The noun for several, where it is more than an added s.
+        number: The number.
+        unit: The noun in the singular.
+        several: The noun in the plural, where it is not `unit` and an s.
     """
     return f"{number:,} {unit if number == 1 else several or f'{unit}s'}"
 
@@ -80,7 +80,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """A phrase that points from a misspelt name to the right one.
 
     Returns:
-        "Did you mean 'x'?" where something is close, else "Valid: a, b, c.".
+        "Did you mean 'x'?" where a valid name is close, else "Valid: a, b, c.".
     """
     names = sorted(set(valid))
     close = get_close_matches(name, names, n=1, cutoff=0.6)

@@ -24,9 +24,9 @@ def logits_of(
     """fp32 logits (N, K) on the CPU of uint8 images, without augmentation.
 
     Args:
-        forward: A network in eval mode, or a teacher's `logits`; takes images in [0, 1].
-        batches: uint8 (B, C, H, W): `Images.iter_plain()`.
-        device: Where `forward` computes.
+        forward: A network in eval mode, or a teacher's `logits`; it takes images in [0, 1].
+        batches: Images as uint8 (B, C, H, W), from `Images.iter_plain()`.
+        device: Device of `forward`.
     """
     collected = Collected()
     for images_BCHW in batches:
@@ -37,8 +37,8 @@ def logits_of(
 class Collected:
     """Rows of many batches, copied into few large tensors on their device.
 
-    The device need not wait until they are read; and small tensors that lived on between large
-    ones would keep the allocator from reusing the large ones' memory.
+    The device need not wait until the rows are read; and small tensors that outlive large ones
+    would keep the allocator from reusing the memory of the large ones.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Collected:
         self._used = 0
 
     def add(self, rows_BK: Tensor) -> None:
-        """The next rows, fp32."""
+        """Appends rows, fp32."""
         if self._open is None or self._used + len(rows_BK) > len(self._open):
             self._close()
             room = max(COLLECTED, len(rows_BK))
@@ -61,7 +61,7 @@ class Collected:
         self._open, self._used = None, 0
 
     def rows(self) -> Tensor:
-        """All of them, on the CPU."""
+        """All rows, on the CPU."""
         self._close()
         return torch.cat(self._full).cpu()
 
@@ -81,9 +81,9 @@ def latency_ms(network: nn.Module, size: tuple[int, int, int], device: torch.dev
     """Median milliseconds of one image through the network, on an otherwise idle device.
 
     Args:
-        network: Takes images in [0, 1].
+        network: Network of images in [0, 1].
         size: Channels, height and width of an image.
-        device: Where the network is.
+        device: Device of the network.
     """
     network.eval()
     image_1CHW = torch.rand(1, *size, generator=torch.Generator().manual_seed(0)).to(device)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: temporary file, fsync, rename. And one writer at a time."""
+"""Atomic files (temporary file, fsync, rename), and locks that admit one writer at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from distill_cli.errors import ArtifactError, InternalError, UsageError
 
 TEMPORARY = ".tmp-"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# No file can be at such a path, or none that we may look at. Python 3.14 takes some for absent.
+# Errors of paths at which no file can be, or none that we may read. Python 3.14 reports some of
+# these files as absent.
 BAD_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.ENOTDIR, errno.EISDIR)
 
 
@@ -62,8 +63,8 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically: keys in the order given, NaN refused.
 
-    Indented by two spaces, but plain lists and the items of lists stand on one line each: of a
-    thousand class names or shards a line each is more than enough.
+    The indent is two spaces, but plain lists and the items of lists stand on one line each, to keep
+    a thousand class names or shards short.
     """
     write_text(path, _indented(value, "") + "\n")
 
@@ -97,20 +98,20 @@ def read_json(path: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Of a file, hexadecimal."""
+    """sha256 of a file, hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what a killed writer left below `folder`."""
+    """Removes temporary files of killed writers below `folder`."""
     for orphan in folder.rglob(f"{TEMPORARY}*"):
         if orphan.is_file():
             orphan.unlink(missing_ok=True)
 
 
 def real_path(path: Path | str) -> Path:
-    """The absolute path with its links followed; a link that leads to itself stays as it is.
+    """The absolute path with links resolved; a link that leads to itself stays as it is.
 
     `Path.resolve` raises RuntimeError for such a link before Python 3.13, and nothing since.
     """

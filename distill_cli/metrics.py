@@ -18,19 +18,22 @@ from distill_cli.types import ECE_BINS, UNLABELLED, Targets
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """How good a classifier is on one split.
+    """Figures of merit of a classifier on one split.
 
     Attributes:
-        samples: Labelled samples.
-        errors: Wrong answers; where several labels may apply, an answer has all of them right.
+        samples: Number of labelled samples.
+        errors: Number of wrong answers; where several labels may apply, a right answer has all of
+            them right.
         top1: Share of right answers.
-        nll: Mean negative log-likelihood, nats; of sigmoid targets summed over labels.
-        ece: Expected calibration error, 15 bins, as a share; of sigmoid targets, of the answers
-            yes or no to each label.
-        map: Mean average precision, of sigmoid targets, over the labels that apply to any sample;
-            0 where none does.
-        f1: Of all yes and no together (micro), yes from a probability of 1/2.
-        macro_f1: Mean of each label's F1; a label that neither applies nor is said counts 0.
+        nll: Mean negative log-likelihood, nats; with sigmoid targets summed over labels.
+        ece: Expected calibration error, 15 bins, as a share; with sigmoid targets that of the
+            answers yes or no to each label.
+        map: Mean average precision over the labels that apply to any sample, 0 where none does;
+            None with softmax targets.
+        f1: F1 over all samples and labels together (micro), predicted from a probability of 1/2 on;
+            None with softmax targets.
+        macro_f1: Mean of each label's F1, 0 for a label that neither applies nor is predicted; None
+            with softmax targets.
     """
 
     samples: int
@@ -44,7 +47,7 @@ class Metrics:
 
 
 def confidence_bin(confidence_N: Tensor) -> Tensor:
-    """Which of the 15 equal bins (b/15, (b + 1)/15] each confidence lies in, int64."""
+    """The bin b of each confidence, among 15 equal bins (b/15, (b + 1)/15], int64."""
     return (confidence_N * ECE_BINS).ceil().long().clamp(1, ECE_BINS) - 1
 
 
@@ -81,21 +84,21 @@ def measure_as(
     """The metrics of fp32 logits over the labelled samples.
 
     Args:
-        targets: What the logits speak of.
-        logits_NK: On the CPU.
+        targets: Kind of the logits.
+        logits_NK: Logits on the CPU.
         target_N: int64 class, −1 where unlabelled.
-        target_NK: 1 for each label that applies, where several may; None where one class does.
+        target_NK: 1 for each label that applies, where several may; None where one class applies.
     """
     if targets == "softmax":
         assert target_NK is None, "one class applies"
         return measure(logits_NK, target_N)
     if target_NK is not None:
         right_N = ((logits_NK > 0) == (target_NK > 0)).all(dim=-1)
-        return _of_labels(logits_NK, target_NK, right_N)
+        return _measure_labels(logits_NK, target_NK, right_N)
     known_N = target_N != UNLABELLED
     logits_NK, target_N = logits_NK[known_N], target_N[known_N]
     right_N = logits_NK.argmax(dim=-1) == target_N
-    return _of_labels(logits_NK, one_vs_all(target_N, logits_NK.shape[1]), right_N)
+    return _measure_labels(logits_NK, one_vs_all(target_N, logits_NK.shape[1]), right_N)
 
 
 def one_vs_all(target_N: Tensor, classes: int) -> Tensor:
@@ -104,22 +107,22 @@ def one_vs_all(target_N: Tensor, classes: int) -> Tensor:
     return hot_NK.to(torch.int8).masked_fill(target_N[:, None] == UNLABELLED, UNLABELLED)
 
 
-def _of_labels(logits_NK: Tensor, target_NK: Tensor, right_N: Tensor) -> Metrics:
-    """The metrics of independent labels; `right_N` says which samples are answered right."""
+def _measure_labels(logits_NK: Tensor, target_NK: Tensor, right_N: Tensor) -> Metrics:
+    """The metrics of independent labels; `right_N` marks the samples with a right answer."""
     samples, correct = len(logits_NK), int(right_N.sum())
     logits_NK, applies_NK = logits_NK.double(), target_NK > 0
     loss_NK = F.binary_cross_entropy_with_logits(logits_NK, applies_NK.double(), reduction="none")
-    said_NK = logits_NK > 0
+    predicted_NK = logits_NK > 0
     sure_NK = logits_NK.abs().sigmoid()
-    hit_K = (said_NK & applies_NK).sum(dim=0)
-    both_K = said_NK.sum(dim=0) + applies_NK.sum(dim=0)
+    hit_K = (predicted_NK & applies_NK).sum(dim=0)
+    both_K = predicted_NK.sum(dim=0) + applies_NK.sum(dim=0)
     f1_K = 2 * hit_K.double() / both_K.clamp(min=1)
     return Metrics(
         samples=samples,
         errors=samples - correct,
         top1=correct / max(1, samples),
         nll=float(loss_NK.sum()) / max(1, samples),
-        ece=expected_calibration_error(sure_NK.flatten(), (said_NK == applies_NK).flatten()),
+        ece=expected_calibration_error(sure_NK.flatten(), (predicted_NK == applies_NK).flatten()),
         map=mean_average_precision(logits_NK, applies_NK),
         f1=2 * int(hit_K.sum()) / max(1, int(both_K.sum())),
         macro_f1=float(f1_K.mean()),
@@ -127,15 +130,15 @@ def _of_labels(logits_NK: Tensor, target_NK: Tensor, right_N: Tensor) -> Metrics
 
 
 class Rankings:
-    """Each label's samples by falling logit: what average precision is computed on.
+    """Each label's samples ranked by falling logit, for average precision.
 
-    A sample's precision is that of all samples with at least its logit, so that equal logits
-    count alike in any order.
+    A sample's precision is that of all samples with at least its logit, so that the order of equal
+    logits does not matter.
     """
 
     def __init__(self, logits_NK: Tensor) -> None:
         sorted_NK, self.order_NK = logits_NK.double().sort(dim=0, descending=True)
-        # Of each place, the last one with as high a logit.
+        # For each rank, the last rank with the same logit.
         falling_KN = (-sorted_NK).T.contiguous()
         self.last_NK = torch.searchsorted(falling_KN, falling_KN, right=True).T - 1
 
@@ -154,8 +157,8 @@ def mean_average_precision(logits_NK: Tensor, applies_NK: Tensor) -> float:
     """Mean over labels of the mean precision at each sample that the label applies to.
 
     Args:
-        logits_NK: Any scores.
-        applies_NK: Whether a label applies; one that applies to no sample is left out.
+        logits_NK: Logits or other scores.
+        applies_NK: Whether a label applies; a label that applies to no sample is left out.
 
     Returns:
         In [0, 1]; 0 where no label applies to any sample.
@@ -172,18 +175,18 @@ def agreement(logits_NK: Tensor, teacher_log_probs_NK: Tensor) -> tuple[float, f
     return float(same), float(divergence)
 
 
-# Twice the gain in log-likelihood that T = 1 is refused at, one parameter at the 1 % level: the
+# Twice the gain in log-likelihood from which T = 1 is rejected, one parameter at the 1 % level: the
 # 0.99 quantile of χ² with one degree of freedom, a squared normal variable.
 GAIN = NormalDist().inv_cdf(0.995) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedTemperature:
-    """What held-out labels say of the temperature.
+    """The temperature that held-out labels give.
 
     Attributes:
-        value: What logits are to be divided by; 1 where no temperature is fitted.
-        why_not: Why none is fitted, in words; None where one is.
+        value: The divisor of the logits; 1 where no temperature is fitted.
+        why_not: The reason why none is fitted, in words; None where one is.
     """
 
     value: float
@@ -191,21 +194,21 @@ class FittedTemperature:
 
 
 def fit_temperature(logits_NK: Tensor, target_N: Tensor) -> FittedTemperature:
-    """Temperature scaling: the likeliest T where the labels refuse T = 1, else none.
+    """Temperature scaling: the likeliest T where the labels reject T = 1, else none.
 
     Guo et al. 2017, arXiv 1706.04599, section 4.2, fit T by maximum likelihood. Where T = 1 is
-    right, that costs other images χ²/2N nats: more than 0.01 in every sixth fit to a hundred. So
-    T = 1 stands unless a likelihood-ratio test refuses it at the 1 % level.
+    right, the fit costs other images χ²/2N nats: more than 0.01 in every sixth fit to a hundred
+    images. So T = 1 stands unless a likelihood-ratio test rejects it at the 1 % level.
 
     Args:
-        logits_NK: Of held-out images, on the CPU.
+        logits_NK: Logits of held-out images, on the CPU.
         target_N: int64 class, −1 where unlabelled; one label at least.
     """
     labelled_N = target_N >= 0
     logits_NK, target_N = logits_NK[labelled_N].double(), target_N[labelled_N]
-    # Over the target's logit, whose own is 0: means are then sums without cancellation.
+    # Logits relative to the target's, which becomes 0: means are then sums without cancellation.
     gap_NK = logits_NK - logits_NK.gather(-1, target_N[:, None])
-    # First: where all logits of an image are equal, nothing is wrong with it, and nothing right.
+    # Tested first: where all logits are equal, no image is wrong, and none is right either.
     if float(gap_NK.mean()) >= 0:
         return FittedTemperature(value=1.0, why_not="the logits are no guide to held-out labels")
     if not bool((gap_NK > 0).any()):
@@ -220,16 +223,16 @@ def fit_temperature(logits_NK: Tensor, target_N: Tensor) -> FittedTemperature:
 
 
 def _likeliest(gap_NK: Tensor) -> float:
-    """The β = 1/T that minimises the NLL of softmax(βz) over the rows and one row more.
+    """The β = 1/T that minimises the NLL of softmax(βz) over the rows and one extra row.
 
     The NLL is convex in β, with slope Σ(E_p z − z_y) and curvature Σ Var_p z. It falls for ever
-    where no answer is wrong, and nearly so where those that are wrong are so by a hair. The one row
-    more, labelled as the network at β = 1 expects (a mean over all rows), weighs nothing among
-    hundreds and keeps such a β near the others. Newton's steps are of a factor of 8 at most; the
-    bracket is halved where one leaves it.
+    where no answer is wrong, and nearly so where the wrong ones are wrong by a hair. The extra row,
+    labelled as the network at β = 1 expects (a mean over all rows), has no weight among hundreds
+    and keeps such a β near the others. Newton's steps change β by a factor of 8 at most; the
+    bracket is halved where a step leaves it.
 
     Args:
-        gap_NK: Logits over the target's, fp64; some are positive, their mean is not.
+        gap_NK: Logits minus the target's, fp64; some are positive, their mean is not.
     """
     more = 1 / len(gap_NK)
     expected = float((F.softmax(gap_NK, dim=-1) * gap_NK).sum()) * more
@@ -252,7 +255,7 @@ def label_agreement(logits_NK: Tensor, teacher_NK: Tensor) -> tuple[float, float
     """Share of equal yes and no, and mean Σ_k KL(teacher ‖ student) at T = 1, nats.
 
     Args:
-        logits_NK: Of the student.
+        logits_NK: Logits of the student.
         teacher_NK: Logits of the teacher.
     """
     logits_NK, teacher_NK = logits_NK.double(), teacher_NK.double()

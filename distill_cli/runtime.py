@@ -1,4 +1,4 @@
-"""Device, threads, determinism and stop signals: decided once, passed on."""
+"""Device, threads, determinism and precision, decided once and passed on; and stop signals."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where and how everything of one command computes.
+    """Device, threads, determinism and precision of one command.
 
     Attributes:
-        device: Of networks and views.
-        threads: Of torch on the CPU.
-        deterministic: Kernels that are not deterministic are refused.
-        precision: Of the student's forward and backward; weights and losses stay in fp32.
+        device: Device of networks and views.
+        threads: Number of torch's threads on the CPU.
+        deterministic: Whether kernels that are not deterministic are refused.
+        precision: Arithmetic of the student's forward and backward; weights and losses stay in
+            fp32.
     """
 
     device: torch.device
@@ -43,32 +44,32 @@ class Runtime:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """channels_last under autocast: 16-bit convolutions are made for it."""
+        """channels_last under autocast, the layout of fast 16-bit convolutions; else contiguous."""
         return torch.contiguous_format if self.precision == "fp32" else torch.channels_last
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """For a forward only: losses stand outside, in fp32."""
+        """The context of a forward; losses are computed outside of it, in fp32."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, AUTOCAST[self.precision])
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Keeps fp16 gradients from vanishing; passes everything through in other precisions."""
+        """The scaler that keeps fp16 gradients from vanishing; it does nothing in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
 
 def devices() -> list[str]:
     """The devices of this machine, the preferred one first."""
-    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        found.append("mps")
+        names.append("mps")
     if torch.xpu.is_available():
-        found.extend(f"xpu:{index}" for index in range(torch.xpu.device_count()))
-    return [*found, "cpu"]
+        names.extend(f"xpu:{index}" for index in range(torch.xpu.device_count()))
+    return [*names, "cpu"]
 
 
 def best_precision(device: torch.device) -> Precision:
-    """What `--precision auto` means: by what the hardware can do, never by timing it.
+    """The precision of `--precision auto`, decided by the hardware's capabilities, never by timing.
 
     bf16 on CPUs with its instructions (AVX-512 BF16, AMX) and GPUs that have it, fp16 on older
     CUDA GPUs, fp32 elsewhere.
@@ -93,7 +94,7 @@ def decide(
     """Settles device, threads, determinism and precision for this process.
 
     Raises:
-        UsageError: The device does not exist here; the message lists those that do.
+        UsageError: The device does not exist on this machine; the message lists those that do.
     """
     present = devices()
     if device == "auto":
@@ -106,17 +107,17 @@ def decide(
         # cuBLAS reads this when it starts; without it matrix products are refused.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
-    place = torch.device(device)
+    chosen = torch.device(device)
     return Runtime(
-        device=place,
+        device=chosen,
         threads=torch.get_num_threads(),
         deterministic=deterministic,
-        precision=best_precision(place) if precision == "auto" else precision,
+        precision=best_precision(chosen) if precision == "auto" else precision,
     )
 
 
 def cpu_capability() -> str:
-    """The instruction set that torch's kernels use here: results are bit-equal only within one."""
+    """The instruction set of torch's CPU kernels; results are bit-equal only within one set."""
     return str(torch.backends.cpu.get_cpu_capability())
 
 
@@ -128,10 +129,10 @@ def device_name(device: torch.device) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides pixels and arithmetic."""
-    # Our own is that of the code that runs: what was installed may be an earlier state of it.
-    found = {"distill-cli": __version__, "python": platform.python_version()}
-    return {**found, **{name: _version(name) for name in LIBRARIES}}
+    """Versions of the libraries that decide pixels and arithmetic."""
+    # Our version is that of the running code; the installed one may be an earlier state of it.
+    ours = {"distill-cli": __version__, "python": platform.python_version()}
+    return {**ours, **{name: _version(name) for name in LIBRARIES}}
 
 
 def _version(name: str) -> str:
@@ -142,7 +143,7 @@ def _version(name: str) -> str:
 
 
 def describe(runtime: Runtime) -> dict[str, Any]:
-    """What a run records of the machine it ran on."""
+    """The record of the machine that a run keeps."""
     return {
         "device": str(runtime.device),
         "threads": runtime.threads,
@@ -156,9 +157,9 @@ def describe(runtime: Runtime) -> dict[str, Any]:
 
 @contextmanager
 def fast_kernels(runtime: Runtime) -> Iterator[None]:
-    """Lets cuDNN try out which kernels are fastest; which one wins is a matter of chance.
+    """Lets cuDNN choose the fastest kernels by trying them out, with a result that may vary.
 
-    For training only: a dump that goes on must say the same as before.
+    This is for training only: a dump that goes on must give the same labels as before.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = not runtime.deterministic

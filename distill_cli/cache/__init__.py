@@ -1,1 +1,1 @@
-"""Soft labels on disk: what frozen teachers said of every view, stored once and read by row."""
+"""Soft labels on disk: frozen teachers' logits of every view, stored once and read by row."""

@@ -1,4 +1,4 @@
-"""How logits become bytes and come back. Shapes: N rows, K classes, J classes kept of each row.
+"""Codecs: logits to stored tensors and back. Shapes: N rows, K classes, J classes kept of each row.
 
 A codec is chosen by its spelled name, which is part of a cache's plan.
 """
@@ -28,7 +28,7 @@ SPELLED = {
     torch.int32: "I32",
 }
 TOP = "topk:"
-# Temperatures at which a top-k row says how much mass lies in its tail.
+# Temperatures at which a top-k row stores the mass of its tail.
 TAIL_TEMPERATURES = (1, 2, 4, 8)
 # Elements of one fp64 working tensor, 8 MB.
 CHUNK = 1 << 20
@@ -42,7 +42,7 @@ class Codec(Protocol):
 
     @property
     def name(self) -> str:
-        """As the user spells it."""
+        """Name as the user spells it."""
 
     @property
     def dense(self) -> bool:
@@ -59,10 +59,10 @@ class Codec(Protocol):
         """
 
     def fault(self, rows: Rows) -> str | None:
-        """What no encoder would have written; None where there is nothing."""
+        """The first thing in the rows that no encoder would have written; None where all is well."""
 
     def logits(self, rows: Rows) -> Tensor | None:
-        """logits_NK, fp32, from stored rows; None where a codec keeps less than all of them."""
+        """fp32 logits_NK from stored rows; None where the codec does not keep them all."""
 
     def log_probs(
         self, rows: Rows, temperature: float, dtype: torch.dtype = torch.float32
@@ -74,7 +74,7 @@ class Codec(Protocol):
 class Dense:
     """All logits, in one floating-point type.
 
-    fp32 is what the teacher said, to the bit. A row whose largest logit does not fit the type
+    fp32 keeps the teacher's logits to the bit. A row whose largest logit does not fit the type
     (65504 for fp16) is shifted so that its largest logit is 0: softmax does not see a shift, at
     any temperature. A logit below the type's range (a class masked by −1e9) becomes the lowest
     finite number, a probability of 0 all the same. Rows that fit are only rounded.
@@ -86,11 +86,11 @@ class Dense:
     dense: bool = True
 
     def layout(self, rows: int) -> Layout:
-        """One tensor."""
+        """The one tensor `logits`."""
         return {"logits": (self.dtype, (rows, self.classes))}
 
     def encode(self, logits_NK: Tensor) -> dict[str, Tensor]:
-        """Rounds to the nearest."""
+        """The logits rounded to the nearest number of the type."""
         _refuse_bad(logits_NK)
         limit = torch.finfo(self.dtype).max
         if self.dtype != torch.float32 and logits_NK.abs().amax() > limit:
@@ -100,7 +100,7 @@ class Dense:
         return {"logits": logits_NK.to(device="cpu", dtype=self.dtype).contiguous()}
 
     def fault(self, rows: Rows) -> str | None:
-        """NaN or infinity."""
+        """A phrase about NaN or infinity; None where there is neither."""
         return _not_finite(rows, "logits")
 
     def logits(self, rows: Rows) -> Tensor:
@@ -118,12 +118,12 @@ class Dense:
 class TopK:
     """The J largest log-probabilities with their class ids, and the mass of all others.
 
-    Stored of a row: `log_probs`, at T = 1, fp16, falling; `ids`, in the smallest type that holds
-    the class count; `tail`, the logit log(m/(1 − m)) of the mass m of the other K − J classes at
-    each of `TAIL_TEMPERATURES`, fp16. Rebuilt at T: the tail's logit, interpolated linearly in
-    1/T between those and the exact (K − J)/K at 1/T = 0 (below T = 1 the last line goes on); what
-    it leaves goes to the J classes in proportion to p^(1/T), and the tail is shared out evenly.
-    The result sums to 1 at every temperature.
+    A row stores `log_probs`, at T = 1, fp16, falling; `ids`, in the smallest type that holds the
+    class count; `tail`, the logit log(m/(1 − m)) of the mass m of the other K − J classes at each
+    of `TAIL_TEMPERATURES`, fp16. At another T the tail's logit is interpolated linearly in 1/T
+    between those and the exact (K − J)/K at 1/T = 0 (below T = 1 the last line goes on). The tail
+    is shared out evenly over its classes; the rest of the mass goes to the J classes in proportion
+    to p^(1/T). The result sums to 1 at every temperature.
 
     FKD (Shen & Xing 2022, arXiv 2112.01528) and TinyViT (arXiv 2207.10666) keep the mass at T = 1
     only, and a uniform tail softened from there is too heavy.
@@ -142,7 +142,7 @@ class TopK:
         return torch.uint16 if self.classes <= 1 << 16 else torch.int32
 
     def layout(self, rows: int) -> Layout:
-        """Three tensors."""
+        """The tensors `log_probs`, `ids` and `tail`."""
         return {
             "log_probs": (torch.float16, (rows, self.kept)),
             "ids": (self.id_type, (rows, self.kept)),
@@ -178,7 +178,7 @@ class TopK:
         values_NJ = logits_NK.gather(1, ids_NJ)
         order_NJ = values_NJ.sort(dim=-1, descending=True, stable=True).indices
         ids_NJ = ids_NJ.gather(1, order_NJ)
-        # Which of those equal to the last one it takes is topk's secret: rare, and settled here.
+        # topk breaks ties arbitrarily; break them by class id.
         tied_N = (logits_NK >= values_NJ.amin(dim=-1, keepdim=True)).sum(dim=-1) > self.kept
         if tied_N.any():
             sorted_NK = logits_NK[tied_N].sort(dim=-1, descending=True, stable=True)
@@ -186,14 +186,14 @@ class TopK:
         return ids_NJ
 
     def fault(self, rows: Rows) -> str | None:
-        """NaN or infinity, or a class that there is not."""
+        """A phrase about NaN, infinity or a class id beyond the class count; None without any."""
         ids_NJ = rows["ids"].numpy()
         if ids_NJ.size and not 0 <= int(ids_NJ.min()) <= int(ids_NJ.max()) < self.classes:
             return f"it names classes beyond {self.classes}"
         return _not_finite(rows, "log_probs") or _not_finite(rows, "tail")
 
     def logits(self, rows: Rows) -> None:
-        """There are none."""
+        """None: the logits of the tail are lost."""
 
     def log_probs(
         self, rows: Rows, temperature: float, dtype: torch.dtype = torch.float32
@@ -202,35 +202,35 @@ class TopK:
         log_odds_N1 = self._tail(rows["tail"].to(dtype), 1 / temperature)[:, None]
         kept_NJ = F.log_softmax(rows["log_probs"].to(dtype) / temperature, dim=-1)
         kept_NJ = kept_NJ + F.logsigmoid(-log_odds_N1)
-        each_N1 = F.logsigmoid(log_odds_N1) - math.log(self.classes - self.kept)
-        return each_N1.repeat(1, self.classes).scatter(1, rows["ids"].long(), kept_NJ)
+        other_N1 = F.logsigmoid(log_odds_N1) - math.log(self.classes - self.kept)
+        return other_N1.repeat(1, self.classes).scatter(1, rows["ids"].long(), kept_NJ)
 
     def _tail(self, tail_NT: Tensor, inverse: float) -> Tensor:
         """The logit of the tail's mass at 1/T = `inverse`, (N)."""
         uniform = math.log((self.classes - self.kept) / self.kept)
-        places = [0.0, *sorted(1 / t for t in TAIL_TEMPERATURES)]
+        inverses = [0.0, *sorted(1 / t for t in TAIL_TEMPERATURES)]
         known = [torch.full_like(tail_NT[:, 0], uniform), *reversed(tail_NT.unbind(dim=1))]
-        right = next((i for i, x in enumerate(places) if x >= inverse and i), len(places) - 1)
+        right = next((i for i, x in enumerate(inverses) if x >= inverse and i), len(inverses) - 1)
         left = right - 1
-        share = (inverse - places[left]) / (places[right] - places[left])
+        share = (inverse - inverses[left]) / (inverses[right] - inverses[left])
         return known[left] + share * (known[right] - known[left])
 
 
 def _half(values: Tensor) -> Tensor:
-    """fp16; what lies beyond its range (a class masked by −1e9) becomes its bound."""
+    """fp16; values beyond its range (a class masked by −1e9) become its bound."""
     limit = torch.finfo(torch.float16).max
     return values.clamp(-limit, limit).half().contiguous()
 
 
 def _not_finite(rows: Rows, name: str) -> str | None:
-    each = rows[name]
-    if all(bool(each[chunk].isfinite().all()) for chunk in in_chunks(each)):
+    values = rows[name]
+    if all(bool(values[chunk].isfinite().all()) for chunk in in_chunks(values)):
         return None
     return f"'{name}' holds NaN or infinity"
 
 
 def in_chunks(logits_NK: Tensor) -> list[slice]:
-    """Runs of rows whose fp64 copies stay small."""
+    """Slices of consecutive rows whose fp64 copies stay small."""
     rows, size = len(logits_NK), max(1, CHUNK // logits_NK.shape[1])
     return [slice(start, start + size) for start in range(0, rows, size)]
 
@@ -249,7 +249,7 @@ def codec(name: str, classes: int) -> Codec:
     """The codec of this name for so many classes; topk:J with J ≥ classes is fp16.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such codec.
     """
     match = re.fullmatch(rf"{TOP}([1-9]\d{{0,5}})", name, re.ASCII)
     if match is not None:
@@ -261,9 +261,9 @@ def codec(name: str, classes: int) -> Codec:
     return replace(_DENSE[name], classes=classes)
 
 
-def bytes_per_row(how: Codec) -> int:
-    """Of the stored tensors, for one view of one sample."""
-    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in how.layout(1).values())
+def bytes_per_row(codec: Codec) -> int:
+    """Bytes of the stored tensors for one view of one sample."""
+    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in codec.layout(1).values())
 
 
 def first_bad_row(logits_NK: Tensor) -> int | None:
@@ -280,7 +280,7 @@ def _refuse_bad(logits_NK: Tensor) -> None:
 
 
 def layout_fault(header: Header, layout: Layout) -> str | None:
-    """How a file's tensors differ from what the plan says it holds; None where they do not."""
+    """The first difference of a file's tensors from the plan's layout; None where there is none."""
     if header.spans.keys() != layout.keys():
         return f"it holds {sorted(header.spans)}, not {sorted(layout)}"
     for name, (dtype, shape) in layout.items():

@@ -1,4 +1,4 @@
-"""eval.safetensors: what a teacher says of evaluation rows, and a few views to compare with.
+"""eval.safetensors: a teacher's logits of evaluation rows, and a few views to compare with.
 
 Shapes: P views of the probe.
 """
@@ -18,7 +18,7 @@ from distill_cli.errors import ArtifactError, counted
 
 
 def read_evaluation(path: Path, plan: Plan) -> dict[str, Tensor]:
-    """Its tensors by name, checked against the plan.
+    """The tensors of eval.safetensors by name, checked against the plan.
 
     Raises:
         ArtifactError: It is no file of evaluation rows under this plan.
@@ -28,18 +28,18 @@ def read_evaluation(path: Path, plan: Plan) -> dict[str, Tensor]:
     if fault is not None:
         raise ArtifactError(f"{path} is not what the plan says: {fault}")
     with safe_open(path, framework="pt") as file:
-        found = {name: torch.as_tensor(file.get_tensor(name)) for name in header.spans}
+        tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in header.spans}
     for name, limit in (("probe.index", plan.dataset.samples), ("probe.view", plan.views)):
-        if name in found and not bool(((found[name] >= 0) & (found[name] < limit)).all()):
+        if name in tensors and not bool(((tensors[name] >= 0) & (tensors[name] < limit)).all()):
             raise ArtifactError(f"{path}: '{name}' goes beyond {limit}")
     for name in ("val.logits", "test.logits"):
-        if name in found and not bool(found[name].isfinite().all()):
+        if name in tensors and not bool(tensors[name].isfinite().all()):
             raise ArtifactError(f"{path}: '{name}' holds NaN or infinity")
-    return found
+    return tensors
 
 
 def _fault(header: Header, plan: Plan) -> str | None:
-    """How a file of evaluation rows differs from one under this plan; None where it does not."""
+    """The first difference from a file of evaluation rows under this plan; None where none is."""
     spec, classes = plan.view_spec, len(plan.dataset.class_names)
     groups = {
         "val": {"val.logits": ("F32", (classes,)), "val.target": ("I64", ())},
@@ -54,10 +54,10 @@ def _fault(header: Header, plan: Plan) -> str | None:
     if extra := sorted(header.spans.keys() - known):
         return f"it holds '{extra[0]}'"
     for kind, group in groups.items():
-        there = group.keys() & header.spans.keys()
-        if there and there != group.keys():
-            return f"it lacks '{min(group.keys() - there)}'"
-        spans = {name: header.spans[name] for name in there}
+        present = group.keys() & header.spans.keys()
+        if present and present != group.keys():
+            return f"it lacks '{min(group.keys() - present)}'"
+        spans = {name: header.spans[name] for name in present}
         rows = {span.shape[:1] for span in spans.values()}
         for name, span in spans.items():
             dtype, shape = group[name]

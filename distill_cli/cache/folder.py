@@ -1,4 +1,4 @@
-"""Which folders are caches, and which files in them may be read."""
+"""Cache folders: how they are recognised, and the files in them that may be read."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def _resolves_inside(path: Path, root: Path) -> bool:
     try:
         path.stat()
     except FileNotFoundError:
-        pass  # Whoever needs the file says that it is missing.
+        pass  # Its reader reports a missing file.
     except OSError:
-        return False  # A link that leads to itself leads nowhere, so not inside either.
+        return False  # A link that leads to itself resolves to nothing inside.
     return real_path(path).is_relative_to(root)
 
 
@@ -44,7 +44,7 @@ def is_cache(folder: Path) -> bool:
 
 
 def expand(folder: Path) -> list[Path]:
-    """The folder itself if it is a cache, else its sub-folders that are, by name; maybe none."""
+    """The folder itself if it is a cache, else its sub-folders that are caches, sorted by name."""
     if is_cache(folder):
         return [folder]
     if not folder.is_dir():

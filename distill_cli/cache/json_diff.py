@@ -9,25 +9,25 @@ _SHOWN = 12
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by points."""
-    found: dict[str, Any] = {}
+    """Nested mappings as one, with keys joined by dots."""
+    entries: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            found |= flat(item, f"{prefix}{key}.")
+            entries |= flat(item, f"{prefix}{key}.")
         else:
-            found[prefix + key] = item
-    return found
+            entries[prefix + key] = item
+    return entries
 
 
-def contrast(expected: Any, found: Any) -> str:
-    """Both values; of long lists (a thousand class names) the length or the first that differs."""
-    if isinstance(expected, list) and isinstance(found, list) and len(expected) > _SHOWN // 2:
-        if len(expected) != len(found):
-            return f"expected {len(expected)} entries, found {len(found)}"
-        pairs = enumerate(zip(expected, found, strict=True))
+def contrast(expected: Any, actual: Any) -> str:
+    """Both values; long lists (a thousand class names) by length or by their first difference."""
+    if isinstance(expected, list) and isinstance(actual, list) and len(expected) > _SHOWN // 2:
+        if len(expected) != len(actual):
+            return f"expected {len(expected)} entries, found {len(actual)}"
+        pairs = enumerate(zip(expected, actual, strict=True))
         index, (left, right) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
         return f"expected {left!r} at place {index}, found {right!r}"
-    return f"expected {_shown(expected)}, found {_shown(found)}"
+    return f"expected {_shown(expected)}, found {_shown(actual)}"
 
 
 def _shown(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""What a finished cache says of itself, and how cache folders are told. Torch-free.
+"""The manifest of a finished cache, and reading of plans and manifests. Torch-free.
 
-A manifest is read before anything else of a cache: it may come from someone else, so that no file
-it names is opened unless it lies inside the cache folder.
+A manifest is read before anything else of a cache. It may come from someone else: no file that it
+names is opened unless it lies inside the cache folder.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class StoredShard:
     """A committed shard.
 
     Attributes:
-        key: Its view and rows.
+        key: View and rows of the shard.
         file: Path inside the cache folder.
-        sha256: Of the file, hexadecimal.
+        sha256: Hash of the file, hexadecimal.
     """
 
     key: ShardKey
@@ -50,7 +50,7 @@ class StoredShard:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], key: ShardKey) -> StoredShard:
-        """The inverse of `to_json`; `key` is the shard that the plan has at this place.
+        """The inverse of `to_json`; `key` is the plan's shard at the same position.
 
         Raises:
             ArtifactError: The file's path is not a plain one inside the cache folder.
@@ -74,16 +74,17 @@ class Manifest:
     """A finished cache.
 
     Attributes:
-        plan: What it is bound to.
-        shards: In the order of `plan.shards()`.
-        eval_sha256: Of eval.safetensors; None where no evaluation rows are stored.
-        labelled: Stored views of labelled samples: what the next three are measured on.
-        teacher_accuracy: Share of right answers on them; None where nothing is labelled.
-        teacher_nll: Nats, on them; None where nothing is labelled.
-        teacher_ece: 15 bins, on them; None where nothing is labelled.
+        plan: The plan that the cache is bound to.
+        shards: The shards, in the order of `plan.shards()`.
+        eval_sha256: Hash of eval.safetensors; None where no evaluation rows are stored.
+        labelled: Number of stored views of labelled samples; the teacher's accuracy, NLL and ECE
+            are measured on these and are None where there are none.
+        teacher_accuracy: Share of right answers.
+        teacher_nll: Mean negative log-likelihood, nats.
+        teacher_ece: Expected calibration error, 15 bins.
         entropy: Mean entropy of the labels over all views at T = 1, nats.
-        calibration: Its confidence against its accuracy, on the views.
-        truncation_error: By temperature, 1 to 20.
+        calibration: The teacher's confidence against its accuracy, on the views.
+        truncation_error: Loss of the codec by temperature, 1 to 20.
     """
 
     plan: Plan
@@ -98,7 +99,7 @@ class Manifest:
     truncation_error: Mapping[int, TruncationError]
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as plain JSON values: the plan's keys, then its own."""
+        """The manifest as plain JSON values: the keys of the plan, then those of the manifest."""
         return {
             **self.plan.to_json(),
             "shards": [shard.to_json() for shard in self.shards],
@@ -203,13 +204,13 @@ def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
 
 
 def as_read(plan: Plan, kept: Plan) -> Plan:
-    """A plan in which whatever a dry run did not read is what another plan says of it."""
-    own, then = plan.dataset, kept.dataset
-    if own.ids_digest == UNREAD:
-        own = replace(own, ids_digest=then.ids_digest, samples=then.samples)
-    if own.fingerprint == UNREAD:
-        own = replace(own, fingerprint=then.fingerprint)
+    """A plan with the values that a dry run did not read taken over from the plan `kept`."""
+    dataset, known = plan.dataset, kept.dataset
+    if dataset.ids_digest == UNREAD:
+        dataset = replace(dataset, ids_digest=known.ids_digest, samples=known.samples)
+    if dataset.fingerprint == UNREAD:
+        dataset = replace(dataset, fingerprint=known.fingerprint)
     teacher = plan.teacher_fingerprint
     if teacher == UNREAD:
         teacher = kept.teacher_fingerprint
-    return replace(plan, dataset=own, teacher_fingerprint=teacher)
+    return replace(plan, dataset=dataset, teacher_fingerprint=teacher)

@@ -1,8 +1,8 @@
-"""Joins parts of a cache that were made on machines which do not know each other."""
+"""Merges parts of a cache that were made independently, on several machines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from distill_cli.cache.folder import EVAL, PLAN
@@ -12,11 +12,10 @@ from distill_cli.cache.shards import Shards, content_digest
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.files import write_text
+from distill_cli.types import Count
 
-Progress = Callable[[int, int], None]
 
-
-def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
+def merge(parts: Sequence[Path], out: Path, *, progress: Count) -> Manifest:
     """Copies the parts' shards into one cache and finishes it; goes on where it was stopped.
 
     The result is byte-identical to a dump in one piece. The caller holds the lock of `out`.
@@ -24,11 +23,11 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
     Args:
         parts: Folders of one plan.
         out: The cache to make; it may be one that was merged before.
-        progress: Called with (shards there, shards in all).
+        progress: Called with (shards merged, shards in all).
 
     Raises:
         ArtifactError: The parts are of different plans, lack shards, or contradict each other; no
-            label is written then.
+            label is written in this case.
         InternalError: The disk is full or refuses the write.
     """
     plan = read_plan(parts[0])
@@ -39,14 +38,14 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
                 f"{parts[0]} and {other} are not parts of one cache ({'; '.join(differing)})",
                 hint="Parts are made by the same command, but for --part and --out",
             )
-    # What an earlier merge left in `out` must agree with the parts too.
+    # Shards that an earlier merge left in `out` must agree with the parts too.
     again = (out / PLAN).is_file() and not plan_differences(read_plan(out), plan)
-    places = [*parts, out] if again else [*parts]
-    held = [Shards(part, plan) for part in places]
+    folders = [*parts, out] if again else [*parts]
+    stored = [Shards(folder, plan) for folder in folders]
     keys = plan.shards()
-    sources = {key: _source(key, held) for key in keys}
+    sources = {key: _source(key, stored) for key in keys}
     lacking = [key for key, source in sources.items() if source is None]
-    evaluated = _one([each.folder for each in held if each.holds_eval], EVAL)
+    evaluated = _one([shards.folder for shards in stored if shards.holds_eval], EVAL)
     if lacking:
         first = lacking[0]
         raise ArtifactError(
@@ -71,13 +70,13 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Progress) -> Manifest:
     return writer.finish()
 
 
-def _source(key: ShardKey, held: Sequence[Shards]) -> Path | None:
-    """The folder that holds a shard; several must say the same."""
-    return _one([each.folder for each in held if each.holds(key)], key.file)
+def _source(key: ShardKey, stored: Sequence[Shards]) -> Path | None:
+    """The folder that holds a shard; where several do, their labels must be the same."""
+    return _one([shards.folder for shards in stored if shards.holds(key)], key.file)
 
 
 def _one(folders: Sequence[Path], file: str) -> Path | None:
-    """The first of the folders that hold a file; all must say the same in it."""
+    """The first of the folders that hold a file; its content must be the same in all."""
     for other in folders[1:]:
         if content_digest(folders[0] / file) != content_digest(other / file):
             raise ArtifactError(

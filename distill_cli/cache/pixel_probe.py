@@ -1,8 +1,8 @@
-"""A few views kept with a cache: whoever reads it makes them again and compares.
+"""A few views kept with a cache: whoever reads the cache makes them again and compares.
 
 A label belongs to the pixels that the teacher saw. Another version of a library, another decoder or
-processor may make other pixels of the same file; whether it does is seen by looking. Shapes: P
-views of the probe, C channels, H height, W width.
+processor may make other pixels of the same file; comparing shows whether it does. Shapes: P views
+of the probe, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor
 from distill_cli.counters import Purpose, permutation
 
 VIEWS = 8
-# What rounding alone may differ by, in grey levels: kernels of another processor or a GPU.
+# Grey levels that rounding alone may differ by: kernels of another processor or a GPU.
 TOLERANCE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class PixelProbe:
     """Views as the dump made them.
 
     Attributes:
-        index_P: int64 row of the train split.
-        view_P: int64 view of each.
-        images_PCHW: uint8, rounded.
+        index_P: int64 rows of the train split.
+        view_P: int64 view of each row.
+        images_PCHW: The views, rounded to uint8.
     """
 
     index_P: Tensor
@@ -34,7 +34,7 @@ class Probe:
     images_PCHW: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
-        """As stored beside the evaluation rows."""
+        """The tensors by their names in eval.safetensors."""
         return {
             "probe.index": self.index_P,
             "probe.view": self.view_P,
@@ -42,26 +42,26 @@ class Probe:
         }
 
     def difference(self, images_PCHW: Tensor) -> tuple[int, int]:
-        """The largest difference from views made here, in grey levels, and the place in P.
+        """The largest difference from the same views made again, in grey levels, and its index.
 
         Args:
-            images_PCHW: The same views, in [0, 1], on any device.
+            images_PCHW: The views made again, in [0, 1], on any device.
         """
         made_PCHW = as_grey_levels(images_PCHW).short()
-        each_P = (made_PCHW - self.images_PCHW.short()).abs().flatten(1).amax(dim=1)
-        worst = int(each_P.argmax())
-        return int(each_P[worst]), worst
+        difference_P = (made_PCHW - self.images_PCHW.short()).abs().flatten(1).amax(dim=1)
+        worst = int(difference_P.argmax())
+        return int(difference_P[worst]), worst
 
 
 def chosen(samples: int, views: int) -> tuple[Tensor, Tensor]:
-    """Rows and views of a probe, drawn from both by a hash: index_P and view_P, int64.
+    """Rows and views of a probe, drawn by a hash: index_P and view_P, int64.
 
-    Neither comes twice before all others have come once.
+    No row, and no view, comes twice before all others have come once.
     """
-    place_P = torch.arange(min(VIEWS, samples * views))
+    number_P = torch.arange(min(VIEWS, samples * views))
     index_N = permutation(0, Purpose.ROWS, samples, 0)
     view_V = permutation(0, Purpose.ROWS, views, 1)
-    return index_N[place_P % samples], view_V[place_P % views]
+    return index_N[number_P % samples], view_V[number_P % views]
 
 
 def as_grey_levels(images_BCHW: Tensor) -> Tensor:

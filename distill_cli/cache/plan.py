@@ -1,6 +1,6 @@
-"""What a cache is bound to: data, views, teacher, codec. Torch-free.
+"""Plans: data, views, teacher and codec that a cache is bound to. Torch-free.
 
-Two dumps under equal plans are equal to the byte; a dump goes on only under its own plan.
+Two dumps under equal plans are equal to the byte; a dump goes on only under the plan it began with.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from distill_cli.types import DatasetIdentity, Targets, ViewSpec
 FORMAT_VERSION = 1
 # The keys of a plan in which caches must agree to be read together.
 SHARED = ("classes", "view_spec", "split", "dataset")
-# Of its versions, who made it: no library. Shards of one release were tied to that, too.
+# The entry of `versions` that is this program and no library; release 0.1.0 hashed it into the
+# digests of its shards.
 MAKER, TIED_TO_MAKER = "distill-cli", "0.1.0"
-# How the architecture of a teacher begins that is a file of labels.
+# Prefix of the architecture where the teacher is a file of labels.
 IMPORTED = "imported-"
 
-# Far more than anyone stores, and few enough to be listed.
+# Bounds for plans from elsewhere: more than anyone stores, and few enough to be listed.
 MOST_SHARDS, MOST_PIXELS = 1_000_000, 1 << 16
 
 T = TypeVar("T")
@@ -35,8 +36,8 @@ class ShardKey:
     """One view × one contiguous range of rows: the unit of commit.
 
     Attributes:
-        view: From 0.
-        number: Of the shard within its view, from 0.
+        view: Number of the view, from 0.
+        number: Number of the shard within its view, from 0.
         start: First row.
         stop: One past the last row.
     """
@@ -53,7 +54,7 @@ class ShardKey:
 
     @property
     def rows(self) -> int:
-        """How many rows it holds."""
+        """Number of rows that it holds."""
         return self.stop - self.start
 
 
@@ -63,19 +64,20 @@ class Plan:
 
     Attributes:
         dataset: The rows and the split.
-        view_spec: How the views are made.
-        views: Views stored of every row.
-        teacher_fingerprint: Of its weights.
-        architecture: The teacher's, as the model zoo spells it.
-        codec: As spelled: fp32, fp16, bf16, topk:10.
-        precision: Of the teacher's forward.
-        device: What it ran on: kernels of another kind round differently.
-        teacher_batch: Rows of one teacher forward; kernels round a row differently in another.
-        shard_length: Rows of a shard; the last one of a view may be shorter.
-        versions: Of the libraries that decide pixels and arithmetic.
-        cpu_capability: Of torch's kernels.
-        targets: What its logits are of: one class of all, or each class by itself.
-        format_version: Of the files.
+        view_spec: Specification of the views.
+        views: Number of views stored of every row.
+        teacher_fingerprint: Fingerprint of the teacher's network or of imported labels.
+        architecture: The teacher's architecture, as the model zoo spells it.
+        codec: Name of the codec as spelled: fp32, fp16, bf16, topk:10.
+        precision: Arithmetic of the teacher's forward.
+        device: Kind of device that the teacher ran on: kernels of another kind round differently.
+        teacher_batch: Rows of one teacher forward; in a batch of another size kernels round a row
+            differently.
+        shard_length: Rows of a shard; the last shard of a view may be shorter.
+        versions: Versions of the libraries that decide pixels and arithmetic.
+        cpu_capability: Instruction set of torch's CPU kernels.
+        targets: Kind of the logits: one class of all, or each class by itself.
+        format_version: Version of the file format.
     """
 
     dataset: DatasetIdentity
@@ -95,7 +97,7 @@ class Plan:
 
     @property
     def shards_per_view(self) -> int:
-        """Shards of one view."""
+        """Number of shards of one view."""
         return -(-self.dataset.samples // self.shard_length)
 
     def shards(self) -> list[ShardKey]:
@@ -119,13 +121,13 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """sha256 of the plan, hexadecimal: ties a shard to the plan it was made under."""
+        """sha256 of the plan, hexadecimal; it ties a shard to the plan it was made under."""
         maker = self.versions.get(MAKER)
         return self._digest(maker if maker == TIED_TO_MAKER else None)
 
     @property
     def digests(self) -> frozenset[str]:
-        """The digests of this plan by every release: parts of a cache may be made by several."""
+        """This plan's digests by every release: parts of a cache may be made by several releases."""
         return frozenset(map(self._digest, (None, TIED_TO_MAKER, self.versions.get(MAKER))))
 
     def _digest(self, maker: str | None) -> str:
@@ -165,11 +167,11 @@ class Plan:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_json`; keys that a plan does not have are left alone.
+        """The inverse of `to_json`; keys that a plan does not have are ignored.
 
         Raises:
-            ArtifactError: It is of another format version.
-            ValueError, TypeError, KeyError: It is malformed.
+            ArtifactError: The format version is another.
+            ValueError, TypeError, KeyError: The plan is malformed.
         """
         version = typed(value, "format_version", int)
         if version != FORMAT_VERSION:
@@ -200,10 +202,10 @@ class Plan:
 
 
 def _targets(teacher: Mapping[str, Any]) -> Targets:
-    found: Targets = teacher.get("targets", "softmax")
-    if found not in get_args(Targets):
+    targets: Targets = teacher.get("targets", "softmax")
+    if targets not in get_args(Targets):
         raise ValueError(f"'targets' should be one of {', '.join(get_args(Targets))}")
-    return found
+    return targets
 
 
 def _view_spec(value: Mapping[str, Any]) -> ViewSpec:
@@ -236,39 +238,37 @@ def _dataset(value: Mapping[str, Any]) -> DatasetIdentity:
 def typed(value: Mapping[str, Any], key: str, kind: type[T]) -> T:
     """`value[key]`, which must be of exactly this type: a bool is no int, an int is a float.
 
-    Numbers are finite.
-
     Raises:
-        ValueError: It is missing or of another type.
+        ValueError: The entry is missing, of another type, or a number that is not finite.
     """
-    found: Any = value.get(key)
-    if kind is float and type(found) is int:
-        found = float(found)
-    if type(found) is not kind or (kind is float and not math.isfinite(value[key])):
-        raise ValueError(f"'{key}' should be of type {kind.__name__}, is {found!r:.40}")
-    return found
+    entry: Any = value.get(key)
+    if kind is float and type(entry) is int:
+        entry = float(entry)
+    if type(entry) is not kind or (kind is float and not math.isfinite(value[key])):
+        raise ValueError(f"'{key}' should be of type {kind.__name__}, is {entry!r:.40}")
+    return entry
 
 
 def _count(value: Mapping[str, Any], key: str) -> int:
-    found = typed(value, key, int)
-    if found < 1:
-        raise ValueError(f"'{key}' should be at least 1, is {found}")
-    return found
+    count = typed(value, key, int)
+    if count < 1:
+        raise ValueError(f"'{key}' should be at least 1, is {count}")
+    return count
 
 
 def plan_differences(
-    expected: Plan, found: Plan, *, keys: Collection[str] | None = None
+    expected: Plan, actual: Plan, *, keys: Collection[str] | None = None
 ) -> list[str]:
-    """Where two plans differ, one line each, as `key: expected … , found …`.
+    """The differences of two plans, one line each, as `key: expected … , found …`.
 
-    Not in which release of distill they were made by: what it is must not stop a dump half-way.
+    The release of distill is left out: an update must not end a dump that is half done.
 
     Args:
         expected: The plan that counts.
-        found: The other.
+        actual: The plan that is compared with it.
         keys: Top-level JSON keys to look at; all by default.
     """
-    left, right = flat(expected.to_json()), flat(found.to_json())
+    left, right = flat(expected.to_json()), flat(actual.to_json())
     return [
         f"{key}: {contrast(left.get(key), right.get(key))}"
         for key in dict.fromkeys([*left, *right])
@@ -278,14 +278,14 @@ def plan_differences(
     ]
 
 
-def data_differences(expected: Plan, found: Plan) -> list[str]:
-    """Where data on hand differ from those of a cache, in words where that says more.
+def data_differences(expected: Plan, actual: Plan) -> list[str]:
+    """The differences of data on hand from those of a cache, in words where that says more.
 
     Args:
         expected: The cache's plan.
-        found: The same plan, of the data on hand.
+        actual: The same plan, with the identity of the data on hand.
     """
-    then, now = expected.dataset, found.dataset
+    then, now = expected.dataset, actual.dataset
     words = []
     if now.samples != then.samples:
         more = now.samples - then.samples
@@ -297,4 +297,4 @@ def data_differences(expected: Plan, found: Plan) -> list[str]:
         words.append("as many samples, but other names: renamed, or one removed for one added")
     elif now.fingerprint != then.fingerprint:
         words.append("the same names, but other content: a file was edited or replaced")
-    return words + plan_differences(expected, found, keys=("classes", "split"))
+    return words + plan_differences(expected, actual, keys=("classes", "split"))

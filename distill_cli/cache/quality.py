@@ -1,4 +1,4 @@
-"""What a manifest says of the labels: calibration, and what the codec lost. Torch-free."""
+"""Quality of stored labels: the teacher's calibration, and the codec's loss. Torch-free."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from distill_cli.cache.plan import typed
 from distill_cli.types import ECE_BINS
 
-# Of KL(full ‖ stored), the cost of a codec.
+# Temperatures at which a codec's loss KL(full ‖ stored) is measured.
 TEMPERATURES = (1, 2, 4, 8, 20)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TruncationError:
-    """What a codec lost at one temperature: KL(full ‖ stored) over all views, nats.
+    """A codec's loss at one temperature: KL(full ‖ stored) over all views, nats.
 
     Attributes:
-        mean_kl: Over views; 0 for fp32.
-        worst_kl: Of a single view.
+        mean_kl: Mean over views; 0 for fp32.
+        worst_kl: Largest value of a single view.
     """
 
     mean_kl: float
@@ -28,19 +28,23 @@ class TruncationError:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TruncationError:
-        """From numbers of the same names; ValueError where they are malformed."""
+        """Reads numbers of the same names.
+
+        Raises:
+            ValueError: A number is missing or malformed.
+        """
         return cls(mean_kl=typed(value, "mean_kl", float), worst_kl=typed(value, "worst_kl", float))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """How often the teacher is as sure as it says, in 15 bins: bin b is (b/15, (b + 1)/15].
+    """The teacher's confidence against its accuracy, in 15 bins: bin b is (b/15, (b + 1)/15].
 
     Attributes:
-        views: Stored views by the confidence of the teacher's answer.
-        labelled: Those of labelled samples.
-        confidence: Sum of the confidences of the labelled ones.
-        correct: Right answers among the labelled ones.
+        views: Number of stored views by the confidence of the teacher's answer.
+        labelled: Number of views of labelled samples.
+        confidence: Sum of the confidences of the labelled views.
+        correct: Number of right answers among the labelled views.
     """
 
     views: tuple[int, ...]
@@ -50,16 +54,16 @@ class Calibration:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Calibration:
-        """From lists of the same names.
+        """Reads lists of the same names.
 
         Raises:
-            ValueError: It is malformed.
+            ValueError: A list is missing or malformed.
         """
-        found = {field.name: tuple(typed(value, field.name, list)) for field in fields(cls)}
-        for name, column in found.items():
+        columns = {field.name: tuple(typed(value, field.name, list)) for field in fields(cls)}
+        for name, column in columns.items():
             kinds = (int,) if name != "confidence" else (int, float)
             if len(column) != ECE_BINS or not all(
                 type(number) in kinds and 0 <= number < math.inf for number in column
             ):
                 raise ValueError(f"'calibration.{name}' should hold {ECE_BINS} numbers")
-        return cls(**found)
+        return cls(**columns)

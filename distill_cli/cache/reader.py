@@ -1,6 +1,6 @@
 """Looks labels up in a finished cache. Shapes: B batch, N rows of a split, K classes.
 
-Shards are mapped, not loaded: the operating system's page cache holds what is used, and several
+Shards are mapped, not loaded: the operating system's page cache holds the parts in use, and several
 processes share it. Rows are gathered by NumPy, whose small calls cost a fifth of torch's.
 """
 
@@ -21,7 +21,7 @@ from distill_cli.cache.codec import Codec, Layout, codec, layout_fault
 from distill_cli.cache.eval_rows import read_evaluation
 from distill_cli.cache.folder import EVAL
 from distill_cli.cache.manifest import as_read, read_manifest
-from distill_cli.cache.pixel_probe import Probe
+from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.plan import SHARED, Plan, data_differences, plan_differences
 from distill_cli.cache.safetensors_header import Header, read_header
 from distill_cli.cache.statistics import divergences
@@ -66,44 +66,44 @@ class CacheReader:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the logits."""
+        """Class names, in the order of the logits."""
         return self.plan.dataset.class_names
 
     @property
     def views(self) -> int:
-        """Views stored of every row."""
+        """Number of views stored of every row."""
         return self.plan.views
 
     @property
     def teacher_fingerprint(self) -> str:
-        """Of the weights that spoke."""
+        """Fingerprint of the teacher."""
         return self.plan.teacher_fingerprint
 
     @property
     def architecture(self) -> str:
-        """The teacher's."""
+        """The teacher's architecture."""
         return self.plan.architecture
 
     def gather(self, index_B: Tensor, view_B: Tensor) -> dict[str, Tensor]:
-        """The stored rows, on the CPU, of any samples and views in any order: what `codec` reads.
+        """The stored rows of any samples and views in any order, on the CPU, for `codec` to decode.
 
         Args:
             index_B: int64 row of the train split, on the CPU.
-            view_B: int64 stored view of each, on the CPU; cycling is the caller's.
+            view_B: int64 stored view of each row, on the CPU; cycling is the caller's.
 
         Raises:
             ArtifactError: A shard that is touched for the first time is missing or damaged.
         """
         index, view = index_B.numpy(), view_B.numpy()
         self._assert_stored(index, view)
-        number_B, place_B = np.divmod(index, self.plan.shard_length)
+        number_B, offset_B = np.divmod(index, self.plan.shard_length)
         number_B += view * self.plan.shards_per_view
         # Shard by shard, and then back into the order of the batch.
         order_B = number_B.argsort(kind="stable")
-        number_B, place_B = number_B[order_B], place_B[order_B]
+        number_B, offset_B = number_B[order_B], offset_B[order_B]
         cuts = (np.flatnonzero(number_B[1:] != number_B[:-1]) + 1).tolist()
         parts = [
-            [rows.take(place_B[start:stop], 0) for rows in self._shard(int(number_B[start]))]
+            [rows.take(offset_B[start:stop], 0) for rows in self._shard(int(number_B[start]))]
             for start, stop in zip([0, *cuts], [*cuts, len(order_B)], strict=True)
         ]
         if not cuts:
@@ -111,24 +111,24 @@ class CacheReader:
         back_B = np.empty_like(order_B)
         back_B[order_B] = np.arange(len(order_B))
         return self._as_tensors(
-            [np.concatenate(each).take(back_B, 0) for each in zip(*parts, strict=True)]
+            [np.concatenate(columns).take(back_B, 0) for columns in zip(*parts, strict=True)]
         )
 
     def _as_tensors(self, arrays: list[Array]) -> dict[str, Tensor]:
-        """The same memory, under the names and types that the codec knows."""
+        """The same memory, under the codec's names and types."""
         return {
-            name: torch.from_numpy(each).view(dtype)
-            for (name, (dtype, _)), each in zip(self._layout.items(), arrays, strict=True)
+            name: torch.from_numpy(array).view(dtype)
+            for (name, (dtype, _)), array in zip(self._layout.items(), arrays, strict=True)
         }
 
     def _assert_stored(self, index_B: Array, view_B: Array) -> None:
         assert index_B.shape == view_B.shape
         assert len(index_B) > 0
-        for each_B, bound in ((index_B, self.plan.dataset.samples), (view_B, self.plan.views)):
-            # As unsigned numbers, negative ones are the largest.
-            unsigned_B: Array = each_B.view(np.uint64)
+        for value_B, bound in ((index_B, self.plan.dataset.samples), (view_B, self.plan.views)):
+            # Negative numbers are the largest when read as unsigned.
+            unsigned_B: Array = value_B.view(np.uint64)
             highest = int(unsigned_B.max())
-            assert highest < bound, f"{each_B.min()} to {each_B.max()} of {bound}"
+            assert highest < bound, f"{value_B.min()} to {value_B.max()} of {bound}"
 
     def _shard(self, number: int) -> list[Array]:
         """The rows of a shard, mapped; its hash is checked the first time."""
@@ -146,7 +146,7 @@ class CacheReader:
         fault = layout_fault(header, layout)
         if fault is None:
             mapped = _map(path, header, layout)
-            # Written by anyone: its hash only says that it is what they wrote.
+            # Anyone may have written it: its hash only proves that nobody changed it since.
             fault = self.codec.fault(self._as_tensors(mapped))
         if fault is not None:
             raise ArtifactError(
@@ -161,18 +161,18 @@ class CacheReader:
                 hint=self._repair,
             )
         try:
-            found = sha256(path)
+            actual = sha256(path)
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
-        if found != expected:
+        if actual != expected:
             raise ArtifactError(
-                f"{path} is truncated or was changed (sha256 {found[:12]}…, the manifest says "
+                f"{path} is truncated or was changed (sha256 {actual[:12]}…, the manifest says "
                 f"{expected[:12]}…)",
                 hint=self._repair,
             )
 
     def eval_rows(self, split: str) -> tuple[Tensor, Tensor] | None:
-        """What the teacher said of "val" or "test": fp32 logits_NK and int64 target_N.
+        """The teacher's fp32 logits_NK and the int64 target_N of "val" or "test".
 
         Returns:
             None where they are not stored.
@@ -180,29 +180,29 @@ class CacheReader:
         Raises:
             ArtifactError: The file is missing or damaged.
         """
-        beside = self._beside
-        if f"{split}.logits" not in beside:
+        tensors = self._eval_tensors
+        if f"{split}.logits" not in tensors:
             return None
-        return beside[f"{split}.logits"], beside[f"{split}.target"]
+        return tensors[f"{split}.logits"], tensors[f"{split}.target"]
 
     @property
-    def probe(self) -> Probe | None:
+    def probe(self) -> PixelProbe | None:
         """A few of its views; None where none are stored.
 
         Raises:
             ArtifactError: The file is missing or damaged.
         """
-        beside = self._beside
-        if "probe.images" not in beside:
+        tensors = self._eval_tensors
+        if "probe.images" not in tensors:
             return None
-        return Probe(
-            index_P=beside["probe.index"],
-            view_P=beside["probe.view"],
-            images_PCHW=beside["probe.images"],
+        return PixelProbe(
+            index_P=tensors["probe.index"],
+            view_P=tensors["probe.view"],
+            images_PCHW=tensors["probe.images"],
         )
 
     @cached_property
-    def _beside(self) -> dict[str, Tensor]:
+    def _eval_tensors(self) -> dict[str, Tensor]:
         """The tensors of eval.safetensors, which are few; none where there is no such file."""
         if self.manifest.eval_sha256 is None:
             return {}
@@ -214,13 +214,15 @@ class CacheReader:
             raise ArtifactError(error.message, hint=self._repair) from None
 
     def error_at(self, temperature: float) -> tuple[float, float] | None:
-        """What the codec loses at any temperature: mean and worst KL(full ‖ stored), nats.
+        """The codec's loss at any temperature: mean and worst KL(full ‖ stored), nats.
 
-        Measured on evaluation rows, which are stored in full: some thousands, by a hash of
-        their rows. None where there are none.
+        It is measured on up to `ERROR_ROWS` evaluation rows, which are stored in full, chosen by a
+        hash. None where there are none.
         """
-        found = (self.eval_rows(split) for split in ("val", "test"))
-        rows = [each for each in found if each is not None and len(each[0])]
+        splits = (self.eval_rows(split) for split in ("val", "test"))
+        rows = [
+            split_rows for split_rows in splits if split_rows is not None and len(split_rows[0])
+        ]
         if not rows:
             return None
         logits_NK = torch.cat([logits_NK for logits_NK, _ in rows])
@@ -233,10 +235,10 @@ class CacheReader:
         """Refuses a dataset on hand that is not the one cached.
 
         Raises:
-            ArtifactError: With what differs.
+            ArtifactError: Data or split differ; the message says how.
         """
-        found = as_read(replace(self.plan, dataset=identity), self.plan)
-        differing = data_differences(self.plan, found)
+        present = as_read(replace(self.plan, dataset=identity), self.plan)
+        differing = data_differences(self.plan, present)
         if differing:
             raise ArtifactError(
                 f"cache {self.folder} was made of other data: {'; '.join(differing)}",
@@ -245,15 +247,15 @@ class CacheReader:
 
 
 def _stored_as(dtype: torch.dtype) -> str:
-    """NumPy's name of what holds the same bits; it has no bfloat16."""
+    """NumPy's unsigned type of the same size, since NumPy has no bfloat16."""
     return f"u{dtype.itemsize}"
 
 
 def _map(path: Path, header: Header, layout: Layout) -> list[Array]:
     """The tensors of a file, as views of its private map.
 
-    `torch.from_file` and not `numpy.memmap`: it keeps no file descriptor open, of which a cache of
-    thousands of shards would need too many.
+    `torch.from_file` keeps no file descriptor open, as `numpy.memmap` does: a cache of thousands of
+    shards would need too many.
     """
     mapped = torch.from_file(str(path), shared=False, size=header.size, dtype=torch.uint8).numpy()
     return [
@@ -265,10 +267,10 @@ def _map(path: Path, header: Header, layout: Layout) -> list[Array]:
 
 
 def require_same(readers: Sequence[CacheReader]) -> None:
-    """Refuses caches that do not speak of the same views of the same rows.
+    """Refuses caches that do not label the same views of the same rows.
 
     Raises:
-        ArtifactError: With what differs in classes, view spec, split or dataset.
+        ArtifactError: Classes, view spec, split or dataset differ; the message says how.
     """
     for other in readers[1:]:
         differing = plan_differences(readers[0].plan, other.plan, keys=SHARED)

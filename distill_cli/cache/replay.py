@@ -1,4 +1,4 @@
-"""Whether a teacher still says what a cache holds. Shapes: B views, K classes."""
+"""Replays a cache: compares stored labels with the teacher's now. Shapes: B views, K classes."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.statistics import divergences
 from distill_cli.counters import Purpose, below, draw, few_of
 
-# What kernels of another machine may add, nats.
+# KL that kernels of another machine may add, nats.
 SLACK = 1e-4
-# Share of views that may differ by more: of top-k, two classes whose logits are equal but for
+# Share of views that may differ by more: in a top-k row, two classes whose logits are equal but for
 # rounding may change places at the end of the list.
 RARE = 0.01
-# Up to so many views, those that hash lowest are taken; of more, draws.
+# Caches of up to so many views are sampled by ranking all hashes, larger ones by random draws.
 PERMUTED = 1 << 20
 
-# From rows and views (int64, on the CPU) to the logits of the live teacher, fp32 (B, K) on the CPU.
+# Maps rows and views (int64, on the CPU) to the live teacher's logits, fp32 (B, K) on the CPU.
 Ask = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """Stored labels beside what the teacher says of the same views now, at T = 1.
+    """Stored labels compared with the teacher's present labels of the same views, at T = 1.
 
-    What it says now is put through the codec too, so that even a coarse one hides no change.
+    The present labels are put through the codec too, so that even a coarse one hides no change.
 
     Attributes:
-        views: That were compared.
+        views: Number of views compared.
         difference: The largest difference of a probability.
-        worst_kl: The largest KL(said now, through the codec ‖ stored), nats.
-        differing: Views on which that is more than rounding.
-        codec_kl: The largest KL(said now ‖ stored), nats: the codec's loss is in it.
+        worst_kl: The largest KL(present, through the codec ‖ stored), nats.
+        differing: Number of views whose KL is more than rounding.
+        codec_kl: The largest KL(present ‖ stored), nats, which includes the codec's loss.
         recorded_kl: The largest loss of the codec that the manifest records, nats.
     """
 
@@ -54,12 +54,12 @@ class Replay:
 
 
 def replay(reader: CacheReader, ask: Ask, *, sample: int) -> Replay:
-    """Asks the teacher again of views drawn at random, the same ones each time.
+    """Asks the teacher again about views drawn at random, the same ones each time.
 
     Args:
         reader: The cache.
         ask: The live teacher.
-        sample: Views to compare; all of them if there are fewer.
+        sample: Number of views to compare; all are compared if there are fewer.
     """
     plan = reader.plan
     stored = plan.views * plan.dataset.samples
@@ -76,15 +76,15 @@ def replay(reader: CacheReader, ask: Ask, *, sample: int) -> Replay:
             )
         ]
     )
-    how, rows = reader.codec, reader.gather(index_B, view_B)
-    stored_BK = how.log_probs(rows, 1.0, torch.float64)
-    now_BK = how.log_probs(how.encode(live_BK), 1.0, torch.float64)
+    codec, rows = reader.codec, reader.gather(index_B, view_B)
+    stored_BK = codec.log_probs(rows, 1.0, torch.float64)
+    now_BK = codec.log_probs(codec.encode(live_BK), 1.0, torch.float64)
     kl_B = (now_BK.exp() * (now_BK - stored_BK)).sum(dim=-1).clamp(min=0)
     return Replay(
         views=len(drawn_B),
         difference=float((now_BK.exp() - stored_BK.exp()).abs().max()),
         worst_kl=float(kl_B.max()),
         differing=int((kl_B > SLACK).sum()),
-        codec_kl=float(divergences(live_BK, rows, how, [1.0])[0].max()),
+        codec_kl=float(divergences(live_BK, rows, codec, [1.0])[0].max()),
         recorded_kl=reader.manifest.truncation_error[1].worst_kl,
     )

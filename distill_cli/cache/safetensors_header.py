@@ -1,7 +1,7 @@
-"""What a shard file says of its contents, read without loading it. Torch-free.
+"""Headers of safetensors files, read without loading the data. Torch-free.
 
 A safetensors file is: 8 bytes, the header's length (little-endian); the header, JSON; the data.
-Reading the header ourselves gives the place of each tensor in the file (to map it) and tells a
+Reading the header ourselves gives the position of each tensor in the file (to map it) and detects a
 truncated file at the cost of one small read.
 """
 
@@ -24,11 +24,11 @@ _LONGEST = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Where a tensor lies in its file.
+    """The position of a tensor in its file.
 
     Attributes:
-        dtype: As safetensors spells it: F32, F16, BF16, I64.
-        shape: Its sizes.
+        dtype: Type as safetensors spells it: F32, F16, BF16, I64.
+        shape: Shape of the tensor.
         start: First byte, from the start of the file.
         stop: One past the last byte.
     """
@@ -44,10 +44,10 @@ class Header:
     """A shard file without its data.
 
     Attributes:
-        spans: Its tensors by name.
+        spans: Positions of the tensors by name.
         metadata: Our metadata, parsed; empty where the file has none.
         data: First byte of the data.
-        size: Of the file, bytes.
+        size: Size of the file, bytes.
     """
 
     spans: Mapping[str, Span]
@@ -57,7 +57,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Reads and checks the header of a safetensors file; its data is not read.
+    """Reads and checks the header of a safetensors file, and none of its data.
 
     Raises:
         ArtifactError: It is missing, truncated or no safetensors file.

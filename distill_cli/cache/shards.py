@@ -1,4 +1,4 @@
-"""What a cache folder holds of its plan: which shards are whole, and what they measured."""
+"""Shards of a cache folder: which of its plan are whole, and their statistics."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Shards:
 
     Args:
         folder: A cache, finished or not.
-        plan: What it should hold.
+        plan: The plan whose shards it should hold.
 
     Raises:
         UsageError: The plan's codec does not exist.
-        ArtifactError: A link in it leads out of it.
+        ArtifactError: A link in the folder leads out of it.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
@@ -43,10 +43,9 @@ class Shards:
         return [key for key in keys if not self.holds(key)]
 
     def holds(self, shard: ShardKey) -> bool:
-        """Whether a shard is there, whole.
+        """Whether a shard is there and whole: length, layout, plan and the hash of its data agree.
 
-        It has the length, layout and plan that it should have, and its data hash to what its
-        metadata say: a flipped bit heals itself.
+        A dump makes any other again, so that a flipped bit heals itself.
         """
         return self.statistics(shard) is not None and self._hashes_well(shard.file)
 
@@ -60,7 +59,7 @@ class Shards:
         return plan in self.digests and self._hashes_well(EVAL)
 
     def identity(self, shard: ShardKey) -> dict[str, Any]:
-        """What a shard's metadata say of where it belongs."""
+        """The metadata that tie a shard to its plan, view and rows."""
         return {
             "plan": self.digest,
             "view": shard.view,
@@ -69,20 +68,20 @@ class Shards:
         }
 
     def statistics(self, shard: ShardKey) -> Statistics | None:
-        """The statistics of a committed shard; None where it is missing, truncated or another."""
+        """The statistics of a committed shard; None where it is missing, truncated or misplaced."""
         path = self.folder / shard.file
         if path.is_symlink():
             return None
         try:
             header = read_header(path)
-            found = dict(header.metadata)
-            statistics = Statistics.from_json(found.pop("statistics"))
-            del found[HASH]
-            tied = found.pop("plan")
+            metadata = dict(header.metadata)
+            statistics = Statistics.from_json(metadata.pop("statistics"))
+            del metadata[HASH]
+            tied = metadata.pop("plan")
         except (ArtifactError, KeyError, TypeError, AttributeError, ValueError):
             return None
         fault = layout_fault(header, self.codec.layout(shard.rows))
-        same = tied in self.digests and {**found, "plan": self.digest} == self.identity(shard)
+        same = tied in self.digests and {**metadata, "plan": self.digest} == self.identity(shard)
         return statistics if same and fault is None else None
 
     def _hashes_well(self, file: str) -> bool:
@@ -96,10 +95,10 @@ class Shards:
 
 
 def content_digest(path: Path) -> str:
-    """sha256 of what a file of a cache says, hexadecimal; not of the plan that it is tied to."""
+    """sha256 of a cache file's data and metadata without its plan, hexadecimal."""
     header = read_header(path)
-    said = {key: header.metadata[key] for key in header.metadata if key not in (HASH, "plan")}
-    hashed = hashlib.sha256(as_text(said).encode())
+    metadata = {key: header.metadata[key] for key in header.metadata if key not in (HASH, "plan")}
+    hashed = hashlib.sha256(as_text(metadata).encode())
     _hash_data(path, header.data, hashed)
     return hashed.hexdigest()
 
@@ -112,5 +111,5 @@ def _hash_data(path: Path, start: int, hashed: hashlib._Hash) -> None:
 
 
 def as_text(metadata: Mapping[str, Any]) -> str:
-    """Metadata as they are written: sorted JSON."""
+    """Metadata as they are stored: sorted JSON."""
     return json.dumps(metadata, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,4 +1,4 @@
-"""What a dump measures while the logits are at hand. Shapes: N rows, K classes.
+"""Statistics that a dump takes while the logits are at hand. Shapes: N rows, K classes.
 
 Each shard carries its own sums, so that the manifest needs no second look at the data. Sums over
 rows are exactly rounded (`math.fsum`): they depend on no thread count and no order of reduction.
@@ -26,17 +26,17 @@ class Statistics:
     """Sums over the views of a shard, or of several.
 
     Attributes:
-        rows: Views.
-        labelled: Views of samples with a label.
-        correct: Right answers among them.
-        nll_sum: Nats, over labelled views.
-        entropy_sum: Nats at T = 1, over all views.
-        bin_views: Views by confidence: bin b is (b/15, (b+1)/15].
-        bin_count: Labelled ones among them.
-        bin_confidence: Sum of their confidences.
-        bin_correct: Right answers among them.
-        kl_sum: KL(full ‖ stored) at each of `TEMPERATURES`, nats.
-        kl_max: Its largest value.
+        rows: Number of views.
+        labelled: Number of views of samples with a label.
+        correct: Number of right answers among the labelled views.
+        nll_sum: Sum of the NLL over labelled views, nats.
+        entropy_sum: Sum of the entropy at T = 1 over all views, nats.
+        bin_views: Number of views by confidence: bin b is (b/15, (b+1)/15].
+        bin_count: Number of labelled views by bin.
+        bin_confidence: Sum of the confidences of labelled views by bin.
+        bin_correct: Number of right answers among labelled views by bin.
+        kl_sum: Sum of KL(full ‖ stored) at each of `TEMPERATURES`, nats.
+        kl_max: Largest KL(full ‖ stored) at each of `TEMPERATURES`, nats.
     """
 
     rows: int
@@ -86,7 +86,7 @@ class Statistics:
 
     @property
     def calibration(self) -> Calibration:
-        """How often the teacher is as sure as it says."""
+        """The teacher's confidence against its accuracy."""
         return Calibration(
             views=self.bin_views,
             labelled=self.bin_count,
@@ -96,7 +96,7 @@ class Statistics:
 
     @property
     def truncation_error(self) -> dict[int, TruncationError]:
-        """What the codec lost, by temperature."""
+        """The codec's loss by temperature."""
         return {
             temperature: TruncationError(mean_kl=total / max(1, self.rows), worst_kl=worst)
             for temperature, total, worst in zip(
@@ -105,16 +105,16 @@ class Statistics:
         }
 
 
-def measure(logits_NK: Tensor, stored: Rows, how: Codec, target_N: Tensor) -> Statistics:
+def measure(logits_NK: Tensor, stored: Rows, codec: Codec, target_N: Tensor) -> Statistics:
     """The statistics of a shard, computed in fp64.
 
     Args:
-        logits_NK: What the teacher said, fp32, finite.
-        stored: What the codec made of it.
-        how: The codec.
+        logits_NK: The teacher's logits, fp32, finite.
+        stored: The same, encoded.
+        codec: The codec.
         target_N: int64 class, −1 where unlabelled.
     """
-    kl_TN = divergences(logits_NK, stored, how, TEMPERATURES)
+    kl_TN = divergences(logits_NK, stored, codec, TEMPERATURES)
     nll_N, entropy_N, confidence_N, correct_N = _figures(logits_NK, target_N)
     labelled_N = target_N >= 0
     all_bin_N = confidence_bin(confidence_N)
@@ -158,19 +158,19 @@ def _figures(logits_NK: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def divergences(
-    logits_NK: Tensor, stored: Rows, how: Codec, temperatures: Sequence[float]
+    logits_NK: Tensor, stored: Rows, codec: Codec, temperatures: Sequence[float]
 ) -> list[Tensor]:
     """KL(full ‖ stored) per row, fp64, nats, one tensor for each temperature."""
-    same_NK = how.logits(stored)
+    same_NK = codec.logits(stored)
     if same_NK is not None and torch.equal(logits_NK, same_NK):
         return [torch.zeros(len(logits_NK), dtype=torch.float64) for _ in temperatures]
     parts: list[list[Tensor]] = [[] for _ in temperatures]
     for chunk in in_chunks(logits_NK):
         full_CK = logits_NK[chunk]
-        rows = {name: each[chunk] for name, each in stored.items()}
+        rows = {name: values[chunk] for name, values in stored.items()}
         for part, temperature in zip(parts, temperatures, strict=True):
             log_p_CK = F.log_softmax(full_CK.double() / temperature, dim=-1)
-            log_q_CK = how.log_probs(rows, temperature, torch.float64)
+            log_q_CK = codec.log_probs(rows, temperature, torch.float64)
             # A KL of 1e-16 may round below 0.
             part.append((log_p_CK.exp() * (log_p_CK - log_q_CK)).sum(dim=-1).clamp(min=0))
     return [torch.cat(part) for part in parts]

@@ -1,8 +1,7 @@
-"""Whether a cache is what its manifest says: every file hashed. Torch-free."""
+"""Verifies a cache against its manifest: every file is hashed. Torch-free."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,7 @@ from distill_cli.cache.folder import EVAL, PLAN
 from distill_cli.cache.manifest import read_manifest, read_plan
 from distill_cli.errors import ArtifactError
 from distill_cli.files import sha256
-
-Progress = Callable[[int, int], None]
+from distill_cli.types import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +19,14 @@ class Damage:
 
     Attributes:
         file: Path inside the cache folder.
-        said: What is wrong with it.
+        fault: Its fault as a predicate: "is missing".
     """
 
     file: str
-    said: str
+    fault: str
 
 
-def damaged(folder: Path, *, workers: int, progress: Progress) -> list[Damage]:
+def damaged(folder: Path, *, workers: int, progress: Count) -> list[Damage]:
     """Hashes every file of a finished cache, several at once.
 
     Args:
@@ -43,33 +41,33 @@ def damaged(folder: Path, *, workers: int, progress: Progress) -> list[Damage]:
     expected = {shard.file: shard.sha256 for shard in manifest.shards}
     if manifest.eval_sha256 is not None:
         expected[EVAL] = manifest.eval_sha256
-    found = []
+    damages = []
     pool = ThreadPoolExecutor(workers)
     try:
-        faults = pool.map(lambda each: _fault(folder / each[0], each[1]), expected.items())
-        for done, (file, said) in enumerate(zip(expected, faults, strict=True), start=1):
+        faults = pool.map(lambda file: _fault(folder / file, expected[file]), expected)
+        for done, (file, fault) in enumerate(zip(expected, faults, strict=True), start=1):
             progress(done, len(expected))
-            if said is not None:
-                found.append(Damage(file=file, said=said))
+            if fault is not None:
+                damages.append(Damage(file=file, fault=fault))
     finally:
-        # After a Ctrl-C nothing more is hashed, and nobody waits for what is.
+        # A Ctrl-C cancels all hashing that has not begun, and does not wait for the rest.
         pool.shutdown(wait=False, cancel_futures=True)
     try:
         same = read_plan(folder) == manifest.plan
     except ArtifactError:
         same = False
     if not same:
-        found.append(Damage(file=PLAN, said="is not the plan that the manifest has"))
-    return found
+        damages.append(Damage(file=PLAN, fault="is not the plan that the manifest has"))
+    return damages
 
 
 def _fault(path: Path, expected: str) -> str | None:
     if not path.is_file():
         return "is missing"
     try:
-        found = sha256(path)
+        actual = sha256(path)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if found != expected:
-        return f"was changed: sha256 {found[:12]}…, the manifest says {expected[:12]}…"
+    if actual != expected:
+        return f"was changed: sha256 {actual[:12]}…, the manifest says {expected[:12]}…"
     return None

@@ -1,7 +1,7 @@
-"""Makes a cache, shard by shard. Shapes: N rows, K classes.
+"""Writes a cache, shard by shard. Shapes: N rows, K classes.
 
-The plan is committed first and the manifest last; a shard is whole or absent. Killed at any
-moment, the same calls go on where they stopped and end in the same bytes. The caller holds the
+The plan is committed first and the manifest last; a shard is whole or absent. After a kill at any
+moment the same calls go on where they stopped and end in the same bytes. The caller holds the
 folder's lock (`files.one_writer`).
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from distill_cli.cache.codec import first_bad_row
 from distill_cli.cache.folder import EVAL, MANIFEST, PLAN
 from distill_cli.cache.manifest import Manifest, StoredShard, as_read, read_manifest, read_plan
-from distill_cli.cache.pixel_probe import Probe
+from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.plan import Plan, ShardKey, plan_differences
 from distill_cli.cache.safetensors_header import METADATA
 from distill_cli.cache.shards import HASH, Shards, as_text
@@ -34,8 +34,8 @@ class CacheWriter:
     """One cache in the making, new or continued.
 
     Args:
-        folder: ViewBatch if it is not there.
-        plan: Committed at once.
+        folder: Folder of the cache, created where absent.
+        plan: Plan of the cache, committed at once.
 
     Raises:
         UsageError: The plan's codec does not exist.
@@ -48,7 +48,7 @@ class CacheWriter:
         if folder.is_dir():
             remove_temporaries(folder)
         begun = (folder / PLAN).exists()
-        # Of one that was begun, what it says of who made it stays.
+        # A cache that was begun keeps its plan: the release that made it may be another.
         self.plan = require_plan(folder, plan) if begun else plan
         self.shards = Shards(folder, self.plan)
         if not begun:
@@ -63,8 +63,8 @@ class CacheWriter:
         """Stores one shard, atomically, with its statistics.
 
         Args:
-            shard: One of the plan's.
-            logits_NK: What the teacher said of its rows, fp32, on the CPU.
+            shard: A shard of the plan.
+            logits_NK: The teacher's logits of its rows, fp32, on the CPU.
             target_N: int64 class of each row, −1 where unlabelled, on the CPU.
 
         Raises:
@@ -93,13 +93,13 @@ class CacheWriter:
             write_atomically(self.folder / file, lambda path: shutil.copyfile(source / file, path))
 
     def write_eval(
-        self, splits: Mapping[str, tuple[Tensor, Tensor]], probe: Probe | None = None
+        self, splits: Mapping[str, tuple[Tensor, Tensor]], probe: PixelProbe | None = None
     ) -> None:
         """Stores the teacher's labels of evaluation rows: dense fp32, unaugmented.
 
         Args:
-            splits: For "val" and "test": logits_NK, fp32, and target_N, int64, on the CPU.
-            probe: A few views, for readers to compare theirs with.
+            splits: logits_NK, fp32, and target_N, int64, on the CPU, by "val" and "test".
+            probe: A few views that readers compare theirs with.
 
         Raises:
             ArtifactError: A logit is NaN or infinite.
@@ -139,12 +139,12 @@ class CacheWriter:
         return manifest
 
     def _finished(self) -> Manifest | None:
-        """The manifest of an earlier run, if it and all it names are as they should be."""
+        """The manifest of an earlier run, if it is this plan's and all its files are intact."""
         try:
             manifest = read_manifest(self.folder)
         except ArtifactError:
             return None
-        # Each was checked when the manifest was written: that they are the same bytes is enough.
+        # Shards were checked when the manifest was written: the same bytes are enough.
         files = {shard.file: shard.sha256 for shard in manifest.shards}
         if manifest.eval_sha256 is not None or self.has_eval:
             files[EVAL] = manifest.eval_sha256 or ""
@@ -174,8 +174,8 @@ class CacheWriter:
     def _write(self, file: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
         """Writes a safetensors file, byte-deterministically.
 
-        Serialised in memory and written by us: safetensors' own writer reports a full disk as its
-        own error, without errno, and leaves the torn file.
+        It is serialised in memory and written by us: safetensors' own writer reports a full disk as
+        its own error, without errno, and leaves the torn file.
         """
         plain = save(tensors)
         data = memoryview(plain)[8 + int.from_bytes(plain[:8], "little") :]
@@ -188,15 +188,15 @@ class CacheWriter:
             write_atomically(self.folder / file, lambda path: path.write_bytes(payload))
 
     def _take_manifest_back(self) -> None:
-        """A manifest that is there speaks of the files as they were before."""
+        """Removes a manifest: it describes the files as they were before."""
         (self.folder / MANIFEST).unlink(missing_ok=True)
 
 
 def require_plan(folder: Path, plan: Plan) -> Plan:
-    """The plan of a cache that was begun, which may be gone on with under this one.
+    """The plan of a cache that was begun, if it may go on under this one.
 
     Raises:
-        ArtifactError: With what differs.
+        ArtifactError: The plans differ; the message says how.
     """
     kept = read_plan(folder)
     differing = plan_differences(kept, plan)
@@ -209,9 +209,9 @@ def require_plan(folder: Path, plan: Plan) -> Plan:
 
 
 def continued(folder: Path, plan: Plan) -> Plan:
-    """The plan under which a folder's cache is begun, or gone on with.
+    """The plan under which a folder's cache begins or goes on.
 
-    Whatever a dry run did not read is taken to be what it was.
+    Values that a dry run did not read are taken from the plan that is there.
 
     Raises:
         ArtifactError: The folder holds a cache of another plan.
@@ -232,7 +232,7 @@ def _refuse_bad(logits_NK: Tensor, *, first_row: int, what: str) -> None:
 
 @contextmanager
 def _rerun_hint() -> Iterator[None]:
-    """A dump has no --resume: the same command goes on."""
+    """Replaces the hint of write errors: a dump has no --resume, the same command goes on."""
     try:
         yield
     except InternalError as error:

@@ -89,8 +89,8 @@ def verify(
             with progress("verify", quiet=quiet) as display:
                 files = display.counting("file")
                 found = damaged(folder, workers=workers, progress=files)
-            document["damaged"] = [{"file": each.file, "said": each.said} for each in found]
-            wrong = [f"{folder / each.file} {each.said}" for each in found]
+            document["damaged"] = [{"file": each.file, "said": each.fault} for each in found]
+            wrong = [f"{folder / each.file} {each.fault}" for each in found]
             if wrong:
                 wrong[-1] += f". {REPAIR.format(read_manifest(folder).plan.maker)}"
             elif not quiet:
@@ -124,10 +124,10 @@ def _replayed(
     """What a replay found, and what is wrong with it."""
     from dataclasses import asdict
 
-    from distill_cli.pipeline.labels.replay import replayed
+    from distill_cli.pipeline.labels.replay import replay_cache
 
     with progress("verify", quiet=quiet) as display:
-        found = replayed(
+        found = replay_cache(
             folder, sample=sample, teacher=teacher, data=data, device=device, sink=display
         )
     if not quiet:

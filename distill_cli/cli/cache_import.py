@@ -51,10 +51,10 @@ def run_import(
     if recipe.out is not None:
         check_writable(Path(recipe.out))
     with progress("import", quiet=quiet) as display:
-        from distill_cli.pipeline.labels.importing import import_labels, prepare
+        from distill_cli.pipeline.labels.importing import import_labels, prepare_import
 
         if dry_run:
-            prepare(recipe, sink=display, overwrite=overwrite, dry=True)
+            prepare_import(recipe, sink=display, overwrite=overwrite, dry=True)
         else:
             views = display.counting("view")
             imported = import_labels(recipe, sink=display, progress=views, overwrite=overwrite)

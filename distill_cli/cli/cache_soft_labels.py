@@ -75,10 +75,10 @@ def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool, overwrite: bo
     """The recipe and what it will cost, measured on a few batches of noise; nothing is written."""
     from distill_cli.pipeline.inputs.artifacts import DRY
     from distill_cli.pipeline.labels.estimate import estimate
-    from distill_cli.pipeline.labels.prepare import prepare
+    from distill_cli.pipeline.labels.prepare import prepare_dump
 
     with progress("cache", quiet=quiet) as display:
-        job = prepare(recipe, sink=display, overwrite=overwrite, runs=DRY)
+        job = prepare_dump(recipe, sink=display, overwrite=overwrite, runs=DRY)
         found = estimate(job, overwrite=overwrite)
     if json:
         result_json({**recipe.model_dump(mode="json"), "estimate": asdict(found)})

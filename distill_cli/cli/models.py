@@ -84,7 +84,7 @@ def taps(
 
 def _network(name: str, size: int, channels: int) -> Network:
     """A saved network, or a fresh one for images of this size."""
-    from distill_cli.models import InputSpec, create, load_model
+    from distill_cli.models import InputSpec, create_network, load_model
     from distill_cli.pipeline.folders import has_model
 
     if Path(name).is_dir():
@@ -93,4 +93,4 @@ def _network(name: str, size: int, channels: int) -> Network:
         return load_model(Path(name))
     grey = (0.5,) * channels
     view = InputSpec(channels=channels, height=size, width=size, mean=grey, std=grey)
-    return create(name, class_names=tuple(map(str, range(10))), view=view)
+    return create_network(name, class_names=tuple(map(str, range(10))), view=view)

@@ -27,7 +27,8 @@ from distill_cli.errors import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from distill_cli.training.events import Count, EpochEvent, Sink, StepEvent
+    from distill_cli.training.events import EpochEvent, Sink, StepEvent
+    from distill_cli.types import Count
 
 # Seconds between two looks at the loss: each one waits for the device.
 ON_TERMINAL, IN_LOG = 0.2, 5.0

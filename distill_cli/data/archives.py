@@ -37,10 +37,10 @@ class Files:
     """Image files by relative path.
 
     Attributes:
-        where: The folder or archive, for messages.
+        where: Path of the folder or archive, for messages.
         paths: Parts of each image's path, as `("train", "cat", "1.png")`.
-        folders: Parts of every folder that was listed, empty ones included.
-        read: Content of the image of this number; safe to call from several threads.
+        folders: Parts of the path of every folder that was listed, empty folders included.
+        read: Returns the content of the image of this number; safe to call from several threads.
     """
 
     where: str
@@ -100,7 +100,7 @@ def _damage(path: Path) -> Iterator[None]:
 
 
 def _parts(name: str) -> tuple[str, ...] | None:
-    """Path parts of a member; None for what is hidden, or points outside the archive."""
+    """Path parts of a member; None where it is hidden or points outside the archive."""
     path = PurePosixPath(name)
     parts = tuple(part for part in path.parts if part != ".")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
@@ -169,25 +169,27 @@ def _tar(path: Path) -> Files:
     """Plain tar: indexed once, then read by offset."""
     folders: set[tuple[str, ...]] = set()
     with path.open("rb") as handle:
-        # A member that stands twice was replaced: the last one counts, as when unpacking.
-        found = {
+        # A path that occurs twice was replaced: the last member counts, as when unpacking.
+        positions = {
             parts: (member.offset_data, member.size) for parts, member in _members(handle, folders)
         }
-    return Files(str(path), tuple(found), frozenset(folders), _FromTar(path, tuple(found.values())))
+    return Files(
+        str(path), tuple(positions), frozenset(folders), _FromTar(path, tuple(positions.values()))
+    )
 
 
 @dataclass
 class _FromTar:
-    """Reads by offset, which processes and threads may do through one descriptor."""
+    """Reads by offset; processes and threads may share its descriptor."""
 
     path: Path
-    places: tuple[tuple[int, int], ...]
+    positions: tuple[tuple[int, int], ...]
     descriptor: int | None = None
 
     def __call__(self, index: int) -> bytes:
         if self.descriptor is None:
             self.descriptor = os.open(self.path, os.O_RDONLY)
-        offset, size = self.places[index]
+        offset, size = self.positions[index]
         return os.pread(self.descriptor, size, offset)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -197,27 +199,27 @@ class _FromTar:
 def _compressed_tar(path: Path) -> Files:
     """A compressed stream has no random access: one pass, the members' bytes stay in memory."""
     folders: set[tuple[str, ...]] = set()
-    found: dict[tuple[str, ...], bytes] = {}
+    contents: dict[tuple[str, ...], bytes] = {}
     with path.open("rb") as raw:
         opener = OPENERS.get(raw.read(2))
         if opener is None:
             raise tarfile.ReadError("it is not compressed as its name says")
         raw.seek(0)
-        # Not tarfile's own stream mode, which checks neither checksum nor end of the stream.
+        # tarfile's own stream mode would check neither checksum nor end of the stream.
         with opener(raw) as handle:
             for parts, member in _members(handle, folders):
                 handle.seek(member.offset_data)
-                found[parts] = handle.read(member.size)
+                contents[parts] = handle.read(member.size)
             while handle.read(1 << 20):
                 pass
-    contents = tuple(found.values())
-    return Files(str(path), tuple(found), frozenset(folders), contents.__getitem__)
+    by_number = tuple(contents.values())
+    return Files(str(path), tuple(contents), frozenset(folders), by_number.__getitem__)
 
 
 def _zip(path: Path) -> Files:
     archive = zipfile.ZipFile(path)
     folders: set[tuple[str, ...]] = set()
-    found: dict[tuple[str, ...], zipfile.ZipInfo] = {}
+    members: dict[tuple[str, ...], zipfile.ZipInfo] = {}
     for member in archive.infolist():
         parts = _parts(member.filename)
         if parts and member.is_dir():
@@ -225,14 +227,16 @@ def _zip(path: Path) -> Files:
         elif parts and _is_image(parts):
             if member.flag_bits & 1:
                 raise zipfile.BadZipFile("it is encrypted")
-            found[parts] = member
+            members[parts] = member
     archive.close()
-    return Files(str(path), tuple(found), frozenset(folders), _FromZip(path, tuple(found.values())))
+    return Files(
+        str(path), tuple(members), frozenset(folders), _FromZip(path, tuple(members.values()))
+    )
 
 
 @dataclass
 class _FromZip:
-    """Each process opens the archive for itself: they would move one another's place in it."""
+    """Reads members; each process opens the archive itself, since a shared offset would be moved."""
 
     path: Path
     members: tuple[zipfile.ZipInfo, ...]
@@ -244,7 +248,7 @@ class _FromZip:
         try:
             return self.opened[1].read(self.members[index])
         except DAMAGE as error:
-            # A bad member is a bad image, which the caller names or skips.
+            # A bad member is a bad image: the caller names or skips it.
             raise OSError(str(error)) from None
 
     def __getstate__(self) -> dict[str, Any]:

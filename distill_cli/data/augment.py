@@ -1,4 +1,4 @@
-"""Augmentations by name: `crop:4,flip`, presets, and what each name stands for."""
+"""Augmentations by name: parsing of `crop:4,flip`, presets, and the table of names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Augmentation(Protocol):
     """One random change of an image.
 
     Attributes:
-        draws: How many uniform numbers a sample needs.
+        draws: Number of uniform numbers that a sample needs.
     """
 
     draws: ClassVar[int]
@@ -36,13 +36,13 @@ Step = Augmentation | LibraryTransform | Mixup | Cutmix
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a name stands for.
+    """The augmentation behind a name.
 
     Attributes:
-        build: The augmentation.
+        build: Class of the augmentation.
         preset: Parameters that the name implies.
-        pixels: The parameter that is counted in pixels, which must be less than the side, and
-            its share of the side where it is not given.
+        pixels: Name of the parameter that is counted in pixels, which must be less than the side,
+            and its default as a share of the side.
     """
 
     build: Callable[..., Any]
@@ -68,14 +68,14 @@ ANY_SIDE = 2**31
 
 
 def light(channels: int, side: int, *, files: bool) -> tuple[str, ...]:
-    """What suits nearly all images: colour is cropped and flipped, grey (writing) shifted."""
+    """The default, for nearly all images: colour is cropped and flipped, grey (writing) shifted."""
     if channels == 1:
         return ("shift",)
     return ("rrc", "flip") if files else ("crop", "flip")
 
 
 def strong(channels: int, side: int, *, files: bool) -> tuple[str, ...]:
-    """For long trainings: `light` and then some; grey images are not mirrored."""
+    """The preset for long trainings: `light` and more; grey images are not mirrored."""
     if channels == 1:
         return ("shift", "affine:15:translate=0:scale=0.15:shear=10", "cutout")
     if files:
@@ -87,7 +87,7 @@ def parse(spelled: str, side: int) -> Step:
     """`crop:4` as an augmentation of images whose shorter side is `side`.
 
     Raises:
-        UsageError: No such augmentation, or a parameter that it does not take.
+        UsageError: The augmentation does not exist, or does not take a parameter.
     """
     return _read(spelled, side)[0]
 
@@ -138,7 +138,7 @@ def _arguments(spelled: str, kind: _Kind, arguments: Sequence[str]) -> dict[str,
 
 
 def _spell(name: str, kind: _Kind, step: Any) -> str:
-    """A spelling that no default of a later version can change: every parameter by its value."""
+    """The full spelling, every parameter by its value, which no later default can change."""
     values = {f.name: getattr(step, f.name) for f in fields(step)}
     if len(values) == 1:
         return f"{name}:{_number(next(iter(values.values())))}"
@@ -146,7 +146,7 @@ def _spell(name: str, kind: _Kind, step: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """As short as it can be without losing anything."""
+    """The shortest text that reads back as the same number."""
     return short if float(short := f"{value:g}") == value else repr(value)
 
 
@@ -163,10 +163,10 @@ def resolve(
     """Presets, defaults and parameters spelt out; every name checked against the image's size.
 
     Args:
-        names: As typed; None for the default, which is `light`.
-        channels: 1 or 3.
-        height: Pixels.
-        width: Pixels.
+        names: Names as typed; None for the default, which is `light`.
+        channels: Channels of the images, 1 or 3.
+        height: Height of a view in pixels.
+        width: Width of a view in pixels.
         files: Whether each view starts from the whole image, rather than from one of this size.
 
     Raises:

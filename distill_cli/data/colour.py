@@ -19,14 +19,14 @@ TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0
 class Jitter:
     """Changes brightness, contrast, saturation and hue, in this order.
 
-    The factors are 1 ± up to the value given; the hue turns in the plane of YIQ. Grey images keep
-    what they have of it: brightness and contrast.
+    The factors are 1 ± up to the value given; the hue turns in the plane of YIQ. Only brightness
+    and contrast of grey images change.
 
     Attributes:
-        brightness: Of the factor on all pixels, in [0, 1].
-        contrast: Of the distance from the image's mean luminance, in [0, 1].
-        saturation: Of the distance from each pixel's luminance, in [0, 1].
-        hue: Share of the full circle, in [0, 0.5].
+        brightness: Range of the factor on all pixels, in [0, 1].
+        contrast: Range of the factor on the distance from the image's mean luminance, in [0, 1].
+        saturation: Range of the factor on the distance from each pixel's luminance, in [0, 1].
+        hue: Range of the hue as a share of the full circle, in [0, 0.5].
     """
 
     draws: ClassVar[int] = 4
@@ -43,7 +43,7 @@ class Jitter:
             raise ValueError("hue from 0 to 0.5")
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One set of factors a sample; rounded back to uint8."""
+        """Applies one set of factors to each sample; rounded back to uint8."""
         # Contiguous, because strided tensors take other kernels that may differ by a bit.
         either_D111B = (2 * uniform_BD.T - 1).contiguous()[:, None, None, None]
         bright, contrast, saturation, hue = either_D111B.movedim(-1, 1).float()

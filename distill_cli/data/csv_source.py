@@ -1,4 +1,4 @@
-"""A CSV that lists image files and what applies to each: one label, several or none."""
+"""Datasets listed in a CSV: image files with one label each, several or none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ON_OFF = {"1": True, "0": False}
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """One line: the image's path, its labels, its split; `where` names the line to a person."""
+    """One line: the image's path, labels and split; `where` names the line in messages."""
 
     where: str
     parts: tuple[str, ...]
@@ -35,29 +35,29 @@ class _Row:
 
 
 def is_listing(path: Path) -> bool:
-    """Whether a file name is that of a list of files and labels."""
+    """Whether a file name is that of a CSV of files and labels."""
     return path.suffix.lower() == ".csv"
 
 
 def listed_splits(path: Path) -> Splits:
     """`train`, `test` and perhaps `val` of a CSV with a header line.
 
-    Its columns: `file`, relative to the CSV's folder; `labels`, names separated by `;` or `|`, or
-    instead a column a class of 0 and 1; and perhaps `split`, without which a seeded fifth becomes
-    test. Where each row has exactly one name under `labels`, one class applies to an image; else
-    several may.
+    Its columns are `file`, relative to the CSV's folder; `labels`, names separated by `;` or `|`,
+    or instead a column of 0 and 1 for each class; and perhaps `split`. Without `split` a seeded
+    fifth becomes test. Where each row has exactly one name under `labels`, one class applies to an
+    image; else several may.
 
     Raises:
-        ArtifactError: The row that is unusable is named.
+        ArtifactError: A row is unusable; the message names it.
     """
     content = _content(path)
     rows, classes = _rows(path, content)
-    several = classes is not None or any(len(row.labels) != 1 for row in rows)
-    splits = _split(path, rows, several)
+    multi_label = classes is not None or any(len(row.labels) != 1 for row in rows)
+    splits = _split(path, rows, multi_label)
     names = _class_names(path, splits, classes)
     number = {name: label for label, name in enumerate(names)}
     paths = tuple(row.parts for row in rows)
-    place = {row.parts: index for index, row in enumerate(rows)}
+    position = {row.parts: index for index, row in enumerate(rows)}
     files = Files(str(path.parent), paths, frozenset(), FromFolder(path.parent, paths))
     sources: dict[str, Source] = {}
     for split, members in splits.items():
@@ -65,11 +65,11 @@ def listed_splits(path: Path) -> Splits:
         sources[split] = FileSource(
             files,
             tuple(
-                (place[row.parts], row.sample_id, UNLABELLED if several else labels[0])
+                (position[row.parts], row.sample_id, UNLABELLED if multi_label else labels[0])
                 for row, labels in zip(members, sets, strict=True)
             ),
             names,
-            label_sets=tuple(sets) if several else None,
+            label_sets=tuple(sets) if multi_label else None,
             listing=digest(content).hex(),
         )
     return sources
@@ -83,14 +83,14 @@ def _content(path: Path) -> bytes:
 
 
 def _rows(path: Path, content: bytes) -> tuple[list[_Row], tuple[str, ...] | None]:
-    """The lines, sorted by sample id; and the classes, where each has a column of its own."""
+    """The lines sorted by sample id, and the classes where each has a column; else None."""
     try:
         lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ArtifactError(f"{path} is no CSV in UTF-8: {error}") from None
     header = [cell.strip() for cell in lines[0]] if lines else []
-    own = [name for name in header if name not in (FILE, LABELS, SPLIT)]
-    if FILE not in header or (LABELS in header) == bool(own):
+    columns = [name for name in header if name not in (FILE, LABELS, SPLIT)]
+    if FILE not in header or (LABELS in header) == bool(columns):
         raise ArtifactError(
             f"{path} has the columns {', '.join(header) or 'of none'}",
             hint="Its first line should be file,labels or file,labels,split, or have a column of 0 "
@@ -109,7 +109,7 @@ def _rows(path: Path, content: bytes) -> tuple[list[_Row], tuple[str, ...] | Non
     if not rows:
         raise ArtifactError(f"{path} lists no images")
     ordered = sorted(rows.values(), key=lambda row: os.fsencode(row.sample_id))
-    return ordered, tuple(own) if own else None
+    return ordered, tuple(columns) if columns else None
 
 
 def _row(path: Path, where: str, header: Sequence[str], cells: Sequence[str]) -> _Row:
@@ -128,7 +128,7 @@ def _row(path: Path, where: str, header: Sequence[str], cells: Sequence[str]) ->
 
 
 def _parts(folder: Path, where: str, file: str) -> tuple[str, ...]:
-    """The parts of a path that must lie in the folder, and be there."""
+    """The parts of a path, which must name an existing file below the folder."""
     file = file.replace("\\", "/")
     name, drive = PurePosixPath(file), PureWindowsPath(file).drive
     if not file or name.is_absolute() or drive or ".." in name.parts:
@@ -155,7 +155,7 @@ def _labels(where: str, values: Mapping[str, str]) -> Iterable[str]:
             yield name
 
 
-def _split(path: Path, rows: Sequence[_Row], several: bool) -> dict[str, list[_Row]]:
+def _split(path: Path, rows: Sequence[_Row], multi_label: bool) -> dict[str, list[_Row]]:
     """Rows by split: as the rows say, else a seeded fifth is test."""
     if rows[0].split is not None:
         splits = {name: [row for row in rows if row.split == name] for name in SPLITS}
@@ -167,25 +167,25 @@ def _split(path: Path, rows: Sequence[_Row], several: bool) -> dict[str, list[_R
                 )
         return {name: members for name, members in splits.items() if members}
     ids = [row.sample_id for row in rows]
-    # Sets of labels are too many to draw a share of each.
+    # Sets of labels are too many to be strata.
     kinds = {name: n for n, name in enumerate(sorted({x for row in rows for x in row.labels}))}
-    strata = [0 if several else kinds[min(row.labels)] for row in rows]
+    strata = [0 if multi_label else kinds[min(row.labels)] for row in rows]
     held = stratified(ids, strata, TEST_FRACTION, TEST_SEED)
     for name in kinds:
-        holders = [place for place, row in enumerate(rows) if name in row.labels]
+        holders = [index for index, row in enumerate(rows) if name in row.labels]
         if held.issuperset(holders):
-            # A rare label is of no use to test alone.
+            # A rare label is useless in the test split alone.
             held.discard(holders[0])
-    test = [row for place, row in enumerate(rows) if place in held]
+    test = [row for index, row in enumerate(rows) if index in held]
     if not test:
         raise ArtifactError(f"{path} lists too few images to hold any out as test")
-    return {"train": [row for place, row in enumerate(rows) if place not in held], "test": test}
+    return {"train": [row for index, row in enumerate(rows) if index not in held], "test": test}
 
 
 def _class_names(
     path: Path, splits: Mapping[str, Sequence[_Row]], classes: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The labels of train, in the order of their bytes; no other row may have another."""
+    """The labels of train, in the order of their bytes; other splits may have no others."""
     known = {label for row in splits["train"] for label in row.labels}
     for name in classes or ():
         if name not in known:

@@ -11,31 +11,31 @@ import torch
 from torch import Tensor
 
 from distill_cli.counters import few_of
-from distill_cli.data.decode import Decoded, Progress
+from distill_cli.data.decode import Decoded
 from distill_cli.data.reading import read_images
 from distill_cli.data.split_images import ImageFiles, Images
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.types import UNLABELLED, UNREAD, DatasetIdentity
+from distill_cli.types import UNLABELLED, UNREAD, Count, DatasetIdentity
 
 FILES_FOR_STATISTICS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What training, caching and evaluation need of the data.
+    """The data of a training, a cache or an evaluation.
 
     Attributes:
-        spec: What `--data` named.
-        class_names: In label order.
+        spec: The value of `--data`.
+        class_names: Names of the classes in label order.
         train: The whole train split, the held-out part included.
         fit_rows: int64 rows of `train` to train on.
-        val: What chooses the epoch: the held-out rows, or the `val/` split.
-        test: Looked at once.
-        identity: What must agree with other artefacts.
-        skipped: Images that could not be read and were left out.
-        mean: Of each channel over the fit rows, in [0, 1].
-        std: Of each channel over the fit rows, in [0, 1].
+        val: The images that choose the epoch: held-out rows, or the `val/` split.
+        test: The test split, to be looked at once.
+        identity: Fingerprint and split, which must agree with other artefacts.
+        skipped: Number of images that could not be read and were left out.
+        mean: Mean of each channel over the fit rows, in [0, 1].
+        std: Standard deviation of each channel over the fit rows, in [0, 1].
     """
 
     spec: str
@@ -51,21 +51,21 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        """1 or 3."""
+        """Channels of a view, 1 or 3."""
         return self.train.size[0]
 
     @property
     def height(self) -> int:
-        """Pixels."""
+        """Height of a view in pixels."""
         return self.train.size[1]
 
     @property
     def width(self) -> int:
-        """Pixels."""
+        """Width of a view in pixels."""
         return self.train.size[2]
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """Whether several labels may apply to an image."""
         return self.train.label_NK is not None
 
@@ -83,7 +83,7 @@ def open_dataset(
     size: int | None = None,
     skip_bad: bool = False,
     workers: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: Count = lambda done, total: None,
     glance: bool = False,
 ) -> Dataset:
     """Opens and splits a dataset.
@@ -91,19 +91,18 @@ def open_dataset(
     Views of up to 128 pixels are decoded once and held in memory; larger ones are read from their
     files each time. The rule looks at the data alone, so that views are the same on any machine.
 
-    At a glance, for a dry run, no image is decoded and nothing is written: mean and sd stay 0 and
-    1, a table has no pixels, and the fingerprint is `UNREAD` where there are too many images to
-    open them all.
+    A glance, for a dry run, decodes no image and writes nothing: mean and sd stay 0 and 1, a table
+    has no pixels, and the fingerprint is `UNREAD` where there are too many images to open them all.
 
     Args:
-        spec: What `--data` names.
+        spec: The value of `--data`.
         split_seed: Seed of the held-out rows.
         val_fraction: Share of train that is held out where there is no `val/`, in (0, 1).
         size: Side of the views in pixels.
         skip_bad: Leave out images that cannot be read.
         workers: Processes that read images which are not held in memory.
         progress: Called with (images read, images in all) while they are read.
-        glance: For a dry run.
+        glance: Open the data for a dry run.
 
     Raises:
         UsageError: The spec names nothing, or no share is held out though there is no `val/`.
@@ -141,8 +140,8 @@ def open_dataset(
         val=val,
         test=splits["test"],
         identity=DatasetIdentity(
-            fingerprint=_fingerprint(train, read.digests) if read.digests else UNREAD,
-            # Bad images are left out, and which they are is not known without reading them.
+            fingerprint=_dataset_fingerprint(train, read.digests) if read.digests else UNREAD,
+            # The ids depend on which images are bad, and only reading them tells.
             ids_digest=UNREAD
             if skip_bad and not read.digests
             else _hash("\0".join(train.sample_ids).encode()),
@@ -171,9 +170,10 @@ def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
 
 
 def _held_out(train: Images, fraction: float, seed: int) -> set[int]:
-    """Rows to hold out, of the labelled ones: the others could not choose an epoch.
+    """Rows to hold out, all of them labelled: unlabelled ones could not choose an epoch.
 
-    Where several labels may apply all are labelled, and sets of labels too many for strata.
+    Where several labels may apply, all rows are labelled, and the sets of labels are too many to be
+    strata.
     """
     if train.label_NK is not None:
         alike = [0] * len(train.sample_ids)
@@ -182,11 +182,11 @@ def _held_out(train: Images, fraction: float, seed: int) -> set[int]:
     labelled = (train.label_N != UNLABELLED).nonzero()[:, 0].tolist()
     names = [train.sample_ids[row] for row in labelled]
     held = stratified(names, train.label_N[labelled].tolist(), fraction, seed)
-    return {labelled[place] for place in held}
+    return {labelled[position] for position in held}
 
 
 def _last_of_their_label(label_NK: Tensor, held: set[int]) -> set[int]:
-    """Rows that must not be held out, or a label would have no image to train on."""
+    """Held-out rows to give back, so that every label has an image to train on."""
     kept: set[int] = set()
     for column in label_NK.unbind(dim=1):
         holders = (column > 0).nonzero()[:, 0].tolist()
@@ -198,7 +198,7 @@ def _last_of_their_label(label_NK: Tensor, held: set[int]) -> set[int]:
 def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and sd of each channel from exact counts of the 256 values.
 
-    Of files, as many as are worth reading, by a hash of their sample keys.
+    Files are sampled: `FILES_FOR_STATISTICS` of them, by a hash of their sample keys.
     """
     if isinstance(images, ImageFiles):
         images = images.take(rows[few_of(images.key_N[rows], FILES_FOR_STATISTICS)])
@@ -219,7 +219,7 @@ def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _fingerprint(table: Images, digests: Sequence[bytes]) -> str:
+def _dataset_fingerprint(table: Images, digests: Sequence[bytes]) -> str:
     whole = blake2b(digest_size=16)
     labels: list[Any] = table.label_N.tolist()
     if table.label_NK is not None:

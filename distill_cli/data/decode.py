@@ -1,10 +1,10 @@
-"""From image files to one uint8 tensor, in parallel; a bad image is named, never replaced."""
+"""Decodes image files into one uint8 tensor, in parallel; a bad image is named, never replaced."""
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +21,11 @@ from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageTable, to_batch
 from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError, InternalError, UsageError
+from distill_cli.types import Count
 
-# Fewer images than this are read before worker processes would have started.
+# Smaller splits are read before worker processes would have started.
 WORTH_WORKERS = 2048
 ROWS_A_TASK = 128
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +33,10 @@ class Decoded:
     """All splits of a dataset at one size and channel count.
 
     Attributes:
-        tables: By split.
-        class_names: In label order.
+        tables: Decoded images by split.
+        class_names: Names of the classes in label order.
         digests: Content digests of the train split's rows.
-        skipped: Images left out because they cannot be read.
+        skipped: Number of images left out because they cannot be read.
     """
 
     tables: Mapping[str, ImageTable]
@@ -55,7 +54,7 @@ def decode(
     *,
     size: int | None,
     skip_bad: bool,
-    progress: Progress = lambda done, total: None,
+    progress: Count = lambda done, total: None,
 ) -> Decoded:
     """Decodes every split.
 
@@ -64,10 +63,10 @@ def decode(
     is not applied.
 
     Args:
-        splits: What to decode.
-        size: Shorter side in pixels, then a centre crop to a square; None keeps images as they
+        splits: Sources by split.
+        size: Shorter side in pixels before a centre crop to a square; None keeps images as they
             are.
-        skip_bad: Leave out what cannot be read, and count it.
+        skip_bad: Leave out and count images that cannot be read.
         progress: Called with (images done, images in all).
 
     Raises:
@@ -81,7 +80,7 @@ def decode(
     for split, source in splits.items():
         check_memory(splits, source, size)
         filled[split] = filling = _Filling(source)
-        for row, made in enumerate(_each(source, size, skip_bad)):
+        for row, made in enumerate(_decoded_rows(source, size, skip_bad)):
             done += 1
             if made is None:
                 bad += 1
@@ -101,7 +100,7 @@ def decode(
 
 
 class _Filling:
-    """A split while it is decoded: one array that is filled in place, so that memory is used once."""
+    """A split while it is decoded: one array filled in place, so that memory is used once."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -111,11 +110,11 @@ class _Filling:
 
     @property
     def channels(self) -> int:
-        """1 as long as all images are grey."""
+        """Channels so far: 1 as long as all images are grey."""
         return int(self.images_NCHW.shape[1])
 
     def add(self, row: int, pixels: Pixels, content: bytes) -> None:
-        """The next image."""
+        """Appends the image of a row."""
         height, width = pixels.shape[:2]
         channels = 1 if pixels.ndim == 2 else 3
         if not self.rows:
@@ -128,7 +127,7 @@ class _Filling:
         self.digests.append(content)
 
     def table(self, split: str, channels: int) -> ImageTable:
-        """What was filled, with this many channels."""
+        """The images that were added, with this many channels."""
         if not self.rows:
             raise ArtifactError(f"no image of the {split} split can be read")
         images_NCHW = self.images_NCHW[: len(self.rows)]
@@ -144,7 +143,7 @@ class _Filling:
         )
 
 
-def _each(
+def _decoded_rows(
     source: Source, size: int | None, skip_bad: bool
 ) -> Iterator[tuple[Pixels, bytes] | None]:
     """Pixels and content digest of each row in order; None where it cannot be read."""
@@ -152,27 +151,27 @@ def _each(
     tasks = [
         range(start, min(start + ROWS_A_TASK, count)) for start in range(0, count, ROWS_A_TASK)
     ]
-    some = partial(_some, source, size=size, skip_bad=skip_bad)
-    # Processes, not threads: opening an image holds Python's lock, and small ones cost little else.
+    decode_task = partial(_decode_task, source, size=size, skip_bad=skip_bad)
+    # Processes, not threads: opening an image holds Python's lock, most of the cost of a small one.
     workers = min(8, processors()) if count >= WORTH_WORKERS else 0
-    for made in stream(some, tasks, workers=workers):
+    for made in stream(decode_task, tasks, workers=workers):
         yield from pickle.loads(made)
 
 
-def _some(source: Source, rows: range, *, size: int | None, skip_bad: bool) -> bytes:
-    """Pickled, so that a task comes back as one piece."""
-    return pickle.dumps([_one(source, row, size, skip_bad) for row in rows])
+def _decode_task(source: Source, rows: range, *, size: int | None, skip_bad: bool) -> bytes:
+    """The rows of a task, pickled so that they come back in one piece."""
+    return pickle.dumps([_decode_row(source, row, size, skip_bad) for row in rows])
 
 
 def processors() -> int:
-    """Processors that are ours; only Linux tells which are."""
+    """Processors of this process on Linux; elsewhere those of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def check_memory(splits: Mapping[str, Source], source: Source, size: int | None) -> None:
-    """Refuses what cannot be held, by the size of the split's first image."""
+    """Refuses images that do not fit into memory, by the size of the split's first image."""
     try:
         width, height = source.fetch(0)[0].size
     except BAD_IMAGE:
@@ -188,7 +187,9 @@ def check_memory(splits: Mapping[str, Source], source: Source, size: int | None)
         )
 
 
-def _one(source: Source, row: int, size: int | None, skip_bad: bool) -> tuple[Pixels, bytes] | None:
+def _decode_row(
+    source: Source, row: int, size: int | None, skip_bad: bool
+) -> tuple[Pixels, bytes] | None:
     check_label(source, row)
     try:
         image, digest = source.fetch(row)
@@ -205,18 +206,18 @@ def images_from_paths(
     """Image files, and those below folders, as uint8 (N, C, H, W) and their names.
 
     Raises:
-        UsageError: None is given, or a folder holds none.
+        UsageError: No path is given, or a folder holds no images.
         ArtifactError: An image cannot be read.
     """
     files: list[Path] = []
     for path in paths:
-        found = [path]
+        image_paths = [path]
         if path.is_dir():
             inside = open_files(path)
-            found = [path.joinpath(*parts) for parts in inside.paths]
-            if not found:
+            image_paths = [path.joinpath(*parts) for parts in inside.paths]
+            if not image_paths:
                 raise UsageError(f"{path} holds no images")
-        files += found
+        files += image_paths
     if not files:
         raise UsageError("which images? None is given")
     arrays = []

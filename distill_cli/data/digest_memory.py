@@ -12,7 +12,7 @@ from distill_cli.files import real_path, write_atomically
 
 
 class Digests:
-    """Content digests and what else was seen of each file, remembered by path, size and times."""
+    """A JSON value for each file (its digest and more), remembered by path, size and times."""
 
     def __init__(self, data: str) -> None:
         name = blake2b(str(real_path(data)).encode(), digest_size=16).hexdigest()
@@ -27,7 +27,7 @@ class Digests:
         self.changed = False
 
     def get(self, path: str, stat: Stat) -> Any | None:
-        """What was noted of the file; None where it is new or may have changed."""
+        """The value of a file; None where the file is new or may have changed."""
         noted = self.seen.get(path)
         return noted[1] if noted is not None and tuple(noted[0]) == stat else None
 
@@ -38,7 +38,7 @@ class Digests:
             self.changed = True
 
     def save(self) -> None:
-        """Keeps what is new; what cannot be kept is no error."""
+        """Writes new values to disk; a failure is no error."""
         if not self.changed:
             return
         text = json.dumps({"format": FORMAT, "seen": self.seen}, separators=(",", ":"))

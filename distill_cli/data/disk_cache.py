@@ -1,7 +1,7 @@
-"""What was read once is not read again: decoded images and content digests, under the user's cache.
+"""Decoded images and content digests kept in the user's cache, so that they are read only once.
 
-Everything here can be thrown away at any time. An entry counts only while nothing that was read
-for it has changed: every file's size, modification and status-change time.
+The cache can be deleted at any time. An entry is valid as long as size, modification and
+status-change time of every file that was read for it stay the same.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INDEX = "index.json"
 RACY_SECONDS = 2.0
 # Decoded images kept in all; the longest unused go first.
 LIMIT_BYTES = 20_000_000_000
-# In the name of a folder that is being filled, and after how long nobody fills it any more.
+# Mark in the name of a folder that is being filled, and the age at which it counts as abandoned.
 MAKING, ORPHAN_SECONDS = ".making-", 3600.0
 
 Stat = tuple[int, int, int]
@@ -42,8 +42,8 @@ Stat = tuple[int, int, int]
 
 def cache_folder() -> Path:
     """$DISTILL_CACHE, else distill below $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("DISTILL_CACHE"):
-        return Path(own)
+    if chosen := os.environ.get("DISTILL_CACHE"):
+        return Path(chosen)
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "distill"
 
@@ -61,13 +61,13 @@ def is_settled(stat: Stat) -> bool:
 
 @dataclass(frozen=True)
 class Key:
-    """What decoded images are remembered by."""
+    """The key of decoded images in the cache."""
 
     digest: str
 
     @property
     def folder(self) -> Path:
-        """Where they lie."""
+        """Folder of the decoded images."""
         return cache_folder() / "decoded" / self.digest
 
 
@@ -80,19 +80,19 @@ def key_of(stamp: str | None, *, size: int | None, skip_bad: bool) -> Key | None
 
 
 def archive_stamp(path: Path) -> str | None:
-    """What changes whenever an archive may have; None where it has just changed."""
+    """A text that changes whenever an archive may have; None where it has just changed."""
     return _stamp(str(real_path(path)), [(path.name, path)])
 
 
 def stamp_of(splits: Splits) -> str | None:
-    """What changes whenever an image may have, without reading any; None where nothing tells."""
+    """A text that changes whenever an image may have, made without reading any; None if unknown."""
     stamps: list[str] = []
     for name, source in splits.items():
         if isinstance(source, FileSource):
             where = Path(source.files.where)
             if not where.is_dir():
                 return archive_stamp(where)
-            # One listing serves all splits; empty folders count, for they are classes.
+            # The files of all splits are listed together; empty folders count, as they are classes.
             listed = [("/".join(parts), where.joinpath(*parts)) for parts in source.files.paths]
             folders = json.dumps(sorted("/".join(parts) for parts in source.files.folders))
             return _stamp(f"{real_path(where)} {folders}{source.listing}", listed)
@@ -119,8 +119,8 @@ def recall(key: Key, *, glance: bool = False) -> Decoded | None:
     """The decoded images, mapped from disk; None where they are not remembered, or damaged.
 
     Args:
-        key: What they are remembered by.
-        glance: For a dry run: the index alone is read, and nothing noted of its use.
+        key: Key of the images.
+        glance: Only read the index, for a dry run, and do not note its use.
     """
     try:
         index = json.loads((key.folder / INDEX).read_text())
@@ -138,7 +138,7 @@ def recall(key: Key, *, glance: bool = False) -> Decoded | None:
     if glance:
         return decoded
     with suppress(OSError):
-        # For those who look for the longest unused; a cache of somebody else's is only read.
+        # The time of last use, by which entries are deleted; somebody else's cache is only read.
         os.utime(key.folder / INDEX)
     return decoded
 
@@ -163,7 +163,7 @@ def _map(folder: Path, name: str, kept: Mapping[str, Any], glance: bool) -> Imag
 
 
 def remember(key: Key, decoded: Decoded) -> Decoded:
-    """Keeps decoded images for the next time; what cannot be kept is no error.
+    """Keeps decoded images for the next time; a failure is no error.
 
     Returns:
         The same images, mapped from disk where they could be kept.
@@ -178,12 +178,12 @@ def remember(key: Key, decoded: Decoded) -> Decoded:
                 os.fsync(handle.fileno())
         write_json(making / INDEX, _index(decoded))
         if recall(key) is None:
-            # What is left of a damaged entry; a map of it by another process stays valid.
+            # A damaged entry is removed; another process's map of it stays valid.
             shutil.rmtree(key.folder, ignore_errors=True)
         making.rename(key.folder)
         _forget(key.folder)
     except (OSError, InternalError):
-        # A full or read-only disk, a home that is not there, another process that was quicker.
+        # The disk is full or read-only, home is missing, or another process was quicker.
         shutil.rmtree(making, ignore_errors=True)
         return decoded
     return recall(key) or decoded
@@ -207,7 +207,7 @@ def _index(decoded: Decoded) -> dict[str, Any]:
 
 
 def _forget(kept: Path) -> None:
-    """Removes what killed writers left, and what was unused longest until the rest fits."""
+    """Removes folders of killed writers, then the longest unused entries until the rest fits."""
     folders: list[tuple[float, Path]] = []
     for path in kept.parent.iterdir():
         if (path / INDEX).is_file() and MAKING not in path.name:

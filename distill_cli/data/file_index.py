@@ -1,6 +1,6 @@
-"""Large images are listed, not decoded: headers and content digests, then files read on demand.
+"""Lists large images by header and content digest; their pixels are read on demand.
 
-A dry run lists small ones, too: it needs their number, labels and sizes, and no pixels.
+A dry run lists small images too: it needs their number, labels and sizes, and no pixels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from distill_cli.counters import sample_key
-from distill_cli.data.decode import Decoded, Progress
+from distill_cli.data.decode import Decoded
 from distill_cli.data.digest_memory import Digests
 from distill_cli.data.disk_cache import Stat, stat_of
 from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, is_grey
@@ -20,6 +20,7 @@ from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageFiles, ImageTable
 from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError
+from distill_cli.types import Count
 
 # Side of a view where images differ in size and none was asked for: ImageNet's.
 DEFAULT_SIZE = 224
@@ -28,9 +29,9 @@ WORTH_WORKERS = 512
 # Images of all splits that a dry run opens at most, to know their sizes and contents.
 GLANCED = 2048
 
-# Digest in hexadecimal, width, height, whether grey; whether it was decoded to the end.
+# An image's digest in hexadecimal, width, height, whether grey, whether decoded to the end.
 Note = tuple[str, int, int, bool, bool]
-# Of an image that a dry run does not open.
+# The note of an image that a dry run does not open.
 UNSEEN: Note = ("", 0, 0, True, False)
 
 
@@ -39,11 +40,11 @@ class Listed:
     """All splits of a dataset, as files.
 
     Attributes:
-        files: By split.
-        class_names: In label order.
-        digests: Content digests of the train split's rows; none where an image was not opened, or
+        files: Image files by split.
+        class_names: Names of the classes in label order.
+        digests: Content digests of the train split's rows; empty where an image was not opened, or
             may have to be left out.
-        skipped: Images left out because they cannot be read.
+        skipped: Number of images left out because they cannot be read.
     """
 
     files: Mapping[str, ImageFiles]
@@ -52,7 +53,7 @@ class Listed:
     skipped: int
 
     def as_tables(self) -> Decoded:
-        """What decoding would make of the images, without their pixels."""
+        """The tables that decoding would give, without pixels."""
         tables = {
             split: ImageTable(
                 images_NCHW=torch.empty(
@@ -79,23 +80,23 @@ def list_files(
     size: int | None,
     skip_bad: bool,
     workers: int,
-    progress: Progress,
+    progress: Count,
     glance: bool = False,
 ) -> Listed:
-    """Reads every file once for its digest and header; what did not change since is remembered.
+    """Reads every file once for its digest and header, and remembers them for unchanged files.
 
-    Pixels are decoded only under `skip_bad`, to find what must be left out; otherwise a damaged
-    image is named when it is met. At a glance none is, `GLANCED` images at most are opened beside
-    what is remembered, and nothing is written.
+    Pixels are decoded only under `skip_bad`, to find the images to leave out; otherwise a damaged
+    image is named when a view needs it. A glance decodes none, opens at most `GLANCED` images that
+    are not remembered, and writes nothing.
 
     Args:
-        data: Names the dataset in the memory of digests.
-        splits: What to list.
-        size: Side of the square views; None for the images' own where they agree, else 224.
-        skip_bad: Leave out what cannot be read, and count it.
-        workers: Processes, here and when views are made.
+        data: Name of the dataset in the memory of digests.
+        splits: Sources by split.
+        size: Side of the square views; None for the size of the images where it is one, else 224.
+        skip_bad: Leave out and count images that cannot be read.
+        workers: Processes that read files, now and when views are made.
         progress: Called with (images done, images in all).
-        glance: For a dry run.
+        glance: List for a dry run.
 
     Raises:
         ArtifactError: An image cannot be read, or a label is out of range.
@@ -133,7 +134,7 @@ def list_files(
 
 
 def _glanced(splits: Mapping[str, Source]) -> dict[str, set[int]]:
-    """The rows of each split that a glance opens: all, or those whose sample ids hash lowest."""
+    """The rows of each split that a glance opens: `GLANCED` in all, whose sample ids hash lowest."""
     ranked = sorted(
         (sample_key(source.sample_id(row)), split, row)
         for split, source in splits.items()
@@ -169,14 +170,14 @@ def _files(source: Source, rows: list[int], view: tuple[int, int, int], workers:
 def _notes(
     source: Source, known: Digests, skip_bad: bool, workers: int, glanced: set[int] | None
 ) -> Iterator[Note | None]:
-    """What is known of each row, in order; None where it cannot be read.
+    """The note of each row, in order; None where the image cannot be read.
 
     Args:
         source: The split.
-        known: What is remembered.
-        skip_bad: Leave out what cannot be read.
-        workers: Processes.
-        glanced: Rows that may be opened, and not decoded; None for all, and decoded if need be.
+        known: The memory of digests.
+        skip_bad: Leave out images that cannot be read.
+        workers: Processes that read.
+        glanced: Rows that a glance may open, which decodes none; None to open and decode any.
     """
     decoded = skip_bad and glanced is None
     remembered: dict[int, Note] = {}

@@ -1,7 +1,7 @@
 """Augmentations that move pixels, as pure, batched functions of their draws.
 
-Each takes uint8 images and its own uniform draws, one row a sample; none holds a generator. What
-is computed a sample never depends on the others, nor on how many there are.
+They take uint8 images and uniform draws, one row a sample; none holds a generator. The result of a
+sample does not depend on the other samples of the batch, nor on their number.
 Shapes: B batch, C channels, H height, W width, D draws of one augmentation.
 """
 
@@ -20,14 +20,14 @@ from torch import Tensor
 class Shift:
     """Moves the image by −pixels … +pixels each way, zeros come in from the border.
 
-    Padding by `pixels` and cropping back at random is the same thing, hence its other name, crop.
+    Padding by `pixels` and cropping back at random is the same, hence the other name, crop.
     """
 
     draws: ClassVar[int] = 2
     pixels: int
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One offset a sample."""
+        """Shifts each sample by its offset."""
         height, width = images_BCHW.shape[-2:]
         span = 2 * self.pixels + 1
         offset_BD = (uniform_BD * span).long()
@@ -46,7 +46,7 @@ class Flip:
     draws: ClassVar[int] = 1
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One coin a sample."""
+        """Tosses one coin for each sample."""
         mirrored_B = (uniform_BD[:, 0] < 0.5).view(-1, 1, 1, 1)
         return torch.where(mirrored_B, images_BCHW.flip(-1), images_BCHW)
 
@@ -62,7 +62,7 @@ class Cutout:
     pixels: int
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One square a sample."""
+        """Blanks one square in each sample."""
         sides = images_BCHW.shape[-2:]
         inside = []
         for axis, side in enumerate(sides):
@@ -102,7 +102,7 @@ class Affine:
             raise ValueError("shear from 0 to below 90")
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One matrix a sample, drawn as the way back from the new pixel to the old one."""
+        """Draws one matrix for each sample, which maps new pixels back to old ones."""
         height, width = images_BCHW.shape[-2:]
         # Contiguous, because strided tensors take other kernels whose sine may differ by a bit.
         either_DB = (2 * uniform_BD.T - 1).contiguous()
@@ -111,11 +111,11 @@ class Affine:
         slant_B = torch.tan(either_DB[2] * math.radians(self.shear))
         cosine_B, sine_B = turn_B.cos() / size_B, turn_B.sin() / size_B
         x_11W, y_1H1 = _centred(width, images_BCHW.device), _centred(height, images_BCHW.device)
-        x_BHW = x_11W + _each(slant_B) * y_1H1.mT
-        from_x_BHW = _each(cosine_B) * x_BHW - _each(sine_B) * y_1H1.mT
-        from_y_BHW = _each(sine_B) * x_BHW + _each(cosine_B) * y_1H1.mT
-        from_x_BHW = from_x_BHW + _each(either_DB[3] * self.translate * width)
-        from_y_BHW = from_y_BHW + _each(either_DB[4] * self.translate * height)
+        x_BHW = x_11W + _per_image(slant_B) * y_1H1.mT
+        from_x_BHW = _per_image(cosine_B) * x_BHW - _per_image(sine_B) * y_1H1.mT
+        from_y_BHW = _per_image(sine_B) * x_BHW + _per_image(cosine_B) * y_1H1.mT
+        from_x_BHW = from_x_BHW + _per_image(either_DB[3] * self.translate * width)
+        from_y_BHW = from_y_BHW + _per_image(either_DB[4] * self.translate * height)
         return _sampled(images_BCHW, from_x_BHW, from_y_BHW, outside="zeros")
 
 
@@ -167,11 +167,11 @@ class ResizedCrop:
         return torch.stack([left_B, top_B, wide_B, high_B], dim=1)
 
     def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
-        """One box a sample; bilinear, and never looking outside the box."""
+        """Cuts one box out of each sample; bilinear, without any pixel outside the box."""
         height, width = images_BCHW.shape[-2:]
         size_B = torch.ones(len(images_BCHW), dtype=torch.int64, device=images_BCHW.device)
         box_B4 = self.boxes(uniform_BD, size_B * height, size_B * width).double()
-        left, top, wide, high = (_each(side_B) for side_B in box_B4.T.contiguous())
+        left, top, wide, high = (_per_image(side_B) for side_B in box_B4.T.contiguous())
         device = images_BCHW.device
         from_x_BHW = left + (_centred(width, device) / width + 0.5) * wide - 0.5
         from_y_BHW = top + (_centred(height, device).mT / height + 0.5) * high - 0.5
@@ -186,17 +186,17 @@ class ResizedCrop:
 
 
 def _centred(side: int, device: torch.device) -> Tensor:
-    """Positions of pixel centres from the image's centre, fp64 (1, 1, side)."""
-    place = torch.arange(side, device=device, dtype=torch.float64)
-    return (place - (side - 1) / 2)[None, None]
+    """Positions of pixel centres relative to the image's centre, fp64 (1, 1, side)."""
+    position = torch.arange(side, device=device, dtype=torch.float64)
+    return (position - (side - 1) / 2)[None, None]
 
 
-def _each(value_B: Tensor) -> Tensor:
+def _per_image(value_B: Tensor) -> Tensor:
     return value_B.view(-1, 1, 1)
 
 
 def _sampled(images_BCHW: Tensor, x_BHW: Tensor, y_BHW: Tensor, *, outside: str) -> Tensor:
-    """Pixels at positions from the centre, bilinear, rounded back to uint8."""
+    """Pixels at positions relative to the centre, bilinear, rounded back to uint8."""
     height, width = images_BCHW.shape[-2:]
     grid_BHW2 = torch.stack(
         torch.broadcast_tensors(x_BHW * (2 / width), y_BHW * (2 / height)), dim=-1

@@ -1,4 +1,4 @@
-"""torchvision's and timm's own transforms, made functions of (sample, view) by seeding them."""
+"""torchvision's and timm's transforms as functions of (sample, view): each call is seeded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from distill_cli.errors import UsageError, nearest
 
-# Short names of what people look for by its paper's name.
+# Names of the papers for torchvision's transforms.
 ALIASES = {
     "randaugment": "v2/RandAugment",
     "trivialaugment": "v2/TrivialAugmentWide",
@@ -30,7 +30,7 @@ class LibraryTransform:
     """A transform of one Pillow image, which draws from the global generators.
 
     Attributes:
-        spelled: As in a view spec: `v2/RandAugment:magnitude=5`, `timm/rand-m9-mstd0.5`.
+        spelled: Spelling in a view spec: `v2/RandAugment:magnitude=5`, `timm/rand-m9-mstd0.5`.
         apply: The transform.
     """
 
@@ -41,13 +41,13 @@ class LibraryTransform:
         """The image, changed as this seed says; of the same size and mode.
 
         Raises:
-            UsageError: The transform cannot do this, or gives something else than such an image.
+            UsageError: The transform fails, or returns no image of the same size.
         """
         with seeded(seed):
             try:
                 changed = self.apply(image)
             except Exception as error:
-                # Libraries raise anything on what they cannot use.
+                # Libraries raise any exception on an image that they cannot use.
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 raise UsageError(f"augment: {self.spelled} fails on an image: {reason}") from None
         if not isinstance(changed, Image.Image) or changed.size != image.size:
@@ -64,7 +64,7 @@ def seeded(seed: int) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
-    # Not torch.manual_seed, which would seed the accelerators' generators too.
+    # torch.manual_seed would seed the accelerators' generators too.
     torch.default_generator.manual_seed(seed)
     try:
         yield
@@ -83,7 +83,7 @@ def parse(spelled: str, side: int) -> LibraryTransform:
     """`v2/NAME:key=value:…` or `timm/SPEC` as a transform of images of this side.
 
     Raises:
-        UsageError: The library has no such transform, or it takes no such argument.
+        UsageError: The library has no such transform, or it does not take an argument.
     """
     short, colon, rest = spelled.partition(":")
     spelled = ALIASES.get(short, short) + colon + rest
@@ -122,8 +122,8 @@ def _value(text: str) -> Any:
 def _timm(spec: str, side: int) -> Any:
     from timm.data import auto_augment
 
-    # As timm's own training script has it; but at its full magnitude of 10, some operations of the
-    # increasing kind go beyond what they can do, and raise.
+    # The values of timm's training script, except for the largest magnitude: at 10 some operations
+    # of the increasing kind leave their range and raise.
     hparams: dict[str, Any] = {
         "translate_const": int(side * 0.45),
         "img_mean": (124, 116, 104),

@@ -25,18 +25,18 @@ class Loader:
     """Batches of views; the last incomplete batch of an epoch is dropped.
 
     Attributes:
-        views: Makes the images.
+        views: Views of the train split.
         target_N: int64 labels of the whole train split.
         rows: int64 rows to train on.
         batch_size: Global batch, at most the number of rows.
         seed: The run's seed, which decides the order.
-        stored_views: Views a cache holds, cycled through; None for endless fresh ones.
-        copies: Copies of the data, each for a teacher of its own: a block of as many epochs shows
-            all of them in one order.
+        stored_views: Number of views in a cache, cycled through; None for endless fresh views.
+        copies: Number of copies of the data, one for each teacher that labels a copy; a block of as
+            many epochs shows all of them in one order.
         target_NK: int8 labels of the whole train split where each class applies or not by itself:
-            1, 0, or −1 throughout a row that is unlabelled.
-        order_name: `balanced` shows every class alike often in each batch; of one copy, every row
-            labelled and nothing mixed.
+            1, 0, or −1 throughout an unlabelled row.
+        order_name: `balanced` shows every class equally often in each batch; it needs one copy,
+            labels of all rows and views without mixing.
     """
 
     views: Views
@@ -55,15 +55,15 @@ class Loader:
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return len(self.rows) // self.batch_size
 
     def view_of(self, epoch: int, copy: int = 0) -> int:
-        """Epoch e shows view e of every sample; a cache's views are cycled through.
+        """The view that an epoch shows: view e in epoch e; a cache's views are cycled through.
 
-        Of several copies, a block of as many epochs shows each copy in a view of its own. Where
-        cycling alone would show a copy the same few stored views for ever, it moves on by one after
-        each round.
+        A block of as many epochs as there are copies shows each copy in another view. Where cycling
+        alone would show a copy the same few stored views for ever, each round starts one view
+        later.
         """
         number, stored = epoch - epoch % self.copies + copy, self.stored_views
         if stored is None:
@@ -72,9 +72,9 @@ class Loader:
         return (number + rounds) % stored
 
     def order(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Rows in the order of an epoch, and the copy that each is of, int64.
+        """Rows in the order of an epoch, and the copy that each row belongs to, int64.
 
-        What is mixed with each other stands together.
+        Rows that are mixed with each other stand together.
         """
         rows, copy, _ = self._shown(epoch)
         return rows, copy
@@ -89,16 +89,16 @@ class Loader:
             width = 2
             pairs = [mixer.pairs(self.view_of(epoch, copy)) for copy in range(self.copies)]
             copies = [side_by_side(*pair) for pair in pairs]
-        block, place = divmod(epoch, self.copies)
+        block, part = divmod(epoch, self.copies)
         rows, copy = block_order(copies, width, self.seed, block)
-        part = slice(place * len(self.rows), (place + 1) * len(self.rows))
-        return rows[part], copy[part]
+        rows_of_epoch = slice(part * len(self.rows), (part + 1) * len(self.rows))
+        return rows[rows_of_epoch], copy[rows_of_epoch]
 
     def _shown(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows in the order of an epoch, the copy and the view of each, int64.
+        """Rows in the order of an epoch, with the copy and the view of each, int64.
 
-        In the balanced order a row may come back within an epoch, or only after several: its view
-        is how often it was shown before, so that it never comes back as it was.
+        In the balanced order a row may come back within an epoch, or only after several. Its view
+        is the number of times it was shown before, so that it never comes back the same.
         """
         if self.order_name == "balanced":
             label_N = self.target_N[self.rows]
@@ -116,9 +116,9 @@ class Loader:
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from its step `first` on."""
-        wanted = slice(first * self.batch_size, self.steps * self.batch_size)
-        # Of the whole epoch at once: small tensors cost more to start than to fill.
-        order, copy, view = (column[wanted] for column in self._shown(epoch))
+        span = slice(first * self.batch_size, self.steps * self.batch_size)
+        # The whole epoch at once: small tensors cost more to start than to fill.
+        order, copy, view = (column[span] for column in self._shown(epoch))
         if not len(order):
             return
         columns = (
@@ -146,7 +146,7 @@ class Loader:
             )
 
     def _labels(self, index_B: Tensor, made: ViewBatch) -> Tensor | None:
-        """What applies of each class, mixed as the images are, fp32.
+        """Multi-label targets, mixed as the images are, fp32; None where one class applies.
 
         A mixed image has a label where both of its halves have one.
         """

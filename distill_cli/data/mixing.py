@@ -1,7 +1,7 @@
 """Mixup and CutMix over the neighbouring pairs of a view's permutation. Shapes: B batch, N rows.
 
-A view of a sample is mixed with the same view of its partner, and both get the same share or box:
-pairs, shares and boxes are functions of the view, so that a cache replays them in batches of any
+A view of a sample is mixed with the same view of its partner, and both get the same share or box.
+Pairs, shares and boxes are functions of the view, so that a cache replays them in batches of any
 size and order.
 """
 
@@ -35,10 +35,10 @@ class Mixup:
 
 @dataclass(frozen=True)
 class Cutmix:
-    """Pastes a box of one image into another; of area 1 − λ, λ ~ Beta(alpha, alpha).
+    """Pastes a box of area 1 − λ of one image into another, λ ~ Beta(alpha, alpha).
 
     Yun et al. 2019, arXiv 1905.04899; the box may hang over the border, and the share is that of
-    what is left of it.
+    the part inside.
     """
 
     alpha: float = 1.0
@@ -50,13 +50,13 @@ class Cutmix:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mixer:
-    """Mixes pairs of training rows; where both ways are wanted, a coin chooses for each pair.
+    """Mixes pairs of training rows; with both mixup and cutmix, a coin chooses for each pair.
 
     Attributes:
-        mixup: Its setting, or None.
-        cutmix: Its setting, or None.
-        seed: Of the views.
-        rows: int64 rows of the train split that are paired; others pair with themselves.
+        mixup: Setting of mixup, or None.
+        cutmix: Setting of cutmix, or None.
+        seed: Seed of the views.
+        rows: int64 rows of the train split that are paired; other rows pair with themselves.
         key_N: Sample keys of the whole split.
     """
 
@@ -69,7 +69,7 @@ class Mixer:
     _known: dict[int, Tensor] = field(default_factory=dict)
 
     def partners(self, index_B: Tensor, view_B: Tensor) -> Tensor:
-        """int64 (B): the row that each one is mixed with in its view."""
+        """int64 (B): the row that each row is mixed with in its view."""
         partner_B = torch.empty_like(index_B)
         for view in view_B.unique().tolist():
             chosen_B = view_B == view
@@ -77,7 +77,7 @@ class Mixer:
         return partner_B
 
     def _partner_N(self, view: int) -> Tensor:
-        """int64 (N): neighbours in the view's permutation; an odd last row stays alone."""
+        """int64 (N): partners, neighbours in the view's permutation; an odd last row has none."""
         if view not in self._known:
             if len(self._known) > KNOWN_VIEWS:
                 self._known.clear()
@@ -101,16 +101,16 @@ class Mixer:
         partner_B: Tensor,
         view_B: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Mixed images and the share of each that is its own, fp32 (B), on the images' device.
+        """Mixed images, and each image's share of the mixture, fp32 (B), on the images' device.
 
         Args:
-            images_BCHW: fp32 in [0, 1].
-            others_BCHW: The partners'.
+            images_BCHW: Images, fp32 in [0, 1].
+            others_BCHW: Images of the partners.
             index_B: int64 rows, on the CPU.
             partner_B: int64 rows of the partners, on the CPU.
             view_B: int64 views, on the CPU.
         """
-        # Both of a pair must draw the same: the smaller row speaks for it.
+        # Both rows of a pair must draw the same: the key of the smaller row counts.
         key_B = self.key_N[torch.minimum(index_B, partner_B)]
         words = (view_B[:, None], key_B[:, None], torch.arange(self.draws))
         uniform_BD = uniform(draw(self.seed, Purpose.MIX, *words))
@@ -128,7 +128,7 @@ class Mixer:
         weight_B1HW = torch.where(
             cut_B.view(-1, 1, 1), (~inside_BHW).float(), share_B.view(-1, 1, 1)
         )[:, None].to(images_BCHW.device)
-        # Not lerp, whose vectorised and scalar forms may differ by a bit.
+        # lerp's vectorised and scalar forms may differ by a bit.
         mixed_BCHW = images_BCHW * weight_B1HW + others_BCHW * (1 - weight_B1HW)
         return mixed_BCHW, share_B.to(images_BCHW.device)
 
@@ -148,6 +148,8 @@ def _boxes(share_B: Tensor, uniform_B2: Tensor, height: int, width: int) -> Tens
     for axis, length in enumerate((height, width)):
         cut_B = (length * side_B).long()
         start_B = (uniform_B2[:, axis] * length).long() - cut_B // 2
-        place_1S = torch.arange(length)[None]
-        inside.append((place_1S >= start_B[:, None]) & (place_1S < (start_B + cut_B)[:, None]))
+        position_1S = torch.arange(length)[None]
+        inside.append(
+            (position_1S >= start_B[:, None]) & (position_1S < (start_B + cut_B)[:, None])
+        )
     return inside[0][:, :, None] & inside[1][:, None, :]

@@ -1,4 +1,4 @@
-"""Images of noise in the place of a dataset's own: what a dry run measures with."""
+"""Images of noise in place of a dataset's, for the measurements of a dry run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.data.source import digest
 from distill_cli.data.split_images import ImageFiles, Images, ImageTable, to_pictures
 
-# Pictures whose sizes are taken, and side of the noise that is blown up to them: files of even
-# noise would take several times longer to decode than photographs.
+# Number of pictures whose sizes are taken, and side of the noise that is enlarged to these sizes:
+# files of pixel noise would take several times longer to decode than photographs.
 PICTURES, GRAIN, QUALITY = 16, 48, 90
 
 
@@ -25,14 +25,14 @@ class NoiseFiles:
     """Files of noise in memory; a `Source` of one class.
 
     Attributes:
-        contents: JPEG files, shown in turn.
+        contents: JPEG files, repeated in turn.
         rows: Number of samples.
     """
 
     contents: tuple[bytes, ...]
     rows: int
     class_names: tuple[str, ...] = ("noise",)
-    several: bool = False
+    multi_label: bool = False
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -43,7 +43,7 @@ class NoiseFiles:
         return f"noise/{index}"
 
     def where(self, index: int) -> str:
-        """Nowhere on disk."""
+        """The sample id: the image has no place on disk."""
         return self.sample_id(index)
 
     def label(self, index: int) -> int:
@@ -72,13 +72,13 @@ def noise_like(dataset: Dataset, rows: int) -> Dataset:
     """A dataset of noise with the labels, sizes and storage of another.
 
     Args:
-        dataset: Of which labels are taken, and of files the headers of a few.
-        rows: To train on, drawn from its own; at most as many as it has.
+        dataset: Dataset whose labels are used, and the headers of a few of its files.
+        rows: Number of rows to train on, drawn from the dataset's; at most as many as it has.
     """
     chosen = dataset.fit_rows[permutation(0, Purpose.PROBE, len(dataset.fit_rows), 0)[:rows]]
-    train, val = _noise(dataset.train, chosen), _noise(dataset.val, _first(dataset.val, rows))
+    train, val = _noise(dataset.train, chosen), _noise(dataset.val, _first_rows(dataset.val, rows))
     if isinstance(train, ImageFiles):
-        # Held-out images are not augmented: what reading one costs is measured on the others.
+        # The cost of reading files is measured on training images; held-out ones need no files.
         val = _table(val)
     return replace(
         dataset,
@@ -89,7 +89,7 @@ def noise_like(dataset: Dataset, rows: int) -> Dataset:
     )
 
 
-def _first(images: Images, rows: int) -> Tensor:
+def _first_rows(images: Images, rows: int) -> Tensor:
     return torch.arange(min(rows, len(images.sample_ids)))
 
 
@@ -124,5 +124,5 @@ def _jpeg(channels: int, width: int, height: int, seed: int) -> bytes:
 
 
 def _generator(seed: int) -> torch.Generator:
-    """Of its own: the global one belongs to the network's weights."""
+    """A separate generator: the global one belongs to the network's weights."""
     return torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Where images come from: digits, class folders, archives, lists in a CSV, torchvision's datasets."""
+"""Opens sources of images: digits, class folders, archives, CSV lists, torchvision's datasets."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def by_id(indices: Sequence[int]) -> tuple[int, ...]:
 
 
 def open_splits(spec: str, *, download: bool = True) -> Splits:
-    """`train`, `test` and perhaps `val` of what `--data` names.
+    """The splits `train`, `test` and perhaps `val` of a data spec.
 
     Args:
-        spec: As the user wrote it.
+        spec: The value of `--data`.
         download: Fetch a dataset of torchvision that is not on disk.
 
     Raises:
-        UsageError: It names nothing.
-        ArtifactError: What it names is unusable, or would have to be downloaded.
+        UsageError: The spec names nothing.
+        ArtifactError: The data are unusable, or would have to be downloaded.
     """
     path = Path(spec)
     name = ALIASES.get(spec, spec)
@@ -98,7 +98,7 @@ def _class_folders(files: Files) -> Splits:
     top = files.top()
     paths = [parts[top:] for parts in files.paths]
     folders = {parts[top:] for parts in files.folders if len(parts) > top}
-    # A class of a flat folder may be called "train": what counts is a folder below it.
+    # A class of a flat folder may be called "train": only a folder below it makes it a split.
     if any(parts[0] in SPLITS and len(parts) > 2 for parts in paths):
         return _named_splits(files, paths, folders)
     flat = {n: parts for n, parts in enumerate(paths) if len(parts) > 1}
@@ -120,11 +120,12 @@ def _class_folders(files: Files) -> Splits:
 def _named_splits(
     files: Files, paths: Sequence[tuple[str, ...]], folders: set[tuple[str, ...]]
 ) -> Splits:
-    """train/, test/ and perhaps val/; images of train/ in no class folder are unlabelled."""
+    """The splits train/, test/ and perhaps val/; images of train/ in no class folder are unlabelled."""
     inside = {split: _below(split, paths) for split in SPLITS}
     loose = {n: parts for n, parts in inside["train"].items() if len(parts) == 1}
     inside = {
-        split: {n: p for n, p in found.items() if len(p) > 1} for split, found in inside.items()
+        split: {n: p for n, p in labelled.items() if len(p) > 1}
+        for split, labelled in inside.items()
     }
     names: tuple[str, ...] = ()
     for split in SPLITS:
@@ -140,13 +141,13 @@ def _named_splits(
             {p[1] for p in folders if len(p) == 2 and p[0] == split},
             {parts[0] for parts in inside[split].values()},
         )
-        # Of images without labels, the labelled splits say the classes.
+        # Where train has images without labels, the classes are those of all splits.
         names = tuple(sorted({*names, *used}, key=os.fsencode)) if loose else names or used
     splits: dict[str, Source] = {}
-    for split, found in inside.items():
+    for split, labelled in inside.items():
         unlabelled = loose if split == "train" else {}
-        if found or unlabelled:
-            splits[split] = _source(files, found, names, split, unlabelled)
+        if labelled or unlabelled:
+            splits[split] = _source(files, labelled, names, split, unlabelled)
     return splits
 
 
@@ -180,7 +181,7 @@ def _source(
 
 
 def _plain(name: str) -> str:
-    """timm spells fashion_mnist what torchvision calls FashionMNIST."""
+    """A dataset's name without case and separators: timm's fashion_mnist is FashionMNIST."""
     return name.lower().replace("_", "").replace("-", "")
 
 
@@ -209,7 +210,7 @@ def _torchvision(name: str, download: bool) -> Splits:
 
 
 def _content(dataset: Any) -> str | None:
-    """A digest of the arrays that torchvision's small datasets are held in; None for others."""
+    """A digest of the arrays that hold torchvision's small datasets; None for other datasets."""
     pixels, targets = getattr(dataset, "data", None), getattr(dataset, "targets", None)
     if not hasattr(pixels, "shape") or targets is None:
         return None
@@ -218,7 +219,7 @@ def _content(dataset: Any) -> str | None:
 
 
 def _load(dataset: Any, root: str, split: str, download: bool) -> Any:
-    """Tries what is on disk, then a download; `train=` or `split=`, as the dataset has it."""
+    """Loads a dataset from disk, else downloads it; by `train=` or `split=`, whichever it has."""
     parameters = inspect.signature(dataset).parameters
     if "download" not in parameters or not parameters.keys() & {"train", "split"}:
         raise UsageError(f"torch/{dataset.__name__} has no train and test split to classify")
@@ -235,7 +236,7 @@ def _load(dataset: Any, root: str, split: str, download: bool) -> Any:
             return dataset(root=root, download=True, **which)
     except ArtifactError:
         raise
-    # They raise whatever comes up: for the network, for damaged files, for want of a library.
+    # Datasets raise any exception: for the network, for damaged files, for a missing library.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ArtifactError(

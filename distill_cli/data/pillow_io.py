@@ -1,4 +1,4 @@
-"""Single images with Pillow: modes, sizes, and what is raised for damaged ones."""
+"""Single images with Pillow: modes, sizes, and the errors of damaged files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from distill_cli.data.source import Source
 from distill_cli.errors import ArtifactError
 
-# What Pillow is seen to raise for damaged files; TypeError by its TIFF reader.
+# Exceptions that Pillow was seen to raise for damaged files; TypeError by its TIFF reader.
 BAD_IMAGE = (
     *(OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error),
     Image.DecompressionBombError,
@@ -23,7 +23,7 @@ Pixels = NDArray[np.uint8]
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether it has one channel; its header tells."""
+    """Whether an image has one channel, by its header."""
     return image.mode in (*GREY_MODES, *DEEP_MODES)
 
 
@@ -37,7 +37,7 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
         return image if image.mode == "L" else image.convert("L")
     if image.mode != "RGB":
         if image.mode == "P":
-            # Alpha is dropped anyhow; Pillow would warn about it.
+            # Alpha is dropped in any case; Pillow would warn about it.
             image.info.pop("transparency", None)
         return image.convert("RGB")
     return image
@@ -68,7 +68,7 @@ def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def bad_image(source: Source, row: int, error: Exception) -> ArtifactError:
-    """What a person is told of an image that cannot be read."""
+    """The error for an image that cannot be read."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ArtifactError(
         f"cannot read image {source.where(row)}: {reason}",

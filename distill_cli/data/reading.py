@@ -1,4 +1,4 @@
-"""From what `--data` names to its images: decoded into tables, or listed as files."""
+"""Reads the images of a data spec: decoded into tables, or listed as files."""
 
 from __future__ import annotations
 
@@ -11,32 +11,27 @@ import torch
 from torch import Tensor
 
 from distill_cli.data.archives import is_archive
-from distill_cli.data.decode import Decoded, Progress, SizesDifferError, check_memory, decode
+from distill_cli.data.decode import Decoded, SizesDifferError, check_memory, decode
 from distill_cli.data.disk_cache import archive_stamp, key_of, recall, remember, stamp_of
 from distill_cli.data.file_index import Listed, list_files
 from distill_cli.data.open_splits import open_splits
 from distill_cli.data.pillow_io import BAD_IMAGE
 from distill_cli.data.source import Source, Splits
 from distill_cli.data.split_images import ImageFiles, Images, ImageTable
+from distill_cli.types import Count
 
 Split = TypeVar("Split", ImageTable, ImageFiles)
 
-# Up to this side a view is decoded once: what is lost to resizing is small, and memory is too.
+# Views up to this side are decoded once: resizing costs little quality, and memory suffices.
 TABLE_SIDE = 128
 
 
 def read_images(
-    spec: str, size: int | None, skip_bad: bool, workers: int, progress: Progress, glance: bool
+    spec: str, size: int | None, skip_bad: bool, workers: int, progress: Count, glance: bool
 ) -> Decoded | Listed:
     """The images of all splits, as tables where views are small, else as files.
 
-    Args:
-        spec: What `--data` names.
-        size: Side of the views in pixels.
-        skip_bad: Leave out images that cannot be read.
-        workers: Processes that read images which are not held in memory.
-        progress: Called with (images read, images in all) while they are read.
-        glance: For a dry run.
+    The arguments are those of `open_dataset`.
 
     Raises:
         UsageError: The spec names nothing.
@@ -45,7 +40,7 @@ def read_images(
     path = Path(spec)
     options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
     if path.is_file() and is_archive(path):
-        # Before it is opened: listing a compressed archive takes as long as reading it.
+        # Looked up before it is opened: listing a compressed archive takes as long as reading it.
         key = key_of(archive_stamp(path), **options)
         if key is not None and (known := recall(key, glance=glance)) is not None:
             return known
@@ -61,10 +56,10 @@ def _read_from(
     splits: Splits,
     options: dict[str, Any],
     workers: int,
-    progress: Progress,
+    progress: Count,
     glance: bool,
 ) -> Decoded | Listed:
-    """Decoded or listed, without what is only known of several labels."""
+    """The images decoded or listed, without multi-label targets."""
     small = (options["size"] or _first_side(splits["train"])) <= TABLE_SIDE
     if small:
         key = key_of(stamp_of(splits), **options)
@@ -81,7 +76,7 @@ def _read_from(
         else:
             return decoded if key is None else remember(key, decoded)
     listed = list_files(spec, splits, **options, workers=workers, progress=progress, glance=glance)
-    # Images of several sizes, of which none was asked for, are files whatever their sizes.
+    # Images of several sizes are files whatever these are, unless a size was asked for.
     return (
         listed.as_tables()
         if glance and max(listed.files["train"].size[1:]) <= TABLE_SIDE
@@ -90,7 +85,7 @@ def _read_from(
 
 
 def _with_labels(read: Mapping[str, Split], splits: Splits) -> dict[str, Split]:
-    """The images with all labels that apply: what is remembered of their pixels has none."""
+    """The images with their multi-label targets, which remembered tables lack."""
     return {
         split: replace(images, label_NK=_labels(images, splits[split]))
         for split, images in read.items()
@@ -98,8 +93,8 @@ def _with_labels(read: Mapping[str, Split], splits: Splits) -> dict[str, Split]:
 
 
 def _labels(images: Images, source: Source) -> Tensor | None:
-    """int8 (N, K); None where one class applies."""
-    if not source.several:
+    """Multi-label targets, int8 (N, K); None where one class applies."""
+    if not source.multi_label:
         return None
     sets = {source.sample_id(row): source.labels(row) for row in range(len(source))}
     label_NK = torch.zeros(len(images.sample_ids), len(source.class_names), dtype=torch.int8)

@@ -1,4 +1,4 @@
-"""What a source of images is: files of a split, or items of a sequence."""
+"""Sources of images: files of a split, or items of a sequence."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Source(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """In label order."""
+        """Names of the classes in label order."""
 
     def __len__(self) -> int:
         """Number of samples."""
 
     def sample_id(self, index: int) -> str:
-        """What identifies the sample in caches: class/file, or index:N."""
+        """The sample's identity in caches: class/file, or index:N."""
 
     def where(self, index: int) -> str:
-        """Where a person finds it."""
+        """The sample's location, for messages."""
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """Whether several labels may apply to an image, or none."""
 
     def label(self, index: int) -> int:
@@ -56,7 +56,7 @@ Splits = Mapping[str, Source]
 
 
 def digest(content: bytes) -> bytes:
-    """16 bytes that stand for a sample's content in fingerprints."""
+    """16 bytes that represent a sample's content in fingerprints."""
     return blake2b(content, digest_size=16).digest()
 
 
@@ -65,11 +65,11 @@ class FileSource:
     """Files of one split.
 
     Attributes:
-        files: Of all splits.
-        rows: Number in files, sample id and label, sorted by id.
-        class_names: In label order.
-        label_sets: Of each row, where several labels may apply to an image.
-        listing: A digest of the file that lists them, where one does.
+        files: Files of all splits.
+        rows: Number in files, sample id and label of each row, sorted by id.
+        class_names: Names of the classes in label order.
+        label_sets: Labels of each row, where several may apply to an image; else None.
+        listing: Digest of the CSV that lists the files; empty without one.
     """
 
     files: Files
@@ -83,7 +83,7 @@ class FileSource:
         return len(self.rows)
 
     def sample_id(self, index: int) -> str:
-        """class/file, or as it is listed."""
+        """class/file, or the path in the CSV."""
         return self.rows[index][1]
 
     def where(self, index: int) -> str:
@@ -93,17 +93,17 @@ class FileSource:
         return f"{self.files.where}{separator}{inside}"
 
     def label(self, index: int) -> int:
-        """By class folder, or as it is listed."""
+        """Class index by class folder, or by the CSV."""
         return self.rows[index][2]
 
     @property
-    def several(self) -> bool:
-        """As it is listed."""
+    def multi_label(self) -> bool:
+        """Whether the CSV gives several labels to an image, or none."""
         return self.label_sets is not None
 
     def labels(self, index: int) -> tuple[int, ...]:
-        """Its label, or its set of them."""
-        return _one(self.label(index)) if self.label_sets is None else self.label_sets[index]
+        """Its label, or its set of labels."""
+        return _label_set(self.label(index)) if self.label_sets is None else self.label_sets[index]
 
     def fetch(self, index: int) -> tuple[Image.Image, bytes]:
         """Opens the image; its pixels are decoded when asked for."""
@@ -125,11 +125,11 @@ class ItemSource:
     """Items of any (image, label) sequence, as index:N.
 
     Attributes:
-        name: Of the dataset and split.
+        name: Name of the dataset and split.
         items: Images and labels.
         order: Indices of the items, sorted by id.
-        class_names: In label order.
-        content: What changes with the items, where that is quick to tell.
+        class_names: Names of the classes in label order.
+        content: Digest of the items, where it is quick to make; else None.
     """
 
     name: str
@@ -151,17 +151,17 @@ class ItemSource:
         return f"{self.name}, sample {self.order[index]}"
 
     def label(self, index: int) -> int:
-        """As the dataset says."""
+        """Class index in the dataset."""
         return int(self.items[self.order[index]][1])
 
     @property
-    def several(self) -> bool:
-        """One class each."""
+    def multi_label(self) -> bool:
+        """False: each image has one class."""
         return False
 
     def labels(self, index: int) -> tuple[int, ...]:
-        """The one."""
-        return _one(self.label(index))
+        """The one label, if any."""
+        return _label_set(self.label(index))
 
     def fetch(self, index: int) -> tuple[Image.Image, bytes]:
         """The image and a digest of its raw pixels."""
@@ -173,10 +173,10 @@ class ItemSource:
         return self.items[self.order[index]][0]
 
     def file(self, index: int) -> None:
-        """Not known."""
+        """None: the dataset's files are unknown."""
 
 
-def _one(label: int) -> tuple[int, ...]:
+def _label_set(label: int) -> tuple[int, ...]:
     return () if label == UNLABELLED else (label,)
 
 
@@ -184,7 +184,7 @@ def check_label(source: Source, row: int) -> None:
     """Refuses a label that is no class.
 
     Raises:
-        ArtifactError: It is out of range; the sample is named.
+        ArtifactError: The label is out of range; the message names the sample.
     """
     label, classes = source.label(row), len(source.class_names)
     if not -1 <= label < classes:

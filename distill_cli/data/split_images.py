@@ -1,4 +1,4 @@
-"""The images of a split: decoded in memory, or files that are read when they are asked for.
+"""The images of a split: decoded in memory, or files that are read on demand.
 
 Shapes: N rows, C channels, H height, W width.
 """
@@ -20,11 +20,11 @@ from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, centre_crop, to_cha
 from distill_cli.data.source import Source
 from distill_cli.data.workers import stream
 
-# Fewer images than this are not worth starting workers for.
+# The number of images from which it is worth starting workers.
 WORTH_WORKERS = 64
-# Of a batch that is evaluated. Large images make 40 MB as fp32: what is above 32 MB, the C library
-# gives back to the system at once, and what is a little below is seen to pile up instead.
-STILL_IMAGES, STILL_VALUES = 512, 10_000_000
+# Images and values of a batch that is evaluated. Large images make 40 MB as fp32: the C library
+# returns blocks above 32 MB to the system at once, while slightly smaller ones were seen to pile up.
+PLAIN_IMAGES, PLAIN_VALUES = 512, 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class ImageTable:
     """A decoded split.
 
     Attributes:
-        images_NCHW: uint8; on torch's meta device, without values, where they were not read.
-        label_N: int64, −1 where unlabelled, and where several labels may apply.
+        images_NCHW: uint8 images; on torch's meta device, without values, where they were not read.
+        label_N: int64 class, −1 where unlabelled, and where several labels may apply.
         key_N: int64, `counters.sample_key` of each sample id.
-        sample_ids: Sorted by their bytes.
-        label_NK: int8, 1 for each label that applies; None where one class does.
+        sample_ids: Ids of the samples, sorted by their bytes.
+        label_NK: int8, 1 for each label that applies; None where one class applies.
     """
 
     images_NCHW: Tensor
@@ -52,7 +52,7 @@ class ImageTable:
         return channels, height, width
 
     def take(self, index_N: Tensor) -> ImageTable:
-        """Some rows."""
+        """The split restricted to some rows, in this order."""
         return ImageTable(
             images_NCHW=self.images_NCHW[index_N],
             label_N=self.label_N[index_N],
@@ -71,14 +71,14 @@ class ImageFiles:
     """A split that is never held in memory.
 
     Attributes:
-        source: Where its images are read.
-        row_N: int64 row of the source of each sample.
+        source: Source of the images.
+        row_N: int64 row of each sample in the source.
         size: Channels, height and width of a view.
         workers: Processes that read and decode.
-        label_N: int64, −1 where unlabelled, and where several labels may apply.
+        label_N: int64 class, −1 where unlabelled, and where several labels may apply.
         key_N: int64, `counters.sample_key` of each sample id.
-        sample_ids: Sorted by their bytes.
-        label_NK: int8, 1 for each label that applies; None where one class does.
+        sample_ids: Ids of the samples, sorted by their bytes.
+        label_NK: int8, 1 for each label that applies; None where one class applies.
     """
 
     source: Source
@@ -91,7 +91,7 @@ class ImageFiles:
     label_NK: Tensor | None = None
 
     def take(self, index_N: Tensor) -> ImageFiles:
-        """Some rows."""
+        """The split restricted to some rows, in this order."""
         return replace(
             self,
             row_N=self.row_N[index_N],
@@ -102,10 +102,10 @@ class ImageFiles:
         )
 
     def opened(self, index: int) -> Image.Image:
-        """A whole image; of most formats only the header is read yet.
+        """A whole image, of which most formats have only the header read so far.
 
         Raises:
-            ArtifactError: It cannot be read.
+            ArtifactError: The image cannot be read.
         """
         row = int(self.row_N[index])
         try:
@@ -117,12 +117,12 @@ class ImageFiles:
         """An opened image in the channels and size of a view.
 
         Args:
-            index: Its row, for messages.
+            index: Row of the image, for messages.
             image: The opened image.
-            box: Left, top, width and height of what is resized; None for the centre crop.
+            box: Left, top, width and height of the part to resize; None for the centre crop.
 
         Raises:
-            ArtifactError: It cannot be read.
+            ArtifactError: The image cannot be read.
         """
         channels, height, width = self.size
         try:
@@ -140,18 +140,18 @@ class ImageFiles:
         """Centre crops, uint8 (B, C, H, W), in order, in batches of bounded memory."""
         parts = torch.arange(len(self.row_N)).split(_batch_size(self.size))
         workers = self.workers if len(self.row_N) >= WORTH_WORKERS else 0
-        return stream(partial(_still, self), parts, workers=workers)
+        return stream(partial(_plain_batch, self), parts, workers=workers)
 
 
 Images = ImageTable | ImageFiles
 
 
 def _batch_size(size: tuple[int, int, int]) -> int:
-    """Images that are looked at together: many small ones, few large ones."""
-    return max(1, min(STILL_IMAGES, STILL_VALUES // math.prod(size)))
+    """Images of a batch of bounded memory: many small ones, few large ones."""
+    return max(1, min(PLAIN_IMAGES, PLAIN_VALUES // math.prod(size)))
 
 
-def _still(files: ImageFiles, index_B: Tensor) -> Tensor:
+def _plain_batch(files: ImageFiles, index_B: Tensor) -> Tensor:
     return to_batch([files.framed(i, files.opened(i), None) for i in index_B.tolist()])
 
 

@@ -1,4 +1,4 @@
-"""Stratified splits that are functions of sample ids: file order and machine do not matter."""
+"""Stratified splits as functions of sample ids, independent of file order and machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 from distill_cli.counters import Purpose, draw, sample_key
 
-# The share of a dataset without test/ that becomes its test split, and the seed that draws it:
-# fixed, so that it stays the same for everyone.
+# The share of a dataset without test/ that becomes its test split, and the seed of the draw: both
+# fixed, so that the split is the same for everyone.
 TEST_FRACTION, TEST_SEED = 0.2, 0
 
 
@@ -22,17 +22,17 @@ def stratified(
     *,
     again: bool = False,
 ) -> set[int]:
-    """Rows that are held out: of each class, those whose ids hash lowest.
+    """Rows that are held out: those of each class whose ids hash lowest.
 
     Adding a sample moves at most one other across the border of its class.
 
     Args:
-        sample_ids: One a row.
+        sample_ids: Id of each row.
         labels: Class of each row.
         fraction: Share of each class, in (0, 1); at least one row and never all of them.
-        seed: Another seed draws another split.
-        again: Draw from another stream: rows that an earlier draw of this seed put back are no
-            likelier than others.
+        seed: Seed of the split.
+        again: Draw from another stream, so that the rows which an earlier draw of this seed left
+            over are no likelier than others.
     """
     keys = torch.tensor([sample_key(name) for name in sample_ids], dtype=torch.int64)
     stream = (1,) if again else ()

@@ -1,4 +1,4 @@
-"""A view is a function: (sample, view index) → pixels, under a spec that says all the rest.
+"""Views, functions of (sample, view index) → pixels under a spec that fixes all the rest.
 
 Shapes: B batch, C channels, H height, W width, D draws.
 """
@@ -27,7 +27,7 @@ from distill_cli.types import ViewSpec
 Request = tuple[Tensor, Tensor]
 # Batches whose random numbers are hashed together: small tensors cost more to start than to hash.
 TOGETHER = 64
-# Seeds under which a library transform is tried out: some fail, or change the size, at times only.
+# Seeds under which a library transform is tried out: some fail, or change the size, only sometimes.
 TRIES = 16
 
 
@@ -36,9 +36,9 @@ class ViewBatch:
     """Views of a batch.
 
     Attributes:
-        images_BCHW: In [0, 1], un-normalised, fp32, on the device.
-        partner_B: int64 row that each was mixed with, on the CPU; None where nothing is mixed.
-        share_B: Share of each that is its own, fp32, on the device; None where nothing is mixed.
+        images_BCHW: Images in [0, 1], un-normalised, fp32, on the device.
+        partner_B: int64 row that each image was mixed with, on the CPU; None where none is mixed.
+        share_B: Share of each image's own content, fp32, on the device; None where none is mixed.
     """
 
     images_BCHW: Tensor
@@ -49,17 +49,16 @@ class ViewBatch:
 class Views:
     """Views of a split.
 
-    Every random number is a hash of (view seed, view, sample key, draw), so a view is the same
-    whoever asks for it, in whatever batch. What can be done to a whole batch is done on the
-    device; what must be done image by image (reading files, library transforms) is done first, by
-    worker processes.
+    Every random number is a hash of (view seed, view, sample key, draw), so that a view does not
+    depend on its batch. Work on single images (reading files, library transforms) is done first, by
+    worker processes; work on whole batches follows on the device.
 
     Args:
         images: The split.
-        spec: What is done to them.
-        device: Where the views are made; a decoded split lies there.
-        workers: Processes for what is done image by image.
-        rows: int64 rows that are mixed in pairs; of no meaning where the spec does not mix.
+        spec: The view spec.
+        device: Device that makes the views and holds a decoded split.
+        workers: Processes for the work on single images.
+        rows: int64 rows that are mixed in pairs; ignored where the spec does not mix.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Views:
         rows: Tensor | None = None,
     ) -> None:
         self.spec, self.device, self.images, self.workers = spec, device, images, workers
-        # Metal has no fp64, which random numbers and positions are computed in.
+        # Metal lacks fp64, the type of random numbers and positions.
         self.maker = torch.device("cpu") if device.type == "mps" else device
         steps = [parse(name, min(spec.height, spec.width)) for name in spec.augment]
         self.mixer = self._mixer(steps, rows)
@@ -90,7 +89,7 @@ class Views:
         return self.images.images_NCHW.to(self.maker)
 
     def try_out(self) -> None:
-        """Applies the library transforms to an empty image: what cannot work is refused now.
+        """Applies the library transforms to an empty image, so that they fail before a training.
 
         Raises:
             UsageError: One of them fails on images of this size and colour.
@@ -112,7 +111,7 @@ class Views:
         cutmix = next((step for step in steps if isinstance(step, Cutmix)), None)
         if mixup is None and cutmix is None:
             return None
-        assert rows is not None, "who mixes says which rows"
+        assert rows is not None, "mixing needs the rows to pair"
         return Mixer(
             mixup=mixup, cutmix=cutmix, seed=self.spec.seed, rows=rows, key_N=self.images.key_N
         )
@@ -124,7 +123,7 @@ class Views:
     def stream(
         self, requests: Sequence[Request], *, workers: int | None = None
     ) -> Iterator[ViewBatch]:
-        """The views of many requests, in order; those to come are prepared meanwhile.
+        """The views of many requests, in order; the next ones are prepared meanwhile.
 
         Args:
             requests: int64 rows of the split and the view of each, on the CPU.
@@ -154,7 +153,7 @@ class Views:
             yield self._finished(*request, partner_B, images_BCHW / 255)
 
     def _with_partners(self, index_B: Tensor, view_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The request, and behind it the partners that are not next to their own: usually none."""
+        """The request, and behind it any partners that do not stand next to their images."""
         if self.mixer is None:
             return index_B, view_B, index_B
         partner_B = self.mixer.partners(index_B, view_B)
@@ -168,9 +167,9 @@ class Views:
         images_BCHW = images_BCHW.contiguous().to(self.device)
         if self.mixer is None:
             return ViewBatch(images_BCHW=images_BCHW)
-        own, others = images_BCHW[: len(index_B)], images_BCHW[len(index_B) :]
-        others = others if len(others) else _neighbours(own)
-        mixed_BCHW, share_B = self.mixer(own, others, index_B, partner_B, view_B)
+        first_BCHW, others_BCHW = images_BCHW[: len(index_B)], images_BCHW[len(index_B) :]
+        others_BCHW = others_BCHW if len(others_BCHW) else _neighbours(first_BCHW)
+        mixed_BCHW, share_B = self.mixer(first_BCHW, others_BCHW, index_B, partner_B, view_B)
         return ViewBatch(images_BCHW=mixed_BCHW, partner_B=partner_B, share_B=share_B)
 
     def _draws(self, requests: Sequence[Request]) -> Iterator[Tensor]:
@@ -191,7 +190,7 @@ class Views:
     def _changed(
         self, images_BCHW: Tensor, uniform_BD: Tensor, first: int, last: int | None = None
     ) -> Tensor:
-        """Batched steps `first` … `last`; numbers are given for all steps."""
+        """Batched steps `first` … `last`; `uniform_BD` has the numbers of all steps."""
         spans = list(zip(self.steps, pairwise(self.columns), strict=True))[first:last]
         for step, (start, stop) in spans:
             assert not isinstance(step, LibraryTransform), "done image by image"
@@ -199,7 +198,7 @@ class Views:
         return images_BCHW
 
     def _pictures(self, request: Request) -> Tensor:
-        """What is done image by image: uint8 (B, C, H, W) on the CPU."""
+        """Images after the steps on single images: uint8 (B, C, H, W) on the CPU."""
         index_B, view_B = request
         uniform_BD = self._uniform(index_B, view_B)
         done = 0
@@ -208,19 +207,19 @@ class Views:
             done = int(bool(self.steps) and isinstance(self.steps[0], ResizedCrop))
         else:
             images_BCHW = self.images.images_NCHW[index_B]
-        for place in range(done, self.per_image_steps):
-            step = self.steps[place]
+        for number in range(done, self.per_image_steps):
+            step = self.steps[number]
             if isinstance(step, LibraryTransform):
-                words = (view_B, self.images.key_N[index_B], place)
+                words = (view_B, self.images.key_N[index_B], number)
                 seeds = draw(self.spec.seed, Purpose.LIBRARY, *words) & ((1 << 63) - 1)
                 pictures = zip(to_pictures(images_BCHW), seeds.tolist(), strict=True)
                 images_BCHW = to_batch([step(picture, seed) for picture, seed in pictures])
             else:
-                images_BCHW = self._changed(images_BCHW, uniform_BD, place, place + 1)
+                images_BCHW = self._changed(images_BCHW, uniform_BD, number, number + 1)
         return images_BCHW
 
     def _framed(self, files: ImageFiles, index_B: Tensor, uniform_BD: Tensor) -> Tensor:
-        """Whole images cut to the size of a view: at random if that is the first step."""
+        """Whole images cut to the size of a view, at random where the first step is `rrc`."""
         rows = index_B.tolist()
         opened = [files.opened(row) for row in rows]
         boxes: list[list[int] | None] = [None] * len(rows)
@@ -228,16 +227,17 @@ class Views:
         if isinstance(first, ResizedCrop):
             width_B, height_B = torch.tensor([image.size for image in opened]).T
             boxes = list(first.boxes(uniform_BD[:, : first.draws], height_B, width_B).tolist())
-        return to_batch([files.framed(*each) for each in zip(rows, opened, boxes, strict=True)])
+        parts = zip(rows, opened, boxes, strict=True)
+        return to_batch([files.framed(row, image, box) for row, image, box in parts])
 
 
 def _per_image_steps(steps: Sequence[Augmentation | LibraryTransform], *, files: bool) -> int:
-    """How many of the first steps are done image by image: up to the last that must be."""
+    """Number of leading steps on single images, up to the last step that needs single images."""
     last = max((i + 1 for i, s in enumerate(steps) if isinstance(s, LibraryTransform)), default=0)
     return max(last, int(files and bool(steps) and isinstance(steps[0], ResizedCrop)))
 
 
-def _neighbours(each_B: Tensor) -> Tensor:
-    """Each element's neighbour within its pair."""
-    other_B: Tensor = each_B.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+def _neighbours(element_B: Tensor) -> Tensor:
+    """The other element of the pair of each element."""
+    other_B: Tensor = element_B.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     return other_B

@@ -16,20 +16,20 @@ from distill_cli.errors import DistillError, InternalError
 
 R = TypeVar("R")
 T = TypeVar("T")
-# Batches that each worker may be ahead of what was asked for.
+# Batches that each worker may prepare ahead.
 AHEAD = 2
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error for the user on its way home: exceptions lose their hint when pickled."""
+    """A user's error on its way from a worker: exceptions lose their hint when pickled."""
 
     kind: type[DistillError]
     message: str
     hint: str | None
 
 
-class _Made(Dataset[T | _Failure], Generic[R, T]):
+class _Results(Dataset[T | _Failure], Generic[R, T]):
     def __init__(self, make: Callable[[R], T], requests: Sequence[R]) -> None:
         self.make, self.requests = make, requests
 
@@ -49,14 +49,14 @@ def stream(
     """`make(request)` for each request, in order.
 
     Args:
-        make: A function of its request alone; with workers it runs in other processes, from which
-            tensors come back in shared memory and all else pickled.
-        requests: What to make.
-        workers: Processes; 0 makes everything here, when it is asked for.
-        pin: Results in page-locked memory, from which copies to a GPU overlap with work.
+        make: A function of its request alone; with workers it runs in other processes, which return
+            tensors in shared memory and all else pickled.
+        requests: Arguments of `make`.
+        workers: Number of processes; 0 calls `make` in this process, on demand.
+        pin: Return results in page-locked memory, from which copies to a GPU overlap with work.
 
     Raises:
-        DistillError: As `make` raises it.
+        DistillError: `make` raised it.
         InternalError: A worker died.
     """
     with warnings.catch_warnings():
@@ -84,13 +84,13 @@ def _loader(
     make: Callable[[R], T], requests: Sequence[R], workers: int, pin: bool
 ) -> DataLoader[T | _Failure]:
     return DataLoader(
-        _Made(make, requests),
+        _Results(make, requests),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         pin_memory=pin,
-        worker_init_fn=_prepare,
-        # Its own: the global generator's state belongs to the network's dropout.
+        worker_init_fn=_leave_signals,
+        # A separate generator: the global one's state belongs to the network's dropout.
         generator=torch.Generator(),
         # Python 3.14 would start servers anew, which import everything again.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
@@ -98,7 +98,7 @@ def _loader(
 
 
 def _started(loader: DataLoader[T | _Failure]) -> Iterator[T | _Failure]:
-    """Its iterator; a Ctrl-C waits until workers exist that ignore it, and never starts one."""
+    """The loader's iterator; a Ctrl-C waits until all workers have started, which ignore it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return iter(loader)
@@ -106,7 +106,7 @@ def _started(loader: DataLoader[T | _Failure]) -> Iterator[T | _Failure]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _prepare(number: int) -> None:
+def _leave_signals(number: int) -> None:
     """A worker leaves Ctrl-C to its parent, and ends when its parent ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

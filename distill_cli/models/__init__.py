@@ -7,23 +7,23 @@ from distill_cli.models import fitnets as fitnets
 from distill_cli.models import gated as gated
 from distill_cli.models import small as small
 from distill_cli.models.artifact import (
-    fingerprint,
     load_model,
     model_bytes,
+    network_fingerprint,
     save_model,
     save_temperature,
 )
 from distill_cli.models.network import InputSpec, Network
-from distill_cli.models.zoo import create, names, pretrained_teacher, resolve, suggested
+from distill_cli.models.zoo import create_network, names, pretrained_teacher, resolve, suggested
 
 __all__ = [
     "InputSpec",
     "Network",
-    "create",
-    "fingerprint",
+    "create_network",
     "load_model",
     "model_bytes",
     "names",
+    "network_fingerprint",
     "pretrained_teacher",
     "resolve",
     "save_model",

@@ -1,4 +1,4 @@
-"""A saved model: config.json and model.safetensors, loadable without any flag, by timm too."""
+"""Saved models: config.json and model.safetensors, loadable without any flag, by timm too."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def save_model(network: Network, folder: Path, *, extra: Mapping[str, Any] | Non
     timm's, and ours after `import distill_cli.models`.
 
     Args:
-        network: Saved without the wrapper: tensors have the plain network's names.
-        folder: Created where absent.
-        extra: Plain JSON values to keep under `distill.extra`; nothing here reads them.
+        network: Network to save, without the wrapper: tensors have the plain network's names.
+        folder: Model folder, created where absent.
+        extra: Plain JSON values to keep under `distill.extra`; this module does not read them.
     """
     # Cloned: safetensors refuses tensors that share memory, as tied weights do.
     weights = {
@@ -47,9 +47,9 @@ def save_model(network: Network, folder: Path, *, extra: Mapping[str, Any] | Non
 
 
 def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """config.json: timm's keys, and ours in `distill`."""
+    """The content of config.json: timm's keys, and ours under `distill`."""
     input_spec = network.input_spec
-    own: dict[str, Any] = dict(getattr(network.net, "pretrained_cfg", {}))
+    published_cfg: dict[str, Any] = dict(getattr(network.net, "pretrained_cfg", {}))
     kept = ("pool_size", "fixed_input_size", "interpolation", "first_conv", "classifier", "license")
     size = [input_spec.channels, input_spec.height, input_spec.width]
     return {
@@ -64,7 +64,7 @@ def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[
             "crop_pct": 1.0,
             "mean": list(input_spec.mean),
             "std": list(input_spec.std),
-            **{key: own[key] for key in kept if own.get(key) is not None},
+            **{key: published_cfg[key] for key in kept if published_cfg.get(key) is not None},
         },
         "distill": {
             "format_version": FORMAT,
@@ -81,7 +81,7 @@ def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[
 
 
 def save_temperature(network: Network, folder: Path, temperature: float) -> None:
-    """Notes a fitted temperature beside weights that are saved already."""
+    """Writes a fitted temperature into the config of a saved model."""
     network.temperature = temperature
     write_json(model_folder(folder) / CONFIG, config_of(network))
 
@@ -95,7 +95,7 @@ def model_bytes(folder: Path) -> int:
     """Size of the weights file.
 
     Raises:
-        ArtifactError: There is none.
+        ArtifactError: The file is missing.
     """
     return _file(folder, WEIGHTS).stat().st_size
 
@@ -109,9 +109,9 @@ def load_model(
     read from safetensors only, and no link is followed out of the folder.
 
     Args:
-        folder: Of the run or model.
-        device: Where the network is put.
-        weights: Read the weights; otherwise they stay fresh, and only the file's header is looked at.
+        folder: Run folder or model folder.
+        device: Device that the network is put on.
+        weights: Read the weights; otherwise they stay fresh, and only the file's header is checked.
 
     Raises:
         ArtifactError: Something is missing, damaged, or not ours.
@@ -124,7 +124,7 @@ def load_model(
 
 
 def input_spec(folder: Path) -> InputSpec:
-    """What the network of a run or model folder takes, without building it.
+    """The input spec of a run or model folder's network, which is not built.
 
     Raises:
         ArtifactError: The config is missing, damaged, or not ours.
@@ -136,13 +136,13 @@ def input_spec(folder: Path) -> InputSpec:
 
 @contextmanager
 def _ours(config: Path) -> Iterator[None]:
-    """Turns whatever a config that is not ours brings about into one error."""
+    """Turns every exception that a foreign config causes into one error."""
     try:
         yield
     except ArtifactError:
         raise
     except Exception as error:
-        # A config from elsewhere may hold anything, and the libraries raise anything on it.
+        # A config from elsewhere may hold anything, and the libraries raise any exception on it.
         raise ArtifactError(
             f"{config} does not describe a network that can be built: "
             f"{type(error).__name__}: {explain(error)}",
@@ -171,7 +171,7 @@ def _network(config: Any) -> Network:
     """The network that a config describes, with fresh weights.
 
     Raises:
-        Exception: Of any kind, where the config is not one of ours.
+        Exception: Any kind, where the config is not one of ours.
     """
     ours, architecture, args = config["distill"], config["architecture"], config["model_args"]
     if ours["format_version"] != FORMAT:
@@ -200,10 +200,10 @@ def _network(config: Any) -> Network:
 
 
 def _temperature(ours: Mapping[str, Any]) -> float:
-    found = ours.get("temperature", 1.0)
-    if type(found) not in (int, float) or not isfinite(found) or found <= 0:
+    temperature = ours.get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not isfinite(temperature) or temperature <= 0:
         raise ValueError("temperature is a number above 0")
-    return float(found)
+    return float(temperature)
 
 
 def _parsed_input_spec(ours: Mapping[str, Any]) -> InputSpec:
@@ -219,9 +219,9 @@ def _parsed_input_spec(ours: Mapping[str, Any]) -> InputSpec:
 
 
 def _fill(network: Network, path: Path, *, copy: bool) -> None:
-    """Puts the weights into the network; each tensor must be there, as it was saved."""
+    """Puts the weights into the network; names, types and shapes of all tensors must agree."""
     try:
-        # The file is mapped: what is not copied is not read.
+        # The file is mapped: tensors that are not copied are not read.
         given = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ArtifactError(
@@ -230,10 +230,10 @@ def _fill(network: Network, path: Path, *, copy: bool) -> None:
         ) from None
     expected = network.net.state_dict()
     for name in sorted(expected.keys() | given.keys()):
-        said, own = _form(given.get(name)), _form(expected.get(name))
-        if said != own:
+        stored, needed = _form(given.get(name)), _form(expected.get(name))
+        if stored != needed:
             raise ArtifactError(
-                f"{path} does not fit {network.architecture}: tensor {name} is {said}, not {own}",
+                f"{path} does not fit {network.architecture}: tensor {name} is {stored}, not {needed}",
                 hint="config.json and the weights are of different models",
             )
     if copy:
@@ -244,8 +244,8 @@ def _form(value: Tensor | None) -> str:
     return "absent" if value is None else f"{str(value.dtype)[6:]} {list(value.shape)}"
 
 
-def fingerprint(network: Network) -> str:
-    """Identifies a network by architecture, normalisation, classes, targets and weights."""
+def network_fingerprint(network: Network) -> str:
+    """A digest of a network's architecture, normalisation, classes, targets and weights."""
     input_spec = network.input_spec
     head: list[Any] = [network.architecture, network.model_args, list(network.class_names)]
     head += [] if network.targets == "softmax" else [network.targets]

@@ -1,4 +1,4 @@
-"""A plain network from an architecture's name and arguments: one door, for new and loaded ones."""
+"""Builds plain networks from an architecture's name and arguments, for new and loaded ones."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RESERVED = frozenset(
         *("features_only", "num_classes", "exportable", "scriptable", "no_jit"),
     }
 )
-# Their auxiliary heads would make the output a tuple in training. `init_weights` is given
-# because torchvision warns where it is left open; with it the truncated normal of the papers.
+# Auxiliary heads would make the output a tuple in training. `init_weights`, the truncated normal of
+# the papers, is given because torchvision warns where it is left open.
 AUXILIARY = {"aux_logits": False, "init_weights": True}
-# Families of torchvision whose class swallows any keyword, so that a misspelt one would be
-# ignored in silence: the class, and what only its builder takes.
+# torchvision's families whose class accepts any keyword, so that a misspelt one would be ignored in
+# silence: the class, and the keywords that only its builder takes.
 SWALLOWING = {
     "mobilenet_v3": ("MobileNetV3", ("width_mult", "reduced_tail", "dilated")),
     "convnext": ("ConvNeXt", ()),
@@ -46,12 +46,12 @@ def build(architecture: str, num_classes: int, args: Mapping[str, Any]) -> nn.Mo
 
     Args:
         architecture: timm's name without a tag, or torchvision/NAME.
-        num_classes: Outputs.
-        args: The architecture's own arguments.
+        num_classes: Number of outputs.
+        args: Arguments of the architecture.
 
     Raises:
         ValueError: The name is unknown or an argument reserved.
-        Exception: Whatever the library raises on arguments that it cannot use.
+        Exception: Any exception that the library raises on arguments it cannot use.
     """
     reserved = sorted(RESERVED & set(args))
     if reserved:
@@ -90,12 +90,12 @@ def build_pretrained(architecture: str, *, weights: bool = True, **args: Any) ->
 
     Args:
         architecture: timm's name, with a tag or without.
-        weights: Load them; otherwise nothing is fetched, and they are fresh.
-        args: Its arguments; without `num_classes` it keeps its own head.
+        weights: Load the weights; otherwise nothing is fetched, and they are fresh.
+        args: Arguments of the architecture; without `num_classes` it keeps its pretrained head.
 
     Raises:
         UsageError: timm publishes no weights for it, or an argument is unknown.
-        ArtifactError: The weights cannot be had.
+        ArtifactError: The weights cannot be downloaded.
     """
     cfg = get_pretrained_cfg(architecture)
     if cfg is None or not cfg.has_weights:
@@ -119,7 +119,7 @@ def build_pretrained(architecture: str, *, weights: bool = True, **args: Any) ->
 
 
 def explain(error: Exception) -> str:
-    """What a library's exception says, in one line without a full stop."""
+    """The message of a library's exception, in one line without a full stop."""
     match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if match:
         return f"it has no argument '{match[1]}'"

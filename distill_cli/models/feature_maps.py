@@ -1,4 +1,4 @@
-"""Outputs of layers as maps (B, C, H, W), whatever a network's own layout. Shapes: see `types`."""
+"""Outputs of layers as maps (B, C, H, W), whatever the network's layout. Shapes: see `types`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distill_cli.models.network import Network
 
 
 def is_feature(out: Any, rows: int) -> bool:
-    """Whether it is one tensor of one row an image."""
+    """Whether an output is one tensor with one row for each image."""
     if not (isinstance(out, Tensor) and out.is_floating_point()):
         return False
     return out.ndim in (2, 3, 4) and len(out) == rows
@@ -24,7 +24,7 @@ def as_map(network: Network, out: Tensor) -> Tensor:
     if out.ndim == 3:
         return _from_tokens(network.net, out)
     _, first, second, third = out.shape
-    # The sides of a map are to each other as those of the images; two sides may be, by chance.
+    # The sides of a map have the ratio of the images' sides; another pair may have it by chance.
     _, height, width = network.input_size
     sides = ((first, second), (second, third))
     last, usual = (abs(math.log(a * width / (b * height))) for a, b in sides)
@@ -41,7 +41,7 @@ def _from_tokens(net: nn.Module, out_BNC: Tensor) -> Tensor:
     known = [(skip, grid) for skip in leading if grid and math.prod(grid) == count - skip]
     roots = [(skip, math.isqrt(count - skip)) for skip in leading if count > skip]
     squares = [(skip, (side, side)) for skip, side in roots if side**2 == count - skip]
-    # The grid of the patches before any square: 10 of 2×5 are not one and 3×3.
+    # The grid of the patches counts before any square: 10 tokens of 2×5 are not 1 and 3×3.
     skip, size = [*known, *squares, (0, (1, count))][0]
     map_BCHW: Tensor = out_BNC[:, skip:].transpose(1, 2).unflatten(2, size)
     return map_BCHW

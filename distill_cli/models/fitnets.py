@@ -1,7 +1,7 @@
 """The thin deep networks of FitNets, registered in timm.
 
 Romero et al., ICLR 2015 (arXiv 1412.6550), table 7: 3×3 convolutions with maxout of two pieces,
-three max poolings, the last over all that is left, a fully connected maxout layer of 500 units,
+three max poolings, the last one global, a fully connected maxout layer of 500 units,
 softmax. Weights without biases at 10 classes, as the authors' script counts:
 
     =========  ======  ===========  =========  =================
@@ -119,13 +119,13 @@ class FitNet(Classifier):
 
     Args:
         stages: Channels of the convolutions.
-        batch_norm: After each convolution, before its maxout; the paper has none.
+        batch_norm: Batch norm after each convolution, before its maxout; the paper has none.
         pieces: Linear pieces of a convolution's maxout; 1 for ReLU.
-        fc_pieces: Those of the fully connected layer; None for as many as `pieces`.
+        fc_pieces: Linear pieces of the fully connected layer; None for as many as `pieces`.
         width: Factor on the channels, which are rounded, and at least 4.
         hidden: Units of the fully connected layer.
         in_chans: Channels of the images.
-        num_classes: Outputs.
+        num_classes: Number of outputs.
         drop_rate: Dropout before the classifier.
     """
 

@@ -1,7 +1,7 @@
-"""Networks with a gated classifier: an architecture of its own, around any other.
+"""Networks with a gated classifier: an architecture that wraps any other.
 
 `distill_dropmax` is in timm's registry, and its argument `base` names the network that is gated,
-timm's or torchvision's; all further arguments are the base's.
+timm's or torchvision's; all further arguments are those of the base.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ NAME, BASE = "distill_dropmax", "base"
 
 
 def is_gated(network: Network) -> bool:
-    """Whether its classifier has gates."""
+    """Whether a network's classifier has gates."""
     return isinstance(classifier_of(network.net), GatedClassifier)
 
 
 def base_of(network: Network) -> str:
-    """The name of its architecture, or of what is gated."""
+    """The name of a network's architecture; of a gated network, that of its base."""
     return str(network.model_args.get(BASE, network.architecture))
 
 
@@ -43,10 +43,10 @@ def gated(network: Network) -> Network:
     """The network with gates at its classifier, which stay open before training.
 
     Args:
-        network: A plain one; its modules are taken over, and its weights are kept.
+        network: A plain network; its modules are taken over, and its weights are kept.
 
     Raises:
-        UsageError: It does not end in one linear layer of a vector.
+        UsageError: The network does not end in one linear layer of a vector.
     """
     try:
         gate(network.net)
@@ -70,12 +70,12 @@ def gated(network: Network) -> Network:
 
 @torch.no_grad()
 def _check_answer(network: Network) -> None:
-    """What the parts of the classifier say must be all that the network answers."""
+    """Refuses a network whose logits are not those of its classifier's parts."""
     with eval_mode(network):
-        said = signals_of(network, noise(network), GATED_PARTS)
-    logits, prior, _ = (said.features[part].flatten(1) for part in GATED_PARTS)
+        signals = signals_of(network, noise(network), GATED_PARTS)
+    logits, prior, _ = (signals.features[part].flatten(1) for part in GATED_PARTS)
     folded = dropmax_inference(logits, prior)
-    if folded.shape != said.logits_BK.shape or not torch.allclose(folded, said.logits_BK):
+    if folded.shape != signals.logits_BK.shape or not torch.allclose(folded, signals.logits_BK):
         raise ValueError("its output is not what its last linear layer says of one vector")
 
 
@@ -88,26 +88,26 @@ def distill_dropmax(
     num_classes: int | None = None,
     **args: Any,
 ) -> nn.Module:
-    """A gated network, as timm calls for one; `pretrained` takes weights of the whole.
+    """A gated network under timm's interface of a builder.
 
     Args:
-        pretrained: Load the weights that `pretrained_cfg` names.
-        pretrained_cfg: timm's description of the whole.
-        pretrained_cfg_overlay: What differs from it.
-        pretrained_model_args: What the saved network was built with, which `args` are already.
-        cache_dir: Of weights from a hub.
-        num_classes: Outputs; by default as described.
-        args: `base`, and the arguments of it.
+        pretrained: Load the weights of the whole network that `pretrained_cfg` names.
+        pretrained_cfg: timm's description of the whole network.
+        pretrained_cfg_overlay: Entries that replace those of `pretrained_cfg`.
+        pretrained_model_args: Arguments of the saved network, which `args` repeats; ignored.
+        cache_dir: Folder of weights from a hub.
+        num_classes: Number of outputs; by default as described.
+        args: `base`, and the arguments of the base.
 
     Raises:
-        ValueError: The base is unknown, gated itself or no network that can be gated, or one of
-            its arguments is reserved.
+        ValueError: The base is unknown, gated itself or cannot be gated, or one of its arguments is
+            reserved.
     """
     base = args.pop(BASE, None)
     if not isinstance(base, str) or base.split(".")[0] == NAME:
         raise ValueError(f"{BASE} names the network that is gated, another one than {NAME}")
     described = resolve_pretrained_cfg(NAME, pretrained_cfg, pretrained_cfg_overlay)
-    # The one door to networks, with its lock: arguments may come from a stranger's config.json.
+    # `build` refuses reserved arguments: these may come from a stranger's config.json.
     num_classes = described.num_classes if num_classes is None else num_classes
     net = build(base, num_classes, args)
     gate(net)
@@ -128,13 +128,13 @@ def distill_dropmax(
 
 
 def _plain_cfg(net: nn.Module) -> dict[str, Any]:
-    """timm's description of the base, without where its own weights would come from."""
-    own: Any = getattr(net, "pretrained_cfg", {})
+    """timm's description of the base, without the source of its weights."""
+    base_cfg: Any = getattr(net, "pretrained_cfg", {})
     kept = (
         *("input_size", "fixed_input_size", "pool_size", "interpolation", "mean", "std"),
         *("first_conv", "classifier", "license"),
     )
-    return {key: own[key] for key in kept if own.get(key) is not None}
+    return {key: base_cfg[key] for key in kept if base_cfg.get(key) is not None}
 
 
 default_cfgs = generate_default_cfgs({NAME: cfg()})

@@ -1,4 +1,4 @@
-"""Classifiers: where a network has its own, and the gated one of DropMax.
+"""Classifiers: the layer that is a network's classifier, and the gated one of DropMax.
 
 Shapes: B batch, D features, K classes.
 """
@@ -11,28 +11,28 @@ from torch import Tensor, nn
 
 from distill_cli.losses.dropmax import dropmax_inference
 
-# The logit of the probability that a class stays, before training: 0.98.
+# The logit of 0.98, the probability that a class stays before training.
 OPEN_GATE_BIAS = 4.0
 
 
 class GatedClassifier(nn.Module):
-    """The three linear maps of DropMax; it answers as at test, o + log(ρ + ε).
+    """The three linear maps of DropMax; the output is the prediction at test, o + log(ρ + ε).
 
     Nothing is sampled here, in training neither: who trains the gates hears the three parts by their
     names (`classifier/logits`, `classifier/prior`, `classifier/posterior`), and whoever else asks
     the network is told what it will say once it is saved. Lee et al. 2018, arXiv 1712.07834.
 
     Training starts from the plain softmax: weights of the gates are 0, so that ρ is the same for all
-    classes and drops out of the softmax, and at ρ = q = 0.98 nearly no class is dropped from the
-    loss. The authors' code initialises all three maps alike, at random, which puts the gates around
-    ½: it would halve the classes of one that is trained already, and perturb the network behind it.
-    As no number is drawn, all other weights are those of the network without gates.
+    classes and cancels in the softmax, and at ρ = q = 0.98 nearly no class is dropped from the loss.
+    The authors' code initialises all three maps alike, at random, which puts the gates around ½: in
+    a trained network this would drop half of the classes and perturb the layers below. As no number
+    is drawn, all other weights are those of the network without gates.
 
-    ε is the losses' constant, no hyper-parameter: one of the objective alone would train another
-    prediction than is saved.
+    ε is a constant of the losses: as a hyper-parameter of the objective it would train another
+    prediction than the saved one.
 
     Args:
-        logits: The linear layer of o, which it takes over as it is.
+        logits: The linear layer of o, which is taken over as it is.
     """
 
     def __init__(self, logits: nn.Linear) -> None:
@@ -43,7 +43,7 @@ class GatedClassifier(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        """Of the logits."""
+        """Bias of the logits."""
         return self.logits.bias
 
     def forward(self, feat_BD: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class GatedClassifier(nn.Module):
 
 
 def _level(like: nn.Linear, value: float) -> nn.Linear:
-    """A linear layer that says `value` of everything; its initialisation draws no number."""
+    """A linear layer whose output is `value` for any input; its initialisation draws no number."""
     made: nn.Linear = nn.utils.skip_init(
         nn.Linear,
         like.in_features,
@@ -70,31 +70,31 @@ def _level(like: nn.Linear, value: float) -> nn.Linear:
 
 
 def classifier_of(net: nn.Module) -> nn.Module:
-    """The last layer: a gated one, else as timm says or as the last linear one."""
+    """The classifier: a gated one, else timm's `get_classifier`, else the last weight layer."""
     for module in net.modules():
         if isinstance(module, GatedClassifier):
             return module
-    said: Any = getattr(net, "get_classifier", lambda: None)()
-    found = said[0] if isinstance(said, tuple | list) else said
-    if isinstance(found, nn.Module) and not isinstance(found, nn.Identity):
-        return found
+    named: Any = getattr(net, "get_classifier", lambda: None)()
+    layer = named[0] if isinstance(named, tuple | list) else named
+    if isinstance(layer, nn.Module) and not isinstance(layer, nn.Identity):
+        return layer
     layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     assert layers, "a classifier has a weight layer"
     return layers[-1]
 
 
 def gate(net: nn.Module) -> None:
-    """Puts gates behind the classifier of a network, in its place.
+    """Replaces the classifier of a network by a gated one.
 
-    What timm asks of the network follows: the names of its classifiers, and what is not decayed:
-    what it exempts itself, and the gates, as in the authors' code.
+    The names of the classifiers that timm asks for follow. The gates join the weights that are
+    exempt from weight decay, as in the authors' code.
 
     Raises:
-        ValueError: Its classifier is not one linear layer.
+        ValueError: The classifier is not one linear layer.
     """
     head = classifier_of(net)
-    said: Any = getattr(net, "get_classifier", lambda: None)()
-    if not isinstance(head, nn.Linear) or (isinstance(said, tuple | list) and len(said) > 1):
+    named: Any = getattr(net, "get_classifier", lambda: None)()
+    if not isinstance(head, nn.Linear) or (isinstance(named, tuple | list) and len(named) > 1):
         kind = type(head).__name__ if not isinstance(head, nn.Linear) else "several layers"
         raise ValueError(f"its classifier is not one linear layer, but {kind}")
     path = next(name for name, module in net.named_modules() if module is head)

@@ -1,4 +1,4 @@
-"""A network together with what it must know of its input: size, channels, normalisation."""
+"""Networks together with the spec of their input: size, channels, normalisation."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """Images as a network is given them, or as it takes them.
+    """Images as a dataset has them, or as a network takes them.
 
     Attributes:
-        channels: 1 or 3.
-        height: Pixels.
-        width: Pixels.
-        mean: Of each channel, in [0, 1].
-        std: Of each channel, in [0, 1].
+        channels: Number of channels, 1 or 3.
+        height: Height in pixels.
+        width: Width in pixels.
+        mean: Mean of each channel, in [0, 1].
+        std: Standard deviation of each channel, in [0, 1].
     """
 
     channels: int
@@ -44,15 +44,15 @@ class Network(nn.Module):
     sd have the weights' precision, so that `.double()` gives a network of fp64 throughout.
 
     Args:
-        net: The plain network; its state dict is what is saved.
-        architecture: Its registered name.
-        model_args: What it was built with, beside its number of classes.
-        library: Where its architecture comes from.
-        class_names: In the order of its outputs.
-        input_spec: What `net` takes: channels, size, normalisation.
-        targets: What its outputs are logits of: one class of all, or each class by itself.
-        temperature: What its logits are divided by to be as sure as they are right, fitted after
-            training; the forward itself leaves them as they are.
+        net: The plain network, whose state dict is saved.
+        architecture: Registered name of the architecture.
+        model_args: Arguments that it was built with, except for its number of classes.
+        library: Library of the architecture.
+        class_names: Names of the classes, in the order of the outputs.
+        input_spec: Channels, size and normalisation that `net` takes.
+        targets: Kind of the logits: one class of all, or each class by itself.
+        temperature: Divisor that calibrates the logits, fitted after training; the forward does not
+            apply it.
     """
 
     mean: Tensor
@@ -79,12 +79,12 @@ class Network(nn.Module):
         self.input_spec = input_spec
         self.targets = targets
         self.temperature = temperature
-        # Not persistent: the weights stay those of a plain network, config.json holds these.
+        # They are not persistent, so that the state dict stays a plain network's; config.json has them.
         self.register_buffer("mean", _channelwise(input_spec.mean), persistent=False)
         self.register_buffer("std", _channelwise(input_spec.std), persistent=False)
 
     def normalise_by(self, spec: InputSpec) -> None:
-        """Has images normalised by another mean and standard deviation, of as many channels."""
+        """Sets another mean and standard deviation, with as many channels."""
         self.input_spec = replace(self.input_spec, mean=spec.mean, std=spec.std)
         self.mean.copy_(_channelwise(spec.mean))
         self.std.copy_(_channelwise(spec.std))
@@ -101,12 +101,12 @@ class Network(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits (B, K) of images in [0, 1] of any size, with one or three channels."""
-        # In place where it can be: fresh memory costs as much as the arithmetic.
+        # Divided in place: fresh memory costs as much as the arithmetic.
         logits_BK: Tensor = self.net((self._fit(images_BCHW) - self.mean).div_(self.std))
         return logits_BK
 
     def _fit(self, images_BCHW: Tensor) -> Tensor:
-        """Channels and size as the network takes them."""
+        """The images with the channels and the size that `net` takes."""
         if images_BCHW.shape[1] != self.input_spec.channels:
             if self.input_spec.channels == 1:
                 share = images_BCHW.new_tensor(LUMINANCE).view(1, -1, 1, 1)
@@ -120,5 +120,5 @@ class Network(nn.Module):
 
 
 def _channelwise(values: tuple[float, ...]) -> Tensor:
-    """fp32 (1, C, 1, 1), one value a channel."""
+    """The values of the channels as fp32 (1, C, 1, 1)."""
     return torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1).float()

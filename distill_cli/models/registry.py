@@ -1,4 +1,4 @@
-"""What our own networks share: timm's conventions, and a place in its registry."""
+"""timm's conventions for our own networks, and their registration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Classifier(nn.Module):
     """timm's conventions for a network that ends in one linear layer, `fc`.
 
     Args:
-        num_classes: Outputs.
+        num_classes: Number of outputs.
         num_features: Channels of the last maps, or units of the last hidden layer.
         drop_rate: Dropout before `fc`.
         head_hidden_size: Inputs of `fc`, where the head has a hidden layer.
@@ -44,7 +44,7 @@ class Classifier(nn.Module):
         self.fc = nn.Linear(self.head_hidden_size, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """All but the head."""
+        """The forward without the head."""
         raise AssertionError("each network has its own")
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -59,12 +59,12 @@ class Classifier(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-# A name's class and the arguments that make it.
+# The class behind each name, and its arguments.
 Networks = dict[str, tuple[type[Classifier], dict[str, Any]]]
 
 
-def cfg(**own: Any) -> dict[str, Any]:
-    """timm's description of a network for small colour images, with what is its own."""
+def cfg(**entries: Any) -> dict[str, Any]:
+    """timm's description of a network for small colour images, with further or other entries."""
     return {
         "num_classes": 10,
         "input_size": (3, 32, 32),
@@ -76,16 +76,16 @@ def cfg(**own: Any) -> dict[str, Any]:
         "std": (0.5, 0.5, 0.5),
         "classifier": "fc",
         "license": "mit",
-        **own,
+        **entries,
     }
 
 
 def register(module: str, networks: Networks) -> None:
-    """Enter networks in timm's registry.
+    """Enters networks in timm's registry.
 
     Args:
-        module: The `__name__` of theirs, where timm looks for `default_cfgs`.
-        networks: By name.
+        module: `__name__` of their module, where timm looks for `default_cfgs`.
+        networks: The networks by name.
     """
     for name, (cls, fixed) in networks.items():
         _register(module, name, cls, fixed)
@@ -93,7 +93,7 @@ def register(module: str, networks: Networks) -> None:
 
 def _register(module: str, name: str, cls: type[Classifier], fixed: dict[str, Any]) -> None:
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        # timm offers every network a pooling; these have one each.
+        # timm passes a pooling to every network; these have a fixed one.
         built = build_model_with_cfg(
             cls, name, pretrained, kwargs_filter=("global_pool",), **{**fixed, **kwargs}
         )

@@ -1,6 +1,6 @@
 """Our own small networks, registered in timm: MLPs and the CIFAR residual networks.
 
-Parameter counts of the residual ones are those of the distillation literature (tested).
+The residual networks have the parameter counts of the distillation literature (tested).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Mlp(Classifier):
 
     Args:
         width: Units of a hidden layer.
-        depth: Hidden layers.
-        img_size: Pixels, one side or (height, width).
-        in_chans: Channels.
-        num_classes: Outputs.
+        depth: Number of hidden layers.
+        img_size: Size of the images in pixels, one side or (height, width).
+        in_chans: Channels of the images.
+        num_classes: Number of outputs.
         drop_rate: Dropout after each hidden layer.
         input_dropout: Dropout on the pixels.
     """
@@ -135,10 +135,10 @@ class CifarResNet(Classifier):
     norm, where the shape changes.
 
     Args:
-        depth: 6n + 2 layers.
+        depth: Number of layers, 6n + 2.
         widths: Channels of the stem and the three stages; ×4 networks have a wider stem too.
         in_chans: Channels of the images.
-        num_classes: Outputs.
+        num_classes: Number of outputs.
         drop_rate: Dropout before the classifier.
     """
 
@@ -170,10 +170,10 @@ class CifarWideResNet(Classifier):
     """Zagoruyko & Komodakis 2016 (arXiv 1605.07146): pre-activation, 6n + 4 layers.
 
     Args:
-        depth: 6n + 4 layers.
+        depth: Number of layers, 6n + 4.
         widen: Factor on 16, 32 and 64 channels.
         in_chans: Channels of the images.
-        num_classes: Outputs.
+        num_classes: Number of outputs.
         drop_rate: Dropout before the classifier.
     """
 

@@ -1,7 +1,7 @@
-"""Where a network can be tapped: the outputs of its layers, as maps, whatever its architecture.
+"""Taps: outputs of a network's layers, as maps, for any architecture.
 
-A tap is a module by its name in the plain network. Found by running a network once with hooks, so
-that nothing needs to be known of it; tokens become maps, channels-last maps channels-first.
+A tap is a module by its name in the plain network. One forward with hooks finds the taps, so that
+nothing needs to be known of the network; tokens become maps, channels-last maps channels-first.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from distill_cli.models.heads import classifier_of
 from distill_cli.models.network import Network
 from distill_cli.types import BIAS, OF_CLASSIFIER, PENULTIMATE, StudentSignals
 
-# Modules that hold the blocks of a stage; what is inside a block is no tap of its own.
+# Modules that hold the blocks of a stage; the modules inside a block are no taps.
 HOLDING = ("blocks", "layers", "stages")
-# What leads from one stage to the next, or around a block.
+# Modules that lead from one stage to the next, or around a block.
 PASSING = ("downsample", "shortcut")
 PROBED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """A layer whose output can be looked at.
+    """A layer whose output can be tapped.
 
     Attributes:
-        name: Of its module in the plain network.
-        channels: Of its map.
-        height: Of its map; 1 for vectors.
-        width: Of its map; 1 for vectors.
+        name: Name of its module in the plain network.
+        channels: Channels of its map.
+        height: Height of its map; 1 for vectors.
+        width: Width of its map; 1 for vectors.
         depth: Share of the network's weight layers up to it.
-        rectified: Never negative on noise: it ends in a rectifier.
+        rectified: Whether its output is never negative on noise: it ends in a rectifier.
     """
 
     name: str
@@ -60,8 +60,8 @@ class _Reached(Exception):  # noqa: N818 - no error: the way out of a forward th
 def taps_of(network: Network) -> list[Tap]:
     """The taps of a network, in the order of its forward; the last is `penultimate`.
 
-    They are the outputs of its blocks and of what stands between them, where those are one tensor
-    of one row an image and are computed once.
+    They are the outputs of its blocks and of the modules between these, where the output is one
+    tensor with one row for each image and is computed once.
     """
     net = network.net
     names = [name for name, _ in _points(net)]
@@ -75,40 +75,40 @@ def taps_of(network: Network) -> list[Tap]:
 
         def note(_: nn.Module, __: Any, out: Any, name: str = name) -> None:
             if is_feature(out, PROBED):
-                # A copy: an in-place rectifier behind it would change what was seen.
+                # Copied, since an in-place rectifier behind it would change it.
                 seen.append((name, as_map(network, out.clone()), len(passed)))
 
         hooks.append((net.get_submodule(name), note))
     with eval_mode(network), _hooked(hooks):
         network(noise(network))
-    found = []
+    taps = []
     for name, map_BCHW, before in seen:
         if sum(other == name for other, _, _ in seen) == 1:
-            found.append(_tap(name, map_BCHW, before / max(1, len(passed))))
-    return [*found, replace(shape_of(network, PENULTIMATE), depth=1.0)]
+            taps.append(_tap(name, map_BCHW, before / max(1, len(passed))))
+    return [*taps, replace(shape_of(network, PENULTIMATE), depth=1.0)]
 
 
 def shape_of(network: Network, name: str) -> Tap:
-    """What a layer puts out, any module by its name; its depth is not known (0).
+    """The tap of any module by its name; its depth is unknown (0).
 
     Raises:
         UsageError: There is no such layer, or its output is no map of features.
     """
     with eval_mode(network):
-        said = signals_of(network, noise(network), (name,))
-    return _tap(name, said.features[name], 0.0)
+        signals = signals_of(network, noise(network), (name,))
+    return _tap(name, signals.features[name], 0.0)
 
 
 def normalises(network: Network) -> bool:
-    """Whether it has layers that normalise what goes through them, of torch's or of any library."""
+    """Whether a network has normalisation layers, of torch or of any library."""
     kinds = {type(module).__name__.lower() for module in network.net.modules()}
-    # Of timm's NFNet, network and blocks are called norm-free.
+    # timm calls the NFNet and its blocks norm-free.
     return any("norm" in kind.replace("normfree", "") for kind in kinds)
 
 
 @contextmanager
 def eval_mode(network: Network) -> Iterator[None]:
-    """In eval mode and without gradients while the context lasts."""
+    """Puts a network into eval mode, without gradients, while the context lasts."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -120,7 +120,7 @@ def eval_mode(network: Network) -> Iterator[None]:
 
 
 def noise(network: Network) -> Tensor:
-    """Some images that it takes, always the same."""
+    """Images of noise for a network, always the same."""
     generator = torch.Generator().manual_seed(0)
     noise_BCHW = torch.rand(PROBED, *network.input_size, generator=generator)
     return noise_BCHW.to(network.mean)
@@ -144,10 +144,11 @@ def signals_of(
     """Logits and the outputs of some layers, fp32.
 
     Args:
-        network: Any; its mode and its graph are left as they are.
-        images_BCHW: In [0, 1].
+        network: The network; its mode and its graph are left as they are.
+        images_BCHW: Images in [0, 1].
         taps: Names of layers, `penultimate`, or `classifier/PART`.
-        stop: End the forward at the last of them: what lies behind, its buffers too, is untouched.
+        stop: End the forward at the last tap: the layers behind it, their buffers too, stay
+            untouched.
     """
     if not taps:
         return StudentSignals(logits=network(images_BCHW).float())
@@ -159,7 +160,7 @@ def signals_of(
         kept[name] = value
         if stop and len(kept) == len(taps):
             raise _Reached
-        # A copy, where the forward goes on: an in-place rectifier would change what is kept.
+        # Copied where the forward goes on, since an in-place rectifier would change it.
         kept[name] = value.clone()
 
     hooks, entering = [], []
@@ -192,7 +193,7 @@ def _module(network: Network, name: str) -> nn.Module:
     """The module of this name.
 
     Raises:
-        UsageError: There is none; the nearest tap is named.
+        UsageError: There is no such module; the message names the nearest tap.
     """
     try:
         if name.startswith(OF_CLASSIFIER):
@@ -206,7 +207,7 @@ def _module(network: Network, name: str) -> nn.Module:
 
 
 def _bias(network: Network, images: int) -> Tensor:
-    """What the classifier adds to the logits of every image, (B, K); 0 where it has no bias."""
+    """The classifier's bias for every image, (B, K); 0 where it has none."""
     bias_K = getattr(classifier_of(network.net), "bias", None)
     if bias_K is None:
         bias_K = network.mean.new_zeros(len(network.class_names))
@@ -231,13 +232,13 @@ def _hooked(
 def _points(
     net: nn.Module, prefix: str = "", head: nn.Module | None = None
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Modules that may be taps: children of the network and of what holds blocks."""
+    """Modules that may be taps: children of the network and of the modules that hold blocks."""
     head = head or classifier_of(net)
     for name, child in net.named_children():
         path = f"{prefix}{name}"
         if isinstance(child, nn.Identity | nn.Dropout):
             continue
-        # A list has no output of its own, but what it holds has; a head puts out logits.
+        # A list has no output, but its items have; the output of a head is logits.
         if not isinstance(child, nn.ModuleList) and all(m is not head for m in child.modules()):
             yield path, child
         if name not in PASSING and _holds_blocks(child):
@@ -251,13 +252,13 @@ def _holds_blocks(module: nn.Module) -> bool:
 
 
 def middle(taps: Sequence[Tap]) -> Tap:
-    """The tap nearest to half of the depth, a map where there is one; of equals the later."""
+    """The tap nearest to half of the depth, a map where there is one; the later of equal ones."""
     among = [tap for tap in taps if tap.is_map] or [t for t in taps if t.name != PENULTIMATE]
     return min(reversed(among or list(taps)), key=lambda tap: abs(tap.depth - 0.5))
 
 
 def stage_ends(taps: Sequence[Tap]) -> list[Tap]:
-    """The last map of each resolution; of a network with one, those at thirds of its depth."""
+    """The last map of each resolution; with one resolution, the maps at thirds of the depth."""
     maps = [tap for tap in taps if tap.is_map] or [t for t in taps if t.name != PENULTIMATE]
     last = {(tap.height, tap.width): tap for tap in maps}
     if len(last) > 1:
@@ -267,5 +268,5 @@ def stage_ends(taps: Sequence[Tap]) -> list[Tap]:
 
 
 def last_map(taps: Sequence[Tap]) -> Tap:
-    """The deepest map; what enters the classifier where there is none."""
+    """The deepest map; `penultimate`, the input of the classifier, where there is no map."""
     return next((tap for tap in reversed(taps) if tap.is_map), taps[-1])

@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""The model zoo: networks by name, ours, timm's and torchvision's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from distill_cli.models.small import NETWORKS
 TIMM = "timm/"
 _MLP = re.compile(r"^mlp_(\d+)x(\d+)$")
 DEFAULT_SIDE, INCEPTION_SIDE = 224, 299
-# What to build with, and what it then takes; tried in order.
+# Arguments to build a network with, and the input spec it then has; candidates are tried in order.
 Candidate = tuple[dict[str, Any], InputSpec]
 
 
@@ -39,7 +39,7 @@ def names() -> list[str]:
     """Every name there is: ours, timm's, torchvision's."""
     others = (TORCHVISION + name for name in torchvision_names())
     ours = [*NETWORKS, *FITNETS, "mlp_800x2"]
-    # Nobody calls for gates by the name of a network: objectives ask for them.
+    # The gated network is left out: objectives ask for gates, not users.
     timms = (name for name in list_models() if name != GATED)
     return list(dict.fromkeys([*ours, *timms, *others]))
 
@@ -82,7 +82,7 @@ def _check_tag(name: str) -> None:
         raise UsageError(f"model: timm has no weights tagged '{name}'. {nearest(name, known)}")
 
 
-def create(
+def create_network(
     name: str,
     *,
     class_names: tuple[str, ...],
@@ -94,23 +94,23 @@ def create(
 ) -> Network:
     """A network for images like `view`.
 
-    From scratch it takes the view's channels, size and normalisation; where it cannot be built
-    for that size, it keeps its own and views are resized. A pretrained one keeps its own three
-    channels, size and normalisation, and gets a fresh head. Weights come from torch's global
-    generator.
+    From scratch it takes the view's channels, size and normalisation; a network that cannot be
+    built for this size keeps its default, and views are resized. A pretrained network keeps its
+    three channels, size and normalisation, and gets a fresh head. Fresh weights come from torch's
+    global generator.
 
     Args:
-        name: See `names`; also timm/NAME and a tag, as resnet18.a1_in1k.
-        class_names: In label order.
-        view: The images, with the training rows' mean and sd.
+        name: A name of `names`; also timm/NAME and a tag, as resnet18.a1_in1k.
+        class_names: Names of the classes in label order.
+        view: Spec of the images, with the training rows' mean and sd.
         args: Further arguments of the network.
-        dropout: Its dropout rate; None for its own default.
+        dropout: Dropout rate; None for the network's default.
         pretrained: Start from timm's weights.
-        weights: Load these; otherwise the network is what it would be with fresh ones in place.
+        weights: Load the pretrained weights; otherwise fresh ones take their place.
 
     Raises:
-        UsageError: An unknown name, or an argument that the network cannot use.
-        ArtifactError: Pretrained weights cannot be had.
+        UsageError: The name is unknown, or the network cannot use an argument.
+        ArtifactError: Pretrained weights cannot be downloaded.
     """
     architecture, implied = resolve(name)
     wanted = {**implied, **_checked(architecture, args or {})}
@@ -121,7 +121,7 @@ def create(
                 f"model: {GATED} needs the name of another network as its argument '{BASE}'",
                 hint="Or name that network itself: objective 'dropmax' puts gates behind it",
             )
-        plain = partial(create, base, class_names=class_names, view=view, args=wanted)
+        plain = partial(create_network, base, class_names=class_names, view=view, args=wanted)
         return gated(plain(dropout=dropout, pretrained=pretrained, weights=weights))
     if architecture.startswith(TORCHVISION):
         if pretrained:
@@ -132,7 +132,7 @@ def create(
     if dropout is not None:
         wanted["drop_rate"] = dropout
     if pretrained:
-        # Grey views are repeated to three channels: the first layer stays what was trained.
+        # Grey views are repeated to three channels, so that the first layer stays as trained.
         wanted.pop("in_chans", None)
         net = build_pretrained(
             architecture, num_classes=len(class_names), weights=weights, **wanted
@@ -143,7 +143,7 @@ def create(
 
 
 def _checked(architecture: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that may be set, and that config.json can hold."""
+    """The arguments, none of them reserved, all of them plain values for config.json."""
     reserved = sorted(RESERVED & set(args))
     if reserved:
         raise UsageError(f"model: argument '{reserved[0]}' of {architecture} may not be set")
@@ -161,15 +161,15 @@ def _from_timm(
 ) -> Network:
     args = {**wanted, "in_chans": view.channels}
     cfg = get_pretrained_cfg(architecture)
-    own = _square(view, cfg.input_size[-1] if cfg is not None else DEFAULT_SIDE)
+    default_spec = _square(view, cfg.input_size[-1] if cfg is not None else DEFAULT_SIDE)
     candidates: list[Candidate]
     if "img_size" in args:
-        # The caller's choice, or that of the run it starts from: views are resized to it.
+        # Chosen by the caller, or by the run it starts from: views are resized to it.
         candidates = [(args, _sized(view, args["img_size"]))]
     elif cfg is not None and cfg.fixed_input_size:
-        candidates = [({**args, "img_size": [view.height, view.width]}, view), (args, own)]
+        candidates = [({**args, "img_size": [view.height, view.width]}, view), (args, default_spec)]
     else:
-        candidates = [(args, view), (args, own)]
+        candidates = [(args, view), (args, default_spec)]
     net, used, input_spec = _first_fitting(architecture, len(class_names), candidates)
     return _as_network(net, architecture, used, class_names, input_spec)
 
@@ -180,8 +180,10 @@ def _from_torchvision(
     colour = view
     if view.channels == 1:
         colour = replace(view, channels=3, mean=view.mean * 3, std=view.std * 3)
-    own = _square(colour, INCEPTION_SIDE if architecture.endswith("inception_v3") else DEFAULT_SIDE)
-    candidates = [(wanted, colour), (wanted, own)]
+    default_spec = _square(
+        colour, INCEPTION_SIDE if architecture.endswith("inception_v3") else DEFAULT_SIDE
+    )
+    candidates = [(wanted, colour), (wanted, default_spec)]
     net, used, input_spec = _first_fitting(architecture, len(class_names), candidates)
     return _as_network(net, architecture, used, class_names, input_spec, library="torchvision")
 
@@ -192,7 +194,7 @@ def _first_fitting(
     """The first candidate that can be built and run.
 
     All are built from the same state of the generator, so that the weights do not depend on
-    what was tried before.
+    earlier candidates.
     """
     state = torch.get_rng_state()
     reason = ""
@@ -202,7 +204,7 @@ def _first_fitting(
             net = build(architecture, num_classes, args)
             _check_output(net, num_classes, input_spec)
         except Exception as error:
-            # Networks raise anything on a size or an argument that they cannot use.
+            # Networks raise any exception on a size or an argument that they cannot use.
             reason = explain(error)
             continue
         return net.train(), args, input_spec
@@ -252,33 +254,33 @@ def _as_network(
 def _own_input(net: nn.Module, args: Mapping[str, Any]) -> InputSpec:
     cfg: Any = net.pretrained_cfg
     channels, height, width = cfg["input_size"]
-    own = InputSpec(
+    input_spec = InputSpec(
         channels=channels,
         height=height,
         width=width,
         mean=tuple(cfg["mean"]),
         std=tuple(cfg["std"]),
     )
-    return _sized(own, args["img_size"]) if "img_size" in args else own
+    return _sized(input_spec, args["img_size"]) if "img_size" in args else input_spec
 
 
 def pretrained_teacher(
     name: str, class_names: tuple[str, ...] | None = None, *, weights: bool = True
 ) -> Network:
-    """timm's pretrained network with its own head, as a teacher of the data's classes.
+    """timm's pretrained network with its pretrained head, as a teacher of the data's classes.
 
     Tested with weights on disk in the hub's place; the live hub itself is untested.
 
     Args:
         name: timm's name, with or without timm/ before it and a tag behind it.
-        class_names: The data's. A head has no names: where it has as many outputs, they are
-            taken to be in the data's order (ImageNet's sorted WordNet ids); otherwise, or for
-            None, they are called "output 0", "output 1", ….
-        weights: Load them; otherwise nothing is fetched, and they are fresh.
+        class_names: Names of the data's classes. A head has no names: where it has as many outputs,
+            they are taken to be in the data's order (ImageNet's sorted WordNet ids); otherwise, or
+            for None, they are called "output 0", "output 1", ….
+        weights: Load the weights; otherwise nothing is fetched, and they are fresh.
 
     Raises:
-        UsageError: timm has no such network, or no weights of it.
-        ArtifactError: Its weights cannot be had.
+        UsageError: timm has no such network, or no weights for it.
+        ArtifactError: The weights cannot be downloaded.
     """
     architecture, args = resolve(TIMM + name.removeprefix(TIMM))
     if architecture.startswith(TORCHVISION):

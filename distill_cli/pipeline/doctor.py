@@ -10,7 +10,7 @@ import torch
 
 from distill_cli import runtime
 from distill_cli.data.dataset import open_dataset
-from distill_cli.models import InputSpec, create
+from distill_cli.models import InputSpec, create_network
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def check_machine() -> list[Check]:
 def _device(name: str) -> Check:
     try:
         view = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
-        network = create("mlp_8x1", class_names=("a", "b"), view=view).to(name)
+        network = create_network("mlp_8x1", class_names=("a", "b"), view=view).to(name)
         network(torch.zeros(2, 1, 8, 8, device=name)).sum().backward()
     except (RuntimeError, AssertionError) as error:
         return Check(f"device {name}", False, str(error).splitlines()[0])

@@ -79,7 +79,7 @@ def evaluate_run(
     network = load_model(folder).to(runtime.device).eval()
     dataset = data_of(folder, data, kept_recipe(folder))
     check_classes(str(folder), network.class_names, dataset.class_names, hint=None)
-    if dataset.several and network.targets == "softmax":
+    if dataset.multi_label and network.targets == "softmax":
         raise ArtifactError(
             f"{folder} says one class of an image, and to these several labels may apply",
             hint="Train it on data of several labels",

@@ -1,1 +1,1 @@
-"""Teachers: live networks, caches and mixtures, behind one protocol."""
+"""Teachers under one protocol: live networks, caches and mixtures."""

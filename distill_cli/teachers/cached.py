@@ -1,4 +1,4 @@
-"""A teacher whose labels were stored before."""
+"""Cached teachers: labels that were stored before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distill_cli.types import Batch, Features, Need
 
 @dataclass(frozen=True)
 class StoredSignals:
-    """Rows of a cache, as they were stored; rebuilt at the temperature that is asked for."""
+    """Rows of a cache as stored; probabilities are rebuilt at the temperature that is asked for."""
 
     codec: Codec
     rows: Rows
@@ -35,7 +35,7 @@ class CachedTeacher:
 
     Args:
         reader: An open cache.
-        device: Where the student computes.
+        device: Device of the student.
     """
 
     def __init__(self, reader: CacheReader, device: torch.device) -> None:
@@ -48,9 +48,9 @@ class CachedTeacher:
         self.offers = frozenset({Need.LOGITS}) if reader.codec.dense else frozenset[Need]()
 
     def stored(self, split: str, target_N: torch.Tensor) -> torch.Tensor | None:
-        """Its logits (N, K) on the `val` or `test` rows; None where those are not stored.
+        """Its logits (N, K) on the `val` or `test` rows; None where they are not stored.
 
-        The labels that were stored with them must be these, so that rows are not mispaired.
+        Nor are they used unless `target_N` equals the stored labels: rows must not be mispaired.
         """
         rows = self.reader.eval_rows(split)
         if rows is None or not torch.equal(rows[1], target_N):
@@ -58,10 +58,10 @@ class CachedTeacher:
         return rows[0]
 
     def signals(self, batch: Batch) -> StoredSignals:
-        """What is stored of the batch's views."""
+        """The stored signals of the batch's views."""
         rows = self.reader.gather(batch.index_B, batch.view_B)
         if self.device.type == "cuda":
-            # From page-locked memory the copy overlaps with the student's forward.
-            rows = {name: each.pin_memory() for name, each in rows.items()}
-        rows = {name: each.to(self.device, non_blocking=True) for name, each in rows.items()}
+            # A copy from page-locked memory overlaps with the student's forward.
+            rows = {name: values.pin_memory() for name, values in rows.items()}
+        rows = {name: values.to(self.device, non_blocking=True) for name, values in rows.items()}
         return StoredSignals(self.reader.codec, rows)

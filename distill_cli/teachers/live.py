@@ -1,4 +1,4 @@
-"""A network that is asked while the student trains."""
+"""Live teachers: networks that run while the student trains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from distill_cli.models import Network, fingerprint
+from distill_cli.models import Network, network_fingerprint
 from distill_cli.models.taps import signals_of
 from distill_cli.teachers.signals import DenseSignals, FeatureSignals
 from distill_cli.types import BIAS, Batch, Need, TeacherSignals
@@ -21,11 +21,11 @@ class LiveTeacher:
     """A frozen network in eval mode, with its own normalisation.
 
     Args:
-        network: Moved to `device` and frozen.
-        device: Where it computes.
-        precision: Its arithmetic; what it says is rounded to fp32, as a cache stores it.
-        class_names: What it is asked about, in this order; its own classes by default.
-        columns: Which of its outputs stands for each of `class_names`; all by default.
+        network: The network; it is moved to `device` and frozen.
+        device: Device that it computes on.
+        precision: Its arithmetic; logits are rounded to fp32, as a cache stores them.
+        class_names: Classes of the logits, in this order; the network's classes by default.
+        columns: The network's output for each of `class_names`; all outputs by default.
     """
 
     offers = frozenset({Need.LOGITS, Need.FEATURES})
@@ -39,7 +39,7 @@ class LiveTeacher:
         class_names: Sequence[str] | None = None,
         columns: Sequence[int] | None = None,
     ) -> None:
-        self.fingerprint = fingerprint(network)
+        self.fingerprint = network_fingerprint(network)
         self.class_names = network.class_names if class_names is None else tuple(class_names)
         self.columns: torch.Tensor | None = None
         if columns is not None:
@@ -55,7 +55,7 @@ class LiveTeacher:
         self.stops = False
 
     def watch(self, taps: Sequence[str], *, stop: bool = False) -> None:
-        """Has its signals hold the outputs of these layers; with `stop` nothing else."""
+        """Adds the outputs of these layers to its signals; with `stop` they are all it gives."""
         self.taps, self.stops = tuple(taps), stop
 
     def logits(self, images_BCHW: torch.Tensor) -> torch.Tensor:
@@ -68,16 +68,16 @@ class LiveTeacher:
         return logits_BK if self.columns is None else logits_BK.index_select(1, self.columns)
 
     def signals(self, batch: Batch) -> TeacherSignals:
-        """Its logits on the batch's views, and the outputs of the layers that are watched."""
+        """Its logits on the batch's views, and the outputs of the watched layers."""
         if not self.taps:
             return DenseSignals(self.logits(batch.images_BCHW))
         with torch.no_grad():
             images_BCHW = batch.images_BCHW.to(self.dtype)
-            said = signals_of(self.network, images_BCHW, self.taps, stop=self.stops)
-        if said.logits is None:
-            return FeatureSignals(said.features)
-        features = dict(said.features)
+            signals = signals_of(self.network, images_BCHW, self.taps, stop=self.stops)
+        if signals.logits is None:
+            return FeatureSignals(signals.features)
+        features = dict(signals.features)
         if BIAS in features:
-            # A channel a class, as the logits have a column.
+            # One channel for each class, like the columns of the logits.
             features[BIAS] = self._of_classes(features[BIAS])
-        return DenseSignals(self._of_classes(said.logits), features)
+        return DenseSignals(self._of_classes(signals.logits), features)

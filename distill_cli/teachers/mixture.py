@@ -1,4 +1,4 @@
-"""Several teachers as one. Draws are pure functions of (seed, step), or of (seed, epoch, sample)."""
+"""Mixtures of teachers. Draws are pure functions of (seed, step), or of (seed, epoch, sample)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distill_cli.types import Batch, Need, Teacher, TeacherSignals
 
 
 class _Mixture:
-    """What every mixture shares: members that speak of the same classes, and their weights."""
+    """Base of the mixtures: members with the same classes, and their weights, scaled to sum 1."""
 
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float]) -> None:
         assert len(members) == len(weights) > 0, "one weight a teacher"
@@ -27,7 +27,7 @@ class _Mixture:
         self.class_names = self.members[0].class_names
         joined = "+".join(member.fingerprint for member in self.members)
         self.fingerprint = blake2b(joined.encode(), digest_size=16).hexdigest()
-        # Layers of several teachers are not one teacher's.
+        # Features exist for one teacher only: layers of several have no common meaning.
         self.offers = frozenset({Need.LOGITS}).intersection(*(m.offers for m in self.members))
 
 
@@ -69,17 +69,17 @@ class RandomTeacher(_Mixture):
         self.seed = seed
 
     def drawn(self, step: int) -> int:
-        """Which teacher labels the batch of this step."""
+        """Number of the teacher that labels the batch of this step."""
         return int(self._chosen(draw(self.seed, Purpose.TEACHER, step)))
 
     def _chosen(self, bits: Tensor) -> Tensor:
-        """Random bits to places among the members, int64 of the same shape."""
+        """Numbers of members drawn by random bits, int64 of the same shape."""
         bounds_M = torch.tensor(self.weights, dtype=torch.float64).cumsum(0)
         # The last bound may fall short of 1 by rounding.
         return torch.bucketize(uniform(bits), bounds_M[:-1].contiguous(), right=True)
 
     def signals(self, batch: Batch) -> TeacherSignals:
-        """Asks the teacher that was drawn, and no other."""
+        """Asks only the teacher that was drawn."""
         return self.members[self.drawn(batch.step)].signals(batch)
 
 
@@ -90,16 +90,16 @@ class RandomTeacherPerSample(RandomTeacher):
     """
 
     def drawn_for(self, batch: Batch) -> Tensor:
-        """int64 (B): which teacher labels each sample."""
+        """int64 (B): number of the teacher that labels each sample."""
         return self._chosen(draw(self.seed, Purpose.TEACHER, batch.epoch, batch.index_B))
 
     def signals(self, batch: Batch) -> TeacherSignals:
-        """Asks each teacher of its own samples only."""
+        """Asks each teacher for its samples only."""
         return _assigned(self.members, self.drawn_for(batch), batch)
 
 
 class Relabelled(_Mixture):
-    """Labels each copy of the data by one teacher; the batches' samples say of which copy they are.
+    """Labels each copy of the data by one teacher; a batch holds the copy of each sample.
 
     Fukuda et al., Interspeech 2017 ("augmentation").
     """
@@ -108,15 +108,15 @@ class Relabelled(_Mixture):
         super().__init__(members, [1.0] * len(members))
 
     def signals(self, batch: Batch) -> TeacherSignals:
-        """Asks each teacher of the samples of its copy only."""
-        assert batch.copy_B is not None, "the loader says of which copy a sample is"
+        """Asks each teacher for the samples of its copy only."""
+        assert batch.copy_B is not None, "the loader sets the copy of each sample"
         return _assigned(self.members, batch.copy_B, batch)
 
 
 def _assigned(members: Sequence[Teacher], member_B: Tensor, batch: Batch) -> TeacherSignals:
-    """Each member's signals on the samples that are its own."""
+    """Each member's signals on the samples that are assigned to it."""
     parts = []
     for number in member_B.unique().tolist():
-        places_P = (member_B == number).nonzero()[:, 0]
-        parts.append((members[number].signals(batch.take(places_P)), places_P))
+        position_P = (member_B == number).nonzero()[:, 0]
+        parts.append((members[number].signals(batch.take(position_P)), position_P))
     return AssignedSignals(tuple(parts), samples=len(member_B))

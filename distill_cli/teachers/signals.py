@@ -1,4 +1,4 @@
-"""What teachers say. Shapes: B batch, K classes, M teachers."""
+"""Signals of teachers. Shapes: B batch, K classes, M teachers, P samples of one teacher."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distill_cli.types import Features, TeacherSignals
 
 @dataclass(frozen=True)
 class DenseSignals:
-    """Logits of one teacher, fp32, and what its layers put out where that was asked for."""
+    """Logits of one teacher, fp32, and the outputs of its watched layers."""
 
     logits_BK: Tensor
     features: Features = field(default_factory=dict)
@@ -28,14 +28,14 @@ class DenseSignals:
 
 @dataclass(frozen=True)
 class FeatureSignals:
-    """Outputs of layers only: the forward stopped there."""
+    """Outputs of layers only, where the forward stopped at the last of them."""
 
     features: Features
     logits_BK: None = None
 
     def log_probs(self, temperature: float) -> Tensor:
-        """Not known."""
-        raise AssertionError("who learns from labels does not stop before them")
+        """Not available: the forward stopped before the logits."""
+        raise AssertionError("learning from labels needs the whole forward")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class EnsembleSignals:
     Fukuda et al., Interspeech 2017: q̄ = Σ_m w_m·softmax(v_m/T), Σ w = 1.
 
     Attributes:
-        members: One entry a teacher.
+        members: Signals of each teacher.
         weights: w_m, positive, summing to 1.
     """
 
@@ -69,22 +69,24 @@ def mean_of_logits(members: Sequence[TeacherSignals], weights: Sequence[float]) 
     """The weighted mean of several teachers' logits: the geometric mean of their probabilities.
 
     Args:
-        members: One entry a teacher, each with logits.
+        members: Signals of each teacher, with logits.
         weights: w_m, summing to 1.
     """
     logits = [member.logits_BK for member in members]
-    weighted = [w * each for w, each in zip(weights, logits, strict=True) if each is not None]
+    weighted = [
+        w * member_BK for w, member_BK in zip(weights, logits, strict=True) if member_BK is not None
+    ]
     assert len(weighted) == len(weights), "what teachers offer is checked before the first step"
     return DenseSignals(torch.stack(weighted).sum(dim=0))
 
 
 @dataclass(frozen=True)
 class AssignedSignals:
-    """A batch of which each sample is labelled by one of several teachers.
+    """Signals of a batch in which each sample is labelled by one of several teachers.
 
     Attributes:
-        parts: Signals of one teacher, and int64 places of its samples in the batch.
-        samples: Of the batch.
+        parts: Signals of each teacher, and int64 positions of its samples in the batch.
+        samples: Number of samples of the batch.
     """
 
     parts: tuple[tuple[TeacherSignals, Tensor], ...]
@@ -93,22 +95,22 @@ class AssignedSignals:
 
     @cached_property
     def logits_BK(self) -> Tensor | None:
-        """Each sample's logits by its teacher; None where one has none."""
-        if any(said.logits_BK is None for said, _ in self.parts):
+        """Each sample's logits by its teacher; None where a teacher has none."""
+        if any(signals.logits_BK is None for signals, _ in self.parts):
             return None
-        return self._gathered(lambda said: said.logits_BK)
+        return self._gathered(lambda signals: signals.logits_BK)
 
     def log_probs(self, temperature: float) -> Tensor:
-        """Each sample's labels by its teacher, (B, K)."""
-        return self._gathered(lambda said: said.log_probs(temperature))
+        """Each sample's log-probabilities by its teacher, (B, K)."""
+        return self._gathered(lambda signals: signals.log_probs(temperature))
 
     def _gathered(self, ask: Callable[[TeacherSignals], Tensor | None]) -> Tensor:
         together: Tensor | None = None
-        for said, place_P in self.parts:
-            rows_PK = ask(said)
+        for signals, position_P in self.parts:
+            rows_PK = ask(signals)
             assert rows_PK is not None, "asked before"
             if together is None:
                 together = rows_PK.new_empty(self.samples, rows_PK.shape[1])
-            together[place_P.to(rows_PK.device)] = rows_PK
+            together[position_P.to(rows_PK.device)] = rows_PK
         assert together is not None, "a batch is not empty"
         return together

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from distill_cli.training.state import State
+from distill_cli.types import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,6 @@ class EpochEvent:
     epochs: int
     row: Mapping[str, Any]
     best: bool
-
-
-# Told of so many done of so many in all.
-Count = Callable[[int, int], None]
 
 
 class Sink(Protocol):

@@ -5,6 +5,7 @@ N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) ten
 """
 
 from distill_cli.types.batch import UNLABELLED, Batch, Mixing
+from distill_cli.types.count import Count
 from distill_cli.types.identity import UNREAD, DatasetIdentity, Source, ViewSpec, differences
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
 from distill_cli.types.signals import (
@@ -35,6 +36,7 @@ __all__ = [
     "UNLABELLED",
     "UNREAD",
     "Batch",
+    "Count",
     "DatasetIdentity",
     "Features",
     "HintResult",

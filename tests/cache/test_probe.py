@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli.cache.pixel_probe import VIEWS, Probe, as_grey_levels, chosen
+from distill_cli.cache.pixel_probe import VIEWS, PixelProbe, as_grey_levels, chosen
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.writer import CacheWriter
 from tests.cache.examples import PLAN, commit, dump, evaluation
@@ -38,7 +38,7 @@ def test_chosen_views_have_no_period() -> None:
 
 def test_differences_are_in_grey_levels() -> None:
     images_PCHW = torch.linspace(0, 1, 2 * 3 * 16).view(2, 3, 4, 4)
-    probe = Probe(
+    probe = PixelProbe(
         index_P=torch.arange(2), view_P=torch.arange(2), images_PCHW=as_grey_levels(images_PCHW)
     )
     assert probe.difference(images_PCHW) == (0, 0)
@@ -55,7 +55,7 @@ def test_it_comes_back_from_the_cache(tmp_path: Path) -> None:
         commit(writer, shard)
     index_P, view_P = chosen(37, 2)
     images_PCHW = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8)
-    probe = Probe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
+    probe = PixelProbe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
     writer.write_eval(evaluation(PLAN), probe)
     writer.finish()
     found = CacheReader(tmp_path).probe

@@ -227,7 +227,8 @@ def test_the_manifest_is_read_without_torch(tmp_path: Path) -> None:
     dump(tmp_path)
     code = (
         "import sys; from pathlib import Path; from distill_cli.cache.manifest import "
-        "read_manifest, expand; read_manifest(expand(Path(sys.argv[1]))[0]); "
+        "read_manifest; from distill_cli.cache.folder import expand; "
+        "read_manifest(expand(Path(sys.argv[1]))[0]); "
         "print({'torch', 'numpy', 'safetensors'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import distill_cli.models  # noqa: F401  registers our networks in timm
 from distill_cli import runtime
-from distill_cli.models import InputSpec, create, load_model, save_model
+from distill_cli.models import InputSpec, create_network, load_model, save_model
 from distill_cli.pipeline.objective.build import composition
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import StudentRecipe
@@ -58,7 +58,7 @@ def test_the_student_changes_up_to_its_guided_layer(
     assert "distill student --init h" in " ".join(outcome.err.split())
     saved = load_model(here / "h")
     torch.manual_seed(2)
-    fresh = create(model, class_names=saved.class_names, view=saved.input_spec)
+    fresh = create_network(model, class_names=saved.class_names, view=saved.input_spec)
     assert fresh.net.state_dict().keys() == weights(here / "h").keys(), "no trace of the regressor"
     for key, value in fresh.net.state_dict().items():
         changed = not torch.equal(value, weights(here / "h")[key])
@@ -312,7 +312,9 @@ def test_any_architecture_learns_from_any_other(
     pictures(here / "data", side)
     view = InputSpec(channels=3, height=side, width=side, mean=(0.4,) * 3, std=(0.3,) * 3)
     torch.manual_seed(0)
-    network = create(teacher, class_names=("cat", "dog"), view=view, args=SMALL.get(teacher))
+    network = create_network(
+        teacher, class_names=("cat", "dog"), view=view, args=SMALL.get(teacher)
+    )
     save_model(network, here / "t")
     (here / "r.yaml").write_text(yaml.safe_dump({"model_args": SMALL.get(student, {})}))
     outcome = distill(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from distill_cli import runtime
 from distill_cli.data.loader import Loader
-from distill_cli.models import InputSpec, create, load_model, save_model
+from distill_cli.models import InputSpec, create_network, load_model, save_model
 from tests.conftest import Made, Outcome
 from tests.data.test_views import N, table, views
 
@@ -239,7 +239,7 @@ def test_teachers_of_other_sizes_and_normalisations_together(
         )
         torch.manual_seed(0)
         args = {"img_size": 32} if name == "test_vit" else None
-        save_model(create(name, class_names=names, view=view, args=args), here / name)
+        save_model(create_network(name, class_names=names, view=view, args=args), here / name)
     teachers = "cifar_resnet8,test_vit,mlp_16x1"
     for mode in (
         ("--mode", "ensemble"),

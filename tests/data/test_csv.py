@@ -42,10 +42,10 @@ def test_several_labels(folder: Path) -> None:
     assert [train.sample_id(row) for row in range(3)] == ["a.png", "b.png", "f.png"]
     assert [train.labels(row) for row in range(3)] == [(), (0, 1), (0, 2)]
     assert [train.label(row) for row in range(3)] == [-1, -1, -1]
-    assert train.several
+    assert train.multi_label
     assert [test.labels(row) for row in range(2)] == [(0,), (1, 2)]
     data = open_dataset(str(spec))
-    assert data.several
+    assert data.multi_label
     assert data.train.label_NK is not None
     assert data.train.label_NK.tolist() == [[0, 0, 0], [1, 1, 0], [1, 0, 1]]
     assert data.train.label_NK.dtype == torch.int8
@@ -59,7 +59,7 @@ def test_one_label_each_is_ordinary_data(folder: Path) -> None:
     rows = [f"{name}.png,{'cat' if name < 'd' else 'dog'}" for name in "abcdef"]
     splits = open_splits(str(listing(folder / "x.csv", ["file,labels", *rows])))
     assert splits["train"].class_names == ("cat", "dog")
-    assert not splits["train"].several
+    assert not splits["train"].multi_label
     assert (len(splits["train"]), len(splits["test"])) == (4, 2)
     labels = [splits["test"].label(row) for row in range(len(splits["test"]))]
     assert labels == [0, 1]
@@ -76,7 +76,7 @@ def test_one_label_each_equals_class_folders(tmp_path: Path) -> None:
     of_folders = open_dataset(str(tmp_path))
     listed = open_dataset(str(listing(tmp_path / "x.csv", lines)))
     assert listed.class_names == of_folders.class_names
-    assert not listed.several
+    assert not listed.multi_label
     assert torch.equal(listed.train.label_N, of_folders.train.label_N)
     assert isinstance(listed.train, ImageTable)
     assert isinstance(of_folders.train, ImageTable)
@@ -93,7 +93,7 @@ def test_a_column_a_class(folder: Path) -> None:
     )
     splits = open_splits(str(spec))
     assert splits["train"].class_names == (LEFT, TOP)
-    assert splits["train"].several, "though each row has one"
+    assert splits["train"].multi_label, "though each row has one"
     assert [splits["train"].labels(row) for row in range(4)] == [(1,), (0,), (1,), (0,)]
 
 

@@ -76,7 +76,7 @@ def test_it_is_the_dataset_but_for_its_pixels(kind: str, tmp_path: Path) -> None
         assert known(data) == known(real)
         assert torch.equal(data.fit_rows, real.fit_rows)
         assert data.from_files == real.from_files
-        assert data.several == real.several
+        assert data.multi_label == real.multi_label
         for split in ("train", "val", "test"):
             own, other = getattr(data, split), getattr(real, split)
             assert own.size == other.size
@@ -153,7 +153,7 @@ def test_noise_has_the_labels_and_sizes_of_the_data(kind: str, tmp_path: Path) -
     noise = noise_like(data, 5)
     assert noise.train.size == data.train.size
     assert noise.from_files == data.from_files
-    assert noise.several == data.several
+    assert noise.multi_label == data.multi_label
     assert len(noise.fit_rows) == 5
     assert set(noise.train.sample_ids) <= {data.train.sample_ids[i] for i in data.fit_rows.tolist()}
     [still] = noise.train.iter_plain()

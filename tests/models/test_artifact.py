@@ -15,10 +15,10 @@ from distill_cli.errors import ArtifactError
 from distill_cli.models import (
     InputSpec,
     Network,
-    create,
-    fingerprint,
+    create_network,
     load_model,
     model_bytes,
+    network_fingerprint,
     save_model,
 )
 
@@ -28,7 +28,7 @@ CLASSES = ("cat", "dog", "emu")
 
 def made(name: str = "mlp_8x1") -> Network:
     torch.manual_seed(0)
-    return create(name, class_names=CLASSES, view=VIEW).eval()
+    return create_network(name, class_names=CLASSES, view=VIEW).eval()
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_saved_model_loads_to_the_same_outputs(tmp_path: Path, name: str) -> N
     assert torch.equal(network(images), again(images))
     assert again.class_names == CLASSES
     assert again.input_spec == network.input_spec
-    assert fingerprint(again) == fingerprint(network)
+    assert network_fingerprint(again) == network_fingerprint(network)
     assert model_bytes(tmp_path) == (tmp_path / "model.safetensors").stat().st_size
 
 
@@ -68,7 +68,7 @@ def test_saving_is_deterministic(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_sees_everything() -> None:
-    one = fingerprint(made())
+    one = network_fingerprint(made())
     weights = made()
     with torch.no_grad():
         next(weights.net.parameters()).view(-1)[0] += 1e-3
@@ -76,9 +76,9 @@ def test_a_fingerprint_sees_everything() -> None:
     names.class_names = ("cat", "emu", "dog")
     norm = made()
     norm.input_spec = replace(norm.input_spec, mean=(0.21,))
-    others = [fingerprint(network) for network in (weights, names, norm, made("mlp_9x1"))]
+    others = [network_fingerprint(network) for network in (weights, names, norm, made("mlp_9x1"))]
     assert len({one, *others}) == 5
-    assert one == fingerprint(made())
+    assert one == network_fingerprint(made())
 
 
 def test_targets_are_kept(tmp_path: Path) -> None:
@@ -88,13 +88,13 @@ def test_targets_are_kept(tmp_path: Path) -> None:
         "targets" not in json.loads((tmp_path / "softmax" / "config.json").read_text())["distill"]
     )
     assert load_model(tmp_path / "softmax").targets == "softmax"
-    before = fingerprint(network)
+    before = network_fingerprint(network)
     network.targets = "sigmoid"
-    assert fingerprint(network) != before
+    assert network_fingerprint(network) != before
     save_model(network, tmp_path / "sigmoid")
     again = load_model(tmp_path / "sigmoid")
     assert again.targets == "sigmoid"
-    assert fingerprint(again) == fingerprint(network)
+    assert network_fingerprint(again) == network_fingerprint(network)
     config = tmp_path / "sigmoid" / "config.json"
     config.write_text(config.read_text().replace('"sigmoid"', '"tanh"'))
     with pytest.raises(ArtifactError, match="targets are one of softmax, sigmoid"):

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from timm.models import _registry
 
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.models import InputSpec, Network, build, create, names, suggested
+from distill_cli.models import InputSpec, Network, build, create_network, names, suggested
 from distill_cli.models.zoo import pretrained_teacher, resolve
 
 GREY = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.2,))
@@ -25,7 +25,7 @@ CLASSES = ("cat", "dog", "eel")
 
 
 def made(name: str, view: InputSpec = GREY, **more: Any) -> Network:
-    return create(name, class_names=CLASSES, view=view, **more)
+    return create_network(name, class_names=CLASSES, view=view, **more)
 
 
 @pytest.mark.parametrize(

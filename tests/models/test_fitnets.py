@@ -10,7 +10,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from distill_cli.models import InputSpec, create, fingerprint, load_model, names, save_model
+from distill_cli.models import (
+    InputSpec,
+    create_network,
+    load_model,
+    names,
+    network_fingerprint,
+    save_model,
+)
 from distill_cli.models.fitnets import (
     NETWORKS,
     STAGES,
@@ -192,13 +199,13 @@ def test_round_trip(
         std=(0.2,) * channels,
     )
     torch.manual_seed(0)
-    network = create(name, class_names=CLASSES, view=view, args=args, dropout=0.25).eval()
+    network = create_network(name, class_names=CLASSES, view=view, args=args, dropout=0.25).eval()
     assert network.input_spec == view
     save_model(network, tmp_path / "model")
     images_BCHW = torch.rand(2, channels, side, side)
     loaded = load_model(tmp_path / "model")
     assert torch.equal(loaded(images_BCHW), network(images_BCHW))
-    assert fingerprint(loaded) == fingerprint(network)
+    assert network_fingerprint(loaded) == network_fingerprint(network)
     assert (loaded.architecture, loaded.class_names) == (name, CLASSES)
     net = timm.create_model(f"local-dir:{tmp_path / 'model'}", pretrained=True).eval()
     normalised = (images_BCHW - network.mean) / network.std

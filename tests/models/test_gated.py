@@ -14,7 +14,7 @@ from torch import nn
 
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.losses.dropmax import dropmax_inference
-from distill_cli.models import InputSpec, Network, create, load_model, names, save_model
+from distill_cli.models import InputSpec, Network, create_network, load_model, names, save_model
 from distill_cli.models.build import RESERVED, build
 from distill_cli.models.gated import NAME, base_of, gated, is_gated
 from distill_cli.models.heads import GatedClassifier, classifier_of
@@ -30,7 +30,7 @@ EVERY = pytest.mark.parametrize("base", BASES)
 
 def plain(base: str, seed: int = 0) -> Network:
     torch.manual_seed(seed)
-    return create(base, class_names=CLASSES, view=GREY)
+    return create_network(base, class_names=CLASSES, view=GREY)
 
 
 def trained(base: str) -> Network:
@@ -193,15 +193,15 @@ def test_an_output_that_is_changed_behind_the_classifier_is_refused() -> None:
 
 
 def test_by_its_name_it_needs_a_base() -> None:
-    made = create(NAME, class_names=CLASSES, view=GREY, args={"base": "mlp_16x1"})
+    made = create_network(NAME, class_names=CLASSES, view=GREY, args={"base": "mlp_16x1"})
     assert made.model_args["base"] == "distill_mlp"
     assert is_gated(made)
     assert NAME not in names()
     for args in ({}, {"base": NAME}, {"base": 3}, {"base": f"timm/{NAME}"}):
         with pytest.raises(UsageError, match="needs the name of another network"):
-            create(NAME, class_names=CLASSES, view=GREY, args=args)
+            create_network(NAME, class_names=CLASSES, view=GREY, args=args)
     with pytest.raises(UsageError, match="no network"):
-        create(NAME, class_names=CLASSES, view=GREY, args={"base": "local-dir:x"})
+        create_network(NAME, class_names=CLASSES, view=GREY, args={"base": "local-dir:x"})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill_cli.models import InputSpec, Network, create
+from distill_cli.models import InputSpec, Network, create_network
 
 GREY = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.2,))
 COLOUR = InputSpec(channels=3, height=32, width=32, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
@@ -32,7 +32,7 @@ def seen(channels: int, side: int, images_BCHW: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("view", [GREY, COLOUR])
 def test_it_normalises(view: InputSpec) -> None:
-    network = create("cifar_resnet8", class_names=CLASSES, view=view).eval()
+    network = create_network("cifar_resnet8", class_names=CLASSES, view=view).eval()
     images_BCHW = torch.rand(3, view.channels, view.height, view.width)
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (view.mean, view.std))
     assert torch.equal(network(images_BCHW), network.net((images_BCHW - mean) / std))
@@ -40,13 +40,13 @@ def test_it_normalises(view: InputSpec) -> None:
 
 
 def test_normalisation_is_not_among_the_weights() -> None:
-    network = create("mlp_4x1", class_names=CLASSES, view=GREY)
+    network = create_network("mlp_4x1", class_names=CLASSES, view=GREY)
     assert {name.split(".")[0] for name in network.state_dict()} == {"net"}
     assert network.num_params == 64 * 4 + 4 + 4 * 3 + 3
 
 
 def test_fp64() -> None:
-    network = create("cifar_resnet8", class_names=CLASSES, view=COLOUR).eval()
+    network = create_network("cifar_resnet8", class_names=CLASSES, view=COLOUR).eval()
     images_BCHW = torch.rand(2, 3, 32, 32)
     single = network(images_BCHW)
     double = network.double()(images_BCHW.double())
@@ -88,6 +88,6 @@ def test_no_pixel_falls_through_when_an_image_shrinks(column: int) -> None:
 
 
 def test_a_constant_image_gives_the_same_at_any_size() -> None:
-    network = create("mlp_4x1", class_names=CLASSES, view=GREY).eval()
+    network = create_network("mlp_4x1", class_names=CLASSES, view=GREY).eval()
     small, large = (network(torch.full((1, 1, side, side), 0.5)) for side in (8, 24))
     assert torch.allclose(small, large, atol=1e-5)

@@ -20,10 +20,10 @@ from distill_cli.errors import ArtifactError
 from distill_cli.models import (
     InputSpec,
     Network,
-    create,
-    fingerprint,
+    create_network,
     load_model,
     model_bytes,
+    network_fingerprint,
     save_model,
 )
 
@@ -34,7 +34,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 def made(name: str = "mlp_4x1", **more: Any) -> Network:
     torch.manual_seed(0)
-    return create(name, **{"class_names": CLASSES, "view": GREY, **more}).eval()
+    return create_network(name, **{"class_names": CLASSES, "view": GREY, **more}).eval()
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
         loaded = load_model(folder)
         assert not loaded.training
         assert torch.equal(loaded(images_BCHW), expected)
-        assert fingerprint(loaded) == fingerprint(network)
+        assert network_fingerprint(loaded) == network_fingerprint(network)
         assert (loaded.architecture, loaded.class_names) == (network.architecture, CLASSES)
         assert loaded.input_spec == network.input_spec
     if network.library == "timm":
@@ -84,7 +84,7 @@ def test_a_loaded_model_saves_to_the_same_bytes(tmp_path: Path, folder: Path) ->
 def test_extra_is_kept(tmp_path: Path) -> None:
     save_model(made(), tmp_path, extra={"epoch": 3})
     assert json.loads((tmp_path / CONFIG).read_text())["distill"]["extra"] == {"epoch": 3}
-    assert fingerprint(load_model(tmp_path)) == fingerprint(made())
+    assert network_fingerprint(load_model(tmp_path)) == network_fingerprint(made())
 
 
 def test_tied_weights_and_nan_are_saved(tmp_path: Path) -> None:
@@ -102,17 +102,17 @@ def test_the_device_is_the_callers(folder: Path) -> None:
 
 
 def test_a_fingerprint_sees_all() -> None:
-    seen = {fingerprint(made())}
+    seen = {network_fingerprint(made())}
     one_weight = made()
     one_weight.net.state_dict()["fc.bias"][0] += 1e-6
-    seen.add(fingerprint(one_weight))
-    seen.add(fingerprint(made(class_names=("cat", "dog", "fox"))))
-    seen.add(fingerprint(made(view=replace(GREY, mean=(0.31,)))))
-    seen.add(fingerprint(made(view=replace(GREY, std=(0.21,)))))
-    seen.add(fingerprint(made(dropout=0.5)))
-    seen.add(fingerprint(made().double()))
+    seen.add(network_fingerprint(one_weight))
+    seen.add(network_fingerprint(made(class_names=("cat", "dog", "fox"))))
+    seen.add(network_fingerprint(made(view=replace(GREY, mean=(0.31,)))))
+    seen.add(network_fingerprint(made(view=replace(GREY, std=(0.21,)))))
+    seen.add(network_fingerprint(made(dropout=0.5)))
+    seen.add(network_fingerprint(made().double()))
     assert len(seen) == 7
-    assert fingerprint(made()) in seen
+    assert network_fingerprint(made()) in seen
 
 
 class Payload:

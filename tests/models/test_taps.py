@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.models import InputSpec, Network, create, save_model
+from distill_cli.models import InputSpec, Network, create_network, save_model
 from distill_cli.models.taps import (
     Tap,
     last_map,
@@ -46,7 +46,7 @@ def made(name: str, size: tuple[int, int] = (32, 32), seed: int = 0, **args: Any
     view = InputSpec(channels=3, height=size[0], width=size[1], mean=(0.5,) * 3, std=(0.25,) * 3)
     torch.manual_seed(seed)
     given = {**TIMM.get(name, {}), **args}
-    return create(name, class_names=("a", "b", "c"), view=view, args=given)
+    return create_network(name, class_names=("a", "b", "c"), view=view, args=given)
 
 
 def images(rows: int = 2, size: tuple[int, int] = (32, 32)) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.models import InputSpec, create, pretrained_teacher, suggested, zoo
+from distill_cli.models import InputSpec, create_network, pretrained_teacher, suggested, zoo
 from distill_cli.models.small import NETWORKS
 
 GREY = InputSpec(channels=1, height=28, width=28, mean=(0.13,), std=(0.31,))
@@ -45,7 +45,7 @@ def test_hintons_networks() -> None:
         ("mlp_800x2", 1_276_810),
         ("mlp_30x2", 24_790),
     ):
-        net = create(name, class_names=tuple("0123456789"), view=GREY)
+        net = create_network(name, class_names=tuple("0123456789"), view=GREY)
         assert net.num_params == expected
         assert net.architecture == "distill_mlp"
 
@@ -63,7 +63,7 @@ def test_our_networks_take_any_size_and_colour(name: str, side: int, channels: i
         mean=(0.5,) * channels,
         std=(0.5,) * channels,
     )
-    network = create(name, class_names=CLASSES, view=view)
+    network = create_network(name, class_names=CLASSES, view=view)
     assert network(torch.rand(2, channels, side, side + 1)).shape == (2, 3)
     assert timm.is_model(name)
 
@@ -80,7 +80,7 @@ def test_timms_conventions() -> None:
 
 
 def test_dropout_reaches_the_network() -> None:
-    network = create("mlp_64x2", class_names=CLASSES, view=GREY, dropout=0.5).train()
+    network = create_network("mlp_64x2", class_names=CLASSES, view=GREY, dropout=0.5).train()
     images = torch.rand(4, 1, 28, 28)
     assert not torch.equal(network(images), network(images))
     network.eval()
@@ -88,7 +88,7 @@ def test_dropout_reaches_the_network() -> None:
 
 
 def test_a_network_owns_its_normalisation() -> None:
-    network = create("cifar_resnet8", class_names=CLASSES, view=COLOUR).eval()
+    network = create_network("cifar_resnet8", class_names=CLASSES, view=COLOUR).eval()
     images = torch.rand(3, 3, 32, 32)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (COLOUR.mean, COLOUR.std))
     assert torch.allclose(network(images), network.net((images - mean) / std))
@@ -96,7 +96,7 @@ def test_a_network_owns_its_normalisation() -> None:
 
 
 def test_it_computes_in_fp64() -> None:
-    network = create("mlp_16x1", class_names=CLASSES, view=GREY).eval()
+    network = create_network("mlp_16x1", class_names=CLASSES, view=GREY).eval()
     images = torch.rand(2, 1, 28, 28)
     single, double = network(images), network.double()(images.double())
     assert double.dtype == torch.float64
@@ -104,11 +104,11 @@ def test_it_computes_in_fp64() -> None:
 
 
 def test_grey_and_colour_convert() -> None:
-    grey_network = create("mlp_8x1", class_names=CLASSES, view=GREY).eval()
+    grey_network = create_network("mlp_8x1", class_names=CLASSES, view=GREY).eval()
     grey = torch.rand(2, 1, 28, 28)
     # Equal channels have the luminance of any of them.
     assert torch.allclose(grey_network(grey), grey_network(grey.expand(-1, 3, -1, -1)), atol=1e-5)
-    colour_network = create("cifar_resnet8", class_names=CLASSES, view=COLOUR).eval()
+    colour_network = create_network("cifar_resnet8", class_names=CLASSES, view=COLOUR).eval()
     small = torch.rand(2, 1, 32, 32)
     assert torch.allclose(colour_network(small), colour_network(small.expand(-1, 3, -1, -1)))
 
@@ -124,7 +124,7 @@ def test_grey_and_colour_convert() -> None:
     ],
 )
 def test_timm_and_torchvision_names(name: str, taken: tuple[int, int, int]) -> None:
-    network = create(name, class_names=CLASSES, view=COLOUR)
+    network = create_network(name, class_names=CLASSES, view=COLOUR)
     used = network.input_spec
     assert (used.channels, used.height, used.width) == taken
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 3)
@@ -132,7 +132,7 @@ def test_timm_and_torchvision_names(name: str, taken: tuple[int, int, int]) -> N
 
 def test_a_size_that_does_not_fit_is_resized_to() -> None:
     """test_vit has 16-pixel patches: it cannot be built for 28 pixels, and keeps its own 160."""
-    network = create("test_vit", class_names=CLASSES, view=GREY)
+    network = create_network("test_vit", class_names=CLASSES, view=GREY)
     assert (network.input_spec.channels, network.input_spec.height) == (1, 160)
     assert network(torch.rand(2, 1, 28, 28)).shape == (2, 3)
 
@@ -140,7 +140,7 @@ def test_a_size_that_does_not_fit_is_resized_to() -> None:
 def test_weights_come_from_the_seed() -> None:
     def made(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        network = create("test_vit", class_names=CLASSES, view=GREY)
+        network = create_network("test_vit", class_names=CLASSES, view=GREY)
         return torch.cat([parameter.flatten() for parameter in network.parameters()])
 
     assert torch.equal(made(1), made(1))
@@ -163,7 +163,7 @@ def test_unknown_names(name: str, said: str) -> None:
 
 def test_unknown_argument() -> None:
     with pytest.raises(UsageError, match="'widht'"):
-        create("mlp_8x1", class_names=CLASSES, view=GREY, args={"widht": 3})
+        create_network("mlp_8x1", class_names=CLASSES, view=GREY, args={"widht": 3})
 
 
 def test_suggestions_exist() -> None:
@@ -186,7 +186,7 @@ def test_pretrained_weights_from_a_file(
         return real(name, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", from_file)
-    network = create("test_resnet", class_names=CLASSES, view=GREY, pretrained=True)
+    network = create_network("test_resnet", class_names=CLASSES, view=GREY, pretrained=True)
     own, given = network.net.state_dict(), saved.state_dict()
     head = network.net.pretrained_cfg["classifier"]
     for key, value in own.items():
@@ -207,5 +207,5 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(timm, "create_model", fails)
     with pytest.raises(ArtifactError, match="no route") as caught:
-        create("test_resnet", class_names=CLASSES, view=GREY, pretrained=True)
+        create_network("test_resnet", class_names=CLASSES, view=GREY, pretrained=True)
     assert "\n" not in str(caught.value)

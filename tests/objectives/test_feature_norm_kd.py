@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_cli.adapters.feature_norm_kd import TypicalNorm
-from distill_cli.models import InputSpec, Network, create
+from distill_cli.models import InputSpec, Network, create_network
 from distill_cli.models.taps import signals_of
 from distill_cli.objectives.base import Setting
 from distill_cli.objectives.compose import Composition, Part, Weight
@@ -142,7 +142,7 @@ def test_the_students_length_learns_and_the_teacher_does_not() -> None:
 def network(name: str, seed: int) -> Network:
     view = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.25,))
     torch.manual_seed(seed)
-    return create(name, class_names=tuple("abcd"), view=view)
+    return create_network(name, class_names=tuple("abcd"), view=view)
 
 
 def test_of_real_networks_it_is_their_last_layers_on_shortened_features() -> None:

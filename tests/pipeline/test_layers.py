@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from distill_cli.errors import UsageError
-from distill_cli.models import InputSpec, Network, create
+from distill_cli.models import InputSpec, Network, create_network
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Pair
 from distill_cli.objectives.compose import Composition, Part, Weight
@@ -27,7 +27,7 @@ TINY = ("--model", "mlp_8x1", "--epochs", 1, "--quiet")
 def network(name: str) -> Network:
     view = InputSpec(channels=3, height=32, width=32, mean=(0.5,) * 3, std=(0.25,) * 3)
     torch.manual_seed(0)
-    return create(name, class_names=("a", "b"), view=view)
+    return create_network(name, class_names=("a", "b"), view=view)
 
 
 def found(

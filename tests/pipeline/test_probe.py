@@ -9,7 +9,7 @@ import torch
 
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.errors import ArtifactError
-from distill_cli.models import InputSpec, Network, create
+from distill_cli.models import InputSpec, Network, create_network
 from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.run.probe import check_judged, penultimate_of
 from distill_cli.types import PENULTIMATE
@@ -24,7 +24,7 @@ def digits() -> Dataset:
 def network(digits: Dataset) -> Network:
     torch.manual_seed(0)
     view = InputSpec(channels=1, height=8, width=8, mean=digits.mean, std=digits.std)
-    return create("cifar_resnet8", class_names=digits.class_names, view=view, dropout=0.3)
+    return create_network("cifar_resnet8", class_names=digits.class_names, view=view, dropout=0.3)
 
 
 def probe(network: Network, digits: Dataset, **asked: int) -> list[torch.Tensor]:

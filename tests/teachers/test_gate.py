@@ -15,10 +15,10 @@ from distill_cli.counters import sample_key
 from distill_cli.data.dataset import open_dataset
 from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import ArtifactError
-from distill_cli.models import InputSpec, create
+from distill_cli.models import InputSpec, create_network
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge
 from distill_cli.teachers import gate
-from distill_cli.teachers.gate import LEVEL, ROWS, Verdict, judge, judge_labels, sampled
+from distill_cli.teachers.gate import LEVEL, ROWS, GateVerdict, judge, judge_labels, sampled
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Silent
 
@@ -30,7 +30,7 @@ def test_p_value_is_the_binomial_tail(rows: int, majority: float, data: st.DataO
         math.comb(rows, k) * majority**k * (1 - majority) ** (rows - k)
         for k in range(correct, rows + 1)
     )
-    verdict = Verdict(correct=correct, rows=rows, majority=majority)
+    verdict = GateVerdict(correct=correct, rows=rows, majority=majority)
     assert verdict.p_value == pytest.approx(tail, rel=1e-9, abs=1e-12)
     assert verdict.passed == (verdict.p_value < LEVEL)
 
@@ -70,8 +70,8 @@ def test_only_labelled_rows_count() -> None:
 
 
 def test_few_images_cannot_tell() -> None:
-    assert not Verdict(correct=2, rows=2, majority=0.5).conclusive
-    assert Verdict(correct=2, rows=7, majority=0.5).conclusive
+    assert not GateVerdict(correct=2, rows=2, majority=0.5).conclusive
+    assert GateVerdict(correct=2, rows=7, majority=0.5).conclusive
 
 
 @given(st.integers(1, 5000))
@@ -100,7 +100,7 @@ def test_an_untrained_teacher_is_refused_though_labels_repeat() -> None:
     torch.manual_seed(0)
     names = tuple("abcdefghij")
     view = InputSpec(channels=1, height=8, width=8, mean=(0.5,), std=(0.3,))
-    network = create("mlp_8x1", class_names=names, view=view)
+    network = create_network("mlp_8x1", class_names=names, view=view)
     device = torch.device("cpu")
     teacher = LiveTeacher(network, device)
     rows = 10 * ROWS
@@ -124,7 +124,7 @@ def test_several_labels_against_other_images() -> None:
     assert good.conclusive
     assert good.p_value == 1 / 200
     assert good.average_precision > good.shuffled
-    assert "mAP" in good.said("images")
+    assert "mAP" in good.finding("images")
     for constant in (torch.zeros(200, 4), torch.arange(4.0).expand(200, 4)):
         same = judge_labels(constant, label_NK)
         assert same.p_value == 1

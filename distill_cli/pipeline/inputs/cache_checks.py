@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distill_cli import runtime
-from distill_cli.cache.pixel_probe import TOLERANCE, Probe, as_grey_levels, chosen
+from distill_cli.cache.pixel_probe import TOLERANCE, PixelProbe, as_grey_levels, chosen
 from distill_cli.cache.plan import Plan
 from distill_cli.cache.reader import CacheReader
 from distill_cli.data.views import Views
@@ -52,11 +52,11 @@ def check_pixels(members: Sequence[Member], views: Views) -> None:
             check_probe(member.reader, views)
 
 
-def probe_of(plan: Plan, views: Views) -> Probe:
+def probe_of(plan: Plan, views: Views) -> PixelProbe:
     """A few of the views that a cache is made of, to be kept with it."""
     index_P, view_P = chosen(plan.dataset.samples, plan.views)
     images_PCHW = as_grey_levels(views.batch(index_P, view_P).images_BCHW)
-    return Probe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
+    return PixelProbe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
 
 
 def check_probe(reader: CacheReader, views: Views) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from distill_cli.data.augment import resolve
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
+from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.files import real_path
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
@@ -56,7 +60,7 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     if dataset.skipped:
         sink.message(f"skipped {counted(dataset.skipped, 'image')} that cannot be read")
     classes = counted(len(dataset.class_names), "class", "classes")
-    if dataset.several:
+    if dataset.multi_label:
         classes = f"{counted(len(dataset.class_names), 'label')}, several an image"
     sink.message(
         f"{Path(recipe.data).name}: {classes}, "
@@ -106,3 +110,25 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
                 hint="Leave the option out to adopt the cache's views, or dump new ones",
             )
     return cached
+
+
+def open_views(recipe: Recipe, dataset: Dataset, spec: ViewSpec, device: torch.device) -> Views:
+    """The views of the train split, of which fit rows are mixed in pairs where the spec mixes.
+
+    Raises:
+        UsageError: A library transform fails on images of this size and colour.
+    """
+    views = Views(dataset.train, spec, device, workers=worker_count(recipe), rows=dataset.fit_rows)
+    views.try_out()
+    return views
+
+
+def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, Any]:
+    """The recipe keys that say which images, split and views were used, every default spelt out."""
+    return {
+        "data": locate(str(recipe.data)),
+        "split_seed": dataset.identity.split_seed,
+        "val_fraction": recipe.val_fraction or 0.1,
+        "augment": list(spec.augment) or ["none"],
+        "view_seed": spec.seed,
+    }

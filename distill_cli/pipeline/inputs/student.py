@@ -8,7 +8,7 @@ import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.models import InputSpec, Network, create, suggested
+from distill_cli.models import InputSpec, Network, create_network, suggested
 from distill_cli.models.gated import gated, is_gated
 from distill_cli.objectives.base import HeadName
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
@@ -72,7 +72,7 @@ def student_network(
         ArtifactError: The weights to start from do not fit.
     """
     torch.manual_seed(recipe.seed)
-    network = create(
+    network = create_network(
         architecture.model,
         class_names=dataset.class_names,
         view=InputSpec(

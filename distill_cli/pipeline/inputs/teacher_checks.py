@@ -101,11 +101,11 @@ def check_verdict(
     Raises:
         ArtifactError: It is no better than naming the most frequent class.
     """
-    message = verdict.said(image)
+    message = verdict.finding(image)
     if not verdict.conclusive:
         message += ", too little to tell it from chance"
     elif not verdict.passed:
-        message += f", where {verdict.guessing()}"
+        message += f", where {verdict.baseline()}"
         if not force:
             raise ArtifactError(
                 f"{subject} is {message}: no better than chance",
@@ -138,7 +138,7 @@ def at_chance(network: Network, val: Images, device: torch.device) -> str | None
     verdict = asked_of(network, val, device)
     if verdict is None or not verdict.conclusive or verdict.passed:
         return None
-    said = f"{verdict.said('held-out image')}, where {verdict.guessing()}"
+    said = f"{verdict.finding('held-out image')}, where {verdict.baseline()}"
     # Measured: DKD and DIST at their weights, on networks without batch norm, need such a bound.
     return f"no better than chance: {said}. Try --set clip_grad=1, or another --lr"
 
@@ -152,7 +152,7 @@ def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
 
 
 def _why_not(member: Member, dataset: Dataset) -> str:
-    if not dataset.several and not bool((dataset.val.label_N != UNLABELLED).any()):
+    if not dataset.multi_label and not bool((dataset.val.label_N != UNLABELLED).any()):
         return "no held-out image has a label"
     assert isinstance(member, CachedTeacher)
     if member.reader.eval_rows("val") is None:

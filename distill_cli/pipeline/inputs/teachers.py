@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distill_cli.cache.folder import is_cache
 from distill_cli.cache.reader import CacheReader, require_same
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.models import Network
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, columns_of, map_of
 from distill_cli.recipe.base import TrainRecipe
@@ -69,22 +72,15 @@ def open_teachers(
                 )
             members.append(CachedTeacher(reader, runtime.device))
             continue
-        network = runs.teacher(name, dataset.class_names)
-        columns = None
-        if maps:
-            columns = columns_of(
-                map_of(maps, index, len(names)), name, network.class_names, dataset.class_names
-            )
-        else:
-            check_classes(f"teacher {name}", network.class_names, dataset.class_names)
-        check_split(name, dataset.identity, runs=runs)
-        live = LiveTeacher(
-            network,
+        live = live_teacher(
+            name,
+            runs.teacher(name, dataset.class_names),
+            dataset.class_names,
             runtime.device,
-            "fp64" if precision == "fp64" else "fp32",
-            class_names=dataset.class_names,
-            columns=columns,
+            precision,
+            class_map=map_of(maps, index, len(names)) if maps else None,
         )
+        check_split(name, dataset.identity, runs=runs)
         if runs.dry:
             live.fingerprint = dict(enumerate(runs.taught_by)).get(index, UNREAD)
         members.append(live)
@@ -146,6 +142,43 @@ def check_split(
                 if subject == "teacher"
                 else f"Give --{key.replace('_', '-')} {identity_then[key]}",
             )
+
+
+def live_teacher(
+    name: str,
+    network: Network,
+    class_names: tuple[str, ...],
+    device: torch.device,
+    precision: str,
+    *,
+    class_map: str | None,
+) -> LiveTeacher:
+    """A network as a teacher of the data's classes.
+
+    Args:
+        name: Its name, for messages.
+        network: The network.
+        class_names: The data's classes.
+        device: Device that it computes on.
+        precision: Its arithmetic, fp32 or fp64.
+        class_map: The map from the data's classes to its outputs; None where they are the same.
+
+    Raises:
+        UsageError: The map cannot be read.
+        ArtifactError: A class count, name or order differs, or the map does not fit.
+    """
+    columns = None
+    if class_map is None:
+        check_classes(f"teacher {name}", network.class_names, class_names)
+    else:
+        columns = columns_of(class_map, name, network.class_names, class_names)
+    return LiveTeacher(
+        network,
+        device,
+        "fp64" if precision == "fp64" else "fp32",
+        class_names=class_names,
+        columns=columns,
+    )
 
 
 def cached_views(members: Sequence[Member]) -> tuple[ViewSpec | None, int | None]:

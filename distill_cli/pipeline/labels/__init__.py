@@ -1,1 +1,1 @@
-"""Soft labels: dumped, imported, priced and replayed."""
+"""Soft labels: dumping, importing, estimates of cost, and replays."""

@@ -1,4 +1,4 @@
-"""Runs frozen teachers once over the views of the train split and stores what they say."""
+"""Dumps soft labels: frozen teachers run once over the views of the train split."""
 
 from __future__ import annotations
 
@@ -15,22 +15,17 @@ import torch
 from torch import Tensor
 
 from distill_cli.cache.manifest import Manifest
-from distill_cli.cache.pixel_probe import Probe
+from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.views import ViewBatch
-from distill_cli.errors import StoppedError, counted
 from distill_cli.evaluate import Collected, logits_of
 from distill_cli.files import one_writer, real_path, write_text
-from distill_cli.pipeline.folders import (
-    CARD,
-    CARD_MARK,
-    clear_cache,
-)
+from distill_cli.pipeline.folders import CARD, CARD_MARK, clear_cache
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
-from distill_cli.pipeline.inputs.data import locate
-from distill_cli.pipeline.labels.prepare import PreparedDump, prepare
+from distill_cli.pipeline.inputs.data import data_record, locate
+from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stopped
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.parsing import parse_share
 from distill_cli.recipe.schema import CacheRecipe
@@ -38,8 +33,7 @@ from distill_cli.report.cache_card import cache_card
 from distill_cli.runtime import stop_signals
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
-
-Progress = Callable[[int, int], None]
+from distill_cli.types import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +41,11 @@ class Dumped:
     """One cache, finished or a part of one.
 
     Attributes:
-        folder: Where it lies.
-        plan: What it is bound to.
-        manifest: What it says of itself; None where shards are left to other parts.
-        shards: Committed in this folder.
-        views_per_second: Of this call; None where nothing was left to do.
+        folder: The cache folder.
+        plan: The plan it is bound to.
+        manifest: Its manifest; None where shards are left to other parts.
+        shards: Number of shards committed in this folder.
+        views_per_second: Speed of this call; None where nothing was left to do.
     """
 
     folder: Path
@@ -62,7 +56,7 @@ class Dumped:
 
 
 def dump(
-    recipe: CacheRecipe, *, sink: Sink, progress: Progress, overwrite: bool = False
+    recipe: CacheRecipe, *, sink: Sink, progress: Count, overwrite: bool = False
 ) -> list[Dumped]:
     """Stores the labels of every teacher on every view; goes on where an earlier call stopped.
 
@@ -73,12 +67,12 @@ def dump(
         overwrite: Replace caches that are there, instead of going on.
 
     Raises:
-        DistillError: With the exit code of what went wrong.
+        DistillError: The dump failed or was stopped; the exit code is that of the fault.
     """
-    prepared = prepare(recipe, sink=sink, overwrite=overwrite)
-    with ExitStack() as held:
+    prepared = prepare_dump(recipe, sink=sink, overwrite=overwrite)
+    with ExitStack() as locks:
         for folder in prepared.folders:
-            held.enter_context(one_writer(folder))
+            locks.enter_context(one_writer(folder))
         for folder in prepared.folders if overwrite else ():
             clear_cache(folder)
         writers = [
@@ -93,56 +87,52 @@ def dump(
 
 
 def _kept(prepared: PreparedDump, teacher: str) -> CacheRecipe:
-    """What the cache folder says of how it was made: the data's place, for students to inherit.
+    """The cache's recipe.yaml: how it was made, and the record of the data that students adopt.
 
-    What is published names data and teacher, and no folders of this machine.
+    A published cache names data and teacher without the folders of this machine.
     """
-    recipe, dataset, spec = prepared.recipe, prepared.dataset, prepared.views.spec
-    data = str(recipe.data)
-    place = str(real_path(teacher)) if Path(teacher).exists() else teacher
+    recipe = prepared.recipe
+    record = data_record(recipe, prepared.dataset, prepared.views.spec)
+    source = str(real_path(teacher)) if Path(teacher).exists() else teacher
+    if recipe.publish:
+        source, record["data"] = public_name(source), public_name(str(recipe.data))
     return recipe.model_copy(
         update={
-            "data": published(data) if recipe.publish else locate(data),
-            "teachers": [published(place) if recipe.publish else place],
-            "class_map": _own_map(prepared, teacher),
-            "split_seed": dataset.identity.split_seed,
-            "val_fraction": recipe.val_fraction or 0.1,
-            "augment": list(spec.augment) or ["none"],
-            "view_seed": spec.seed,
+            **record,
+            "teachers": [source],
+            "class_map": _kept_map(prepared, teacher),
             "out": None,
             "part": None,
         }
     )
 
 
-def _own_map(prepared: PreparedDump, teacher: str) -> list[str] | None:
-    """How this teacher's classes answer to the data's: one entry, a file by its whole path."""
+def _kept_map(prepared: PreparedDump, teacher: str) -> list[str] | None:
+    """This teacher's class map as the one entry of a list; a file by its whole path."""
     maps = prepared.recipe.class_map
     if not maps:
         return None
-    own = map_of(maps, prepared.names.index(teacher), len(prepared.names))
-    if own == BY_NAME:
-        return [own]
-    return [Path(own).name if prepared.recipe.publish else str(real_path(own))]
+    class_map = map_of(maps, prepared.names.index(teacher), len(prepared.names))
+    if class_map == BY_NAME:
+        return [class_map]
+    return [Path(class_map).name if prepared.recipe.publish else str(real_path(class_map))]
 
 
-def published(name: str) -> str:
-    """What is called data or teacher where it is shared: of a path, its last part."""
+def public_name(name: str) -> str:
+    """Data or a teacher as a shared cache names it: a path by its last part."""
     located = Path(locate(name))
     return located.name if located.exists() else name
 
 
-def _fill(
-    prepared: PreparedDump, writers: Sequence[CacheWriter], progress: Progress
-) -> float | None:
-    """Makes the shards that are missing; views a second, or None where none was."""
+def _fill(prepared: PreparedDump, writers: Sequence[CacheWriter], progress: Count) -> float | None:
+    """Makes the missing shards; returns views a second, or None where none was missing."""
     total = sum(shard.rows for shard in prepared.shards)
     missing = [set(writer.missing(prepared.shards)) for writer in writers]
     started, done, made = time.perf_counter(), 0, 0
-    # Rounding, measuring, hashing and the disk's flush go on beside the next shard's forward, but
-    # for a teacher on the CPU, which needs it: two teams of threads get in each other's way.
-    with stop_signals() as request, ThreadPoolExecutor(1) as beside:
-        submit = _at_once if prepared.runtime.device.type == "cpu" else beside.submit
+    # Rounding, measuring, hashing and the disk's flush run during the next shard's forward; not on
+    # the CPU, whose threads the forward needs: two teams of them get in each other's way.
+    with stop_signals() as request, ThreadPoolExecutor(1) as background:
+        submit = _at_once if prepared.runtime.device.type == "cpu" else background.submit
         committing: Future[None] | None = None
         for shard, made_views in streamed(prepared, set().union(*missing)):
             wanted = [index for index, keys in enumerate(missing) if shard in keys]
@@ -162,16 +152,12 @@ def _fill(
         if committing is not None:
             committing.result()
         if request.signal_number is not None:
-            raise StoppedError(
-                f"stopped after {done:,} of {counted(total, 'view')}",
-                signal_number=request.signal_number,
-                hint=f"The same command with --out {prepared.recipe.out} goes on from here",
-            )
+            raise stopped(done, total, prepared.recipe.out, request.signal_number)
     return made / max(time.perf_counter() - started, 1e-9) if made else None
 
 
 def _at_once(work: Callable[..., None], *args: Any) -> Future[None]:
-    """Does the work, as an executor would that has no thread."""
+    """Does the work in the caller's thread, under the interface of an executor's `submit`."""
     work(*args)
     done: Future[None] = Future()
     done.set_result(None)
@@ -181,16 +167,16 @@ def _at_once(work: Callable[..., None], *args: Any) -> Future[None]:
 def _commit(
     writers: Sequence[CacheWriter], shard: ShardKey, labels: Sequence[Tensor], target_N: Tensor
 ) -> None:
-    """What each teacher said of a shard, into its own cache."""
+    """Commits each teacher's logits of a shard to its own cache."""
     for writer, logits_NK in zip(writers, labels, strict=True):
         writer.commit(shard, logits_NK, target_N)
 
 
 def _add_evaluation(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> None:
-    """What the teachers say of held-out and test images; the first part brings it."""
+    """Stores the teachers' logits of held-out and test images; of several parts, in the first."""
     if prepared.recipe.part is not None and parse_share(prepared.recipe.part)[0] > 1:
         return
-    probe: Probe | None = None
+    probe: PixelProbe | None = None
     for writer, teacher in zip(writers, prepared.teachers, strict=True):
         if writer.has_eval:
             continue
@@ -207,12 +193,12 @@ def _add_evaluation(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> N
 
 
 def _finished(prepared: PreparedDump, writer: CacheWriter, speed: float | None) -> Dumped:
-    """The cache with its manifest, if no shard is left to other parts."""
+    """The cache with its manifest, which is written if no shard is left to other parts."""
     left = [] if prepared.recipe.part is None else writer.missing()
     whole = not left and writer.has_eval
     manifest = writer.finish() if whole else None
     if manifest is not None and prepared.recipe.publish:
-        data = published(str(prepared.recipe.data))
+        data = public_name(str(prepared.recipe.data))
         card = cache_card(manifest.to_json(), data=data, licence=prepared.recipe.licence)
         write_text(writer.folder / CARD, f"{card}\n{CARD_MARK}\n")
     return Dumped(
@@ -227,7 +213,7 @@ def _finished(prepared: PreparedDump, writer: CacheWriter, speed: float | None) 
 def streamed(
     prepared: PreparedDump, missing: Collection[ShardKey]
 ) -> Iterator[tuple[ShardKey, Iterator[ViewBatch]]]:
-    """Every shard, with the views of its teacher batches, which are prepared ahead if missing."""
+    """Every shard with the views of its teacher batches; those of missing shards are made ahead."""
     for view, group in groupby(prepared.shards, key=lambda shard: shard.view):
         shards = list(group)
         rows = [

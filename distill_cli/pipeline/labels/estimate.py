@@ -1,4 +1,4 @@
-"""What a dump will cost, and when it has paid for itself: `cache-soft-labels --dry-run`."""
+"""Estimates of a dump's cost and of when it pays for itself: `cache-soft-labels --dry-run`."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from distill_cli.pipeline.labels.prepare import PreparedDump
 from distill_cli.recipe.parsing import parse_share
 from distill_cli.teachers.live import LiveTeacher
 
-# Seconds that each probe may take, after one batch to warm up; and its batches at most.
+# Longest time of each probe in seconds, after one batch to warm up; and its largest batch count.
 PROBE_SECONDS, PROBE_BATCHES = 2.0, 8
-# Of a shard's header with its statistics, and of its line in the manifest.
+# Bytes of a shard's header with its statistics, and of its line in the manifest.
 HEADER_BYTES, LINE_BYTES = 1_700, 180
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a dump will cost.
+    """The cost of a dump.
 
     Attributes:
-        views: To be stored, of all teachers together.
-        bytes: On disk, the evaluation rows included.
-        bytes_per_view: Without the evaluation rows.
-        views_per_second: Of the shared pass: each view made once and shown to every teacher.
-        seconds: Of what is left to do.
+        views: Number of views to be stored, over all teachers.
+        bytes: Size on disk, the evaluation rows included.
+        bytes_per_view: Size of one view, without the evaluation rows.
+        views_per_second: Speed of the pass that makes each view once and shows it to every teacher.
+        seconds: Time for the shards that are missing.
         break_even_epochs: Student epochs after which the dump has cost less than live teachers
             would have.
     """
@@ -53,14 +53,14 @@ class Estimate:
 def estimate(prepared: PreparedDump, *, overwrite: bool = False) -> Estimate:
     """Measures a few batches of views of noise and of each teacher, and does the arithmetic.
 
-    A view costs v to make and f to ask the teachers of. The dump costs V·N·(v + f), once; a
+    Making a view costs v, and the teachers' labels of it f. The dump costs V·N·(v + f), once; a
     student with live teachers pays f for each of its n images in each epoch, and makes its views
-    either way. So the dump has paid for itself after V·N·(v + f)/(n·f) epochs. What is committed
-    already is not made again.
+    either way. So the dump has paid for itself after V·N·(v + f)/(n·f) epochs. Committed shards are
+    not made again.
 
     Args:
-        prepared: Opened for a dry run: without pixels and weights.
-        overwrite: All of it is made again nevertheless.
+        prepared: The dump, opened for a dry run: without pixels and weights.
+        overwrite: Make committed shards again nevertheless.
     """
     plan = prepared.plans[0]
     samples, count = plan.dataset.samples, plan.teacher_batch
@@ -90,7 +90,7 @@ def estimate(prepared: PreparedDump, *, overwrite: bool = False) -> Estimate:
 
 
 def _left(prepared: PreparedDump, overwrite: bool) -> int:
-    """Rows that are still to be made, by one teacher at least."""
+    """Number of rows that at least one teacher has yet to label."""
     left: set[ShardKey] = set()
     for folder, plan in zip(prepared.folders, prepared.plans, strict=True):
         if (folder / PLAN).is_file() and not overwrite:
@@ -101,10 +101,9 @@ def _left(prepared: PreparedDump, overwrite: bool) -> int:
 
 
 def _first_view(stream: Iterator[ViewBatch], workers: int, count: int) -> tuple[Tensor, float]:
-    """A batch of views, and seconds a view over a few batches.
+    """A batch of views, and the mean seconds for a view over a few batches, with the start.
 
-    Over all of them, with the start: workers are ahead, and single batches would seem to cost
-    nothing.
+    Workers prepare batches ahead, so that single batches would seem to cost nothing.
     """
     start, taken = time.perf_counter(), 0
     elapsed, least = 0.0, min(workers + 1, PROBE_BATCHES)
@@ -116,7 +115,7 @@ def _first_view(stream: Iterator[ViewBatch], workers: int, count: int) -> tuple[
 
 
 def _seconds(teacher: LiveTeacher, images_BCHW: Tensor) -> float:
-    """The median time of a teacher's forward over a few calls, after one to warm up."""
+    """The median time of a teacher's forward over a few calls, after one call to warm up."""
     teacher.logits(images_BCHW).cpu()
     taken: list[float] = []
     while len(taken) < PROBE_BATCHES - 1 and sum(taken) < PROBE_SECONDS:
@@ -127,12 +126,12 @@ def _seconds(teacher: LiveTeacher, images_BCHW: Tensor) -> float:
 
 
 def _bytes(prepared: PreparedDump) -> tuple[int, int]:
-    """Of shards, plans and manifests; and of evaluation rows."""
+    """Bytes of shards, plans and manifests; and bytes of evaluation rows."""
     stored = evaluation = 0
     for plan in prepared.plans:
-        how = codec(plan.codec, len(plan.dataset.class_names))
+        row_bytes = bytes_per_row(codec(plan.codec, len(plan.dataset.class_names)))
         text = len(json.dumps(plan.to_json(), ensure_ascii=False).encode())
-        stored += sum(shard.rows for shard in prepared.shards) * bytes_per_row(how)
+        stored += sum(shard.rows for shard in prepared.shards) * row_bytes
         stored += len(prepared.shards) * (HEADER_BYTES + LINE_BYTES) + 2 * text
         if prepared.recipe.part is not None and parse_share(prepared.recipe.part)[0] > 1:
             continue

@@ -1,9 +1,8 @@
-"""Makes a cache of labels that other people or tools made. Shapes: N rows, K classes."""
+"""Imports labels that other people or tools made, as a cache. Shapes: N rows, K classes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -17,23 +16,21 @@ from distill_cli.cache.writer import CacheWriter, continued
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
-from distill_cli.errors import StoppedError, UsageError, counted
+from distill_cli.errors import UsageError, counted
 from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.folders import check_cache_folders, clear_cache, next_free
 from distill_cli.pipeline.inputs.cache_checks import probe_of
-from distill_cli.pipeline.inputs.data import locate, open_data, view_spec, worker_count
+from distill_cli.pipeline.inputs.data import data_record, open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.teacher_checks import check_verdict, judged
 from distill_cli.pipeline.labels.dump import Dumped
-from distill_cli.pipeline.labels.label_files import Foreign, read_foreign
-from distill_cli.pipeline.labels.label_rows import columns_of, logits_of, matched
-from distill_cli.pipeline.labels.prepare import shard_rows
+from distill_cli.pipeline.labels.label_files import LabelFile, read_label_file
+from distill_cli.pipeline.labels.label_rows import columns_of, logits_of, match_rows
+from distill_cli.pipeline.labels.prepare import say_plan, shard_rows, stopped
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import ImportRecipe
 from distill_cli.runtime import cpu_capability, decide, stop_signals, versions
 from distill_cli.training.events import Sink
-from distill_cli.types import ViewSpec
-
-Progress = Callable[[int, int], None]
+from distill_cli.types import Count, ViewSpec
 
 DISORDER = (
     "Its classes or its rows may be in another order than the data's, or the labels of other images"
@@ -45,12 +42,12 @@ class PreparedImport:
     """Labels, read and checked; nothing is written yet.
 
     Attributes:
-        recipe: As it was given.
-        folder: Of the cache.
-        plan: What the cache is bound to.
-        logits_NK: fp32, of the rows of the train split.
-        dataset: Whose train split they speak of.
-        views: That the labels are said to hold for.
+        recipe: The recipe as it was given, with the folder of the cache as `out`.
+        folder: Folder of the cache.
+        plan: The plan that the cache is bound to.
+        logits_NK: fp32 logits of the rows of the train split.
+        dataset: The dataset whose train split is labelled.
+        views: The views that the labels are said to hold for.
     """
 
     recipe: ImportRecipe
@@ -61,7 +58,7 @@ class PreparedImport:
     views: Views
 
 
-def prepare(
+def prepare_import(
     recipe: ImportRecipe, *, sink: Sink, overwrite: bool = False, dry: bool = False
 ) -> PreparedImport:
     """Opens labels and data and checks all that can be checked before the first byte is written.
@@ -73,41 +70,34 @@ def prepare(
         dry: No image is decoded.
 
     Raises:
-        DistillError: With the exit code of what went wrong.
+        DistillError: The import failed or was stopped; the exit code is that of the fault.
     """
     if recipe.labels is None:
         raise UsageError("which labels? Give a .csv or an .npz")
     _check_augment(recipe)
     folder = Path(recipe.out) if recipe.out else next_free("cache")
     check_cache_folders(folder, [folder])
-    foreign = read_foreign(Path(recipe.labels), recipe.kind)
-    if recipe.smoothing and foreign.kind != "votes":
-        raise UsageError(f"--smoothing adds votes: {foreign.path} holds {foreign.kind}")
+    label_file = read_label_file(Path(recipe.labels), recipe.kind)
+    if recipe.smoothing and label_file.kind != "votes":
+        raise UsageError(f"--smoothing adds votes: {label_file.path} holds {label_file.kind}")
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink, glance=dry)
-    if dataset.several and foreign.kind != "logits":
+    if dataset.multi_label and label_file.kind != "logits":
         raise UsageError(
-            f"{foreign.kind} are shared out between classes, and several labels may apply to an image "
+            f"{label_file.kind} are shared out between classes, and several labels may apply to an image "
             "of these data",
             hint="Give the logit of each label, as --kind logits",
         )
-    logits_NK = _labels(foreign, dataset, recipe.smoothing, sink)
-    _check_knowledge(foreign, logits_NK, dataset, sink, force=recipe.force)
+    logits_NK = _labels(label_file, dataset, recipe.smoothing, sink)
+    _check_knowledge(label_file, logits_NK, dataset, sink, force=recipe.force)
     spec = view_spec(
         recipe.model_copy(update={"augment": recipe.augment or ["none"]}), dataset, None
     )
-    views = Views(dataset.train, spec, runtime.device, workers=worker_count(recipe))
-    views.try_out()
-    plan = _plan(recipe, foreign, logits_NK, dataset, spec)
+    views = open_views(recipe, dataset, spec, runtime.device)
+    plan = _plan(recipe, label_file, logits_NK, dataset, spec)
     if not overwrite:
         plan = continued(folder, plan)
-    if recipe.out is None:
-        sink.message(f"labels go to {folder}")
-    if plan.codec != recipe.codec:
-        sink.message(
-            f"{recipe.codec} would keep all of {len(dataset.class_names)} classes: "
-            f"stored as {plan.codec}"
-        )
+    say_plan(recipe, folder, plan, sink)
     return PreparedImport(
         recipe=recipe.model_copy(update={"out": str(folder)}),
         folder=folder,
@@ -119,7 +109,7 @@ def prepare(
 
 
 def import_labels(
-    recipe: ImportRecipe, *, sink: Sink, progress: Progress, overwrite: bool = False
+    recipe: ImportRecipe, *, sink: Sink, progress: Count, overwrite: bool = False
 ) -> Dumped:
     """Stores the labels of a file as a cache; goes on where an earlier call stopped.
 
@@ -130,22 +120,22 @@ def import_labels(
         overwrite: Replace a cache that is there, instead of going on.
 
     Raises:
-        DistillError: With the exit code of what went wrong.
+        DistillError: The import failed or was stopped; the exit code is that of the fault.
     """
-    work = prepare(recipe, sink=sink, overwrite=overwrite)
-    with one_writer(work.folder):
+    prepared = prepare_import(recipe, sink=sink, overwrite=overwrite)
+    with one_writer(prepared.folder):
         if overwrite:
-            clear_cache(work.folder)
-        writer = CacheWriter(work.folder, work.plan)
-        write_text(work.folder / "recipe.yaml", to_yaml(_kept(work)))
-        speed = _fill(work, writer, progress)
+            clear_cache(prepared.folder)
+        writer = CacheWriter(prepared.folder, prepared.plan)
+        write_text(prepared.folder / "recipe.yaml", to_yaml(_kept(prepared)))
+        speed = _fill(prepared, writer, progress)
         if not writer.has_eval:
-            writer.write_eval(_held_out(work), probe_of(work.plan, work.views))
+            writer.write_eval(_held_out(prepared), probe_of(prepared.plan, prepared.views))
         return Dumped(
-            folder=work.folder,
-            plan=work.plan,
+            folder=prepared.folder,
+            plan=prepared.plan,
             manifest=writer.finish(),
-            shards=len(work.plan.shards()),
+            shards=len(prepared.plan.shards()),
             views_per_second=speed,
         )
 
@@ -160,28 +150,28 @@ def _check_augment(recipe: ImportRecipe) -> None:
             )
 
 
-def _labels(foreign: Foreign, dataset: Dataset, smoothing: float, sink: Sink) -> Tensor:
+def _labels(label_file: LabelFile, dataset: Dataset, smoothing: float, sink: Sink) -> Tensor:
     """The file's labels as logits, in the order of the train split's rows."""
-    samples, own = dataset.train.sample_ids, set(dataset.train.sample_ids)
-    others = {*dataset.val.sample_ids, *dataset.test.sample_ids} - own
-    columns = columns_of(foreign, dataset.class_names)
-    found = matched(foreign, samples, others=others, skipped=dataset.skipped)
-    name = foreign.path.name
-    if foreign.classes is None:
+    samples = dataset.train.sample_ids
+    others = {*dataset.val.sample_ids, *dataset.test.sample_ids} - set(samples)
+    columns = columns_of(label_file, dataset.class_names)
+    matches = match_rows(label_file, samples, others=others, skipped=dataset.skipped)
+    name = label_file.path.name
+    if label_file.classes is None:
         sink.message(
             f"{name} names no classes: taken in the data's order, {dataset.class_names[0]} first"
         )
-    if foreign.samples is None:
+    if label_file.samples is None:
         sink.message(f"{name} names no samples: taken in sorted order, {samples[0]} first")
-    if found.elsewhere:
-        sink.message(f"left out {counted(found.elsewhere, 'row')} of images outside train")
-    if found.nowhere:
-        sink.message(f"left out {counted(found.nowhere, 'row')} of images that were skipped")
-    return logits_of(foreign, found.row_N, columns, samples=samples, smoothing=smoothing)
+    if matches.elsewhere:
+        sink.message(f"left out {counted(matches.elsewhere, 'row')} of images outside train")
+    if matches.nowhere:
+        sink.message(f"left out {counted(matches.nowhere, 'row')} of images that were skipped")
+    return logits_of(label_file, matches.row_N, columns, samples=samples, smoothing=smoothing)
 
 
 def _held_rows(dataset: Dataset) -> Tensor | None:
-    """int64 rows of train that are held out, in the order of `dataset.val`; None where val/ is."""
+    """int64 held-out rows of train, in the order of `dataset.val`; None where there is a val/."""
     if dataset.identity.val_fraction == 0:
         return None
     held_N = torch.ones(len(dataset.train.label_N), dtype=torch.bool)
@@ -190,23 +180,25 @@ def _held_rows(dataset: Dataset) -> Tensor | None:
 
 
 def _check_knowledge(
-    foreign: Foreign, logits_NK: Tensor, dataset: Dataset, sink: Sink, *, force: bool
+    label_file: LabelFile, logits_NK: Tensor, dataset: Dataset, sink: Sink, *, force: bool
 ) -> None:
-    """The teacher gate, on held-out rows; on all of train where those lie in val/."""
+    """Puts the labels of held-out rows to the teacher gate; where there is a val/, all of train's."""
     rows, image = _held_rows(dataset), "held-out image"
     if rows is None:
         rows, image = torch.arange(len(logits_NK)), "training image"
     verdict = judged(logits_NK[rows], dataset.train.take(rows))
     if verdict is None:
-        sink.message(f"{foreign.path.name} is not measured: no such image has a label in the data")
+        sink.message(
+            f"{label_file.path.name} is not measured: no such image has a label in the data"
+        )
         return
-    check_verdict(str(foreign.path), verdict, sink, force=force, hint=DISORDER, image=image)
+    check_verdict(str(label_file.path), verdict, sink, force=force, hint=DISORDER, image=image)
 
 
 def _plan(
-    recipe: ImportRecipe, foreign: Foreign, logits_NK: Tensor, dataset: Dataset, spec: ViewSpec
+    recipe: ImportRecipe, label_file: LabelFile, logits_NK: Tensor, dataset: Dataset, spec: ViewSpec
 ) -> Plan:
-    """What the cache is bound to: the labels stand where a teacher's weights do."""
+    """The plan of the cache; a digest of the labels stands in for the teacher's weights."""
     classes = len(dataset.class_names)
     content = logits_NK.numpy().astype("<f4", copy=False)
     return Plan(
@@ -214,7 +206,7 @@ def _plan(
         view_spec=spec,
         views=recipe.views,
         teacher_fingerprint=blake2b(content.data, digest_size=16).hexdigest(),
-        architecture=f"{IMPORTED}{foreign.kind}",
+        architecture=f"{IMPORTED}{label_file.kind}",
         codec=codec(recipe.codec, classes).name,
         precision="fp32",
         device="cpu",
@@ -222,49 +214,43 @@ def _plan(
         shard_length=recipe.shard_length or shard_rows(len(logits_NK), classes, 1),
         versions=versions(),
         cpu_capability=cpu_capability(),
-        targets="sigmoid" if dataset.several else "softmax",
+        targets="sigmoid" if dataset.multi_label else "softmax",
     )
 
 
-def _kept(work: PreparedImport) -> ImportRecipe:
-    """What the cache folder says of how it was made: the data's place, for students to inherit."""
-    recipe, dataset, spec = work.recipe, work.dataset, work.views.spec
+def _kept(prepared: PreparedImport) -> ImportRecipe:
+    """The cache's recipe.yaml: how it was made, and the record of the data that students adopt."""
+    recipe = prepared.recipe
     return recipe.model_copy(
         update={
+            **data_record(recipe, prepared.dataset, prepared.views.spec),
             "labels": str(real_path(str(recipe.labels))),
-            "data": locate(str(recipe.data)),
-            "split_seed": dataset.identity.split_seed,
-            "val_fraction": recipe.val_fraction or 0.1,
-            "augment": list(spec.augment) or ["none"],
-            "view_seed": spec.seed,
             "out": None,
         }
     )
 
 
-def _held_out(work: PreparedImport) -> dict[str, tuple[Tensor, Tensor]]:
+def _held_out(prepared: PreparedImport) -> dict[str, tuple[Tensor, Tensor]]:
     """The labels of held-out rows, for the student's gate; test rows have none."""
-    rows = _held_rows(work.dataset)
-    return {} if rows is None else {"val": (work.logits_NK[rows], work.dataset.train.label_N[rows])}
+    rows = _held_rows(prepared.dataset)
+    if rows is None:
+        return {}
+    return {"val": (prepared.logits_NK[rows], prepared.dataset.train.label_N[rows])}
 
 
-def _fill(work: PreparedImport, writer: CacheWriter, progress: Progress) -> float | None:
-    """Makes the shards that are missing; views a second, or None where none was."""
-    shards, missing = work.plan.shards(), set(writer.missing())
+def _fill(prepared: PreparedImport, writer: CacheWriter, progress: Count) -> float | None:
+    """Makes the missing shards; returns views a second, or None where none was missing."""
+    shards, missing = prepared.plan.shards(), set(writer.missing())
     total, done, made = sum(shard.rows for shard in shards), 0, 0
     started = time.perf_counter()
     with stop_signals() as request:
         for shard in shards:
             if shard in missing:
                 rows = slice(shard.start, shard.stop)
-                writer.commit(shard, work.logits_NK[rows], work.dataset.train.label_N[rows])
+                writer.commit(shard, prepared.logits_NK[rows], prepared.dataset.train.label_N[rows])
                 made += shard.rows
             done += shard.rows
             progress(done, total)
             if request.signal_number is not None:
-                raise StoppedError(
-                    f"stopped after {done:,} of {counted(total, 'view')}",
-                    signal_number=request.signal_number,
-                    hint=f"The same command with --out {work.folder} goes on from here",
-                )
+                raise stopped(done, total, prepared.folder, request.signal_number)
     return made / max(time.perf_counter() - started, 1e-9) if made else None

@@ -19,7 +19,7 @@ from distill_cli.recipe.schema import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLE = "sample"
-# What damaged or forged archives make NumPy and zipfile raise.
+# Exceptions of NumPy and zipfile on damaged or forged archives.
 UNREADABLE = (
     *(OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
@@ -29,15 +29,15 @@ Floats = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign:
-    """What a file says.
+class LabelFile:
+    """The content of a file of labels.
 
     Attributes:
-        path: The file.
-        kind: What its numbers are.
+        path: Path of the file.
+        kind: Kind of its numbers.
         values_MK: The numbers, in the order of the file; NaN where a cell holds none.
-        samples: Whose labels these are; None where the file does not say.
-        classes: In the order of the columns; None where the file does not say.
+        samples: Names of the samples, one for each row; None where the file has none.
+        classes: Names of the classes, one for each column; None where the file has none.
     """
 
     path: Path
@@ -47,12 +47,12 @@ class Foreign:
     classes: tuple[str, ...] | None
 
 
-def read_foreign(path: Path, kind: Kind | None) -> Foreign:
+def read_label_file(path: Path, kind: Kind | None) -> LabelFile:
     """Reads a file of labels: an .npz by its name, else a CSV.
 
     Raises:
-        UsageError: It is not there, or holds several kinds of labels.
-        ArtifactError: It is malformed.
+        UsageError: The file is missing, or holds several kinds of labels.
+        ArtifactError: The file is malformed.
     """
     if not path.is_file():
         what = "are no file" if path.exists() else "do not exist"
@@ -60,7 +60,7 @@ def read_foreign(path: Path, kind: Kind | None) -> Foreign:
     return _read_npz(path, kind) if path.suffix == ".npz" else _read_csv(path, kind or "votes")
 
 
-def _read_csv(path: Path, kind: Kind) -> Foreign:
+def _read_csv(path: Path, kind: Kind) -> LabelFile:
     samples: list[str] = []
     numbers = array("d")
     try:
@@ -88,7 +88,7 @@ def _read_csv(path: Path, kind: Kind) -> Foreign:
         raise ArtifactError(f"{path} cannot be read as CSV: {error}") from None
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
-    return Foreign(
+    return LabelFile(
         path=path,
         kind=kind,
         values_MK=np.frombuffer(numbers, np.float64).reshape(len(samples), len(header) - 1),
@@ -98,57 +98,57 @@ def _read_csv(path: Path, kind: Kind) -> Foreign:
 
 
 def _number(text: str) -> float:
-    """NaN for what is none: it is refused together with the sample that it stands for."""
+    """A cell as a number; NaN where it is none, so that it is refused together with its sample."""
     try:
         return float(text) if "_" not in text else float("nan")
     except ValueError:
         return float("nan")
 
 
-def _read_npz(path: Path, kind: Kind | None) -> Foreign:
+def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
     try:
         loaded = np.load(path, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ArtifactError(f"{path} is one array and no .npz", hint="Write it by numpy.savez")
         with loaded as archive:
-            there = [each for each in KINDS if each in archive.files]
-            kind = kind or _only(path, there)
-            if kind not in there:
+            present = [kind_name for kind_name in KINDS if kind_name in archive.files]
+            kind = kind or _only(path, present)
+            if kind not in present:
                 held = ", ".join(archive.files[:8]) or "nothing"
                 raise ArtifactError(
                     f"{path} has no array '{kind or ' or '.join(KINDS)}', it has: {held}"
                 )
-            found = {
+            arrays = {
                 name: archive[name]
                 for name in (kind, "samples", "classes")
                 if name in archive.files
             }
     except UNREADABLE as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ArtifactError(
-            f"{path} cannot be read: {said}",
+            f"{path} cannot be read: {reason}",
             hint="Write numbers, and names as np.array(names, dtype=str), by numpy.savez",
         ) from None
-    values_MK = found[kind]
+    values_MK = arrays[kind]
     if values_MK.ndim != 2 or values_MK.dtype.kind not in "fiu":
         raise ArtifactError(
             f"{path}: '{kind}' is {values_MK.dtype} of shape {values_MK.shape}",
             hint="It should be numbers, a row for each sample and a column for each class",
         )
-    names = {key: _names(path, key, found.get(key)) for key in ("samples", "classes")}
+    names = {key: _names(path, key, arrays.get(key)) for key in ("samples", "classes")}
     for key, length in zip(names, values_MK.shape, strict=True):
-        said_of = names[key]
-        if said_of is not None and len(said_of) != length:
+        name_list = names[key]
+        if name_list is not None and len(name_list) != length:
             raise ArtifactError(
-                f"{path}: '{kind}' has shape {values_MK.shape}, and there are {len(said_of):,} {key}"
+                f"{path}: '{kind}' has shape {values_MK.shape}, and there are {len(name_list):,} {key}"
             )
-    return Foreign(path=path, kind=kind, values_MK=values_MK, **names)
+    return LabelFile(path=path, kind=kind, values_MK=values_MK, **names)
 
 
-def _only(path: Path, there: Sequence[Kind]) -> Kind | None:
-    if len(there) > 1:
-        raise UsageError(f"{path} holds {' and '.join(there)}", hint="Say which with --kind")
-    return there[0] if there else None
+def _only(path: Path, kinds: Sequence[Kind]) -> Kind | None:
+    if len(kinds) > 1:
+        raise UsageError(f"{path} holds {' and '.join(kinds)}", hint="Say which with --kind")
+    return kinds[0] if kinds else None
 
 
 def _names(path: Path, key: str, names: Floats | None) -> tuple[str, ...] | None:

@@ -1,4 +1,4 @@
-"""Labels that other people or tools made, matched with the data and turned into logits.
+"""Matches labels that other people or tools made with the data, and turns them into logits.
 
 Shapes: M rows of the file, N rows of the train split, K classes, C rows of a chunk.
 """
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from distill_cli.errors import ArtifactError, counted, nearest
-from distill_cli.pipeline.labels.label_files import Floats, Foreign
+from distill_cli.pipeline.labels.label_files import Floats, LabelFile
 from distill_cli.recipe.schema import Kind
 
-# What a class without any vote is given, as a share: its logarithm is finite.
+# The share of a class without any vote, whose logarithm is finite.
 LEAST = 1e-8
 SUM_TOLERANCE = 1e-3
 CHUNK = 4096
@@ -26,45 +26,45 @@ SHOWN = 3
 Flags = npt.NDArray[np.bool_]
 
 
-def columns_of(foreign: Foreign, classes: Sequence[str]) -> list[int]:
-    """The column of each class of the data; without names, columns are taken to be in order.
+def columns_of(label_file: LabelFile, classes: Sequence[str]) -> list[int]:
+    """The column of each class of the data; columns without names are taken in the data's order.
 
     Raises:
-        ArtifactError: A class is missing, too many, unknown or named twice.
+        ArtifactError: A class is missing, unknown or named twice, or their number is wrong.
     """
-    said, path = foreign.classes, foreign.path
-    if said is None:
-        if (columns := foreign.values_MK.shape[1]) != len(classes):
+    named, path = label_file.classes, label_file.path
+    if named is None:
+        if (columns := label_file.values_MK.shape[1]) != len(classes):
             raise ArtifactError(
                 f"{path} has {counted(columns, 'class', 'classes')}, the data have {len(classes)}"
             )
         return list(range(len(classes)))
-    place = {name: column for column, name in enumerate(said)}
-    for name in said:
+    column_of = {name: column for column, name in enumerate(named)}
+    for name in named:
         if name not in classes:
             raise ArtifactError(
                 f"{path}: the data have no class '{name}'. {nearest(name, classes)}"
             )
-    missing = [name for name in classes if name not in place]
+    missing = [name for name in classes if name not in column_of]
     if missing:
         raise ArtifactError(
             f"{path} has no column for {len(missing)} class{'es' * (len(missing) > 1)}: "
             f"{listed(missing)}"
         )
-    if len(place) < len(said):
-        twice = next(name for column, name in enumerate(said) if place[name] != column)
+    if len(column_of) < len(named):
+        twice = next(name for column, name in enumerate(named) if column_of[name] != column)
         raise ArtifactError(f"{path} has several columns for class '{twice}'")
-    return [place[name] for name in classes]
+    return [column_of[name] for name in classes]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Matched:
-    """Which row of a file belongs to which sample.
+    """The rows of a file that belong to the samples of the train split.
 
     Attributes:
         row_N: The file's row of each sample of the train split.
-        elsewhere: Rows of held-back samples, in val/ or test/.
-        nowhere: Rows of samples that are not there, of which some were skipped.
+        elsewhere: Number of rows of samples in val/ or test/.
+        nowhere: Number of rows of unknown samples, which may be images that were skipped.
     """
 
     row_N: list[int]
@@ -72,23 +72,23 @@ class Matched:
     nowhere: int
 
 
-def matched(
-    foreign: Foreign, samples: Sequence[str], *, others: Collection[str], skipped: int
+def match_rows(
+    label_file: LabelFile, samples: Sequence[str], *, others: Collection[str], skipped: int
 ) -> Matched:
-    """Finds the one row of every sample, by its id, or by its file name where only one has it.
+    """Finds the one row of every sample, by its id, or by its file name where that is unique.
 
     Args:
-        foreign: What the file says.
+        label_file: Content of the file.
         samples: Ids of the train split, sorted.
         others: Ids of val/ and test/.
-        skipped: Images that were left out: as many names may be unknown.
+        skipped: Number of images that were left out: as many names may be unknown.
 
     Raises:
         ArtifactError: Samples are missing, unknown, ambiguous or labelled twice; or the file names
-            none and has another number of rows.
+            no samples and has another number of rows.
     """
-    path, rows = foreign.path, len(foreign.values_MK)
-    if foreign.samples is None:
+    path, rows = label_file.path, len(label_file.values_MK)
+    if label_file.samples is None:
         if rows != len(samples):
             raise ArtifactError(
                 f"{path} names no samples and has {counted(rows, 'row')}, the train split has "
@@ -100,31 +100,31 @@ def matched(
     sharing = _by_file_name(samples)
     left_out = {*others, *(_file_name(name) for name in others)}
     row_N = [-1] * len(samples)
-    twice, unclear, unknown, elsewhere = [], [], [], 0
-    for place, name in enumerate(foreign.samples):
-        alike = sharing.get(name, [])
-        row = row_of.get(name, alike[0] if len(alike) == 1 else None)
-        if row is None and alike:
-            unclear.append(name)
+    repeated, ambiguous, unknown, elsewhere = [], [], [], 0
+    for file_row, name in enumerate(label_file.samples):
+        candidates = sharing.get(name, [])
+        row = row_of.get(name, candidates[0] if len(candidates) == 1 else None)
+        if row is None and candidates:
+            ambiguous.append(name)
         elif row is None and name in left_out:
             elsewhere += 1
         elif row is None:
             unknown.append(name)
         elif row_N[row] >= 0:
-            twice.append(name)
+            repeated.append(name)
         else:
-            row_N[row] = place
-    missing = [name for name, place in zip(samples, row_N, strict=True) if place < 0]
+            row_N[row] = file_row
+    missing = [name for name, file_row in zip(samples, row_N, strict=True) if file_row < 0]
     faults = (
-        (twice, "it has several labels for", "One each: add up the votes"),
-        (unclear, "several images may be meant by", f"Spell names as '{samples[0]}'"),
+        (repeated, "it has several labels for", "One each: add up the votes"),
+        (ambiguous, "several images may be meant by", f"Spell names as '{samples[0]}'"),
         (unknown, "the data do not have", f"They spell names as '{samples[0]}'"),
         (missing, "it has no label for", "Held-out images of train need theirs too"),
     )
-    for names, said, hint in faults:
+    for names, problem, hint in faults:
         if names and (names is not unknown or len(names) > skipped):
             count = counted(len(names), "sample")
-            raise ArtifactError(f"{path}: {said} {count}: {listed(names)}", hint=hint)
+            raise ArtifactError(f"{path}: {problem} {count}: {listed(names)}", hint=hint)
     return Matched(row_N=row_N, elsewhere=elsewhere, nowhere=len(unknown))
 
 
@@ -133,20 +133,20 @@ def _file_name(sample: str) -> str:
 
 
 def _by_file_name(samples: Sequence[str]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
-        found.setdefault(_file_name(sample), []).append(row)
-    return found
+        rows_of.setdefault(_file_name(sample), []).append(row)
+    return rows_of
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few."""
+    """The first few names, for a message."""
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
 
 @np.errstate(all="ignore")
 def logits_of(
-    foreign: Foreign,
+    label_file: LabelFile,
     row_N: Sequence[int],
     columns_K: Sequence[int],
     *,
@@ -156,34 +156,34 @@ def logits_of(
     """fp32 logits (N, K) of the train split's rows, whose softmax at T = 1 is the label.
 
     Args:
-        foreign: What the file says.
-        row_N: Its row of each sample.
-        columns_K: Its column of each class.
+        label_file: Content of the file.
+        row_N: The file's row of each sample.
+        columns_K: The file's column of each class.
         samples: Ids of the train split, for messages.
         smoothing: Votes added to every class.
 
     Raises:
-        ArtifactError: Numbers are no label of their kind.
+        ArtifactError: The numbers of a sample are no label of this kind.
     """
     logits_NK = np.empty((len(row_N), len(columns_K)), np.float32)
     bad: list[int] = []
     for start in range(0, len(row_N), CHUNK):
         chunk = slice(start, start + CHUNK)
-        given_CK = foreign.values_MK[row_N[chunk]][:, columns_K].astype(np.float64)
-        logits_NK[chunk] = as_logits(given_CK, foreign.kind, smoothing)
-        wrong_C = _wrong(given_CK, foreign.kind) | ~np.isfinite(logits_NK[chunk]).all(axis=1)
+        given_CK = label_file.values_MK[row_N[chunk]][:, columns_K].astype(np.float64)
+        logits_NK[chunk] = as_logits(given_CK, label_file.kind, smoothing)
+        wrong_C = _wrong(given_CK, label_file.kind) | ~np.isfinite(logits_NK[chunk]).all(axis=1)
         bad += (start + np.flatnonzero(wrong_C)).tolist()
     if bad:
         others = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
-        given_K = foreign.values_MK[row_N[bad[0]]][columns_K].astype(np.float64)
+        given_K = label_file.values_MK[row_N[bad[0]]][columns_K].astype(np.float64)
         raise ArtifactError(
-            f"{foreign.path}: sample '{samples[bad[0]]}' {_fault(given_K, foreign.kind)}{others}"
+            f"{label_file.path}: sample '{samples[bad[0]]}' {_fault(given_K, label_file.kind)}{others}"
         )
     return torch.from_numpy(logits_NK)
 
 
 def as_logits(given_CK: Floats, kind: Kind, smoothing: float = 0.0) -> Floats:
-    """fp64 logits of checked numbers: log max(p, 1e-8) of the shares p, or as they are."""
+    """fp64 logits of checked numbers: log max(p, 1e-8) of shares p, or the logits as they are."""
     if kind == "logits":
         return given_CK
     if kind == "votes":
@@ -193,7 +193,7 @@ def as_logits(given_CK: Floats, kind: Kind, smoothing: float = 0.0) -> Floats:
 
 
 def _wrong(given_CK: Floats, kind: Kind) -> Flags:
-    """Which rows are no labels of this kind."""
+    """Marks the rows that are no labels of this kind."""
     wrong_C: Flags = np.asarray(~np.isfinite(given_CK).all(axis=1))
     if kind == "logits":
         return wrong_C
@@ -204,7 +204,7 @@ def _wrong(given_CK: Floats, kind: Kind) -> Flags:
 
 
 def _fault(given_K: Floats, kind: Kind) -> str:
-    """What is wrong with a row that is no label of this kind, in words."""
+    """The fault of a row that is no label of this kind, as a predicate."""
     if np.isnan(given_K).any():
         return "has a cell that is no number"
     if kind != "logits" and (given_K < 0).any():

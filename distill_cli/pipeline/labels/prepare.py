@@ -1,4 +1,4 @@
-"""A dump, opened and checked, before its first byte is written."""
+"""Prepares a dump: opens and checks all it needs, before its first byte is written."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from distill_cli.cache.writer import continued
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
-from distill_cli.errors import UsageError, counted
+from distill_cli.errors import StoppedError, UsageError, counted
 from distill_cli.files import real_path
 from distill_cli.pipeline.folders import RUN_ENTRIES, check_cache_folders, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
-from distill_cli.pipeline.inputs.data import open_data, view_spec, worker_count
+from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import open_teachers
 from distill_cli.recipe.parsing import parse_share
-from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.recipe.schema import CacheRecipe, ImportRecipe
 from distill_cli.runtime import Runtime, cpu_capability, decide, device_name, versions
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
@@ -36,15 +36,15 @@ class PreparedDump:
     """A dump, opened and checked; nothing is written yet.
 
     Attributes:
-        recipe: With what the teachers' recipes say of the data.
-        names: Of the teachers.
-        folders: One cache each.
-        plans: What each is bound to.
-        shards: To be made by this call: all of them, or those of a part.
-        runtime: Where the teachers compute.
-        dataset: Whose train split they speak of.
+        recipe: The recipe, with the data options it adopts from the teachers' recipes.
+        names: Names of the teachers.
+        folders: The cache folder of each teacher.
+        plans: The plan of each cache.
+        shards: Shards that this call is to make: all of them, or those of a part.
+        runtime: Device and threads of the teachers.
+        dataset: The dataset whose train split is labelled.
         teachers: The networks.
-        views: What they are shown.
+        views: The views that the teachers are shown.
     """
 
     recipe: CacheRecipe
@@ -58,7 +58,7 @@ class PreparedDump:
     views: Views
 
 
-def prepare(
+def prepare_dump(
     recipe: CacheRecipe, *, sink: Sink, overwrite: bool = False, runs: Artifacts = ON_DISK
 ) -> PreparedDump:
     """Opens data and teachers and checks all that can be checked before the first byte is written.
@@ -67,10 +67,10 @@ def prepare(
         recipe: Teachers, data, views.
         sink: Shows messages.
         overwrite: Caches that are there will be replaced.
-        runs: How teachers are read; in a dry run no image is decoded and no teacher asked.
+        runs: Reader of the teachers' folders; in a dry run no image is decoded and no teacher asked.
 
     Raises:
-        DistillError: With the exit code of what went wrong.
+        DistillError: The dump cannot be made; the exit code is that of the fault.
     """
     if not recipe.teachers:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
@@ -99,15 +99,12 @@ def prepare(
         names, dataset, runtime, recipe.teacher_precision, recipe.class_map, runs
     )
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
-    if dataset.several:
+    if dataset.multi_label:
         check_targets(names, members, "sigmoid", force=recipe.force)
     known = {"force": recipe.force, "dry": runs.dry}
     check_knowledge(names, members, dataset, runtime.device, sink, **known)
     spec = view_spec(recipe, dataset, None)
-    views = Views(
-        dataset.train, spec, runtime.device, workers=worker_count(recipe), rows=dataset.fit_rows
-    )
-    views.try_out()
+    views = open_views(recipe, dataset, spec, runtime.device)
     if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
         raise UsageError(
             f"--codec {recipe.codec} keeps likeliest classes, and these labels apply each by itself",
@@ -115,20 +112,14 @@ def prepare(
         )
     plans = [plan_of(recipe, dataset, spec, teacher, runtime) for teacher in teachers]
     if not overwrite:
-        plans = [continued(*each) for each in zip(folders, plans, strict=True)]
+        plans = [continued(folder, plan) for folder, plan in zip(folders, plans, strict=True)]
     shards = len(plans[0].shards())
     if recipe.part is not None and parse_share(recipe.part)[1] > shards:
         raise UsageError(
             f"--part {recipe.part}: the cache has {counted(shards, 'shard')} only",
             hint="Fewer parts, or a smaller shard_length in all of them",
         )
-    if recipe.out is None:
-        sink.message(f"labels go to {out}")
-    if plans[0].codec != recipe.codec:
-        sink.message(
-            f"{recipe.codec} would keep all of {len(dataset.class_names)} classes: "
-            f"stored as {plans[0].codec}"
-        )
+    say_plan(recipe, out, plans[0], sink)
     return PreparedDump(
         recipe=recipe.model_copy(update={"out": str(out)}),
         names=names,
@@ -142,15 +133,35 @@ def prepare(
     )
 
 
+def say_plan(recipe: CacheRecipe | ImportRecipe, out: Path, plan: Plan, sink: Sink) -> None:
+    """Says what the recipe left open: the folder, and the codec where a sparse one saves nothing."""
+    if recipe.out is None:
+        sink.message(f"labels go to {out}")
+    if plan.codec != recipe.codec:
+        sink.message(
+            f"{recipe.codec} would keep all of {len(plan.dataset.class_names)} classes: "
+            f"stored as {plan.codec}"
+        )
+
+
+def stopped(done: int, total: int, out: Path | str | None, signal_number: int) -> StoppedError:
+    """The error of a dump or an import that a signal ended after `done` of `total` views."""
+    return StoppedError(
+        f"stopped after {done:,} of {counted(total, 'view')}",
+        signal_number=signal_number,
+        hint=f"The same command with --out {out} goes on from here",
+    )
+
+
 def share_of(plan: Plan, part: str | None) -> list[ShardKey]:
-    """The shards of a part: a run of all of them, as long as the others' to within one."""
+    """The shards of a part: consecutive ones, as many as any other part has to within one."""
     shards = plan.shards()
     number, count = (1, 1) if part is None else parse_share(part)
     return shards[len(shards) * (number - 1) // count : len(shards) * number // count]
 
 
 def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
-    """One folder for one teacher; a sub-folder each, named after them, for several."""
+    """The folder itself for one teacher; for several, sub-folders that are named after them."""
     if len(names) == 1:
         return [out]
     folders: list[Path] = []
@@ -163,7 +174,7 @@ def teacher_folders(out: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _short(name: str) -> str:
-    """What a teacher is called; of RUN/model it is the run, and `model` would look like one."""
+    """A teacher's short name: the folder's, but of RUN/model the run's, since all end in `model`."""
     path = real_path(name) if Path(name).exists() else Path(name)
     return path.parent.name if path.name in RUN_ENTRIES else path.name
 
@@ -184,7 +195,7 @@ def plan_of(
     teacher: LiveTeacher,
     runtime: Runtime,
 ) -> Plan:
-    """What a cache is bound to."""
+    """The plan that a cache is bound to."""
     length = recipe.shard_length or shard_rows(
         dataset.identity.samples, len(dataset.class_names), recipe.teacher_batch
     )

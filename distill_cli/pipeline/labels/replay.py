@@ -11,22 +11,19 @@ from torch import Tensor
 from distill_cli.cache.plan import IMPORTED
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.replay import Replay, replay
-from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.folders import has_model, kept_recipe
 from distill_cli.pipeline.inputs.artifacts import ON_DISK
 from distill_cli.pipeline.inputs.cache_checks import check_probe
-from distill_cli.pipeline.inputs.class_maps import columns_of
-from distill_cli.pipeline.inputs.data import open_data, view_spec, worker_count
+from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.teacher_folders import TIMM
-from distill_cli.pipeline.inputs.teachers import check_classes
+from distill_cli.pipeline.inputs.teachers import live_teacher
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.runtime import decide
-from distill_cli.teachers.live import LiveTeacher, Precision
 from distill_cli.training.events import Sink
 
 
-def replayed(
+def replay_cache(
     folder: Path,
     *,
     sample: int,
@@ -39,10 +36,10 @@ def replayed(
 
     Args:
         folder: The cache.
-        sample: Views to compare.
-        teacher: Where the teacher is now; default: where the cache's recipe says.
-        data: Where the images are now; default: where the cache's recipe says.
-        device: Where the teacher computes.
+        sample: Number of views to compare.
+        teacher: The teacher's present folder; by default the one in the cache's recipe.
+        data: The present `--data`; by default that of the cache's recipe.
+        device: Device of the teacher, or `auto`.
         sink: Shows messages.
 
     Raises:
@@ -64,27 +61,22 @@ def replayed(
     runtime = decide(device)
     dataset = open_data(recipe, sink)
     reader.require_dataset(dataset.identity)
-    network = ON_DISK.teacher(teacher, dataset.class_names)
-    columns = None
-    if recipe.class_map:
-        [how] = recipe.class_map
-        columns = columns_of(how, teacher, network.class_names, reader.class_names)
-    else:
-        check_classes(f"teacher {teacher}", network.class_names, reader.class_names)
-    precision: Precision = "fp64" if reader.plan.precision == "fp64" else "fp32"
-    live = LiveTeacher(
-        network, runtime.device, precision, class_names=reader.class_names, columns=columns
+    live = live_teacher(
+        teacher,
+        ON_DISK.teacher(teacher, dataset.class_names),
+        reader.class_names,
+        runtime.device,
+        reader.plan.precision,
+        class_map=next(iter(recipe.class_map or []), None),
     )
-    if (found := live.fingerprint) != reader.teacher_fingerprint:
+    if live.fingerprint != reader.teacher_fingerprint:
         raise ArtifactError(
             f"teacher {teacher} has other weights than those that spoke in {folder} (fingerprint "
-            f"{found[:12]}…, the cache's {reader.teacher_fingerprint[:12]}…)",
+            f"{live.fingerprint[:12]}…, the cache's {reader.teacher_fingerprint[:12]}…)",
             hint="Give the network that it was dumped from, or dump again",
         )
     spec = view_spec(recipe, dataset, reader.plan.view_spec)
-    views = Views(
-        dataset.train, spec, runtime.device, workers=worker_count(recipe), rows=dataset.fit_rows
-    )
+    views = open_views(recipe, dataset, spec, runtime.device)
     check_probe(reader, views)
 
     def ask(index_B: Tensor, view_B: Tensor) -> Tensor:
@@ -96,7 +88,7 @@ def replayed(
 
 
 def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
-    """How the cache was made, as far as its data and teacher go."""
+    """The recipe of the cache, as far as its data and teacher go; `data` replaces its `--data`."""
     kept = kept_recipe(reader.folder)
     identity, spec = reader.plan.dataset, reader.plan.view_spec
     known = {

@@ -10,7 +10,7 @@ from torch import Tensor
 from distill_cli.counters import few_of
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
-from distill_cli.models import Network, fingerprint
+from distill_cli.models import Network, network_fingerprint
 from distill_cli.models.taps import shape_of, signals_of
 from distill_cli.objectives.base import Setting
 from distill_cli.objectives.compose import Composition
@@ -52,7 +52,7 @@ def setting_of(
             folder = part.objective.model
             network = runs.network(folder)
             centroid_KD = class_centroids(network, folder, dataset, runtime, runs)
-            known.append(fingerprint(network))
+            known.append(network_fingerprint(network))
     return Setting(
         class_names=dataset.class_names,
         rule_KK=rule_KK,

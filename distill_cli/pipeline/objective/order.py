@@ -98,7 +98,7 @@ def _check_options(batch_size: int, mode: str | None, who: str, augment: Sequenc
 
 
 def _check_data(who: str, dataset: Dataset) -> None:
-    if dataset.several:
+    if dataset.multi_label:
         raise _refusal(
             ArtifactError, who, "several labels may apply to an image", "Give one label an image"
         )

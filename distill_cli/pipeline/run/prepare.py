@@ -84,7 +84,7 @@ def prepare(
         precision=recipe.precision,
     )
     dataset = open_data(recipe, sink, glance=runs.dry)
-    targets = targets_of(recipe, several=dataset.several)
+    targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
     members = _members(recipe, names, dataset, targets, runtime, sink, runs)
     say_losses(members, composed, sink)

@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill_cli.data.loader import Loader
-from distill_cli.data.views import Views
 from distill_cli.errors import UsageError
 from distill_cli.metrics import one_vs_all
 from distill_cli.models import Network, save_model
 from distill_cli.models.taps import signals_of
-from distill_cli.pipeline.inputs.data import worker_count
+from distill_cli.pipeline.inputs.data import open_views
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
@@ -31,14 +30,7 @@ from distill_cli.training.rollback import Rollback
 def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
     """The loop of a run, ready to go; torch's global generator is seeded for it."""
     recipe, dataset, runtime = prepared.recipe, prepared.dataset, prepared.runtime
-    views = Views(
-        dataset.train,
-        prepared.spec,
-        runtime.device,
-        workers=worker_count(recipe),
-        rows=dataset.fit_rows,
-    )
-    views.try_out()
+    views = open_views(recipe, dataset, prepared.spec, runtime.device)
     loader = Loader(
         views=views,
         target_N=dataset.train.label_N,

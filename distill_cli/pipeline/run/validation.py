@@ -23,7 +23,7 @@ def labels_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     figures = {"val_top1": metrics.top1, "val_nll": metrics.nll, "val_ece": metrics.ece}
     if metrics.map is None or metrics.f1 is None:
         return HeldOut(figures=figures, rank=(metrics.top1, -metrics.nll))
-    first = metrics.map if prepared.dataset.several else metrics.top1
+    first = metrics.map if prepared.dataset.multi_label else metrics.top1
     figures |= {"val_map": metrics.map, "val_f1": metrics.f1}
     return HeldOut(figures=figures, rank=(first, -metrics.nll))
 
