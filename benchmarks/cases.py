@@ -31,7 +31,7 @@ class Case:
         ours: Taken first.
         other: What it is compared with.
         least: The ratio to reach; None where only arithmetic predicts it.
-        predicted: What arithmetic says, from `predict`.
+        predict: Computes the ratio that arithmetic predicts; None where nothing does.
     """
 
     name: str

@@ -7,6 +7,7 @@ from distill_cli.models import fitnets as fitnets
 from distill_cli.models import gated as gated
 from distill_cli.models import small as small
 from distill_cli.models.artifact import (
+    config_of,
     fingerprint,
     load_model,
     model_bytes,
@@ -19,6 +20,7 @@ from distill_cli.models.zoo import create, names, pretrained_teacher, resolve, s
 __all__ = [
     "InputSpec",
     "Network",
+    "config_of",
     "create",
     "fingerprint",
     "load_model",

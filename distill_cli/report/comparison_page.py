@@ -44,7 +44,7 @@ def comparison_report(
         title=title,
         about=about,
         comparison=comparison,
-        reference=groups[comparison.reference].label,
+        reference=groups[0].label,
         columns=_columns(comparison),
         colours=[plots.colour_of(place) for place in range(len(groups))],
         verdicts=_verdicts(verdicts),

@@ -18,8 +18,8 @@ NOT_THE_RECIPE = {
     *("seed", "view_seed", "out", "recorded", "require", "about", "command"),
     *("device", "threads", "workers"),
 }
-# What kd was by default while runs noted its name alone.
-DEFAULT_T, DEFAULT_ALPHA = 4, 0.9
+# The defaults of kd in 0.1.0, whose runs record its name alone; later runs record every value.
+KD_OF_0_1_0: Mapping[str, float] = {"temperature": 4, "weight": 0.9}
 
 Role = Literal["teacher", "student"]
 
@@ -60,17 +60,6 @@ class Group:
         """Its sample standard deviation (n − 1); None below two runs."""
         values = self.values(figure)
         return statistics.stdev(values) if len(values) > 1 else None
-
-    def mean_sd(self, figure: str) -> tuple[float, float | None]:
-        """Its mean and sample standard deviation (n − 1; None for one run).
-
-        Raises:
-            KeyError: No run has the figure.
-        """
-        mean = self.mean(figure)
-        if mean is None:
-            raise KeyError(figure)
-        return mean, self.sd(figure)
 
 
 def role_of(recipe: Mapping[str, Any]) -> Role:
@@ -203,7 +192,7 @@ def _soft(said: Mapping[str, Any], listed: Any) -> list[str]:
 
 def _of_kd(listed: Any) -> dict[str, Any]:
     """What kd, or what stands for it on sigmoid targets, was by default."""
-    found = {"temperature": DEFAULT_T, "weight": DEFAULT_ALPHA}
+    found: dict[str, Any] = dict(KD_OF_0_1_0)
     for entry in listed if isinstance(listed, list) else []:
         if isinstance(entry, Mapping) and entry.get("name") in ("kd", "sigmoid-kd"):
             found |= entry

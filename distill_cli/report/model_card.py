@@ -26,25 +26,23 @@ HOW = (
 LISTED_CLASSES = 20
 
 
-def model_card(
-    recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any] | None = None
-) -> str:
+def model_card(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any]) -> str:
     """What was trained, how, what it reached, how to load it and where it ends; Markdown.
 
     Args:
         recipe: Every key of recipe.yaml; paths in it are shown by their last part only.
         result: The run's figures.
-        config: The model's config.json, for its input, classes and library.
+        config: config.json of the model, for its input size, its classes and its library.
     """
     model, data = short_name(str(recipe.get("model"))), short_name(str(recipe.get("data")))
     taught = role_of(recipe) == "student"
     trained = "distilled from teachers" if taught else "trained on labels"
     sections = {
-        "Model": _model(recipe, result, config or {}),
-        "Data": _data(recipe, config or {}),
+        "Model": _model(recipe, result, config),
+        "Data": _data(recipe, config),
         "Training": _training(recipe),
         "Figures": _figures(recipe, result),
-        "Use": _use(config or {}, result),
+        "Use": _use(config, result),
         "Limits": _limits(result),
     }
     lines = [f"# {markdown(model)} on {markdown(data)}", ""]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from distill_cli.errors import counted
 from distill_cli.report import plots
 from distill_cli.report.plots import Line
-from distill_cli.report.run_folder import Relation, RunSummary
+from distill_cli.report.run_folder import RunSummary
+from distill_cli.types import Relation
 
 # Pairs of classes that are said in words.
 SAID = 5

@@ -107,32 +107,29 @@ class Comparison:
 
     Attributes:
         groups: What is compared.
-        reference: Index of the group that the others are described against.
         rows: One a group.
         notes: What makes the groups not comparable, in words.
     """
 
     groups: tuple[Group, ...]
-    reference: int
     rows: tuple[FullRow, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, not cells: mean and sd of every figure of every group."""
         return {
-            "reference": self.groups[self.reference].label,
-            "groups": to_json(self.groups, self.reference),
+            "reference": self.groups[0].label,
+            "groups": to_json(self.groups),
             "notes": list(self.notes),
         }
 
 
-def comparison(groups: Sequence[Group], reference: int = 0) -> Comparison:
-    """Groups side by side, each described against the one at `reference`."""
-    assert 0 <= reference < len(groups), "the reference is one of the groups"
+def comparison(groups: Sequence[Group]) -> Comparison:
+    """Groups side by side, each described against the first."""
+    assert groups, "the first group is what the others are described against"
     return Comparison(
         groups=tuple(groups),
-        reference=reference,
-        rows=tuple(_row(group, groups[reference]) for group in groups),
+        rows=tuple(_row(group, groups[0]) for group in groups),
         notes=tuple(notes(groups)),
     )
 
@@ -239,7 +236,7 @@ def _errors(group: Group, reference: Group) -> str:
     return f"{shown} error{'' if shown == '1' else 's'} {'more' if mine > theirs else 'fewer'}"
 
 
-def to_json(groups: Sequence[Group], reference: int = 0) -> list[dict[str, Any]]:
+def to_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Every group with mean and sd of every figure (null where unknown), and its runs."""
     return [
         {
@@ -248,9 +245,7 @@ def to_json(groups: Sequence[Group], reference: int = 0) -> list[dict[str, Any]]
             "runs": [str(run.folder) for run in group.runs],
             "seeds": [run.recipe.get("seed") for run in group.runs],
             "figures": {name: {"mean": group.mean(name), "sd": group.sd(name)} for name in FIGURES},
-            "against_first" if reference == 0 else "against_reference": (
-                "" if index == reference else describe_against(group, groups[reference])
-            ),
+            "against_first": "" if index == 0 else describe_against(group, groups[0]),
         }
         for index, group in enumerate(groups)
     ]

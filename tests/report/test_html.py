@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from distill_cli.report import html, plots
-from distill_cli.report.comparison_page import comparison_page, comparison_report
+from distill_cli.report import plots
+from distill_cli.report.comparison_page import _mean, comparison_page, comparison_report
 from distill_cli.report.groups import group_runs
 from distill_cli.report.run_folder import read_run
 from distill_cli.report.run_page import run_page
@@ -165,7 +165,7 @@ def test_runs_of_unequal_length(tmp_path: Path) -> None:
     ]
     groups = group_runs(runs)
     stands_alone(comparison_report("x", comparison(groups), groups))
-    assert list(html._mean([{1: 1.0, 2: 2.0}, {1: 3.0}])) == [1]
+    assert list(_mean([{1: 1.0, 2: 2.0}, {1: 3.0}])) == [1]
 
 
 def test_histories_may_be_given(tmp_path: Path) -> None:

@@ -82,13 +82,14 @@ def test_agreement_is_shown_where_it_is_known(tmp_path: Path) -> None:
     assert comparison([known]).rows[0].agreement == "97.5 %"
 
 
-def test_another_reference(tmp_path: Path) -> None:
-    groups = [group(tmp_path, "a", params=100), group(tmp_path, "b", params=1000)]
-    compared = comparison(groups, reference=1)
-    assert compared.rows[0].against.startswith("10× smaller")
-    assert compared.rows[1].against == ""
+def test_the_first_is_the_reference(tmp_path: Path) -> None:
+    groups = [group(tmp_path, "b", params=1000), group(tmp_path, "a", params=100)]
+    compared = comparison(groups)
+    assert compared.rows[0].against == ""
+    assert compared.rows[1].against.startswith("10× smaller")
     assert compared.to_json()["reference"] == "b"
-    assert compared.to_json()["groups"][0]["against_reference"].startswith("10× smaller")
+    assert compared.to_json()["groups"][0]["against_first"] == ""
+    assert compared.to_json()["groups"][1]["against_first"].startswith("10× smaller")
 
 
 def test_headings_fit_the_rows(tmp_path: Path) -> None:

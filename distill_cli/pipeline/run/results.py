@@ -14,7 +14,7 @@ from distill_cli.data.split_images import Images
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
-from distill_cli.models import Network, load_model, model_bytes, save_temperature
+from distill_cli.models import Network, config_of, load_model, model_bytes, save_temperature
 from distill_cli.objectives.hooks import Telling
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teachers import Member
@@ -85,7 +85,8 @@ def finish(
         warnings=_warnings(state, at_chance(network, dataset.val, runtime.device)),
     )
     write_json(run / "result.json", result.to_json())
-    write_text(run / "MODEL_CARD.md", model_card(recipe.model_dump(mode="json"), result))
+    card = model_card(recipe.model_dump(mode="json"), result, config_of(network))
+    write_text(run / "MODEL_CARD.md", card)
     return result
 
 
