@@ -71,7 +71,7 @@ def markdown(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
         f"({about['cpu_capability']}), precision {about['precision']}. {versions}.",
         "",
         "Medians of interleaved pairs of turns, and the quartiles of the pairs: what a shared "
-        "machine adds falls on both sides. images/s are medians. ViewBatch by `make bench`.",
+        "machine adds falls on both sides. images/s are medians. Made by `make bench`.",
         "",
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",

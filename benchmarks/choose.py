@@ -99,7 +99,7 @@ def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
         f"the epoch), 10,000 test images looked at once; {args.epochs} epochs, crop and flip, "
         f"T = 4, alpha = 0.9; `cifar_resnet8` of a quarter of the parameters taught by "
         f"`cifar_resnet20` ({100 * teacher['test_top1']:.2f} % on test). Mean ± sd over {seeds} "
-        "seeds. ViewBatch by `python -m benchmarks.choose`.",
+        "seeds. Made by `python -m benchmarks.choose`.",
         "",
         "| labels | bytes a view | KL lost at T = 4 | test accuracy | agrees with the teacher |",
         "|---|---|---|---|---|",

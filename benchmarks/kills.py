@@ -67,7 +67,7 @@ def main() -> int:
         f"at random moments between its first file and its end ({cut} before the end, with "
         f"{min(left for left, _ in moments)} to {max(left for left, _ in moments)} files there), "
         f"each followed by the same command: **{equal} of {args.kills}** caches are byte-identical "
-        "to the unbroken one. ViewBatch by `python -m benchmarks.kills`.\n"
+        "to the unbroken one. Made by `python -m benchmarks.kills`.\n"
     )
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(text)

@@ -143,7 +143,7 @@ def main() -> int:
     lines = [
         "# Labels",
         "",
-        f"{about['threads']} threads ({about['cpu_capability']}). ViewBatch by "
+        f"{about['threads']} threads ({about['cpu_capability']}). Made by "
         "`python -m benchmarks.labels`.",
         "",
         "Plan, manifest and shard headers are counted, evaluation rows are not.",

@@ -90,7 +90,7 @@ def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
         "by 1; the hint's weight of 200 and the batch norm in its regressor are those of public "
         "benchmarks (100 mean squared errors), DIST's two weights of 2 its authors'. Mean ± "
         f"sd over {seeds} seeds; seconds of the student's training, medians, on busy cores, "
-        "dumps not counted. ViewBatch by `python -m benchmarks.teachers`.",
+        "dumps not counted. Made by `python -m benchmarks.teachers`.",
         "",
         "| student | test accuracy | NLL | ECE | agrees with its teacher | seconds |",
         "|---|---|---|---|---|---|",

@@ -80,7 +80,7 @@ def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
         f"batches of 64, {args.epochs} epochs in every row: with hints, {first} of them are stage "
         "1. Stage 2, and the rows without hints, are the paper's: CE + λ·CE against the teacher "
         "at τ = 3, λ from 4 to 1. Teacher: `cifar_resnet20`, trained on four times as many images "
-        f"({100 * teacher['test_top1']:.2f} % on test). Mean ± sd over {seeds} seeds. ViewBatch by "
+        f"({100 * teacher['test_top1']:.2f} % on test). Mean ± sd over {seeds} seeds. Made by "
         "`python -m benchmarks.thin`.",
         "",
         "| batch norm | hints | test accuracy | agrees with the teacher | held-out, best epoch |",
