@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from distill_cli.cli.cache_soft_labels import duration
+from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, place, result_json, say
 from distill_cli.errors import RequirementError, UsageError, counted
@@ -24,36 +25,34 @@ if TYPE_CHECKING:
     from distill_cli.pipeline.run.train import Finished
 
 
-def run_training(
-    recipe: TrainRecipe, *, json: bool, quiet: bool, dry_run: bool, resume: bool, overwrite: bool
-) -> None:
+def run_training(recipe: TrainRecipe, flags: RunFlags) -> None:
     """Trains what a recipe says, and prints where it is and what it reached.
 
     Raises:
         RequirementError: A gate was not met; everything is saved.
     """
-    check_early(recipe, resume=resume, overwrite=overwrite)
+    check_early(recipe, resume=flags.resume, overwrite=flags.overwrite)
     label = recipe.COMMAND.split()[0]
-    if dry_run:
-        with progress(label, quiet=quiet) as sink:
+    if flags.dry_run:
+        with progress(label, quiet=flags.quiet) as sink:
             from distill_cli.pipeline.run.dry_run import rehearse
 
-            rehearsed = rehearse(recipe, sink=sink, resume=resume, overwrite=overwrite)
-        if not quiet:
+            rehearsed = rehearse(recipe, sink=sink, resume=flags.resume, overwrite=flags.overwrite)
+        if not flags.quiet:
             say(escape(rehearsal(rehearsed)))
-        show_recipe(recipe, json=json)
+        show_recipe(recipe, json=flags.json)
         return
-    with progress(label, quiet=quiet) as sink:
+    with progress(label, quiet=flags.quiet) as sink:
         # The display first: the import of torch takes seconds.
         from distill_cli.pipeline.run.stages import run
 
-        finished = run(recipe, sink=sink, resume=resume, overwrite=overwrite)
-    if not quiet:
+        finished = run(recipe, sink=sink, resume=flags.resume, overwrite=flags.overwrite)
+    if not flags.quiet:
         say(summary(finished))
-    if json:
+    if flags.json:
         result_json({"run": str(finished.run), **finished.result.to_json()})
     else:
-        place(finished.run, said=not quiet)
+        place(finished.run, said=not flags.quiet)
     if finished.unmet:
         raise RequirementError(f"not met: {'; '.join(finished.unmet)}; the run is saved")
 
