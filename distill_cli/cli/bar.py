@@ -60,9 +60,9 @@ class Line:
         parts = [Part(self.label, LABEL), bar, *self.parts]
         parts = [part for part in parts if part.text]
         widths = [cell_len(part.text) for part in parts]
-        places = fitting(widths, [part.rank for part in parts], width)
-        kept = [parts[place] for place in places]
-        free = width - sum(widths[place] for place in places) - GAP * (len(kept) - 1)
+        indices = fitting(widths, [part.rank for part in parts], width)
+        kept = [parts[index] for index in indices]
+        free = width - sum(widths[index] for index in indices) - GAP * (len(kept) - 1)
         line = Text(no_wrap=True, overflow="crop", end="")
         for part in kept:
             line.append(" " * GAP if line else "")

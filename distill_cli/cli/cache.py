@@ -196,12 +196,12 @@ def _grouped(parts: Sequence[Path], out: Path) -> dict[str, list[Path]]:
 
 def _folders(caches: Sequence[Path]) -> list[Path]:
     """Every cache among the folders, finished or not."""
-    found: list[Path] = []
+    every: list[Path] = []
     for cache in caches:
         if not cache.exists():
             raise UsageError(f"cache '{cache}' does not exist")
         folders = expand(cache)
         if not folders:
             raise UsageError(f"{cache} is no cache folder")
-        found.extend(folders)
-    return found
+        every.extend(folders)
+    return every

@@ -124,11 +124,11 @@ def _lost(document: dict[str, Any]) -> Iterator[str]:
     """What the codec loses, by temperature."""
     errors = document["truncation_error"]
     if any(error["worst_kl"] for error in errors.values()):
-        each = (
+        losses = (
             f"{error['mean_kl']:.2g} (worst {error['worst_kl']:.2g}) at T = {t}"
             for t, error in errors.items()
         )
-        yield f"  lost by the codec, nats: {', '.join(each)}"
+        yield f"  lost by the codec, nats: {', '.join(losses)}"
     if (asked := document.get("error_at")) is not None:
         yield (
             f"  at T = {asked['temperature']:g}, on the evaluation rows: {asked['mean_kl']:.2g} "
@@ -142,11 +142,11 @@ def _histogram(bins: dict[str, list[float]], room: int) -> Iterator[str]:
     total, count = max(1, sum(bins["views"])), len(bins["views"])
     highest = max(1, *bins["views"])
     yield f"  [dim]{'how sure it is':<16}  {'of views':>8}  {'':{room}}  {'right':>8}[/dim]"
-    for place, views in enumerate(bins["views"]):
-        low, high = 100 * place / count, 100 * (place + 1) / count
+    for index, views in enumerate(bins["views"]):
+        low, high = 100 * index / count, 100 * (index + 1) / count
         bar = "█" * round(room * views / highest) or ("▏" if views and room else "")
-        labelled = bins["labelled"][place]
-        right = share(bins["correct"][place] / labelled, decimals=1) if labelled else MISSING
+        labelled = bins["labelled"][index]
+        right = share(bins["correct"][index] / labelled, decimals=1) if labelled else MISSING
         yield (
             f"  {low:5.1f} to {high:5.1f} %  {100 * views / total:6.1f} %  {bar:<{room}}  {right:>8}"
         )

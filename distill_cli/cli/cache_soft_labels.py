@@ -97,11 +97,11 @@ def duration(seconds: float) -> str:
 def summary(dumped: Dumped) -> str:
     """What a person wants to know of a dump, in a line."""
     speed = dumped.views_per_second
-    how = "nothing was left to do" if speed is None else f"{speed:,.0f} views/s"
+    pace = "nothing was left to do" if speed is None else f"{speed:,.0f} views/s"
     where, plan, manifest = escape(str(dumped.folder)), dumped.plan, dumped.manifest
     if manifest is None:
         return (
-            f"{where}: {dumped.shards:,} of {counted(len(plan.shards()), 'shard')} ({how}); "
+            f"{where}: {dumped.shards:,} of {counted(len(plan.shards()), 'shard')} ({pace}); "
             "join the parts with [bold]distill cache merge[/bold]"
         )
     right = "nothing is labelled"
@@ -110,7 +110,7 @@ def summary(dumped: Dumped) -> str:
             f"teacher right on {share(manifest.teacher_accuracy)} of "
             f"{counted(manifest.labelled, 'labelled one')}"
         )
-    return f"{where}: {counted(plan.views, 'view')} of {counted(plan.dataset.samples, 'sample')}, {right} ({how})"
+    return f"{where}: {counted(plan.views, 'view')} of {counted(plan.dataset.samples, 'sample')}, {right} ({pace})"
 
 
 def document(dumped: Dumped) -> dict[str, Any]:

@@ -83,11 +83,11 @@ def validate(name: Name, assignments: Assignments = None) -> None:
     if isinstance(recipe, TrainRecipe):
         from distill_cli.pipeline.objective.build import check_objectives
 
-        runs = [recipe]
+        trainings = [recipe]
         if is_several(recipe):
-            runs = [stage.recipe for stage in stages_of(recipe, Path("the run"))]
-        for each in runs:
-            check_objectives(each)
+            trainings = [stage.recipe for stage in stages_of(recipe, Path("the run"))]
+        for training in trainings:
+            check_objectives(training)
     say(f"{escape(name)} is a valid recipe for `distill {recipe.COMMAND}`")
 
 

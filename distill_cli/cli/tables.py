@@ -37,7 +37,7 @@ def fitting(widths: Sequence[int], ranks: Sequence[int], room: int) -> list[int]
     """Which pieces fit side by side, a gap between: lower ranks first, rank 0 always; in order."""
     kept: list[int] = []
     for index in sorted(range(len(widths)), key=lambda index: ranks[index]):
-        taken = sum(widths[each] for each in kept) + GAP * len(kept)
+        taken = sum(widths[other] for other in kept) + GAP * len(kept)
         if ranks[index] == 0 or taken + widths[index] <= room:
             kept.append(index)
     return sorted(kept)
@@ -51,7 +51,7 @@ def show_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list
     """
     screen = console("stdout")
     cells = [[column.heading, *(row[i] for row in rows)] for i, column in enumerate(columns)]
-    widths = [max(map(cell_len, each)) for each in cells]
+    widths = [max(map(cell_len, column_cells)) for column_cells in cells]
     if not screen.is_terminal:
         # A file has no width: nothing is folded there, and no line ends in blanks.
         for line in zip(*cells, strict=True):

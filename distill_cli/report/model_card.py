@@ -19,7 +19,7 @@ from distill_cli.report.format import (
 from distill_cli.report.groups import objective_of, role_of
 from distill_cli.types import RunResult
 
-HOW = (
+TRAINING_KEYS = (
     *("epochs", "batch_size", "opt", "lr", "sched", "warmup_epochs", "weight_decay"),
     *("augment", "dropout", "pretrained", "seed"),
 )
@@ -91,7 +91,9 @@ def _training(recipe: Mapping[str, Any]) -> list[str]:
         )
         lines.append("- T is the temperature, α the weight of the teachers' soft labels")
     lines += [
-        f"- {key}: {markdown(recipe[key])}" for key in HOW if recipe.get(key) not in (None, [])
+        f"- {key}: {markdown(recipe[key])}"
+        for key in TRAINING_KEYS
+        if recipe.get(key) not in (None, [])
     ]
     if recipe.get("targets") == "sigmoid":
         lines.insert(1, "- targets: sigmoid, each label by itself, yes or no")
@@ -158,7 +160,7 @@ def _use(config: Mapping[str, Any], result: RunResult) -> list[str]:
 
 def _limits(result: RunResult) -> list[str]:
     return [
-        *(f"- Warning: {markdown(each)}" for each in result.warnings),
+        *(f"- Warning: {markdown(warning)}" for warning in result.warnings),
         f"- The figures are of one seed and one test set of {counted(result.test_samples, 'image')}, looked "
         "at once; another seed gives somewhat other ones.",
         "- It knows no class but those above"

@@ -98,7 +98,7 @@ PAGE_COLUMNS = {
     "speed": "images/s trained",
 }
 # Of labels that stand by themselves: not shown where no run has them.
-OF_LABELS = ("map", "f1")
+LABEL_FIGURES = ("map", "f1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def rows(groups: Sequence[Group]) -> list[Row]:
     return [Row(**{name: getattr(row, name) for name in names}) for row in full]
 
 
-def said_of_labels(rows: Sequence[Row]) -> bool:
+def has_label_figures(rows: Sequence[Row]) -> bool:
     """Whether any group has figures of labels that stand by themselves."""
     return any(row.map != NOTHING for row in rows)
 
@@ -181,16 +181,16 @@ def _per_cent(group: Group, figure: str, *, decimals: int) -> str:
 
 def notes(groups: Sequence[Group]) -> list[str]:
     """What makes the groups not comparable."""
-    said = []
+    sentences = []
     runs = [run for group in groups for run in group.runs]
     data = {_fingerprint(run.recorded.get("dataset")) for run in runs} - {None}
     sizes = {result.test_samples for group in groups for result in group.results}
     if len(data) > 1 or len(sizes) > 1:
-        said.append("the runs were made on different data: their errors cannot be compared")
+        sentences.append("the runs were made on different data: their errors cannot be compared")
     devices = {run.recorded.get("device") for run in runs} - {None}
     if len(devices) > 1:
-        said.append("the runs were made on different devices: their times cannot be compared")
-    return said
+        sentences.append("the runs were made on different devices: their times cannot be compared")
+    return sentences
 
 
 def _fingerprint(dataset: Any) -> str | None:

@@ -56,7 +56,7 @@ class Growth:
             means: Of the terms as they are now, without their weights.
         """
         if self._noted:
-            values = torch.stack([each.float() for each in self._noted.values()]).abs().tolist()
+            values = torch.stack([value.float() for value in self._noted.values()]).abs().tolist()
             self.first, self._noted = dict(zip(self._noted, values, strict=True)), {}
         whole = self.first.get(WHOLE, 0.0)
         grown: list[tuple[float, str, str]] = []
@@ -74,7 +74,7 @@ class Growth:
         return list(news.values())
 
     def _words(self, term: str, objective: str, weight: float, figures: str) -> str:
-        who = objective if term == objective.replace("-", "_") else f"{objective}, term {term}"
+        subject = objective if term == objective.replace("-", "_") else f"{objective}, term {term}"
         others = {name for name, _ in self._weights.values()} - {objective}
         instead = f"a weight of {LESS * weight:g} in place of {weight:g}, or " if others else ""
-        return f"{who}: more than {TOO_MUCH:,} times what {figures}. Try {instead}a lower --lr"
+        return f"{subject}: more than {TOO_MUCH:,} times what {figures}. Try {instead}a lower --lr"

@@ -76,8 +76,8 @@ class Trainer:
     def start(self, *, resume: bool) -> None:
         """Takes the state of the last checkpoint if `resume`, else a new one."""
         self.log = RunLog(self.run)
-        own: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
-        self.parts = {**own, **self.optimisation.parts}
+        nets: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
+        self.parts = {**nets, **self.optimisation.parts}
         self.state = State()
         self.optimisation.keep()
         if resume:

@@ -103,8 +103,8 @@ def create(
     assert isinstance(optimizer, torch.optim.Optimizer)
     others = list(beside)
     for decay, group in (
-        (weight_decay, [each for each in others if each.ndim > 1]),
-        (0.0, [each for each in others if each.ndim <= 1]),
+        (weight_decay, [parameter for parameter in others if parameter.ndim > 1]),
+        (0.0, [parameter for parameter in others if parameter.ndim <= 1]),
     ):
         if group:
             optimizer.add_param_group({"params": group, "lr": rate, "weight_decay": decay})

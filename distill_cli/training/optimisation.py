@@ -59,7 +59,7 @@ class Optimisation:
     def parts(self) -> dict[str, Stateful]:
         """What a checkpoint keeps."""
         parts: dict[str, Stateful] = {**self.of_student}
-        parts |= {f"optimizer of {name}": each for name, each in self.beside.items()}
+        parts |= {f"optimizer of {name}": optimizer for name, optimizer in self.beside.items()}
         return parts if self.rollback is None else {**parts, "rollback": self.rollback}
 
     @property
@@ -79,7 +79,9 @@ class Optimisation:
             self.scaler.unscale_(self.optimizer)
             head = classifier_of(network).parameters() if self.clip_mode == "agc" else ()
             spared = {id(parameter) for parameter in head}
-            parameters = [each for each in network.parameters() if id(each) not in spared]
+            parameters = [
+                parameter for parameter in network.parameters() if id(parameter) not in spared
+            ]
             dispatch_clip_grad(parameters, self.clip_grad, mode=self.clip_mode)
 
     def keep(self) -> None:

@@ -63,7 +63,7 @@ def create(
         "cosine": (timm.CosineLRScheduler, falling),
         "tanh": (timm.TanhLRScheduler, falling),
     }
-    kind, own = kinds[name]
+    kind, of_kind = kinds[name]
     every: dict[str, Any] = {
         "warmup_t": warmup_steps,
         "warmup_lr_init": peak / (warmup_steps + 1),
@@ -71,7 +71,7 @@ def create(
         "t_in_epochs": False,
     }
     try:
-        scheduler = kind(optimizer, **{**every, **own, **args})
+        scheduler = kind(optimizer, **{**every, **of_kind, **args})
         for step in (total_steps - 1, 0):
             scheduler.step_update(step)
     except (TypeError, AssertionError, ValueError, KeyError, ArithmeticError) as error:

@@ -15,8 +15,8 @@ from distill_cli.report.table import (
     PAGE_COLUMNS,
     comparison,
     describe_against,
+    has_label_figures,
     rows,
-    said_of_labels,
 )
 from tests.report.made import STUDENT, run, seeds
 
@@ -136,7 +136,7 @@ def test_a_run_that_noted_nothing_is_not_suspected(tmp_path: Path) -> None:
 
 def test_labels_that_stand_by_themselves(tmp_path: Path) -> None:
     plain = comparison([group(tmp_path, "plain")])
-    assert not said_of_labels(plain.rows)
+    assert not has_label_figures(plain.rows)
     both = comparison([group(tmp_path, "one"), group(tmp_path, "two", test_map=0.75, test_f1=0.5)])
-    assert said_of_labels(both.rows)
+    assert has_label_figures(both.rows)
     assert [(row.map, row.f1) for row in both.rows] == [("–", "–"), ("75.00 %", "50.00 %")]
