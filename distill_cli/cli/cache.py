@@ -121,7 +121,7 @@ def _replayed(
     *,
     quiet: bool,
 ) -> tuple[dict[str, Any], list[str]]:
-    """What a replay found, and what is wrong with it."""
+    """Figures of a replay, and the faults that it found."""
     from dataclasses import asdict
 
     from distill_cli.pipeline.labels.replay import replayed

@@ -10,7 +10,7 @@ import typer
 from distill_cli.cli.cache_soft_labels import document, summary
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, place, result_json, say
+from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_writable
 from distill_cli.recipe.load import to_yaml
@@ -67,4 +67,4 @@ def run_import(recipe: ImportRecipe, flags: RunFlags) -> None:
     if flags.json:
         result_json({"caches": [document(imported)]})
     else:
-        place(imported.folder, said=not flags.quiet)
+        print_location(imported.folder, named=not flags.quiet)

@@ -22,7 +22,7 @@ MISSING = "·"
 
 
 def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
-    """What there is to say of a cache, finished or not."""
+    """Description of a cache, finished or not."""
     if not (folder / MANIFEST).is_file():
         return _unfinished(folder, read_plan(folder))
     manifest = read_manifest(folder)
@@ -121,7 +121,7 @@ def sketched(document: dict[str, Any], width: int) -> Iterator[str]:
 
 
 def _lost(document: dict[str, Any]) -> Iterator[str]:
-    """What the codec loses, by temperature."""
+    """Loss of the codec, by temperature."""
     errors = document["truncation_error"]
     if any(error["worst_kl"] for error in errors.values()):
         losses = (
@@ -137,7 +137,7 @@ def _lost(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _histogram(bins: dict[str, list[float]], room: int) -> Iterator[str]:
-    """How sure the teacher is, and how often it is right then; without bars where none fits."""
+    """Histogram of the teacher's confidence, with its accuracy; without bars where none fits."""
     room = max(room, 0)
     total, count = max(1, sum(bins["views"])), len(bins["views"])
     highest = max(1, *bins["views"])

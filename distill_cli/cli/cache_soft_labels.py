@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, place, result_json, say
+from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import UsageError, counted
 from distill_cli.pipeline.folders import check_writable
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
@@ -60,7 +60,7 @@ def run_dump(recipe: CacheRecipe, flags: RunFlags) -> None:
         result_json({"caches": [document(dumped) for dumped in finished]})
     else:
         for dumped in finished:
-            place(dumped.folder, said=not flags.quiet)
+            print_location(dumped.folder, named=not flags.quiet)
 
 
 def show_estimate(recipe: CacheRecipe, flags: RunFlags) -> None:
@@ -95,7 +95,7 @@ def duration(seconds: float) -> str:
 
 
 def summary(dumped: Dumped) -> str:
-    """What a person wants to know of a dump, in a line."""
+    """Summary of a dump for a person, in a line."""
     speed = dumped.views_per_second
     pace = "nothing was left to do" if speed is None else f"{speed:,.0f} views/s"
     where, plan, manifest = escape(str(dumped.folder)), dumped.plan, dumped.manifest
@@ -114,7 +114,7 @@ def summary(dumped: Dumped) -> str:
 
 
 def document(dumped: Dumped) -> dict[str, Any]:
-    """What a script wants to know of a dump."""
+    """Figures of a dump for a script."""
     manifest = dumped.manifest
     return {
         "cache": str(dumped.folder),

@@ -19,7 +19,7 @@ from distill_cli.report.groups import Group, group_runs
 
 app = typer.Typer(add_completion=False)
 
-# What a narrow terminal shows of a group, the most important first.
+# Columns in the order in which a narrow terminal keeps them.
 IMPORTANT = (
     *("label", "errors", "top1", "map", "f1", "seeds"),
     *("params", "latency", "nll", "ece", "size"),
@@ -44,12 +44,12 @@ def compare(
 
 
 def show(groups: Sequence[Group]) -> None:
-    """Table and sentences on stdout; on stderr what makes them doubtful, and what found no room."""
+    """Table and sentences on stdout; on stderr notes of doubt, and the columns without room."""
     rows = table.rows(groups)
     hidden = () if table.has_label_figures(rows) else table.LABEL_FIGURES
     headings = {key: name for key, name in table.COLUMNS.items() if key not in hidden}
     columns = [
-        # What a row is and its errors are always shown.
+        # The label of a row and its errors are always shown.
         Column(heading=name, rank=max(0, IMPORTANT.index(key) - 1), right=key != "label")
         for key, name in headings.items()
     ]

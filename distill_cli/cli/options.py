@@ -119,7 +119,7 @@ def _help(field: FieldInfo) -> str:
 
 
 def metavar(field: FieldInfo) -> str:
-    """What stands behind a flag: the kind of value."""
+    """The kind of value behind a flag, as help shows it."""
     for part in (field.annotation, *get_args(field.annotation)):
         if part is int:
             return "INT"
@@ -211,6 +211,6 @@ def verb(
 
 def _kept(out: str | None) -> Path | None:
     """The recipe of the run to resume, so that `--resume --out RUN` is enough."""
-    # Of several stages, the recipe of all: the run's own is that of the last.
+    # A run of several stages has the recipe of all; recipe.yaml is that of the last.
     paths = [Path(out) / RECIPE, Path(out) / "recipe.yaml"] if out else []
     return next((path for path in paths if path.is_file()), None)

@@ -1,4 +1,4 @@
-"""What the two training verbs share: check early, train, show the figures."""
+"""Shared by the training verbs: check early, train, show the figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from distill_cli.cli.cache_soft_labels import duration
 from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, place, result_json, say
+from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import RequirementError, UsageError, counted
 from distill_cli.pipeline.folders import check_output
 from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers
@@ -52,7 +52,7 @@ def run_training(recipe: TrainRecipe, flags: RunFlags) -> None:
     if flags.json:
         result_json({"run": str(finished.run), **finished.result.to_json()})
     else:
-        place(finished.run, said=not flags.quiet)
+        print_location(finished.run, named=not flags.quiet)
     if finished.unmet:
         raise RequirementError(f"not met: {'; '.join(finished.unmet)}; the run is saved")
 
@@ -66,7 +66,7 @@ def show_recipe(recipe: Recipe, *, json: bool) -> None:
 
 
 def rehearsal(runs: Sequence[Rehearsal]) -> str:
-    """What each run would be, how many steps it would take, and how long about."""
+    """Description of each run, its number of steps and about how long it takes."""
     lines = []
     for run in runs:
         recipe, speed = run.recipe, run.speed
@@ -86,7 +86,7 @@ def rehearsal(runs: Sequence[Rehearsal]) -> str:
 
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
-    """What can be refused before torch is imported: paths and folders."""
+    """Refuses what paths and folders tell, before torch is imported."""
     if recipe.out is not None:
         check_output(Path(recipe.out), resume=resume, overwrite=overwrite)
     if not is_several(recipe):
@@ -98,7 +98,7 @@ def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
 
 
 def _check_inputs(recipe: TrainRecipe, made: Sequence[str]) -> None:
-    """Teachers, data and starting weights, but for what earlier stages will have made."""
+    """Checks teachers, data and starting weights, but for those that earlier stages will make."""
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         expand_teachers([name for name in recipe.teachers or [] if name not in made])

@@ -31,8 +31,8 @@ def comparison_report(
     Args:
         title: Heading.
         comparison: Its rows and notes are shown.
-        groups: What the comparison is of, for the plots.
-        verdicts: By what each is about, or whole sentences.
+        groups: The groups that are compared, for the plots.
+        verdicts: Verdicts by their subject, or whole sentences.
         histories: Histories of the runs by group label; default: the groups' own.
         about: A paragraph below the heading.
     """
@@ -55,7 +55,7 @@ def comparison_report(
 
 
 def _columns(comparison: Comparison) -> dict[str, str]:
-    """Those that say something: test images in the heading where they are the same for all."""
+    """Columns that differ: the number of test images is in a heading where all have the same."""
     columns = dict(table.PAGE_COLUMNS)
     samples = {row.test_samples for row in comparison.rows}
     if len(samples) == 1:
@@ -79,7 +79,7 @@ def comparison_page(
 
 
 def _verdicts(verdicts: Mapping[str, Verdict] | Sequence[str]) -> list[tuple[str, str, str]]:
-    """(kind as a CSS class, what it is about, sentence)."""
+    """(kind as a CSS class, subject, sentence) of each verdict."""
     if not isinstance(verdicts, Mapping):
         return [("", "", sentence) for sentence in verdicts]
     return [

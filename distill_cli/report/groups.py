@@ -12,7 +12,7 @@ from distill_cli.report.format import plain, short_name
 from distill_cli.report.run_folder import RunSummary
 from distill_cli.types import RunResult
 
-# What may differ between the runs of a group: the seed, and what does not change training.
+# Keys that may differ between the runs of a group: the seed, and those that do not change training.
 # `command` is only what the file is for; whether there are teachers tells the verbs apart.
 NOT_THE_RECIPE = {
     *("seed", "view_seed", "out", "recorded", "require", "about", "command"),
@@ -29,8 +29,8 @@ class Group:
     """One recipe under several seeds.
 
     Attributes:
-        label: What a reader sees.
-        runs: One a seed.
+        label: Name of the group for a reader.
+        runs: Its runs, one a seed.
     """
 
     label: str
@@ -52,18 +52,18 @@ class Group:
         return [float(value) for value in values if value is not None]
 
     def mean(self, figure: str) -> float | None:
-        """Its mean; None where no run has it."""
+        """Mean of a figure; None where no run has it."""
         values = self.values(figure)
         return statistics.fmean(values) if values else None
 
     def sd(self, figure: str) -> float | None:
-        """Its sample standard deviation (n − 1); None below two runs."""
+        """Sample standard deviation of a figure (n − 1); None below two runs."""
         values = self.values(figure)
         return statistics.stdev(values) if len(values) > 1 else None
 
 
 def role_of(recipe: Mapping[str, Any]) -> Role:
-    """What a run was: runs started from Python may leave `command` open, teachers they have."""
+    """Role of a run; `command` may be absent in runs started from Python, `teachers` may not."""
     return "student" if recipe.get("teachers") else "teacher"
 
 
@@ -82,7 +82,7 @@ def group_runs(runs: Sequence[RunSummary]) -> list[Group]:
 
 def _kept(run: RunSummary) -> dict[str, Any]:
     kept = {key: value for key, value in run.recipe.items() if key not in NOT_THE_RECIPE}
-    # What an earlier stage made lies in each run's own folder.
+    # The artefacts of an earlier stage lie in each run's own folder.
     folder = f"{run.recipe.get('out')}/"
     for key in ("init", "teachers"):
         if isinstance(kept.get(key), str):
@@ -144,7 +144,7 @@ def label_of(recipe: Mapping[str, Any]) -> str:
 
 
 def objective_of(recipe: Mapping[str, Any]) -> str:
-    """What was minimised: `kd T=4 α=0.9`, `ce ε=0.1`, or a list's entries joined by `+`.
+    """The loss that was minimised: `kd T=4 α=0.9`, `ce ε=0.1`, or a list's entries joined by `+`.
 
     As it was asked for, where the run says so; every value is in `values_of`.
     """
@@ -168,7 +168,7 @@ def values_of(recipe: Mapping[str, Any]) -> str:
 
 
 def _soft(request: Mapping[str, Any], listed: Any) -> list[str]:
-    """Temperature and weight of what is named first.
+    """Temperature and weight of the objective that is named first.
 
     Args:
         request: Names and flags.
@@ -191,7 +191,7 @@ def _soft(request: Mapping[str, Any], listed: Any) -> list[str]:
 
 
 def _of_kd(listed: Any) -> dict[str, Any]:
-    """What kd, or what stands for it on sigmoid targets, was by default."""
+    """Default temperature and weight of kd, or of its counterpart on sigmoid targets."""
     values: dict[str, Any] = dict(KD_OF_0_1_0)
     for entry in listed if isinstance(listed, list) else []:
         if isinstance(entry, Mapping) and entry.get("name") in ("kd", "sigmoid-kd"):

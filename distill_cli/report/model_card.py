@@ -27,7 +27,7 @@ LISTED_CLASSES = 20
 
 
 def model_card(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any]) -> str:
-    """What was trained, how, what it reached, how to load it and where it ends; Markdown.
+    """Model, data, training, figures, use and limits of a run; Markdown.
 
     Args:
         recipe: Every key of recipe.yaml; paths in it are shown by their last part only.

@@ -32,7 +32,7 @@ class Line:
     """One curve.
 
     Attributes:
-        label: For the legend; empty for a curve that another one explains.
+        label: Name in the legend; empty for a curve that another one explains.
         y_by_x: Its points, NaN where there is none.
         style: Index of its colour and dash; equal for curves that belong together.
         faint: Whether it stands behind another one.
@@ -61,7 +61,7 @@ def curves(lines: Sequence[Line], *, y: str, about: str, mark: float | None = No
     Args:
         lines: Drawn in this order; a legend stands where they have labels.
         y: Name of the vertical axis, with its unit.
-        about: What the picture shows, for those who do not see it.
+        about: Description of the picture, for those who do not see it.
         mark: An epoch to point out.
     """
     figure, axes = _figure(height=210)
@@ -107,7 +107,7 @@ def dots(groups: Mapping[str, Sequence[float]], *, x: str, about: str) -> str:
     Args:
         groups: Values by label, from top to bottom; a group without values keeps its row.
         x: Name of the axis.
-        about: What the picture shows, for those who do not see it.
+        about: Description of the picture, for those who do not see it.
     """
     figure, axes = _figure(height=46 + 46 * len(groups))
     for row, (label, values) in enumerate(groups.items()):
@@ -138,9 +138,9 @@ def shares(names: Sequence[str], share: Sequence[Sequence[float]], *, about: str
     """A square of shares: the darker a cell, the more of its row lies on its column.
 
     Args:
-        names: Of rows and columns alike.
+        names: Names of rows and columns alike.
         share: Row by row, from 0; what is on the diagonal is not drawn.
-        about: What the picture shows, for those who do not see it.
+        about: Description of the picture, for those who do not see it.
     """
     count = len(names)
     figure, axes = _figure(height=WIDTH)
@@ -148,7 +148,7 @@ def shares(names: Sequence[str], share: Sequence[Sequence[float]], *, about: str
     for y in range(count):
         axes.add_patch(_cell(y, y, LINE, 1.0))
         for k in range(count):
-            # What is next to nothing is not seen, and a page of a hundred classes stays small.
+            # Shares next to nothing are not seen, and a page of a hundred classes stays small.
             if y != k and share[y][k] > 0.01 * most:
                 axes.add_patch(_cell(y, k, "#a1b2d0", share[y][k] / most))
     axes.set(xlim=(0, count), ylim=(count, 0), aspect="equal")

@@ -1,4 +1,4 @@
-"""Run folders as a reader sees them."""
+"""Reading of run folders: recipe, result, history and class relations."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run.
+    """One run, as its folder has it.
 
     Attributes:
-        folder: Where it is.
+        folder: Path of the run folder.
         recipe: Every key of recipe.yaml.
         result: Its figures; None where the run did not finish.
         history: One row an epoch, as summary.csv has them; an empty cell is NaN.
-        relations: By the objective that has them.
+        relations: Class relations by the objective that has them.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class RunSummary:
 
     @property
     def recorded(self) -> Mapping[str, Any]:
-        """What the run noted of machine, data and views."""
+        """Machine, data and views, as the run noted them."""
         recorded = self.recipe.get("recorded")
         return recorded if isinstance(recorded, Mapping) else {}
 

@@ -57,7 +57,7 @@ def of_run(run: RunSummary) -> list[Picture]:
 
 
 def _relation(name: str, relation: Relation) -> Picture:
-    """Which classes an objective holds to be alike, and the likest pairs in words."""
+    """Matrix of the classes that an objective holds to be alike, and the likest pairs in words."""
     likest = ", ".join(
         f"{a} and {b} ({100 * share:.1f} %)" for a, b, share in relation.pairs[:LISTED_PAIRS]
     )

@@ -25,7 +25,7 @@ class Row:
     """One group as a terminal shows it, each cell as text.
 
     Attributes:
-        label: What was trained.
+        label: Name of the group.
         errors: Test errors, mean ± sd.
         top1: Test accuracy in per cent.
         map: Test mean average precision in per cent, where labels stand by themselves.
@@ -33,10 +33,10 @@ class Row:
         nll: Test NLL in nats.
         ece: Test ECE in per cent.
         params: Parameters.
-        size: Of the weights file.
-        latency: Of one image.
+        size: Size of the weights file.
+        latency: Time of one image.
         seeds: Runs in the group.
-        against: In words, against the reference; empty for that one.
+        against: Comparison with the reference in words; empty for that one.
     """
 
     label: str
@@ -55,10 +55,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class FullRow(Row):
-    """A page has room for more.
+    """A row of a page, which has room for more.
 
     Attributes:
-        test_samples: Test images that the errors are of.
+        test_samples: Number of test images.
         speed: Training images a second.
         agreement: Test images with the teacher's class, in per cent.
     """
@@ -97,7 +97,7 @@ PAGE_COLUMNS = {
     "latency": "one image",
     "speed": "images/s trained",
 }
-# Of labels that stand by themselves: not shown where no run has them.
+# Figures of labels that stand by themselves: not shown where no run has them.
 LABEL_FIGURES = ("map", "f1")
 
 
@@ -106,9 +106,9 @@ class Comparison:
     """Groups side by side.
 
     Attributes:
-        groups: What is compared.
-        rows: One a group.
-        notes: What makes the groups not comparable, in words.
+        groups: The groups that are compared.
+        rows: Its rows, one a group.
+        notes: Reasons why the groups are not comparable, in words.
     """
 
     groups: tuple[Group, ...]
@@ -180,7 +180,7 @@ def _per_cent(group: Group, figure: str, *, decimals: int) -> str:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """What makes the groups not comparable."""
+    """Reasons why the groups are not comparable, in words."""
     sentences = []
     runs = [run for group in groups for run in group.runs]
     data = {_fingerprint(run.recorded.get("dataset")) for run in runs} - {None}

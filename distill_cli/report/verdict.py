@@ -35,7 +35,7 @@ class Verdict:
     """Whether distillation changed the number of test errors.
 
     Attributes:
-        kind: What can be said.
+        kind: The answer.
         sentence: The same in words, with its figures; no full stop.
         difference: Mean of distilled − hard errors; negative is better; None without runs.
         low: Lower end of its 95 % interval; None where there is none.
@@ -75,7 +75,7 @@ def verdict(
     Args:
         hard: Test errors on hard labels, one a seed.
         distilled: Test errors of the distilled student; in the same order of seeds if `paired`.
-        test_samples: Images that the errors are of.
+        test_samples: Number of test images; None where unknown.
         paired: Whether the two lists go seed by seed.
 
     Raises:

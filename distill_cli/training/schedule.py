@@ -37,10 +37,10 @@ def create(
     the rate of groups that have an `lr_scale` (layer decay).
 
     Args:
-        optimizer: Whose rates are set.
+        optimizer: The optimiser whose rates are set.
         name: `linear` is timm's polynomial of power 1, `constant` its multi-step without steps.
         peak: The rate after warm-up.
-        floor: Where the fall ends; of no meaning to `constant` and `step`.
+        floor: The rate at which the fall ends; of no meaning to `constant` and `step`.
         total_steps: Steps of the whole training.
         warmup_steps: w.
         args: Further arguments of timm's scheduler (`power`, `decay_rate`, `k_decay`, …).

@@ -109,7 +109,7 @@ def finish_hints(
 
 def _warnings(state: State, *others: str | None) -> tuple[str, ...]:
     """What was said of the terms, and what else there is to say, the worst last."""
-    return (*state.growth.said.values(), *(each for each in others if each is not None))
+    return (*state.growth.warnings.values(), *(each for each in others if each is not None))
 
 
 def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) -> None:
