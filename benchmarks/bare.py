@@ -56,8 +56,8 @@ class Training:
         images: fp32, normalised, on the device.
         target: int64, on the device.
         batch_size: Images of a step.
-        pad: Of random crops, with flips; 0 for none.
-        autocast: Of the forward.
+        pad: Padding of random crops, with flips; 0 for none.
+        autocast: Autocast context of the forward.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Training:
 
 
 class Inference:
-    """What a dump must do at least: views of all images once through the network."""
+    """The least that a dump must do: views of all images once through the network."""
 
     def __init__(self, net: nn.Module, images: Tensor, batch_size: int, pad: int) -> None:
         self.net, self.images = net.eval(), images

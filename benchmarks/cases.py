@@ -18,7 +18,7 @@ from distill_cli.models import load_model
 from distill_cli.pipeline.run.prepared import PreparedRun
 
 BATCH = 128
-# Of the throughput of plain cross-entropy: a step may take a tenth longer.
+# Share of the throughput of plain cross-entropy: a step may take a tenth longer.
 LEAST = 1 / 1.10
 
 
@@ -27,11 +27,11 @@ class Case:
     """One row.
 
     Attributes:
-        name: What is compared with what.
-        ours: Taken first.
-        other: What it is compared with.
+        name: The two sides that are compared.
+        ours: Our side, taken first.
+        other: The side that it is compared with.
         least: The ratio to reach; None where only arithmetic predicts it.
-        predicted: What arithmetic says, from `predict`.
+        predict: Computes the ratio that arithmetic predicts; None where nothing does.
     """
 
     name: str
@@ -204,7 +204,7 @@ def large(root: Path) -> Iterator[Case]:
 
 
 def objectives(root: Path) -> Iterator[Case]:
-    """What an objective costs beside cross-entropy; one that asks a live teacher, beside kd."""
+    """Cost of objectives beside cross-entropy; of those that ask a live teacher, beside kd."""
     cifar = small_images(root, "cifar10", 114)
     common: dict[str, Any] = {
         **{"data": str(cifar), "augment": ["crop:4", "flip"]},
@@ -248,6 +248,6 @@ CASES = {
 
 
 def machine() -> dict[str, Any]:
-    """What the figures hold for."""
-    here = runtime.decide("auto", precision="auto")
-    return {**runtime.describe(here), "processors": torch.multiprocessing.cpu_count()}
+    """The machine that the figures hold for."""
+    decided = runtime.decide("auto", precision="auto")
+    return {**runtime.describe(decided), "processors": torch.multiprocessing.cpu_count()}

@@ -1,4 +1,4 @@
-"""How hard an objective pulls at its usual weight, on the built-in digits.
+"""Pull of an objective at its usual weight, on the built-in digits.
 
 The norm of an objective's weighted gradient over the student's parameters, all its terms, a mean
 over ten fixed batches, before and after training with it, divided by that of cross-entropy.
@@ -57,7 +57,7 @@ def form(name: str, **parameters: Any) -> Entries:
     return [*hard, {"name": name, "weight": about.usual.own, **parameters}]
 
 
-# What is measured, as `objective` takes it: every objective at its defaults, one that selects beside
+# Cases that are measured, as `objective` takes them: every objective at its defaults, one that selects beside
 # a soft label; and what some do at other settings, to compare.
 DEFAULTS: dict[str, str | Entries] = {
     name: f"{name},label-smoothing" if issubclass(cls, Selecting) else name
@@ -79,7 +79,7 @@ OTHERS: dict[str, str | Entries] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Pull:
-    """Of one objective on one network; shares of a gradient's norm.
+    """Pull of one objective on one network; shares of a gradient's norm.
 
     Attributes:
         start: Untrained, of cross-entropy's there.
@@ -165,7 +165,7 @@ class Subject:
             self.layers.composition.after_epoch(look, epoch + 1, EPOCHS, self.layers.adapters)
 
     def norm(self, composed: Composition) -> float:
-        """Of the gradient over the network's parameters, a mean over the fixed batches."""
+        """Norm of the gradient over the network's parameters, a mean over the fixed batches."""
         weights = list(self.network.net.parameters())
         before = copy.deepcopy(self.network.state_dict())
         norms = []
@@ -246,10 +246,10 @@ def pull(network: str, case: str, *, trained: bool = True, weight: float | None 
     """Measures a case of `DEFAULTS` or `OTHERS`.
 
     Args:
-        network: Of `NETWORKS`.
+        network: Name of one of `NETWORKS`.
         case: Its name.
         trained: After training too.
-        weight: Of the objective, instead of its usual one.
+        weight: Weight of the objective, instead of its usual one.
     """
     made = subject(network, {**DEFAULTS, **OTHERS}[case])
     own = only(made.layers.composition, case.split(", ")[0], weight)

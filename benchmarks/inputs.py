@@ -1,4 +1,4 @@
-"""What is trained on: a part of the real data where it is at hand, else noise of the same shape."""
+"""Images to train on: a part of the real data where it is at hand, else noise of the same shape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def small_images(
     """A tar of class folders with so many training images a class.
 
     Args:
-        folder: Where it is written.
+        folder: Folder that it is written to.
         name: mnist or cifar10; read below DISTILL_DATA, or ../shared/data, if it is there.
         per_class: Training images of each class.
         test_per_class: Test images of each class.

@@ -12,12 +12,12 @@ Turn = Callable[[], float]
 
 @dataclass(frozen=True)
 class Ratio:
-    """What a pair measured.
+    """Measurements of a pair.
 
     Attributes:
         ours: Median rate of the first.
         other: Median rate of the second.
-        ratios: Of each pair of neighbouring turns.
+        ratios: Ratio of each pair of neighbouring turns.
     """
 
     ours: float

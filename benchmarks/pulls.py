@@ -76,7 +76,7 @@ def share(value: float | None) -> str:
 
 
 def complaints(pulls: Pulls, reasons: Mapping[str, str]) -> list[str]:
-    """What is wrong with the defaults among these, given by case and network, or with the reasons."""
+    """Faults of the defaults among these, given by case and network, or of the reasons."""
     outside = [
         (case, network)
         for (case, network), found in pulls.items()

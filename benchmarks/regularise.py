@@ -94,7 +94,7 @@ TAUGHT: dict[str, list[Entries]] = {
         for m in (0.3, 0.6, 0.9)
     ],
 }
-# Of these only the run that relates the classes is a teacher.
+# Among these, only the run that relates the classes is a teacher.
 RELATED = ("label-mix, centroids",)
 
 

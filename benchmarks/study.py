@@ -1,4 +1,4 @@
-"""What the accuracy studies share: runs that are kept, and figures over seeds."""
+"""Shared by the accuracy studies: runs that are kept, and figures over seeds."""
 
 from __future__ import annotations
 

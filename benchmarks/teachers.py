@@ -19,7 +19,7 @@ from distill_cli.training.events import Silent
 
 NARROW = {"widths": [8, 8, 16, 32]}
 TEACHERS = {"a": ("cifar_resnet20", 0), "b": ("cifar_resnet14", 1)}
-# What each row says beside the data and the student; teachers by letter, live in capitals.
+# Options of each row beside the data and the student; teachers by letter, live in capitals.
 ROWS: dict[str, dict[str, Any]] = {
     "hard labels": {},
     "one teacher": {"teachers": "a"},

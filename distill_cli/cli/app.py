@@ -88,7 +88,7 @@ class DistillGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except StoppedError as stopped:
-            # What was asked for is no error.
+            # A stop that was asked for is no error.
             say_stopped(str(stopped))
             raise typer.Exit(stopped.exit_code) from None
         except DistillError as error:
@@ -105,7 +105,7 @@ class DistillGroup(TyperGroup):
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind it: extension modules turn one into errors of their own."""
+    """Whether Ctrl-C is behind an error: extension modules turn one into errors of their own."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -118,7 +118,7 @@ def unexpected(error: BaseException) -> tuple[str, int]:
         return f"disk full: {text}. What was saved before is intact; --resume goes on", 1
     if isinstance(error, OSError) and error.errno in BAD_PATH and error.filename is not None:
         return f"cannot use {error.filename}: {error.strerror}", 2
-    # By name and text: importing torch only to catch its error would cost seconds, and on CPUs it
+    # Recognised by name and text: importing torch only to catch its error would cost seconds, and on CPUs it
     # raises a plain RuntimeError.
     starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if starved or "can't allocate memory" in text:

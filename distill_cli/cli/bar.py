@@ -13,7 +13,7 @@ from rich.text import Text
 
 from distill_cli.cli.tables import GAP, fitting
 
-# What stays longest in a narrow terminal has the lowest rank.
+# Ranks: the part that stays longest in a narrow terminal has the lowest.
 STAND, LEFT, LABEL, LOSS, HELD_OUT, BAR, ACCURACY, SPEED = range(8)
 NARROWEST, WIDEST = 6, 20
 # Cells of the moving piece where nobody knows how much there is to do, and cells a second.
@@ -26,7 +26,7 @@ class Part(NamedTuple):
     """A piece of the line.
 
     Attributes:
-        text: What it says.
+        text: Its words or figures.
         rank: Parts of higher rank are left out first.
     """
 
@@ -34,7 +34,7 @@ class Part(NamedTuple):
     rank: int
 
 
-# What is said before anything is counted.
+# Shown before anything is counted.
 READY = Part("getting ready", STAND)
 
 
@@ -60,9 +60,9 @@ class Line:
         parts = [Part(self.label, LABEL), bar, *self.parts]
         parts = [part for part in parts if part.text]
         widths = [cell_len(part.text) for part in parts]
-        places = fitting(widths, [part.rank for part in parts], width)
-        kept = [parts[place] for place in places]
-        free = width - sum(widths[place] for place in places) - GAP * (len(kept) - 1)
+        indices = fitting(widths, [part.rank for part in parts], width)
+        kept = [parts[index] for index in indices]
+        free = width - sum(widths[index] for index in indices) - GAP * (len(kept) - 1)
         line = Text(no_wrap=True, overflow="crop", end="")
         for part in kept:
             line.append(" " * GAP if line else "")
@@ -88,7 +88,7 @@ def _bar(share: float | None, width: int, *, plain: bool) -> Text:
 
 
 class Pace:
-    """How fast something is done, over the last half minute."""
+    """Speed over the last half minute."""
 
     def __init__(self) -> None:
         self.seen: deque[tuple[float, float]] = deque()
@@ -114,7 +114,7 @@ class Pace:
         return (done - before) / (now - then) or None
 
     def left(self, rest: float) -> str:
-        """How long so much takes, in words; empty until that is known."""
+        """Time that so much takes, in words; empty until that is known."""
         return f"{duration(rest / self.rate)} left" if self.rate else ""
 
 

@@ -121,7 +121,7 @@ def _replayed(
     *,
     quiet: bool,
 ) -> tuple[dict[str, Any], list[str]]:
-    """What a replay found, and what is wrong with it."""
+    """Figures of a replay, and the faults that it found."""
     from dataclasses import asdict
 
     from distill_cli.pipeline.labels.replay import replay_cache
@@ -196,12 +196,12 @@ def _grouped(parts: Sequence[Path], out: Path) -> dict[str, list[Path]]:
 
 def _folders(caches: Sequence[Path]) -> list[Path]:
     """Every cache among the folders, finished or not."""
-    found: list[Path] = []
+    every: list[Path] = []
     for cache in caches:
         if not cache.exists():
             raise UsageError(f"cache '{cache}' does not exist")
         folders = expand(cache)
         if not folders:
             raise UsageError(f"{cache} is no cache folder")
-        found.extend(folders)
-    return found
+        every.extend(folders)
+    return every

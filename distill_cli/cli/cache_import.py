@@ -8,25 +8,23 @@ from typing import Annotated
 import typer
 
 from distill_cli.cli.cache_soft_labels import document, summary
-from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, verb
+from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, place, result_json, say
+from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_writable
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import ImportRecipe
 
 
-@verb(ImportRecipe)
+@verb(ImportRecipe, resumes=False)
 def cache_import(
     recipe: ImportRecipe,
     file: Annotated[
         Path | None, typer.Argument(help="A .csv with columns sample and the classes, or an .npz.")
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
+    *,
+    flags: RunFlags,
 ) -> None:
     """Make a cache of labels that people or other tools made: annotators' votes, logits.
 
@@ -37,12 +35,10 @@ def cache_import(
     """
     if file is not None:
         recipe = recipe.model_copy(update={"labels": str(file)})
-    run_import(recipe, json=json, quiet=quiet, dry_run=dry_run, overwrite=overwrite)
+    run_import(recipe, flags)
 
 
-def run_import(
-    recipe: ImportRecipe, *, json: bool, quiet: bool, dry_run: bool, overwrite: bool
-) -> None:
+def run_import(recipe: ImportRecipe, flags: RunFlags) -> None:
     """Checks early, imports, and prints where the cache is."""
     if recipe.labels is None:
         raise UsageError("which labels? Give a .csv or an .npz: distill cache import FILE")
@@ -50,23 +46,25 @@ def run_import(
         raise UsageError(f"labels '{recipe.labels}' do not exist", hint="Give a .csv or an .npz")
     if recipe.out is not None:
         check_writable(Path(recipe.out))
-    with progress("import", quiet=quiet) as display:
+    with progress("import", quiet=flags.quiet) as display:
         from distill_cli.pipeline.labels.importing import import_labels, prepare_import
 
-        if dry_run:
-            prepare_import(recipe, sink=display, overwrite=overwrite, dry=True)
+        if flags.dry_run:
+            prepare_import(recipe, sink=display, overwrite=flags.overwrite, dry=True)
         else:
             views = display.counting("view")
-            imported = import_labels(recipe, sink=display, progress=views, overwrite=overwrite)
-    if dry_run:
-        if json:
+            imported = import_labels(
+                recipe, sink=display, progress=views, overwrite=flags.overwrite
+            )
+    if flags.dry_run:
+        if flags.json:
             result_json(recipe.model_dump(mode="json"))
         else:
             exactly(to_yaml(recipe))
         return
-    if not quiet:
+    if not flags.quiet:
         say(summary(imported))
-    if json:
+    if flags.json:
         result_json({"caches": [document(imported)]})
     else:
-        place(imported.folder, said=not quiet)
+        print_location(imported.folder, named=not flags.quiet)

@@ -22,7 +22,7 @@ MISSING = "·"
 
 
 def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
-    """What there is to say of a cache, finished or not."""
+    """Description of a cache, finished or not."""
     if not (folder / MANIFEST).is_file():
         return _unfinished(folder, read_plan(folder))
     manifest = read_manifest(folder)
@@ -121,14 +121,14 @@ def sketched(document: dict[str, Any], width: int) -> Iterator[str]:
 
 
 def _lost(document: dict[str, Any]) -> Iterator[str]:
-    """What the codec loses, by temperature."""
+    """Loss of the codec, by temperature."""
     errors = document["truncation_error"]
     if any(error["worst_kl"] for error in errors.values()):
-        each = (
+        losses = (
             f"{error['mean_kl']:.2g} (worst {error['worst_kl']:.2g}) at T = {t}"
             for t, error in errors.items()
         )
-        yield f"  lost by the codec, nats: {', '.join(each)}"
+        yield f"  lost by the codec, nats: {', '.join(losses)}"
     if (asked := document.get("error_at")) is not None:
         yield (
             f"  at T = {asked['temperature']:g}, on the evaluation rows: {asked['mean_kl']:.2g} "
@@ -137,16 +137,16 @@ def _lost(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _histogram(bins: dict[str, list[float]], room: int) -> Iterator[str]:
-    """How sure the teacher is, and how often it is right then; without bars where none fits."""
+    """Histogram of the teacher's confidence, with its accuracy; without bars where none fits."""
     room = max(room, 0)
     total, count = max(1, sum(bins["views"])), len(bins["views"])
     highest = max(1, *bins["views"])
     yield f"  [dim]{'how sure it is':<16}  {'of views':>8}  {'':{room}}  {'right':>8}[/dim]"
-    for place, views in enumerate(bins["views"]):
-        low, high = 100 * place / count, 100 * (place + 1) / count
+    for index, views in enumerate(bins["views"]):
+        low, high = 100 * index / count, 100 * (index + 1) / count
         bar = "█" * round(room * views / highest) or ("▏" if views and room else "")
-        labelled = bins["labelled"][place]
-        right = share(bins["correct"][place] / labelled, decimals=1) if labelled else MISSING
+        labelled = bins["labelled"][index]
+        right = share(bins["correct"][index] / labelled, decimals=1) if labelled else MISSING
         yield (
             f"  {low:5.1f} to {high:5.1f} %  {100 * views / total:6.1f} %  {bar:<{room}}  {right:>8}"
         )

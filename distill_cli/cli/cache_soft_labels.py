@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.markup import escape
 
-from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, verb
+from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, place, result_json, say
+from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import UsageError, counted
 from distill_cli.pipeline.folders import check_writable
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
@@ -26,14 +26,8 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-@verb(CacheRecipe)
-def cache_soft_labels(
-    recipe: CacheRecipe,
-    json: Json = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-    overwrite: Overwrite = False,
-) -> None:
+@verb(CacheRecipe, resumes=False)
+def cache_soft_labels(recipe: CacheRecipe, flags: RunFlags) -> None:
     """Store what frozen teachers say of every view of every training sample.
 
     A killed dump goes on where it stopped: give the same command again. One cache serves every
@@ -41,53 +35,51 @@ def cache_soft_labels(
 
     Example: distill cache-soft-labels --teachers runs/a,runs/b --views 4 --out runs/labels
     """
-    run_dump(recipe, json=json, quiet=quiet, dry_run=dry_run, overwrite=overwrite)
+    run_dump(recipe, flags)
 
 
-def run_dump(
-    recipe: CacheRecipe, *, json: bool, quiet: bool, dry_run: bool, overwrite: bool
-) -> None:
+def run_dump(recipe: CacheRecipe, flags: RunFlags) -> None:
     """Checks early, dumps, and prints where the caches are."""
     if not recipe.teachers:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
     expand_teachers(recipe.teachers)
     if recipe.out is not None:
         check_writable(Path(recipe.out))
-    if dry_run:
-        show_estimate(recipe, json=json, quiet=quiet, overwrite=overwrite)
+    if flags.dry_run:
+        show_estimate(recipe, flags)
         return
-    with progress("cache", quiet=quiet) as display:
+    with progress("cache", quiet=flags.quiet) as display:
         from distill_cli.pipeline.labels.dump import dump
 
         views = display.counting("view")
-        finished = dump(recipe, sink=display, progress=views, overwrite=overwrite)
-    if not quiet:
+        finished = dump(recipe, sink=display, progress=views, overwrite=flags.overwrite)
+    if not flags.quiet:
         for dumped in finished:
             say(summary(dumped))
-    if json:
+    if flags.json:
         result_json({"caches": [document(dumped) for dumped in finished]})
     else:
         for dumped in finished:
-            place(dumped.folder, said=not quiet)
+            print_location(dumped.folder, named=not flags.quiet)
 
 
-def show_estimate(recipe: CacheRecipe, *, json: bool, quiet: bool, overwrite: bool) -> None:
+def show_estimate(recipe: CacheRecipe, flags: RunFlags) -> None:
     """The recipe and what it will cost, measured on a few batches of noise; nothing is written."""
     from distill_cli.pipeline.inputs.artifacts import DRY
     from distill_cli.pipeline.labels.estimate import estimate
     from distill_cli.pipeline.labels.prepare import prepare_dump
 
-    with progress("cache", quiet=quiet) as display:
-        job = prepare_dump(recipe, sink=display, overwrite=overwrite, runs=DRY)
-        found = estimate(job, overwrite=overwrite)
-    if json:
-        result_json({**recipe.model_dump(mode="json"), "estimate": asdict(found)})
+    with progress("cache", quiet=flags.quiet) as display:
+        prepared = prepare_dump(recipe, sink=display, overwrite=flags.overwrite, runs=DRY)
+        cost = estimate(prepared, overwrite=flags.overwrite)
+    if flags.json:
+        result_json({**recipe.model_dump(mode="json"), "estimate": asdict(cost)})
         return
     exactly(to_yaml(recipe))
     for line in (
-        f"{size(found.bytes)} on disk, {found.bytes_per_view:.1f} bytes a view",
-        f"{duration(found.seconds)} at {found.views_per_second:,.0f} views/s",
-        f"paid for itself after {found.break_even_epochs:.1f} student epochs, against asking the "
+        f"{size(cost.bytes)} on disk, {cost.bytes_per_view:.1f} bytes a view",
+        f"{duration(cost.seconds)} at {cost.views_per_second:,.0f} views/s",
+        f"paid for itself after {cost.break_even_epochs:.1f} student epochs, against asking the "
         "teachers in each",
     ):
         # A comment to YAML: what is printed is still a recipe.
@@ -103,13 +95,13 @@ def duration(seconds: float) -> str:
 
 
 def summary(dumped: Dumped) -> str:
-    """What a person wants to know of a dump, in a line."""
+    """Summary of a dump for a person, in a line."""
     speed = dumped.views_per_second
-    how = "nothing was left to do" if speed is None else f"{speed:,.0f} views/s"
+    pace = "nothing was left to do" if speed is None else f"{speed:,.0f} views/s"
     where, plan, manifest = escape(str(dumped.folder)), dumped.plan, dumped.manifest
     if manifest is None:
         return (
-            f"{where}: {dumped.shards:,} of {counted(len(plan.shards()), 'shard')} ({how}); "
+            f"{where}: {dumped.shards:,} of {counted(len(plan.shards()), 'shard')} ({pace}); "
             "join the parts with [bold]distill cache merge[/bold]"
         )
     right = "nothing is labelled"
@@ -118,11 +110,11 @@ def summary(dumped: Dumped) -> str:
             f"teacher right on {share(manifest.teacher_accuracy)} of "
             f"{counted(manifest.labelled, 'labelled one')}"
         )
-    return f"{where}: {counted(plan.views, 'view')} of {counted(plan.dataset.samples, 'sample')}, {right} ({how})"
+    return f"{where}: {counted(plan.views, 'view')} of {counted(plan.dataset.samples, 'sample')}, {right} ({pace})"
 
 
 def document(dumped: Dumped) -> dict[str, Any]:
-    """What a script wants to know of a dump."""
+    """Figures of a dump for a script."""
     manifest = dumped.manifest
     return {
         "cache": str(dumped.folder),

@@ -19,7 +19,7 @@ from distill_cli.report.groups import Group, group_runs
 
 app = typer.Typer(add_completion=False)
 
-# What a narrow terminal shows of a group, the most important first.
+# Columns in the order in which a narrow terminal keeps them.
 IMPORTANT = (
     *("label", "errors", "top1", "map", "f1", "seeds"),
     *("params", "latency", "nll", "ece", "size"),
@@ -44,20 +44,20 @@ def compare(
 
 
 def show(groups: Sequence[Group]) -> None:
-    """Table and sentences on stdout; on stderr what makes them doubtful, and what found no room."""
+    """Table and sentences on stdout; on stderr notes of doubt, and the columns without room."""
     rows = table.rows(groups)
-    hidden = () if table.said_of_labels(rows) else table.OF_LABELS
+    hidden = () if table.has_label_figures(rows) else table.LABEL_FIGURES
     headings = {key: name for key, name in table.COLUMNS.items() if key not in hidden}
     columns = [
-        # What a row is and its errors are always shown.
+        # The label of a row and its errors are always shown.
         Column(heading=name, rank=max(0, IMPORTANT.index(key) - 1), right=key != "label")
         for key, name in headings.items()
     ]
     cells = [[str(getattr(row, key)) for key in headings] for row in rows]
     left_out = show_table(columns, cells)
-    if said := [f"  {escape(row.label)}: {row.against}." for row in rows if row.against]:
+    if sentences := [f"  {escape(row.label)}: {row.against}." for row in rows if row.against]:
         result(f"\nAgainst {escape(rows[0].label)}:")
-    for sentence in said:
+    for sentence in sentences:
         result(sentence)
     if left_out:
         say(f"[dim]In a wider terminal, and with --json: {', '.join(left_out)}[/dim]")

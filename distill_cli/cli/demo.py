@@ -46,17 +46,17 @@ def demo(
         return progress(label, quiet=quiet, messages=False)
 
     try:
-        found = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
+        outcome = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
     except StoppedError as stopped:
         raise stopped.hinting("Begin again with --overwrite") from None
     if json:
-        verdicts = {label: vars(verdict) for label, verdict in found.verdicts.items()}
-        result_json({"groups": table.to_json(found.groups), "verdicts": verdicts})
+        verdicts = {label: vars(verdict) for label, verdict in outcome.verdicts.items()}
+        result_json({"groups": table.to_json(outcome.groups), "verdicts": verdicts})
         return
     result("")
-    show(found.groups)
+    show(outcome.groups)
     result("")
     result("Did distillation help? Test errors against the student on hard labels:")
-    for sentence in sentences(found.verdicts):
+    for sentence in sentences(outcome.verdicts):
         result(f"  {escape(sentence)}")
-    say(f"\n{time.monotonic() - started:.0f} s. The same with plots: {escape(str(found.report))}")
+    say(f"\n{time.monotonic() - started:.0f} s. The same with plots: {escape(str(outcome.report))}")

@@ -39,28 +39,30 @@ def evaluate(
         expand_teachers([teacher])
     from distill_cli.pipeline.evaluate import evaluate_run
 
-    found = evaluate_run(run, data=data, teacher=teacher, split=split, device=device)
-    figures = found.metrics
+    evaluation = evaluate_run(run, data=data, teacher=teacher, split=split, device=device)
+    figures = evaluation.metrics
     if json:
-        own = {key: value for key, value in asdict(found).items() if key not in ("metrics",)}
-        result_json({"run": str(run), **own, **asdict(figures)})
+        others = {
+            key: value for key, value in asdict(evaluation).items() if key not in ("metrics",)
+        }
+        result_json({"run": str(run), **others, **asdict(figures)})
         return
     result(
         f"{split}: {counted(figures.errors, 'error')} of {figures.samples:,} ({100 * figures.top1:.2f} %), "
-        f"NLL {figures.nll:.4f}, ECE {100 * figures.ece:.1f} %, {found.latency_ms:.3f} ms an image"
+        f"NLL {figures.nll:.4f}, ECE {100 * figures.ece:.1f} %, {evaluation.latency_ms:.3f} ms an image"
     )
-    if found.ece_scaled is not None:
+    if evaluation.ece_scaled is not None:
         result(
-            f"logits divided by {found.temperature:.2f}, as fitted on held-out images: "
-            f"NLL {found.nll_scaled:.4f}, ECE {100 * found.ece_scaled:.1f} %"
+            f"logits divided by {evaluation.temperature:.2f}, as fitted on held-out images: "
+            f"NLL {evaluation.nll_scaled:.4f}, ECE {100 * evaluation.ece_scaled:.1f} %"
         )
     if figures.map is not None and figures.f1 is not None and figures.macro_f1 is not None:
         result(
             f"by label: mAP {100 * figures.map:.2f} %, F1 {100 * figures.f1:.2f} % "
             f"(mean over labels {100 * figures.macro_f1:.2f} %)"
         )
-    if found.teacher_agreement is not None:
+    if evaluation.teacher_agreement is not None:
         result(
-            f"agrees with {teacher} on {100 * found.teacher_agreement:.1f} %, "
-            f"KL(teacher ‖ run) {found.teacher_kl:.4f}"
+            f"agrees with {teacher} on {100 * evaluation.teacher_agreement:.1f} %, "
+            f"KL(teacher ‖ run) {evaluation.teacher_kl:.4f}"
         )

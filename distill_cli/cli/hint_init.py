@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, Resume, verb
+from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.run_training import run_training
 from distill_cli.recipe.schema import HintRecipe
 
@@ -13,14 +13,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 @verb(HintRecipe)
-def hint_init(
-    recipe: HintRecipe,
-    json: Json = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-) -> None:
+def hint_init(recipe: HintRecipe, flags: RunFlags) -> None:
     """Start a student from a middle layer of its teacher: FitNets, stage 1.
 
     Trains the student up to its guided layer to predict the teacher's hint layer through a
@@ -28,6 +21,4 @@ def hint_init(
 
     Example: distill hint-init --teachers runs/a --model fitnet_1 --out runs/hints
     """
-    run_training(
-        recipe, json=json, quiet=quiet, dry_run=dry_run, resume=resume, overwrite=overwrite
-    )
+    run_training(recipe, flags)

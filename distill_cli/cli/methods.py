@@ -25,9 +25,9 @@ def methods(context: typer.Context, json: Json = False) -> None:
         return
     from distill_cli.pipeline.objective.describe import describe
 
-    listed = describe()
+    entries = describe()
     if json:
-        result_json(listed)
+        result_json(entries)
         return
     show_table(
         [
@@ -35,7 +35,7 @@ def methods(context: typer.Context, json: Json = False) -> None:
             Column(heading="what it does", folds=24),
             Column(heading="needs", rank=1, folds=len("features,")),
         ],
-        [[each["name"], each["summary"], ", ".join(each["needs"]) or "—"] for each in listed],
+        [[entry["name"], entry["summary"], ", ".join(entry["needs"]) or "—"] for entry in entries],
     )
     result("\nPaper, parameters, equation and a command line: distill methods show NAME")
 

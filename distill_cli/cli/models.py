@@ -42,8 +42,8 @@ def taps(
     network = _network(name, size, channels)
     from distill_cli.models.taps import middle, taps_of
 
-    found = taps_of(network)
-    auto = middle(found)
+    taps = taps_of(network)
+    auto = middle(taps)
     if json:
         result_json(
             {
@@ -57,7 +57,7 @@ def taps(
                         "depth": round(tap.depth, 4),
                         "rectified": tap.rectified,
                     }
-                    for tap in found
+                    for tap in taps
                 ],
             }
         )
@@ -77,7 +77,7 @@ def taps(
             f"{100 * tap.depth:.0f} %",
             "← middle" if tap is auto else "",
         ]
-        for tap in found
+        for tap in taps
     ]
     show_table(columns, rows)
 

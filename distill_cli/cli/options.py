@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -53,6 +54,30 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last chec
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunFlags:
+    """Flags of one call of a verb that makes runs or caches; no part of what is made.
+
+    A command declares them by a parameter `flags`, and `verb` or `run_flags` unfolds it.
+
+    Attributes:
+        json: Print one JSON document on stdout.
+        quiet: Show no progress.
+        dry_run: Check everything, show the recipe and its cost, and write nothing.
+        resume: Go on from the last checkpoint; dumps, which go on by themselves, have no such flag.
+        overwrite: Replace what is in the output folder.
+    """
+
+    json: Json = False
+    quiet: Quiet = False
+    dry_run: DryRun = False
+    resume: Resume = False
+    overwrite: Overwrite = False
+
+
+FLAG_NAMES = tuple(field.name for field in fields(RunFlags))
+
+
 def recipe_parameters(schema: type[Recipe]) -> list[inspect.Parameter]:
     """One keyword parameter a field, in the order of the help panels."""
     parameters = []
@@ -94,7 +119,7 @@ def _help(field: FieldInfo) -> str:
 
 
 def metavar(field: FieldInfo) -> str:
-    """What stands behind a flag: the kind of value."""
+    """The kind of value behind a flag, as help shows it."""
     for part in (field.annotation, *get_args(field.annotation)):
         if part is int:
             return "INT"
@@ -105,28 +130,73 @@ def metavar(field: FieldInfo) -> str:
     return "TEXT"
 
 
-def verb(schema: type[R]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def run_flags(function: Callable[..., None]) -> Callable[..., None]:
+    """Unfolds the parameter `flags` of a command that takes no flags of a recipe class."""
+
+    def command(**options: Any) -> None:
+        function(**_folded(options))
+
+    return _disguised(command, function, _unfolded(function))
+
+
+def _unfolded(function: Callable[..., None], *, resumes: bool = True) -> list[inspect.Parameter]:
+    """The parameters of a command, with one for each of `RunFlags` in place of `flags`."""
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if name == "flags":
+            flags = inspect.signature(RunFlags, eval_str=True).parameters
+            parameters += [flags[flag] for flag in FLAG_NAMES if resumes or flag != "resume"]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+    return parameters
+
+
+def _folded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse, of the values that a call gives."""
+    flags = RunFlags(**{name: options[name] for name in FLAG_NAMES if name in options})
+    return {
+        **{name: value for name, value in options.items() if name not in FLAG_NAMES},
+        "flags": flags,
+    }
+
+
+def _disguised(
+    command: Callable[..., None],
+    function: Callable[..., None],
+    parameters: Sequence[inspect.Parameter],
+) -> Callable[..., None]:
+    """The command with the name and docstring of a function, and with these parameters."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__
+    return command
+
+
+def verb(
+    schema: type[R], *, resumes: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the flags of a recipe class, and its first argument the loaded recipe.
 
-    The decorated function takes `recipe` first and its own keyword options after it.
+    The decorated function takes `recipe` first, `flags` last, and its own options between them.
+
+    Args:
+        schema: The recipe class.
+        resumes: Whether there is a flag --resume.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in inspect.signature(function, eval_str=True).parameters.values()
-            if parameter.name != "recipe"
-        ]
+        options = [one for one in _unfolded(function, resumes=resumes) if one.name != "recipe"]
         keys = recipe_parameters(schema)
 
         def command(recipe_file: Path | None, assignments: list[str] | None, **given: Any) -> None:
-            options = {parameter.name: given.pop(parameter.name) for parameter in own}
+            taken = _folded({option.name: given.pop(option.name) for option in options})
             given.pop("help_all", None)
-            flags = {key: value for key, value in given.items() if value not in (None, [])}
-            if options.get("resume") and recipe_file is None:
-                recipe_file = _kept(flags.get("out"))
-            recipe = load(schema, recipe=recipe_file, assignments=assignments or (), flags=flags)
-            function(recipe, **options)
+            values = {key: value for key, value in given.items() if value not in (None, [])}
+            if taken["flags"].resume and recipe_file is None:
+                recipe_file = _kept(values.get("out"))
+            recipe = load(schema, recipe=recipe_file, assignments=assignments or (), flags=values)
+            function(recipe, **taken)
 
         kind = inspect.Parameter.KEYWORD_ONLY
         common = [
@@ -134,17 +204,13 @@ def verb(schema: type[R]) -> Callable[[Callable[..., None]], Callable[..., None]
             inspect.Parameter("assignments", kind, default=None, annotation=Assignments),
         ]
         last = [inspect.Parameter("help_all", kind, default=False, annotation=HelpAll)]
-        command.__signature__ = inspect.Signature([*keys, *common, *own, *last])  # type: ignore[attr-defined]
-        command.__annotations__ = {}
-        command.__doc__ = function.__doc__
-        command.__name__ = function.__name__
-        return command
+        return _disguised(command, function, [*keys, *common, *options, *last])
 
     return decorate
 
 
 def _kept(out: str | None) -> Path | None:
     """The recipe of the run to resume, so that `--resume --out RUN` is enough."""
-    # Of several stages, the recipe of all: the run's own is that of the last.
+    # A run of several stages has the recipe of all; recipe.yaml is that of the last.
     paths = [Path(out) / RECIPE, Path(out) / "recipe.yaml"] if out else []
     return next((path for path in paths if path.is_file()), None)

@@ -1,4 +1,4 @@
-"""How a run shows its progress: one line that moves on a terminal, a line now and then elsewhere."""
+"""Progress of a run: one line that moves on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class LogDisplay:
     """A plain line every few seconds, or nothing at all.
 
     Args:
-        label: Of the run.
+        label: Name of the run.
         messages: Show lines beside the progress.
         quiet: Show nothing.
     """
@@ -119,8 +119,8 @@ class BarDisplay:
     """The line that moves, with the latest figures.
 
     Args:
-        line: What a live display shows.
-        screen: Where it is.
+        line: The line that a live display shows.
+        screen: The console that it is drawn on.
         messages: Show lines above it.
     """
 
@@ -194,7 +194,7 @@ def progress(label: str, *, quiet: bool, messages: bool = True) -> Iterator[Sink
     """The display that suits where stderr goes.
 
     Args:
-        label: Of the run.
+        label: Name of the run.
         quiet: Show nothing.
         messages: Show lines beside the progress; off where many runs say the same.
     """

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from distill_cli.cli.options import Assignments, DryRun, Json, Overwrite, Quiet, Resume
+from distill_cli.cli.options import Assignments, Json, RunFlags, run_flags
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import exactly, result_json, say
 from distill_cli.errors import UsageError, nearest
@@ -83,24 +83,17 @@ def validate(name: Name, assignments: Assignments = None) -> None:
     if isinstance(recipe, TrainRecipe):
         from distill_cli.pipeline.objective.build import check_objectives
 
-        runs = [recipe]
+        trainings = [recipe]
         if is_several(recipe):
-            runs = [stage.recipe for stage in stages_of(recipe, Path("the run"))]
-        for each in runs:
-            check_objectives(each)
+            trainings = [stage.recipe for stage in stages_of(recipe, Path("the run"))]
+        for training in trainings:
+            check_objectives(training)
     say(f"{escape(name)} is a valid recipe for `distill {recipe.COMMAND}`")
 
 
 @app.command()
-def run(
-    name: Name,
-    assignments: Assignments = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-) -> None:
+@run_flags
+def run(name: Name, assignments: Assignments = None, *, flags: RunFlags) -> None:
     """Run a recipe with the command it is for.
 
     Example: distill recipes run digits/teacher --set epochs=10
@@ -109,14 +102,12 @@ def run(
     if isinstance(recipe, TrainRecipe):
         from distill_cli.cli.run_training import run_training
 
-        run_training(
-            recipe, json=json, quiet=quiet, dry_run=dry_run, resume=resume, overwrite=overwrite
-        )
+        run_training(recipe, flags)
     elif isinstance(recipe, CacheRecipe):
         from distill_cli.cli.cache_soft_labels import run_dump
 
-        run_dump(recipe, json=json, quiet=quiet, dry_run=dry_run, overwrite=overwrite)
+        run_dump(recipe, flags)
     elif isinstance(recipe, ImportRecipe):
         from distill_cli.cli.cache_import import run_import
 
-        run_import(recipe, json=json, quiet=quiet, dry_run=dry_run, overwrite=overwrite)
+        run_import(recipe, flags)

@@ -19,7 +19,7 @@ def read_runs(folders: Iterable[Path]) -> list[RunSummary]:
     runs = [read_run(folder) for folder in folders]
     if all(is_spelled(run.recorded) for run in runs):
         return runs
-    # What objectives are by default is known where they are declared, beside torch.
+    # Defaults of objectives are declared beside torch, which takes seconds to import.
     from distill_cli.pipeline.objective.entries import with_values
 
     return [with_values(run) for run in runs]

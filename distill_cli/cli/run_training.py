@@ -1,4 +1,4 @@
-"""What the two training verbs share: check early, train, show the figures."""
+"""Shared by the training verbs: check early, train, show the figures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from distill_cli.cli.cache_soft_labels import duration
+from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, place, result_json, say
+from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import RequirementError, UsageError, counted
 from distill_cli.pipeline.folders import check_output
 from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers
@@ -24,36 +25,34 @@ if TYPE_CHECKING:
     from distill_cli.pipeline.run.train import Finished
 
 
-def run_training(
-    recipe: TrainRecipe, *, json: bool, quiet: bool, dry_run: bool, resume: bool, overwrite: bool
-) -> None:
+def run_training(recipe: TrainRecipe, flags: RunFlags) -> None:
     """Trains what a recipe says, and prints where it is and what it reached.
 
     Raises:
         RequirementError: A gate was not met; everything is saved.
     """
-    check_early(recipe, resume=resume, overwrite=overwrite)
+    check_early(recipe, resume=flags.resume, overwrite=flags.overwrite)
     label = recipe.COMMAND.split()[0]
-    if dry_run:
-        with progress(label, quiet=quiet) as sink:
+    if flags.dry_run:
+        with progress(label, quiet=flags.quiet) as sink:
             from distill_cli.pipeline.run.dry_run import rehearse
 
-            rehearsed = rehearse(recipe, sink=sink, resume=resume, overwrite=overwrite)
-        if not quiet:
+            rehearsed = rehearse(recipe, sink=sink, resume=flags.resume, overwrite=flags.overwrite)
+        if not flags.quiet:
             say(escape(rehearsal(rehearsed)))
-        show_recipe(recipe, json=json)
+        show_recipe(recipe, json=flags.json)
         return
-    with progress(label, quiet=quiet) as sink:
+    with progress(label, quiet=flags.quiet) as sink:
         # The display first: the import of torch takes seconds.
         from distill_cli.pipeline.run.stages import run
 
-        finished = run(recipe, sink=sink, resume=resume, overwrite=overwrite)
-    if not quiet:
+        finished = run(recipe, sink=sink, resume=flags.resume, overwrite=flags.overwrite)
+    if not flags.quiet:
         say(summary(finished))
-    if json:
+    if flags.json:
         result_json({"run": str(finished.run), **finished.result.to_json()})
     else:
-        place(finished.run, said=not quiet)
+        print_location(finished.run, named=not flags.quiet)
     if finished.unmet:
         raise RequirementError(f"not met: {'; '.join(finished.unmet)}; the run is saved")
 
@@ -67,7 +66,7 @@ def show_recipe(recipe: Recipe, *, json: bool) -> None:
 
 
 def rehearsal(runs: Sequence[Rehearsal]) -> str:
-    """What each run would be, how many steps it would take, and how long about."""
+    """Description of each run, its number of steps and about how long it takes."""
     lines = []
     for run in runs:
         recipe, speed = run.recipe, run.speed
@@ -87,7 +86,7 @@ def rehearsal(runs: Sequence[Rehearsal]) -> str:
 
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
-    """What can be refused before torch is imported: paths and folders."""
+    """Refuses what paths and folders tell, before torch is imported."""
     if recipe.out is not None:
         check_output(Path(recipe.out), resume=resume, overwrite=overwrite)
     if not is_several(recipe):
@@ -99,7 +98,7 @@ def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
 
 
 def _check_inputs(recipe: TrainRecipe, made: Sequence[str]) -> None:
-    """Teachers, data and starting weights, but for what earlier stages will have made."""
+    """Checks teachers, data and starting weights, but for those that earlier stages will make."""
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         expand_teachers([name for name in recipe.teachers or [] if name not in made])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, Resume, verb
+from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.run_training import run_training
 from distill_cli.recipe.schema import StudentRecipe
 
@@ -13,14 +13,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 @verb(StudentRecipe)
-def student(
-    recipe: StudentRecipe,
-    json: Json = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-) -> None:
+def student(recipe: StudentRecipe, flags: RunFlags) -> None:
     """Train a student from one teacher, an ensemble, one drawn at random, or relabelled data.
 
     Data and split come from the teachers, the model from the data, unless you say otherwise.
@@ -30,6 +23,4 @@ def student(
 
     Example: distill student --teachers runs/a,runs/b --mode random
     """
-    run_training(
-        recipe, json=json, quiet=quiet, dry_run=dry_run, resume=resume, overwrite=overwrite
-    )
+    run_training(recipe, flags)

@@ -1,4 +1,4 @@
-"""What people type from other tools, answered with the right name."""
+"""Names of verbs and options in other tools, answered with the right one."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ class Column:
 
     Attributes:
         heading: Its first line.
-        rank: In a narrow terminal columns of higher rank are left out first, those of 0 never.
-        right: Numbers stand to the right.
-        folds: Where the table is too wide, its text may take several lines of at least this
-            width; 0 for a column whose text takes one.
+        rank: Columns of higher rank are left out first in a narrow terminal, those of 0 never.
+        right: Whether its text stands to the right, as numbers do.
+        folds: Least width of its lines where the table is too wide and its text takes several;
+            0 for a column whose text takes one.
     """
 
     heading: str
@@ -34,10 +34,10 @@ class Column:
 
 
 def fitting(widths: Sequence[int], ranks: Sequence[int], room: int) -> list[int]:
-    """Which pieces fit side by side, a gap between: lower ranks first, rank 0 always; in order."""
+    """Indices of the pieces that fit side by side, a gap between; lower ranks first, 0 always."""
     kept: list[int] = []
     for index in sorted(range(len(widths)), key=lambda index: ranks[index]):
-        taken = sum(widths[each] for each in kept) + GAP * len(kept)
+        taken = sum(widths[other] for other in kept) + GAP * len(kept)
         if ranks[index] == 0 or taken + widths[index] <= room:
             kept.append(index)
     return sorted(kept)
@@ -51,7 +51,7 @@ def show_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list
     """
     screen = console("stdout")
     cells = [[column.heading, *(row[i] for row in rows)] for i, column in enumerate(columns)]
-    widths = [max(map(cell_len, each)) for each in cells]
+    widths = [max(map(cell_len, column_cells)) for column_cells in cells]
     if not screen.is_terminal:
         # A file has no width: nothing is folded there, and no line ends in blanks.
         for line in zip(*cells, strict=True):

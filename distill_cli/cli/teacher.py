@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from distill_cli.cli.options import DryRun, Json, Overwrite, Quiet, Resume, verb
+from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.run_training import run_training
 from distill_cli.recipe.schema import TeacherRecipe
 
@@ -20,18 +20,9 @@ def _teacher() -> None:
 
 @app.command("train")
 @verb(TeacherRecipe)
-def train(
-    recipe: TeacherRecipe,
-    json: Json = False,
-    quiet: Quiet = False,
-    dry_run: DryRun = False,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-) -> None:
+def train(recipe: TeacherRecipe, flags: RunFlags) -> None:
     """Train a network with hard labels: a teacher, or a student to compare with.
 
     Example: distill teacher train --data digits --model mlp_256x2 --out runs/a
     """
-    run_training(
-        recipe, json=json, quiet=quiet, dry_run=dry_run, resume=resume, overwrite=overwrite
-    )
+    run_training(recipe, flags)

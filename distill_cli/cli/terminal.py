@@ -1,4 +1,4 @@
-"""Where text goes: people on stderr, results on stdout; no stream ever stops the work."""
+"""Text on its streams: people on stderr, results on stdout; no stream ever stops the work."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from rich.segment import ControlType
 UNFOLDED = 1_000_000
 # Descriptors 0 to 2 are stdin, stdout and stderr.
 LAST_STANDARD = 2
-# The exit code of what Ctrl-C ends: 128 and the signal's number.
+# Exit code of a process that Ctrl-C ends: 128 and the signal's number.
 INTERRUPTED = 128 + signal.SIGINT
-# What ends the live displays that are shown: whoever leaves at once leaves no line of them behind.
+# Functions that end the live displays: whoever leaves at once leaves no line of them behind.
 DISPLAYS: list[Callable[[], None]] = []
-# What stands in for a character that the stream's encoding lacks; for all others, a "?".
+# Substitutes for characters that the stream's encoding lacks; for all others, a "?".
 LOOK_ALIKES = {
     **dict.fromkeys("─━╌╴╶╸╺–—−‑", "-"),
     **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼╷╵", "+"),
@@ -183,14 +183,14 @@ def exactly(text: str) -> None:
     console("stdout").print(text, markup=False, soft_wrap=True)
 
 
-def place(path: Path, *, said: bool) -> None:
-    """Where a result lies, on stdout; not where the same terminal already shows it.
+def print_location(path: Path, *, named: bool) -> None:
+    """Prints the path of a result on stdout, unless the same terminal shows it already.
 
     Args:
         path: The folder or file.
-        said: Whether stderr has named it.
+        named: Whether stderr has named it.
     """
-    if not (said and console("stdout").is_terminal and console("stderr").is_terminal):
+    if not (named and console("stdout").is_terminal and console("stderr").is_terminal):
         exactly(str(path))
 
 

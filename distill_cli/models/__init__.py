@@ -7,6 +7,7 @@ from distill_cli.models import fitnets as fitnets
 from distill_cli.models import gated as gated
 from distill_cli.models import small as small
 from distill_cli.models.artifact import (
+    config_of,
     load_model,
     model_bytes,
     network_fingerprint,
@@ -19,6 +20,7 @@ from distill_cli.models.zoo import create_network, names, pretrained_teacher, re
 __all__ = [
     "InputSpec",
     "Network",
+    "config_of",
     "create_network",
     "load_model",
     "model_bytes",

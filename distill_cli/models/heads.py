@@ -18,9 +18,10 @@ OPEN_GATE_BIAS = 4.0
 class GatedClassifier(nn.Module):
     """The three linear maps of DropMax; the output is the prediction at test, o + log(ρ + ε).
 
-    Nothing is sampled here, in training neither: who trains the gates hears the three parts by their
+    Nothing is sampled here, in training neither: who trains the gates taps the three parts by their
     names (`classifier/logits`, `classifier/prior`, `classifier/posterior`), and whoever else asks
-    the network is told what it will say once it is saved. Lee et al. 2018, arXiv 1712.07834.
+    the network is told what it will say once it is saved. The forward is without the posterior, as no
+    prediction knows the label: `taps.signals_of` asks it. Lee et al. 2018, arXiv 1712.07834.
 
     Training starts from the plain softmax: weights of the gates are 0, so that ρ is the same for all
     classes and cancels in the softmax, and at ρ = q = 0.98 nearly no class is dropped from the loss.
@@ -48,10 +49,6 @@ class GatedClassifier(nn.Module):
 
     def forward(self, feat_BD: Tensor) -> Tensor:
         """(B, K), at least fp32."""
-        # No prediction knows the label: only who listens to the posterior needs it, and exports
-        # are without it.
-        if self.posterior._forward_hooks:
-            self.posterior(feat_BD)
         return dropmax_inference(self.logits(feat_BD), self.prior(feat_BD))
 
 

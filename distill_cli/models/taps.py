@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from distill_cli.errors import UsageError, nearest
 from distill_cli.models.feature_maps import as_map, is_feature
 from distill_cli.models.heads import classifier_of
 from distill_cli.models.network import Network
-from distill_cli.types import BIAS, OF_CLASSIFIER, PENULTIMATE, StudentSignals
+from distill_cli.types import BIAS, OF_CLASSIFIER, PENULTIMATE, POSTERIOR, StudentSignals
 
 # Modules that hold the blocks of a stage; the modules inside a block are no taps.
 HOLDING = ("blocks", "layers", "stages")
@@ -163,12 +164,18 @@ def signals_of(
         # Copied where the forward goes on, since an in-place rectifier would change it.
         kept[name] = value.clone()
 
+    def enters(name: str, read: Callable[[Tensor], Tensor], _: nn.Module, args: Any) -> None:
+        keep(name, read(args[0]))
+
     hooks, entering = [], []
     for name in taps:
         if name == PENULTIMATE:
-            entering.append(
-                (classifier_of(network.net), lambda _, args: keep(PENULTIMATE, args[0].flatten(1)))
-            )
+            rows = partial(torch.flatten, start_dim=1)
+            entering.append((classifier_of(network.net), partial(enters, name, rows)))
+        elif name == POSTERIOR:
+            # The forward of a gated classifier leaves it out.
+            gates = _module(network, name)
+            entering.append((classifier_of(network.net), partial(enters, name, gates)))
         elif name == BIAS:
             kept[name] = _bias(network, len(images_BCHW))
         else:

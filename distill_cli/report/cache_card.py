@@ -18,8 +18,8 @@ def cache_card(manifest: Mapping[str, Any], *, data: str, licence: str | None = 
 
     Args:
         manifest: manifest.json.
-        data: What the images are called; of a path, its last part.
-        licence: As the head names it.
+        data: Name of the images; the last part of a path.
+        licence: Name of the licence, for the head.
     """
     teacher, spec = manifest["teacher"], manifest["view_spec"]
     dataset, classes = manifest["dataset"], manifest["classes"]

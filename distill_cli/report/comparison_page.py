@@ -31,8 +31,8 @@ def comparison_report(
     Args:
         title: Heading.
         comparison: Its rows and notes are shown.
-        groups: What the comparison is of, for the plots.
-        verdicts: By what each is about, or whole sentences.
+        groups: The groups that are compared, for the plots.
+        verdicts: Verdicts by their subject, or whole sentences.
         histories: Histories of the runs by group label; default: the groups' own.
         about: A paragraph below the heading.
     """
@@ -44,9 +44,9 @@ def comparison_report(
         title=title,
         about=about,
         comparison=comparison,
-        reference=groups[comparison.reference].label,
+        reference=groups[0].label,
         columns=_columns(comparison),
-        colours=[plots.colour_of(place) for place in range(len(groups))],
+        colours=[plots.colour_of(style) for style in range(len(groups))],
         verdicts=_verdicts(verdicts),
         caveat=CAVEAT,
         pictures=[picture for picture in pictures if picture is not None],
@@ -55,14 +55,14 @@ def comparison_report(
 
 
 def _columns(comparison: Comparison) -> dict[str, str]:
-    """Those that say something: test images in the heading where they are the same for all."""
+    """Columns that differ: the number of test images is in a heading where all have the same."""
     columns = dict(table.PAGE_COLUMNS)
     samples = {row.test_samples for row in comparison.rows}
     if len(samples) == 1:
         del columns["test_samples"]
         columns["errors"] = f"errors of {samples.pop()}"
-    if not table.said_of_labels(comparison.rows):
-        columns = {key: name for key, name in columns.items() if key not in table.OF_LABELS}
+    if not table.has_label_figures(comparison.rows):
+        columns = {key: name for key, name in columns.items() if key not in table.LABEL_FIGURES}
     if all(row.agreement == NOTHING for row in comparison.rows):
         del columns["agreement"]
     return columns
@@ -79,12 +79,12 @@ def comparison_page(
 
 
 def _verdicts(verdicts: Mapping[str, Verdict] | Sequence[str]) -> list[tuple[str, str, str]]:
-    """(kind as a CSS class, what it is about, sentence)."""
+    """(kind as a CSS class, subject, sentence) of each verdict."""
     if not isinstance(verdicts, Mapping):
         return [("", "", sentence) for sentence in verdicts]
     return [
-        (found.kind.replace(" ", "-"), about, f"{found.sentence}.")
-        for about, found in verdicts.items()
+        (verdict.kind.replace(" ", "-"), about, f"{verdict.sentence}.")
+        for about, verdict in verdicts.items()
     ]
 
 
@@ -94,10 +94,10 @@ def _dots(groups: Sequence[Group]) -> Picture | None:
     if not samples:
         return None
     of = f" of {counted(samples.pop(), 'image')}" if len(samples) == 1 else ""
-    said = "; ".join(f"{group.label}: {table.errors(group)}" for group in groups)
+    counts = "; ".join(f"{group.label}: {table.errors(group)}" for group in groups)
     return Picture(
         title="Test errors",
-        svg=plots.dots(values, x=f"test errors{of}", about=f"Test errors{of}. {said}"),
+        svg=plots.dots(values, x=f"test errors{of}", about=f"Test errors{of}. {counts}"),
         note="A dot is a seed, the bar their mean, the line ± one standard deviation.",
     )
 
@@ -105,14 +105,14 @@ def _dots(groups: Sequence[Group]) -> Picture | None:
 def _held_out(histories: Mapping[str, Sequence[History]]) -> Picture | None:
     """Held-out accuracy by epoch: each group's mean, every seed faintly behind it."""
     lines, legend = [], []
-    for place, (label, found) in enumerate(histories.items()):
-        each = [_accuracy(history) for history in found if history and "val_top1" in history[0]]
-        if not each:
+    for style, (label, of_group) in enumerate(histories.items()):
+        curves = [_accuracy(run) for run in of_group if run and "val_top1" in run[0]]
+        if not curves:
             continue
-        if len(each) > 1:
-            lines += [Line(label="", y_by_x=one, place=place, faint=True) for one in each]
-        lines.append(Line(label="", y_by_x=_mean(each), place=place))
-        legend.append((label, plots.colour_of(place), plots.dash_of(place)))
+        if len(curves) > 1:
+            lines += [Line(label="", y_by_x=curve, style=style, faint=True) for curve in curves]
+        lines.append(Line(label="", y_by_x=_mean(curves), style=style))
+        legend.append((label, plots.colour_of(style), plots.dash_of(style)))
     if not lines:
         return None
     return Picture(
@@ -131,8 +131,8 @@ def _accuracy(history: History) -> dict[float, float]:
     return {row["epoch"]: 100 * row["val_top1"] for row in history}
 
 
-def _mean(each: Sequence[Mapping[float, float]]) -> dict[float, float]:
+def _mean(curves: Sequence[Mapping[float, float]]) -> dict[float, float]:
     """Over the epochs that every run has."""
-    shared = [epoch for epoch in each[0] if all(epoch in one for one in each)]
-    means = {epoch: statistics.fmean(one[epoch] for one in each) for epoch in shared}
+    shared = [epoch for epoch in curves[0] if all(epoch in curve for curve in curves)]
+    means = {epoch: statistics.fmean(curve[epoch] for curve in curves) for epoch in shared}
     return {epoch: mean for epoch, mean in means.items() if math.isfinite(mean)}

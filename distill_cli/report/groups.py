@@ -12,14 +12,14 @@ from distill_cli.report.format import plain, short_name
 from distill_cli.report.run_folder import RunSummary
 from distill_cli.types import RunResult
 
-# What may differ between the runs of a group: the seed, and what does not change training.
+# Keys that may differ between the runs of a group: the seed, and those that do not change training.
 # `command` is only what the file is for; whether there are teachers tells the verbs apart.
 NOT_THE_RECIPE = {
     *("seed", "view_seed", "out", "recorded", "require", "about", "command"),
     *("device", "threads", "workers"),
 }
-# What kd was by default while runs noted its name alone.
-DEFAULT_T, DEFAULT_ALPHA = 4, 0.9
+# The defaults of kd in 0.1.0, whose runs record its name alone; later runs record every value.
+KD_OF_0_1_0: Mapping[str, float] = {"temperature": 4, "weight": 0.9}
 
 Role = Literal["teacher", "student"]
 
@@ -29,8 +29,8 @@ class Group:
     """One recipe under several seeds.
 
     Attributes:
-        label: What a reader sees.
-        runs: One a seed.
+        label: Name of the group for a reader.
+        runs: Its runs, one a seed.
     """
 
     label: str
@@ -48,58 +48,47 @@ class Group:
 
     def values(self, figure: str) -> list[float]:
         """A figure of result.json from every run that has it."""
-        found = [getattr(result, figure) for result in self.results]
-        return [float(value) for value in found if value is not None]
+        values = [getattr(result, figure) for result in self.results]
+        return [float(value) for value in values if value is not None]
 
     def mean(self, figure: str) -> float | None:
-        """Its mean; None where no run has it."""
+        """Mean of a figure; None where no run has it."""
         values = self.values(figure)
         return statistics.fmean(values) if values else None
 
     def sd(self, figure: str) -> float | None:
-        """Its sample standard deviation (n − 1); None below two runs."""
+        """Sample standard deviation of a figure (n − 1); None below two runs."""
         values = self.values(figure)
         return statistics.stdev(values) if len(values) > 1 else None
 
-    def mean_sd(self, figure: str) -> tuple[float, float | None]:
-        """Its mean and sample standard deviation (n − 1; None for one run).
-
-        Raises:
-            KeyError: No run has the figure.
-        """
-        mean = self.mean(figure)
-        if mean is None:
-            raise KeyError(figure)
-        return mean, self.sd(figure)
-
 
 def role_of(recipe: Mapping[str, Any]) -> Role:
-    """What a run was: runs started from Python may leave `command` open, teachers they have."""
+    """Role of a run; `command` may be absent in runs started from Python, `teachers` may not."""
     return "student" if recipe.get("teachers") else "teacher"
 
 
 def group_runs(runs: Sequence[RunSummary]) -> list[Group]:
     """Groups in the order in which each first appears, every label another one."""
-    found: dict[str, list[RunSummary]] = {}
+    by_recipe: dict[str, list[RunSummary]] = {}
     for run in runs:
-        found.setdefault(json.dumps(_kept(run), sort_keys=True, default=str), []).append(run)
-    first = [members[0] for members in found.values()]
+        by_recipe.setdefault(json.dumps(_kept(run), sort_keys=True, default=str), []).append(run)
+    first = [members[0] for members in by_recipe.values()]
     labels = _told_apart([label_of(run.recipe) for run in first], first)
     return [
         Group(label=label, runs=tuple(members))
-        for label, members in zip(labels, found.values(), strict=True)
+        for label, members in zip(labels, by_recipe.values(), strict=True)
     ]
 
 
 def _kept(run: RunSummary) -> dict[str, Any]:
     kept = {key: value for key, value in run.recipe.items() if key not in NOT_THE_RECIPE}
-    # What an earlier stage made lies in each run's own folder.
-    own = f"{run.recipe.get('out')}/"
+    # The artefacts of an earlier stage lie in each run's own folder.
+    folder = f"{run.recipe.get('out')}/"
     for key in ("init", "teachers"):
         if isinstance(kept.get(key), str):
-            kept[key] = kept[key].removeprefix(own)
+            kept[key] = kept[key].removeprefix(folder)
         elif isinstance(kept.get(key), list):
-            kept[key] = [str(name).removeprefix(own) for name in kept[key]]
+            kept[key] = [str(name).removeprefix(folder) for name in kept[key]]
     return kept
 
 
@@ -126,19 +115,19 @@ def _differing(run: RunSummary, others: Sequence[RunSummary]) -> str:
     """`lr=0.1 epochs=30`: this run's values of the keys in which any of the others differs."""
     kept = [_flat(_kept(other)) for other in others]
     keys = dict.fromkeys(key for values in kept for key in values)
-    own = _flat(_kept(run))
-    said = [
-        f"{key}={plain(own.get(key))}"
+    values_of_run = _flat(_kept(run))
+    differing = [
+        f"{key}={plain(values_of_run.get(key))}"
         for key in keys
-        if any(values.get(key) != own.get(key) for values in kept)
+        if any(values.get(key) != values_of_run.get(key) for values in kept)
     ]
-    return " ".join(said)
+    return " ".join(differing)
 
 
 def _flat(kept: Mapping[str, Any]) -> dict[str, Any]:
     """With the values of each listed objective as keys of their own: `kd.temperature`."""
     listed = kept.get("objective")
-    if not isinstance(listed, list) or not all(isinstance(each, Mapping) for each in listed):
+    if not isinstance(listed, list) or not all(isinstance(entry, Mapping) for entry in listed):
         return dict(kept)
     values = {f"{entry.get('name')}.{key}": entry[key] for entry in listed for key in entry}
     return {**kept, **values, "objective": [entry.get("name") for entry in listed]}
@@ -155,20 +144,20 @@ def label_of(recipe: Mapping[str, Any]) -> str:
 
 
 def objective_of(recipe: Mapping[str, Any]) -> str:
-    """What was minimised: `kd T=4 α=0.9`, `ce ε=0.1`, or a list's entries joined by `+`.
+    """The loss that was minimised: `kd T=4 α=0.9`, `ce ε=0.1`, or a list's entries joined by `+`.
 
     As it was asked for, where the run says so; every value is in `values_of`.
     """
     recorded = recipe.get("recorded")
     asked = recorded.get("asked") if isinstance(recorded, Mapping) else None
-    said = {**recipe, **(asked if isinstance(asked, Mapping) else {})}
-    objective = said.get("objective")
+    request = {**recipe, **(asked if isinstance(asked, Mapping) else {})}
+    objective = request.get("objective")
     if isinstance(objective, list):
         return " + ".join(_entry(entry) for entry in objective)
     words = [str(objective or "ce")]
     if role_of(recipe) == "student":
-        words += _soft(said, recipe.get("objective"))
-    smoothing = said.get("label_smoothing")
+        words += _soft(request, recipe.get("objective"))
+    smoothing = request.get("label_smoothing")
     return " ".join(words if smoothing is None else [*words, f"ε={plain(smoothing)}"])
 
 
@@ -178,36 +167,36 @@ def values_of(recipe: Mapping[str, Any]) -> str:
     return " + ".join(map(_entry, objective)) if isinstance(objective, list) else plain(objective)
 
 
-def _soft(said: Mapping[str, Any], listed: Any) -> list[str]:
-    """Temperature and weight of what is named first.
+def _soft(request: Mapping[str, Any], listed: Any) -> list[str]:
+    """Temperature and weight of the objective that is named first.
 
     Args:
-        said: Names and flags.
+        request: Names and flags.
         listed: The same with every value, where the run says them.
     """
-    temperature, alpha = said.get("temperature"), said.get("alpha")
-    if said.get("objective") == "kd":
+    temperature, alpha = request.get("temperature"), request.get("alpha")
+    if request.get("objective") == "kd":
         # Other objectives have defaults of their own, or no temperature.
         values = _of_kd(listed)
         temperature = values["temperature"] if temperature is None else temperature
         alpha = values["weight"] if alpha is None else alpha
     words = [] if temperature is None else [f"T={plain(temperature)}"]
-    if alpha is None and said.get("objective") != "kd":
+    if alpha is None and request.get("objective") != "kd":
         return words  # each has published weights of its own
     weight = f"α={plain(alpha)}"
-    schedule, end = said.get("schedule"), said.get("alpha_end")
+    schedule, end = request.get("schedule"), request.get("alpha_end")
     if end is not None or schedule not in (None, "constant"):
         weight += f"→{plain(0 if end is None else end)} {schedule or 'linear'}"
     return [*words, weight]
 
 
 def _of_kd(listed: Any) -> dict[str, Any]:
-    """What kd, or what stands for it on sigmoid targets, was by default."""
-    found = {"temperature": DEFAULT_T, "weight": DEFAULT_ALPHA}
+    """Default temperature and weight of kd, or of its counterpart on sigmoid targets."""
+    values: dict[str, Any] = dict(KD_OF_0_1_0)
     for entry in listed if isinstance(listed, list) else []:
         if isinstance(entry, Mapping) and entry.get("name") in ("kd", "sigmoid-kd"):
-            found |= entry
-    return found
+            values |= entry
+    return values
 
 
 def _entry(entry: Any) -> str:

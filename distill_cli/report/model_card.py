@@ -19,32 +19,30 @@ from distill_cli.report.format import (
 from distill_cli.report.groups import objective_of, role_of
 from distill_cli.types import RunResult
 
-HOW = (
+TRAINING_KEYS = (
     *("epochs", "batch_size", "opt", "lr", "sched", "warmup_epochs", "weight_decay"),
     *("augment", "dropout", "pretrained", "seed"),
 )
 LISTED_CLASSES = 20
 
 
-def model_card(
-    recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any] | None = None
-) -> str:
-    """What was trained, how, what it reached, how to load it and where it ends; Markdown.
+def model_card(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any]) -> str:
+    """Model, data, training, figures, use and limits of a run; Markdown.
 
     Args:
         recipe: Every key of recipe.yaml; paths in it are shown by their last part only.
         result: The run's figures.
-        config: The model's config.json, for its input, classes and library.
+        config: config.json of the model, for its input size, its classes and its library.
     """
     model, data = short_name(str(recipe.get("model"))), short_name(str(recipe.get("data")))
     taught = role_of(recipe) == "student"
     trained = "distilled from teachers" if taught else "trained on labels"
     sections = {
-        "Model": _model(recipe, result, config or {}),
-        "Data": _data(recipe, config or {}),
+        "Model": _model(recipe, result, config),
+        "Data": _data(recipe, config),
         "Training": _training(recipe),
         "Figures": _figures(recipe, result),
-        "Use": _use(config or {}, result),
+        "Use": _use(config, result),
         "Limits": _limits(result),
     }
     lines = [f"# {markdown(model)} on {markdown(data)}", ""]
@@ -93,7 +91,9 @@ def _training(recipe: Mapping[str, Any]) -> list[str]:
         )
         lines.append("- T is the temperature, α the weight of the teachers' soft labels")
     lines += [
-        f"- {key}: {markdown(recipe[key])}" for key in HOW if recipe.get(key) not in (None, [])
+        f"- {key}: {markdown(recipe[key])}"
+        for key in TRAINING_KEYS
+        if recipe.get(key) not in (None, [])
     ]
     if recipe.get("targets") == "sigmoid":
         lines.insert(1, "- targets: sigmoid, each label by itself, yes or no")
@@ -160,7 +160,7 @@ def _use(config: Mapping[str, Any], result: RunResult) -> list[str]:
 
 def _limits(result: RunResult) -> list[str]:
     return [
-        *(f"- Warning: {markdown(each)}" for each in result.warnings),
+        *(f"- Warning: {markdown(warning)}" for warning in result.warnings),
         f"- The figures are of one seed and one test set of {counted(result.test_samples, 'image')}, looked "
         "at once; another seed gives somewhat other ones.",
         "- It knows no class but those above"

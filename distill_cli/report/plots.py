@@ -32,26 +32,26 @@ class Line:
     """One curve.
 
     Attributes:
-        label: For the legend; empty for a curve that another one explains.
+        label: Name in the legend; empty for a curve that another one explains.
         y_by_x: Its points, NaN where there is none.
-        place: Which colour and dash; equal for curves that belong together.
+        style: Index of its colour and dash; equal for curves that belong together.
         faint: Whether it stands behind another one.
     """
 
     label: str
     y_by_x: Mapping[float, float]
-    place: int
+    style: int
     faint: bool = False
 
 
-def colour_of(place: int) -> str:
-    """The CSS colour of a place."""
-    return f"var(--s{place % SERIES})"
+def colour_of(style: int) -> str:
+    """The CSS colour of a style."""
+    return f"var(--s{style % SERIES})"
 
 
-def dash_of(place: int) -> str:
-    """The SVG dash pattern of a place, for a swatch 2 pixels thick; empty for solid."""
-    dash = DASHES[place % len(DASHES)]
+def dash_of(style: int) -> str:
+    """The SVG dash pattern of a style, for a swatch 2 pixels thick; empty for solid."""
+    dash = DASHES[style % len(DASHES)]
     return "" if dash == "solid" else " ".join(f"{2 * length:g}" for length in dash[1])
 
 
@@ -61,7 +61,7 @@ def curves(lines: Sequence[Line], *, y: str, about: str, mark: float | None = No
     Args:
         lines: Drawn in this order; a legend stands where they have labels.
         y: Name of the vertical axis, with its unit.
-        about: What the picture shows, for those who do not see it.
+        about: Description of the picture, for those who do not see it.
         mark: An epoch to point out.
     """
     figure, axes = _figure(height=210)
@@ -70,8 +70,8 @@ def curves(lines: Sequence[Line], *, y: str, about: str, mark: float | None = No
             list(line.y_by_x),
             list(line.y_by_x.values()),
             label=line.label or None,
-            color=f"#a1b2d{line.place % SERIES}",
-            linestyle=DASHES[line.place % len(DASHES)],
+            color=f"#a1b2d{line.style % SERIES}",
+            linestyle=DASHES[line.style % len(DASHES)],
             linewidth=0.8 if line.faint else 1.9,
             alpha=0.4 if line.faint else 1,
             marker="o" if len(line.y_by_x) == 1 else None,
@@ -107,7 +107,7 @@ def dots(groups: Mapping[str, Sequence[float]], *, x: str, about: str) -> str:
     Args:
         groups: Values by label, from top to bottom; a group without values keeps its row.
         x: Name of the axis.
-        about: What the picture shows, for those who do not see it.
+        about: Description of the picture, for those who do not see it.
     """
     figure, axes = _figure(height=46 + 46 * len(groups))
     for row, (label, values) in enumerate(groups.items()):
@@ -138,9 +138,9 @@ def shares(names: Sequence[str], share: Sequence[Sequence[float]], *, about: str
     """A square of shares: the darker a cell, the more of its row lies on its column.
 
     Args:
-        names: Of rows and columns alike.
+        names: Names of rows and columns alike.
         share: Row by row, from 0; what is on the diagonal is not drawn.
-        about: What the picture shows, for those who do not see it.
+        about: Description of the picture, for those who do not see it.
     """
     count = len(names)
     figure, axes = _figure(height=WIDTH)
@@ -148,16 +148,16 @@ def shares(names: Sequence[str], share: Sequence[Sequence[float]], *, about: str
     for y in range(count):
         axes.add_patch(_cell(y, y, LINE, 1.0))
         for k in range(count):
-            # What is next to nothing is not seen, and a page of a hundred classes stays small.
+            # Shares next to nothing are not seen, and a page of a hundred classes stays small.
             if y != k and share[y][k] > 0.01 * most:
                 axes.add_patch(_cell(y, k, "#a1b2d0", share[y][k] / most))
     axes.set(xlim=(0, count), ylim=(count, 0), aspect="equal")
     axes.spines[["left", "bottom"]].set_visible(False)
-    places = [place + 0.5 for place in range(count)]
+    centres = [index + 0.5 for index in range(count)]
     short = [textwrap.shorten(name, LONGEST_CLASS, placeholder="…") or name for name in names]
     turned = 0 if max(map(len, short), default=0) <= 2 else 90
-    axes.set_xticks(places, short, rotation=turned)
-    axes.set_yticks(places, short)
+    axes.set_xticks(centres, short, rotation=turned)
+    axes.set_yticks(centres, short)
     _plain([*axes.get_xticklabels(), *axes.get_yticklabels()])
     axes.set_xlabel("share on")
     axes.set_ylabel("label")
@@ -215,14 +215,14 @@ def _svg(figure: Any, about: str) -> str:
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
-    own = "p" + blake2b(f"{about}{text}".encode(), digest_size=4).hexdigest()
+    prefix = "p" + blake2b(f"{about}{text}".encode(), digest_size=4).hexdigest()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}-", text)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
     for placeholder, colour in COLOURS.items():
         text = text.replace(placeholder, colour)
-    said = html.escape(about)
-    opening = f'<svg role="img" aria-label="{said}" viewBox='
+    label = html.escape(about)
+    opening = f'<svg role="img" aria-label="{label}" viewBox='
     text = re.sub(r"<svg [^>]*?viewBox=", lambda _: opening, text, count=1)
     return re.sub(r'(viewBox="[^"]*")[^>]*>', r"\1>", text, count=1).replace("xlink:href", "href")

@@ -1,10 +1,10 @@
-"""Run folders as a reader sees them."""
+"""Reading of run folders: recipe, result, history and class relations."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,42 +13,25 @@ import yaml
 
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import read_json, real_path
-from distill_cli.types import RunResult
+from distill_cli.types import Relation, RunResult
+from distill_cli.types.relation import RELATIONS, checked_text, is_number
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
-RELATIONS = "relations.json"
-# Of a matrix that is kept and drawn; a picture of many more would take minutes.
-MOST_CLASSES = 32
 # Keys that earlier versions did not have; figures that a run may not know.
 MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is not MISSING}
 MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.type)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relation:
-    """Which classes an objective holds to be alike.
-
-    Attributes:
-        class_names: Of the data; or those of them that are kept, where they are many.
-        share: Row y: what is put on each class.
-        pairs: (class, other class, mean share on each other), the largest first.
-    """
-
-    class_names: Sequence[str]
-    share: Sequence[Sequence[float]]
-    pairs: Sequence[tuple[str, str, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One run.
+    """One run, as its folder has it.
 
     Attributes:
-        folder: Where it is.
+        folder: Path of the run folder.
         recipe: Every key of recipe.yaml.
         result: Its figures; None where the run did not finish.
         history: One row an epoch, as summary.csv has them; an empty cell is NaN.
-        relations: By the objective that has them.
+        relations: Class relations by the objective that has them.
     """
 
     folder: Path
@@ -64,7 +47,7 @@ class RunSummary:
 
     @property
     def recorded(self) -> Mapping[str, Any]:
-        """What the run noted of machine, data and views."""
+        """Machine, data and views, as the run noted them."""
         recorded = self.recipe.get("recorded")
         return recorded if isinstance(recorded, Mapping) else {}
 
@@ -154,9 +137,12 @@ def _result(path: Path) -> RunResult:
     if not isinstance(warnings, list):
         raise _malformed(path, "warnings are a list of texts")
     for name, value in values.items():
-        if not (_is_number(value) or (value is None and name in MAY_BE_NONE)):
+        if not (is_number(value) or (value is None and name in MAY_BE_NONE)):
             raise _malformed(path, f"{name} is {value!r}, not a finite number")
-    return RunResult(**values, warnings=tuple(_name(path, each) for each in warnings))
+    try:
+        return RunResult(**values, warnings=tuple(map(checked_text, warnings)))
+    except ValueError as error:
+        raise _malformed(path, str(error)) from None
 
 
 def _relations(path: Path) -> dict[str, Relation]:
@@ -165,44 +151,10 @@ def _relations(path: Path) -> dict[str, Relation]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise _malformed(path, "it holds no objectives")
-    return {_name(path, name): _relation(path, said) for name, said in content.items()}
-
-
-def _relation(path: Path, said: Any) -> Relation:
-    keys = {field.name for field in fields(Relation)}
-    if not isinstance(said, dict) or said.keys() != keys:
-        raise _malformed(path, f"an objective has {', '.join(sorted(keys))}")
-    names, share, pairs = said["class_names"], said["share"], said["pairs"]
-    if not all(isinstance(each, list) for each in (names, share, pairs)):
-        raise _malformed(path, "class_names, share and pairs are lists")
-    if len(names) > MOST_CLASSES or len(share) != len(names):
-        raise _malformed(path, f"share has a row for each of {MOST_CLASSES} classes at most")
-    for row in share:
-        if not isinstance(row, list) or len(row) != len(names) or not all(map(_is_share, row)):
-            raise _malformed(path, "a row of share is a number from 0 on for each class")
-    for pair in pairs:
-        if not isinstance(pair, list) or len(pair) != 3 or not _is_share(pair[2]):
-            raise _malformed(path, "a pair is two classes and a number from 0 on")
-    return Relation(
-        class_names=[_name(path, name) for name in names],
-        share=share,
-        pairs=[(_name(path, first), _name(path, second), each) for first, second, each in pairs],
-    )
-
-
-def _name(path: Path, said: Any) -> str:
-    """A name, or another text, that a page can hold: half of a surrogate pair, which JSON allows, it cannot."""
-    if not isinstance(said, str) or any("\ud800" <= letter <= "\udfff" for letter in said):
-        raise _malformed(path, f"{said!r} is no text")
-    return said
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return {checked_text(name): Relation.from_json(entry) for name, entry in content.items()}
+    except ValueError as error:
+        raise _malformed(path, str(error)) from None
 
 
 def _history(path: Path) -> tuple[Mapping[str, float], ...]:

@@ -32,8 +32,8 @@ def run_page(run: RunSummary) -> str:
         pictures=of_run(run),
         teachers=_teachers(run),
         mode=plain(recipe.get("mode")),
-        recipe=_said({**_shown(recipe), "objective": values_of(recipe)}),
-        data=_said(_mapping(recorded.get("dataset"))),
+        recipe=_in_words({**_shown(recipe), "objective": values_of(recipe)}),
+        data=_in_words(_mapping(recorded.get("dataset"))),
         environment=_environment(recorded),
     )
 
@@ -75,8 +75,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _said(values: Mapping[str, Any]) -> dict[str, str]:
-    """What is set, in words; an option that is off or open says nothing."""
+def _in_words(values: Mapping[str, Any]) -> dict[str, str]:
+    """The values that are set, in words; an option that is off or open is left out."""
     return {
         key: plain(value)
         for key, value in values.items()
@@ -88,7 +88,7 @@ def _environment(recorded: Mapping[str, Any]) -> dict[str, str]:
     elsewhere = {"dataset", "teachers", "versions", "view_spec", "asked"}
     others = {key: value for key, value in recorded.items() if key not in elsewhere}
     views = {f"view {key}": value for key, value in _mapping(recorded.get("view_spec")).items()}
-    return _said({**others, **views, **_mapping(recorded.get("versions"))})
+    return _in_words({**others, **views, **_mapping(recorded.get("versions"))})
 
 
 def _teachers(run: RunSummary) -> list[tuple[str, str]]:

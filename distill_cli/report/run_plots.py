@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from distill_cli.errors import counted
 from distill_cli.report import plots
 from distill_cli.report.plots import Line
-from distill_cli.report.run_folder import Relation, RunSummary
+from distill_cli.report.run_folder import RunSummary
+from distill_cli.types import Relation
 
-# Pairs of classes that are said in words.
-SAID = 5
+# Pairs of classes that are named in words.
+LISTED_PAIRS = 5
 History = Sequence[Mapping[str, float]]
 
 
@@ -50,20 +51,22 @@ def of_run(run: RunSummary) -> list[Picture]:
         _curves("Accuracy", run.history, accuracy, "accuracy, %", scale=100, mark=best),
         _curves("Held-out NLL", run.history, {"val_nll": ""}, "nats", mark=best),
         _dimension(run.history),
-        *(_relation(name, said) for name, said in run.relations.items()),
+        *(_relation(name, relation) for name, relation in run.relations.items()),
     ]
     return [picture for picture in pictures if picture is not None]
 
 
-def _relation(name: str, said: Relation) -> Picture:
-    """Which classes an objective holds to be alike, and the likest pairs in words."""
-    likest = ", ".join(f"{a} and {b} ({100 * each:.1f} %)" for a, b, each in said.pairs[:SAID])
-    kept = len(said.class_names)
+def _relation(name: str, relation: Relation) -> Picture:
+    """Matrix of the classes that an objective holds to be alike, and the likest pairs in words."""
+    likest = ", ".join(
+        f"{a} and {b} ({100 * share:.1f} %)" for a, b, share in relation.pairs[:LISTED_PAIRS]
+    )
+    kept = len(relation.class_names)
     return Picture(
         title=f"Alike for {name}",
         svg=plots.shares(
-            said.class_names,
-            said.share,
+            relation.class_names,
+            relation.share,
             about=f"What {name} puts on each class, by label, of {counted(kept, 'class', 'classes')}. Most: {likest}",
         ),
         note=f"Row: the label; the darker, the larger the share on another class. Most: {likest}.",
@@ -98,8 +101,8 @@ def _curves(
     The note is by default on the epoch of the best weights, which is marked.
     """
     lines = [
-        Line(label=name, y_by_x={row["epoch"]: scale * row[key] for row in history}, place=place)
-        for place, (key, name) in enumerate(names.items())
+        Line(label=name, y_by_x={row["epoch"]: scale * row[key] for row in history}, style=style)
+        for style, (key, name) in enumerate(names.items())
         if key in history[0]
     ]
     if not lines:

@@ -25,7 +25,7 @@ class Row:
     """One group as a terminal shows it, each cell as text.
 
     Attributes:
-        label: What was trained.
+        label: Name of the group.
         errors: Test errors, mean ± sd.
         top1: Test accuracy in per cent.
         map: Test mean average precision in per cent, where labels stand by themselves.
@@ -33,10 +33,10 @@ class Row:
         nll: Test NLL in nats.
         ece: Test ECE in per cent.
         params: Parameters.
-        size: Of the weights file.
-        latency: Of one image.
+        size: Size of the weights file.
+        latency: Time of one image.
         seeds: Runs in the group.
-        against: In words, against the reference; empty for that one.
+        against: Comparison with the reference in words; empty for that one.
     """
 
     label: str
@@ -55,10 +55,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class FullRow(Row):
-    """A page has room for more.
+    """A row of a page, which has room for more.
 
     Attributes:
-        test_samples: Test images that the errors are of.
+        test_samples: Number of test images.
         speed: Training images a second.
         agreement: Test images with the teacher's class, in per cent.
     """
@@ -97,8 +97,8 @@ PAGE_COLUMNS = {
     "latency": "one image",
     "speed": "images/s trained",
 }
-# Of labels that stand by themselves: not shown where no run has them.
-OF_LABELS = ("map", "f1")
+# Figures of labels that stand by themselves: not shown where no run has them.
+LABEL_FIGURES = ("map", "f1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,33 +106,30 @@ class Comparison:
     """Groups side by side.
 
     Attributes:
-        groups: What is compared.
-        reference: Index of the group that the others are described against.
-        rows: One a group.
-        notes: What makes the groups not comparable, in words.
+        groups: The groups that are compared.
+        rows: Its rows, one a group.
+        notes: Reasons why the groups are not comparable, in words.
     """
 
     groups: tuple[Group, ...]
-    reference: int
     rows: tuple[FullRow, ...]
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, not cells: mean and sd of every figure of every group."""
         return {
-            "reference": self.groups[self.reference].label,
-            "groups": to_json(self.groups, self.reference),
+            "reference": self.groups[0].label,
+            "groups": to_json(self.groups),
             "notes": list(self.notes),
         }
 
 
-def comparison(groups: Sequence[Group], reference: int = 0) -> Comparison:
-    """Groups side by side, each described against the one at `reference`."""
-    assert 0 <= reference < len(groups), "the reference is one of the groups"
+def comparison(groups: Sequence[Group]) -> Comparison:
+    """Groups side by side, each described against the first."""
+    assert groups, "the first group is what the others are described against"
     return Comparison(
         groups=tuple(groups),
-        reference=reference,
-        rows=tuple(_row(group, groups[reference]) for group in groups),
+        rows=tuple(_row(group, groups[0]) for group in groups),
         notes=tuple(notes(groups)),
     )
 
@@ -144,7 +141,7 @@ def rows(groups: Sequence[Group]) -> list[Row]:
     return [Row(**{name: getattr(row, name) for name in names}) for row in full]
 
 
-def said_of_labels(rows: Sequence[Row]) -> bool:
+def has_label_figures(rows: Sequence[Row]) -> bool:
     """Whether any group has figures of labels that stand by themselves."""
     return any(row.map != NOTHING for row in rows)
 
@@ -183,17 +180,17 @@ def _per_cent(group: Group, figure: str, *, decimals: int) -> str:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """What makes the groups not comparable."""
-    said = []
+    """Reasons why the groups are not comparable, in words."""
+    sentences = []
     runs = [run for group in groups for run in group.runs]
     data = {_fingerprint(run.recorded.get("dataset")) for run in runs} - {None}
     sizes = {result.test_samples for group in groups for result in group.results}
     if len(data) > 1 or len(sizes) > 1:
-        said.append("the runs were made on different data: their errors cannot be compared")
+        sentences.append("the runs were made on different data: their errors cannot be compared")
     devices = {run.recorded.get("device") for run in runs} - {None}
     if len(devices) > 1:
-        said.append("the runs were made on different devices: their times cannot be compared")
-    return said
+        sentences.append("the runs were made on different devices: their times cannot be compared")
+    return sentences
 
 
 def _fingerprint(dataset: Any) -> str | None:
@@ -239,7 +236,7 @@ def _errors(group: Group, reference: Group) -> str:
     return f"{shown} error{'' if shown == '1' else 's'} {'more' if mine > theirs else 'fewer'}"
 
 
-def to_json(groups: Sequence[Group], reference: int = 0) -> list[dict[str, Any]]:
+def to_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Every group with mean and sd of every figure (null where unknown), and its runs."""
     return [
         {
@@ -248,9 +245,7 @@ def to_json(groups: Sequence[Group], reference: int = 0) -> list[dict[str, Any]]
             "runs": [str(run.folder) for run in group.runs],
             "seeds": [run.recipe.get("seed") for run in group.runs],
             "figures": {name: {"mean": group.mean(name), "sd": group.sd(name)} for name in FIGURES},
-            "against_first" if reference == 0 else "against_reference": (
-                "" if index == reference else describe_against(group, groups[reference])
-            ),
+            "against_first": "" if index == 0 else describe_against(group, groups[0]),
         }
         for index, group in enumerate(groups)
     ]

@@ -35,7 +35,7 @@ class Verdict:
     """Whether distillation changed the number of test errors.
 
     Attributes:
-        kind: What can be said.
+        kind: The answer.
         sentence: The same in words, with its figures; no full stop.
         difference: Mean of distilled − hard errors; negative is better; None without runs.
         low: Lower end of its 95 % interval; None where there is none.
@@ -75,7 +75,7 @@ def verdict(
     Args:
         hard: Test errors on hard labels, one a seed.
         distilled: Test errors of the distilled student; in the same order of seeds if `paired`.
-        test_samples: Images that the errors are of.
+        test_samples: Number of test images; None where unknown.
         paired: Whether the two lists go seed by seed.
 
     Raises:
@@ -90,17 +90,19 @@ def verdict(
     if seeds == 0:
         return _without_interval("there are no runs to compare", None, seeds, paired)
     difference = _difference(hard, distilled, paired)
-    said = _said(difference, test_samples)
+    change = _change(difference, test_samples)
     if seeds < SEEDS:
         few = "one seed is" if seeds == 1 else "two seeds are"
-        reason = f"{few} too few for an interval, three are the least ({said})"
+        reason = f"{few} too few for an interval, three are the least ({change})"
         return _without_interval(reason, difference, seeds, paired)
-    half = max(_half_width(hard, distilled, paired), _of_counts(hard, distilled, test_samples))
+    half = max(
+        _half_width(hard, distilled, paired), _binomial_half_width(hard, distilled, test_samples)
+    )
     low, high = difference - half, difference + half
     kind: Kind = "helped" if high < 0 else "did not help" if low >= 0 else "cannot be told"
     return Verdict(
         kind=kind,
-        sentence=_sentence(kind, said, low, high, _runs(hard, distilled, paired)),
+        sentence=_sentence(kind, change, low, high, _runs(hard, distilled, paired)),
         difference=difference,
         low=low,
         high=high,
@@ -152,7 +154,7 @@ def _squared_error(values: Sequence[float]) -> tuple[float, int]:
     return statistics.variance(values) / len(values), len(values)
 
 
-def _of_counts(
+def _binomial_half_width(
     hard: Sequence[float], distilled: Sequence[float], test_samples: int | None
 ) -> float:
     """Half of the interval that binomial counts of these means have; their spread is known.
@@ -168,7 +170,7 @@ def _of_counts(
     return statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(total)
 
 
-def _said(difference: float, test_samples: int | None) -> str:
+def _change(difference: float, test_samples: int | None) -> str:
     of = "" if test_samples is None else f" of {test_samples}"
     if difference == 0:
         return f"as many errors{of} on average"
@@ -183,6 +185,6 @@ def _runs(hard: Sequence[float], distilled: Sequence[float], paired: bool) -> st
     return f"{len(hard)} and {len(distilled)} seeds, not paired"
 
 
-def _sentence(kind: Kind, said: str, low: float, high: float, runs: str) -> str:
+def _sentence(kind: Kind, change: str, low: float, high: float, runs: str) -> str:
     word = "did not help, it hurt" if low > 0 else kind
-    return f"{word}: {said}, 95 % interval {signed(low)} to {signed(high)} ({runs}, one test set)"
+    return f"{word}: {change}, 95 % interval {signed(low)} to {signed(high)} ({runs}, one test set)"

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on to the same bits, in one file that is whole or absent."""
+"""Checkpoints: all that a run needs to go on to the same bits, in one file, whole or absent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = 3
 
 
 class Stateful(Protocol):
-    """What has a state of its own: networks, optimisers, gradient scalers."""
+    """A part with a state of its own: a network, an optimiser, a gradient scaler."""
 
     def state_dict(self) -> dict[str, Any]:
         """Its state, in tensors and plain values."""
@@ -33,8 +33,8 @@ def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> No
 
     Args:
         run: The run folder.
-        state: Where it stands.
-        parts: All that training changes, by name: the student, its optimiser, …
+        state: State of the loop.
+        parts: Everything that training changes, by name: the student, its optimiser, …
         key: Identifies the recipe, so that another one does not resume from it.
     """
     content = {
@@ -56,7 +56,7 @@ def check_key(run: Path, *keys: str) -> str:
         keys: Any of them identifies the recipe.
 
     Returns:
-        The one that the checkpoint was written under.
+        The key that the checkpoint was written under.
 
     Raises:
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
@@ -73,12 +73,12 @@ def check_key(run: Path, *keys: str) -> str:
 
 
 def rename(run: Path, key: str) -> None:
-    """Has a checkpoint that was written under another key be of this one."""
+    """Gives a checkpoint that was written under another key this one."""
     _write(run / FILE, {**_read(run / FILE), "key": key})
 
 
 def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
-    """Restores all parts and the generators, and says where the run stood.
+    """Restores all parts and the generators, and returns the state of the loop.
 
     Raises:
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.

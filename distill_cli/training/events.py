@@ -1,4 +1,4 @@
-"""What a run tells: to a person through a sink, to its folder through the run log."""
+"""Events of a run and the sink that shows them to a person; `run_log` keeps them in the folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class StepEvent:
     """One training step was taken.
 
     Attributes:
-        epoch: From 0.
-        epochs: Of the whole training.
-        step: In the epoch, from 1 once the first step is taken.
-        steps: Of an epoch.
+        epoch: Number of the epoch, from 0.
+        epochs: Epochs of the whole training.
+        step: Number of the step in its epoch, from 1 once the first is taken.
+        steps: Steps of an epoch.
         images: Images of this step.
         means: Means of the epoch so far; asking waits for the device, so ask rarely.
     """
@@ -36,10 +36,10 @@ class EpochEvent:
     """An epoch ended.
 
     Attributes:
-        epoch: From 0.
-        epochs: Of the whole training.
-        row: What metrics.jsonl and summary.csv hold of it.
-        best: Whether it is the best so far.
+        epoch: Number of the epoch, from 0.
+        epochs: Epochs of the whole training.
+        row: Its row in metrics.jsonl and summary.csv.
+        best: Whether the epoch is the best so far.
     """
 
     epoch: int
@@ -64,7 +64,7 @@ class Sink(Protocol):
         """So many images of so many are read; called for each, must be cheap."""
 
     def counting(self, unit: str) -> Count:
-        """What to call with the units done and those in all; `unit` is the noun for one."""
+        """A function of the units done and those in all; `unit` is the noun for one."""
 
 
 class Silent:
@@ -88,7 +88,7 @@ class Silent:
 
 
 def step_event(state: State, epochs: int, steps: int, images: int) -> StepEvent:
-    """What is told of a step that has just been taken."""
+    """The event of a step that has just been taken."""
     return StepEvent(
         epoch=state.epoch,
         epochs=epochs,

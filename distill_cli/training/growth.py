@@ -10,21 +10,21 @@ from torch import Tensor
 
 from distill_cli.objectives.compose import Loss
 
-# Times its value at the first step that a weighted term may reach before something is said.
+# Multiple of its value at the first step that a weighted term may reach without a warning.
 TOO_MUCH = 1000
 # A weighted term that begins below it, as one that warms up, is held against the whole loss.
 NOTHING = 1e-3
-# Of its weight, what to try instead.
+# Share of its weight that is proposed instead.
 LESS = 0.01
 WHOLE = "loss"
 
 
 class Growth:
-    """What each weighted term was at the first step, and what was said of those that outgrew it.
+    """Weighted terms at the first step, and warnings of those that outgrew it.
 
     Attributes:
         first: Weighted terms of the first step by name, and the whole loss.
-        said: Warnings, by term: one each.
+        warnings: Warnings that were given, by term: one each.
     """
 
     def __init__(self) -> None:
@@ -33,13 +33,13 @@ class Growth:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`; of an empty one, a fresh start."""
         self.first: dict[str, float] = dict(state_dict.get("first", {}))
-        self.said: dict[str, str] = dict(state_dict.get("said", {}))
+        self.warnings: dict[str, str] = dict(state_dict.get("said", {}))
         self._noted: dict[str, Tensor] = {}
         self._weights: Mapping[str, tuple[str, float]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {"first": self.first, "said": self.said}
+        return {"first": self.first, "said": self.warnings}
 
     def note(self, loss: Loss, *, first: bool) -> None:
         """A step, or a part of one, whose shares add up; `first` of the whole training."""
@@ -50,13 +50,13 @@ class Growth:
                 self._noted[name] = self._noted[name] + share if name in self._noted else share
 
     def look(self, means: Mapping[str, float]) -> list[str]:
-        """What is new to be said; waits for the device.
+        """New warnings; waits for the device.
 
         Args:
-            means: Of the terms as they are now, without their weights.
+            means: Means of the terms as they are now, without their weights.
         """
         if self._noted:
-            values = torch.stack([each.float() for each in self._noted.values()]).abs().tolist()
+            values = torch.stack([value.float() for value in self._noted.values()]).abs().tolist()
             self.first, self._noted = dict(zip(self._noted, values, strict=True)), {}
         whole = self.first.get(WHOLE, 0.0)
         grown: list[tuple[float, str, str]] = []
@@ -64,17 +64,17 @@ class Growth:
             then, now = self.first.get(term, 0.0), abs(weight * means[term])
             small = then < NOTHING
             then = whole if small else then
-            if term not in self.said and now > TOO_MUCH * then > 0:
+            if term not in self.warnings and now > TOO_MUCH * then > 0:
                 what = "the whole loss" if small else "it"
                 figures = f"{what} was at step 1 ({then:.3g} then, {now:.3g} now, weighted)"
                 grown.append((now, term, self._words(term, objective, weight, figures)))
         # The largest first: others may only be dragged along.
         news = {term: words for _, term, words in sorted(grown, reverse=True)}
-        self.said |= news
+        self.warnings |= news
         return list(news.values())
 
     def _words(self, term: str, objective: str, weight: float, figures: str) -> str:
-        who = objective if term == objective.replace("-", "_") else f"{objective}, term {term}"
+        subject = objective if term == objective.replace("-", "_") else f"{objective}, term {term}"
         others = {name for name, _ in self._weights.values()} - {objective}
         instead = f"a weight of {LESS * weight:g} in place of {weight:g}, or " if others else ""
-        return f"{who}: more than {TOO_MUCH:,} times what {figures}. Try {instead}a lower --lr"
+        return f"{subject}: more than {TOO_MUCH:,} times what {figures}. Try {instead}a lower --lr"

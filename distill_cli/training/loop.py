@@ -31,12 +31,12 @@ class Trainer:
 
     Attributes:
         network: The student, on its device.
-        forward: What it says of images: logits, and features where they are learnt from.
-        adapters: What objectives learn beside it.
-        optimisation: How its weights move: optimiser, schedule, precision, accumulation, averaging.
+        forward: Its signals of images: logits, and features where they are learnt from.
+        adapters: Modules that objectives learn beside it.
+        optimisation: Optimiser, schedule, precision, accumulation and averaging of its weights.
         teacher: Frozen, or None.
-        composition: What is minimised over `epochs` passes of `loader`'s batches.
-        probe: What the network makes of training images, for objectives that judge an epoch.
+        composition: The loss that is minimised over `epochs` passes of `loader`'s batches.
+        probe: Features of training images, for objectives that judge an epoch.
         evaluate: Held-out figures of a network.
         save_best: Keeps a network as the best one.
         run: The run folder; `key` identifies its recipe in checkpoints.
@@ -76,8 +76,8 @@ class Trainer:
     def start(self, *, resume: bool) -> None:
         """Takes the state of the last checkpoint if `resume`, else a new one."""
         self.log = RunLog(self.run)
-        own: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
-        self.parts = {**own, **self.optimisation.parts}
+        nets: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
+        self.parts = {**nets, **self.optimisation.parts}
         self.state = State()
         self.optimisation.keep()
         if resume:
@@ -132,7 +132,7 @@ class Trainer:
         judge = self.composition.after_epoch
         verdict = judge(self.probe, state.epoch + 1, self.epochs, self.adapters)
         self.optimisation.end_epoch(undo=verdict.roll_back)
-        # Of what the next epoch starts from: an epoch that was undone left nothing to look at.
+        # Evaluate after a roll-back: these are the weights that go on.
         held_out = self.evaluate(network)
         state.require_finite(held_out.figures.values())
         if best := state.is_best(held_out):

@@ -71,12 +71,12 @@ def create(
 
     Args:
         network: The plain network, which knows its layers.
-        name: timm's.
+        name: Name of the optimiser in timm.
         rate: Peak learning rate.
-        weight_decay: Of the decayed parameters.
-        momentum: Of SGD and its kin.
+        weight_decay: Weight decay of the decayed parameters.
+        momentum: Momentum of SGD and its kin.
         layer_decay: Factor of the rate from each layer to the one before; None for equal rates.
-        beside: What objectives learn beside the network, at the peak rate.
+        beside: Parameters that objectives learn beside the network, at the peak rate.
 
     Raises:
         UsageError: timm knows no such optimiser, or it cannot be used here.
@@ -103,8 +103,8 @@ def create(
     assert isinstance(optimizer, torch.optim.Optimizer)
     others = list(beside)
     for decay, group in (
-        (weight_decay, [each for each in others if each.ndim > 1]),
-        (0.0, [each for each in others if each.ndim <= 1]),
+        (weight_decay, [parameter for parameter in others if parameter.ndim > 1]),
+        (0.0, [parameter for parameter in others if parameter.ndim <= 1]),
     ):
         if group:
             optimizer.add_param_group({"params": group, "lr": rate, "weight_decay": decay})

@@ -1,4 +1,4 @@
-"""How a student's weights move; the loop alone moves them."""
+"""Optimisation of a student's weights; the loop alone moves them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ ClipMode = Literal["norm", "value", "agc"]
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """What stands between a gradient and the weights.
+    """All that stands between a gradient and the weights.
 
     Attributes:
-        optimizer: Of the student's parameters, and of what shares it with them.
+        optimizer: Optimiser of the student's parameters, and of adapters that share it.
         beside: Optimisers of what has one of its own, by name.
         schedule: Sets its learning rate of a step: `step_update(step)`.
         here: Device and precision of the forward.
-        scaler: Of the loss, for fp16.
+        scaler: Scaler of the loss, for fp16.
         accumulate: Parts in which a batch goes forward and backward before its one step.
         clip_grad: Bound of the gradient; None for none.
-        clip_mode: Of its norm, of each value, or of each unit's norm against its weights' (AGC,
+        clip_mode: Bound on its norm, each value, or each unit's norm against its weights' (AGC,
             Brock et al. 2021, arXiv 2102.06171).
         ema: Moving average of the weights, which then is what is evaluated and saved.
         rollback: The end of the epoch before; None where no epoch is ever undone.
@@ -52,19 +52,19 @@ class Optimisation:
 
     @property
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
-        """All that take a step."""
+        """Every optimiser that takes a step."""
         return (self.optimizer, *self.beside.values())
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """What a checkpoint keeps."""
+        """The parts that a checkpoint keeps, by name."""
         parts: dict[str, Stateful] = {**self.of_student}
-        parts |= {f"optimizer of {name}": each for name, each in self.beside.items()}
+        parts |= {f"optimizer of {name}": optimizer for name, optimizer in self.beside.items()}
         return parts if self.rollback is None else {**parts, "rollback": self.rollback}
 
     @property
     def of_student(self) -> dict[str, Stateful]:
-        """What moves the student, and follows it; the optimisers of adapters do not."""
+        """The parts that move the student, or follow it: without the optimisers of adapters."""
         parts: dict[str, Stateful] = {"optimizer": self.optimizer, "scaler": self.scaler}
         return parts if self.ema is None else {**parts, "ema": self.ema.module}
 
@@ -79,7 +79,9 @@ class Optimisation:
             self.scaler.unscale_(self.optimizer)
             head = classifier_of(network).parameters() if self.clip_mode == "agc" else ()
             spared = {id(parameter) for parameter in head}
-            parameters = [each for each in network.parameters() if id(each) not in spared]
+            parameters = [
+                parameter for parameter in network.parameters() if id(parameter) not in spared
+            ]
             dispatch_clip_grad(parameters, self.clip_grad, mode=self.clip_mode)
 
     def keep(self) -> None:

@@ -15,7 +15,7 @@ class Rollback:
     """A copy of what training has made of some parts; checkpoints have it too.
 
     Args:
-        parts: What an undone epoch is undone in, by name: the student, its optimiser, …
+        parts: The parts in which an epoch is undone, by name: the student, its optimiser, …
     """
 
     def __init__(self, parts: Mapping[str, Stateful]) -> None:

@@ -16,13 +16,13 @@ from distill_cli.training.state import State
 def epoch_row(
     state: State, figures: Mapping[str, float], *, lr: float, images_per_second: float
 ) -> dict[str, Any]:
-    """What metrics.jsonl and summary.csv hold of an epoch that has just ended.
+    """The row of metrics.jsonl and summary.csv for an epoch that has just ended.
 
     Args:
-        state: Before the next epoch.
-        figures: What is known of it beyond training: held-out figures, and what objectives say.
+        state: State of the loop before the next epoch.
+        figures: Held-out figures, and those of objectives.
         lr: The learning rate at its end.
-        images_per_second: Of its training steps.
+        images_per_second: Speed of its training steps.
     """
     return {
         "epoch": state.epoch + 1,

@@ -37,10 +37,10 @@ def create(
     the rate of groups that have an `lr_scale` (layer decay).
 
     Args:
-        optimizer: Whose rates are set.
+        optimizer: The optimiser whose rates are set.
         name: `linear` is timm's polynomial of power 1, `constant` its multi-step without steps.
         peak: The rate after warm-up.
-        floor: Where the fall ends; of no meaning to `constant` and `step`.
+        floor: The rate at which the fall ends; of no meaning to `constant` and `step`.
         total_steps: Steps of the whole training.
         warmup_steps: w.
         args: Further arguments of timm's scheduler (`power`, `decay_rate`, `k_decay`, …).
@@ -63,7 +63,7 @@ def create(
         "cosine": (timm.CosineLRScheduler, falling),
         "tanh": (timm.TanhLRScheduler, falling),
     }
-    kind, own = kinds[name]
+    kind, of_kind = kinds[name]
     every: dict[str, Any] = {
         "warmup_t": warmup_steps,
         "warmup_lr_init": peak / (warmup_steps + 1),
@@ -71,7 +71,7 @@ def create(
         "t_in_epochs": False,
     }
     try:
-        scheduler = kind(optimizer, **{**every, **own, **args})
+        scheduler = kind(optimizer, **{**every, **of_kind, **args})
         for step in (total_steps - 1, 0):
             scheduler.step_update(step)
     except (TypeError, AssertionError, ValueError, KeyError, ArithmeticError) as error:

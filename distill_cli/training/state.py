@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""State of the loop: epoch, step, figures and the best epoch so far."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from distill_cli.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What is measured at the end of an epoch, on images that are not trained on.
+    """Figures at the end of an epoch, on images that are not trained on.
 
     Attributes:
-        figures: By name, as metrics.jsonl has them.
-        rank: What chooses the epoch: greater is better, the first number decides.
+        figures: Figures by name, as metrics.jsonl has them.
+        rank: Numbers that choose the epoch: greater is better, the first decides.
     """
 
     figures: Mapping[str, float]
@@ -31,16 +31,16 @@ class HeldOut:
 
 @dataclass(kw_only=True)
 class State:
-    """Where a run stands; all of it lives in the loop and in checkpoints.
+    """State of a run, kept in the loop and in checkpoints alone.
 
     Attributes:
         epoch: The epoch under way, from 0.
-        step: Steps of it that are taken.
+        step: Steps of that epoch that are taken.
         tally: Loss, terms and share of correct answers over the epoch's steps.
-        growth: Of terms since the first step, and what was said of it.
+        growth: Growth of terms since the first step, and the warnings of it.
         best_epoch: The epoch with the best held-out figures; −1 before the first.
         best: Its held-out figures.
-        best_rank: What they were chosen by.
+        best_rank: Rank that they were chosen by.
         rates: Training images a second, one entry a finished epoch.
         epoch_seconds: Seconds of training steps in the epoch under way.
         seconds: Seconds of the whole run, evaluation included.
@@ -74,7 +74,7 @@ class State:
         self.epoch, self.step, self.tally, self.epoch_seconds = self.epoch + 1, 0, Tally(), 0.0
 
     def note(self, logits_BK: Tensor | None, part: Batch, loss: Loss) -> None:
-        """A part of the step under way: what the student said, and what it cost."""
+        """Adds a part of the step under way: the student's logits and the loss."""
         figures = {"loss": loss.total.detach(), **loss.terms}
         self.tally.note(logits_BK, part, figures)
         self.growth.note(loss, first=self.epoch == 0 and self.step == 0)

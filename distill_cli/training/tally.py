@@ -19,8 +19,8 @@ class Tally:
     """Sums over an epoch of loss, terms and the share of correct answers.
 
     Attributes:
-        names: Of the figures: `loss`, `top1`, and the terms.
-        sums: Their sums over the steps, fp64 (fp32 on Metal, which has no fp64); None before any.
+        names: Names of the figures: `loss`, `top1`, and the terms.
+        sums: Sums of the figures over the steps, fp64 (fp32 on Metal, which has no fp64); None before any.
     """
 
     def __init__(self) -> None:
@@ -40,8 +40,8 @@ class Tally:
         """A step, or a part of one.
 
         Args:
-            logits_BK: Of the student; None where it does not get so far.
-            batch: What it was shown.
+            logits_BK: Logits of the student; None where its forward stops before them.
+            batch: The batch that it saw.
             figures: Detached scalars, the same names each time.
         """
         self.names = (*(("top1",) if logits_BK is not None else ()), *figures)

@@ -7,12 +7,14 @@ N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) ten
 from distill_cli.types.batch import UNLABELLED, Batch, Mixing
 from distill_cli.types.count import Count
 from distill_cli.types.identity import UNREAD, DatasetIdentity, Source, ViewSpec, differences
+from distill_cli.types.relation import Relation
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
 from distill_cli.types.signals import (
     BIAS,
     GATED_PARTS,
     OF_CLASSIFIER,
     PENULTIMATE,
+    POSTERIOR,
     Features,
     Need,
     OrderName,
@@ -33,6 +35,7 @@ __all__ = [
     "GATED_PARTS",
     "OF_CLASSIFIER",
     "PENULTIMATE",
+    "POSTERIOR",
     "UNLABELLED",
     "UNREAD",
     "Batch",
@@ -44,6 +47,7 @@ __all__ = [
     "Need",
     "OrderName",
     "Progress",
+    "Relation",
     "RunResult",
     "ScheduleName",
     "Source",

@@ -21,7 +21,8 @@ PENULTIMATE = "penultimate"
 OF_CLASSIFIER = "classifier/"
 BIAS = f"{OF_CLASSIFIER}bias"
 # Of a gated one: its logits, and those of its gates without and with the label.
-GATED_PARTS = tuple(OF_CLASSIFIER + part for part in ("logits", "prior", "posterior"))
+POSTERIOR = f"{OF_CLASSIFIER}posterior"
+GATED_PARTS = (f"{OF_CLASSIFIER}logits", f"{OF_CLASSIFIER}prior", POSTERIOR)
 # Whether one class applies to an image, or each applies or not by itself.
 Targets = Literal["softmax", "sigmoid"]
 # The ways of an objective's weight over training.

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import _registry
 
 from distill_cli.models import load_model
-from distill_cli.models.heads import KEPT
+from distill_cli.models.heads import OPEN_GATE_BIAS
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.train import train
 from distill_cli.pipeline.run.trainer import trainer_of
@@ -159,7 +159,7 @@ def test_a_plain_run_gets_fresh_gates(model: str | None, made: Made, here: Path)
     given = weights(start)
     for key, value in given.items():
         assert torch.equal(found[key.replace("fc.", "fc.logits.")], value), key
-    assert found["fc.prior.bias"].eq(KEPT).all()
+    assert found["fc.prior.bias"].eq(OPEN_GATE_BIAS).all()
     assert not found["fc.prior.weight"].any()
     assert len(found) == len(given) + 4
 
@@ -206,7 +206,7 @@ def test_other_classes_get_a_fresh_head(gated: Path, here: Path) -> None:
     asked = TeacherRecipe(data=str(here / "data"), out="r", init=str(gated), objective="dropmax")
     found = prepare(asked, sink=Silent()).network.net.state_dict()
     assert found["fc.logits.weight"].shape[0] == 2
-    assert found["fc.prior.bias"].tolist() == [KEPT, KEPT]
+    assert found["fc.prior.bias"].tolist() == [OPEN_GATE_BIAS, OPEN_GATE_BIAS]
     assert torch.equal(found["layers.0.weight"], weights(gated)["layers.0.weight"])
 
 
@@ -228,7 +228,7 @@ def test_published_weights_get_gates(here: Path, monkeypatch: pytest.MonkeyPatch
     state = network.net.state_dict()
     assert torch.equal(state["conv1.0.weight"], published["conv1.0.weight"])
     assert state["fc.logits.weight"].shape[0] == 10
-    assert state["fc.prior.bias"].eq(KEPT).all()
+    assert state["fc.prior.bias"].eq(OPEN_GATE_BIAS).all()
 
 
 def test_a_transformer_with_gates_has_a_transformers_optimiser(here: Path) -> None:

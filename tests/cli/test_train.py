@@ -51,7 +51,9 @@ def test_a_run_folder_holds_what_it_promises(made: Made) -> None:
     assert recipe["model"] == "mlp_32x1"
     assert recipe["recorded"]["dataset"]["samples"] > 1000
     assert (run / "last" / "checkpoint.pt").is_file()
-    assert (run / "MODEL_CARD.md").is_file()
+    card = (run / "MODEL_CARD.md").read_text()
+    assert "- takes 1 × 8 × 8 (channels, height, width)" in card
+    assert 'timm.create_model("local-dir:RUN/model"' in card
     assert not list(run.rglob(".tmp-*"))
 
 

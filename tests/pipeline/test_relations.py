@@ -17,7 +17,8 @@ from distill_cli.models import load_model
 from distill_cli.pipeline.objective import class_info as setting
 from distill_cli.pipeline.objective.class_info import class_centroids
 from distill_cli.pipeline.run.class_relations import PAIRS, keep_relations
-from distill_cli.report.run_folder import MOST_CLASSES, RELATIONS, read_run
+from distill_cli.report.run_folder import read_run
+from distill_cli.types.relation import MOST_CLASSES, RELATIONS
 from tests.conftest import Made
 from tests.report.made import make
 

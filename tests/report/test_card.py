@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from distill_cli.models import InputSpec, config_of, create
 from distill_cli.report.model_card import model_card
 from distill_cli.types import RunResult
 from tests.report.made import FIGURES, RECIPE, STUDENT
@@ -48,7 +49,7 @@ def test_no_path_of_a_machine() -> None:
 
 
 def test_card_of_a_teacher_without_a_config() -> None:
-    card = model_card(RECIPE, RunResult(**FIGURES))
+    card = model_card(RECIPE, RunResult(**FIGURES), {})
     assert "trained on labels" in card
     assert "teachers" not in card.split("## Figures")[0]
     assert "agrees" not in card
@@ -57,15 +58,17 @@ def test_card_of_a_teacher_without_a_config() -> None:
 
 
 def test_what_its_probabilities_are() -> None:
-    assert "The probabilities are softmax(logits/1.50); with `-T 4`" in model_card(RECIPE, RESULT)
+    assert "The probabilities are softmax(logits/1.50); with `-T 4`" in model_card(
+        RECIPE, RESULT, {}
+    )
     unfitted = RunResult(**{**FIGURES, "temperature": 1.0})
-    assert "The probabilities are softmax(logits); " in model_card(RECIPE, unfitted)
+    assert "The probabilities are softmax(logits); " in model_card(RECIPE, unfitted, {})
     sigmoid = RunResult(**{**FIGURES, "temperature": None, "test_map": 0.7})
-    assert "The probabilities are σ(logits); " in model_card(RECIPE, sigmoid)
+    assert "The probabilities are σ(logits); " in model_card(RECIPE, sigmoid, {})
 
 
 def test_recipe_without_a_record() -> None:
-    card = model_card({"model": "m", "data": "digits", "objective": "ce"}, RESULT)
+    card = model_card({"model": "m", "data": "digits", "objective": "ce"}, RESULT, {})
     assert "# m on digits" in card
 
 
@@ -83,6 +86,17 @@ def test_torchvision_is_not_loaded_by_timm() -> None:
     assert "timm.create_model" not in model_card(TAUGHT, RESULT, config)
 
 
+def test_the_config_of_a_network_says_what_the_card_needs() -> None:
+    view = InputSpec(channels=3, height=32, width=48, mean=(0.5,) * 3, std=(0.2,) * 3)
+    for model, by_timm in (("mlp_8x1", True), ("torchvision/squeezenet1_1", False)):
+        network = create(model, class_names=("rose", "daisy"), view=view)
+        card = model_card({**RECIPE, "model": model}, RESULT, config_of(network))
+        assert "- takes 3 × 32 × 48 (channels, height, width)" in card
+        assert "2 classes: `rose`, `daisy`" in card
+        assert ("timm.create_model" in card) == by_timm
+        assert ("timm cannot load it" in card) != by_timm
+
+
 def test_many_classes_are_cut(tmp_path: Path) -> None:
     config = {**CONFIG, "label_names": [f"class-{n}" for n in range(1000)]}
     card = model_card(TAUGHT, RESULT, config)
@@ -92,15 +106,15 @@ def test_many_classes_are_cut(tmp_path: Path) -> None:
 
 def test_figures_of_labels_that_stand_by_themselves() -> None:
     figures = {**FIGURES, "test_map": 0.7654, "test_f1": 0.5, "test_macro_f1": 0.4}
-    card = model_card({**RECIPE, "targets": "sigmoid"}, RunResult(**figures))
+    card = model_card({**RECIPE, "targets": "sigmoid"}, RunResult(**figures), {})
     assert "| test mean average precision | 76.54 % |" in card
     assert "| test F1, mean over labels | 40.00 % |" in card
     assert "targets: sigmoid, each label by itself" in card
     assert "several or none may apply" in card
-    assert "mean average precision" not in model_card(RECIPE, RunResult(**FIGURES))
+    assert "mean average precision" not in model_card(RECIPE, RunResult(**FIGURES), {})
 
 
 def test_it_does_not_hide_what_went_wrong() -> None:
-    card = model_card(RECIPE, RunResult(**FIGURES, warnings=("no better than *chance*",)))
+    card = model_card(RECIPE, RunResult(**FIGURES, warnings=("no better than *chance*",)), {})
     assert "- Warning: no better than \\*chance\\*" in card
-    assert "Warning" not in model_card(RECIPE, RunResult(**FIGURES))
+    assert "Warning" not in model_card(RECIPE, RunResult(**FIGURES), {})

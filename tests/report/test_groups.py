@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from distill_cli.report.groups import Group, group_runs, label_of
+from distill_cli.objectives.kd import KnowledgeDistillation
+from distill_cli.recipe.earlier import defaults_then
+from distill_cli.report.groups import KD_OF_0_1_0, Group, group_runs, label_of
 from distill_cli.report.run_folder import read_run
 from tests.report.made import STUDENT, make, run, seeds
 
@@ -41,15 +43,17 @@ def test_teachers_must_be_the_same_in_the_same_order(tmp_path: Path) -> None:
 
 def test_mean_and_sample_sd(tmp_path: Path) -> None:
     group = group_runs(seeds(tmp_path, [10, 12, 17]))[0]
-    assert group.mean_sd("test_errors") == (13, statistics.stdev([10, 12, 17]))
-    assert group.mean_sd("params") == (1210, 0)
-    with pytest.raises(KeyError, match="teacher_kl"):
-        group.mean_sd("teacher_kl")
+    assert (group.mean("test_errors"), group.sd("test_errors")) == (
+        13,
+        statistics.stdev([10, 12, 17]),
+    )
+    assert (group.mean("params"), group.sd("params")) == (1210, 0)
+    assert (group.mean("teacher_kl"), group.sd("teacher_kl")) == (None, None)
 
 
 def test_one_run_has_no_spread(tmp_path: Path) -> None:
     group = group_runs([run(tmp_path / "a", test_errors=10)])[0]
-    assert group.mean_sd("test_errors") == (10, None)
+    assert (group.mean("test_errors"), group.sd("test_errors")) == (10, None)
 
 
 def test_unfinished_runs_have_no_figures(tmp_path: Path) -> None:
@@ -57,7 +61,7 @@ def test_unfinished_runs_have_no_figures(tmp_path: Path) -> None:
     open_run = read_run(make(tmp_path / "b", {"seed": 1}, finished=False), finished=False)
     group = Group(label="x", runs=(done, open_run))
     assert len(group.results) == 1
-    assert group.mean_sd("test_errors") == (10, None)
+    assert (group.mean("test_errors"), group.sd("test_errors")) == (10, None)
 
 
 def test_roles(tmp_path: Path) -> None:
@@ -135,3 +139,9 @@ def test_labels_are_distinct_whatever_differs(tmp_path: Path) -> None:
     ]
     labels = [group.label for group in group_runs(runs)]
     assert len(set(labels)) == 3
+
+
+def test_the_defaults_of_kd_that_old_runs_mean_are_those_of_their_version() -> None:
+    """Whoever changes kd's temperature enters the old one in `recipe.earlier`, and not here."""
+    then = {"temperature": KnowledgeDistillation().temperature, **defaults_then("0.1.0", "kd")}
+    assert then["temperature"] == KD_OF_0_1_0["temperature"]

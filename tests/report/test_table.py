@@ -15,8 +15,8 @@ from distill_cli.report.table import (
     PAGE_COLUMNS,
     comparison,
     describe_against,
+    has_label_figures,
     rows,
-    said_of_labels,
 )
 from tests.report.made import STUDENT, run, seeds
 
@@ -82,13 +82,14 @@ def test_agreement_is_shown_where_it_is_known(tmp_path: Path) -> None:
     assert comparison([known]).rows[0].agreement == "97.5 %"
 
 
-def test_another_reference(tmp_path: Path) -> None:
-    groups = [group(tmp_path, "a", params=100), group(tmp_path, "b", params=1000)]
-    compared = comparison(groups, reference=1)
-    assert compared.rows[0].against.startswith("10× smaller")
-    assert compared.rows[1].against == ""
+def test_the_first_is_the_reference(tmp_path: Path) -> None:
+    groups = [group(tmp_path, "b", params=1000), group(tmp_path, "a", params=100)]
+    compared = comparison(groups)
+    assert compared.rows[0].against == ""
+    assert compared.rows[1].against.startswith("10× smaller")
     assert compared.to_json()["reference"] == "b"
-    assert compared.to_json()["groups"][0]["against_reference"].startswith("10× smaller")
+    assert compared.to_json()["groups"][0]["against_first"] == ""
+    assert compared.to_json()["groups"][1]["against_first"].startswith("10× smaller")
 
 
 def test_headings_fit_the_rows(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_a_run_that_noted_nothing_is_not_suspected(tmp_path: Path) -> None:
 
 def test_labels_that_stand_by_themselves(tmp_path: Path) -> None:
     plain = comparison([group(tmp_path, "plain")])
-    assert not said_of_labels(plain.rows)
+    assert not has_label_figures(plain.rows)
     both = comparison([group(tmp_path, "one"), group(tmp_path, "two", test_map=0.75, test_f1=0.5)])
-    assert said_of_labels(both.rows)
+    assert has_label_figures(both.rows)
     assert [(row.map, row.f1) for row in both.rows] == [("–", "–"), ("75.00 %", "50.00 %")]

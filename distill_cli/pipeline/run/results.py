@@ -12,7 +12,7 @@ from distill_cli.data.split_images import Images
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
-from distill_cli.models import load_model, model_bytes, save_temperature
+from distill_cli.models import config_of, load_model, model_bytes, save_temperature
 from distill_cli.objectives.hooks import Telling
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teachers import Member
@@ -74,7 +74,8 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
         warnings=_warnings(state, at_chance(network, dataset.val, runtime.device)),
     )
     write_json(run / "result.json", result.to_json())
-    write_text(run / "MODEL_CARD.md", model_card(prepared.kept.model_dump(mode="json"), result))
+    card = model_card(prepared.kept.model_dump(mode="json"), result, config_of(network))
+    write_text(run / "MODEL_CARD.md", card)
     return result
 
 
@@ -96,7 +97,8 @@ def finish_hints(prepared: PreparedRun, state: State) -> HintResult:
 
 def _warnings(state: State, *others: str | None) -> tuple[str, ...]:
     """The warnings about terms that grew, and the others, the worst last."""
-    return (*state.growth.said.values(), *(warning for warning in others if warning is not None))
+    grown = state.growth.warnings.values()
+    return (*grown, *(warning for warning in others if warning is not None))
 
 
 def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) -> None:

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from distill_cli.errors import StoppedError
 from distill_cli.files import one_writer, remove_temporaries, write_text
-from distill_cli.pipeline.folders import (
-    check_output,
-    clear_run,
-)
+from distill_cli.pipeline.folders import check_output, clear_run
 from distill_cli.pipeline.inputs.cache_checks import check_pixels
 from distill_cli.pipeline.run.class_relations import keep_relations
 from distill_cli.pipeline.run.prepare import prepare
@@ -55,7 +52,7 @@ def train(
         overwrite: Replace the run that is in the folder.
 
     Raises:
-        DistillError: With the exit code of what went wrong; see `interface.md`'s table.
+        DistillError: With the exit code of what went wrong; the table under “In scripts” in README.md.
     """
     prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
     trainer = trainer_of(prepared, sink)
