@@ -47,7 +47,7 @@ PAIRS = "\n".join(
 )
 HEAD = f"""# How hard each objective pulls
 
-ViewBatch by `python -m benchmarks.pulls`; a test compares the figures with what it measures, and fails
+Made by `python -m benchmarks.pulls`; a test compares the figures with what it measures, and fails
 where an objective at its defaults pulls with less than {RANGE[0]} or more than {RANGE[1]} of cross-entropy's
 gradient and nothing is said about it below.
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from distill_cli.losses.attention import attention
-from distill_cli.objectives.base import About, Pair, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import About, Pair, Step, Usual
+from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +35,10 @@ class AttentionTransfer:
 
     pairs: tuple[Pair, ...] = ()
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `attention`, the sum over the pairs."""
-        assert teacher is not None, "needs are checked before the first step"
         losses = [
-            attention(student.features[own], teacher.features[other]) for own, other in self.pairs
+            attention(step.student.features[own], step.teacher.features[other])
+            for own, other in self.pairs
         ]
         return {"attention": Term(loss_B=sum(losses[1:], losses[0]))}

@@ -1,11 +1,11 @@
-"""What an objective is: a frozen dataclass of hyper-parameters that maps signals to named terms."""
+"""Objectives: frozen dataclasses of hyper-parameters that map a step's signals to named terms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -20,6 +20,8 @@ from distill_cli.types import (
     Term,
     Terms,
 )
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Owns(StrEnum):
@@ -133,19 +135,53 @@ class About:
     head: HeadName | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One batch, and all that an objective may look at to say its terms.
+
+    Attributes:
+        student: Signals of the student.
+        batch: The images and their labels.
+        progress: Where training stands.
+        teacher_signals: Signals of the teacher; None where no objective needs one.
+        own_adapter: The objective's adapter; None where it has none.
+    """
+
+    student: StudentSignals
+    batch: Batch
+    progress: Progress
+    teacher_signals: TeacherSignals | None = None
+    own_adapter: nn.Module | None = None
+
+    @property
+    def teacher(self) -> TeacherSignals:
+        """Signals of the teacher, which an objective that needs one has."""
+        assert self.teacher_signals is not None, "needs are checked before the first step"
+        return self.teacher_signals
+
+    @property
+    def teacher_logits_BK(self) -> Tensor:
+        """fp32 logits of the teacher, which an objective that needs them has."""
+        logits_BK = self.teacher.logits_BK
+        assert logits_BK is not None, "needs are checked before the first step"
+        return logits_BK
+
+    def adapter(self, kind: type[M]) -> M:
+        """The objective's adapter.
+
+        Args:
+            kind: Class of the module that the objective's `adapters` makes.
+        """
+        assert isinstance(self.own_adapter, kind), "the trainer owns what `adapters` made"
+        return self.own_adapter
+
+
 class Objective(Protocol):
-    """`(student, teacher, batch, progress, adapters) → terms`; its fields are hyper-parameters."""
+    """`step → terms`; its fields are hyper-parameters."""
 
     about: ClassVar[About]
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Terms, in the proportions of the method; `compose` weights, masks and averages them."""
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.binary_cross_entropy import binary_cross_entropy
-from distill_cli.objectives.base import About, Owns
-from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import About, Owns, Step
+from distill_cli.types import Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +31,8 @@ class BinaryCrossEntropy:
 
     epsilon: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `bce`, over the labelled samples."""
-        assert batch.target_BK is not None, "the loader has a target for each label"
-        loss_B = binary_cross_entropy(student.logits_BK, batch.target_BK, self.epsilon)
+        assert step.batch.target_BK is not None, "the loader has a target for each label"
+        loss_B = binary_cross_entropy(step.student.logits_BK, step.batch.target_BK, self.epsilon)
         return {"bce": Term(loss_B=loss_B, labelled_only=True)}

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.base import HeadName, Objective, Setting
+from distill_cli.objectives.base import HeadName, Objective, Setting, Step
 from distill_cli.objectives.hooks import (
     Adapting,
     Judging,
@@ -203,24 +203,23 @@ class Composition:
         weighted: list[Tensor] = []
         means: dict[str, Tensor] = {}
         weights: dict[str, tuple[str, float]] = {}
-        softened = self._softened(student, teacher, batch)
+        shared = Step(student=student, batch=batch, progress=progress, teacher_signals=teacher)
+        soft_B = self._soft_samples(shared)
         for part in self.parts:
             weight = part.weight.at(progress.fraction)
-            objective, own = part.objective, _own(part, adapters)
-            for name, term in objective(student, teacher, batch, progress, own).items():
-                if softened is not None:
-                    its_B = ~softened if isinstance(objective, Selecting) else softened
-                    term = replace(term, loss_B=term.loss_B.where(its_B, 0.0))
+            objective, step = part.objective, replace(shared, own_adapter=_own(part, adapters))
+            for name, term in objective(step).items():
+                if soft_B is not None:
+                    kept_B = ~soft_B if isinstance(objective, Selecting) else soft_B
+                    term = replace(term, loss_B=term.loss_B.where(kept_B, 0.0))
                 mean = mean_over(term, batch)
                 weighted.append(mean if weight == 1 else weight * mean)
                 means[name], weights[name] = mean.detach(), (objective.about.name, weight)
         return Loss(total=sum(weighted[1:], weighted[0]), terms=means, weights=weights)
 
-    def _softened(
-        self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
-    ) -> Tensor | None:
-        """Which samples all but the objective that selects are for; None for all samples."""
+    def _soft_samples(self, step: Step) -> Tensor | None:
+        """bool (B,): the samples of all objectives but the one that selects; None for all samples."""
         for part in self.parts:
             if isinstance(part.objective, Selecting):
-                return part.objective.softened(student, teacher, batch)
+                return part.objective.softened(step)
         return None

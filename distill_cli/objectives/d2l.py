@@ -16,9 +16,9 @@ from distill_cli.adapters.d2l import DimensionMemory
 from distill_cli.errors import UsageError, counted
 from distill_cli.losses.d2l import adapted_targets, local_dimension
 from distill_cli.losses.soft_targets import soft_cross_entropy
-from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
+from distill_cli.objectives.base import About, Owns, Setting, Step, on_hard_labels
 from distill_cli.objectives.hooks import Probe, Verdict
-from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.types import Terms
 
 
 def mean_dimension(batches: Sequence[Tensor], k: int) -> float:
@@ -135,22 +135,14 @@ class DimensionDriven:
         """What it remembers."""
         return DimensionMemory()
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples."""
-        assert isinstance(adapters, DimensionMemory), "made by the trainer"
-        logits_BK, alpha = student.logits_BK, adapters.alpha
+        logits_BK, alpha = step.student.logits_BK, step.adapter(DimensionMemory).alpha
 
         def loss(target_B: Tensor) -> Tensor:
             return soft_cross_entropy(logits_BK, adapted_targets(target_B, logits_BK, alpha))
 
-        return {"ce": on_hard_labels(batch, loss)}
+        return {"ce": on_hard_labels(step.batch, loss)}
 
     def after_epoch(
         self, probe: Probe, finished: int, epochs: int, adapters: nn.Module | None

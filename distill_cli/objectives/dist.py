@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.dist import inter_class, intra_class
-from distill_cli.objectives.base import About
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import About, Step
+from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +35,10 @@ class Dist:
     inter: Annotated[float, Field(ge=0)] = 2.0
     intra: Annotated[float, Field(ge=0)] = 2.0
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Terms `inter`, per sample, and `intra`, of the batch, with their weights."""
-        assert teacher is not None, "needs are checked before the first step"
-        log_probs_BK = teacher.log_probs(self.temperature)
-        pair = (student.logits_BK, log_probs_BK, self.temperature)
+        log_probs_BK = step.teacher.log_probs(self.temperature)
+        pair = (step.student.logits_BK, log_probs_BK, self.temperature)
         return {
             "inter": Term(loss_B=self.inter * inter_class(*pair)),
             "intra": Term(loss_B=self.intra * intra_class(*pair), coupled=True),

@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.disturb_label import disturbed
-from distill_cli.objectives.base import About, Owns, on_hard_labels
-from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.objectives.base import About, Owns, Step, on_hard_labels
+from distill_cli.types import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +37,11 @@ class DisturbLabel:
 
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples; metrics are on the labels as they are."""
-        logits_BK = student.logits_BK
-        words = (progress.step, batch.index_B[:, None], torch.arange(2))
-        uniform_B2 = uniform(draw(progress.seed, Purpose.LABEL, *words))
+        logits_BK = step.student.logits_BK
+        words = (step.progress.step, step.batch.index_B[:, None], torch.arange(2))
+        uniform_B2 = uniform(draw(step.progress.seed, Purpose.LABEL, *words))
         # Metal has no fp64.
         uniform_B2 = uniform_B2.float().to(logits_BK.device)
 
@@ -56,4 +49,4 @@ class DisturbLabel:
             drawn_B = disturbed(target_B, logits_BK.shape[1], self.alpha, uniform_B2)
             return cross_entropy(logits_BK, drawn_B)
 
-        return {"ce": on_hard_labels(batch, loss)}
+        return {"ce": on_hard_labels(step.batch, loss)}

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.dkd import decoupled
-from distill_cli.objectives.base import About, main_target
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import About, Step, main_target
+from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +40,14 @@ class DecoupledDistillation:
     others: Annotated[float, Field(ge=0)] = 8.0
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.083
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Terms `tckd` and `nckd`, with their weights, over the labelled samples."""
-        assert teacher is not None, "needs are checked before the first step"
-        target_B = main_target(batch)
-        log_probs_BK = teacher.log_probs(self.temperature)
+        target_B = main_target(step.batch)
+        log_probs_BK = step.teacher.log_probs(self.temperature)
         target_term_B, others_term_B = decoupled(
-            student.logits_BK, log_probs_BK, target_B, self.temperature
+            step.student.logits_BK, log_probs_BK, target_B, self.temperature
         )
-        grown = 1.0 if self.warmup == 0 else min(1.0, progress.fraction / self.warmup)
+        grown = 1.0 if self.warmup == 0 else min(1.0, step.progress.fraction / self.warmup)
         return {
             "tckd": Term(loss_B=grown * self.target * target_term_B, labelled_only=True),
             "nckd": Term(loss_B=grown * self.others * others_term_B, labelled_only=True),

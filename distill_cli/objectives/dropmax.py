@@ -8,17 +8,15 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform32
 from distill_cli.losses.dropmax import dropmax
-from distill_cli.objectives.base import About, Owns, on_hard_labels
+from distill_cli.objectives.base import About, Owns, Step, on_hard_labels
 from distill_cli.types import (
     GATED_PARTS,
     Batch,
     Progress,
-    StudentSignals,
-    TeacherSignals,
     Term,
     Terms,
 )
@@ -66,19 +64,12 @@ class DropMax:
         """The three parts of the classifier."""
         return LOGITS, PRIOR, POSTERIOR
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Terms `ce`, `kl`, `auxiliary` and `entropy`, with their weights, over the labelled."""
         logits_BK, prior_BK, posterior_BK = (
-            student.features[name].flatten(1) for name in self.looks
+            step.student.features[name].flatten(1) for name in self.looks
         )
-        uniform_BK = _uniform(logits_BK, batch, progress)
+        uniform_BK = _uniform(logits_BK, step.batch, step.progress)
 
         # Once for each label of a mixed image, not once for each term.
         @cache
@@ -87,7 +78,7 @@ class DropMax:
             return dropmax(*parts, self.mask_temperature)
 
         def term(name: str, weight: float) -> Term:
-            return on_hard_labels(batch, lambda target_B: weight * losses(target_B)[name])
+            return on_hard_labels(step.batch, lambda target_B: weight * losses(target_B)[name])
 
         return {
             "ce": term("ce", 1.0),

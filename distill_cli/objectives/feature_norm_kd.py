@@ -11,16 +11,12 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.feature_norm_kd import TypicalNorm
 from distill_cli.losses.feature_norm_kd import Form, normalised_distillation
-from distill_cli.objectives.base import About, Pair, Setting, Usual
+from distill_cli.objectives.base import About, Pair, Setting, Step, Usual
 from distill_cli.types import (
     BIAS,
     PENULTIMATE,
-    Batch,
     Features,
     Need,
-    Progress,
-    StudentSignals,
-    TeacherSignals,
     Term,
     Terms,
 )
@@ -78,29 +74,21 @@ class FeatureNormDistillation:
         """The teacher's typical length, where τ goes by it."""
         return TypicalNorm() if self.whole_batch else None
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `feature_norm_kd`, over all samples, labelled or not."""
-        assert teacher is not None, "needs are checked before the first step"
-        assert teacher.logits_BK is not None, "needs are checked before the first step"
+        student, teacher = step.student, step.teacher
         norm_B, other_B = _norm(student.features), _norm(teacher.features)
         tau = self.tau
-        if isinstance(adapters, TypicalNorm):
+        if self.whole_batch:
             # τ·z/‖f‖ = z/(‖f‖/τ).
-            own_tau = adapters(other_B) / LAMBDA_SQUARED**0.5
+            own_tau = step.adapter(TypicalNorm)(other_B) / LAMBDA_SQUARED**0.5
             norm_B, other_B, tau = norm_B / own_tau, other_B / own_tau, 1.0
         assert tau is not None, "else it goes by the teacher's length"
         biased = self.form == "release"
         loss_B = normalised_distillation(
             student.logits_BK,
             norm_B,
-            teacher.logits_BK,
+            step.teacher_logits_BK,
             other_B,
             tau,
             form=self.form,

@@ -11,14 +11,10 @@ from torch import nn
 
 from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.losses.soft_targets import grouped_targets, soft_cross_entropy
-from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
+from distill_cli.objectives.base import About, Owns, Setting, Step, on_hard_labels
 from distill_cli.types import (
     UNLABELLED,
-    Batch,
     Need,
-    Progress,
-    StudentSignals,
-    TeacherSignals,
     Terms,
 )
 
@@ -67,19 +63,12 @@ class GroupedSmoothing:
             )
         )
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples."""
-        assert isinstance(adapters, TargetMatrix), "made by the trainer"
+        targets, logits_BK = step.adapter(TargetMatrix), step.student.logits_BK
 
         def loss(target_B: torch.Tensor) -> torch.Tensor:
-            loss_B = soft_cross_entropy(student.logits_BK, adapters(target_B))
+            loss_B = soft_cross_entropy(logits_BK, targets(target_B))
             return loss_B * (target_B != UNLABELLED)
 
-        return {"ce": on_hard_labels(batch, loss)}
+        return {"ce": on_hard_labels(step.batch, loss)}

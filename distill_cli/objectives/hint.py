@@ -10,8 +10,8 @@ from torch import nn
 
 from distill_cli.adapters.regressor import Regressor
 from distill_cli.losses.hint import hint
-from distill_cli.objectives.base import About, Pair, Setting, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import About, Pair, Setting, Step, Usual
+from distill_cli.types import Need, Term, Terms
 
 # Of the gradient that a student without layers that normalise gets: one mean squared error in the
 # place of a hundred.
@@ -83,19 +83,12 @@ class Hint:
             )
         return nn.ModuleList(made)
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `hint`, the sum over the pairs."""
-        assert teacher is not None, "needs are checked before the first step"
-        assert isinstance(adapters, nn.ModuleList), "made by the trainer"
         losses = [
-            hint(regressor(student.features[guided]), teacher.features[hinted])
-            for regressor, (guided, hinted) in zip(adapters, self.pairs, strict=True)
+            hint(regressor(step.student.features[guided]), step.teacher.features[hinted])
+            for regressor, (guided, hinted) in zip(
+                step.adapter(nn.ModuleList), self.pairs, strict=True
+            )
         ]
         return {"hint": Term(loss_B=sum(losses[1:], losses[0]))}

@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distill_cli.objectives.base import Objective, Pair, Setting
-from distill_cli.types import Batch, Need, OrderName, StudentSignals, TeacherSignals
+from distill_cli.objectives.base import Objective, Pair, Setting, Step
+from distill_cli.types import Need, OrderName
 
 
 @runtime_checkable
@@ -56,9 +56,7 @@ class Ordering(Protocol):
 class Selecting(Protocol):
     """An objective that says which samples the others of its composition are for, and which it."""
 
-    def softened(
-        self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
-    ) -> Tensor:
+    def softened(self, step: Step) -> Tensor:
         """bool (B,): the samples that the others are for; the rest are its own."""
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.kd import distillation
-from distill_cli.objectives.base import About, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import About, Step, Usual
+from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +32,8 @@ class KnowledgeDistillation:
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `kd`, over all samples, labelled or not."""
-        assert teacher is not None, "compose checks needs before the first step"
-        log_probs_BK = teacher.log_probs(self.temperature)
-        return {"kd": Term(loss_B=distillation(student.logits_BK, log_probs_BK, self.temperature))}
+        log_probs_BK = step.teacher.log_probs(self.temperature)
+        loss_B = distillation(step.student.logits_BK, log_probs_BK, self.temperature)
+        return {"kd": Term(loss_B=loss_B)}

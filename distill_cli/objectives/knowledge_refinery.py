@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.knowledge_refinery import ResidualMatrix
 from distill_cli.losses.knowledge_refinery import refine
-from distill_cli.objectives.base import About, Setting, on_hard_labels
-from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.objectives.base import About, Setting, Step, on_hard_labels
+from distill_cli.types import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +39,14 @@ class KnowledgeRefinery:
         """S."""
         return ResidualMatrix(setting.classes, self.rate)
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Terms `residual`, of the student, and `matrix`, of S, over the labelled samples."""
-        assert isinstance(adapters, ResidualMatrix), "made by the trainer"
-        logits_BK, residual_KR = student.logits_BK, adapters.residual_KR
+        logits_BK, residual_KR = step.student.logits_BK, step.adapter(ResidualMatrix).residual_KR
 
         def both(target_B: Tensor) -> tuple[Tensor, Tensor]:
             return refine(logits_BK, residual_KR, target_B, reverse=self.reverse)
 
         return {
-            "residual": on_hard_labels(batch, lambda target_B: both(target_B)[0]),
-            "matrix": on_hard_labels(batch, lambda target_B: both(target_B)[1]),
+            "residual": on_hard_labels(step.batch, lambda target_B: both(target_B)[0]),
+            "matrix": on_hard_labels(step.batch, lambda target_B: both(target_B)[1]),
         }

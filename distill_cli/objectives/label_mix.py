@@ -15,14 +15,10 @@ from torch import Tensor, nn
 from distill_cli.adapters.label_mix import ClassEmbeddings
 from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.losses.soft_targets import class_relation, mixed_targets, soft_cross_entropy
-from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
+from distill_cli.objectives.base import About, Owns, Setting, Step, on_hard_labels
 from distill_cli.types import (
     UNLABELLED,
-    Batch,
     Need,
-    Progress,
-    StudentSignals,
-    TeacherSignals,
     Terms,
 )
 
@@ -97,18 +93,10 @@ class LabelMix:
             made["rule"] = TargetMatrix(setting.rule_KK)
         return made
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples, and `embeddings`, of these alone."""
-        assert isinstance(adapters, nn.ModuleDict), "made by the trainer"
-        logits_BK = student.logits_BK
-        predicted_BK = self._predicted(logits_BK, teacher) if self.sample else logits_BK
+        adapters, logits_BK = step.adapter(nn.ModuleDict), step.student.logits_BK
+        predicted_BK = self._predicted(step) if self.sample else logits_BK
         relation_KK = adapters["embeddings"]() if "embeddings" in adapters else None
 
         def rows(target_B: Tensor) -> Iterator[tuple[float, Tensor]]:
@@ -135,14 +123,13 @@ class LabelMix:
             loss_B: Tensor = -(answer_BK * log_row_BK).sum(dim=-1)
             return loss_B * (target_B != UNLABELLED)
 
-        terms = {"ce": on_hard_labels(batch, loss)}
+        terms = {"ce": on_hard_labels(step.batch, loss)}
         if relation_KK is not None:
-            terms["embeddings"] = on_hard_labels(batch, foretold)
+            terms["embeddings"] = on_hard_labels(step.batch, foretold)
         return terms
 
-    def _predicted(self, logits_BK: Tensor, teacher: TeacherSignals | None) -> Tensor:
+    def _predicted(self, step: Step) -> Tensor:
         """p_T of each sample, (B, K), constant."""
         if self.sample_from == "own":
-            return F.softmax(logits_BK.detach() / self.sample_temperature, dim=-1)
-        assert teacher is not None, "needs are checked before the first step"
-        return teacher.log_probs(self.sample_temperature).exp()
+            return F.softmax(step.student.logits_BK.detach() / self.sample_temperature, dim=-1)
+        return step.teacher.log_probs(self.sample_temperature).exp()

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.logit_standardisation import standardised_distillation
-from distill_cli.objectives.base import About, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import About, Step, Usual
+from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +36,11 @@ class LogitStandardisation:
     temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
     form: Literal["paper", "release"] = "paper"
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `standardised`."""
-        assert teacher is not None, "needs are checked before the first step"
-        assert teacher.logits_BK is not None, "needs are checked before the first step"
         loss_B = standardised_distillation(
-            student.logits_BK,
-            teacher.logits_BK,
+            step.student.logits_BK,
+            step.teacher_logits_BK,
             self.temperature,
             unbiased=self.form == "release",
         )

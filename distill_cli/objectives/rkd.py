@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.rkd import relational_angle, relational_distance
-from distill_cli.objectives.base import About, Pair, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import About, Pair, Step, Usual
+from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +40,10 @@ class RelationalDistillation:
     distance: Annotated[float, Field(ge=0)] = 25.0
     angle: Annotated[float, Field(ge=0)] = 50.0
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Terms `rkd_distance` and `rkd_angle`, with their weights, sums over the pairs."""
-        assert teacher is not None, "needs are checked before the first step"
         both = [
-            (student.features[own].flatten(1), teacher.features[other].flatten(1))
+            (step.student.features[own].flatten(1), step.teacher.features[other].flatten(1))
             for own, other in self.pairs
         ]
         distances = [relational_distance(own_BD, other_BD) for own_BD, other_BD in both]

@@ -6,18 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.soft_targets import margin, selected
-from distill_cli.objectives.base import About, main_target, on_hard_labels
+from distill_cli.objectives.base import About, Step, main_target, on_hard_labels
 from distill_cli.types import (
     UNLABELLED,
-    Batch,
     Need,
-    Progress,
-    StudentSignals,
-    TeacherSignals,
     Terms,
 )
 
@@ -50,25 +46,16 @@ class Selective:
         """A teacher where it chooses."""
         return frozenset({Need.TEACHER} if self.by == "teacher" else ())
 
-    def softened(
-        self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
-    ) -> Tensor:
+    def softened(self, step: Step) -> Tensor:
         """The samples that get the soft label; what is unlabelled has no other."""
-        said_BK = student.logits_BK
-        if self.by == "teacher":
-            assert teacher is not None, "needs are checked before the first step"
-            said_BK = teacher.log_probs(1.0)
-        target_B = main_target(batch)
-        return selected(margin(said_BK, target_B), self.margin) | (target_B == UNLABELLED)
+        taught = self.by == "teacher"
+        logits_BK = step.teacher.log_probs(1.0) if taught else step.student.logits_BK
+        target_B = main_target(step.batch)
+        return selected(margin(logits_BK, target_B), self.margin) | (target_B == UNLABELLED)
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `kept`, over the labelled samples; `compose` leaves it to those not softened."""
-        logits_BK = student.logits_BK
-        return {"kept": on_hard_labels(batch, lambda target_B: cross_entropy(logits_BK, target_B))}
+        logits_BK = step.student.logits_BK
+        return {
+            "kept": on_hard_labels(step.batch, lambda target_B: cross_entropy(logits_BK, target_B))
+        }

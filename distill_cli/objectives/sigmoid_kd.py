@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.sigmoid_kd import sigmoid_distillation
-from distill_cli.objectives.base import About, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import About, Step, Usual
+from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +32,9 @@ class SigmoidDistillation:
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `sigmoid_kd`, over all samples, labelled or not."""
-        assert teacher is not None, "compose checks needs before the first step"
-        teacher_BK = teacher.logits_BK
-        assert teacher_BK is not None, "what teachers offer is checked before the first step"
-        loss_B = sigmoid_distillation(student.logits_BK, teacher_BK, self.temperature)
+        loss_B = sigmoid_distillation(
+            step.student.logits_BK, step.teacher_logits_BK, self.temperature
+        )
         return {"sigmoid_kd": Term(loss_B=loss_B)}

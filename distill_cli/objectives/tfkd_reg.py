@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.tfkd_reg import teacher_free
-from distill_cli.objectives.base import About, Usual, on_hard_labels
-from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.objectives.base import About, Step, Usual, on_hard_labels
+from distill_cli.types import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +47,12 @@ class TeacherFreeRegularisation:
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
     form: Literal["release", "paper"] = "release"
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `virtual`, over the labelled samples."""
-        logits_BK = student.logits_BK
+        logits_BK = step.student.logits_BK
         return {
             "virtual": on_hard_labels(
-                batch,
+                step.batch,
                 lambda target_B: teacher_free(
                     logits_BK, target_B, self.correct_prob, self.temperature, self.form
                 ),

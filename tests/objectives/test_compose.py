@@ -24,6 +24,7 @@ from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import BIAS, PENULTIMATE, Batch, Need, Progress, StudentSignals
+from tests.objectives.steps import step_of
 
 B, K = 8, 4
 
@@ -139,7 +140,7 @@ def test_every_file_is_registered() -> None:
     folder = Path(objectives.__file__).parent
     files = {path.stem for path in folder.glob("*.py")} - {
         "__init__",
-        "abilities",
+        "hooks",
         "base",
         "compose",
     }
@@ -240,7 +241,7 @@ def test_declares_what_it_is(cls: type) -> None:
 def test_one_loss_a_sample_or_a_declared_one_of_all(cls: type) -> None:
     objective, s, t, adapters = filled(cls)
     own = dict(adapters.items()).get(cls.about.name)
-    terms = objective(s, t, multi_label(cls), LATER, own)
+    terms = objective(step_of(s, t, multi_label(cls), LATER, own))
     for term in terms.values():
         assert term.loss_B.shape == (() if term.coupled else (B,))
         assert term.loss_B.dtype == torch.float32
@@ -260,12 +261,12 @@ def test_a_sample_alone_has_the_loss_that_it_has_in_a_batch(cls: type) -> None:
         objective, s, t, adapters = filled(cls, normalised=False)
         assert not objective.whole_batch
     own = dict(adapters.items()).get(cls.about.name)
-    whole = objective(s, t, multi_label(cls), LATER, own)
+    whole = objective(step_of(s, t, multi_label(cls), LATER, own))
     for row in range(B):
         some = slice(row, row + 1)
         one = StudentSignals(logits=s.logits_BK[some], features=rows_of(s.features, some))
         other = DenseSignals(t.logits_BK[some], rows_of(t.features, some))
-        alone = objective(one, other, multi_label(cls).take(some), LATER, own)
+        alone = objective(step_of(one, other, multi_label(cls).take(some), LATER, own))
         for name, term in alone.items():
             assert torch.allclose(term.loss_B[0], whole[name].loss_B[row], atol=1e-5)
 

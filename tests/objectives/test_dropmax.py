@@ -16,6 +16,7 @@ from distill_cli.objectives.compose import Composition, Part, Weight
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.dropmax import LOGITS, POSTERIOR, PRIOR, DropMax
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals, Terms
+from tests.objectives.steps import step_of
 
 B, K, D = 9, 4, 6
 TARGETS = [0, 1, 2, 3, -1, 0, 1, 2, 3]
@@ -52,7 +53,7 @@ def terms(
     progress: Progress | None = None,
 ) -> Terms:
     said = StudentSignals(logits=None, features=features)
-    return objective(said, None, shown or batch(), progress or at(), None)
+    return objective(step_of(said, None, shown or batch(), progress or at(), None))
 
 
 def sigmoid(x: float) -> float:

@@ -19,6 +19,7 @@ from distill_cli.pipeline.objective.layers import find_layers
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import BIAS, PENULTIMATE, Batch, Progress, StudentSignals
+from tests.objectives.steps import step_of
 
 B, K, D = 6, 4, 5
 PROGRESS = Progress(epoch=0, step=0, total_steps=9)
@@ -55,7 +56,7 @@ def loss(
 ) -> Tensor:
     (z, features), (v, taught) = signals(*layer(seed)), signals(*layer(seed + 1, 3.0))
     student = StudentSignals(logits=z, features=features)
-    terms = objective(student, DenseSignals(v, taught), batch(), PROGRESS, made)
+    terms = objective(step_of(student, DenseSignals(v, taught), batch(), PROGRESS, made))
     return terms["feature_norm_kd"].loss_B
 
 
@@ -115,7 +116,7 @@ def test_features_of_length_tau_are_distilled_at_temperature_1(form: str) -> Non
     f, g = (short * 4 * F.normalize(each, dim=-1) for each in (f, g))
     (z, features), (v, taught) = signals(f, w, b), signals(g, u, c)
     student = StudentSignals(logits=z, features=features)
-    found = objective(student, DenseSignals(v, taught), batch(), PROGRESS, None)
+    found = objective(step_of(student, DenseSignals(v, taught), batch(), PROGRESS, None))
     cross = -(F.softmax(v, -1) * F.log_softmax(z, -1)).sum(dim=-1)
     assert torch.allclose(found["feature_norm_kd"].loss_B, cross, atol=1e-12)
 
@@ -131,7 +132,9 @@ def test_the_students_length_learns_and_the_teacher_does_not() -> None:
             logits=leaves[0], features=dict(zip(features, leaves[2:4], strict=True))
         )
         other = DenseSignals(leaves[1], dict(zip(taught, leaves[4:], strict=True)))
-        objective(own, other, batch(), PROGRESS, made)["feature_norm_kd"].loss_B.sum().backward()
+        objective(step_of(own, other, batch(), PROGRESS, made))[
+            "feature_norm_kd"
+        ].loss_B.sum().backward()
         assert leaves[0].grad.abs().sum() > 0
         assert own.features[PENULTIMATE].grad.abs().sum() > 0, "its length is not detached"
         assert (own.features[BIAS].grad is not None) == (form == "release")

@@ -24,6 +24,7 @@ from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.selective import Selective
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import Batch, Mixing, Need, Progress, StudentSignals
+from tests.objectives.steps import step_of
 
 B, K = 10, 4
 GENERATOR = torch.Generator().manual_seed(5)
@@ -112,7 +113,7 @@ def test_the_network_and_the_embeddings_learn_apart() -> None:
     _, adapters = composed((1, objective))
     own = adapters["label-mix"]
     z = logits()
-    terms = objective(StudentSignals(logits=z), None, batch(), PROGRESS, own)
+    terms = objective(step_of(StudentSignals(logits=z), None, batch(), PROGRESS, own))
     [embedding_KD] = own.parameters()
     terms["ce"].loss_B.sum().backward()
     assert embedding_KD.grad is None
@@ -220,7 +221,9 @@ def test_a_mixed_image_is_judged_by_its_larger_share() -> None:
     other_B = torch.ones(B, dtype=torch.int64)
     share_B = torch.full((B,), 0.3)
     mixed = batch(Mixing(share_B=share_B, target_B=other_B))
-    soft_B = Selective(margin=0.5).softened(StudentSignals(logits=z), None, mixed)
+    soft_B = Selective(margin=0.5).softened(
+        step_of(StudentSignals(logits=z), None, mixed, PROGRESS)
+    )
     assert soft_B.tolist() == (TARGET < 0).tolist()
 
 

@@ -22,6 +22,7 @@ from distill_cli.objectives.knowledge_refinery import KnowledgeRefinery
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
 from distill_cli.types import Batch, Progress, StudentSignals
+from tests.objectives.steps import step_of
 
 B, K = 12, 5
 GROUP_K = torch.tensor([0, 1, 0, 1, 2])
@@ -95,7 +96,7 @@ def test_disturbed_labels_are_a_function_of_seed_step_and_sample() -> None:
 
     def losses(rows: Tensor, progress: Progress) -> Tensor:
         said = StudentSignals(logits=z[rows])
-        return DisturbLabel(alpha=0.5)(said, None, batch(rows), progress, None)["ce"].loss_B
+        return DisturbLabel(alpha=0.5)(step_of(said, None, batch(rows), progress))["ce"].loss_B
 
     whole = losses(torch.arange(B), at())
     some = torch.tensor([7, 2, 10])
@@ -168,7 +169,7 @@ def test_the_virtual_teacher_of_the_paper_is_the_formula() -> None:
     z = logits().detach().double()
     objective = TeacherFreeRegularisation(form="paper", correct_prob=0.95, temperature=20.0)
     said = StudentSignals(logits=z)
-    found_B = objective(said, None, batch(), at(), None)["virtual"].loss_B
+    found_B = objective(step_of(said, None, batch(), at(), None))["virtual"].loss_B
     for row, label in enumerate(batch().target_B.tolist()):
         if label < 0:
             assert float(found_B[row]) == 0
@@ -187,12 +188,12 @@ def test_refinery_each_side_learns_from_the_other_held_still() -> None:
     assert isinstance(made, ResidualMatrix)
     assert isinstance(made, OwnOptimizer)
     z = logits()
-    terms = objective(StudentSignals(logits=z), None, batch(), at(), made)
+    terms = objective(step_of(StudentSignals(logits=z), None, batch(), at(), made))
     terms["residual"].loss_B.sum().backward()
     assert z.grad.abs().sum() > 0
     assert made.residual_KR.grad is None
     z.grad = None
-    terms = objective(StudentSignals(logits=z), None, batch(), at(), made)
+    terms = objective(step_of(StudentSignals(logits=z), None, batch(), at(), made))
     terms["matrix"].loss_B.sum().backward()
     assert z.grad is None
     assert made.residual_KR.grad.abs().sum() > 0
@@ -213,7 +214,7 @@ def test_refinery_learns_which_classes_are_confused() -> None:
     )
     for _ in range(300):
         optimizer.zero_grad()
-        terms = KnowledgeRefinery()(StudentSignals(logits=z), None, shown, at(), made)
+        terms = KnowledgeRefinery()(step_of(StudentSignals(logits=z), None, shown, at(), made))
         terms["matrix"].loss_B.sum().backward()
         optimizer.step()
     assert made.relations()[0, 1] > 0.95

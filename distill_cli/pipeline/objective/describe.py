@@ -16,7 +16,7 @@ from distill_cli.recipe.stages import SELF
 
 HEAD = """# Methods
 
-ViewBatch from the objectives by `python -m distill_cli.pipeline.objective.describe > docs/methods.md`; `distill
+Made from the objectives by `python -m distill_cli.pipeline.objective.describe > docs/methods.md`; `distill
 methods show NAME` says the same of one. Unless said otherwise: z the logits, p = softmax z, y the
 label, δ_y one-hot, T a temperature, K classes; terms are averaged over the samples of a batch.
 """
