@@ -110,7 +110,7 @@ def main() -> int:
     (RESULTS / "memory.md").write_text(
         "# Memory\n\nPeak of the training process over the same process after its imports "
         f"(about {found['imports_mb']} MB); worker processes, which share its pages, not counted. "
-        f"ViewBatch by `make bench`.\n\n{text}"
+        f"Made by `make bench`.\n\n{text}"
     )
     return int(not met)
 

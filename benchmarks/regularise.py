@@ -140,7 +140,7 @@ def report(args: argparse.Namespace, studies: Sequence[Study]) -> str:
         f"{args.seeds} further seeds. Scaled: after the temperature that is fitted on held-out "
         "images. Seconds of training: median, on a machine that did other things too. What needs a "
         "teacher learns from a copy of the network, trained with cross-entropy on the same labels. "
-        "ViewBatch by `python -m benchmarks.regularise`.",
+        "Made by `python -m benchmarks.regularise`.",
         "",
         "Where labels are wrong, so are those of the held-out images: what is chosen by them is "
         "chosen under noise, and the fitted temperature makes a network as unsure as they are, "

@@ -54,7 +54,7 @@ def main() -> None:
         "accuracy three seeds show none to be better than cross-entropy (which is shown shuffled "
         "batches, the others balanced ones): the choice is of weights that act and do no harm. The "
         "pull to the centres of logits, which needs no teacher, does as much or more where labels "
-        "are right. ViewBatch by `python -m benchmarks.structure`.",
+        "are right. Made by `python -m benchmarks.structure`.",
         "",
         f"| form | labels as they are | NLL | {NOISE:.0%} of the labels wrong | NLL |",
         "|---|---|---|---|---|",

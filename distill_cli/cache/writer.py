@@ -34,7 +34,7 @@ class CacheWriter:
     """One cache in the making, new or continued.
 
     Args:
-        folder: ViewBatch if it is not there.
+        folder: Made if it is not there.
         plan: Committed at once.
 
     Raises:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from distill_cli.losses.attention import attention
-from distill_cli.objectives.base import About, Pair, Step, Usual
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Pair, Step
+from distill_cli.objectives.hooks import PairsLayers
 from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionTransfer:
+class AttentionTransfer(PairsLayers):
     """mean_P (A_S − A_T)², A = vec(mean_C F²)/‖vec(mean_C F²)‖₂: where a layer F is active, P places.
 
     Channels may differ. Where maps differ in size, the larger is averaged over windows down to the
@@ -22,14 +23,14 @@ class AttentionTransfer:
         pairs: Layers of student and teacher; none for the last of each resolution.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="attention",
         summary="look where the teacher looks",
         paper="Zagoruyko, Komodakis 2017, arXiv 1612.03928",
         defaults="weight and form are the authors' code's",
         needs=frozenset({Need.TEACHER, Need.FEATURES}),
         targets=frozenset({"softmax", "sigmoid"}),
-        usual=Usual(own=1000.0),
+        default_weights=DefaultWeights(objective=1000.0),
         rule="stages",
     )
 

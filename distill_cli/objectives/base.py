@@ -42,16 +42,16 @@ HeadName = Literal["gated"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Usual:
+class DefaultWeights:
     """The weights that an objective has where it is named alone; `defaults` says whose they are.
 
     Attributes:
-        hard: Of cross-entropy on the hard label beside it.
-        own: Of the objective.
+        ce: Weight of cross-entropy on the hard label beside it.
+        objective: Weight of the objective.
     """
 
-    hard: float = 1.0
-    own: float = 1.0
+    ce: float = 1.0
+    objective: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,10 @@ class TapShape:
     """What is known of a layer's output before training.
 
     Attributes:
-        channels: Of its map.
-        height: Of its map.
-        width: Of its map.
-        rectified: Whether it is never negative: it ends in a rectifier.
+        channels: C of the map.
+        height: H of the map.
+        width: W of the map.
+        rectified: Whether the map is never negative: the layer ends in a rectifier.
     """
 
     channels: int
@@ -77,17 +77,18 @@ class TapShape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is known before training of the networks and the data.
+class AdapterContext:
+    """Facts about the networks and the data that adapters are made from, known before training.
 
     Attributes:
-        student: The layers that an objective looks at, by name.
-        teacher: Those of the teacher.
+        student: Layers of the student that objectives look at, by name.
+        teacher: Layers of the teacher that objectives look at, by name.
         normalised: Whether the student has layers that normalise, as batch norm does.
-        class_names: In label order.
-        rule_KK: How alike classes are by a rule, each row of sum 1; None where there is none.
-        centroid_KD: Where each class lies in the features of the run that an objective names.
-        fingerprint: Identifies what these two were made from; empty where neither is there.
+        class_names: Names in label order.
+        rule_KK: Likeness of classes by a rule, each row of sum 1; None where there is none.
+        centroid_KD: Centre of each class in the features of the run that an objective names.
+        fingerprint: Identifies the sources of the rule and the centroids; empty where neither is
+            there.
     """
 
     student: Mapping[str, TapShape] = field(default_factory=dict)
@@ -105,21 +106,21 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
-    """What is known of an objective without making one.
+class ObjectiveInfo:
+    """Facts about an objective that are known without making one.
 
     Attributes:
-        name: In recipes and in `distill methods`.
+        name: Name in recipes and in `distill methods`.
         summary: One line on what it does.
-        paper: Where it comes from.
-        needs: What it asks for beyond student logits, or may.
-        owns: What no other objective of a composition may own too.
-        usual: Its weights where it is named alone.
-        defaults: Which of its defaults are the authors', where from, and which are ours.
+        paper: Source of the method.
+        needs: Everything that it asks for beyond student logits, or may ask for.
+        owns: Things that no other objective of a composition may own too.
+        default_weights: The weights where it is named alone.
+        defaults: Origin of its defaults: which are the authors', where from, and which are ours.
         targets: The kinds of targets that it is for.
-        rule: How layers are paired where nobody names them; None where it looks at none.
-        coupled: It compares the samples of a batch with each other.
-        head: The classifier that the network must have for it; None for its own.
+        rule: Rule that pairs layers where nobody names them; None where it looks at none.
+        coupled: Whether it compares the samples of a batch with each other.
+        head: The classifier that the network must have for it; None for the network's own.
     """
 
     name: str
@@ -127,7 +128,7 @@ class About:
     paper: str
     needs: frozenset[Need] = frozenset()
     owns: frozenset[Owns] = frozenset()
-    usual: Usual = Usual()
+    default_weights: DefaultWeights = DefaultWeights()
     defaults: str = ""
     targets: frozenset[Targets] = frozenset({"softmax"})
     rule: PairRule | None = None
@@ -179,7 +180,7 @@ class Step:
 class Objective(Protocol):
     """`step → terms`; its fields are hyper-parameters."""
 
-    about: ClassVar[About]
+    info: ClassVar[ObjectiveInfo]
 
     def __call__(self, step: Step) -> Terms:
         """Terms, in the proportions of the method; `compose` weights, masks and averages them."""

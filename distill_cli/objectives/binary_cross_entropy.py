@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.binary_cross_entropy import binary_cross_entropy
-from distill_cli.objectives.base import About, Owns, Step
+from distill_cli.objectives.base import ObjectiveInfo, Owns, Step
 from distill_cli.types import Term, Terms
 
 
@@ -20,7 +20,7 @@ class BinaryCrossEntropy:
         epsilon: ε, how far smoothed targets are from 0 and 1.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="bce",
         summary="binary cross-entropy on each label, summed over labels",
         paper="—; smoothed: Szegedy et al. 2016, arXiv 1512.00567, for each label",

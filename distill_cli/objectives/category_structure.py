@@ -23,7 +23,16 @@ from distill_cli.losses.category_structure import (
     intra,
     right_answers,
 )
-from distill_cli.objectives.base import About, Pair, Setting, Step, TapShape, Usual, main_target
+from distill_cli.objectives.base import (
+    AdapterContext,
+    DefaultWeights,
+    ObjectiveInfo,
+    Pair,
+    Step,
+    TapShape,
+    main_target,
+)
+from distill_cli.objectives.hooks import ConditionalNeeds, HasAdapter, PairsLayers, WantsOrder
 from distill_cli.types import (
     Need,
     OrderName,
@@ -48,7 +57,7 @@ TERMS = tuple(WEIGHTS["release"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class CategoryStructure:
+class CategoryStructure(PairsLayers, ConditionalNeeds, WantsOrder, HasAdapter):
     """MSE between both networks' residuals t − c(y), and between the cosines of their centres.
 
     intra: mean ((t − c_T(y)) − (s − sg c_S(y)))²; inter: mean (cos(c_T, c_T′) − cos(c_S, c_S′))² over
@@ -82,14 +91,14 @@ class CategoryStructure:
             sizes differ, a layer of its own learns to map the student's to the teacher's.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="category-structure",
         summary="keep how samples lie about class centres (form teacher-free needs no teacher)",
         paper="Chen et al. 2020, ECCV (category structure)",
         defaults="weights of the paper form are ours, chosen on held-out images of MNIST; those of the "
         "release form, and 0.9 of cross-entropy, are the authors'",
         needs=frozenset({Need.TEACHER, Need.LOGITS, Need.FEATURES}),
-        usual=Usual(hard=0.9, own=1.0),
+        default_weights=DefaultWeights(ce=0.9, objective=1.0),
         rule="penultimate",
         coupled=True,
     )
@@ -134,9 +143,9 @@ class CategoryStructure:
         """Balanced where centres are of one batch: a sample alone is its class's centre."""
         return "balanced" if self.centres == "batch" else None
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """What maps each pair; behind it, of moving centres, the memories of each comparison."""
-        maps = [_mapping(setting.student[own], setting.teacher[other]) for own, other in self.pairs]
+        maps = [_mapping(context.student[own], context.teacher[other]) for own, other in self.pairs]
         memories: list[nn.Module] = []
         if self.centres == "moving":
             # Of each pair, of both networks; of right answers too, where these are apart; then
@@ -144,11 +153,11 @@ class CategoryStructure:
             release = self.form == "release"
             of_pair = 4 if release else 2
             sizes = [
-                prod(setting.teacher[other].size) for _, other in self.pairs for _ in range(of_pair)
+                prod(context.teacher[other].size) for _, other in self.pairs for _ in range(of_pair)
             ]
             logits = {"paper": 0, "release": 2, "teacher-free": 1}[self.form]
-            sizes += [setting.classes] * logits
-            memories = [MovingCentres(setting.classes, size, self.momentum) for size in sizes]
+            sizes += [context.classes] * logits
+            memories = [MovingCentres(context.classes, size, self.momentum) for size in sizes]
         return nn.ModuleList([*maps, *memories])
 
     def __call__(self, step: Step) -> Terms:

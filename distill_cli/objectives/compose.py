@@ -11,14 +11,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.errors import UsageError
-from distill_cli.objectives.base import HeadName, Objective, Setting, Step
+from distill_cli.objectives.base import AdapterContext, HeadName, Objective, Step
 from distill_cli.objectives.hooks import (
-    Adapting,
-    Judging,
-    Ordering,
+    EpochVerdict,
+    HasAdapter,
+    JudgesEpochs,
     Probe,
-    Selecting,
-    Verdict,
+    SelectsSamples,
+    WantsOrder,
     needs_of,
 )
 from distill_cli.types import (
@@ -62,7 +62,7 @@ class Weight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Weighted:
     """One objective and its weight."""
 
     objective: Objective
@@ -98,9 +98,9 @@ def mean_over(term: Term, batch: Batch) -> Tensor:
     return term.loss_B.sum() / batch.samples
 
 
-def _own(part: Part, adapters: nn.ModuleDict | None) -> nn.Module | None:
+def _own(part: Weighted, adapters: nn.ModuleDict | None) -> nn.Module | None:
     """The adapter of a part; None where it has none."""
-    name = part.objective.about.name
+    name = part.objective.info.name
     return adapters[name] if adapters is not None and name in adapters else None
 
 
@@ -113,23 +113,23 @@ class Composition:
             orders.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Weighted, ...]
 
     def __post_init__(self) -> None:
-        names = [part.objective.about.name for part in self.parts]
+        names = [part.objective.info.name for part in self.parts]
         for name, count in Counter(names).items():
             if count > 1:
                 raise UsageError(f"objective '{name}' stands {count} times in one composition")
         owners: dict[str, str] = {}
         for part in self.parts:
-            for thing in part.objective.about.owns:
+            for thing in part.objective.info.owns:
                 if thing in owners:
                     raise UsageError(
-                        f"objectives '{owners[thing]}' and '{part.objective.about.name}' cannot be "
+                        f"objectives '{owners[thing]}' and '{part.objective.info.name}' cannot be "
                         f"combined: both define {thing.value}",
                         hint="Keep one of them",
                     )
-                owners[thing] = part.objective.about.name
+                owners[thing] = part.objective.info.name
         wanted = self.orders
         if len(set(wanted.values())) > 1:
             first = next(iter(wanted))
@@ -144,9 +144,9 @@ class Composition:
     def orders(self) -> dict[str, OrderName]:
         """The order of samples that objectives want, by their names."""
         return {
-            part.objective.about.name: part.objective.order
+            part.objective.info.name: part.objective.order
             for part in self.parts
-            if isinstance(part.objective, Ordering) and part.objective.order is not None
+            if isinstance(part.objective, WantsOrder) and part.objective.order is not None
         }
 
     @property
@@ -157,37 +157,39 @@ class Composition:
     @property
     def coupled(self) -> tuple[str, ...]:
         """The objectives that compare the samples of a batch with each other."""
-        return tuple(p.objective.about.name for p in self.parts if p.objective.about.coupled)
+        return tuple(p.objective.info.name for p in self.parts if p.objective.info.coupled)
 
     @property
     def judging(self) -> tuple[str, ...]:
         """The objectives that judge each epoch, and may roll it back."""
-        return tuple(p.objective.about.name for p in self.parts if isinstance(p.objective, Judging))
+        return tuple(
+            p.objective.info.name for p in self.parts if isinstance(p.objective, JudgesEpochs)
+        )
 
     def after_epoch(
         self, probe: Probe, finished: int, epochs: int, adapters: nn.ModuleDict
-    ) -> Verdict:
+    ) -> EpochVerdict:
         """What the objectives together make of an epoch; one is enough to roll it back."""
         verdicts = [
             part.objective.after_epoch(probe, finished, epochs, _own(part, adapters))
             for part in self.parts
-            if isinstance(part.objective, Judging)
+            if isinstance(part.objective, JudgesEpochs)
         ]
         figures = {name: value for each in verdicts for name, value in each.figures.items()}
-        return Verdict(figures=figures, roll_back=any(each.roll_back for each in verdicts))
+        return EpochVerdict(figures=figures, roll_back=any(each.roll_back for each in verdicts))
 
     @property
     def head(self) -> HeadName | None:
         """The classifier that one of the objectives asks for; None for the network's own."""
-        asked = (part.objective.about.head for part in self.parts)
+        asked = (part.objective.info.head for part in self.parts)
         return next((head for head in asked if head is not None), None)
 
-    def adapters(self, setting: Setting) -> nn.ModuleDict:
+    def adapters(self, context: AdapterContext) -> nn.ModuleDict:
         """Fresh modules of the objectives that need one, by their names."""
         made = {
-            part.objective.about.name: part.objective.adapters(setting)
+            part.objective.info.name: part.objective.adapters(context)
             for part in self.parts
-            if isinstance(part.objective, Adapting)
+            if isinstance(part.objective, HasAdapter)
         }
         return nn.ModuleDict({name: each for name, each in made.items() if each is not None})
 
@@ -210,16 +212,16 @@ class Composition:
             objective, step = part.objective, replace(shared, own_adapter=_own(part, adapters))
             for name, term in objective(step).items():
                 if soft_B is not None:
-                    kept_B = ~soft_B if isinstance(objective, Selecting) else soft_B
+                    kept_B = ~soft_B if isinstance(objective, SelectsSamples) else soft_B
                     term = replace(term, loss_B=term.loss_B.where(kept_B, 0.0))
                 mean = mean_over(term, batch)
                 weighted.append(mean if weight == 1 else weight * mean)
-                means[name], weights[name] = mean.detach(), (objective.about.name, weight)
+                means[name], weights[name] = mean.detach(), (objective.info.name, weight)
         return Loss(total=sum(weighted[1:], weighted[0]), terms=means, weights=weights)
 
     def _soft_samples(self, step: Step) -> Tensor | None:
         """bool (B,): the samples of all objectives but the one that selects; None for all samples."""
         for part in self.parts:
-            if isinstance(part.objective, Selecting):
-                return part.objective.softened(step)
+            if isinstance(part.objective, SelectsSamples):
+                return part.objective.soft_samples(step)
         return None

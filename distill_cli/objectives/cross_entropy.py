@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from distill_cli.losses.cross_entropy import cross_entropy
-from distill_cli.objectives.base import About, Owns, Step, on_hard_labels
+from distill_cli.objectives.base import ObjectiveInfo, Owns, Step, on_hard_labels
 from distill_cli.types import Terms
 
 
@@ -14,7 +14,7 @@ from distill_cli.types import Terms
 class CrossEntropy:
     """CE(δ_y, softmax z)."""
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="ce",
         summary="cross-entropy on the hard label",
         paper="—",

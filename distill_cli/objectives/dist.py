@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.dist import inter_class, intra_class
-from distill_cli.objectives.base import About, Step
+from distill_cli.objectives.base import ObjectiveInfo, Step
 from distill_cli.types import Need, Term, Terms
 
 
@@ -22,7 +22,7 @@ class Dist:
         intra: γ, between the samples of a batch, class by class.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="dist",
         summary="correlate with the teacher over classes, and over samples",
         paper="Huang et al. 2022, arXiv 2205.10536",

@@ -12,7 +12,7 @@ from torch import Tensor
 from distill_cli.counters import Purpose, draw, uniform
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.disturb_label import disturbed
-from distill_cli.objectives.base import About, Owns, Step, on_hard_labels
+from distill_cli.objectives.base import ObjectiveInfo, Owns, Step, on_hard_labels
 from distill_cli.types import Terms
 
 
@@ -27,7 +27,7 @@ class DisturbLabel:
         alpha: α, the share that is redrawn; α(K − 1)/K of the labels are wrong.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="disturb-label",
         summary="redraw some labels at random in every batch",
         paper="Xie et al. 2016, arXiv 1605.00055",

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.dkd import decoupled
-from distill_cli.objectives.base import About, Step, main_target
+from distill_cli.objectives.base import ObjectiveInfo, Step, main_target
 from distill_cli.types import Need, Term, Terms
 
 
@@ -25,7 +25,7 @@ class DecoupledDistillation:
         warmup: Share of training over which the term grows from 0 (the paper: 20 of 240 epochs).
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="dkd",
         summary="weigh the target class and the other classes of the teacher apart",
         paper="Zhao et al. 2022, arXiv 2203.08679",

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform32
 from distill_cli.losses.dropmax import dropmax
-from distill_cli.objectives.base import About, Owns, Step, on_hard_labels
+from distill_cli.objectives.base import ObjectiveInfo, Owns, Step, on_hard_labels
+from distill_cli.objectives.hooks import TapsStudent
 from distill_cli.types import (
     GATED_PARTS,
     Batch,
@@ -25,7 +26,7 @@ LOGITS, PRIOR, POSTERIOR = GATED_PARTS
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropMax:
+class DropMax(TapsStudent):
     """CE with each wrong class kept at a rate q, beside ρ that predicts q without the label.
 
     Three linear maps of the features: logits o, ρ = σ(h), q = σ(sg h + r), sg a constant. In
@@ -44,7 +45,7 @@ class DropMax:
         entropy_weight: Of −H(ρ), which keeps rates undecided where nothing speaks.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="dropmax",
         summary="drop wrong classes from the softmax at rates learnt per sample",
         paper="Lee et al. 2018, arXiv 1712.07834",
@@ -60,14 +61,14 @@ class DropMax:
     entropy_weight: Annotated[float, Field(ge=0)] = 1.0
 
     @property
-    def looks(self) -> tuple[str, ...]:
+    def taps(self) -> tuple[str, ...]:
         """The three parts of the classifier."""
         return LOGITS, PRIOR, POSTERIOR
 
     def __call__(self, step: Step) -> Terms:
         """Terms `ce`, `kl`, `auxiliary` and `entropy`, with their weights, over the labelled."""
         logits_BK, prior_BK, posterior_BK = (
-            step.student.features[name].flatten(1) for name in self.looks
+            step.student.features[name].flatten(1) for name in self.taps
         )
         uniform_BK = _uniform(logits_BK, step.batch, step.progress)
 

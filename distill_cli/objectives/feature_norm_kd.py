@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.feature_norm_kd import TypicalNorm
 from distill_cli.losses.feature_norm_kd import Form, normalised_distillation
-from distill_cli.objectives.base import About, Pair, Setting, Step, Usual
+from distill_cli.objectives.base import AdapterContext, DefaultWeights, ObjectiveInfo, Pair, Step
+from distill_cli.objectives.hooks import HasAdapter, PairsLayers, WholeBatch
 from distill_cli.types import (
     BIAS,
     PENULTIMATE,
@@ -27,7 +28,7 @@ OF_CLASSIFIERS: tuple[Pair, ...] = ((BIAS, BIAS), (PENULTIMATE, PENULTIMATE))
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureNormDistillation:
+class FeatureNormDistillation(PairsLayers, WholeBatch, HasAdapter):
     """CE(softmax(τ·v/‖f_T‖), softmax(τ·z/‖f_S‖)), f what enters each network's classifier.
 
     A sample's temperature is ‖f‖/τ. The student's length learns, too.
@@ -41,14 +42,14 @@ class FeatureNormDistillation:
         pairs: What enters the classifiers, and their biases; there is no choice.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="feature-norm-kd",
         summary="soften each sample by the length of its features",
         paper="Xu et al. 2020, ECCV (feature-normalised knowledge distillation)",
         defaults="the weight is the authors' code's, which has the release form at τ = 2; that the paper "
         "form is the default, and its rule for τ, are ours",
         needs=frozenset({Need.TEACHER, Need.LOGITS, Need.FEATURES}),
-        usual=Usual(own=LAMBDA_SQUARED),
+        default_weights=DefaultWeights(objective=LAMBDA_SQUARED),
         rule="classifier",
     )
 
@@ -70,7 +71,7 @@ class FeatureNormDistillation:
         """Where τ goes by the lengths in the first batch."""
         return self.tau is None
 
-    def adapters(self, setting: Setting) -> nn.Module | None:
+    def adapters(self, context: AdapterContext) -> nn.Module | None:
         """The teacher's typical length, where τ goes by it."""
         return TypicalNorm() if self.whole_batch else None
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.losses.soft_targets import grouped_targets, soft_cross_entropy
-from distill_cli.objectives.base import About, Owns, Setting, Step, on_hard_labels
+from distill_cli.objectives.base import AdapterContext, ObjectiveInfo, Owns, Step, on_hard_labels
+from distill_cli.objectives.hooks import HasAdapter
 from distill_cli.types import (
     UNLABELLED,
     Need,
@@ -20,7 +21,7 @@ from distill_cli.types import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupedSmoothing:
+class GroupedSmoothing(HasAdapter):
     """CE(q, softmax z) with q = (1 − ε₁ − ε₂)·δ_y + ε₁/K + ε₂·ρ_y, ρ_y uniform over y's group.
 
     ρ may be any K×K matrix of rows of sum 1 in the groups' place.
@@ -31,7 +32,7 @@ class GroupedSmoothing:
         exclude_target: Leave the target out of its group's mass.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="grouped-smoothing",
         summary="hard label with some mass on the classes of its group",
         paper="Xu, Rui, Li, Gu 2020, ECCV (anisotropic label smoothing)",
@@ -51,9 +52,9 @@ class GroupedSmoothing:
                 f"{self.group_epsilon:g} is more"
             )
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """The matrix of targets."""
-        rule_KK = torch.eye(setting.classes) if setting.rule_KK is None else setting.rule_KK
+        rule_KK = torch.eye(context.classes) if context.rule_KK is None else context.rule_KK
         return TargetMatrix(
             grouped_targets(
                 rule_KK,

@@ -10,7 +10,8 @@ from torch import nn
 
 from distill_cli.adapters.regressor import Regressor
 from distill_cli.losses.hint import hint
-from distill_cli.objectives.base import About, Pair, Setting, Step, Usual
+from distill_cli.objectives.base import AdapterContext, DefaultWeights, ObjectiveInfo, Pair, Step
+from distill_cli.objectives.hooks import HasAdapter, PairsLayers, ResolvesDefaults, WholeBatch
 from distill_cli.types import Need, Term, Terms
 
 # Of the gradient that a student without layers that normalise gets: one mean squared error in the
@@ -19,7 +20,7 @@ WITHOUT_NORM = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hint:
+class Hint(PairsLayers, WholeBatch, ResolvesDefaults, HasAdapter):
     """½‖u_h(x) − r(v_g(x))‖² a value of the hint layer u_h; r is a learnt regressor.
 
     Alone it is stage 1 of FitNets (`distill hint-init`), with the regressor of the paper. Beside
@@ -37,7 +38,7 @@ class Hint:
             middle ones.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="hint",
         summary="predict a middle layer of the teacher from one of the student",
         paper="Romero et al. 2015, arXiv 1412.6550",
@@ -46,7 +47,7 @@ class Hint:
         "students that do not normalise, is ours",
         needs=frozenset({Need.TEACHER, Need.FEATURES}),
         targets=frozenset({"softmax", "sigmoid"}),
-        usual=Usual(own=200.0),
+        default_weights=DefaultWeights(objective=200.0),
         rule="middle",
     )
 
@@ -59,19 +60,19 @@ class Hint:
         """Where the regressor normalises by the batch."""
         return self.normalised
 
-    def settled(self, setting: Setting) -> Hint:
+    def resolved(self, context: AdapterContext) -> Hint:
         """With the share of the gradient that suits the student."""
         if self.gradient_scale is not None:
             return self
-        return replace(self, gradient_scale=1.0 if setting.normalised else WITHOUT_NORM)
+        return replace(self, gradient_scale=1.0 if context.normalised else WITHOUT_NORM)
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """A regressor for each pair."""
-        scale = self.settled(setting).gradient_scale
-        assert scale is not None, "settled"
+        scale = self.resolved(context).gradient_scale
+        assert scale is not None, "resolved"
         made = []
         for guided, hinted in self.pairs:
-            own, other = setting.student[guided], setting.teacher[hinted]
+            own, other = context.student[guided], context.teacher[hinted]
             made.append(
                 Regressor(
                     own.size,

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.kd import distillation
-from distill_cli.objectives.base import About, Step, Usual
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step
 from distill_cli.types import Need, Term, Terms
 
 
@@ -20,14 +20,14 @@ class KnowledgeDistillation:
         temperature: T, softens teacher and student alike.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="kd",
         summary="match the teacher's softened probabilities",
         paper="Hinton, Vinyals, Dean 2014, arXiv 1503.02531",
         defaults="public benchmarks' on CIFAR-100, weights and T alike; the paper names none for all: T "
         "= 20 on MNIST, and a soft weight far above the hard one's",
         needs=frozenset({Need.TEACHER}),
-        usual=Usual(hard=0.1, own=0.9),
+        default_weights=DefaultWeights(ce=0.1, objective=0.9),
     )
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0

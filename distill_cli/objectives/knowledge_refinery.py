@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.knowledge_refinery import ResidualMatrix
 from distill_cli.losses.knowledge_refinery import refine
-from distill_cli.objectives.base import About, Setting, Step, on_hard_labels
+from distill_cli.objectives.base import AdapterContext, ObjectiveInfo, Step, on_hard_labels
+from distill_cli.objectives.hooks import HasAdapter
 from distill_cli.types import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnowledgeRefinery:
+class KnowledgeRefinery(HasAdapter):
     """KL(p_res ‖ q_res): p_res over the other classes, q_res the residual label S_y, learnt too.
 
     The student learns with S fixed, and S from α·KL(q_res ‖ p_res) with the student fixed.
@@ -25,7 +26,7 @@ class KnowledgeRefinery:
         reverse: Turn both divergences round.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="knowledge-refinery",
         summary="learn which classes are confused beside the network, and teach it",
         paper="Ding et al. 2021, AAAI (Knowledge Refinery)",
@@ -35,9 +36,9 @@ class KnowledgeRefinery:
     rate: Annotated[float, Field(gt=0)] = 0.1
     reverse: bool = False
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """S."""
-        return ResidualMatrix(setting.classes, self.rate)
+        return ResidualMatrix(context.classes, self.rate)
 
     def __call__(self, step: Step) -> Terms:
         """Terms `residual`, of the student, and `matrix`, of S, over the labelled samples."""

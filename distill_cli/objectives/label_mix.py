@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from distill_cli.adapters.label_mix import ClassEmbeddings
 from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.losses.soft_targets import class_relation, mixed_targets, soft_cross_entropy
-from distill_cli.objectives.base import About, Owns, Setting, Step, on_hard_labels
+from distill_cli.objectives.base import AdapterContext, ObjectiveInfo, Owns, Step, on_hard_labels
+from distill_cli.objectives.hooks import ConditionalNeeds, HasAdapter, UsesClassCentroids
 from distill_cli.types import (
     UNLABELLED,
     Need,
@@ -26,7 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelMix:
+class LabelMix(ConditionalNeeds, UsesClassCentroids, HasAdapter):
     """CE(q, softmax z), q = hard·δ_y + relation·softmax_j(cos(c_y, c_j)/T_r) + sample·p_T + rule·ρ_y.
 
     p is the network's own prediction, held constant, or the teacher's. c are centroids of classes,
@@ -45,7 +46,7 @@ class LabelMix:
         sample_temperature: T of the prediction.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="label-mix",
         summary="hard label, class relations, a prediction and a rule in one label",
         paper="relations: Sun et al. 2017, arXiv 1710.10393; own prediction: Reed et al. 2014, "
@@ -79,18 +80,18 @@ class LabelMix:
         asked = {Need.TEACHER: taught, Need.GROUPS: self.rule > 0, Need.MODEL: self.model}
         return frozenset(need for need, said in asked.items() if said)
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """What does not depend on the sample, scaled to 1: a matrix, and embeddings."""
         made = nn.ModuleDict()
         if self.relation and self.model is None:
             made["embeddings"] = ClassEmbeddings(
-                setting.classes, self.relation_temperature, self.rate
+                context.classes, self.relation_temperature, self.rate
             )
-        elif self.relation and setting.centroid_KD is not None:
-            about_KD = setting.centroid_KD - setting.centroid_KD.mean(dim=0)
+        elif self.relation and context.centroid_KD is not None:
+            about_KD = context.centroid_KD - context.centroid_KD.mean(dim=0)
             made["relation"] = TargetMatrix(class_relation(about_KD, self.relation_temperature))
-        if self.rule and setting.rule_KK is not None:
-            made["rule"] = TargetMatrix(setting.rule_KK)
+        if self.rule and context.rule_KK is not None:
+            made["rule"] = TargetMatrix(context.rule_KK)
         return made
 
     def __call__(self, step: Step) -> Terms:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.cross_entropy import cross_entropy
-from distill_cli.objectives.base import About, Owns, Step, on_hard_labels
+from distill_cli.objectives.base import ObjectiveInfo, Owns, Step, on_hard_labels
 from distill_cli.types import Terms
 
 
@@ -20,7 +20,7 @@ class LabelSmoothing:
         epsilon: ε, the mass spread over all classes, the target included.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="label-smoothing",
         summary="hard label with a little mass on every class",
         paper="Szegedy et al. 2016, arXiv 1512.00567",

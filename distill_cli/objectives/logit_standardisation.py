@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from distill_cli.losses.logit_standardisation import standardised_distillation
-from distill_cli.objectives.base import About, Step, Usual
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step
 from distill_cli.types import Need, Term, Terms
 
 
@@ -24,13 +24,13 @@ class LogitStandardisation:
             one, as the authors' code.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="logit-standardisation",
         summary="match the shape of the teacher's logits, whatever their mean and spread",
         paper="Sun et al. 2024, arXiv 2403.01427",
         defaults="weights and T are the authors' for CIFAR-100",
         needs=frozenset({Need.TEACHER, Need.LOGITS}),
-        usual=Usual(hard=0.1, own=9.0),
+        default_weights=DefaultWeights(ce=0.1, objective=9.0),
     )
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0

@@ -8,12 +8,13 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.rkd import relational_angle, relational_distance
-from distill_cli.objectives.base import About, Pair, Step, Usual
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Pair, Step
+from distill_cli.objectives.hooks import PairsLayers
 from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelationalDistillation:
+class RelationalDistillation(PairsLayers):
     """Huber losses between both networks' pairwise distances and angles of a batch.
 
     Attributes:
@@ -22,7 +23,7 @@ class RelationalDistillation:
         angle: Weight of the angles of all triplets.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="rkd",
         summary="keep the distances and angles between samples",
         paper="Park et al. 2019, arXiv 1904.05068",
@@ -31,7 +32,7 @@ class RelationalDistillation:
         "they are, as in public benchmarks",
         needs=frozenset({Need.TEACHER, Need.FEATURES}),
         targets=frozenset({"softmax", "sigmoid"}),
-        usual=Usual(),
+        default_weights=DefaultWeights(),
         rule="penultimate",
         coupled=True,
     )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.soft_targets import margin, selected
-from distill_cli.objectives.base import About, Step, main_target, on_hard_labels
+from distill_cli.objectives.base import ObjectiveInfo, Step, main_target, on_hard_labels
+from distill_cli.objectives.hooks import ConditionalNeeds, SelectsSamples
 from distill_cli.types import (
     UNLABELLED,
     Need,
@@ -19,7 +20,7 @@ from distill_cli.types import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selective:
+class Selective(ConditionalNeeds, SelectsSamples):
     """CE on samples whose label is far ahead, g = p_y − max_{k≠y} p_k ≥ m; the others for the rest.
 
     It stands beside any soft label, which then is for the samples with g < m alone: those that the
@@ -30,7 +31,7 @@ class Selective:
         by: Whose prediction p is: the network's own, held constant, or the teacher's.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="selective",
         summary="hard labels where the network is sure of them, the soft label elsewhere",
         paper="selective softening by margin; of this project",
@@ -46,7 +47,7 @@ class Selective:
         """A teacher where it chooses."""
         return frozenset({Need.TEACHER} if self.by == "teacher" else ())
 
-    def softened(self, step: Step) -> Tensor:
+    def soft_samples(self, step: Step) -> Tensor:
         """The samples that get the soft label; what is unlabelled has no other."""
         taught = self.by == "teacher"
         logits_BK = step.teacher.log_probs(1.0) if taught else step.student.logits_BK
@@ -54,7 +55,7 @@ class Selective:
         return selected(margin(logits_BK, target_B), self.margin) | (target_B == UNLABELLED)
 
     def __call__(self, step: Step) -> Terms:
-        """Term `kept`, over the labelled samples; `compose` leaves it to those not softened."""
+        """Term `kept`, over the labelled samples; `compose` leaves it to the others."""
         logits_BK = step.student.logits_BK
         return {
             "kept": on_hard_labels(step.batch, lambda target_B: cross_entropy(logits_BK, target_B))

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.sigmoid_kd import sigmoid_distillation
-from distill_cli.objectives.base import About, Step, Usual
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step
 from distill_cli.types import Need, Term, Terms
 
 
@@ -20,13 +20,13 @@ class SigmoidDistillation:
         temperature: T, softens teacher and student alike.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="sigmoid-kd",
         summary="match the teacher's softened probability of each label, summed over labels",
         paper="Hinton, Vinyals, Dean 2014, arXiv 1503.02531, of two classes a label",
         defaults="ours, after kd's",
         needs=frozenset({Need.TEACHER, Need.LOGITS}),
-        usual=Usual(hard=0.1, own=0.9),
+        default_weights=DefaultWeights(ce=0.1, objective=0.9),
         targets=frozenset({"sigmoid"}),
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from distill_cli.losses.tfkd_reg import teacher_free
-from distill_cli.objectives.base import About, Step, Usual, on_hard_labels
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step, on_hard_labels
 from distill_cli.types import Terms
 
 
@@ -35,12 +35,12 @@ class TeacherFreeRegularisation:
         form: `release` or `paper`.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="tfkd-reg",
         summary="learn from a virtual teacher that is sure of the label",
         paper="Yuan et al. 2020, arXiv 1909.11723",
         defaults="the authors' code's for ResNet-18 on CIFAR-100",
-        usual=Usual(hard=0.9, own=0.1),
+        default_weights=DefaultWeights(ce=0.9, objective=0.1),
     )
 
     correct_prob: Annotated[float, Field(gt=0.9, lt=1)] = 0.99

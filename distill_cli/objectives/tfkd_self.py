@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.kd import distillation
-from distill_cli.objectives.base import About, Step, Usual
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step
 from distill_cli.types import Need, Term, Terms
 
 
@@ -23,7 +23,7 @@ class TeacherFreeSelf:
         temperature: T.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="tfkd-self",
         summary="learn from a trained copy of the same network",
         paper="Yuan et al. 2020, arXiv 1909.11723",
@@ -31,7 +31,7 @@ class TeacherFreeSelf:
         "the KL over classes too; in terms of this one, it has on CIFAR-100 0.05 · "
         "cross-entropy + 0.475 at T = 6 for ResNet-18, + 0.0095 at T = 20 for MobileNetV2",
         needs=frozenset({Need.TEACHER}),
-        usual=Usual(hard=0.1, own=0.9),
+        default_weights=DefaultWeights(ce=0.1, objective=0.9),
     )
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0

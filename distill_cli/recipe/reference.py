@@ -12,7 +12,7 @@ from distill_cli.recipe.schema import RECIPES
 
 HEAD = """# Options
 
-ViewBatch from the recipe schema by `python -m distill_cli.recipe.reference > docs/options.md`.
+Made from the recipe schema by `python -m distill_cli.recipe.reference > docs/options.md`.
 
 Every option is a flag (`--batch-size 64`), a recipe key (`batch_size: 64`), a `--set` path
 (`--set batch_size=64`) and an environment variable (`DISTILL_BATCH_SIZE=64`). A flag wins over

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from distill_cli.adapters.category_structure import MovingCentres
 from distill_cli.adapters.regressor import Regressor
 from distill_cli.losses.cross_entropy import cross_entropy
-from distill_cli.objectives.base import Setting, TapShape
+from distill_cli.objectives.base import AdapterContext, TapShape
 from distill_cli.objectives.category_structure import WEIGHTS, CategoryStructure
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.hooks import needs_of
 from distill_cli.teachers.signals import DenseSignals
@@ -59,8 +59,8 @@ def said(seed: int, width: int = D) -> tuple[StudentSignals, DenseSignals]:
     return student, teacher
 
 
-def setting(width: int = D) -> Setting:
-    return Setting(
+def setting(width: int = D) -> AdapterContext:
+    return AdapterContext(
         class_names=tuple("abcd"),
         student={"s": TapShape(channels=width, height=1, width=1)},
         teacher={"t": TapShape(channels=D, height=1, width=1)},
@@ -241,14 +241,14 @@ def test_the_release_is_the_authors_code() -> None:
     leaves = [z.requires_grad_(), f_BCHW.requires_grad_()]
 
     shape = TapShape(channels=2, height=3, width=4)
-    same = Setting(class_names=tuple("abcd"), student={"s": shape}, teacher={"t": shape})
-    usual = CategoryStructure.about.usual
+    same = AdapterContext(class_names=tuple("abcd"), student={"s": shape}, teacher={"t": shape})
+    usual = CategoryStructure.info.default_weights
     composed = Composition(
         (
-            Part(objective=CrossEntropy(), weight=Weight(start=usual.hard)),
-            Part(
+            Weighted(objective=CrossEntropy(), weight=Weight(start=usual.ce)),
+            Weighted(
                 objective=CategoryStructure(form="release", pairs=PAIRS),
-                weight=Weight(start=usual.own),
+                weight=Weight(start=usual.objective),
             ),
         )
     )
@@ -267,7 +267,7 @@ def test_weights_are_those_of_the_form() -> None:
     release = CategoryStructure(form="release")
     found = [getattr(release, name) for name in WEIGHTS["release"]]
     assert found == [0.002, 0.04, 0.1, 1e-6], "the authors'"
-    assert (release.about.usual.hard, release.about.usual.own) == (0.9, 1)
+    assert (release.info.default_weights.ce, release.info.default_weights.objective) == (0.9, 1)
     assert CategoryStructure(form="teacher-free").compact_weight == 0.1
     assert CategoryStructure(intra_weight=3.0).intra_weight == 3.0
     for form, terms in WEIGHTS.items():
@@ -284,8 +284,8 @@ def test_without_weights_it_is_cross_entropy() -> None:
         **dict.fromkeys(("intra_weight", "inter_weight", "compact_weight", "logit_weight"), 0.0),
     )
     parts = (
-        Part(objective=CrossEntropy(), weight=Weight(start=0.9)),
-        Part(objective=nothing, weight=Weight(start=1)),
+        Weighted(objective=CrossEntropy(), weight=Weight(start=0.9)),
+        Weighted(objective=nothing, weight=Weight(start=1)),
     )
     composed = Composition(parts)
     student, teacher = said(0)
@@ -424,9 +424,9 @@ def test_what_it_needs_and_wants_goes_by_its_parameters() -> None:
     assert needs_of(CategoryStructure()) == layers
     assert needs_of(CategoryStructure(form="release")) == layers | logits
     assert needs_of(CategoryStructure(form="teacher-free")) == set()
-    part = Part(objective=CategoryStructure(), weight=Weight(start=1))
+    part = Weighted(objective=CategoryStructure(), weight=Weight(start=1))
     assert Composition((part,)).orders == {"category-structure": "balanced"}
-    part = Part(objective=CategoryStructure(centres="moving"), weight=Weight(start=1))
+    part = Weighted(objective=CategoryStructure(centres="moving"), weight=Weight(start=1))
     assert Composition((part,)).orders == {}
 
 

@@ -14,8 +14,8 @@ from distill_cli.adapters.knowledge_refinery import ResidualMatrix
 from distill_cli.adapters.label_mix import ClassEmbeddings
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.soft_targets import group_relation
-from distill_cli.objectives.base import Objective, Setting
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.base import AdapterContext, Objective
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.hooks import needs_of
 from distill_cli.objectives.kd import KnowledgeDistillation
@@ -29,7 +29,7 @@ from tests.objectives.steps import step_of
 B, K = 10, 4
 GENERATOR = torch.Generator().manual_seed(5)
 CENTROIDS = torch.randn(K, 6, generator=GENERATOR)
-SETTING = Setting(
+SETTING = AdapterContext(
     class_names=tuple("abcd"),
     rule_KK=group_relation(torch.tensor([0, 1, 0, 2])),
     centroid_KD=CENTROIDS,
@@ -56,7 +56,7 @@ def logits(seed: int = 0) -> Tensor:
 
 def composed(*parts: tuple[float, Objective]) -> tuple[Composition, nn.ModuleDict]:
     made = Composition(
-        tuple(Part(objective=each, weight=Weight(start=weight)) for weight, each in parts)
+        tuple(Weighted(objective=each, weight=Weight(start=weight)) for weight, each in parts)
     )
     return made, made.adapters(SETTING)
 
@@ -221,7 +221,7 @@ def test_a_mixed_image_is_judged_by_its_larger_share() -> None:
     other_B = torch.ones(B, dtype=torch.int64)
     share_B = torch.full((B,), 0.3)
     mixed = batch(Mixing(share_B=share_B, target_B=other_B))
-    soft_B = Selective(margin=0.5).softened(
+    soft_B = Selective(margin=0.5).soft_samples(
         step_of(StudentSignals(logits=z), None, mixed, PROGRESS)
     )
     assert soft_B.tolist() == (TARGET < 0).tolist()

@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from distill_cli.adapters.hooks import OwnOptimizer
 from distill_cli.adapters.knowledge_refinery import ResidualMatrix
 from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.soft_targets import group_relation
-from distill_cli.objectives.base import Setting
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.base import AdapterContext
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.disturb_label import DisturbLabel
 from distill_cli.objectives.grouped_smoothing import GroupedSmoothing
-from distill_cli.objectives.hooks import OwnOptimizer
 from distill_cli.objectives.knowledge_refinery import KnowledgeRefinery
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
@@ -26,7 +26,7 @@ from tests.objectives.steps import step_of
 
 B, K = 12, 5
 GROUP_K = torch.tensor([0, 1, 0, 1, 2])
-SETTING = Setting(class_names=tuple("abcde"), rule_KK=group_relation(GROUP_K))
+SETTING = AdapterContext(class_names=tuple("abcde"), rule_KK=group_relation(GROUP_K))
 
 
 def batch(rows: Tensor | None = None) -> Batch:
@@ -51,7 +51,7 @@ def logits(seed: int = 0) -> Tensor:
 
 
 def loss(objective: object, said: Tensor, progress: Progress | None = None) -> Tensor:
-    composed = Composition((Part(objective=objective, weight=Weight(start=1)),))
+    composed = Composition((Weighted(objective=objective, weight=Weight(start=1)),))
     adapters = composed.adapters(SETTING)
     return composed(StudentSignals(logits=said), None, batch(), progress or at(), adapters).total
 
@@ -63,7 +63,7 @@ def loss(objective: object, said: Tensor, progress: Progress | None = None) -> T
         DisturbLabel(alpha=0),
         LabelSmoothing(epsilon=0),
     ],
-    ids=lambda objective: objective.about.name,
+    ids=lambda objective: objective.info.name,
 )
 def test_at_its_neutral_setting_it_is_cross_entropy(neutral: object) -> None:
     one, two = logits(), logits()
@@ -145,14 +145,14 @@ def test_the_virtual_teacher_is_the_authors_release(
     divergence = F.kl_div(F.log_softmax(z, dim=1), softened, reduction="none").mean()
     theirs = (1 - alpha) * F.cross_entropy(z, target) + alpha * multiplier * divergence
 
-    about = TeacherFreeRegularisation.about
+    about = TeacherFreeRegularisation.info
     objective = TeacherFreeRegularisation(temperature=temperature)
     if temperature == 20:
         assert objective == TeacherFreeRegularisation()
-        assert (about.usual.hard, about.usual.own) == weights
+        assert (about.default_weights.ce, about.default_weights.objective) == weights
     parts = [(CrossEntropy(), weights[0]), (objective, weights[1])]
     composed = Composition(
-        tuple(Part(objective=each, weight=Weight(start=weight)) for each, weight in parts)
+        tuple(Weighted(objective=each, weight=Weight(start=weight)) for each, weight in parts)
     )
     shown = Batch(
         images_BCHW=torch.zeros(rows, 1, 2, 2),

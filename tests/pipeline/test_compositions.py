@@ -11,7 +11,7 @@ from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 def parts(**values: object) -> dict[str, tuple[float, float, str]]:
     made = composition(validate(StudentRecipe, values))
     return {
-        part.objective.about.name: (part.weight.start, part.weight.end, part.weight.schedule)
+        part.objective.info.name: (part.weight.start, part.weight.end, part.weight.schedule)
         for part in made.parts
     }
 
@@ -63,7 +63,7 @@ def test_a_teacher_cannot_learn_from_teachers() -> None:
 
 def sigmoid(**values: object) -> dict[str, object]:
     made = composition(validate(StudentRecipe, values), "sigmoid")
-    return {part.objective.about.name: part for part in made.parts}
+    return {part.objective.info.name: part for part in made.parts}
 
 
 def test_on_sigmoid_targets_others_stand_for_the_usual_ones() -> None:

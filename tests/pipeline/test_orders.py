@@ -11,9 +11,10 @@ import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.objectives.base import About
+from distill_cli.objectives.base import ObjectiveInfo
 from distill_cli.objectives.category_structure import CategoryStructure
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.compose import Composition, Weight, Weighted
+from distill_cli.objectives.hooks import WantsOrder
 from distill_cli.pipeline.objective.order import ordered
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import validate
@@ -24,10 +25,10 @@ SPEC = ViewSpec(augment=("flip",), channels=1, height=8, width=8, seed=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shuffled:
+class Shuffled(WantsOrder):
     """An objective that does not want balanced batches."""
 
-    about: ClassVar[About] = About(name="shuffled", summary="-", paper="-")
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(name="shuffled", summary="-", paper="-")
     order: OrderName | None = "shuffled"
 
     def __call__(self, *_: Any) -> Any:
@@ -35,7 +36,7 @@ class Shuffled:
 
 
 def composed(*objectives: Any) -> Composition:
-    return Composition(tuple(Part(objective=one, weight=Weight(start=1)) for one in objectives))
+    return Composition(tuple(Weighted(objective=one, weight=Weight(start=1)) for one in objectives))
 
 
 def dataset(labels: list[int], classes: int = 3) -> Dataset:

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Objective, Owns, Usual
-from distill_cli.objectives.compose import Composition, Part, Weight
-from distill_cli.objectives.hooks import Checked, Selecting
+from distill_cli.objectives.base import DefaultWeights, Objective, Owns
+from distill_cli.objectives.compose import Composition, Weight, Weighted
+from distill_cli.objectives.hooks import ChecksEpochs, SelectsSamples
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.pipeline.objective.rules import check_sense
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
@@ -51,13 +51,13 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
     entries = [{**parameters_then(version, entry), **entry} for entry in entries]
     parts = tuple(_part(entry) for entry in entries)
     for part in parts:
-        about = part.objective.about
-        if targets not in about.targets:
+        info = part.objective.info
+        if targets not in info.targets:
             raise UsageError(
-                f"objective '{about.name}' is for {' and '.join(sorted(about.targets))} targets, "
+                f"objective '{info.name}' is for {' and '.join(sorted(info.targets))} targets, "
                 f"these are {targets}"
             )
-        if isinstance(part.objective, Checked):
+        if isinstance(part.objective, ChecksEpochs):
             part.objective.check(recipe.epochs)
     composed = Composition(parts)
     check_sense(recipe, composed)
@@ -140,11 +140,11 @@ def _named(recipe: LabelledRecipe, names: list[str], version: str | None) -> lis
     found = {name: _class(name) for name in names}
     usual = {name: _usual(cls, version) for name, cls in found.items()}
     # What chooses samples for the others stands last: the first has the weights of the flags.
-    names = sorted(names, key=lambda name: issubclass(found[name], Selecting))
+    names = sorted(names, key=lambda name: issubclass(found[name], SelectsSamples))
     hard: dict[str, Any] = {"name": "ce"}
     if recipe.label_smoothing is not None:
         hard = {"name": "label-smoothing", "epsilon": recipe.label_smoothing}
-    owner = next((n for n, cls in found.items() if Owns.HARD_TARGET in cls.about.owns), None)
+    owner = next((n for n, cls in found.items() if Owns.HARD_TARGET in cls.info.owns), None)
     own: dict[str, Any] = {}
     if owner is not None and recipe.label_smoothing is not None:
         if owner in PLAIN:
@@ -159,20 +159,20 @@ def _named(recipe: LabelledRecipe, names: list[str], version: str | None) -> lis
                 "hard label by itself"
             )
     soft = [
-        {"name": name, "weight": usual[name].own, **(own if name == owner else {})}
+        {"name": name, "weight": usual[name].objective, **(own if name == owner else {})}
         for name in names
     ]
     if not soft:
         return [hard]
     if owner is None:
-        soft = [{**hard, "weight": usual[names[0]].hard}, *soft]
+        soft = [{**hard, "weight": usual[names[0]].ce}, *soft]
     if isinstance(recipe, StudentRecipe):
         soft = _weighed(recipe, soft, usual[names[0]], alone=owner is None)
     return soft
 
 
 def _weighed(
-    recipe: StudentRecipe, entries: list[dict[str, Any]], usual: Usual, *, alone: bool
+    recipe: StudentRecipe, entries: list[dict[str, Any]], usual: DefaultWeights, *, alone: bool
 ) -> list[dict[str, Any]]:
     """The flags of weight and temperature applied to the first objective that is named.
 
@@ -203,12 +203,12 @@ def _weighed(
         )
     if recipe.schedule == "constant" and recipe.alpha_end is not None:
         raise UsageError("--alpha-end contradicts --schedule constant", hint="Leave one out")
-    start = usual.own if recipe.alpha is None else recipe.alpha
+    start = usual.objective if recipe.alpha is None else recipe.alpha
     end = recipe.alpha_end or 0.0
     fading = {"schedule": recipe.schedule or ("constant" if recipe.alpha_end is None else "linear")}
     # Published weights do not always sum to 1: then cross-entropy keeps its own.
-    summing = recipe.alpha is not None or isclose(usual.hard + usual.own, 1)
-    hard = (1 - start, 1 - end) if summing else (usual.hard, usual.hard)
+    summing = recipe.alpha is not None or isclose(usual.ce + usual.objective, 1)
+    hard = (1 - start, 1 - end) if summing else (usual.ce, usual.ce)
     first, second, *rest = entries
     return [
         {**first, **fading, "weight": hard[0], "weight_end": hard[1]},
@@ -217,12 +217,12 @@ def _weighed(
     ]
 
 
-def _usual(cls: type[Objective], version: str | None) -> Usual:
+def _usual(cls: type[Objective], version: str | None) -> DefaultWeights:
     """Its weights where it is named, as a version had them."""
-    usual, then = cls.about.usual, defaults_then(version, cls.about.name)
-    return Usual(
-        hard=then.get(HARD_WEIGHT, usual.hard),
-        own=then.get(OWN_WEIGHT, usual.own),
+    usual, then = cls.info.default_weights, defaults_then(version, cls.info.name)
+    return DefaultWeights(
+        ce=then.get(HARD_WEIGHT, usual.ce),
+        objective=then.get(OWN_WEIGHT, usual.objective),
     )
 
 
@@ -236,7 +236,7 @@ def _parameters(cls: type[Objective]) -> list[str]:
     return [field.name for field in fields(cls)]  # type: ignore[arg-type]
 
 
-def _part(entry: dict[str, Any]) -> Part:
+def _part(entry: dict[str, Any]) -> Weighted:
     values = dict(entry)
     cls = _class(values.pop("name"))
     # An end is there to be reached, as --alpha-end is.
@@ -246,14 +246,14 @@ def _part(entry: dict[str, Any]) -> Part:
         "schedule": values.pop("schedule", default),
         "end": values.pop("weight_end", 0.0),
     }
-    name, known = cls.about.name, _parameters(cls)
+    name, known = cls.info.name, _parameters(cls)
     for key in values:
         if key not in known:
             raise UsageError(
                 f"objective '{name}' has no '{key}'. {nearest(key, [*known, *OF_WEIGHT])}"
             )
     try:
-        part = Part(
+        part = Weighted(
             objective=TypeAdapter(cls).validate_python(values),
             weight=TypeAdapter(Weight).validate_python(weight),
         )

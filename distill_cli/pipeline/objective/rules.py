@@ -11,10 +11,11 @@ from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Objective
 from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import (
-    Judging,
-    Looking,
-    Needing,
-    Selecting,
+    ConditionalNeeds,
+    JudgesEpochs,
+    SelectsSamples,
+    TapsStudent,
+    UsesClassCentroids,
     WholeBatch,
     needs_of,
 )
@@ -46,9 +47,9 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
             hint="Leave --accumulate out, or use a smaller --batch-size",
         )
     looking = [
-        each.about.name
+        each.info.name
         for each in objectives
-        if isinstance(each, Looking | Judging) or Need.FEATURES in needs_of(each)
+        if isinstance(each, TapsStudent | JudgesEpochs) or Need.FEATURES in needs_of(each)
     ]
     if recipe.compile and looking:
         raise UsageError(
@@ -60,7 +61,7 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
 def undivided(composed: Composition) -> list[str]:
     """The objectives that must see a batch as a whole."""
     whole = [
-        part.objective.about.name
+        part.objective.info.name
         for part in composed.parts
         if isinstance(part.objective, WholeBatch) and part.objective.whole_batch
     ]
@@ -78,7 +79,12 @@ def related(recipe: TrainRecipe) -> list[str]:
     listed = recipe.objective if isinstance(recipe, LabelledRecipe) else []
     if isinstance(listed, str):
         return []
-    return [str(entry["model"]) for entry in listed if entry.get("model") is not None]
+    relating = [name for name, cls in OBJECTIVES.items() if issubclass(cls, UsesClassCentroids)]
+    return [
+        str(entry["model"])
+        for entry in listed
+        if entry.get("name") in relating and entry.get("model") is not None
+    ]
 
 
 def check_sources(
@@ -106,22 +112,22 @@ def check_sources(
 
 def companions(cls: type[Objective]) -> list[type[Objective]]:
     """The objectives of which one must stand beside this one; none where it may stand alone."""
-    if not issubclass(cls, Selecting):
+    if not issubclass(cls, SelectsSamples):
         return []
     return [
         other
         for other in OBJECTIVES.values()
         if other is not cls
-        and other.about.name not in NO_SOFT_LABEL
-        and not other.about.coupled
-        and other.about.targets & cls.about.targets
+        and other.info.name not in NO_SOFT_LABEL
+        and not other.info.coupled
+        and other.info.targets & cls.info.targets
     ]
 
 
 def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
     spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
     asking = [
-        part.objective.about.name
+        part.objective.info.name
         for part in composed.parts
         if Need.GROUPS in needs_of(part.objective)
     ]
@@ -140,11 +146,11 @@ def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
 def _check_selecting(composed: Composition) -> None:
     """Refuses a choice between labels where there is one kind, or where samples are not apart."""
     for part in composed.parts:
-        name = part.objective.about.name
-        if not isinstance(part.objective, Selecting):
+        name = part.objective.info.name
+        if not isinstance(part.objective, SelectsSamples):
             continue
-        others = [p.objective.about for p in composed.parts if p is not part]
-        if all(about.name in NO_SOFT_LABEL for about in others):
+        others = [p.objective.info for p in composed.parts if p is not part]
+        if all(info.name in NO_SOFT_LABEL for info in others):
             raise UsageError(
                 f"objective '{name}' chooses which samples get a soft label, and none is named",
                 hint=f"As --objective {name},label-smoothing",
@@ -174,9 +180,10 @@ def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
 def _other_form(composed: Composition) -> str:
     """Where to read of other parameters, of an objective that learns from teachers or does not."""
     names = [
-        part.objective.about.name
+        part.objective.info.name
         for part in composed.parts
-        if isinstance(part.objective, Needing) and Need.TEACHER in part.objective.about.needs
+        if isinstance(part.objective, ConditionalNeeds)
+        and Need.TEACHER in part.objective.info.needs
     ]
     return f"{names[0]} can be set otherwise: distill methods show {names[0]}" if names else ""
 
@@ -191,7 +198,7 @@ def check_offers(
         ArtifactError: A cache keeps none.
     """
     for part in composed.parts:
-        about, needs = part.objective.about, needs_of(part.objective)
+        info, needs = part.objective.info, needs_of(part.objective)
         caches = [
             name
             for name, member in zip(names, members, strict=True)
@@ -201,24 +208,24 @@ def check_offers(
         missing = needs & {Need.LOGITS, Need.FEATURES} - teacher.offers
         if Need.FEATURES in missing and caches:
             raise ArtifactError(
-                f"objective '{about.name}' looks at the teacher's layers, and {caches[0]} is a "
+                f"objective '{info.name}' looks at the teacher's layers, and {caches[0]} is a "
                 "cache of labels",
                 hint="Give the teacher's run folder instead: it is asked while the student trains",
             )
         if Need.FEATURES in missing:
             raise UsageError(
-                f"objective '{about.name}' looks at the layers of one teacher, these are "
+                f"objective '{info.name}' looks at the layers of one teacher, these are "
                 f"{len(members)}",
                 hint="Give one of them",
             )
         if Need.LOGITS in missing and caches:
             raise ArtifactError(
-                f"objective '{about.name}' needs raw logits, and cache {caches[0]} keeps the "
+                f"objective '{info.name}' needs raw logits, and cache {caches[0]} keeps the "
                 "likeliest classes only",
                 hint="Dump with --codec fp16, or give the teacher's run folder",
             )
         if Need.LOGITS in missing:
             raise UsageError(
-                f"objective '{about.name}' needs raw logits, and a mean of probabilities has none",
+                f"objective '{info.name}' needs raw logits, and a mean of probabilities has none",
                 hint="--ensemble-of logits, --mode random or --mode relabel have them",
             )

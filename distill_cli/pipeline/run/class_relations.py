@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill_cli.adapters.class_relations import likest
+from distill_cli.adapters.hooks import HasClassRelations
 from distill_cli.files import write_json
-from distill_cli.objectives.hooks import Relating
 from distill_cli.report.run_folder import MOST_CLASSES, RELATIONS
 
 PAIRS = 20
@@ -21,7 +21,7 @@ def keep_relations(run: Path, adapters: nn.ModuleDict, class_names: Sequence[str
     found = {
         name: _said(module.relations().double().cpu(), class_names)
         for name, module in adapters.named_modules()
-        if isinstance(module, Relating)
+        if isinstance(module, HasClassRelations)
     }
     if found:
         write_json(run / RELATIONS, found)

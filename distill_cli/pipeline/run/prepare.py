@@ -30,7 +30,7 @@ from distill_cli.pipeline.inputs.teachers import (
     open_teachers,
 )
 from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
-from distill_cli.pipeline.objective.class_info import setting_of
+from distill_cli.pipeline.objective.class_info import adapter_context
 from distill_cli.pipeline.objective.entries import entry_of, spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.pipeline.objective.order import ordered
@@ -109,12 +109,12 @@ def prepare(
         composed,
         network,
         teacher,
-        setting=setting_of(recipe, composed, dataset, runtime, runs),
+        context=adapter_context(recipe, composed, dataset, runtime, runs),
         stop=isinstance(recipe, HintRecipe),
     )
     check_judged(layers.composition.judging, dataset)
     check_batch(layers, min(recipe.batch_size, len(dataset.fit_rows)))
-    for line in layers.told:
+    for line in layers.descriptions:
         sink.message(line)
     recipe = _resolve(recipe, out, dataset, spec, network, runtime)
     return PreparedRun(
