@@ -32,6 +32,7 @@ class AttentionTransfer(PairsLayers):
         targets=frozenset({"softmax", "sigmoid"}),
         default_weights=DefaultWeights(objective=1000.0),
         rule="stages",
+        terms=frozenset({"attention"}),
     )
 
     pairs: tuple[Pair, ...] = ()

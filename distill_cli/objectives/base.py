@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Literal, Protocol, TypeVar
+from typing import Annotated, ClassVar, Literal, Protocol, TypeVar, get_args, get_type_hints
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.types import (
@@ -22,6 +23,13 @@ from distill_cli.types import (
 )
 
 M = TypeVar("M", bound=nn.Module)
+
+
+class DistillationTemperature:
+    """Marks a parameter that `--temperature` sets: the T of a teacher's labels."""
+
+
+Temperature = Annotated[float, Field(gt=0, le=1000), DistillationTemperature()]
 
 
 class Owns(StrEnum):
@@ -121,6 +129,7 @@ class ObjectiveInfo:
         rule: Rule that pairs layers where nobody names them; None where it looks at none.
         coupled: Whether it compares the samples of a batch with each other.
         head: The classifier that the network must have for it; None for the network's own.
+        terms: Names of the terms that it may return, which no other objective of a composition has.
     """
 
     name: str
@@ -134,6 +143,7 @@ class ObjectiveInfo:
     rule: PairRule | None = None
     coupled: bool = False
     head: HeadName | None = None
+    terms: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +194,15 @@ class Objective(Protocol):
 
     def __call__(self, step: Step) -> Terms:
         """Terms, in the proportions of the method; `compose` weights, masks and averages them."""
+
+
+def temperatures_of(cls: type[Objective]) -> tuple[str, ...]:
+    """The parameters of an objective that are marked as set by `--temperature`."""
+    return tuple(
+        name
+        for name, hint in get_type_hints(cls, include_extras=True).items()
+        if any(isinstance(mark, DistillationTemperature) for mark in get_args(hint)[1:])
+    )
 
 
 def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:

@@ -27,6 +27,7 @@ class BinaryCrossEntropy:
         defaults="ε = 0 is the plain loss; label smoothing has 0.1 here too",
         owns=frozenset({Owns.HARD_TARGET}),
         targets=frozenset({"sigmoid"}),
+        terms=frozenset({"bce"}),
     )
 
     epsilon: Annotated[float, Field(ge=0, lt=0.5)] = 0.0

@@ -101,6 +101,9 @@ class CategoryStructure(PairsLayers, ConditionalNeeds, WantsOrder, HasAdapter):
         default_weights=DefaultWeights(ce=0.9, objective=1.0),
         rule="penultimate",
         coupled=True,
+        terms=frozenset(
+            {"structure_intra", "structure_inter", "structure_compact", "structure_logits"}
+        ),
     )
 
     form: Form = "paper"

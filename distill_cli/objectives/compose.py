@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill_cli.errors import UsageError
 from distill_cli.objectives.base import AdapterContext, HeadName, Objective, Step
 from distill_cli.objectives.hooks import (
     EpochVerdict,
@@ -38,9 +36,9 @@ class Weight:
     """The weight of an objective over training.
 
     Attributes:
-        start: At the first step.
-        end: At the last step (`linear`, `cosine`) or from half-way on (`step`).
-        schedule: How it gets there; `constant` stays at `start`.
+        start: Weight at the first step.
+        end: Weight at the last step (`linear`, `cosine`) or from half-way on (`step`).
+        schedule: Course from start to end; `constant` stays at `start`.
     """
 
     start: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -71,12 +69,12 @@ class Weighted:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What a composition says of a batch, or of a part of one: its share of the batch's means.
+    """The loss of a batch, or of a part of one: its share of the batch's means.
 
     Attributes:
         total: Weighted sum of the terms, a scalar that gradients flow from.
         terms: Means by name, without the weights of the composition, detached scalars.
-        weights: By the same names, whose term it is and that objective's weight now.
+        weights: Objective of each term, by the same names, and that objective's weight now.
     """
 
     total: Tensor
@@ -106,39 +104,9 @@ def _own(part: Weighted, adapters: nn.ModuleDict | None) -> nn.Module | None:
 
 @dataclass(frozen=True)
 class Composition:
-    """Objectives that are trained together.
-
-    Raises:
-        UsageError: Two objectives own the same thing, appear twice, or want samples in different
-            orders.
-    """
+    """Objectives that are trained together; `pipeline/objective/rules.py` says which may be."""
 
     parts: tuple[Weighted, ...]
-
-    def __post_init__(self) -> None:
-        names = [part.objective.info.name for part in self.parts]
-        for name, count in Counter(names).items():
-            if count > 1:
-                raise UsageError(f"objective '{name}' stands {count} times in one composition")
-        owners: dict[str, str] = {}
-        for part in self.parts:
-            for thing in part.objective.info.owns:
-                if thing in owners:
-                    raise UsageError(
-                        f"objectives '{owners[thing]}' and '{part.objective.info.name}' cannot be "
-                        f"combined: both define {thing.value}",
-                        hint="Keep one of them",
-                    )
-                owners[thing] = part.objective.info.name
-        wanted = self.orders
-        if len(set(wanted.values())) > 1:
-            first = next(iter(wanted))
-            second = next(name for name in wanted if wanted[name] != wanted[first])
-            raise UsageError(
-                f"objectives '{first}' and '{second}' cannot be combined: {first} wants samples "
-                f"{wanted[first]}, {second} {wanted[second]}",
-                hint="Keep one of them",
-            )
 
     @property
     def orders(self) -> dict[str, OrderName]:
@@ -214,6 +182,7 @@ class Composition:
                 if soft_B is not None:
                     kept_B = ~soft_B if isinstance(objective, SelectsSamples) else soft_B
                     term = replace(term, loss_B=term.loss_B.where(kept_B, 0.0))
+                assert name not in means, "terms of one name are refused before"
                 mean = mean_over(term, batch)
                 weighted.append(mean if weight == 1 else weight * mean)
                 means[name], weights[name] = mean.detach(), (objective.info.name, weight)

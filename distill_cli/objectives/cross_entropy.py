@@ -20,6 +20,7 @@ class CrossEntropy:
         paper="—",
         defaults="there are none",
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce"}),
     )
 
     def __call__(self, step: Step) -> Terms:

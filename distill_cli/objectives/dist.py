@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.dist import inter_class, intra_class
-from distill_cli.objectives.base import ObjectiveInfo, Step
+from distill_cli.objectives.base import ObjectiveInfo, Step, Temperature
 from distill_cli.types import Need, Term, Terms
 
 
@@ -29,9 +29,10 @@ class Dist:
         defaults="the authors' for CIFAR-100; on ImageNet they have T = 1 and the same weights",
         needs=frozenset({Need.TEACHER}),
         coupled=True,
+        terms=frozenset({"inter", "intra"}),
     )
 
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
+    temperature: Temperature = 4.0
     inter: Annotated[float, Field(ge=0)] = 2.0
     intra: Annotated[float, Field(ge=0)] = 2.0
 

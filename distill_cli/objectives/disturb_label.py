@@ -33,6 +33,7 @@ class DisturbLabel:
         paper="Xie et al. 2016, arXiv 1605.00055",
         defaults="α is the lower end of the authors' range, 0.1 to 0.2",
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce"}),
     )
 
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.1

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from distill_cli.losses.dkd import decoupled
-from distill_cli.objectives.base import ObjectiveInfo, Step, main_target
+from distill_cli.objectives.base import ObjectiveInfo, Step, Temperature, main_target
 from distill_cli.types import Need, Term, Terms
 
 
@@ -33,9 +33,10 @@ class DecoupledDistillation:
         "warm-up is 20 of 240 epochs and grows by the epoch, ours is the same share and grows "
         "by the step",
         needs=frozenset({Need.TEACHER}),
+        terms=frozenset({"tckd", "nckd"}),
     )
 
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
+    temperature: Temperature = 4.0
     target: Annotated[float, Field(ge=0)] = 1.0
     others: Annotated[float, Field(ge=0)] = 8.0
     warmup: Annotated[float, Field(ge=0, le=1)] = 0.083

@@ -52,6 +52,7 @@ class DropMax(TapsStudent):
         defaults="the authors' code's: every weight 1, and the temperature of the masks",
         owns=frozenset({Owns.HARD_TARGET, Owns.PREDICTION}),
         head="gated",
+        terms=frozenset({"ce", "kl", "auxiliary", "entropy"}),
     )
 
     # Not `temperature`: --temperature is of what is learnt from a teacher.

@@ -51,6 +51,7 @@ class FeatureNormDistillation(PairsLayers, WholeBatch, HasAdapter):
         needs=frozenset({Need.TEACHER, Need.LOGITS, Need.FEATURES}),
         default_weights=DefaultWeights(objective=LAMBDA_SQUARED),
         rule="classifier",
+        terms=frozenset({"feature_norm_kd"}),
     )
 
     form: Form = "paper"

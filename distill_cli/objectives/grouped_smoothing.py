@@ -39,6 +39,7 @@ class GroupedSmoothing(HasAdapter):
         defaults="ours: the mass that label smoothing has, half of it each",
         needs=frozenset({Need.GROUPS}),
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce"}),
     )
 
     epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.05

@@ -49,6 +49,7 @@ class Hint(PairsLayers, WholeBatch, ResolvesDefaults, HasAdapter):
         targets=frozenset({"softmax", "sigmoid"}),
         default_weights=DefaultWeights(objective=200.0),
         rule="middle",
+        terms=frozenset({"hint"}),
     )
 
     normalised: bool = True

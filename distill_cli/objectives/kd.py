@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from distill_cli.losses.kd import distillation
-from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step, Temperature
 from distill_cli.types import Need, Term, Terms
 
 
@@ -28,9 +26,10 @@ class KnowledgeDistillation:
         "= 20 on MNIST, and a soft weight far above the hard one's",
         needs=frozenset({Need.TEACHER}),
         default_weights=DefaultWeights(ce=0.1, objective=0.9),
+        terms=frozenset({"kd"}),
     )
 
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
+    temperature: Temperature = 4.0
 
     def __call__(self, step: Step) -> Terms:
         """Term `kd`, over all samples, labelled or not."""

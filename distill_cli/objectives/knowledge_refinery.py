@@ -31,6 +31,7 @@ class KnowledgeRefinery(HasAdapter):
         summary="learn which classes are confused beside the network, and teach it",
         paper="Ding et al. 2021, AAAI (Knowledge Refinery)",
         defaults="weight and rate are ours",
+        terms=frozenset({"residual", "matrix"}),
     )
 
     rate: Annotated[float, Field(gt=0)] = 0.1

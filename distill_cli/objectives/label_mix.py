@@ -54,6 +54,7 @@ class LabelMix(ConditionalNeeds, UsesClassCentroids, HasAdapter):
         defaults="ours",
         needs=frozenset({Need.TEACHER, Need.MODEL, Need.GROUPS}),
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce", "embeddings"}),
     )
 
     hard: Share = 0.8

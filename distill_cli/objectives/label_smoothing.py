@@ -26,6 +26,7 @@ class LabelSmoothing:
         paper="Szegedy et al. 2016, arXiv 1512.00567",
         defaults="ε is the authors'",
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce"}),
     )
 
     epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import Field
+from typing import ClassVar, Literal
 
 from distill_cli.losses.logit_standardisation import standardised_distillation
-from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step, Temperature
 from distill_cli.types import Need, Term, Terms
 
 
@@ -31,9 +29,10 @@ class LogitStandardisation:
         defaults="weights and T are the authors' for CIFAR-100",
         needs=frozenset({Need.TEACHER, Need.LOGITS}),
         default_weights=DefaultWeights(ce=0.1, objective=9.0),
+        terms=frozenset({"standardised"}),
     )
 
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    temperature: Temperature = 2.0
     form: Literal["paper", "release"] = "paper"
 
     def __call__(self, step: Step) -> Terms:

@@ -35,6 +35,7 @@ class RelationalDistillation(PairsLayers):
         default_weights=DefaultWeights(),
         rule="penultimate",
         coupled=True,
+        terms=frozenset({"rkd_distance", "rkd_angle"}),
     )
 
     pairs: tuple[Pair, ...] = ()

@@ -37,6 +37,7 @@ class Selective(ConditionalNeeds, SelectsSamples):
         paper="selective softening by margin; of this project",
         defaults="ours",
         needs=frozenset({Need.TEACHER}),
+        terms=frozenset({"kept"}),
     )
 
     margin: Annotated[float, Field(ge=-1, le=2)] = 0.5

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from typing import ClassVar
 
 from distill_cli.losses.sigmoid_kd import sigmoid_distillation
-from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step, Temperature
 from distill_cli.types import Need, Term, Terms
 
 
@@ -28,9 +26,10 @@ class SigmoidDistillation:
         needs=frozenset({Need.TEACHER, Need.LOGITS}),
         default_weights=DefaultWeights(ce=0.1, objective=0.9),
         targets=frozenset({"sigmoid"}),
+        terms=frozenset({"sigmoid_kd"}),
     )
 
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
+    temperature: Temperature = 4.0
 
     def __call__(self, step: Step) -> Terms:
         """Term `sigmoid_kd`, over all samples, labelled or not."""

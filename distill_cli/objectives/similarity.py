@@ -29,6 +29,7 @@ class Similarity(PairsLayers):
         default_weights=DefaultWeights(objective=3000.0),
         rule="last",
         coupled=True,
+        terms=frozenset({"similarity"}),
     )
 
     pairs: tuple[Pair, ...] = ()

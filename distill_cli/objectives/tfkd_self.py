@@ -32,6 +32,7 @@ class TeacherFreeSelf:
         "cross-entropy + 0.475 at T = 6 for ResNet-18, + 0.0095 at T = 20 for MobileNetV2",
         needs=frozenset({Need.TEACHER}),
         default_weights=DefaultWeights(ce=0.1, objective=0.9),
+        terms=frozenset({"self"}),
     )
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from distill_cli.objectives.hint import Hint
 from distill_cli.objectives.hooks import SelectsSamples, TapsStudent
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
+from distill_cli.pipeline.objective.rules import check_parts
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import BIAS, PENULTIMATE, Batch, Need, Progress, StudentSignals
 from tests.objectives.steps import step_of
@@ -125,12 +127,30 @@ def test_soft_term_covers_unlabelled_samples() -> None:
 
 def test_two_owners_of_the_hard_label_are_refused() -> None:
     with pytest.raises(UsageError, match=r"'ce' and 'label-smoothing'.*the hard label"):
-        Composition((part(CrossEntropy()), part(LabelSmoothing())))
+        check_parts((part(CrossEntropy()), part(LabelSmoothing())))
 
 
 def test_one_objective_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="2 times"):
-        Composition((part(KnowledgeDistillation()), part(KnowledgeDistillation(temperature=1.0))))
+        check_parts((part(KnowledgeDistillation()), part(KnowledgeDistillation(temperature=1.0))))
+
+
+def test_two_objectives_with_a_term_of_one_name_are_refused() -> None:
+    info = replace(KnowledgeDistillation.info, name="other", terms=frozenset({"other", "kd"}))
+    other = type("Other", (KnowledgeDistillation,), {"info": info})
+    with pytest.raises(UsageError, match="'kd' and 'other' cannot be combined: both report a term"):
+        check_parts((part(KnowledgeDistillation()), part(other())))
+    s, t = student(), teacher()
+    with pytest.raises(AssertionError, match="terms of one name"):
+        Composition((part(KnowledgeDistillation()), part(other())))(s, t, batch(), progress())
+
+
+def test_terms_share_a_name_only_where_both_define_the_hard_label() -> None:
+    """No composition is refused for its terms alone, and no figure stands for another."""
+    for one, other in combinations([cls.info for cls in OBJECTIVES.values()], 2):
+        assert not one.terms & other.terms or one.owns & other.owns
+    # `loss` and `top1` are the epoch's.
+    assert not {"loss", "top1"} & {term for cls in OBJECTIVES.values() for term in cls.info.terms}
 
 
 # What holds for every objective there is.
@@ -168,7 +188,7 @@ def filled(
     named = OF_CLASSIFIERS if cls.info.rule == "classifier" else (("s", "t"),)
     # One that selects keeps every label here: beside it stands nothing for the others.
     given = {"pairs": named} if looks else {"margin": -1.0} if selects(cls) else {}
-    objective = cls(**given, **values)
+    objective = cls(**{**given, **values})
     generator = torch.Generator().manual_seed(3)
     maps = {
         name: torch.randn(B, channels, side, side, generator=generator).requires_grad_()
@@ -242,10 +262,25 @@ def test_one_loss_a_sample_or_a_declared_one_of_all(cls: type) -> None:
     objective, s, t, adapters = filled(cls)
     own = dict(adapters.items()).get(cls.info.name)
     terms = objective(step_of(s, t, multi_label(cls), LATER, own))
+    assert terms.keys() <= cls.info.terms
     for term in terms.values():
         assert term.loss_B.shape == (() if term.coupled else (B,))
         assert term.loss_B.dtype == torch.float32
     assert any(term.coupled for term in terms.values()) == cls.info.coupled
+
+
+FORMS = {"category-structure": [{"form": form} for form in ("release", "teacher-free")]}
+
+
+@EVERY
+def test_every_declared_term_is_returned_in_some_form(cls: type) -> None:
+    returned: set[str] = set()
+    for values in ({}, *FORMS.get(cls.info.name, [])):
+        layers = {"pairs": ()} if values.get("form") == "teacher-free" else {}
+        objective, s, t, adapters = filled(cls, **values, **layers)
+        own = dict(adapters.items()).get(cls.info.name)
+        returned |= objective(step_of(s, t, multi_label(cls), LATER, own)).keys()
+    assert returned == cls.info.terms
 
 
 @EVERY

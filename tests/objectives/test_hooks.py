@@ -17,7 +17,8 @@ from distill_cli.objectives.base import AdapterContext, ObjectiveInfo, Step
 from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.hooks import EpochVerdict, needs_of
 from distill_cli.pipeline.objective.entries import layers_of
-from distill_cli.pipeline.objective.rules import related, undivided
+from distill_cli.pipeline.objective.rules import undivided
+from distill_cli.pipeline.objective.sources import related
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import TeacherRecipe
 from distill_cli.types import Need, Progress, StudentSignals, Term, Terms

@@ -16,6 +16,7 @@ from distill_cli.objectives.category_structure import CategoryStructure
 from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.hooks import WantsOrder
 from distill_cli.pipeline.objective.order import ordered
+from distill_cli.pipeline.objective.rules import check_parts
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
@@ -73,9 +74,9 @@ def test_the_recipe_first_then_the_objectives_then_shuffled() -> None:
 
 def test_two_objectives_that_want_different_orders_are_refused() -> None:
     with pytest.raises(UsageError, match="'category-structure' and 'shuffled' cannot be combined"):
-        composed(CategoryStructure(), Shuffled())
-    composed(CategoryStructure(), Shuffled(order=None))
-    composed(CategoryStructure(centres="moving"), Shuffled())
+        check_parts(composed(CategoryStructure(), Shuffled()).parts)
+    check_parts(composed(CategoryStructure(), Shuffled(order=None)).parts)
+    check_parts(composed(CategoryStructure(centres="moving"), Shuffled()).parts)
 
 
 @pytest.mark.parametrize(

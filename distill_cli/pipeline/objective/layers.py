@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from distill_cli.adapters.hooks import OwnOptimizer
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.errors import UsageError, counted
+from distill_cli.errors import counted
 from distill_cli.models import Network
 from distill_cli.models.taps import (
     Tap,
@@ -26,6 +26,7 @@ from distill_cli.models.taps import (
 from distill_cli.objectives.base import AUTO, AdapterContext, Objective, Pair, PairRule, TapShape
 from distill_cli.objectives.compose import Composition, Weighted
 from distill_cli.objectives.hooks import PairsLayers, ResolvesDefaults, TapsStudent, needs_of
+from distill_cli.pipeline.objective.offers import check_pairs
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import BIAS, PENULTIMATE, Need, Teacher
 
@@ -125,11 +126,7 @@ def find_layers(
             assert rule is not None, "an objective of layers has a rule"
             named = part.objective.pairs or _by_rule(rule, own, other)
             found = tuple(_filled(pair, rule, own, other) for pair in named)
-            if rule != "classifier" and any(BIAS in pair for pair in found):
-                raise UsageError(
-                    f"objective '{part.objective.info.name}': {BIAS} is the same of every image, "
-                    "and no layer to learn from"
-                )
+            check_pairs(part.objective, found)
             pairs += found
             part = Weighted(objective=with_pairs(part.objective, found), weight=part.weight)
         parts.append(part)

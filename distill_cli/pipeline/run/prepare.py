@@ -33,8 +33,10 @@ from distill_cli.pipeline.objective.build import check_objectives, composition, 
 from distill_cli.pipeline.objective.class_info import adapter_context
 from distill_cli.pipeline.objective.entries import entry_of, spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
+from distill_cli.pipeline.objective.offers import check_offers
 from distill_cli.pipeline.objective.order import ordered
-from distill_cli.pipeline.objective.rules import check_offers, check_sources
+from distill_cli.pipeline.objective.sources import check_sources
+from distill_cli.pipeline.objective.temperature import temperature_message
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.resume import as_made, begun_by
@@ -89,6 +91,8 @@ def prepare(
     dataset = open_data(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.several)
     composed = composition(recipe, targets)
+    if message := temperature_message(recipe):
+        sink.message(message)
     members = _members(recipe, names, dataset, targets, runtime, sink, runs)
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
