@@ -1,4 +1,8 @@
-"""Hints: a layer of the student predicts a layer of the teacher."""
+"""Hints: a layer of the student predicts a layer of the teacher.
+
+Shapes: B batch, C channels, H×W positions. Features may come in 16 bits from under autocast: they
+are widened first, for squares of them overflow.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.losses.hint import hint
+from distill_cli.losses.numerics import wide
 from distill_cli.objectives.base import AdapterContext, DefaultWeights, ObjectiveInfo, Pair, Step
 from distill_cli.objectives.hooks import HasAdapter, PairsLayers, ResolvesDefaults, WholeBatch
 from distill_cli.types import Need, Term, Terms
@@ -17,6 +21,24 @@ from distill_cli.types import Need, Term, Terms
 # Of the gradient that a student without layers that normalise gets: one mean squared error in the
 # place of a hundred.
 WITHOUT_NORM = 0.01
+
+
+def hint(feat_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
+    """½·mean_CHW (r − t)², the guided layer's output r against the hint t.
+
+    Romero et al. 2015, arXiv 1412.6550, eq. 3, where it is the sum over C, H, W; the mean makes
+    the learning rate independent of the layer's size.
+
+    Args:
+        feat_BCHW: The student's features, after the regressor.
+        teacher_BCHW: The teacher's, of the same shape; no gradient flows.
+
+    Returns:
+        loss_B.
+    """
+    assert feat_BCHW.shape == teacher_BCHW.shape, "a regressor maps features to the hint's shape"
+    difference_BCHW = wide(feat_BCHW) - wide(teacher_BCHW.detach())
+    return difference_BCHW.square().flatten(1).mean(dim=-1) / 2
 
 
 @dataclass(frozen=True, kw_only=True)
