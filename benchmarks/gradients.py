@@ -23,11 +23,11 @@ from distill_cli.losses.soft_targets import group_relation
 from distill_cli.models import Network
 from distill_cli.models.taps import signals_of
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Setting
+from distill_cli.objectives.base import AdapterContext
 from distill_cli.objectives.binary_cross_entropy import BinaryCrossEntropy
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
-from distill_cli.objectives.hooks import Selecting, needs_of
+from distill_cli.objectives.hooks import SelectsSamples, needs_of
 from distill_cli.pipeline.inputs.data import open_data
 from distill_cli.pipeline.inputs.student import architecture_of, student_network
 from distill_cli.pipeline.objective.build import composition
@@ -52,15 +52,15 @@ Entries = list[dict[str, Any]]
 
 def form(name: str, **parameters: Any) -> Entries:
     """An objective with parameters that are no defaults, at its usual weights."""
-    about = OBJECTIVES[name].about
-    hard = [] if about.owns else [{"name": "ce", "weight": about.usual.hard}]
-    return [*hard, {"name": name, "weight": about.usual.own, **parameters}]
+    about = OBJECTIVES[name].info
+    hard = [] if about.owns else [{"name": "ce", "weight": about.default_weights.ce}]
+    return [*hard, {"name": name, "weight": about.default_weights.objective, **parameters}]
 
 
 # Cases that are measured, as `objective` takes them: every objective at its defaults, one that selects beside
 # a soft label; and what some do at other settings, to compare.
 DEFAULTS: dict[str, str | Entries] = {
-    name: f"{name},label-smoothing" if issubclass(cls, Selecting) else name
+    name: f"{name},label-smoothing" if issubclass(cls, SelectsSamples) else name
     for name, cls in OBJECTIVES.items()
 }
 OTHERS: dict[str, str | Entries] = {
@@ -187,7 +187,7 @@ def recipe_of(network: str, case: str | Entries) -> tuple[LabelledRecipe, Target
         cls = OBJECTIVES[entry["name"]]
         given = {key: value for key, value in entry.items() if key not in ("name", "weight")}
         needs |= needs_of(cls(**given))
-        targets = "sigmoid" if cls.about.targets == {"sigmoid"} else targets
+        targets = "sigmoid" if cls.info.targets == {"sigmoid"} else targets
     if Need.GROUPS in needs:
         asked["groups"] = "words"
     taught = Need.TEACHER in needs
@@ -205,10 +205,10 @@ def subject(network: str, case: str | Entries) -> Subject:
     teacher = None
     if Need.TEACHER in composed.needs:
         teacher = LiveTeacher(copy.deepcopy(teacher_of(network, targets)), torch.device("cpu"))
-    setting = Setting(class_names=dataset.class_names, rule_KK=group_relation(GROUP_K))
+    context = AdapterContext(class_names=dataset.class_names, rule_KK=group_relation(GROUP_K))
     # Again: a teacher that was made in between has drawn numbers, one that is remembered has not.
     torch.manual_seed(recipe.seed)
-    layers = find_layers(composed, made, teacher, setting=setting)
+    layers = find_layers(composed, made, teacher, context=context)
     return Subject(network=made.train(), layers=layers, teacher=teacher, rate=RATES[network])
 
 
@@ -227,14 +227,14 @@ def teacher_of(network: str, targets: Targets) -> Network:
 def hard(targets: Targets) -> Composition:
     """Cross-entropy alone; of sigmoid targets the sum of the labels' binary ones."""
     objective = BinaryCrossEntropy() if targets == "sigmoid" else CrossEntropy()
-    return Composition((Part(objective=objective, weight=Weight(start=1)),))
+    return Composition((Weighted(objective=objective, weight=Weight(start=1)),))
 
 
 def only(composed: Composition, name: str, weight: float | None = None) -> Composition:
     """The composition in which nothing but this objective has a weight."""
     parts = []
     for part in composed.parts:
-        if part.objective.about.name != name:
+        if part.objective.info.name != name:
             part = replace(part, weight=Weight(start=0))
         elif weight is not None:
             part = replace(part, weight=Weight(start=weight))

@@ -45,9 +45,14 @@ MUTATIONS = (
         "return divergence_BK.sum(dim=-1) * temperature",
         "losses",
     ),
-    Mutation("losses/dkd.py", "(rank_J >= target_B1)", "(rank_J > target_B1)", "losses"),
     Mutation(
-        "losses/logit_standardisation.py",
+        "losses/other_classes.py",
+        "(rank_R >= target_B.clamp(min=0)",
+        "(rank_R > target_B.clamp(min=0)",
+        "losses",
+    ),
+    Mutation(
+        "losses/standardise.py",
         "logits_BK.mean(dim=-1, keepdim=True)",
         "logits_BK.mean(dim=0, keepdim=True)",
         "losses",
@@ -59,13 +64,15 @@ MUTATIONS = (
         "losses",
     ),
     Mutation(
-        "losses/tfkd_reg.py",
+        "objectives/tfkd_reg.py",
         "divergence_BK.sum(dim=-1).masked_fill(target_B == UNLABELLED, 0)",
         "divergence_BK.sum(dim=-1)",
         "losses",
     ),
-    Mutation("losses/knowledge_refinery.py", "log_probs_BR.detach()),", "log_probs_BR),", "losses"),
-    Mutation("losses/disturb_label.py", "(whether_B < alpha)", "(whether_B > alpha)", "losses"),
+    Mutation(
+        "objectives/knowledge_refinery.py", "log_probs_BR.detach()),", "log_probs_BR),", "losses"
+    ),
+    Mutation("objectives/disturb_label.py", "(whether_B < alpha)", "(whether_B > alpha)", "losses"),
     # Objectives: divisor, share, threshold.
     Mutation(
         "objectives/compose.py",

@@ -101,7 +101,7 @@ def page(pulls: Pulls) -> str:
     for case in CASES:
         found = [pulls[case, network] for network in NETWORKS]
         cells = [share(value) for each in found for value in (each.start, each.end, each.beside)]
-        weight = OBJECTIVES[case.split(", ")[0]].about.usual.own
+        weight = OBJECTIVES[case.split(", ")[0]].info.default_weights.objective
         lines.append(f"| {case} | {weight:g} | {' | '.join(cells)} |")
     lines += ["", f"## Outside {' to '.join(RANGE)}", ""]
     for case, reason in REASONS.items():

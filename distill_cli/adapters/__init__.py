@@ -1,1 +1,1 @@
-"""What objectives learn or remember beside the student: modules that the trainer owns."""
+"""Adapters: modules that objectives learn or remember in beside the student; the trainer owns them."""

@@ -1,4 +1,4 @@
-"""What is remembered of the centres of classes. Shapes: K classes, D values."""
+"""Moving centres of classes. Shapes: K classes, D values."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class MovingCentres(nn.Module):
         """The centres after this batch, and which classes have one.
 
         Args:
-            mean_KD: Of the batch's samples, class by class.
-            present_K: bool, which classes it has samples of.
+            mean_KD: Means of the batch's samples, class by class.
+            present_K: bool, the classes that it has samples of.
         """
         kept_KD = self.momentum * self.centre_KD
         moved_KD = torch.where(

@@ -1,4 +1,4 @@
-"""How what stands beside a student learns on its own."""
+"""Optimisers of adapters that learn on their own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def by_class(rows: nn.Module, classes: int, rate: float) -> torch.optim.Optimize
     Each row learns from its own class's samples, a K-th of those that the loss is the mean of.
 
     Args:
-        rows: Their module.
+        rows: Module that holds them.
         classes: K.
-        rate: For the mean over the samples of one class.
+        rate: Learning rate for the mean over the samples of one class.
     """
     return torch.optim.SGD(rows.parameters(), lr=rate * classes)

@@ -1,4 +1,4 @@
-"""Which classes go with each other, read off a matrix of shares. Shapes: K classes."""
+"""Pairs of classes that are alike, read off a matrix of shares. Shapes: K classes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Pairs that are said in words.
-SAID = 5
+# Pairs that a sentence names.
+NAMED_PAIRS = 5
 
 
 def likest(relation_KK: Tensor, count: int) -> list[tuple[int, int, float]]:
     """The pairs of different classes that put the largest shares on each other.
 
     Args:
-        relation_KK: Row y: what share of class y's label, or of its residual, lies on each class.
-        count: At most so many.
+        relation_KK: Shares, row y those of class y's label, or of its residual, on each class.
+        count: Pairs at most.
 
     Returns:
         (first class, second class, mean of their shares on each other), the largest first.
@@ -33,5 +33,5 @@ def in_words(relation_KK: Tensor, class_names: Sequence[str]) -> str:
     """The likest pairs, as `4–9 (61 %), 3–5 (48 %)`."""
     return ", ".join(
         f"{class_names[first]}–{class_names[second]} ({100 * share:.0f} %)"
-        for first, second, share in likest(relation_KK, SAID)
+        for first, second, share in likest(relation_KK, NAMED_PAIRS)
     )

@@ -1,4 +1,4 @@
-"""What dimensionality-driven learning remembers beside the student."""
+"""Memory of dimensionality-driven learning, kept beside the student."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill_cli.adapters.hooks import HasSummary
 
-class DimensionMemory(nn.Module):
+
+class DimensionMemory(nn.Module, HasSummary):
     """How the local dimension of the features went, when it turned, and how far labels are trusted.
 
     Numbers on the CPU, whatever the device: α is asked for at every step and must not wait for it.
@@ -52,7 +54,7 @@ class DimensionMemory(nn.Module):
         self.turn, self.looks = int(state["turn"]), int(state["looks"])
         self.alpha = float(state["alpha"])
 
-    def told(self, class_names: Sequence[str]) -> list[str]:
+    def summary(self, class_names: Sequence[str]) -> list[str]:
         """Whether labels were doubted, and from when on."""
         if self.turn:
             return [

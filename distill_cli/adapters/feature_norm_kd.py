@@ -1,4 +1,4 @@
-"""How long the features of a frozen network are. Shapes: B batch."""
+"""The typical length of a frozen network's features. Shapes: B batch."""
 
 from __future__ import annotations
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.class_optimizer import by_class
 from distill_cli.adapters.class_relations import in_words
+from distill_cli.adapters.hooks import HasClassRelations, HasSummary, OwnOptimizer
 
 
-class ResidualMatrix(nn.Module):
+class ResidualMatrix(nn.Module, OwnOptimizer, HasClassRelations, HasSummary):
     """S, K × (K − 1) logits: how each class's residual mass lies on the others.
 
     It starts at zero, which is uniform, and has an optimiser of its own, without momentum or decay
@@ -20,7 +21,7 @@ class ResidualMatrix(nn.Module):
 
     Args:
         classes: K.
-        rate: Of its optimiser, for the mean over the samples of one class.
+        rate: Learning rate of its optimiser, for the mean over the samples of one class.
     """
 
     def __init__(self, classes: int, rate: float) -> None:
@@ -29,12 +30,12 @@ class ResidualMatrix(nn.Module):
         self.rate, self.classes = rate, classes
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Of S alone."""
+        """Plain SGD of S alone."""
         return by_class(self, self.classes, self.rate)
 
     @torch.no_grad()
     def relations(self) -> Tensor:
-        """What it has learnt, as a (K, K) matrix of shares of the residual mass; 0 on the diagonal."""
+        """The labels learnt, as a (K, K) matrix of shares of the residual mass; 0 on the diagonal."""
         share_KR = F.softmax(self.residual_KR.float(), dim=-1)
         classes = len(share_KR)
         whole_KK = torch.zeros(classes, classes, device=share_KR.device)
@@ -42,7 +43,7 @@ class ResidualMatrix(nn.Module):
         whole_KK[others_KK] = share_KR.flatten()
         return whole_KK
 
-    def told(self, class_names: Sequence[str]) -> list[str]:
+    def summary(self, class_names: Sequence[str]) -> list[str]:
         """The pairs of classes that are confused most."""
         return [
             "most of the mass beside the label lies between "

@@ -9,18 +9,19 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.class_optimizer import by_class
 from distill_cli.adapters.class_relations import in_words
+from distill_cli.adapters.hooks import HasClassRelations, HasSummary, OwnOptimizer
 from distill_cli.losses.soft_targets import class_relation
 
 
-class ClassEmbeddings(nn.Module):
+class ClassEmbeddings(nn.Module, OwnOptimizer, HasClassRelations, HasSummary):
     """A vector a class; their cosines are the relation between classes.
 
     They learn to foretell the network's mean answer to each class, with an optimiser of their own.
 
     Args:
         classes: K.
-        temperature: Of the relation.
-        rate: Of their optimiser, for the mean over the samples of one class.
+        temperature: T of the relation.
+        rate: Learning rate of their optimiser, for the mean over the samples of one class.
     """
 
     def __init__(self, classes: int, temperature: float, rate: float) -> None:
@@ -31,7 +32,7 @@ class ClassEmbeddings(nn.Module):
         self.rate, self.classes = rate, classes
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Of the embeddings alone."""
+        """Plain SGD of the embeddings alone."""
         return by_class(self, self.classes, self.rate)
 
     def forward(self) -> Tensor:
@@ -44,6 +45,6 @@ class ClassEmbeddings(nn.Module):
         relation_KK: Tensor = self()
         return relation_KK
 
-    def told(self, class_names: Sequence[str]) -> list[str]:
+    def summary(self, class_names: Sequence[str]) -> list[str]:
         """The pairs of classes that are related most."""
         return [f"the most alike are {in_words(self.relations(), class_names)}"]

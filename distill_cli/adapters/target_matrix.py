@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from distill_cli.adapters.hooks import HasClassRelations
 
-class TargetMatrix(nn.Module):
-    """What is taught of each class: row y is the distribution over classes for label y.
+
+class TargetMatrix(nn.Module, HasClassRelations):
+    """The label of each class: row y is the distribution over classes for label y.
 
     Args:
         target_KK: Rows sum to 1.

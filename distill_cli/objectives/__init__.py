@@ -28,7 +28,7 @@ from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
 from distill_cli.objectives.tfkd_self import TeacherFreeSelf
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    cls.about.name: cls
+    cls.info.name: cls
     for cls in (
         CrossEntropy,
         LabelSmoothing,

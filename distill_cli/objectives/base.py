@@ -1,12 +1,13 @@
-"""What an objective is: a frozen dataclass of hyper-parameters that maps signals to named terms."""
+"""Objectives: frozen dataclasses of hyper-parameters that map a step's signals to named terms."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol, TypeVar, get_args, get_type_hints
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from distill_cli.types import (
@@ -20,6 +21,15 @@ from distill_cli.types import (
     Term,
     Terms,
 )
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class DistillationTemperature:
+    """Marks a parameter that `--temperature` sets: the T of a teacher's labels."""
+
+
+Temperature = Annotated[float, Field(gt=0, le=1000), DistillationTemperature()]
 
 
 class Owns(StrEnum):
@@ -40,16 +50,16 @@ HeadName = Literal["gated"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Usual:
+class DefaultWeights:
     """The weights that an objective has where it is named alone; `defaults` says whose they are.
 
     Attributes:
-        hard: Of cross-entropy on the hard label beside it.
-        own: Of the objective.
+        ce: Weight of cross-entropy on the hard label beside it.
+        objective: Weight of the objective.
     """
 
-    hard: float = 1.0
-    own: float = 1.0
+    ce: float = 1.0
+    objective: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +67,10 @@ class TapShape:
     """What is known of a layer's output before training.
 
     Attributes:
-        channels: Of its map.
-        height: Of its map.
-        width: Of its map.
-        rectified: Whether it is never negative: it ends in a rectifier.
+        channels: C of the map.
+        height: H of the map.
+        width: W of the map.
+        rectified: Whether the map is never negative: the layer ends in a rectifier.
     """
 
     channels: int
@@ -75,17 +85,18 @@ class TapShape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is known before training of the networks and the data.
+class AdapterContext:
+    """Facts about the networks and the data that adapters are made from, known before training.
 
     Attributes:
-        student: The layers that an objective looks at, by name.
-        teacher: Those of the teacher.
+        student: Layers of the student that objectives look at, by name.
+        teacher: Layers of the teacher that objectives look at, by name.
         normalised: Whether the student has layers that normalise, as batch norm does.
-        class_names: In label order.
-        rule_KK: How alike classes are by a rule, each row of sum 1; None where there is none.
-        centroid_KD: Where each class lies in the features of the run that an objective names.
-        fingerprint: Identifies what these two were made from; empty where neither is there.
+        class_names: Names in label order.
+        rule_KK: Likeness of classes by a rule, each row of sum 1; None where there is none.
+        centroid_KD: Centre of each class in the features of the run that an objective names.
+        fingerprint: Identifies the sources of the rule and the centroids; empty where neither is
+            there.
     """
 
     student: Mapping[str, TapShape] = field(default_factory=dict)
@@ -103,21 +114,22 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
-    """What is known of an objective without making one.
+class ObjectiveInfo:
+    """Facts about an objective that are known without making one.
 
     Attributes:
-        name: In recipes and in `distill methods`.
+        name: Name in recipes and in `distill methods`.
         summary: One line on what it does.
-        paper: Where it comes from.
-        needs: What it asks for beyond student logits, or may.
-        owns: What no other objective of a composition may own too.
-        usual: Its weights where it is named alone.
-        defaults: Which of its defaults are the authors', where from, and which are ours.
+        paper: Source of the method.
+        needs: Everything that it asks for beyond student logits, or may ask for.
+        owns: Things that no other objective of a composition may own too.
+        default_weights: The weights where it is named alone.
+        defaults: Origin of its defaults: which are the authors', where from, and which are ours.
         targets: The kinds of targets that it is for.
-        rule: How layers are paired where nobody names them; None where it looks at none.
-        coupled: It compares the samples of a batch with each other.
-        head: The classifier that the network must have for it; None for its own.
+        rule: Rule that pairs layers where nobody names them; None where it looks at none.
+        coupled: Whether it compares the samples of a batch with each other.
+        head: The classifier that the network must have for it; None for the network's own.
+        terms: Names of the terms that it may return, which no other objective of a composition has.
     """
 
     name: str
@@ -125,28 +137,72 @@ class About:
     paper: str
     needs: frozenset[Need] = frozenset()
     owns: frozenset[Owns] = frozenset()
-    usual: Usual = Usual()
+    default_weights: DefaultWeights = DefaultWeights()
     defaults: str = ""
     targets: frozenset[Targets] = frozenset({"softmax"})
     rule: PairRule | None = None
     coupled: bool = False
     head: HeadName | None = None
+    terms: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One batch, and all that an objective may look at to say its terms.
+
+    Attributes:
+        student: Signals of the student.
+        batch: The images and their labels.
+        progress: Where training stands.
+        teacher_signals: Signals of the teacher; None where no objective needs one.
+        own_adapter: The objective's adapter; None where it has none.
+    """
+
+    student: StudentSignals
+    batch: Batch
+    progress: Progress
+    teacher_signals: TeacherSignals | None = None
+    own_adapter: nn.Module | None = None
+
+    @property
+    def teacher(self) -> TeacherSignals:
+        """Signals of the teacher, which an objective that needs one has."""
+        assert self.teacher_signals is not None, "needs are checked before the first step"
+        return self.teacher_signals
+
+    @property
+    def teacher_logits_BK(self) -> Tensor:
+        """fp32 logits of the teacher, which an objective that needs them has."""
+        logits_BK = self.teacher.logits_BK
+        assert logits_BK is not None, "needs are checked before the first step"
+        return logits_BK
+
+    def adapter(self, kind: type[M]) -> M:
+        """The objective's adapter.
+
+        Args:
+            kind: Class of the module that the objective's `adapters` makes.
+        """
+        assert isinstance(self.own_adapter, kind), "the trainer owns what `adapters` made"
+        return self.own_adapter
 
 
 class Objective(Protocol):
-    """`(student, teacher, batch, progress, adapters) → terms`; its fields are hyper-parameters."""
+    """`step → terms`; its fields are hyper-parameters."""
 
-    about: ClassVar[About]
+    info: ClassVar[ObjectiveInfo]
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Terms, in the proportions of the method; `compose` weights, masks and averages them."""
+
+
+def temperatures_of(cls: type[Objective]) -> tuple[str, ...]:
+    """The parameters of an objective that are marked as set by `--temperature`."""
+    return tuple(
+        name
+        for name, hint in get_type_hints(cls, include_extras=True).items()
+        if any(isinstance(mark, DistillationTemperature) for mark in get_args(hint)[1:])
+    )
 
 
 def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:

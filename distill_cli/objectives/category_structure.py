@@ -23,14 +23,19 @@ from distill_cli.losses.category_structure import (
     intra,
     right_answers,
 )
-from distill_cli.objectives.base import About, Pair, Setting, TapShape, Usual, main_target
+from distill_cli.objectives.base import (
+    AdapterContext,
+    DefaultWeights,
+    ObjectiveInfo,
+    Pair,
+    Step,
+    TapShape,
+    main_target,
+)
+from distill_cli.objectives.hooks import ConditionalNeeds, HasAdapter, PairsLayers, WantsOrder
 from distill_cli.types import (
-    Batch,
     Need,
     OrderName,
-    Progress,
-    StudentSignals,
-    TeacherSignals,
     Term,
     Terms,
 )
@@ -52,7 +57,7 @@ TERMS = tuple(WEIGHTS["release"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class CategoryStructure:
+class CategoryStructure(PairsLayers, ConditionalNeeds, WantsOrder, HasAdapter):
     """MSE between both networks' residuals t − c(y), and between the cosines of their centres.
 
     intra: mean ((t − c_T(y)) − (s − sg c_S(y)))²; inter: mean (cos(c_T, c_T′) − cos(c_S, c_S′))² over
@@ -86,16 +91,19 @@ class CategoryStructure:
             sizes differ, a layer of its own learns to map the student's to the teacher's.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="category-structure",
         summary="keep how samples lie about class centres (form teacher-free needs no teacher)",
         paper="Chen et al. 2020, ECCV (category structure)",
         defaults="weights of the paper form are ours, chosen on held-out images of MNIST; those of the "
         "release form, and 0.9 of cross-entropy, are the authors'",
         needs=frozenset({Need.TEACHER, Need.LOGITS, Need.FEATURES}),
-        usual=Usual(hard=0.9, own=1.0),
+        default_weights=DefaultWeights(ce=0.9, objective=1.0),
         rule="penultimate",
         coupled=True,
+        terms=frozenset(
+            {"structure_intra", "structure_inter", "structure_compact", "structure_logits"}
+        ),
     )
 
     form: Form = "paper"
@@ -138,9 +146,9 @@ class CategoryStructure:
         """Balanced where centres are of one batch: a sample alone is its class's centre."""
         return "balanced" if self.centres == "batch" else None
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """What maps each pair; behind it, of moving centres, the memories of each comparison."""
-        maps = [_mapping(setting.student[own], setting.teacher[other]) for own, other in self.pairs]
+        maps = [_mapping(context.student[own], context.teacher[other]) for own, other in self.pairs]
         memories: list[nn.Module] = []
         if self.centres == "moving":
             # Of each pair, of both networks; of right answers too, where these are apart; then
@@ -148,27 +156,20 @@ class CategoryStructure:
             release = self.form == "release"
             of_pair = 4 if release else 2
             sizes = [
-                prod(setting.teacher[other].size) for _, other in self.pairs for _ in range(of_pair)
+                prod(context.teacher[other].size) for _, other in self.pairs for _ in range(of_pair)
             ]
             logits = {"paper": 0, "release": 2, "teacher-free": 1}[self.form]
-            sizes += [setting.classes] * logits
-            memories = [MovingCentres(setting.classes, size, self.momentum) for size in sizes]
+            sizes += [context.classes] * logits
+            memories = [MovingCentres(context.classes, size, self.momentum) for size in sizes]
         return nn.ModuleList([*maps, *memories])
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Terms `structure_intra`, `_inter`, `_compact` and `_logits`, those of its form.
 
         They have their weights, and are sums over the pairs (and logits, in the `release` form).
         """
-        assert isinstance(adapters, nn.ModuleList), "made by the trainer"
-        target_B, classes = main_target(batch), student.logits_BK.shape[1]
+        adapters, student = step.adapter(nn.ModuleList), step.student
+        target_B, classes = main_target(step.batch), student.logits_BK.shape[1]
         memories = iter(adapters[len(self.pairs) :])
 
         def centred(values_BD: Tensor, of_B: Tensor = target_B) -> Centres:
@@ -179,16 +180,17 @@ class CategoryStructure:
             return now
 
         if self.form == "teacher-free":
-            return {"structure_compact": self._compact(student, batch, centred(student.logits_BK))}
-        assert teacher is not None, "needs are checked before the first step"
+            return {"structure_compact": self._compact(step, centred(student.logits_BK))}
         intra_terms, inter_terms = [], []
-        for place, (own_BD, other_BD) in enumerate(self._compared(student, teacher, adapters)):
+        for index, (own_BD, other_BD) in enumerate(self._compared(step)):
             about, taught = centred(own_BD), centred(other_BD.detach())
             inter_term = inter(own_BD, other_BD, target_B, classes, about, taught)
             of_own, of_other = about, taught
-            if self.form == "release" and place < len(self.pairs):
+            if self.form == "release" and index < len(self.pairs):
                 of_own = centred(own_BD, right_answers(student.logits_BK, target_B))
-                of_other = centred(other_BD.detach(), right_answers(_logits(teacher), target_B))
+                of_other = centred(
+                    other_BD.detach(), right_answers(step.teacher_logits_BK, target_B)
+                )
             intra_term = intra(own_BD, other_BD, target_B, classes, of_own, of_other)
             if self.form == "release":
                 intra_term = intra_term / own_BD.shape[1]
@@ -202,8 +204,8 @@ class CategoryStructure:
         }
         if self.form == "release":
             # Logits are what was compared last, about the centres of all samples.
-            terms["structure_compact"] = self._compact(student, batch, about)
-            square_B = (student.logits_BK - _logits(teacher)).square().mean(dim=-1)
+            terms["structure_compact"] = self._compact(step, about)
+            square_B = (student.logits_BK - step.teacher_logits_BK.detach()).square().mean(dim=-1)
             terms["structure_logits"] = Term(loss_B=self._weight("logit") * square_B)
         return terms
 
@@ -212,21 +214,19 @@ class CategoryStructure:
         weight: float = getattr(self, f"{term}_weight")
         return weight
 
-    def _compared(
-        self, student: StudentSignals, teacher: TeacherSignals, adapters: nn.ModuleList
-    ) -> list[tuple[Tensor, Tensor]]:
+    def _compared(self, step: Step) -> list[tuple[Tensor, Tensor]]:
         """Values (B, D) of student and teacher: of each pair, and in the `release` form logits."""
-        compared = []
-        for place, (own, other) in enumerate(self.pairs):
-            mapped_BCHW: Tensor = adapters[place](student.features[own])
-            compared.append((mapped_BCHW.flatten(1), teacher.features[other].flatten(1)))
+        adapters, compared = step.adapter(nn.ModuleList), []
+        for index, (own, other) in enumerate(self.pairs):
+            mapped_BCHW: Tensor = adapters[index](step.student.features[own])
+            compared.append((mapped_BCHW.flatten(1), step.teacher.features[other].flatten(1)))
         if self.form == "release":
-            compared.append((student.logits_BK, _logits(teacher)))
+            compared.append((step.student.logits_BK, step.teacher_logits_BK.detach()))
         return compared
 
-    def _compact(self, student: StudentSignals, batch: Batch, about: Centres) -> Term:
-        logits_BK = student.logits_BK
-        loss = compact(logits_BK, main_target(batch), logits_BK.shape[1], about)
+    def _compact(self, step: Step, about: Centres) -> Term:
+        logits_BK = step.student.logits_BK
+        loss = compact(logits_BK, main_target(step.batch), logits_BK.shape[1], about)
         return Term(loss_B=self._weight("compact") * loss, coupled=True)
 
 
@@ -235,9 +235,3 @@ def _mapping(own: TapShape, other: TapShape) -> nn.Module:
     if own.size == other.size:
         return nn.Identity()
     return Regressor(own.size, other.size, rectified=other.rectified)
-
-
-def _logits(teacher: TeacherSignals) -> Tensor:
-    logits_BK = teacher.logits_BK
-    assert logits_BK is not None, "needs are checked before the first step"
-    return logits_BK.detach()

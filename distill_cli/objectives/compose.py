@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill_cli.errors import UsageError
-from distill_cli.objectives.base import HeadName, Objective, Setting
+from distill_cli.objectives.base import AdapterContext, HeadName, Objective, Step
 from distill_cli.objectives.hooks import (
-    Adapting,
-    Judging,
-    Ordering,
+    EpochVerdict,
+    HasAdapter,
+    JudgesEpochs,
     Probe,
-    Selecting,
-    Verdict,
+    SelectsSamples,
+    WantsOrder,
     needs_of,
 )
 from distill_cli.types import (
@@ -38,9 +36,9 @@ class Weight:
     """The weight of an objective over training.
 
     Attributes:
-        start: At the first step.
-        end: At the last step (`linear`, `cosine`) or from half-way on (`step`).
-        schedule: How it gets there; `constant` stays at `start`.
+        start: Weight at the first step.
+        end: Weight at the last step (`linear`, `cosine`) or from half-way on (`step`).
+        schedule: Course from start to end; `constant` stays at `start`.
     """
 
     start: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -62,7 +60,7 @@ class Weight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Weighted:
     """One objective and its weight."""
 
     objective: Objective
@@ -71,12 +69,12 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What a composition says of a batch, or of a part of one: its share of the batch's means.
+    """The loss of a batch, or of a part of one: its share of the batch's means.
 
     Attributes:
         total: Weighted sum of the terms, a scalar that gradients flow from.
         terms: Means by name, without the weights of the composition, detached scalars.
-        weights: By the same names, whose term it is and that objective's weight now.
+        weights: Objective of each term, by the same names, and that objective's weight now.
     """
 
     total: Tensor
@@ -98,55 +96,25 @@ def mean_over(term: Term, batch: Batch) -> Tensor:
     return term.loss_B.sum() / batch.samples
 
 
-def _own(part: Part, adapters: nn.ModuleDict | None) -> nn.Module | None:
+def _own(part: Weighted, adapters: nn.ModuleDict | None) -> nn.Module | None:
     """The adapter of a part; None where it has none."""
-    name = part.objective.about.name
+    name = part.objective.info.name
     return adapters[name] if adapters is not None and name in adapters else None
 
 
 @dataclass(frozen=True)
 class Composition:
-    """Objectives that are trained together.
+    """Objectives that are trained together; `pipeline/objective/rules.py` says which may be."""
 
-    Raises:
-        UsageError: Two objectives own the same thing, appear twice, or want samples in different
-            orders.
-    """
-
-    parts: tuple[Part, ...]
-
-    def __post_init__(self) -> None:
-        names = [part.objective.about.name for part in self.parts]
-        for name, count in Counter(names).items():
-            if count > 1:
-                raise UsageError(f"objective '{name}' stands {count} times in one composition")
-        owners: dict[str, str] = {}
-        for part in self.parts:
-            for thing in part.objective.about.owns:
-                if thing in owners:
-                    raise UsageError(
-                        f"objectives '{owners[thing]}' and '{part.objective.about.name}' cannot be "
-                        f"combined: both define {thing.value}",
-                        hint="Keep one of them",
-                    )
-                owners[thing] = part.objective.about.name
-        wanted = self.orders
-        if len(set(wanted.values())) > 1:
-            first = next(iter(wanted))
-            second = next(name for name in wanted if wanted[name] != wanted[first])
-            raise UsageError(
-                f"objectives '{first}' and '{second}' cannot be combined: {first} wants samples "
-                f"{wanted[first]}, {second} {wanted[second]}",
-                hint="Keep one of them",
-            )
+    parts: tuple[Weighted, ...]
 
     @property
     def orders(self) -> dict[str, OrderName]:
         """The order of samples that objectives want, by their names."""
         return {
-            part.objective.about.name: part.objective.order
+            part.objective.info.name: part.objective.order
             for part in self.parts
-            if isinstance(part.objective, Ordering) and part.objective.order is not None
+            if isinstance(part.objective, WantsOrder) and part.objective.order is not None
         }
 
     @property
@@ -157,37 +125,39 @@ class Composition:
     @property
     def coupled(self) -> tuple[str, ...]:
         """The objectives that compare the samples of a batch with each other."""
-        return tuple(p.objective.about.name for p in self.parts if p.objective.about.coupled)
+        return tuple(p.objective.info.name for p in self.parts if p.objective.info.coupled)
 
     @property
     def judging(self) -> tuple[str, ...]:
         """The objectives that judge each epoch, and may roll it back."""
-        return tuple(p.objective.about.name for p in self.parts if isinstance(p.objective, Judging))
+        return tuple(
+            p.objective.info.name for p in self.parts if isinstance(p.objective, JudgesEpochs)
+        )
 
     def after_epoch(
         self, probe: Probe, finished: int, epochs: int, adapters: nn.ModuleDict
-    ) -> Verdict:
+    ) -> EpochVerdict:
         """What the objectives together make of an epoch; one is enough to roll it back."""
         verdicts = [
             part.objective.after_epoch(probe, finished, epochs, _own(part, adapters))
             for part in self.parts
-            if isinstance(part.objective, Judging)
+            if isinstance(part.objective, JudgesEpochs)
         ]
         figures = {name: value for each in verdicts for name, value in each.figures.items()}
-        return Verdict(figures=figures, roll_back=any(each.roll_back for each in verdicts))
+        return EpochVerdict(figures=figures, roll_back=any(each.roll_back for each in verdicts))
 
     @property
     def head(self) -> HeadName | None:
         """The classifier that one of the objectives asks for; None for the network's own."""
-        asked = (part.objective.about.head for part in self.parts)
+        asked = (part.objective.info.head for part in self.parts)
         return next((head for head in asked if head is not None), None)
 
-    def adapters(self, setting: Setting) -> nn.ModuleDict:
+    def adapters(self, context: AdapterContext) -> nn.ModuleDict:
         """Fresh modules of the objectives that need one, by their names."""
         made = {
-            part.objective.about.name: part.objective.adapters(setting)
+            part.objective.info.name: part.objective.adapters(context)
             for part in self.parts
-            if isinstance(part.objective, Adapting)
+            if isinstance(part.objective, HasAdapter)
         }
         return nn.ModuleDict({name: each for name, each in made.items() if each is not None})
 
@@ -203,24 +173,24 @@ class Composition:
         weighted: list[Tensor] = []
         means: dict[str, Tensor] = {}
         weights: dict[str, tuple[str, float]] = {}
-        softened = self._softened(student, teacher, batch)
+        shared = Step(student=student, batch=batch, progress=progress, teacher_signals=teacher)
+        soft_B = self._soft_samples(shared)
         for part in self.parts:
             weight = part.weight.at(progress.fraction)
-            objective, own = part.objective, _own(part, adapters)
-            for name, term in objective(student, teacher, batch, progress, own).items():
-                if softened is not None:
-                    its_B = ~softened if isinstance(objective, Selecting) else softened
-                    term = replace(term, loss_B=term.loss_B.where(its_B, 0.0))
+            objective, step = part.objective, replace(shared, own_adapter=_own(part, adapters))
+            for name, term in objective(step).items():
+                if soft_B is not None:
+                    kept_B = ~soft_B if isinstance(objective, SelectsSamples) else soft_B
+                    term = replace(term, loss_B=term.loss_B.where(kept_B, 0.0))
+                assert name not in means, "terms of one name are refused before"
                 mean = mean_over(term, batch)
                 weighted.append(mean if weight == 1 else weight * mean)
-                means[name], weights[name] = mean.detach(), (objective.about.name, weight)
+                means[name], weights[name] = mean.detach(), (objective.info.name, weight)
         return Loss(total=sum(weighted[1:], weighted[0]), terms=means, weights=weights)
 
-    def _softened(
-        self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
-    ) -> Tensor | None:
-        """Which samples all but the objective that selects are for; None for all samples."""
+    def _soft_samples(self, step: Step) -> Tensor | None:
+        """bool (B,): the samples of all objectives but the one that selects; None for all samples."""
         for part in self.parts:
-            if isinstance(part.objective, Selecting):
-                return part.objective.softened(student, teacher, batch)
+            if isinstance(part.objective, SelectsSamples):
+                return part.objective.soft_samples(step)
         return None

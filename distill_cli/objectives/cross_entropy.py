@@ -5,33 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
 from distill_cli.losses.cross_entropy import cross_entropy
-from distill_cli.objectives.base import About, Owns, on_hard_labels
-from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.objectives.base import ObjectiveInfo, Owns, Step, on_hard_labels
+from distill_cli.types import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy:
     """CE(δ_y, softmax z)."""
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="ce",
         summary="cross-entropy on the hard label",
         paper="—",
         defaults="there are none",
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce"}),
     )
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples."""
-        logits_BK = student.logits_BK
-        return {"ce": on_hard_labels(batch, lambda target_B: cross_entropy(logits_BK, target_B))}
+        logits_BK = step.student.logits_BK
+        return {
+            "ce": on_hard_labels(step.batch, lambda target_B: cross_entropy(logits_BK, target_B))
+        }

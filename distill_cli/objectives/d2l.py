@@ -16,9 +16,9 @@ from distill_cli.adapters.d2l import DimensionMemory
 from distill_cli.errors import UsageError, counted
 from distill_cli.losses.d2l import adapted_targets, local_dimension
 from distill_cli.losses.soft_targets import soft_cross_entropy
-from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
-from distill_cli.objectives.hooks import Probe, Verdict
-from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.objectives.base import AdapterContext, ObjectiveInfo, Owns, Step, on_hard_labels
+from distill_cli.objectives.hooks import ChecksEpochs, EpochVerdict, HasAdapter, JudgesEpochs, Probe
+from distill_cli.types import Terms
 
 
 def mean_dimension(batches: Sequence[Tensor], k: int) -> float:
@@ -57,7 +57,7 @@ def trust(lids: Sequence[float], finished: int, epochs: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DimensionDriven:
+class DimensionDriven(ChecksEpochs, JudgesEpochs, HasAdapter):
     """CE(α·δ_y + (1 − α)·δ_ŷ, softmax z), ŷ the network's own answer.
 
     α is 1 until the local intrinsic dimension (LID) of the penultimate features turns: it falls
@@ -77,13 +77,14 @@ class DimensionDriven:
         batch: Of these, how many at a time: neighbours are sought among them.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="d2l",
         summary="trust labels less once features grow in dimension: for wrong labels",
         paper="Ma et al. 2018, arXiv 1806.02612",
         defaults="k, window, samples and batch are the authors'. They choose initial epochs by data set: "
         "5 of 50 on MNIST, 40 of 120 on CIFAR-10, 60 of 200 on CIFAR-100; three tenths is ours",
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce"}),
     )
 
     k: Annotated[int, Field(ge=2)] = 20
@@ -95,33 +96,33 @@ class DimensionDriven:
 
     def check(self, epochs: int) -> None:
         """Refuses what could never turn, or not look at the neighbours that it asks for."""
-        about = f"objective '{self.about.name}'"
+        subject = f"objective '{self.info.name}'"
         if self.k >= self.batch:
             raise UsageError(
-                f"{about}: a batch of {self.batch} has no {self.k} neighbours of a sample",
+                f"{subject}: a batch of {self.batch} has no {self.k} neighbours of a sample",
                 hint="Raise batch, or lower k",
             )
         if self.batch > self.samples:
             raise UsageError(
-                f"{about}: {counted(self.samples, 'sample')} {'is' if self.samples == 1 else 'are'} no batch of {self.batch}",
+                f"{subject}: {counted(self.samples, 'sample')} {'is' if self.samples == 1 else 'are'} no batch of {self.batch}",
                 hint="Raise samples, or lower batch",
             )
         if self.turn_epoch is not None:
             if self.initial_epochs is not None:
                 raise UsageError(
-                    f"{about}: turn_epoch sets the turn by hand, initial_epochs where it is looked "
+                    f"{subject}: turn_epoch sets the turn by hand, initial_epochs where it is looked "
                     "for",
                     hint="Leave one of them out",
                 )
             if self.turn_epoch >= epochs:
                 raise UsageError(
-                    f"{about}: no epoch comes after turn_epoch {self.turn_epoch}, training has "
+                    f"{subject}: no epoch comes after turn_epoch {self.turn_epoch}, training has "
                     f"{epochs}",
                     hint="Lower turn_epoch, or raise --epochs",
                 )
         elif self.initial_epochs is not None and self._first(epochs) >= epochs:
             raise UsageError(
-                f"{about}: a turn is looked for after initial_epochs {self.initial_epochs} + "
+                f"{subject}: a turn is looked for after initial_epochs {self.initial_epochs} + "
                 f"window {self.window} + 1 epochs, training has {epochs}, and one must be left",
                 hint="Lower them, raise --epochs, or set turn_epoch",
             )
@@ -131,30 +132,22 @@ class DimensionDriven:
         initial = round(0.3 * epochs) if self.initial_epochs is None else self.initial_epochs
         return initial + self.window + 1
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """What it remembers."""
         return DimensionMemory()
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples."""
-        assert isinstance(adapters, DimensionMemory), "made by the trainer"
-        logits_BK, alpha = student.logits_BK, adapters.alpha
+        logits_BK, alpha = step.student.logits_BK, step.adapter(DimensionMemory).alpha
 
         def loss(target_B: Tensor) -> Tensor:
             return soft_cross_entropy(logits_BK, adapted_targets(target_B, logits_BK, alpha))
 
-        return {"ce": on_hard_labels(batch, loss)}
+        return {"ce": on_hard_labels(step.batch, loss)}
 
     def after_epoch(
         self, probe: Probe, finished: int, epochs: int, adapters: nn.Module | None
-    ) -> Verdict:
+    ) -> EpochVerdict:
         """Measures the LID, and sets the α of the next epoch.
 
         Figures: `lid` at the epoch's end, `alpha` that it was trained with, `turned` where it is the
@@ -170,7 +163,7 @@ class DimensionDriven:
         if adapters.turn and finished < epochs:
             adapters.alpha = trust(adapters.lids, finished, epochs)
         figures = {"lid": lid, "alpha": alpha, "turned": turned}
-        return Verdict(figures=figures, roll_back=turned)
+        return EpochVerdict(figures=figures, roll_back=turned)
 
     def _is_turn(self, finished: int, epochs: int, memory: DimensionMemory) -> bool:
         if self.turn_epoch is not None:

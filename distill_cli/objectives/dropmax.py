@@ -8,17 +8,16 @@ from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform32
 from distill_cli.losses.dropmax import dropmax
-from distill_cli.objectives.base import About, Owns, on_hard_labels
+from distill_cli.objectives.base import ObjectiveInfo, Owns, Step, on_hard_labels
+from distill_cli.objectives.hooks import TapsStudent
 from distill_cli.types import (
     GATED_PARTS,
     Batch,
     Progress,
-    StudentSignals,
-    TeacherSignals,
     Term,
     Terms,
 )
@@ -27,7 +26,7 @@ LOGITS, PRIOR, POSTERIOR = GATED_PARTS
 
 
 @dataclass(frozen=True, kw_only=True)
-class DropMax:
+class DropMax(TapsStudent):
     """CE with each wrong class kept at a rate q, beside ρ that predicts q without the label.
 
     Three linear maps of the features: logits o, ρ = σ(h), q = σ(sg h + r), sg a constant. In
@@ -46,13 +45,14 @@ class DropMax:
         entropy_weight: Of −H(ρ), which keeps rates undecided where nothing speaks.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="dropmax",
         summary="drop wrong classes from the softmax at rates learnt per sample",
         paper="Lee et al. 2018, arXiv 1712.07834",
         defaults="the authors' code's: every weight 1, and the temperature of the masks",
         owns=frozenset({Owns.HARD_TARGET, Owns.PREDICTION}),
         head="gated",
+        terms=frozenset({"ce", "kl", "auxiliary", "entropy"}),
     )
 
     # Not `temperature`: --temperature is of what is learnt from a teacher.
@@ -62,23 +62,16 @@ class DropMax:
     entropy_weight: Annotated[float, Field(ge=0)] = 1.0
 
     @property
-    def looks(self) -> tuple[str, ...]:
+    def taps(self) -> tuple[str, ...]:
         """The three parts of the classifier."""
         return LOGITS, PRIOR, POSTERIOR
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Terms `ce`, `kl`, `auxiliary` and `entropy`, with their weights, over the labelled."""
         logits_BK, prior_BK, posterior_BK = (
-            student.features[name].flatten(1) for name in self.looks
+            step.student.features[name].flatten(1) for name in self.taps
         )
-        uniform_BK = _uniform(logits_BK, batch, progress)
+        uniform_BK = _uniform(logits_BK, step.batch, step.progress)
 
         # Once for each label of a mixed image, not once for each term.
         @cache
@@ -87,7 +80,7 @@ class DropMax:
             return dropmax(*parts, self.mask_temperature)
 
         def term(name: str, weight: float) -> Term:
-            return on_hard_labels(batch, lambda target_B: weight * losses(target_B)[name])
+            return on_hard_labels(step.batch, lambda target_B: weight * losses(target_B)[name])
 
         return {
             "ce": term("ce", 1.0),

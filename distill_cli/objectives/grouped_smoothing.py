@@ -11,20 +11,17 @@ from torch import nn
 
 from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.losses.soft_targets import grouped_targets, soft_cross_entropy
-from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
+from distill_cli.objectives.base import AdapterContext, ObjectiveInfo, Owns, Step, on_hard_labels
+from distill_cli.objectives.hooks import HasAdapter
 from distill_cli.types import (
     UNLABELLED,
-    Batch,
     Need,
-    Progress,
-    StudentSignals,
-    TeacherSignals,
     Terms,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupedSmoothing:
+class GroupedSmoothing(HasAdapter):
     """CE(q, softmax z) with q = (1 − ε₁ − ε₂)·δ_y + ε₁/K + ε₂·ρ_y, ρ_y uniform over y's group.
 
     ρ may be any K×K matrix of rows of sum 1 in the groups' place.
@@ -35,13 +32,14 @@ class GroupedSmoothing:
         exclude_target: Leave the target out of its group's mass.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="grouped-smoothing",
         summary="hard label with some mass on the classes of its group",
         paper="Xu, Rui, Li, Gu 2020, ECCV (anisotropic label smoothing)",
         defaults="ours: the mass that label smoothing has, half of it each",
         needs=frozenset({Need.GROUPS}),
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce"}),
     )
 
     epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -55,9 +53,9 @@ class GroupedSmoothing:
                 f"{self.group_epsilon:g} is more"
             )
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """The matrix of targets."""
-        rule_KK = torch.eye(setting.classes) if setting.rule_KK is None else setting.rule_KK
+        rule_KK = torch.eye(context.classes) if context.rule_KK is None else context.rule_KK
         return TargetMatrix(
             grouped_targets(
                 rule_KK,
@@ -67,19 +65,12 @@ class GroupedSmoothing:
             )
         )
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples."""
-        assert isinstance(adapters, TargetMatrix), "made by the trainer"
+        targets, logits_BK = step.adapter(TargetMatrix), step.student.logits_BK
 
         def loss(target_B: torch.Tensor) -> torch.Tensor:
-            loss_B = soft_cross_entropy(student.logits_BK, adapters(target_B))
+            loss_B = soft_cross_entropy(logits_BK, targets(target_B))
             return loss_B * (target_B != UNLABELLED)
 
-        return {"ce": on_hard_labels(batch, loss)}
+        return {"ce": on_hard_labels(step.batch, loss)}

@@ -1,4 +1,8 @@
-"""Hints: a layer of the student predicts a layer of the teacher."""
+"""Hints: a layer of the student predicts a layer of the teacher.
+
+Shapes: B batch, C channels, H×W positions. Features may come in 16 bits from under autocast: they
+are widened first, for squares of them overflow.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,39 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.losses.hint import hint
-from distill_cli.objectives.base import About, Pair, Setting, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.losses.numerics import wide
+from distill_cli.objectives.base import AdapterContext, DefaultWeights, ObjectiveInfo, Pair, Step
+from distill_cli.objectives.hooks import HasAdapter, PairsLayers, ResolvesDefaults, WholeBatch
+from distill_cli.types import Need, Term, Terms
 
 # Of the gradient that a student without layers that normalise gets: one mean squared error in the
 # place of a hundred.
 WITHOUT_NORM = 0.01
 
 
+def hint(feat_BCHW: Tensor, teacher_BCHW: Tensor) -> Tensor:
+    """½·mean_CHW (r − t)², the guided layer's output r against the hint t.
+
+    Romero et al. 2015, arXiv 1412.6550, eq. 3, where it is the sum over C, H, W; the mean makes
+    the learning rate independent of the layer's size.
+
+    Args:
+        feat_BCHW: The student's features, after the regressor.
+        teacher_BCHW: The teacher's, of the same shape; no gradient flows.
+
+    Returns:
+        loss_B.
+    """
+    assert feat_BCHW.shape == teacher_BCHW.shape, "a regressor maps features to the hint's shape"
+    difference_BCHW = wide(feat_BCHW) - wide(teacher_BCHW.detach())
+    return difference_BCHW.square().flatten(1).mean(dim=-1) / 2
+
+
 @dataclass(frozen=True, kw_only=True)
-class Hint:
+class Hint(PairsLayers, WholeBatch, ResolvesDefaults, HasAdapter):
     """½‖u_h(x) − r(v_g(x))‖² a value of the hint layer u_h; r is a learnt regressor.
 
     Alone it is stage 1 of FitNets (`distill hint-init`), with the regressor of the paper. Beside
@@ -37,7 +60,7 @@ class Hint:
             middle ones.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="hint",
         summary="predict a middle layer of the teacher from one of the student",
         paper="Romero et al. 2015, arXiv 1412.6550",
@@ -46,8 +69,9 @@ class Hint:
         "students that do not normalise, is ours",
         needs=frozenset({Need.TEACHER, Need.FEATURES}),
         targets=frozenset({"softmax", "sigmoid"}),
-        usual=Usual(own=200.0),
+        default_weights=DefaultWeights(objective=200.0),
         rule="middle",
+        terms=frozenset({"hint"}),
     )
 
     normalised: bool = True
@@ -59,19 +83,19 @@ class Hint:
         """Where the regressor normalises by the batch."""
         return self.normalised
 
-    def settled(self, setting: Setting) -> Hint:
+    def resolved(self, context: AdapterContext) -> Hint:
         """With the share of the gradient that suits the student."""
         if self.gradient_scale is not None:
             return self
-        return replace(self, gradient_scale=1.0 if setting.normalised else WITHOUT_NORM)
+        return replace(self, gradient_scale=1.0 if context.normalised else WITHOUT_NORM)
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """A regressor for each pair."""
-        scale = self.settled(setting).gradient_scale
-        assert scale is not None, "settled"
+        scale = self.resolved(context).gradient_scale
+        assert scale is not None, "resolved"
         made = []
         for guided, hinted in self.pairs:
-            own, other = setting.student[guided], setting.teacher[hinted]
+            own, other = context.student[guided], context.teacher[hinted]
             made.append(
                 Regressor(
                     own.size,
@@ -83,19 +107,12 @@ class Hint:
             )
         return nn.ModuleList(made)
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `hint`, the sum over the pairs."""
-        assert teacher is not None, "needs are checked before the first step"
-        assert isinstance(adapters, nn.ModuleList), "made by the trainer"
         losses = [
-            hint(regressor(student.features[guided]), teacher.features[hinted])
-            for regressor, (guided, hinted) in zip(adapters, self.pairs, strict=True)
+            hint(regressor(step.student.features[guided]), step.teacher.features[hinted])
+            for regressor, (guided, hinted) in zip(
+                step.adapter(nn.ModuleList), self.pairs, strict=True
+            )
         ]
         return {"hint": Term(loss_B=sum(losses[1:], losses[0]))}

@@ -1,121 +1,104 @@
-"""What an objective, or its adapter, may do beside mapping signals to terms.
+"""Abilities of objectives beside mapping a step to terms, declared by class.
 
-Each is a protocol: whoever has the method can do it, and the trainer asks.
+An objective has one by inheriting from it; names of its hyper-parameters claim none. Abilities of
+adapters are in `adapters/hooks.py`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from distill_cli.objectives.base import Objective, Pair, Setting
-from distill_cli.types import Batch, Need, OrderName, StudentSignals, TeacherSignals
+from distill_cli.objectives.base import AdapterContext, Objective, Pair, Step
+from distill_cli.types import Need, OrderName
 
 
-@runtime_checkable
-class OfLayers(Objective, Protocol):
-    """An objective that looks at layers: a dataclass whose pairs can be filled in."""
+class PairsLayers(ABC):
+    """An objective that compares layers: a dataclass whose pairs can be filled in."""
 
     @property
+    @abstractmethod
     def pairs(self) -> tuple[Pair, ...]:
         """Layers of the student and of the teacher, by name; none before its rule is applied."""
 
 
-@runtime_checkable
-class Looking(Protocol):
+class TapsStudent(ABC):
     """An objective that looks at layers of the student alone."""
 
     @property
-    def looks(self) -> tuple[str, ...]:
-        """Their names."""
+    @abstractmethod
+    def taps(self) -> tuple[str, ...]:
+        """Names of the layers."""
 
 
-@runtime_checkable
-class Needing(Protocol):
-    """An objective whose parameters decide what it needs; `about` says what it may need."""
+class ConditionalNeeds(ABC):
+    """An objective whose parameters decide what it needs; `info` says what it may need."""
 
     @property
+    @abstractmethod
     def needs(self) -> frozenset[Need]:
         """What it asks for beyond student logits."""
 
 
-@runtime_checkable
-class Ordering(Protocol):
+class WantsOrder(ABC):
     """An objective that may want samples in an order of its own."""
 
     @property
+    @abstractmethod
     def order(self) -> OrderName | None:
         """How the samples of an epoch follow each other; None where any order will do."""
 
 
-@runtime_checkable
-class Selecting(Protocol):
-    """An objective that says which samples the others of its composition are for, and which it."""
+class SelectsSamples(ABC):
+    """An objective that chooses the samples that get the soft label; the others are its own."""
 
-    def softened(
-        self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
-    ) -> Tensor:
-        """bool (B,): the samples that the others are for; the rest are its own."""
+    @abstractmethod
+    def soft_samples(self, step: Step) -> Tensor:
+        """bool (B,): the samples that the other objectives of its composition are for."""
 
 
-@runtime_checkable
-class WholeBatch(Protocol):
+class WholeBatch(ABC):
     """An objective that may have to see a batch as one, though its samples are apart."""
 
     @property
+    @abstractmethod
     def whole_batch(self) -> bool:
         """Whether it has to, as it is set: accumulation is then refused."""
 
 
-@runtime_checkable
-class Related(Protocol):
+class UsesClassCentroids(ABC):
     """An objective that relates classes as a trained run does."""
 
     @property
+    @abstractmethod
     def model(self) -> str | None:
         """The run or model folder; None where it needs none as it is set."""
 
 
-@runtime_checkable
-class Relating(Protocol):
-    """An adapter with an opinion on which classes are alike."""
-
-    def relations(self) -> Tensor:
-        """(K, K): what share of the label of class y is put on each class, or of its residual."""
-
-
-@runtime_checkable
-class Adapting(Protocol):
+class HasAdapter(ABC):
     """An objective that learns or remembers something of its own, beside the student."""
 
-    def adapters(self, setting: Setting) -> nn.Module | None:
+    @abstractmethod
+    def adapters(self, context: AdapterContext) -> nn.Module | None:
         """A fresh module for it; None where it needs none for these layers."""
 
 
-@runtime_checkable
-class Settling(Objective, Protocol):
+class ResolvesDefaults(ABC):
     """An objective that leaves a value to the networks; what a run records has it."""
 
-    def settled(self, setting: Setting) -> Objective:
-        """Itself, with every such value."""
+    @abstractmethod
+    def resolved(self, context: AdapterContext) -> Objective:
+        """The objective with every such value."""
 
 
-@runtime_checkable
-class OwnOptimizer(Protocol):
-    """An adapter that is not moved by the student's optimiser."""
-
-    def optimizer(self) -> Optimizer:
-        """Of its own parameters."""
-
-
-@runtime_checkable
-class Checked(Protocol):
+class ChecksEpochs(ABC):
     """An objective whose parameters may contradict each other, or the length of training."""
 
+    @abstractmethod
     def check(self, epochs: int) -> None:
         """Refuses what makes no sense in so many epochs.
 
@@ -131,7 +114,7 @@ class Probe(Protocol):
         """What enters the classifier, of training images as they are, not augmented.
 
         Args:
-            epoch: From 0: which images are drawn.
+            epoch: Epoch from 0: which images are drawn.
             samples: How many, at most as many as there are.
             batch: Rows of each tensor, at most as many as there are.
 
@@ -141,7 +124,7 @@ class Probe(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class EpochVerdict:
     """What an objective makes of an epoch that has just ended.
 
     Attributes:
@@ -156,31 +139,23 @@ class Verdict:
     roll_back: bool = False
 
 
-@runtime_checkable
-class Judging(Protocol):
+class JudgesEpochs(ABC):
     """An objective that judges, after each epoch, how the network learns the labels."""
 
+    @abstractmethod
     def after_epoch(
         self, probe: Probe, finished: int, epochs: int, adapters: nn.Module | None
-    ) -> Verdict:
+    ) -> EpochVerdict:
         """The verdict, of which `adapters` may remember what is needed later.
 
         Args:
             probe: Looks at the network.
             finished: Epochs that are behind us, at least 1.
-            epochs: Of the whole training.
-            adapters: Its own.
+            epochs: Epochs of the whole training.
+            adapters: The objective's own.
         """
-
-
-@runtime_checkable
-class Telling(Protocol):
-    """An adapter that has something to say once training is over."""
-
-    def told(self, class_names: Sequence[str]) -> list[str]:
-        """Lines for a person, without the objective's name."""
 
 
 def needs_of(objective: Objective) -> frozenset[Need]:
     """What it needs as it is set."""
-    return objective.needs if isinstance(objective, Needing) else objective.about.needs
+    return objective.needs if isinstance(objective, ConditionalNeeds) else objective.info.needs

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
-
-from pydantic import Field
-from torch import nn
+from typing import ClassVar
 
 from distill_cli.losses.kd import distillation
-from distill_cli.objectives.base import About, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step, Temperature
+from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,27 +18,21 @@ class KnowledgeDistillation:
         temperature: T, softens teacher and student alike.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="kd",
         summary="match the teacher's softened probabilities",
         paper="Hinton, Vinyals, Dean 2014, arXiv 1503.02531",
         defaults="public benchmarks' on CIFAR-100, weights and T alike; the paper names none for all: T "
         "= 20 on MNIST, and a soft weight far above the hard one's",
         needs=frozenset({Need.TEACHER}),
-        usual=Usual(hard=0.1, own=0.9),
+        default_weights=DefaultWeights(ce=0.1, objective=0.9),
+        terms=frozenset({"kd"}),
     )
 
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
+    temperature: Temperature = 4.0
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `kd`, over all samples, labelled or not."""
-        assert teacher is not None, "compose checks needs before the first step"
-        log_probs_BK = teacher.log_probs(self.temperature)
-        return {"kd": Term(loss_B=distillation(student.logits_BK, log_probs_BK, self.temperature))}
+        log_probs_BK = step.teacher.log_probs(self.temperature)
+        loss_B = distillation(step.student.logits_BK, log_probs_BK, self.temperature)
+        return {"kd": Term(loss_B=loss_B)}

@@ -15,14 +15,11 @@ from torch import Tensor, nn
 from distill_cli.adapters.label_mix import ClassEmbeddings
 from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.losses.soft_targets import class_relation, mixed_targets, soft_cross_entropy
-from distill_cli.objectives.base import About, Owns, Setting, on_hard_labels
+from distill_cli.objectives.base import AdapterContext, ObjectiveInfo, Owns, Step, on_hard_labels
+from distill_cli.objectives.hooks import ConditionalNeeds, HasAdapter, UsesClassCentroids
 from distill_cli.types import (
     UNLABELLED,
-    Batch,
     Need,
-    Progress,
-    StudentSignals,
-    TeacherSignals,
     Terms,
 )
 
@@ -30,7 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelMix:
+class LabelMix(ConditionalNeeds, UsesClassCentroids, HasAdapter):
     """CE(q, softmax z), q = hard·δ_y + relation·softmax_j(cos(c_y, c_j)/T_r) + sample·p_T + rule·ρ_y.
 
     p is the network's own prediction, held constant, or the teacher's. c are centroids of classes,
@@ -49,7 +46,7 @@ class LabelMix:
         sample_temperature: T of the prediction.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="label-mix",
         summary="hard label, class relations, a prediction and a rule in one label",
         paper="relations: Sun et al. 2017, arXiv 1710.10393; own prediction: Reed et al. 2014, "
@@ -57,6 +54,7 @@ class LabelMix:
         defaults="ours",
         needs=frozenset({Need.TEACHER, Need.MODEL, Need.GROUPS}),
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce", "embeddings"}),
     )
 
     hard: Share = 0.8
@@ -83,32 +81,24 @@ class LabelMix:
         asked = {Need.TEACHER: taught, Need.GROUPS: self.rule > 0, Need.MODEL: self.model}
         return frozenset(need for need, said in asked.items() if said)
 
-    def adapters(self, setting: Setting) -> nn.Module:
+    def adapters(self, context: AdapterContext) -> nn.Module:
         """What does not depend on the sample, scaled to 1: a matrix, and embeddings."""
         made = nn.ModuleDict()
         if self.relation and self.model is None:
             made["embeddings"] = ClassEmbeddings(
-                setting.classes, self.relation_temperature, self.rate
+                context.classes, self.relation_temperature, self.rate
             )
-        elif self.relation and setting.centroid_KD is not None:
-            about_KD = setting.centroid_KD - setting.centroid_KD.mean(dim=0)
+        elif self.relation and context.centroid_KD is not None:
+            about_KD = context.centroid_KD - context.centroid_KD.mean(dim=0)
             made["relation"] = TargetMatrix(class_relation(about_KD, self.relation_temperature))
-        if self.rule and setting.rule_KK is not None:
-            made["rule"] = TargetMatrix(setting.rule_KK)
+        if self.rule and context.rule_KK is not None:
+            made["rule"] = TargetMatrix(context.rule_KK)
         return made
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples, and `embeddings`, of these alone."""
-        assert isinstance(adapters, nn.ModuleDict), "made by the trainer"
-        logits_BK = student.logits_BK
-        predicted_BK = self._predicted(logits_BK, teacher) if self.sample else logits_BK
+        adapters, logits_BK = step.adapter(nn.ModuleDict), step.student.logits_BK
+        predicted_BK = self._predicted(step) if self.sample else logits_BK
         relation_KK = adapters["embeddings"]() if "embeddings" in adapters else None
 
         def rows(target_B: Tensor) -> Iterator[tuple[float, Tensor]]:
@@ -135,14 +125,13 @@ class LabelMix:
             loss_B: Tensor = -(answer_BK * log_row_BK).sum(dim=-1)
             return loss_B * (target_B != UNLABELLED)
 
-        terms = {"ce": on_hard_labels(batch, loss)}
+        terms = {"ce": on_hard_labels(step.batch, loss)}
         if relation_KK is not None:
-            terms["embeddings"] = on_hard_labels(batch, foretold)
+            terms["embeddings"] = on_hard_labels(step.batch, foretold)
         return terms
 
-    def _predicted(self, logits_BK: Tensor, teacher: TeacherSignals | None) -> Tensor:
+    def _predicted(self, step: Step) -> Tensor:
         """p_T of each sample, (B, K), constant."""
         if self.sample_from == "own":
-            return F.softmax(logits_BK.detach() / self.sample_temperature, dim=-1)
-        assert teacher is not None, "needs are checked before the first step"
-        return teacher.log_probs(self.sample_temperature).exp()
+            return F.softmax(step.student.logits_BK.detach() / self.sample_temperature, dim=-1)
+        return step.teacher.log_probs(self.sample_temperature).exp()

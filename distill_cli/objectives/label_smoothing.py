@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.cross_entropy import cross_entropy
-from distill_cli.objectives.base import About, Owns, on_hard_labels
-from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.objectives.base import ObjectiveInfo, Owns, Step, on_hard_labels
+from distill_cli.types import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,28 +20,22 @@ class LabelSmoothing:
         epsilon: ε, the mass spread over all classes, the target included.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="label-smoothing",
         summary="hard label with a little mass on every class",
         paper="Szegedy et al. 2016, arXiv 1512.00567",
         defaults="ε is the authors'",
         owns=frozenset({Owns.HARD_TARGET}),
+        terms=frozenset({"ce"}),
     )
 
     epsilon: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples."""
-        logits_BK, epsilon = student.logits_BK, self.epsilon
+        logits_BK, epsilon = step.student.logits_BK, self.epsilon
         return {
             "ce": on_hard_labels(
-                batch, lambda target_B: cross_entropy(logits_BK, target_B, epsilon)
+                step.batch, lambda target_B: cross_entropy(logits_BK, target_B, epsilon)
             )
         }

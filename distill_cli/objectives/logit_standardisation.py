@@ -1,16 +1,42 @@
-"""Logit standardisation."""
+"""Logit standardisation: distillation of z-scores. Shapes: B batch, K classes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from distill_cli.losses.logit_standardisation import standardised_distillation
-from distill_cli.objectives.base import About, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.losses.kd import distillation
+from distill_cli.losses.standardise import standardise
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step, Temperature
+from distill_cli.types import Need, Term, Terms
+
+
+def standardised_distillation(
+    logits_BK: Tensor, teacher_logits_BK: Tensor, temperature: float, unbiased: bool = False
+) -> Tensor:
+    """T²·KL(q ‖ p) with p = softmax(Z(z)/T) and q = softmax(Z(v)/T), Z the z-score over classes.
+
+    Sun et al. 2024, arXiv 2403.01427. The student is free to choose the scale and offset of its
+    logits; only their relations are distilled.
+
+    Args:
+        logits_BK: Student logits z.
+        teacher_logits_BK: Teacher logits v, not probabilities; no gradient flows.
+        temperature: T > 0.
+        unbiased: As for `standardise`, for both networks.
+
+    Returns:
+        loss_B in nats times T².
+    """
+    teacher_BK = standardise(teacher_logits_BK.detach(), unbiased=unbiased)
+    return distillation(
+        standardise(logits_BK, unbiased=unbiased),
+        F.log_softmax(teacher_BK / temperature, dim=-1),
+        temperature,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,32 +51,24 @@ class LogitStandardisation:
             one, as the authors' code.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="logit-standardisation",
         summary="match the shape of the teacher's logits, whatever their mean and spread",
         paper="Sun et al. 2024, arXiv 2403.01427",
         defaults="weights and T are the authors' for CIFAR-100",
         needs=frozenset({Need.TEACHER, Need.LOGITS}),
-        usual=Usual(hard=0.1, own=9.0),
+        default_weights=DefaultWeights(ce=0.1, objective=9.0),
+        terms=frozenset({"standardised"}),
     )
 
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    temperature: Temperature = 2.0
     form: Literal["paper", "release"] = "paper"
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `standardised`."""
-        assert teacher is not None, "needs are checked before the first step"
-        assert teacher.logits_BK is not None, "needs are checked before the first step"
         loss_B = standardised_distillation(
-            student.logits_BK,
-            teacher.logits_BK,
+            step.student.logits_BK,
+            step.teacher_logits_BK,
             self.temperature,
             unbiased=self.form == "release",
         )

@@ -6,24 +6,21 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.soft_targets import margin, selected
-from distill_cli.objectives.base import About, main_target, on_hard_labels
+from distill_cli.objectives.base import ObjectiveInfo, Step, main_target, on_hard_labels
+from distill_cli.objectives.hooks import ConditionalNeeds, SelectsSamples
 from distill_cli.types import (
     UNLABELLED,
-    Batch,
     Need,
-    Progress,
-    StudentSignals,
-    TeacherSignals,
     Terms,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selective:
+class Selective(ConditionalNeeds, SelectsSamples):
     """CE on samples whose label is far ahead, g = p_y − max_{k≠y} p_k ≥ m; the others for the rest.
 
     It stands beside any soft label, which then is for the samples with g < m alone: those that the
@@ -34,12 +31,13 @@ class Selective:
         by: Whose prediction p is: the network's own, held constant, or the teacher's.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="selective",
         summary="hard labels where the network is sure of them, the soft label elsewhere",
         paper="selective softening by margin; of this project",
         defaults="ours",
         needs=frozenset({Need.TEACHER}),
+        terms=frozenset({"kept"}),
     )
 
     margin: Annotated[float, Field(ge=-1, le=2)] = 0.5
@@ -50,25 +48,16 @@ class Selective:
         """A teacher where it chooses."""
         return frozenset({Need.TEACHER} if self.by == "teacher" else ())
 
-    def softened(
-        self, student: StudentSignals, teacher: TeacherSignals | None, batch: Batch
-    ) -> Tensor:
+    def soft_samples(self, step: Step) -> Tensor:
         """The samples that get the soft label; what is unlabelled has no other."""
-        said_BK = student.logits_BK
-        if self.by == "teacher":
-            assert teacher is not None, "needs are checked before the first step"
-            said_BK = teacher.log_probs(1.0)
-        target_B = main_target(batch)
-        return selected(margin(said_BK, target_B), self.margin) | (target_B == UNLABELLED)
+        taught = self.by == "teacher"
+        logits_BK = step.teacher.log_probs(1.0) if taught else step.student.logits_BK
+        target_B = main_target(step.batch)
+        return selected(margin(logits_BK, target_B), self.margin) | (target_B == UNLABELLED)
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
-        """Term `kept`, over the labelled samples; `compose` leaves it to those not softened."""
-        logits_BK = student.logits_BK
-        return {"kept": on_hard_labels(batch, lambda target_B: cross_entropy(logits_BK, target_B))}
+    def __call__(self, step: Step) -> Terms:
+        """Term `kept`, over the labelled samples; `compose` leaves it to the others."""
+        logits_BK = step.student.logits_BK
+        return {
+            "kept": on_hard_labels(step.batch, lambda target_B: cross_entropy(logits_BK, target_B))
+        }

@@ -1,16 +1,90 @@
-"""Teacher-free distillation from a virtual teacher."""
+"""Teacher-free distillation from a virtual teacher. Shapes: B batch, K classes."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
+import torch.nn.functional as F
 from pydantic import Field
-from torch import nn
+from torch import Tensor
 
-from distill_cli.losses.tfkd_reg import teacher_free
-from distill_cli.objectives.base import About, Usual, on_hard_labels
-from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals, Terms
+from distill_cli.losses.numerics import wide
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step, on_hard_labels
+from distill_cli.types import UNLABELLED, Terms
+
+Form = Literal["paper", "release"]
+
+
+def virtual_log_probs(
+    target_B: Tensor,
+    classes: int,
+    correct_prob: float,
+    temperature: float,
+    form: Form = "paper",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """log p^d_T of a teacher with p^d = a on the target and (1 − a)/(K − 1) on each other class.
+
+    Tf-KD reg, Yuan et al. 2020, arXiv 1909.11723: p^d_T = softmax(log p^d / T). The
+    released code has softmax(p^d / T), probabilities in the place of logits: nearly uniform.
+
+    Args:
+        target_B: Class index y; −1 where unlabelled (the row then is one of some class).
+        classes: K > 1.
+        correct_prob: a; in the paper above 0.9.
+        temperature: T > 0.
+        form: The paper's, or the released code's.
+        dtype: Of the result.
+
+    Returns:
+        log_probs_BK, finite: probabilities of 0 have the smallest logarithm that there is.
+    """
+    assert classes > 1, "one class leaves no others"
+    assert 0 < correct_prob <= 1, "a is a probability"
+    on, off = correct_prob, (1 - correct_prob) / (classes - 1)
+    if form == "paper":
+        on, off = math.log(on), math.log(off) if off > 0 else -math.inf
+    on, off = on / temperature, off / temperature
+    top = max(on, off)
+    weight = math.exp(on - top) + (classes - 1) * math.exp(off - top)
+    log_norm = top + math.log(weight)
+    hard_BK = F.one_hot(target_B.clamp(min=0), classes).bool()
+    log_probs_BK = torch.full(hard_BK.shape, off - log_norm, dtype=dtype, device=target_B.device)
+    return log_probs_BK.masked_fill(hard_BK, on - log_norm).clamp(min=torch.finfo(dtype).min)
+
+
+def teacher_free(
+    logits_BK: Tensor,
+    target_B: Tensor,
+    correct_prob: float,
+    temperature: float,
+    form: Form = "paper",
+) -> Tensor:
+    """KL(p^d_T ‖ p_T), the student's p_T = softmax(z/T) against the teacher of `virtual_log_probs`.
+
+    Tf-KD reg, Yuan et al. 2020, arXiv 1909.11723, which has no T² here. The released code does
+    not temper the student: there p = softmax z.
+
+    Args:
+        logits_BK: Student logits z.
+        target_B: Class index y; −1 where unlabelled.
+        correct_prob: As for `virtual_log_probs`; at a = 1 and T = 1 this is cross-entropy.
+        temperature: T > 0.
+        form: The paper's, or the released code's.
+
+    Returns:
+        loss_B in nats; 0 where unlabelled.
+    """
+    wide_BK = wide(logits_BK)
+    teacher_BK = virtual_log_probs(
+        target_B, wide_BK.shape[-1], correct_prob, temperature, form, wide_BK.dtype
+    )
+    log_probs_BK = F.log_softmax(wide_BK / (temperature if form == "paper" else 1.0), dim=-1)
+    divergence_BK = F.kl_div(log_probs_BK, teacher_BK, reduction="none", log_target=True)
+    return divergence_BK.sum(dim=-1).masked_fill(target_B == UNLABELLED, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,31 +110,25 @@ class TeacherFreeRegularisation:
         form: `release` or `paper`.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="tfkd-reg",
         summary="learn from a virtual teacher that is sure of the label",
         paper="Yuan et al. 2020, arXiv 1909.11723",
         defaults="the authors' code's for ResNet-18 on CIFAR-100",
-        usual=Usual(hard=0.9, own=0.1),
+        default_weights=DefaultWeights(ce=0.9, objective=0.1),
+        terms=frozenset({"virtual"}),
     )
 
     correct_prob: Annotated[float, Field(gt=0.9, lt=1)] = 0.99
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
     form: Literal["release", "paper"] = "release"
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `virtual`, over the labelled samples."""
-        logits_BK = student.logits_BK
+        logits_BK = step.student.logits_BK
         return {
             "virtual": on_hard_labels(
-                batch,
+                step.batch,
                 lambda target_B: teacher_free(
                     logits_BK, target_B, self.correct_prob, self.temperature, self.form
                 ),

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import Field
-from torch import nn
 
 from distill_cli.losses.kd import distillation
-from distill_cli.objectives.base import About, Usual
-from distill_cli.types import Batch, Need, Progress, StudentSignals, TeacherSignals, Term, Terms
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step
+from distill_cli.types import Need, Term, Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +23,7 @@ class TeacherFreeSelf:
         temperature: T.
     """
 
-    about: ClassVar[About] = About(
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="tfkd-self",
         summary="learn from a trained copy of the same network",
         paper="Yuan et al. 2020, arXiv 1909.11723",
@@ -32,21 +31,14 @@ class TeacherFreeSelf:
         "the KL over classes too; in terms of this one, it has on CIFAR-100 0.05 · "
         "cross-entropy + 0.475 at T = 6 for ResNet-18, + 0.0095 at T = 20 for MobileNetV2",
         needs=frozenset({Need.TEACHER}),
-        usual=Usual(hard=0.1, own=0.9),
+        default_weights=DefaultWeights(ce=0.1, objective=0.9),
+        terms=frozenset({"self"}),
     )
 
     temperature: Annotated[float, Field(gt=0, le=1000)] = 20.0
 
-    def __call__(
-        self,
-        student: StudentSignals,
-        teacher: TeacherSignals | None,
-        batch: Batch,
-        progress: Progress,
-        adapters: nn.Module | None,
-    ) -> Terms:
+    def __call__(self, step: Step) -> Terms:
         """Term `self`, over all samples, labelled or not."""
-        assert teacher is not None, "needs are checked before the first step"
-        log_probs_BK = teacher.log_probs(self.temperature)
-        loss_B = distillation(student.logits_BK, log_probs_BK, self.temperature)
+        log_probs_BK = step.teacher.log_probs(self.temperature)
+        loss_B = distillation(step.student.logits_BK, log_probs_BK, self.temperature)
         return {"self": Term(loss_B=loss_B)}

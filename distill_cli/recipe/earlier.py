@@ -29,6 +29,8 @@ OF_FORM: Mapping[str, str] = {"category-structure": "paper"}
 OTHER_FORMULAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "0.1.0": {"category-structure": {"form": "release"}},
 }
+# The last version whose `--temperature` went by the parameter's name, to tfkd-reg and tfkd-self too.
+TEMPERATURE_BY_NAME = "0.2.0"
 
 
 def defaults_then(version: str | None, name: str) -> dict[str, Any]:
@@ -73,6 +75,15 @@ def other_formula(version: str | None, entries: Iterable[Mapping[str, Any]]) -> 
                 listed = ", ".join(f"{key}: {value}" for key, value in values.items())
                 return f"{entry['name']}, {listed}"
     return None
+
+
+def temperature_by_name(version: str | None) -> bool:
+    """Whether a version's `--temperature` set every parameter that is called `temperature`.
+
+    Args:
+        version: The distill that made a run; None for today's.
+    """
+    return version is not None and _numbers(version) <= _numbers(TEMPERATURE_BY_NAME)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -124,8 +124,8 @@ def test_stage_2_is_the_papers_loss() -> None:
     second = stages_of(recipe, Path("out"))[1].recipe
     composed = composition(second)
     hard, soft = composed.parts
-    assert (hard.objective.about.name, hard.weight.at(0), hard.weight.at(1)) == ("ce", 1, 1)
-    assert soft.objective.about.name == "kd"
+    assert (hard.objective.info.name, hard.weight.at(0), hard.weight.at(1)) == ("ce", 1, 1)
+    assert soft.objective.info.name == "kd"
     assert soft.objective.temperature == 3
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 6, 5, generator=generator)

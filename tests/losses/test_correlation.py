@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.dist import inter_class, intra_class
+from distill_cli.objectives.dist import inter_class, intra_class
 
 B, K = 6, 5
 temperatures = st.floats(0.5, 50)

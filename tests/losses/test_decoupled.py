@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.dkd import decoupled
 from distill_cli.losses.kd import distillation
+from distill_cli.objectives.dkd import decoupled
 
 B, K = 6, 5
 temperatures = st.floats(0.5, 50)

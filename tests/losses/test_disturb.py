@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distill_cli.losses.cross_entropy import cross_entropy
-from distill_cli.losses.disturb_label import disturbed
+from distill_cli.objectives.disturb_label import disturbed
 
 B, K = 6, 5
 seeds = st.integers(0, 10_000)

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.attention import attention, attention_map
-from distill_cli.losses.hint import hint
-from distill_cli.losses.rkd import relational_angle, relational_distance
-from distill_cli.losses.similarity import similarity
+from distill_cli.objectives.attention import attention, attention_map
+from distill_cli.objectives.hint import hint
+from distill_cli.objectives.rkd import relational_angle, relational_distance
+from distill_cli.objectives.similarity import similarity
 
 B = 4
 seeds = st.integers(0, 10_000)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.feature_norm_kd import Form, normalised_distillation
 from distill_cli.losses.soft_targets import soft_cross_entropy
+from distill_cli.objectives.feature_norm_kd import Form, normalised_distillation
 
 B, K, D = 6, 5, 3
 seeds = st.integers(0, 10_000)

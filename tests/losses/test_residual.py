@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.knowledge_refinery import others, refine
+from distill_cli.losses.other_classes import others
+from distill_cli.objectives.knowledge_refinery import refine
 
 B, K = 6, 5
 seeds = st.integers(0, 10_000)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_cli.losses.binary_cross_entropy import binary_cross_entropy
 from distill_cli.losses.kd import distillation
-from distill_cli.losses.sigmoid_kd import sigmoid_distillation
+from distill_cli.objectives.binary_cross_entropy import binary_cross_entropy
+from distill_cli.objectives.sigmoid_kd import sigmoid_distillation
 
 B, K = 6, 5
 temperatures = st.floats(0.5, 50)

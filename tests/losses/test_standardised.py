@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distill_cli.losses.kd import distillation
-from distill_cli.losses.logit_standardisation import standardise, standardised_distillation
+from distill_cli.losses.standardise import standardise
+from distill_cli.objectives.logit_standardisation import standardised_distillation
 
 B, K = 6, 5
 temperatures = st.floats(0.5, 50)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distill_cli.losses.cross_entropy import cross_entropy
-from distill_cli.losses.tfkd_reg import Form, teacher_free, virtual_log_probs
+from distill_cli.objectives.tfkd_reg import Form, teacher_free, virtual_log_probs
 
 B, K = 6, 5
 seeds = st.integers(0, 10_000)

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from distill_cli.adapters.category_structure import MovingCentres
 from distill_cli.adapters.regressor import Regressor
 from distill_cli.losses.cross_entropy import cross_entropy
-from distill_cli.objectives.base import Setting, TapShape
+from distill_cli.objectives.base import AdapterContext, TapShape
 from distill_cli.objectives.category_structure import WEIGHTS, CategoryStructure
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.hooks import needs_of
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import Batch, Mixing, Need, Progress, StudentSignals
+from tests.objectives.steps import step_of
 
 B, K, D = 7, 4, 3
 PAIRS = (("s", "t"),)
@@ -58,8 +59,8 @@ def said(seed: int, width: int = D) -> tuple[StudentSignals, DenseSignals]:
     return student, teacher
 
 
-def setting(width: int = D) -> Setting:
-    return Setting(
+def setting(width: int = D) -> AdapterContext:
+    return AdapterContext(
         class_names=tuple("abcd"),
         student={"s": TapShape(channels=width, height=1, width=1)},
         teacher={"t": TapShape(channels=D, height=1, width=1)},
@@ -151,7 +152,7 @@ def test_the_terms_are_the_formulas_over_three_batches(form: str, centres: str) 
     for step, labels in enumerate(LABELS):
         student, teacher = said(10 * step)
         teacher_or_none = None if form == "teacher-free" else teacher
-        found = objective(student, teacher_or_none, batch(labels), PROGRESS, adapters)
+        found = objective(step_of(student, teacher_or_none, batch(labels), PROGRESS, adapters))
         z, v = student.logits_BK.tolist(), teacher.logits_BK.tolist()
         f, g = student.features["s"].flatten(1).tolist(), teacher.features["t"].flatten(1).tolist()
         for rows, kept, right_kept, answers, answers_kept in (
@@ -240,14 +241,14 @@ def test_the_release_is_the_authors_code() -> None:
     leaves = [z.requires_grad_(), f_BCHW.requires_grad_()]
 
     shape = TapShape(channels=2, height=3, width=4)
-    same = Setting(class_names=tuple("abcd"), student={"s": shape}, teacher={"t": shape})
-    usual = CategoryStructure.about.usual
+    same = AdapterContext(class_names=tuple("abcd"), student={"s": shape}, teacher={"t": shape})
+    usual = CategoryStructure.info.default_weights
     composed = Composition(
         (
-            Part(objective=CrossEntropy(), weight=Weight(start=usual.hard)),
-            Part(
+            Weighted(objective=CrossEntropy(), weight=Weight(start=usual.ce)),
+            Weighted(
                 objective=CategoryStructure(form="release", pairs=PAIRS),
-                weight=Weight(start=usual.own),
+                weight=Weight(start=usual.objective),
             ),
         )
     )
@@ -266,7 +267,7 @@ def test_weights_are_those_of_the_form() -> None:
     release = CategoryStructure(form="release")
     found = [getattr(release, name) for name in WEIGHTS["release"]]
     assert found == [0.002, 0.04, 0.1, 1e-6], "the authors'"
-    assert (release.about.usual.hard, release.about.usual.own) == (0.9, 1)
+    assert (release.info.default_weights.ce, release.info.default_weights.objective) == (0.9, 1)
     assert CategoryStructure(form="teacher-free").compact_weight == 0.1
     assert CategoryStructure(intra_weight=3.0).intra_weight == 3.0
     for form, terms in WEIGHTS.items():
@@ -283,8 +284,8 @@ def test_without_weights_it_is_cross_entropy() -> None:
         **dict.fromkeys(("intra_weight", "inter_weight", "compact_weight", "logit_weight"), 0.0),
     )
     parts = (
-        Part(objective=CrossEntropy(), weight=Weight(start=0.9)),
-        Part(objective=nothing, weight=Weight(start=1)),
+        Weighted(objective=CrossEntropy(), weight=Weight(start=0.9)),
+        Weighted(objective=nothing, weight=Weight(start=1)),
     )
     composed = Composition(parts)
     student, teacher = said(0)
@@ -304,7 +305,7 @@ def test_gradients_go_to_the_student_and_its_mapping_alone(centres: str) -> None
     adapters = made(objective, width=5)
     for labels in LABELS:
         student, teacher = said(1, width=5)
-        terms = objective(student, teacher, batch(labels), PROGRESS, adapters)
+        terms = objective(step_of(student, teacher, batch(labels), PROGRESS, adapters))
         sum(term.loss_B.sum() for term in terms.values()).backward()
         assert student.logits_BK.grad.abs().sum() > 0
         assert student.features["s"].grad.abs().sum() > 0
@@ -324,14 +325,14 @@ def loss_of(
 ) -> Tensor:
     student, teacher = said(5)
     moved = StudentSignals(logits=student.logits_BK, features={"s": feature[:, :, None, None]})
-    terms = objective(moved, teacher, batch(labels), PROGRESS, copy.deepcopy(adapters))
+    terms = objective(step_of(moved, teacher, batch(labels), PROGRESS, copy.deepcopy(adapters)))
     return terms["structure_intra"].loss_B + terms["structure_inter"].loss_B
 
 
 def seen_one_batch(objective: CategoryStructure) -> nn.Module:
     adapters = made(objective)
     student, teacher = said(3)
-    objective(student, teacher, batch(LABELS[0]), PROGRESS, adapters)
+    objective(step_of(student, teacher, batch(LABELS[0]), PROGRESS, adapters))
     return adapters
 
 
@@ -361,7 +362,7 @@ def test_centres_do_not_follow_what_they_pull() -> None:
     after = copy.deepcopy(adapters)
     student, teacher = said(5)
     moved = StudentSignals(logits=student.logits_BK, features={"s": feature[:, :, None, None]})
-    objective(moved, teacher, batch(labels), PROGRESS, after)
+    objective(step_of(moved, teacher, batch(labels), PROGRESS, after))
     about, taught = after[1].centre_KD, after[2].centre_KD
     for row, label in enumerate(labels):
         other = teacher.features["t"][row].flatten()
@@ -380,7 +381,7 @@ def test_without_momentum_moving_centres_are_the_batchs(form: str, batches: int)
         adapters = made(objective)
         for step in range(batches):
             student, teacher = said(step)
-            terms = objective(student, teacher, batch(labels), PROGRESS, adapters)
+            terms = objective(step_of(student, teacher, batch(labels), PROGRESS, adapters))
         found.append({name: float(term.loss_B.sum()) for name, term in terms.items()})
     assert found[0] == pytest.approx(found[1], rel=1e-12)
 
@@ -389,10 +390,12 @@ def test_what_it_remembers_is_in_its_state() -> None:
     objective = CategoryStructure(centres="moving", form="release", pairs=PAIRS)
     one, other = seen_one_batch(objective), made(objective)
     student, teacher = said(4)
-    fresh = objective(student, teacher, batch(LABELS[1]), PROGRESS, copy.deepcopy(other))
+    fresh = objective(step_of(student, teacher, batch(LABELS[1]), PROGRESS, copy.deepcopy(other)))
     other.load_state_dict(one.state_dict())
     two = [
-        objective(student, teacher, batch(LABELS[1]), PROGRESS, each)["structure_intra"].loss_B
+        objective(step_of(student, teacher, batch(LABELS[1]), PROGRESS, each))[
+            "structure_intra"
+        ].loss_B
         for each in (one, other)
     ]
     assert torch.equal(*two)
@@ -409,7 +412,7 @@ def test_mixed_images_are_of_the_class_of_their_larger_share() -> None:
     objective = CategoryStructure(pairs=PAIRS)
     student, teacher = said(2)
     mixed, plain = (
-        objective(student, teacher, each, PROGRESS, made(objective))
+        objective(step_of(student, teacher, each, PROGRESS, made(objective)))
         for each in (batch(labels, Mixing(share_B=share, target_B=other)), batch(larger))
     )
     for name, term in plain.items():
@@ -421,9 +424,9 @@ def test_what_it_needs_and_wants_goes_by_its_parameters() -> None:
     assert needs_of(CategoryStructure()) == layers
     assert needs_of(CategoryStructure(form="release")) == layers | logits
     assert needs_of(CategoryStructure(form="teacher-free")) == set()
-    part = Part(objective=CategoryStructure(), weight=Weight(start=1))
+    part = Weighted(objective=CategoryStructure(), weight=Weight(start=1))
     assert Composition((part,)).orders == {"category-structure": "balanced"}
-    part = Part(objective=CategoryStructure(centres="moving"), weight=Weight(start=1))
+    part = Weighted(objective=CategoryStructure(centres="moving"), weight=Weight(start=1))
     assert Composition((part,)).orders == {}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,18 @@ from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.kd import distillation
 from distill_cli.losses.soft_targets import group_relation
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Setting, TapShape
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.base import AdapterContext, TapShape
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.feature_norm_kd import OF_CLASSIFIERS
 from distill_cli.objectives.hint import Hint
-from distill_cli.objectives.hooks import Looking, Selecting
+from distill_cli.objectives.hooks import SelectsSamples, TapsStudent
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
+from distill_cli.pipeline.objective.rules import check_parts
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import BIAS, PENULTIMATE, Batch, Need, Progress, StudentSignals
+from tests.objectives.steps import step_of
 
 B, K = 8, 4
 
@@ -54,8 +57,8 @@ def teacher(seed: int = 1) -> DenseSignals:
 
 def part(
     objective: object, start: float = 1.0, end: float = 0.0, schedule: str = "constant"
-) -> Part:
-    return Part(objective=objective, weight=Weight(start=start, end=end, schedule=schedule))
+) -> Weighted:
+    return Weighted(objective=objective, weight=Weight(start=start, end=end, schedule=schedule))
 
 
 @pytest.mark.parametrize(
@@ -124,12 +127,30 @@ def test_soft_term_covers_unlabelled_samples() -> None:
 
 def test_two_owners_of_the_hard_label_are_refused() -> None:
     with pytest.raises(UsageError, match=r"'ce' and 'label-smoothing'.*the hard label"):
-        Composition((part(CrossEntropy()), part(LabelSmoothing())))
+        check_parts((part(CrossEntropy()), part(LabelSmoothing())))
 
 
 def test_one_objective_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="2 times"):
-        Composition((part(KnowledgeDistillation()), part(KnowledgeDistillation(temperature=1.0))))
+        check_parts((part(KnowledgeDistillation()), part(KnowledgeDistillation(temperature=1.0))))
+
+
+def test_two_objectives_with_a_term_of_one_name_are_refused() -> None:
+    info = replace(KnowledgeDistillation.info, name="other", terms=frozenset({"other", "kd"}))
+    other = type("Other", (KnowledgeDistillation,), {"info": info})
+    with pytest.raises(UsageError, match="'kd' and 'other' cannot be combined: both report a term"):
+        check_parts((part(KnowledgeDistillation()), part(other())))
+    s, t = student(), teacher()
+    with pytest.raises(AssertionError, match="terms of one name"):
+        Composition((part(KnowledgeDistillation()), part(other())))(s, t, batch(), progress())
+
+
+def test_terms_share_a_name_only_where_both_define_the_hard_label() -> None:
+    """No composition is refused for its terms alone, and no figure stands for another."""
+    for one, other in combinations([cls.info for cls in OBJECTIVES.values()], 2):
+        assert not one.terms & other.terms or one.owns & other.owns
+    # `loss` and `top1` are the epoch's.
+    assert not {"loss", "top1"} & {term for cls in OBJECTIVES.values() for term in cls.info.terms}
 
 
 # What holds for every objective there is.
@@ -139,7 +160,7 @@ def test_every_file_is_registered() -> None:
     folder = Path(objectives.__file__).parent
     files = {path.stem for path in folder.glob("*.py")} - {
         "__init__",
-        "abilities",
+        "hooks",
         "base",
         "compose",
     }
@@ -147,7 +168,7 @@ def test_every_file_is_registered() -> None:
 
 
 def selects(cls: type) -> bool:
-    return issubclass(cls, Selecting)
+    return issubclass(cls, SelectsSamples)
 
 
 def both(layer: torch.Tensor, name: str) -> dict[str, torch.Tensor]:
@@ -163,17 +184,17 @@ def filled(
     cls: type, **values: object
 ) -> tuple[object, StudentSignals, DenseSignals, nn.ModuleDict]:
     """An objective with layers named, signals that have them, and its adapters."""
-    looks = Need.FEATURES in cls.about.needs
-    named = OF_CLASSIFIERS if cls.about.rule == "classifier" else (("s", "t"),)
+    looks = Need.FEATURES in cls.info.needs
+    named = OF_CLASSIFIERS if cls.info.rule == "classifier" else (("s", "t"),)
     # One that selects keeps every label here: beside it stands nothing for the others.
     given = {"pairs": named} if looks else {"margin": -1.0} if selects(cls) else {}
-    objective = cls(**given, **values)
+    objective = cls(**{**given, **values})
     generator = torch.Generator().manual_seed(3)
     maps = {
         name: torch.randn(B, channels, side, side, generator=generator).requires_grad_()
         for name, channels, side in (("s", 3, 4), ("t", 5, 2))
     }
-    if cls.about.rule in ("penultimate", "classifier"):
+    if cls.info.rule in ("penultimate", "classifier"):
         maps = {name: each.mean(dim=(2, 3), keepdim=True) for name, each in maps.items()}
         maps = {name: each.detach().requires_grad_() for name, each in maps.items()}
     sizes = {name: tuple(each.shape[1:]) for name, each in maps.items()}
@@ -181,7 +202,7 @@ def filled(
         name: TapShape(channels=channels, height=height, width=width)
         for name, (channels, height, width) in sizes.items()
     }
-    shapes = Setting(
+    shapes = AdapterContext(
         class_names=tuple("abcd"),
         rule_KK=group_relation(torch.tensor([0, 1, 0, 1])),
         student={"s": tapped["s"]},
@@ -189,7 +210,7 @@ def filled(
     )
     bias = {BIAS: torch.randn(B, K, 1, 1, generator=generator)}
     adapters = Composition((part(objective),)).adapters(shapes)
-    parts = objective.looks if isinstance(objective, Looking) else ()
+    parts = objective.taps if isinstance(objective, TapsStudent) else ()
     heard = {name: torch.randn(B, K, 1, 1, generator=generator).requires_grad_() for name in parts}
     own = {**bias, **both(maps["s"], "s"), **heard}
     said = StudentSignals(logits=student().logits, features=own)
@@ -204,12 +225,12 @@ LATER = progress(50)
 @EVERY
 def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
     objective, s, t, adapters = filled(cls)
-    said = t if Need.TEACHER in cls.about.needs else None
+    said = t if Need.TEACHER in cls.info.needs else None
     loss = Composition((part(objective),))(s, said, multi_label(cls), LATER, adapters)
     loss.total.backward()
-    learns = s.features["s"] if Need.FEATURES in cls.about.needs else s.logits_BK
-    if isinstance(objective, Looking):
-        learns = s.features[objective.looks[0]]
+    learns = s.features["s"] if Need.FEATURES in cls.info.needs else s.logits_BK
+    if isinstance(objective, TapsStudent):
+        learns = s.features[objective.taps[0]]
     assert learns.grad is not None
     assert learns.grad.abs().sum() > 0
     assert t.logits_BK.grad is None
@@ -220,7 +241,7 @@ def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
 
 def multi_label(cls: type) -> Batch:
     """A batch, with labels of several classes where the objective is for those."""
-    if "softmax" in cls.about.targets:
+    if "softmax" in cls.info.targets:
         return batch()
     return replace(batch(), target_BK=F.one_hot(torch.arange(B) % K, K).float())
 
@@ -228,10 +249,10 @@ def multi_label(cls: type) -> Batch:
 @EVERY
 def test_declares_what_it_is(cls: type) -> None:
     assert cls.__doc__
-    assert cls.about.summary
-    assert cls.about.paper
+    assert cls.info.summary
+    assert cls.info.paper
     assert all(field.name.isidentifier() for field in fields(cls))
-    assert (Need.FEATURES in cls.about.needs) == (cls.about.rule is not None)
+    assert (Need.FEATURES in cls.info.needs) == (cls.info.rule is not None)
     with pytest.raises(AttributeError):
         cls().name = "x"  # frozen
 
@@ -239,33 +260,48 @@ def test_declares_what_it_is(cls: type) -> None:
 @EVERY
 def test_one_loss_a_sample_or_a_declared_one_of_all(cls: type) -> None:
     objective, s, t, adapters = filled(cls)
-    own = dict(adapters.items()).get(cls.about.name)
-    terms = objective(s, t, multi_label(cls), LATER, own)
+    own = dict(adapters.items()).get(cls.info.name)
+    terms = objective(step_of(s, t, multi_label(cls), LATER, own))
+    assert terms.keys() <= cls.info.terms
     for term in terms.values():
         assert term.loss_B.shape == (() if term.coupled else (B,))
         assert term.loss_B.dtype == torch.float32
-    assert any(term.coupled for term in terms.values()) == cls.about.coupled
+    assert any(term.coupled for term in terms.values()) == cls.info.coupled
+
+
+FORMS = {"category-structure": [{"form": form} for form in ("release", "teacher-free")]}
+
+
+@EVERY
+def test_every_declared_term_is_returned_in_some_form(cls: type) -> None:
+    returned: set[str] = set()
+    for values in ({}, *FORMS.get(cls.info.name, [])):
+        layers = {"pairs": ()} if values.get("form") == "teacher-free" else {}
+        objective, s, t, adapters = filled(cls, **values, **layers)
+        own = dict(adapters.items()).get(cls.info.name)
+        returned |= objective(step_of(s, t, multi_label(cls), LATER, own)).keys()
+    assert returned == cls.info.terms
 
 
 @EVERY
 def test_a_sample_alone_has_the_loss_that_it_has_in_a_batch(cls: type) -> None:
     """Unless it is coupled: then it must not be cut up, and compositions say so."""
     objective, s, t, adapters = filled(cls)
-    if cls.about.coupled:
-        assert Composition((part(objective),)).coupled == (cls.about.name,)
+    if cls.info.coupled:
+        assert Composition((part(objective),)).coupled == (cls.info.name,)
         return
     if cls is Hint:
         # Its batch norm looks at the whole batch, as it says; without it samples are apart.
         assert objective.whole_batch
         objective, s, t, adapters = filled(cls, normalised=False)
         assert not objective.whole_batch
-    own = dict(adapters.items()).get(cls.about.name)
-    whole = objective(s, t, multi_label(cls), LATER, own)
+    own = dict(adapters.items()).get(cls.info.name)
+    whole = objective(step_of(s, t, multi_label(cls), LATER, own))
     for row in range(B):
         some = slice(row, row + 1)
         one = StudentSignals(logits=s.logits_BK[some], features=rows_of(s.features, some))
         other = DenseSignals(t.logits_BK[some], rows_of(t.features, some))
-        alone = objective(one, other, multi_label(cls).take(some), LATER, own)
+        alone = objective(step_of(one, other, multi_label(cls).take(some), LATER, own))
         for name, term in alone.items():
             assert torch.allclose(term.loss_B[0], whole[name].loss_B[row], atol=1e-5)
 
@@ -273,8 +309,8 @@ def test_a_sample_alone_has_the_loss_that_it_has_in_a_batch(cls: type) -> None:
 # One that defines the hard label has a test of its neutral setting of its own.
 @pytest.mark.parametrize(
     "cls",
-    [cls for cls in OBJECTIVES.values() if not cls.about.owns],
-    ids=lambda cls: cls.about.name,
+    [cls for cls in OBJECTIVES.values() if not cls.info.owns],
+    ids=lambda cls: cls.info.name,
 )
 def test_at_weight_0_beside_cross_entropy_it_is_cross_entropy(cls: type) -> None:
     objective, s, t, adapters = filled(cls)

@@ -15,19 +15,20 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from distill_cli.adapters.d2l import DimensionMemory
+from distill_cli.adapters.hooks import HasSummary
 from distill_cli.adapters.knowledge_refinery import ResidualMatrix
 from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.errors import UsageError
 from distill_cli.objectives import d2l
-from distill_cli.objectives.base import Setting
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.base import AdapterContext
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.d2l import DimensionDriven, mean_dimension, trust, turns
-from distill_cli.objectives.hooks import Checked, Judging, Telling, Verdict
+from distill_cli.objectives.hooks import ChecksEpochs, EpochVerdict, JudgesEpochs
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals
 
 B, K = 12, 5
-SETTING = Setting(class_names=tuple("abcde"))
+SETTING = AdapterContext(class_names=tuple("abcde"))
 AT = Progress(epoch=0, step=3, total_steps=10)
 lids = st.lists(st.floats(0.5, 50), min_size=1, max_size=20)
 
@@ -51,7 +52,7 @@ def logits(seed: int = 0) -> Tensor:
 
 
 def composed(objective: object) -> Composition:
-    return Composition((Part(objective=objective, weight=Weight(start=1)),))
+    return Composition((Weighted(objective=objective, weight=Weight(start=1)),))
 
 
 def remembering(alpha: float) -> nn.ModuleDict:
@@ -146,7 +147,7 @@ def test_trust_is_the_papers(history: list[float], finished: int) -> None:
 
 def through(
     objective: DimensionDriven, sequence: list[float], monkeypatch: pytest.MonkeyPatch
-) -> tuple[list[Verdict], DimensionMemory, list[float]]:
+) -> tuple[list[EpochVerdict], DimensionMemory, list[float]]:
     """A training whose dimensions are given: verdicts, memory, and alpha after each epoch."""
     said = iter(sequence)
     monkeypatch.setattr(d2l, "mean_dimension", lambda batches, k: next(said))
@@ -213,12 +214,12 @@ def test_the_last_epoch_is_never_undone(monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_a_turn_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     _, memory, alphas = through(DimensionDriven(initial_epochs=1, window=2), FALL, monkeypatch)
     assert alphas == [1.0] * len(FALL)
-    assert isinstance(memory, Telling)
-    (line,) = memory.told(SETTING.class_names)
+    assert isinstance(memory, HasSummary)
+    (line,) = memory.summary(SETTING.class_names)
     assert "none of 2 epochs" in line
     assert "alpha 1" in line
     _, memory, _ = through(DimensionDriven(), FALL, monkeypatch)
-    assert "before a turn is looked for" in memory.told(SETTING.class_names)[0]
+    assert "before a turn is looked for" in memory.summary(SETTING.class_names)[0]
 
 
 def test_features_without_a_dimension_leave_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +284,7 @@ def test_what_it_remembers_round_trips_without_pickles() -> None:
 )
 def test_what_cannot_be_is_refused(values: dict[str, int], said: str) -> None:
     objective = DimensionDriven(**values)
-    assert isinstance(objective, Checked)
+    assert isinstance(objective, ChecksEpochs)
     with pytest.raises(UsageError, match=said):
         objective.check(10)
 
@@ -309,15 +310,15 @@ def test_a_composition_gathers_verdicts(monkeypatch: pytest.MonkeyPatch) -> None
     assert all(set(verdict.figures) == {"lid", "alpha", "turned"} for verdict in verdicts)
     plain = composed(CrossEntropy())
     assert plain.judging == ()
-    assert plain.after_epoch(lambda **_: [], 1, 5, nn.ModuleDict()) == Verdict()
+    assert plain.after_epoch(lambda **_: [], 1, 5, nn.ModuleDict()) == EpochVerdict()
 
 
 def test_protocols_tell_objectives_and_adapters_apart() -> None:
-    assert isinstance(DimensionDriven(), Judging)
-    assert not isinstance(CrossEntropy(), Judging)
-    assert not isinstance(CrossEntropy(), Checked)
-    assert isinstance(ResidualMatrix(3, 0.1), Telling)
-    assert not isinstance(TargetMatrix(torch.eye(3)), Telling)
+    assert isinstance(DimensionDriven(), JudgesEpochs)
+    assert not isinstance(CrossEntropy(), JudgesEpochs)
+    assert not isinstance(CrossEntropy(), ChecksEpochs)
+    assert isinstance(ResidualMatrix(3, 0.1), HasSummary)
+    assert not isinstance(TargetMatrix(torch.eye(3)), HasSummary)
 
 
 def test_parts_of_a_batch_sum_to_the_whole() -> None:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from distill_cli.counters import Purpose, draw, uniform32
 from distill_cli.models.heads import GatedClassifier
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.dropmax import LOGITS, POSTERIOR, PRIOR, DropMax
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals, Terms
+from tests.objectives.steps import step_of
 
 B, K, D = 9, 4, 6
 TARGETS = [0, 1, 2, 3, -1, 0, 1, 2, 3]
@@ -52,7 +53,7 @@ def terms(
     progress: Progress | None = None,
 ) -> Terms:
     said = StudentSignals(logits=None, features=features)
-    return objective(said, None, shown or batch(), progress or at(), None)
+    return objective(step_of(said, None, shown or batch(), progress or at(), None))
 
 
 def sigmoid(x: float) -> float:
@@ -109,7 +110,7 @@ def test_with_open_gates_and_no_other_term_it_is_cross_entropy() -> None:
         (neutral, StudentSignals(logits=None, features=shut)),
         (CrossEntropy(), StudentSignals(logits=plain)),
     ):
-        composed = Composition((Part(objective=objective, weight=Weight(start=1)),))
+        composed = Composition((Weighted(objective=objective, weight=Weight(start=1)),))
         losses.append(composed(said, None, batch(), at()).total)
         losses[-1].backward()
     assert torch.allclose(*losses, atol=1e-7, rtol=0)
@@ -192,7 +193,7 @@ def test_parameters_out_of_range_are_refused(given: dict[str, float]) -> None:
 
 def test_a_batch_in_parts_is_the_whole() -> None:
     features = parts()
-    composed = Composition((Part(objective=DropMax(), weight=Weight(start=1)),))
+    composed = Composition((Weighted(objective=DropMax(), weight=Weight(start=1)),))
     whole = composed(StudentSignals(logits=None, features=features), None, batch(), at()).total
     pieces = []
     for start, part in zip((0, 3, 6), batch().split(3), strict=True):

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from distill_cli.adapters.feature_norm_kd import TypicalNorm
 from distill_cli.models import InputSpec, Network, create_network
 from distill_cli.models.taps import signals_of
-from distill_cli.objectives.base import Setting
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.base import AdapterContext
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.feature_norm_kd import OF_CLASSIFIERS, FeatureNormDistillation
 from distill_cli.pipeline.objective.layers import find_layers
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import BIAS, PENULTIMATE, Batch, Progress, StudentSignals
+from tests.objectives.steps import step_of
 
 B, K, D = 6, 4, 5
 PROGRESS = Progress(epoch=0, step=0, total_steps=9)
@@ -55,7 +56,7 @@ def loss(
 ) -> Tensor:
     (z, features), (v, taught) = signals(*layer(seed)), signals(*layer(seed + 1, 3.0))
     student = StudentSignals(logits=z, features=features)
-    terms = objective(student, DenseSignals(v, taught), batch(), PROGRESS, made)
+    terms = objective(step_of(student, DenseSignals(v, taught), batch(), PROGRESS, made))
     return terms["feature_norm_kd"].loss_B
 
 
@@ -79,7 +80,7 @@ def predicted(f: Tensor, w: Tensor, b: Tensor, tau: float, form: str) -> list[li
 @pytest.mark.parametrize("form", ["paper", "release"])
 def test_the_term_is_the_formula(form: str, tau: float | None) -> None:
     objective = FeatureNormDistillation(form=form, tau=tau)
-    made = objective.adapters(Setting())
+    made = objective.adapters(AdapterContext())
     made = None if made is None else made.double()
     own, other = layer(0), layer(1, 3.0)
     if tau is None:
@@ -92,13 +93,13 @@ def test_the_term_is_the_formula(form: str, tau: float | None) -> None:
 
 def test_tau_is_found_in_the_first_batch_and_kept() -> None:
     objective = FeatureNormDistillation()
-    made = objective.adapters(Setting())
+    made = objective.adapters(AdapterContext())
     assert isinstance(made, TypicalNorm)
     made = made.double()
     loss(objective, 0, made)
     tau = float(made.norm) / 3
     mean = float(layer(1, 3.0)[0].square().sum(dim=1).mean())
-    assert objective.about.usual.own * tau**2 / mean == pytest.approx(1)
+    assert objective.info.default_weights.objective * tau**2 / mean == pytest.approx(1)
     later = loss(objective, 7, made)
     assert torch.allclose(later, loss(FeatureNormDistillation(tau=tau), 7), atol=1e-12)
     restored = TypicalNorm().double()
@@ -115,7 +116,7 @@ def test_features_of_length_tau_are_distilled_at_temperature_1(form: str) -> Non
     f, g = (short * 4 * F.normalize(each, dim=-1) for each in (f, g))
     (z, features), (v, taught) = signals(f, w, b), signals(g, u, c)
     student = StudentSignals(logits=z, features=features)
-    found = objective(student, DenseSignals(v, taught), batch(), PROGRESS, None)
+    found = objective(step_of(student, DenseSignals(v, taught), batch(), PROGRESS, None))
     cross = -(F.softmax(v, -1) * F.log_softmax(z, -1)).sum(dim=-1)
     assert torch.allclose(found["feature_norm_kd"].loss_B, cross, atol=1e-12)
 
@@ -123,7 +124,7 @@ def test_features_of_length_tau_are_distilled_at_temperature_1(form: str) -> Non
 def test_the_students_length_learns_and_the_teacher_does_not() -> None:
     for form in ("paper", "release"):
         objective = FeatureNormDistillation(form=form)
-        made = objective.adapters(Setting())
+        made = objective.adapters(AdapterContext())
         (z, features), (v, taught) = signals(*layer(0)), signals(*layer(1))
         leaves = [z, v, *features.values(), *taught.values()]
         leaves = [each.detach().requires_grad_() for each in leaves]
@@ -131,7 +132,9 @@ def test_the_students_length_learns_and_the_teacher_does_not() -> None:
             logits=leaves[0], features=dict(zip(features, leaves[2:4], strict=True))
         )
         other = DenseSignals(leaves[1], dict(zip(taught, leaves[4:], strict=True)))
-        objective(own, other, batch(), PROGRESS, made)["feature_norm_kd"].loss_B.sum().backward()
+        objective(step_of(own, other, batch(), PROGRESS, made))[
+            "feature_norm_kd"
+        ].loss_B.sum().backward()
         assert leaves[0].grad.abs().sum() > 0
         assert own.features[PENULTIMATE].grad.abs().sum() > 0, "its length is not detached"
         assert (own.features[BIAS].grad is not None) == (form == "release")
@@ -151,7 +154,7 @@ def test_of_real_networks_it_is_their_last_layers_on_shortened_features() -> Non
         LiveTeacher(network("cifar_resnet8", 1), torch.device("cpu")),
     )
     objective = FeatureNormDistillation(form="release", tau=0.3)
-    composed = Composition((Part(objective=objective, weight=Weight(start=1)),))
+    composed = Composition((Weighted(objective=objective, weight=Weight(start=1)),))
     found = find_layers(composed, own, live)
     assert found.taps == (BIAS, PENULTIMATE)
     assert [entry["teacher"] for entry in found.recorded] == [BIAS, PENULTIMATE]

@@ -14,8 +14,8 @@ from distill_cli.adapters.knowledge_refinery import ResidualMatrix
 from distill_cli.adapters.label_mix import ClassEmbeddings
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.soft_targets import group_relation
-from distill_cli.objectives.base import Objective, Setting
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.base import AdapterContext, Objective
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.hooks import needs_of
 from distill_cli.objectives.kd import KnowledgeDistillation
@@ -24,11 +24,12 @@ from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.selective import Selective
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import Batch, Mixing, Need, Progress, StudentSignals
+from tests.objectives.steps import step_of
 
 B, K = 10, 4
 GENERATOR = torch.Generator().manual_seed(5)
 CENTROIDS = torch.randn(K, 6, generator=GENERATOR)
-SETTING = Setting(
+SETTING = AdapterContext(
     class_names=tuple("abcd"),
     rule_KK=group_relation(torch.tensor([0, 1, 0, 2])),
     centroid_KD=CENTROIDS,
@@ -55,7 +56,7 @@ def logits(seed: int = 0) -> Tensor:
 
 def composed(*parts: tuple[float, Objective]) -> tuple[Composition, nn.ModuleDict]:
     made = Composition(
-        tuple(Part(objective=each, weight=Weight(start=weight)) for weight, each in parts)
+        tuple(Weighted(objective=each, weight=Weight(start=weight)) for weight, each in parts)
     )
     return made, made.adapters(SETTING)
 
@@ -112,7 +113,7 @@ def test_the_network_and_the_embeddings_learn_apart() -> None:
     _, adapters = composed((1, objective))
     own = adapters["label-mix"]
     z = logits()
-    terms = objective(StudentSignals(logits=z), None, batch(), PROGRESS, own)
+    terms = objective(step_of(StudentSignals(logits=z), None, batch(), PROGRESS, own))
     [embedding_KD] = own.parameters()
     terms["ce"].loss_B.sum().backward()
     assert embedding_KD.grad is None
@@ -220,7 +221,9 @@ def test_a_mixed_image_is_judged_by_its_larger_share() -> None:
     other_B = torch.ones(B, dtype=torch.int64)
     share_B = torch.full((B,), 0.3)
     mixed = batch(Mixing(share_B=share_B, target_B=other_B))
-    soft_B = Selective(margin=0.5).softened(StudentSignals(logits=z), None, mixed)
+    soft_B = Selective(margin=0.5).soft_samples(
+        step_of(StudentSignals(logits=z), None, mixed, PROGRESS)
+    )
     assert soft_B.tolist() == (TARGET < 0).tolist()
 
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Pair, Setting, TapShape
-from distill_cli.objectives.compose import Composition, Part
+from distill_cli.objectives.base import AdapterContext, Pair, TapShape
+from distill_cli.objectives.compose import Composition, Weighted
 from distill_cli.pipeline.objective.build import composition
 from distill_cli.pipeline.objective.layers import with_pairs
 from distill_cli.recipe.load import validate
@@ -60,7 +60,7 @@ def looking(composed: Composition, pair: Pair) -> Composition:
     """With the layers named of what stands beside cross-entropy."""
     hard, other = composed.parts
     return Composition(
-        (hard, Part(objective=with_pairs(other.objective, (pair,)), weight=other.weight))
+        (hard, Weighted(objective=with_pairs(other.objective, (pair,)), weight=other.weight))
     )
 
 
@@ -85,7 +85,7 @@ def test_hint() -> None:
     own, other = drawn(B, 3, 4, 4, seed=0), drawn(B, 5, 3, 3, seed=1).relu()
     z, v = drawn(B, K, seed=2), drawn(B, K, seed=3)
     composed = looking(named("hint"), ("s", "t"))
-    shapes = Setting(
+    shapes = AdapterContext(
         student={"s": TapShape(channels=3, height=4, width=4)},
         teacher={"t": TapShape(channels=5, height=3, width=3, rectified=True)},
     )
@@ -179,5 +179,5 @@ def test_features(name: str, weight: float, loss: Callable[[Tensor, Tensor], Ten
 
 
 def test_every_objective_says_whose_its_defaults_are() -> None:
-    silent = {name for name, cls in OBJECTIVES.items() if not cls.about.defaults}
+    silent = {name for name, cls in OBJECTIVES.items() if not cls.info.defaults}
     assert not silent

@@ -8,24 +8,25 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from distill_cli.adapters.hooks import OwnOptimizer
 from distill_cli.adapters.knowledge_refinery import ResidualMatrix
 from distill_cli.adapters.target_matrix import TargetMatrix
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.soft_targets import group_relation
-from distill_cli.objectives.base import Setting
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.base import AdapterContext
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.disturb_label import DisturbLabel
 from distill_cli.objectives.grouped_smoothing import GroupedSmoothing
-from distill_cli.objectives.hooks import OwnOptimizer
 from distill_cli.objectives.knowledge_refinery import KnowledgeRefinery
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
 from distill_cli.types import Batch, Progress, StudentSignals
+from tests.objectives.steps import step_of
 
 B, K = 12, 5
 GROUP_K = torch.tensor([0, 1, 0, 1, 2])
-SETTING = Setting(class_names=tuple("abcde"), rule_KK=group_relation(GROUP_K))
+SETTING = AdapterContext(class_names=tuple("abcde"), rule_KK=group_relation(GROUP_K))
 
 
 def batch(rows: Tensor | None = None) -> Batch:
@@ -50,7 +51,7 @@ def logits(seed: int = 0) -> Tensor:
 
 
 def loss(objective: object, said: Tensor, progress: Progress | None = None) -> Tensor:
-    composed = Composition((Part(objective=objective, weight=Weight(start=1)),))
+    composed = Composition((Weighted(objective=objective, weight=Weight(start=1)),))
     adapters = composed.adapters(SETTING)
     return composed(StudentSignals(logits=said), None, batch(), progress or at(), adapters).total
 
@@ -62,7 +63,7 @@ def loss(objective: object, said: Tensor, progress: Progress | None = None) -> T
         DisturbLabel(alpha=0),
         LabelSmoothing(epsilon=0),
     ],
-    ids=lambda objective: objective.about.name,
+    ids=lambda objective: objective.info.name,
 )
 def test_at_its_neutral_setting_it_is_cross_entropy(neutral: object) -> None:
     one, two = logits(), logits()
@@ -95,7 +96,7 @@ def test_disturbed_labels_are_a_function_of_seed_step_and_sample() -> None:
 
     def losses(rows: Tensor, progress: Progress) -> Tensor:
         said = StudentSignals(logits=z[rows])
-        return DisturbLabel(alpha=0.5)(said, None, batch(rows), progress, None)["ce"].loss_B
+        return DisturbLabel(alpha=0.5)(step_of(said, None, batch(rows), progress))["ce"].loss_B
 
     whole = losses(torch.arange(B), at())
     some = torch.tensor([7, 2, 10])
@@ -144,14 +145,14 @@ def test_the_virtual_teacher_is_the_authors_release(
     divergence = F.kl_div(F.log_softmax(z, dim=1), softened, reduction="none").mean()
     theirs = (1 - alpha) * F.cross_entropy(z, target) + alpha * multiplier * divergence
 
-    about = TeacherFreeRegularisation.about
+    about = TeacherFreeRegularisation.info
     objective = TeacherFreeRegularisation(temperature=temperature)
     if temperature == 20:
         assert objective == TeacherFreeRegularisation()
-        assert (about.usual.hard, about.usual.own) == weights
+        assert (about.default_weights.ce, about.default_weights.objective) == weights
     parts = [(CrossEntropy(), weights[0]), (objective, weights[1])]
     composed = Composition(
-        tuple(Part(objective=each, weight=Weight(start=weight)) for each, weight in parts)
+        tuple(Weighted(objective=each, weight=Weight(start=weight)) for each, weight in parts)
     )
     shown = Batch(
         images_BCHW=torch.zeros(rows, 1, 2, 2),
@@ -168,7 +169,7 @@ def test_the_virtual_teacher_of_the_paper_is_the_formula() -> None:
     z = logits().detach().double()
     objective = TeacherFreeRegularisation(form="paper", correct_prob=0.95, temperature=20.0)
     said = StudentSignals(logits=z)
-    found_B = objective(said, None, batch(), at(), None)["virtual"].loss_B
+    found_B = objective(step_of(said, None, batch(), at(), None))["virtual"].loss_B
     for row, label in enumerate(batch().target_B.tolist()):
         if label < 0:
             assert float(found_B[row]) == 0
@@ -187,12 +188,12 @@ def test_refinery_each_side_learns_from_the_other_held_still() -> None:
     assert isinstance(made, ResidualMatrix)
     assert isinstance(made, OwnOptimizer)
     z = logits()
-    terms = objective(StudentSignals(logits=z), None, batch(), at(), made)
+    terms = objective(step_of(StudentSignals(logits=z), None, batch(), at(), made))
     terms["residual"].loss_B.sum().backward()
     assert z.grad.abs().sum() > 0
     assert made.residual_KR.grad is None
     z.grad = None
-    terms = objective(StudentSignals(logits=z), None, batch(), at(), made)
+    terms = objective(step_of(StudentSignals(logits=z), None, batch(), at(), made))
     terms["matrix"].loss_B.sum().backward()
     assert z.grad is None
     assert made.residual_KR.grad.abs().sum() > 0
@@ -213,7 +214,7 @@ def test_refinery_learns_which_classes_are_confused() -> None:
     )
     for _ in range(300):
         optimizer.zero_grad()
-        terms = KnowledgeRefinery()(StudentSignals(logits=z), None, shown, at(), made)
+        terms = KnowledgeRefinery()(step_of(StudentSignals(logits=z), None, shown, at(), made))
         terms["matrix"].loss_B.sum().backward()
         optimizer.step()
     assert made.relations()[0, 1] > 0.95

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from distill_cli import __version__, runtime
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import About, Usual
+from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo
 from distill_cli.objectives.dist import Dist
 from distill_cli.objectives.hint import Hint
 from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
@@ -37,20 +37,24 @@ VERBS = {"free": ("teacher", "train"), "taught": ("student",)}
 
 @dataclass(frozen=True, kw_only=True)
 class OtherDist(Dist):
-    about: ClassVar[About] = replace(Dist.about, usual=Usual(own=9.0))
+    info: ClassVar[ObjectiveInfo] = replace(
+        Dist.info, default_weights=DefaultWeights(objective=9.0)
+    )
     temperature: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class OtherHint(Hint):
-    about: ClassVar[About] = replace(Hint.about, usual=Usual(own=2.0))
+    info: ClassVar[ObjectiveInfo] = replace(
+        Hint.info, default_weights=DefaultWeights(objective=2.0)
+    )
     later: float = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class OtherFree(TeacherFreeRegularisation):
-    about: ClassVar[About] = replace(
-        TeacherFreeRegularisation.about, usual=Usual(hard=0.1, own=5.0)
+    info: ClassVar[ObjectiveInfo] = replace(
+        TeacherFreeRegularisation.info, default_weights=DefaultWeights(ce=0.1, objective=5.0)
     )
     temperature: float = 2.0
     form: Literal["paper", "release"] = "release"
@@ -81,7 +85,7 @@ def defaults(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Today's defaults, or others that were entered in the table."""
     if request.param == "changed":
         for cls in (OtherDist, OtherHint, OtherFree):
-            monkeypatch.setitem(OBJECTIVES, cls.about.name, cls)
+            monkeypatch.setitem(OBJECTIVES, cls.info.name, cls)
         monkeypatch.setattr(earlier, "EARLIER", entered())
     return str(request.param)
 
@@ -116,7 +120,7 @@ def test_without_the_table_it_would_have_ended_elsewhere(
     begun_here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     for cls in (OtherDist, OtherHint, OtherFree):
-        monkeypatch.setitem(OBJECTIVES, cls.about.name, cls)
+        monkeypatch.setitem(OBJECTIVES, cls.info.name, cls)
     # Hints keep their regressor: one of another shape could not be gone on with at all.
     kept = ("normalised", "gradient_scale")
     regressor = {key: earlier.EARLIER["0.1.0"]["hint"][key] for key in kept}

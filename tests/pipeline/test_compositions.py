@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from distill_cli.errors import UsageError
+from distill_cli.objectives import OBJECTIVES
+from distill_cli.objectives.base import temperatures_of
 from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
+from distill_cli.pipeline.objective.temperature import temperature_message
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
@@ -11,7 +15,7 @@ from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 def parts(**values: object) -> dict[str, tuple[float, float, str]]:
     made = composition(validate(StudentRecipe, values))
     return {
-        part.objective.about.name: (part.weight.start, part.weight.end, part.weight.schedule)
+        part.objective.info.name: (part.weight.start, part.weight.end, part.weight.schedule)
         for part in made.parts
     }
 
@@ -63,7 +67,7 @@ def test_a_teacher_cannot_learn_from_teachers() -> None:
 
 def sigmoid(**values: object) -> dict[str, object]:
     made = composition(validate(StudentRecipe, values), "sigmoid")
-    return {part.objective.about.name: part for part in made.parts}
+    return {part.objective.info.name: part for part in made.parts}
 
 
 def test_on_sigmoid_targets_others_stand_for_the_usual_ones() -> None:
@@ -114,3 +118,74 @@ def test_targets_are_what_the_data_are() -> None:
         assert targets_of(validate(TeacherRecipe, {"targets": asked}), several=several) == found
     with pytest.raises(UsageError, match="several labels may apply"):
         targets_of(validate(TeacherRecipe, {"targets": "softmax"}), several=True)
+
+
+def temperatures(names: str, **values: object) -> dict[str, float]:
+    made = composition(validate(StudentRecipe, {"objective": names, **values}))
+    objectives = {part.objective.info.name: part.objective for part in made.parts}
+    return {
+        name: one.temperature for name, one in objectives.items() if hasattr(one, "temperature")
+    }
+
+
+def test_the_flag_of_temperature_means_marked_parameters_alone() -> None:
+    marked = {name for name, cls in OBJECTIVES.items() if temperatures_of(cls) == ("temperature",)}
+    assert marked == {"kd", "dkd", "dist", "logit-standardisation", "sigmoid-kd"}
+    for name in marked - {"sigmoid-kd"}:
+        assert temperatures(name, temperature=3) == {name: 3}
+    assert temperatures("kd,dkd", temperature=3) == {"kd": 3, "dkd": 3}
+    assert temperatures("kd,tfkd-reg,tfkd-self", temperature=3) == {
+        "kd": 3,
+        "tfkd-reg": 20,
+        "tfkd-self": 20,
+    }
+
+
+@pytest.mark.parametrize("name", ["tfkd-reg", "tfkd-self"])
+def test_a_temperature_that_is_not_the_flags_is_set_in_a_list(name: str) -> None:
+    with pytest.raises(UsageError, match=f"'{name}' has one of its own") as refused:
+        temperatures(name, temperature=30)
+    assert refused.value.exit_code == 2
+    hint = str(refused.value.hint)
+    assert hint.startswith("Set it by --set 'objective=[{name: ce, weight: 0.")
+    entries = yaml.safe_load(hint.partition("objective=")[2].rstrip("'"))
+    assert entries[-1]["temperature"] == 30
+    if name == "tfkd-self":
+        made = composition(validate(StudentRecipe, {"objective": entries}))
+        assert made.parts[1].objective.temperature == 30
+        weights = OBJECTIVES[name].info.default_weights
+        assert [part.weight.start for part in made.parts] == [weights.ce, weights.objective]
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_runs_of_earlier_versions_mean_every_temperature(version: str) -> None:
+    before = {"recorded": {"defaults": version}}
+    assert temperatures("tfkd-self", temperature=6, **before) == {"tfkd-self": 6}
+    both = temperatures("kd,tfkd-reg", temperature=6, **before)
+    assert both == {"kd": 6, "tfkd-reg": 6}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"objective": "kd", "temperature": 3}, ""),
+        ({"objective": "kd,hint", "temperature": 3}, ""),
+        ({"objective": "kd,dkd"}, ""),
+        ({"objective": [{"name": "kd"}, {"name": "dist"}]}, ""),
+        ({"objective": "kd,dist", "temperature": 3}, "--temperature 3 is that of kd and dist"),
+        (
+            {"objective": "kd, tfkd-reg", "temperature": 3},
+            "--temperature 3 is that of kd; tfkd-reg keeps its own, 20",
+        ),
+        (
+            {
+                "objective": "kd,tfkd-reg",
+                "temperature": 3,
+                "recorded": {"versions": {"distill-cli": "0.1.0"}},
+            },
+            "--temperature 3 is that of kd and tfkd-reg",
+        ),
+    ],
+)
+def test_a_temperature_of_several_says_which_it_sets(values: dict[str, object], said: str) -> None:
+    assert temperature_message(validate(StudentRecipe, values)) == said

@@ -13,7 +13,7 @@ from distill_cli.errors import UsageError
 from distill_cli.models import InputSpec, Network, create_network
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Pair
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.pipeline.objective.entries import entry_of
 from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.teachers.live import LiveTeacher
@@ -38,7 +38,7 @@ def found(
     stop: bool = False,
 ) -> tuple[Layers, LiveTeacher]:
     live = LiveTeacher(network(teacher), torch.device("cpu"))
-    part = Part(objective=OBJECTIVES[objective](pairs=pairs), weight=Weight(start=1.0))
+    part = Weighted(objective=OBJECTIVES[objective](pairs=pairs), weight=Weight(start=1.0))
     return find_layers(Composition((part,)), network(student), live, stop=stop), live
 
 
@@ -94,8 +94,8 @@ def test_what_is_recorded_is_what_was_built() -> None:
         assert tuple(entry["teacher_shape"]) == said[entry["teacher"]]
         assert entry["regressor"] == regressor.description
         assert entry["regressor_params"] == sum(p.numel() for p in regressor.parameters())
-    assert len(layers.told) == 2
-    assert "16×32×32" in layers.told[0]
+    assert len(layers.descriptions) == 2
+    assert "16×32×32" in layers.descriptions[0]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_student_that_does_not_normalise_gets_a_share_of_the_hints_gradient(
     assert regressor.gradient_scale == share
     [part] = layers.composition.parts
     assert entry_of(part)["gradient_scale"] == share, "a run records what it was"
-    assert ("% of its gradient" in layers.told[0]) == (not normalises)
+    assert ("% of its gradient" in layers.descriptions[0]) == (not normalises)
 
 
 def _said(live: LiveTeacher) -> dict[str, torch.Tensor]:

@@ -11,10 +11,12 @@ import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.objectives.base import About
+from distill_cli.objectives.base import ObjectiveInfo
 from distill_cli.objectives.category_structure import CategoryStructure
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.compose import Composition, Weight, Weighted
+from distill_cli.objectives.hooks import WantsOrder
 from distill_cli.pipeline.objective.order import order_of
+from distill_cli.pipeline.objective.rules import check_parts
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
@@ -24,10 +26,10 @@ SPEC = ViewSpec(augment=("flip",), channels=1, height=8, width=8, seed=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shuffled:
+class Shuffled(WantsOrder):
     """An objective that does not want balanced batches."""
 
-    about: ClassVar[About] = About(name="shuffled", summary="-", paper="-")
+    info: ClassVar[ObjectiveInfo] = ObjectiveInfo(name="shuffled", summary="-", paper="-")
     order: OrderName | None = "shuffled"
 
     def __call__(self, *_: Any) -> Any:
@@ -35,7 +37,7 @@ class Shuffled:
 
 
 def composed(*objectives: Any) -> Composition:
-    return Composition(tuple(Part(objective=one, weight=Weight(start=1)) for one in objectives))
+    return Composition(tuple(Weighted(objective=one, weight=Weight(start=1)) for one in objectives))
 
 
 def dataset(labels: list[int], classes: int = 3) -> Dataset:
@@ -71,9 +73,9 @@ def test_the_recipe_first_then_the_objectives_then_shuffled() -> None:
 
 def test_two_objectives_that_want_different_orders_are_refused() -> None:
     with pytest.raises(UsageError, match="'category-structure' and 'shuffled' cannot be combined"):
-        composed(CategoryStructure(), Shuffled())
-    composed(CategoryStructure(), Shuffled(order=None))
-    composed(CategoryStructure(centres="moving"), Shuffled())
+        check_parts(composed(CategoryStructure(), Shuffled()).parts)
+    check_parts(composed(CategoryStructure(), Shuffled(order=None)).parts)
+    check_parts(composed(CategoryStructure(centres="moving"), Shuffled()).parts)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from distill_cli.errors import UsageError
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.hint import Hint
-from distill_cli.objectives.hooks import Selecting
+from distill_cli.objectives.hooks import SelectsSamples
 from distill_cli.pipeline.objective.build import composition
 from distill_cli.pipeline.objective.entries import meant, spelled
 from distill_cli.recipe.base import LabelledRecipe
@@ -39,11 +39,11 @@ def kept(recipe: LabelledRecipe, targets: Targets = "softmax") -> Any:
 
 def named(name: str) -> LabelledRecipe:
     cls = OBJECTIVES[name]
-    beside = f"{name},label-smoothing" if issubclass(cls, Selecting) else name
+    beside = f"{name},label-smoothing" if issubclass(cls, SelectsSamples) else name
     groups = {"groups": "words"} if name == "grouped-smoothing" else {}
     for kind in (TeacherRecipe, StudentRecipe):
         recipe = validate(kind, {"objective": beside, **groups})
-        targets: Targets = "softmax" if "softmax" in cls.about.targets else "sigmoid"
+        targets: Targets = "softmax" if "softmax" in cls.info.targets else "sigmoid"
         try:
             composition(recipe, targets)
         except UsageError:
@@ -55,11 +55,11 @@ def named(name: str) -> LabelledRecipe:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_stands_with_its_weight_and_every_parameter(name: str) -> None:
     cls = OBJECTIVES[name]
-    targets: Targets = "softmax" if "softmax" in cls.about.targets else "sigmoid"
+    targets: Targets = "softmax" if "softmax" in cls.info.targets else "sigmoid"
     entries = {entry["name"]: entry for entry in kept(named(name), targets)}
     own = {field.name for field in fields(cls)}  # type: ignore[arg-type]
     assert entries[name].keys() == {"name", "weight", "schedule", *own}
-    assert entries[name]["weight"] == cls.about.usual.own
+    assert entries[name]["weight"] == cls.info.default_weights.objective
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,10 @@ def test_every_objective_stands_with_its_weight_and_every_parameter(name: str) -
         ({"label_smoothing": 0.2}, {"label-smoothing.epsilon": 0.2, "label-smoothing.weight": 0.1}),
         (
             {"objective": "kd,hint", "hint_layer": "layers.1"},
-            {"hint.pairs": [["auto", "layers.1"]], "hint.weight": Hint.about.usual.own},
+            {
+                "hint.pairs": [["auto", "layers.1"]],
+                "hint.weight": Hint.info.default_weights.objective,
+            },
         ),
         ({"objective": [{"name": "kd"}]}, {"kd.weight": 1.0, "kd.temperature": 4.0}),
         (
@@ -144,7 +147,7 @@ def test_a_kept_list_yields_to_flags_of_named_objectives(tmp_path: Any) -> None:
     assert other.recorded is None
     listed = again(tmp_path, ASKED, assignments=["objective=[{name: kd}]"])
     assert (listed.temperature, listed.recorded) == (None, None)
-    assert [part.objective.about.name for part in composition(listed).parts] == ["kd"]
+    assert [part.objective.info.name for part in composition(listed).parts] == ["kd"]
     chained = again(tmp_path, ASKED, flags={"hints": True})
     assert chained.objective == "dkd"
 

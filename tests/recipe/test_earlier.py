@@ -20,7 +20,10 @@ THEN: dict[str, dict[str, Any]] = json.loads((BEGUN / "defaults.json").read_text
 
 def defaults_now(name: str) -> dict[str, Any]:
     cls = OBJECTIVES[name]
-    usual = {"weight": cls.about.usual.own, "hard_weight": cls.about.usual.hard}
+    usual = {
+        "weight": cls.info.default_weights.objective,
+        "hard_weight": cls.info.default_weights.ce,
+    }
     own = {field.name: field.default for field in fields(cls)}  # type: ignore[arg-type]
     if name == "category-structure":
         # Weights have their defaults by form: those of terms that the default form lacks are of

@@ -15,7 +15,7 @@ from torch import nn
 
 from distill_cli import runtime
 from distill_cli.models.heads import GatedClassifier
-from distill_cli.objectives.compose import Composition, Part, Weight
+from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.kd import KnowledgeDistillation
 from distill_cli.objectives.label_smoothing import LabelSmoothing
@@ -56,7 +56,7 @@ def test_parts_of_a_batch_sum_to_its_loss_and_gradient(
     net, teacher = (nn.Linear(6, 5, dtype=torch.float64) for _ in range(2))
     composition = Composition(
         tuple(
-            Part(objective=objective, weight=Weight(start=weight))
+            Weighted(objective=objective, weight=Weight(start=weight))
             for objective, weight in (
                 (LabelSmoothing(epsilon=0.1), 0.3),
                 (KnowledgeDistillation(), 0.7),
@@ -98,7 +98,7 @@ def test_mixed_labels_equal_the_loss_against_the_mixed_target(size: int, seed: i
     mixed = batch(size, seed, mixed=True)
     labelled = mixed.target_B >= 0
     logits = torch.randn(size, 5, generator=torch.Generator().manual_seed(seed)).double()
-    part = Part(objective=CrossEntropy(), weight=Weight(start=1.0))
+    part = Weighted(objective=CrossEntropy(), weight=Weight(start=1.0))
     loss = Composition((part,))(
         StudentSignals(logits=logits), None, mixed, Progress(epoch=0, step=0, total_steps=1)
     )

@@ -26,7 +26,7 @@ def say_losses(members: Sequence[Member], composed: Composition, sink: Sink) -> 
     taught = [
         part.objective
         for part in composed.parts
-        if Need.TEACHER in needs_of(part.objective) and "softmax" in part.objective.about.targets
+        if Need.TEACHER in needs_of(part.objective) and "softmax" in part.objective.info.targets
     ]
     asked = {float(getattr(objective, "temperature", 1.0)) for objective in taught}
     for member in members:

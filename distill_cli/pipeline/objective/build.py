@@ -1,4 +1,4 @@
-"""From a recipe to its objectives, weighted and scheduled."""
+"""Objectives of a recipe, parsed, weighted and scheduled; `rules.py` refuses what makes no sense."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Objective, Owns, Usual
-from distill_cli.objectives.compose import Composition, Part, Weight
-from distill_cli.objectives.hooks import Checked, Selecting
+from distill_cli.objectives.base import DefaultWeights, Objective, Owns
+from distill_cli.objectives.compose import Composition, Weight, Weighted
+from distill_cli.objectives.hooks import SelectsSamples
 from distill_cli.objectives.label_smoothing import LabelSmoothing
-from distill_cli.pipeline.objective.rules import check_sense
+from distill_cli.pipeline.objective.rules import (
+    check_flags,
+    check_kinds,
+    check_parts,
+    check_sense,
+    check_smoothed,
+)
+from distill_cli.pipeline.objective.temperature import tempered
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import HARD_WEIGHT, OWN_WEIGHT, defaults_then, parameters_then
 from distill_cli.recipe.parsing import split_commas
@@ -22,9 +29,9 @@ from distill_cli.recipe.recorded import NAMED_ONLY, made_by
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
 from distill_cli.types import Targets
 
-# What stands for an objective on softmax targets where each class applies or not by itself.
+# The objectives on sigmoid targets that stand for those on softmax targets.
 ON_SIGMOID = {"ce": "bce", "label-smoothing": "bce", "kd": "sigmoid-kd"}
-# What label smoothing stands for where it is asked for.
+# Hard labels that --label-smoothing replaces.
 PLAIN = ("ce", "label-smoothing", "bce")
 # Keys of an entry beside the objective's own parameters.
 OF_WEIGHT = ("weight", "weight_end", "schedule")
@@ -50,15 +57,8 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
         entries = [_on_sigmoid(entry, version) for entry in entries]
     entries = [{**parameters_then(version, entry), **entry} for entry in entries]
     parts = tuple(_part(entry) for entry in entries)
-    for part in parts:
-        about = part.objective.about
-        if targets not in about.targets:
-            raise UsageError(
-                f"objective '{about.name}' is for {' and '.join(sorted(about.targets))} targets, "
-                f"these are {targets}"
-            )
-        if isinstance(part.objective, Checked):
-            part.objective.check(recipe.epochs)
+    check_kinds(parts, targets, recipe.epochs)
+    check_parts(parts)
     composed = Composition(parts)
     check_sense(recipe, composed)
     return composed
@@ -139,76 +139,64 @@ def _named(recipe: LabelledRecipe, names: list[str], version: str | None) -> lis
         raise UsageError("objective: none is named")
     found = {name: _class(name) for name in names}
     usual = {name: _usual(cls, version) for name, cls in found.items()}
-    # What chooses samples for the others stands last: the first has the weights of the flags.
-    names = sorted(names, key=lambda name: issubclass(found[name], Selecting))
+    # Selectors go last, so that --alpha applies to the soft label.
+    names = sorted(names, key=lambda name: issubclass(found[name], SelectsSamples))
     hard: dict[str, Any] = {"name": "ce"}
     if recipe.label_smoothing is not None:
         hard = {"name": "label-smoothing", "epsilon": recipe.label_smoothing}
-    owner = next((n for n, cls in found.items() if Owns.HARD_TARGET in cls.about.owns), None)
+    owner = next((n for n, cls in found.items() if Owns.HARD_TARGET in cls.info.owns), None)
     own: dict[str, Any] = {}
     if owner is not None and recipe.label_smoothing is not None:
         if owner in PLAIN:
             hard["name"] = "bce" if owner == "bce" else hard["name"]
             names = [name for name in names if name != owner]
             owner = None
-        elif "epsilon" in _parameters(found[owner]):
-            own = {"epsilon": recipe.label_smoothing}
         else:
-            raise UsageError(
-                f"label_smoothing cannot be combined with objective '{owner}', which defines the "
-                "hard label by itself"
-            )
+            check_smoothed(owner, _parameters(found[owner]))
+            own = {"epsilon": recipe.label_smoothing}
     soft = [
-        {"name": name, "weight": usual[name].own, **(own if name == owner else {})}
+        {"name": name, "weight": usual[name].objective, **(own if name == owner else {})}
         for name in names
     ]
     if not soft:
         return [hard]
     if owner is None:
-        soft = [{**hard, "weight": usual[names[0]].hard}, *soft]
+        soft = [{**hard, "weight": usual[names[0]].ce}, *soft]
     if isinstance(recipe, StudentRecipe):
-        soft = _weighed(recipe, soft, usual[names[0]], alone=owner is None)
+        check_flags(recipe, soft, version, alone=owner is None)
+        soft = _weighed(recipe, soft, usual[names[0]], version)
     return soft
 
 
 def _weighed(
-    recipe: StudentRecipe, entries: list[dict[str, Any]], usual: Usual, *, alone: bool
+    recipe: StudentRecipe,
+    entries: list[dict[str, Any]],
+    usual: DefaultWeights,
+    version: str | None,
 ) -> list[dict[str, Any]]:
     """The flags of weight and temperature applied to the first objective that is named.
 
     Args:
-        recipe: With the flags.
-        entries: Cross-entropy first, where `alone`.
+        recipe: Recipe with the flags, which `check_flags` let pass.
+        entries: Entries of the named objectives; cross-entropy first, where one weighs against it.
         usual: Weights of the first objective.
-        alone: Whether the hard label is cross-entropy's, joined to what is named.
+        version: The distill whose flags the recipe means; None for today's.
     """
     if recipe.temperature is not None:
-        tempered = [e for e in entries if "temperature" in _parameters(_class(e["name"]))]
-        if not tempered:
-            raise UsageError("--temperature: none of these objectives has one")
-        for entry in tempered:
-            entry["temperature"] = recipe.temperature
+        for entry in entries:
+            for key in tempered(_class(entry["name"]), version):
+                entry[key] = recipe.temperature
     pairs = _hint_pairs(recipe)
-    if pairs and not any(entry["name"] == "hint" for entry in entries):
-        raise UsageError("--hint-layer and --guided-layer: there is no hint among the objectives")
     entries = [{**e, **pairs} if e["name"] == "hint" else e for e in entries]
     asked = [recipe.alpha, recipe.alpha_end, recipe.schedule]
     if asked == [None, None, None]:
         return entries
-    if not alone:
-        raise UsageError(
-            "--alpha weighs one objective against cross-entropy on the hard label, which another of "
-            "these defines",
-            hint="Give weights in a list of objectives",
-        )
-    if recipe.schedule == "constant" and recipe.alpha_end is not None:
-        raise UsageError("--alpha-end contradicts --schedule constant", hint="Leave one out")
-    start = usual.own if recipe.alpha is None else recipe.alpha
+    start = usual.objective if recipe.alpha is None else recipe.alpha
     end = recipe.alpha_end or 0.0
     fading = {"schedule": recipe.schedule or ("constant" if recipe.alpha_end is None else "linear")}
     # Published weights do not always sum to 1: then cross-entropy keeps its own.
-    summing = recipe.alpha is not None or isclose(usual.hard + usual.own, 1)
-    hard = (1 - start, 1 - end) if summing else (usual.hard, usual.hard)
+    summing = recipe.alpha is not None or isclose(usual.ce + usual.objective, 1)
+    hard = (1 - start, 1 - end) if summing else (usual.ce, usual.ce)
     first, second, *rest = entries
     return [
         {**first, **fading, "weight": hard[0], "weight_end": hard[1]},
@@ -217,12 +205,12 @@ def _weighed(
     ]
 
 
-def _usual(cls: type[Objective], version: str | None) -> Usual:
+def _usual(cls: type[Objective], version: str | None) -> DefaultWeights:
     """Its weights where it is named, as a version had them."""
-    usual, then = cls.about.usual, defaults_then(version, cls.about.name)
-    return Usual(
-        hard=then.get(HARD_WEIGHT, usual.hard),
-        own=then.get(OWN_WEIGHT, usual.own),
+    usual, then = cls.info.default_weights, defaults_then(version, cls.info.name)
+    return DefaultWeights(
+        ce=then.get(HARD_WEIGHT, usual.ce),
+        objective=then.get(OWN_WEIGHT, usual.objective),
     )
 
 
@@ -236,7 +224,7 @@ def _parameters(cls: type[Objective]) -> list[str]:
     return [field.name for field in fields(cls)]  # type: ignore[arg-type]
 
 
-def _part(entry: dict[str, Any]) -> Part:
+def _part(entry: dict[str, Any]) -> Weighted:
     values = dict(entry)
     cls = _class(values.pop("name"))
     # An end is there to be reached, as --alpha-end is.
@@ -246,14 +234,14 @@ def _part(entry: dict[str, Any]) -> Part:
         "schedule": values.pop("schedule", default),
         "end": values.pop("weight_end", 0.0),
     }
-    name, known = cls.about.name, _parameters(cls)
+    name, known = cls.info.name, _parameters(cls)
     for key in values:
         if key not in known:
             raise UsageError(
                 f"objective '{name}' has no '{key}'. {nearest(key, [*known, *OF_WEIGHT])}"
             )
     try:
-        part = Part(
+        part = Weighted(
             objective=TypeAdapter(cls).validate_python(values),
             weight=TypeAdapter(Weight).validate_python(weight),
         )
@@ -261,9 +249,9 @@ def _part(entry: dict[str, Any]) -> Part:
         first = error.errors()[0]
         spelled = {"start": "weight", "end": "weight_end"}
         key = ".".join(spelled.get(str(part), str(part)) for part in first["loc"])
-        said = f"objective '{name}'" + (f", {key}" if key else "")
+        subject = f"objective '{name}'" + (f", {key}" if key else "")
         got = f" (got {first['input']!r})" if key else ""
-        raise UsageError(f"{said}: {first['msg'].removeprefix('Value error, ')}{got}") from None
+        raise UsageError(f"{subject}: {first['msg'].removeprefix('Value error, ')}{got}") from None
     # As validated: a text may stand for a number, and pydantic has no such switch for dataclasses.
     for key in values:
         value = getattr(part.objective, key)

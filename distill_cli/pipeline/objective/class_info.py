@@ -12,9 +12,9 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
 from distill_cli.models import Network, network_fingerprint
 from distill_cli.models.taps import shape_of, signals_of
-from distill_cli.objectives.base import Setting
+from distill_cli.objectives.base import AdapterContext
 from distill_cli.objectives.compose import Composition
-from distill_cli.objectives.hooks import Related
+from distill_cli.objectives.hooks import UsesClassCentroids
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.class_groups import rule_of
 from distill_cli.pipeline.inputs.teachers import check_classes, check_split
@@ -26,13 +26,13 @@ from distill_cli.types import PENULTIMATE
 OF_A_CLASS = 256
 
 
-def setting_of(
+def adapter_context(
     recipe: TrainRecipe,
     composed: Composition,
     dataset: Dataset,
     runtime: Runtime,
     runs: Artifacts = ON_DISK,
-) -> Setting:
+) -> AdapterContext:
     """The classes, and what these objectives need to know of them.
 
     In a dry run centroids are 0: no network is asked.
@@ -48,12 +48,12 @@ def setting_of(
         rule_KK = rule_of(spec, dataset.class_names)
         known.append(rule_KK.tolist())
     for part in composed.parts:
-        if isinstance(part.objective, Related) and part.objective.model is not None:
+        if isinstance(part.objective, UsesClassCentroids) and part.objective.model is not None:
             folder = part.objective.model
             network = runs.network(folder)
             centroid_KD = class_centroids(network, folder, dataset, runtime, runs)
             known.append(network_fingerprint(network))
-    return Setting(
+    return AdapterContext(
         class_names=dataset.class_names,
         rule_KK=rule_KK,
         centroid_KD=centroid_KD,

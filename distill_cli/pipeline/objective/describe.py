@@ -10,7 +10,13 @@ from pydantic import TypeAdapter
 
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import AUTO, Objective
-from distill_cli.objectives.hooks import Ordering, Selecting, WholeBatch, needs_of
+from distill_cli.objectives.hooks import (
+    PairsLayers,
+    SelectsSamples,
+    WantsOrder,
+    WholeBatch,
+    needs_of,
+)
 from distill_cli.pipeline.objective.rules import companions
 from distill_cli.recipe.stages import SELF
 
@@ -35,17 +41,18 @@ def described(cls: type[Objective]) -> dict[str, Any]:
     wants, None where any will do.
     """
     made = cls()
+    paired = ("pairs",) if isinstance(made, PairsLayers) else ()
     return {
-        "name": cls.about.name,
-        "summary": cls.about.summary,
-        "paper": cls.about.paper,
+        "name": cls.info.name,
+        "summary": cls.info.summary,
+        "paper": cls.info.paper,
         "needs": sorted(needs_of(made)),
-        "targets": sorted(cls.about.targets),
-        "combine_with": [other.about.name for other in companions(cls)],
-        "order": made.order if isinstance(made, Ordering) else None,
+        "targets": sorted(cls.info.targets),
+        "combine_with": [other.info.name for other in companions(cls)],
+        "order": made.order if isinstance(made, WantsOrder) else None,
         "parameters": {
             # Layers that nobody names are paired by the objective's rule.
-            field.name: {"default": AUTO if field.name == "pairs" else field.default}
+            field.name: {"default": AUTO if field.name in paired else field.default}
             for field in fields(cls)  # type: ignore[arg-type]
         },
     }
@@ -96,8 +103,8 @@ def ranges_of(cls: type[Objective]) -> dict[str, str]:
 
 def facts(cls: type[Objective]) -> dict[str, str]:
     """What to know before using it, by heading."""
-    about = cls.about
-    usual = about.usual
+    info = cls.info
+    weights = info.default_weights
     asks = {
         "teacher": "a teacher (distill student --teachers …)",
         "logits": "its raw logits",
@@ -109,24 +116,24 @@ def facts(cls: type[Objective]) -> dict[str, str]:
     needs = method["needs"]
     found = {"needs": ", ".join(said for need, said in asks.items() if need in needs)}
     found["needs"] = found["needs"] or "nothing but labels"
-    if maybe := about.needs - set(needs):
+    if maybe := info.needs - set(needs):
         found["may use"] = ", ".join(said for need, said in asks.items() if need in maybe)
-    if about.name == SELF:
+    if info.name == SELF:
         found["needs"] = "a copy, which `distill teacher train` trains first, or a teacher's run"
     if beside := method["combine_with"]:
         found["beside"] = f"a soft label, for the samples that it chooses: {', '.join(beside)}"
-    elif about.owns:
-        found["defines"] = " and ".join(sorted(thing.value for thing in about.owns))
+    elif info.owns:
+        found["defines"] = " and ".join(sorted(thing.value for thing in info.owns))
     else:
         found["weights"] = (
-            f"{usual.hard:g} · cross-entropy + {usual.own:g} · this, where named alone"
+            f"{weights.ce:g} · cross-entropy + {weights.objective:g} · this, where named alone"
         )
-    if about.defaults:
-        found["defaults"] = about.defaults
+    if info.defaults:
+        found["defaults"] = info.defaults
     made = cls()
     if method["order"] is not None:
         found["order"] = f"{method['order']}, unless --order says otherwise"
-    if about.coupled:
+    if info.coupled:
         found["couples"] = "the samples of a batch: not with --accumulate"
     elif isinstance(made, WholeBatch) and made.whole_batch:
         found["looks"] = "at a batch as a whole: not with --accumulate"
@@ -136,22 +143,22 @@ def facts(cls: type[Objective]) -> dict[str, str]:
 
 def examples(cls: type[Objective]) -> list[str]:
     """Command lines to try, with a teacher's run and a file of groups where they are needed."""
-    about, method = cls.about, described(cls)
+    info, method = cls.info, described(cls)
     needs = method["needs"]
-    name = ",".join([about.name, *method["combine_with"][:1]])
+    name = ",".join([info.name, *method["combine_with"][:1]])
     start = "distill teacher train --data digits"
-    if "teacher" in needs and about.name != SELF:
+    if "teacher" in needs and info.name != SELF:
         start = "distill student --teachers runs/teacher-1"
-    if about.targets == {"sigmoid"}:
+    if info.targets == {"sigmoid"}:
         start += " --targets sigmoid"
     groups = " --groups groups.yaml" if "groups" in needs else ""
     lines = [f"{start} --objective {name}{groups}"]
-    if issubclass(cls, Selecting):
+    if issubclass(cls, SelectsSamples):
         entries = "{name: label-smoothing, epsilon: 0.1}, " + _entry(cls)
         return [*lines, f"{start} --set 'objective=[{entries}]'"]
-    if about.name == SELF or not _numbers(cls):
+    if info.name == SELF or not _numbers(cls):
         return lines
-    hard = "" if about.owns else f"{{name: ce, weight: {about.usual.hard:g}}}, "
+    hard = "" if info.owns else f"{{name: ce, weight: {info.default_weights.ce:g}}}, "
     return [*lines, f"{start}{groups} --set 'objective=[{hard}{_entry(cls)}]'"]
 
 
@@ -163,10 +170,14 @@ def _numbers(cls: type[Objective]) -> list[tuple[str, float]]:
 
 def _entry(cls: type[Objective]) -> str:
     """The objective in a list, with its weight and its first number."""
-    weight = "" if cls.about.owns or issubclass(cls, Selecting) else cls.about.usual.own
+    weight = (
+        ""
+        if cls.info.owns or issubclass(cls, SelectsSamples)
+        else cls.info.default_weights.objective
+    )
     [(key, value), *_] = _numbers(cls)
     said = f", weight: {weight:g}" if isinstance(weight, float) else ""
-    return f"{{name: {cls.about.name}{said}, {key}: {value:g}}}"
+    return f"{{name: {cls.info.name}{said}, {key}: {value:g}}}"
 
 
 def plain(value: Any) -> str:

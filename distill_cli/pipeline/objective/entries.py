@@ -10,7 +10,8 @@ from pydantic import TypeAdapter
 
 from distill_cli.errors import DistillError
 from distill_cli.objectives.base import AUTO, Pair
-from distill_cli.objectives.compose import Composition, Part
+from distill_cli.objectives.compose import Composition, Weighted
+from distill_cli.objectives.hooks import PairsLayers
 from distill_cli.pipeline.objective.build import composition
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import other_formula
@@ -29,12 +30,12 @@ from distill_cli.report.run_folder import RunSummary
 R = TypeVar("R", bound=TrainRecipe)
 
 
-def entry_of(part: Part) -> dict[str, Any]:
+def entry_of(part: Weighted) -> dict[str, Any]:
     """An objective as an entry of a recipe's list: name, weight over training, every parameter."""
     objective, weight = part.objective, part.weight
     end = {} if weight.schedule == "constant" else {"weight_end": weight.end}
     return {
-        "name": objective.about.name,
+        "name": objective.info.name,
         "weight": weight.start,
         **end,
         "schedule": weight.schedule,
@@ -60,10 +61,9 @@ def spelled(recipe: R, composed: Composition) -> R:
     return recipe.model_copy(update={"objective": entries, **named})
 
 
-def layers_of(part: Part) -> tuple[Pair, ...]:
+def layers_of(part: Weighted) -> tuple[Pair, ...]:
     """The pairs of layers that an objective looks at; none where it looks at none."""
-    pairs: tuple[Pair, ...] = getattr(part.objective, "pairs", ())
-    return pairs
+    return part.objective.pairs if isinstance(part.objective, PairsLayers) else ()
 
 
 def meant(recipe: R) -> R:
@@ -82,9 +82,9 @@ def meant(recipe: R) -> R:
     return spelled(recipe, Composition(tuple(_looking(part, found) for part in composed.parts)))
 
 
-def _looking(part: Part, found: Sequence[Mapping[str, Any]]) -> Part:
+def _looking(part: Weighted, found: Sequence[Mapping[str, Any]]) -> Weighted:
     """With the layers that were found for it, where it does not name them itself."""
-    name = part.objective.about.name
+    name = part.objective.info.name
     pairs = tuple(
         (str(entry.get("student")), str(entry.get("teacher")))
         for entry in found

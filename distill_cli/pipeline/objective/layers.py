@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from distill_cli.adapters.hooks import OwnOptimizer
 from distill_cli.adapters.regressor import Regressor
-from distill_cli.errors import UsageError, counted
+from distill_cli.errors import counted
 from distill_cli.models import Network
 from distill_cli.models.taps import (
     Tap,
@@ -22,9 +23,10 @@ from distill_cli.models.taps import (
     stage_ends,
     taps_of,
 )
-from distill_cli.objectives.base import AUTO, Objective, Pair, PairRule, Setting, TapShape
-from distill_cli.objectives.compose import Composition, Part
-from distill_cli.objectives.hooks import Looking, OfLayers, OwnOptimizer, Settling, needs_of
+from distill_cli.objectives.base import AUTO, AdapterContext, Objective, Pair, PairRule, TapShape
+from distill_cli.objectives.compose import Composition, Weighted
+from distill_cli.objectives.hooks import PairsLayers, ResolvesDefaults, TapsStudent, needs_of
+from distill_cli.pipeline.objective.offers import check_pairs
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import BIAS, PENULTIMATE, Need, Teacher
 
@@ -46,17 +48,17 @@ class Layers:
         composition: With every pair of layers named.
         adapters: What its objectives learn beside the student.
         taps: The student's layers.
-        told: What was paired, in words.
-        told_of: Identifies what objectives were told of the classes; empty where that is their
-            names alone.
-        recorded: The same, for recipe.yaml.
+        descriptions: The pairs in words, one each.
+        context_fingerprint: Identifies what adapters were made from beside the names of the
+            classes; empty where there is nothing else.
+        recorded: The pairs as recipe.yaml has them.
     """
 
     composition: Composition
     adapters: nn.ModuleDict
     taps: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
-    told_of: str = ""
+    descriptions: tuple[str, ...] = ()
+    context_fingerprint: str = ""
     recorded: tuple[dict[str, Any], ...] = ()
 
     @cached_property
@@ -85,7 +87,7 @@ def find_layers(
     network: Network,
     teacher: Teacher | None,
     *,
-    setting: Setting | None = None,
+    context: AdapterContext | None = None,
     stop: bool = False,
 ) -> Layers:
     """Names the layers that are to be paired by rule, and has the teacher watch its own.
@@ -94,61 +96,57 @@ def find_layers(
         composed: With pairs named or not.
         network: The student.
         teacher: A live one, where any objective looks at layers.
-        setting: What is known of the classes; None for their names alone.
+        context: Facts about the classes; None for their names alone.
         stop: Neither network is to be run beyond these layers.
 
     Raises:
         UsageError: There is no such layer.
     """
-    setting = setting or Setting(class_names=network.class_names)
-    setting = replace(setting, normalised=normalises(network))
+    context = context or AdapterContext(class_names=network.class_names)
+    context = replace(context, normalised=normalises(network))
     objectives = [part.objective for part in composed.parts]
-    looks = [name for each in objectives if isinstance(each, Looking) for name in each.looks]
+    tapped = [name for one in objectives if isinstance(one, TapsStudent) for name in one.taps]
     if Need.FEATURES not in composed.needs:
-        own = taps_of(network) if looks else []
-        shapes = replace(setting, student={name: _shape(network, name, own) for name in looks})
+        own = taps_of(network) if tapped else []
+        shapes = replace(context, student={name: _shape(network, name, own) for name in tapped})
         adapters = composed.adapters(shapes).to(network.mean.device)
         return Layers(
             composition=composed,
             adapters=adapters,
-            taps=tuple(dict.fromkeys(looks)),
-            told_of=setting.fingerprint,
+            taps=tuple(dict.fromkeys(tapped)),
+            context_fingerprint=context.fingerprint,
         )
     assert isinstance(teacher, LiveTeacher), "what teachers offer is checked before"
     own, other = taps_of(network), taps_of(teacher.network)
-    parts: list[Part] = []
+    parts: list[Weighted] = []
     pairs: list[Pair] = []
     for part in composed.parts:
-        if isinstance(part.objective, OfLayers) and Need.FEATURES in needs_of(part.objective):
-            rule = part.objective.about.rule
+        if isinstance(part.objective, PairsLayers) and Need.FEATURES in needs_of(part.objective):
+            rule = part.objective.info.rule
             assert rule is not None, "an objective of layers has a rule"
             named = part.objective.pairs or _by_rule(rule, own, other)
             found = tuple(_filled(pair, rule, own, other) for pair in named)
-            if rule != "classifier" and any(BIAS in pair for pair in found):
-                raise UsageError(
-                    f"objective '{part.objective.about.name}': {BIAS} is the same of every image, "
-                    "and no layer to learn from"
-                )
+            check_pairs(part.objective, found)
             pairs += found
-            part = Part(objective=with_pairs(part.objective, found), weight=part.weight)
+            part = Weighted(objective=with_pairs(part.objective, found), weight=part.weight)
         parts.append(part)
-    guided = tuple(dict.fromkeys([*(pair[0] for pair in pairs), *looks]))
+    guided = tuple(dict.fromkeys([*(pair[0] for pair in pairs), *tapped]))
     hinted = tuple(dict.fromkeys(pair[1] for pair in pairs))
     shapes = replace(
-        setting,
+        context,
         student={name: _shape(network, name, own) for name in guided},
         teacher={name: _shape(teacher.network, name, other) for name in hinted},
     )
     teacher.watch(hinted, stop=stop)
-    composed = Composition(tuple(_settled(part, shapes) for part in parts))
+    composed = Composition(tuple(_resolved(part, shapes) for part in parts))
     adapters = composed.adapters(shapes).to(network.mean.device)
     recorded = _recorded(composed, shapes, adapters)
     return Layers(
         composition=composed,
         adapters=adapters,
         taps=guided,
-        told=tuple(_in_words(entry) for entry in recorded),
-        told_of=setting.fingerprint,
+        descriptions=tuple(_in_words(entry) for entry in recorded),
+        context_fingerprint=context.fingerprint,
         recorded=tuple(recorded),
     )
 
@@ -160,9 +158,11 @@ def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:
     return replace(objective, pairs=pairs)
 
 
-def _settled(part: Part, setting: Setting) -> Part:
-    known = part.objective
-    return replace(part, objective=known.settled(setting)) if isinstance(known, Settling) else part
+def _resolved(part: Weighted, context: AdapterContext) -> Weighted:
+    objective = part.objective
+    if not isinstance(objective, ResolvesDefaults):
+        return part
+    return replace(part, objective=objective.resolved(context))
 
 
 def _by_rule(rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> tuple[Pair, ...]:
@@ -191,14 +191,14 @@ def _shape(network: Network, name: str, taps: Sequence[Tap]) -> TapShape:
 
 
 def _recorded(
-    composed: Composition, shapes: Setting, adapters: nn.ModuleDict
+    composed: Composition, shapes: AdapterContext, adapters: nn.ModuleDict
 ) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = []
     for part in composed.parts:
-        if not isinstance(part.objective, OfLayers):
+        if not isinstance(part.objective, PairsLayers):
             continue
         # An adapter's first children are of its pairs, in their order.
-        name = part.objective.about.name
+        name = part.objective.info.name
         regressors = list(adapters[name].children()) if name in adapters else []
         for place, (guided, hinted) in enumerate(part.objective.pairs):
             entry: dict[str, Any] = {

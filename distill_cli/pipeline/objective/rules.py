@@ -1,32 +1,165 @@
-"""Compositions that make no sense, refused with the reason."""
+"""The reasons for which a combination of objectives is refused, by the recipe alone.
+
+Of the three moments of refusing (*early*: before torch is imported; *before the data* are opened;
+*before the first byte* is written) this is the second. Objectives that these teachers, layers or data
+do not suit are refused before the first byte: in `offers.py`, and for orders of samples in
+`order.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
-from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.files import real_path
+from distill_cli.errors import UsageError
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Objective
-from distill_cli.objectives.compose import Composition
+from distill_cli.objectives.compose import Composition, Weighted
 from distill_cli.objectives.hooks import (
-    Judging,
-    Looking,
-    Needing,
-    Selecting,
+    ChecksEpochs,
+    ConditionalNeeds,
+    JudgesEpochs,
+    SelectsSamples,
+    TapsStudent,
     WholeBatch,
     needs_of,
 )
-from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.order import check_order
+from distill_cli.pipeline.objective.temperature import TEMPERATURE, has_temperature, tempered
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
-from distill_cli.teachers.cached import CachedTeacher
-from distill_cli.types import Need, Teacher
+from distill_cli.types import Need, Targets
 
 # Labels that an objective which selects samples leaves as they are: it has them itself.
 NO_SOFT_LABEL = frozenset({"ce"})
+
+
+def check_smoothed(owner: str, parameters: Sequence[str]) -> None:
+    """Refuses `--label-smoothing` beside an objective that defines the hard label by itself.
+
+    Args:
+        owner: Name of the objective that owns the hard label.
+        parameters: Names of its hyper-parameters.
+    """
+    if "epsilon" not in parameters:
+        raise UsageError(
+            f"label_smoothing cannot be combined with objective '{owner}', which defines the "
+            "hard label by itself"
+        )
+
+
+def check_flags(
+    recipe: StudentRecipe,
+    entries: Sequence[Mapping[str, Any]],
+    version: str | None,
+    *,
+    alone: bool,
+) -> None:
+    """Refuses flags that say nothing of the named objectives, or contradict each other.
+
+    Args:
+        recipe: Recipe with the flags.
+        entries: Entries of the named objectives, with their weights.
+        version: The distill whose flags the recipe means; None for today's.
+        alone: Whether the hard label is cross-entropy's, joined to what is named.
+
+    Raises:
+        UsageError: With the reason.
+    """
+    if recipe.temperature is not None:
+        _check_temperature(recipe.temperature, entries, version)
+    layers = (recipe.hint_layer, recipe.guided_layer)
+    if layers != (None, None) and not any(entry["name"] == "hint" for entry in entries):
+        raise UsageError("--hint-layer and --guided-layer: there is no hint among the objectives")
+    if (recipe.alpha, recipe.alpha_end, recipe.schedule) == (None, None, None):
+        return
+    if not alone:
+        raise UsageError(
+            "--alpha weighs one objective against cross-entropy on the hard label, which another of "
+            "these defines",
+            hint="Give weights in a list of objectives",
+        )
+    if recipe.schedule == "constant" and recipe.alpha_end is not None:
+        raise UsageError("--alpha-end contradicts --schedule constant", hint="Leave one out")
+
+
+def _check_temperature(
+    temperature: float, entries: Sequence[Mapping[str, Any]], version: str | None
+) -> None:
+    classes = [OBJECTIVES[entry["name"]] for entry in entries]
+    if any(tempered(cls, version) for cls in classes):
+        return
+    having = [cls.info.name for cls in classes if has_temperature(cls)]
+    if not having:
+        raise UsageError("--temperature: none of these objectives has one")
+    listed = [
+        {**entry, TEMPERATURE: temperature} if entry["name"] in having else entry
+        for entry in entries
+    ]
+    spelt = ", ".join(
+        f"{{{', '.join(f'{key}: {value}' for key, value in entry.items())}}}" for entry in listed
+    )
+    raise UsageError(
+        f"--temperature is that of a teacher's labels, and '{having[0]}' has one of its own",
+        hint=f"Set it by --set 'objective=[{spelt}]'",
+    )
+
+
+def check_kinds(parts: Sequence[Weighted], targets: Targets, epochs: int) -> None:
+    """Refuses objectives for other targets, and parameters that make no sense in so many epochs.
+
+    Raises:
+        UsageError: With the reason.
+    """
+    for part in parts:
+        info = part.objective.info
+        if targets not in info.targets:
+            raise UsageError(
+                f"objective '{info.name}' is for {' and '.join(sorted(info.targets))} targets, "
+                f"these are {targets}"
+            )
+        if isinstance(part.objective, ChecksEpochs):
+            part.objective.check(epochs)
+
+
+def check_parts(parts: Sequence[Weighted]) -> None:
+    """Refuses objectives that stand twice, own one thing, want two orders or name one term.
+
+    Raises:
+        UsageError: With the two.
+    """
+    infos = [part.objective.info for part in parts]
+    for name, count in Counter(info.name for info in infos).items():
+        if count > 1:
+            raise UsageError(f"objective '{name}' stands {count} times in one composition")
+    owners: dict[str, str] = {}
+    for info in infos:
+        for thing in info.owns:
+            if thing in owners:
+                raise UsageError(
+                    f"objectives '{owners[thing]}' and '{info.name}' cannot be combined: both "
+                    f"define {thing.value}",
+                    hint="Keep one of them",
+                )
+            owners[thing] = info.name
+    wanted = Composition(tuple(parts)).orders
+    if len(set(wanted.values())) > 1:
+        first = next(iter(wanted))
+        second = next(name for name in wanted if wanted[name] != wanted[first])
+        raise UsageError(
+            f"objectives '{first}' and '{second}' cannot be combined: {first} wants samples "
+            f"{wanted[first]}, {second} {wanted[second]}",
+            hint="Keep one of them",
+        )
+    for info, other in combinations(infos, 2):
+        if shared := sorted(info.terms & other.terms):
+            raise UsageError(
+                f"objectives '{info.name}' and '{other.name}' cannot be combined: both report a "
+                f"term '{shared[0]}'",
+                hint="Keep one of them",
+            )
 
 
 def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
@@ -45,14 +178,14 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
             f"objective '{cut[0]}' looks at a batch as a whole: --accumulate would cut it up",
             hint="Leave --accumulate out, or use a smaller --batch-size",
         )
-    looking = [
-        each.about.name
-        for each in objectives
-        if isinstance(each, Looking | Judging) or Need.FEATURES in needs_of(each)
+    tapping = [
+        one.info.name
+        for one in objectives
+        if isinstance(one, TapsStudent | JudgesEpochs) or Need.FEATURES in needs_of(one)
     ]
-    if recipe.compile and looking:
+    if recipe.compile and tapping:
         raise UsageError(
-            f"--compile cannot look at layers, and objective '{looking[0]}' does",
+            f"--compile cannot look at layers, and objective '{tapping[0]}' does",
             hint="Leave it out with this objective",
         )
 
@@ -60,68 +193,31 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
 def undivided(composed: Composition) -> list[str]:
     """The objectives that must see a batch as a whole."""
     whole = [
-        part.objective.about.name
+        part.objective.info.name
         for part in composed.parts
         if isinstance(part.objective, WholeBatch) and part.objective.whole_batch
     ]
     return [*composed.coupled, *whole]
 
 
-def learnt_from(recipe: TrainRecipe) -> list[str]:
-    """The folders that a recipe learns from: teachers, weights to start from, related runs."""
-    teachers: list[str] = getattr(recipe, "teachers", None) or []
-    return [*teachers, *([recipe.init] if recipe.init else []), *related(recipe)]
-
-
-def related(recipe: TrainRecipe) -> list[str]:
-    """The runs that relate classes for objectives in a list."""
-    listed = recipe.objective if isinstance(recipe, LabelledRecipe) else []
-    if isinstance(listed, str):
-        return []
-    return [str(entry["model"]) for entry in listed if entry.get("model") is not None]
-
-
-def check_sources(
-    recipe: TrainRecipe, out: Path, *, coming: Callable[[str], bool] = lambda name: False
-) -> None:
-    """Refuses to write over what is learnt from, and runs to relate classes by that are not there.
-
-    Args:
-        recipe: Of any training verb.
-        out: The run folder.
-        coming: Whether a folder is a run that an earlier stage would make.
-
-    Raises:
-        UsageError: With the folder.
-    """
-    for name in related(recipe):
-        if not coming(name) and not Path(name).exists():
-            raise UsageError(f"objective, model: there is no folder {name}")
-    for name in learnt_from(recipe):
-        if real_path(name) in (real_path(out), real_path(out / "model")):
-            raise UsageError(
-                f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
-            )
-
-
 def companions(cls: type[Objective]) -> list[type[Objective]]:
     """The objectives of which one must stand beside this one; none where it may stand alone."""
-    if not issubclass(cls, Selecting):
+    if not issubclass(cls, SelectsSamples):
         return []
     return [
         other
         for other in OBJECTIVES.values()
         if other is not cls
-        and other.about.name not in NO_SOFT_LABEL
-        and not other.about.coupled
-        and other.about.targets & cls.about.targets
+        and other.info.name not in NO_SOFT_LABEL
+        and not other.info.coupled
+        and other.info.targets & cls.info.targets
     ]
 
 
 def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
     spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
     asking = [
-        part.objective.about.name
+        part.objective.info.name
         for part in composed.parts
         if Need.GROUPS in needs_of(part.objective)
     ]
@@ -140,11 +236,11 @@ def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
 def _check_selecting(composed: Composition) -> None:
     """Refuses a choice between labels where there is one kind, or where samples are not apart."""
     for part in composed.parts:
-        name = part.objective.about.name
-        if not isinstance(part.objective, Selecting):
+        name = part.objective.info.name
+        if not isinstance(part.objective, SelectsSamples):
             continue
-        others = [p.objective.about for p in composed.parts if p is not part]
-        if all(about.name in NO_SOFT_LABEL for about in others):
+        others = [p.objective.info for p in composed.parts if p is not part]
+        if all(info.name in NO_SOFT_LABEL for info in others):
             raise UsageError(
                 f"objective '{name}' chooses which samples get a soft label, and none is named",
                 hint=f"As --objective {name},label-smoothing",
@@ -174,51 +270,9 @@ def _check_teaching(recipe: TrainRecipe, composed: Composition) -> None:
 def _other_form(composed: Composition) -> str:
     """Where to read of other parameters, of an objective that learns from teachers or does not."""
     names = [
-        part.objective.about.name
+        part.objective.info.name
         for part in composed.parts
-        if isinstance(part.objective, Needing) and Need.TEACHER in part.objective.about.needs
+        if isinstance(part.objective, ConditionalNeeds)
+        and Need.TEACHER in part.objective.info.needs
     ]
     return f"{names[0]} can be set otherwise: distill methods show {names[0]}" if names else ""
-
-
-def check_offers(
-    composed: Composition, teacher: Teacher, names: Sequence[str], members: Sequence[Member]
-) -> None:
-    """Refuses objectives that ask for what the teachers cannot say.
-
-    Raises:
-        UsageError: Several teachers together have no logits, or no layers.
-        ArtifactError: A cache keeps none.
-    """
-    for part in composed.parts:
-        about, needs = part.objective.about, needs_of(part.objective)
-        caches = [
-            name
-            for name, member in zip(names, members, strict=True)
-            if isinstance(member, CachedTeacher)
-            and needs & {Need.LOGITS, Need.FEATURES} - member.offers
-        ]
-        missing = needs & {Need.LOGITS, Need.FEATURES} - teacher.offers
-        if Need.FEATURES in missing and caches:
-            raise ArtifactError(
-                f"objective '{about.name}' looks at the teacher's layers, and {caches[0]} is a "
-                "cache of labels",
-                hint="Give the teacher's run folder instead: it is asked while the student trains",
-            )
-        if Need.FEATURES in missing:
-            raise UsageError(
-                f"objective '{about.name}' looks at the layers of one teacher, these are "
-                f"{len(members)}",
-                hint="Give one of them",
-            )
-        if Need.LOGITS in missing and caches:
-            raise ArtifactError(
-                f"objective '{about.name}' needs raw logits, and cache {caches[0]} keeps the "
-                "likeliest classes only",
-                hint="Dump with --codec fp16, or give the teacher's run folder",
-            )
-        if Need.LOGITS in missing:
-            raise UsageError(
-                f"objective '{about.name}' needs raw logits, and a mean of probabilities has none",
-                hint="--ensemble-of logits, --mode random or --mode relabel have them",
-            )

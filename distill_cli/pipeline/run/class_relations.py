@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from distill_cli.adapters.class_relations import likest
+from distill_cli.adapters.hooks import HasClassRelations
 from distill_cli.files import write_json
-from distill_cli.objectives.hooks import Relating
 from distill_cli.types import Relation
 from distill_cli.types.relation import MOST_CLASSES, RELATIONS
 
@@ -22,7 +22,7 @@ def keep_relations(run: Path, adapters: nn.ModuleDict, class_names: Sequence[str
     relations = {
         name: _relation(module.relations().double().cpu(), class_names)
         for name, module in adapters.named_modules()
-        if isinstance(module, Relating)
+        if isinstance(module, HasClassRelations)
     }
     if relations:
         write_json(run / RELATIONS, {name: each.to_json() for name, each in relations.items()})

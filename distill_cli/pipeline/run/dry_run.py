@@ -13,7 +13,7 @@ from pathlib import Path
 from distill_cli.data.loader import Loader
 from distill_cli.files import real_path
 from distill_cli.pipeline.inputs.artifacts import DRY, Artifacts, PlannedRun
-from distill_cli.pipeline.objective.rules import related
+from distill_cli.pipeline.objective.sources import related
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.resume import check_begun

@@ -28,11 +28,13 @@ from distill_cli.pipeline.inputs.teachers import (
     open_teachers,
 )
 from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
-from distill_cli.pipeline.objective.class_info import setting_of
+from distill_cli.pipeline.objective.class_info import adapter_context
 from distill_cli.pipeline.objective.entries import entry_of, spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
+from distill_cli.pipeline.objective.offers import check_offers
 from distill_cli.pipeline.objective.order import order_of
-from distill_cli.pipeline.objective.rules import check_offers, check_sources
+from distill_cli.pipeline.objective.sources import check_sources
+from distill_cli.pipeline.objective.temperature import temperature_message
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.resume import as_made, begun_by
@@ -86,6 +88,8 @@ def prepare(
     dataset = open_data(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
+    if message := temperature_message(recipe):
+        sink.message(message)
     members = _members(recipe, names, dataset, targets, runtime, sink, runs)
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
@@ -112,12 +116,12 @@ def prepare(
         composed,
         network,
         teacher,
-        setting=setting_of(recipe, composed, dataset, runtime, runs),
+        context=adapter_context(recipe, composed, dataset, runtime, runs),
         stop=isinstance(recipe, HintRecipe),
     )
     check_judged(layers.composition.judging, dataset)
     check_batch(layers, min(recipe.batch_size, len(dataset.fit_rows)))
-    for line in layers.told:
+    for line in layers.descriptions:
         sink.message(line)
     values = {"out": str(out), **architecture._asdict(), **joining}
     values |= {} if order is None else {"order": order}

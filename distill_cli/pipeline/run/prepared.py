@@ -91,5 +91,5 @@ class PreparedRun:
         teacher = None if self.teacher is None else self.teacher.fingerprint
         parts = [values, self.dataset.identity.to_json(), self.spec.to_json(), teacher]
         # Groups and centroids of classes count too: their file or run may be another one by now.
-        parts += [self.layers.told_of] if self.layers.told_of else []
+        parts += [self.layers.context_fingerprint] if self.layers.context_fingerprint else []
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

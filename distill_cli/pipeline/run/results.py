@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from distill_cli.adapters.hooks import HasSummary
 from distill_cli.data.split_images import Images
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
 from distill_cli.models import config_of, load_model, model_bytes, save_temperature
-from distill_cli.objectives.hooks import Telling
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.run.prepared import PreparedRun
@@ -104,8 +104,8 @@ def _warnings(state: State, *others: str | None) -> tuple[str, ...]:
 def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) -> None:
     """Says what adapters have to say once training is over, behind their objectives' names."""
     for name, adapter in adapters.named_modules():
-        if isinstance(adapter, Telling):
-            for line in adapter.told(class_names):
+        if isinstance(adapter, HasSummary):
+            for line in adapter.summary(class_names):
                 sink.message(f"{name}: {line}")
 
 

@@ -14,7 +14,7 @@ from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageE
 from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
-from distill_cli.pipeline.objective.rules import learnt_from
+from distill_cli.pipeline.objective.sources import learnt_from
 from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
 from distill_cli.pipeline.run.prepared import NOT_TRAINING
 from distill_cli.pipeline.run.resume import as_made, begun_by, check_begun

@@ -1,12 +1,9 @@
-"""Distillation of standardised logits. Shapes: B batch, K classes."""
+"""z-scores, of logits and of any rows. Shapes: B batch, K classes."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-from distill_cli.losses.kd import distillation
 
 # Rows no longer than it, in smallest numbers of their type, have no gradient that it can hold.
 _SMALLEST_SIZE = 1e8
@@ -39,28 +36,3 @@ def standardise(logits_BK: Tensor, *, unbiased: bool = False) -> Tensor:
     # The choices come before the divisions and the root, whose gradient at 0 is infinite.
     scaled_BK = centred_BK / torch.where(varies_B1, scale_B1, 1.0)
     return scaled_BK / torch.where(varies_B1, variance_B1, 1.0).sqrt()
-
-
-def standardised_distillation(
-    logits_BK: Tensor, teacher_logits_BK: Tensor, temperature: float, unbiased: bool = False
-) -> Tensor:
-    """T²·KL(q ‖ p) with p = softmax(Z(z)/T) and q = softmax(Z(v)/T), Z the z-score over classes.
-
-    Sun et al. 2024, arXiv 2403.01427. The student is free to choose the scale and offset of its
-    logits; only their relations are distilled.
-
-    Args:
-        logits_BK: Student logits z.
-        teacher_logits_BK: Teacher logits v, not probabilities; no gradient flows.
-        temperature: T > 0.
-        unbiased: As for `standardise`, for both networks.
-
-    Returns:
-        loss_B in nats times T².
-    """
-    teacher_BK = standardise(teacher_logits_BK.detach(), unbiased=unbiased)
-    return distillation(
-        standardise(logits_BK, unbiased=unbiased),
-        F.log_softmax(teacher_BK / temperature, dim=-1),
-        temperature,
-    )
