@@ -136,7 +136,7 @@ MUTATIONS = (
         "test_counters.py",
     ),
     # Cache.
-    Mutation("cache/reader.py", "if found != expected:", "if False:", "cache cli/test_cache.py"),
+    Mutation("cache/reader.py", "if actual != expected:", "if False:", "cache cli/test_cache.py"),
     Mutation(
         "cache/codec.py",
         "F.logsigmoid(log_odds_N1) - math.log(self.classes - self.kept)",
@@ -150,7 +150,7 @@ MUTATIONS = (
         "labelled_N = target_N >= -1\n    logits_NK, target_N = logits_NK[labelled_N].double(), target_N[labelled_N]\n    samples",
         "test_metrics.py",
     ),
-    Mutation("models/artifact.py", "if said != own:", "if False:", "models cli/test_faults.py"),
+    Mutation("models/artifact.py", "if stored != needed:", "if False:", "models cli/test_faults.py"),
     # Recipes and reports.
     Mutation(
         "recipe/parsing.py",

@@ -88,9 +88,9 @@ def _machine() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _digits() -> Iterator[None]:
     """Has scikit-learn's digits read once: a small run would spend half of its time on that."""
-    from distill_cli.data import reading, sources
+    from distill_cli.data import open_splits, reading
 
-    open_digits, plain = cache(sources._digits), reading.decode
+    open_digits, plain = cache(open_splits._digits), reading.decode
     known: dict[tuple[object, object], Any] = {}
 
     def decode(
@@ -109,7 +109,7 @@ def _digits() -> Iterator[None]:
         return deepcopy(known[size, skip_bad])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources, "_digits", open_digits)
+        patch.setattr(open_splits, "_digits", open_digits)
         patch.setattr(reading, "decode", decode)
         yield
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from distill_cli.models import InputSpec, config_of, create
+from distill_cli.models import InputSpec, config_of, create_network
 from distill_cli.report.model_card import model_card
 from distill_cli.types import RunResult
 from tests.report.made import FIGURES, RECIPE, STUDENT
@@ -89,7 +89,7 @@ def test_torchvision_is_not_loaded_by_timm() -> None:
 def test_the_config_of_a_network_says_what_the_card_needs() -> None:
     view = InputSpec(channels=3, height=32, width=48, mean=(0.5,) * 3, std=(0.2,) * 3)
     for model, by_timm in (("mlp_8x1", True), ("torchvision/squeezenet1_1", False)):
-        network = create(model, class_names=("rose", "daisy"), view=view)
+        network = create_network(model, class_names=("rose", "daisy"), view=view)
         card = model_card({**RECIPE, "model": model}, RESULT, config_of(network))
         assert "- takes 3 × 32 × 48 (channels, height, width)" in card
         assert "2 classes: `rose`, `daisy`" in card
