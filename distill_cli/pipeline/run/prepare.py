@@ -157,14 +157,14 @@ def _members(
 def _optimizer(recipe: TrainRecipe, network: Network, layers: Layers) -> torch.optim.Optimizer:
     assert recipe.lr is not None, "resolved before"
     assert recipe.weight_decay is not None, "resolved before"
-    return optim.create(
+    return optim.create_optimizer(
         network.net,
         recipe.opt,
         rate=recipe.lr,
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
         layer_decay=recipe.layer_decay,
-        beside=layers.shared,
+        adapter_parameters=layers.shared,
     )
 
 
