@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from distill_cli import __version__
-from distill_cli.cli import synonyms as foreign
+from distill_cli.cli import synonyms
 from distill_cli.cli.terminal import INTERRUPTED, say, say_interrupted, say_stopped
 from distill_cli.errors import DistillError, StoppedError, nearest
 from distill_cli.files import BAD_PATH, DISK_FULL
@@ -79,7 +79,7 @@ class DistillGroup(TyperGroup):
         """Answers an unknown verb with the right one."""
         name = args[0]
         if name not in VERBS and not name.startswith("-"):
-            hint = foreign.VERBS.get(name) or nearest(name, VERBS)
+            hint = synonyms.VERBS.get(name) or nearest(name, VERBS)
             fail(f"there is no command '{name}'. {hint}", 2)
         return super().resolve_command(ctx, args)
 
@@ -94,7 +94,7 @@ class DistillGroup(TyperGroup):
         except DistillError as error:
             fail(str(error), error.exit_code)
         except typer.TyperException as error:
-            fail(foreign.explain(error, ctx.invoked_subcommand), getattr(error, "exit_code", 2))
+            fail(synonyms.explain(error, ctx.invoked_subcommand), getattr(error, "exit_code", 2))
         except (typer.Exit, typer.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:

@@ -17,7 +17,7 @@ from distill_cli.report.format import share, size
 
 BAR = 40
 # Columns of a histogram's line that the bar does not have.
-BESIDE = 40
+BESIDE_BAR = 40
 MISSING = "·"
 
 
@@ -117,7 +117,7 @@ def sketched(document: dict[str, Any], width: int) -> Iterator[str]:
         return
     yield from _lost(document)
     yield ""
-    yield from _histogram(document["calibration"], min(BAR, width - BESIDE))
+    yield from _histogram(document["calibration"], min(BAR, width - BESIDE_BAR))
 
 
 def _lost(document: dict[str, Any]) -> Iterator[str]:

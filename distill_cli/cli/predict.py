@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False)
 
 BAR = 24
 # Columns of a line that neither its class nor its bar has.
-BESIDE = 13
+BESIDE_BAR = 13
 
 
 @app.command()
@@ -67,7 +67,7 @@ def predict(
         result(f"[bold]{escape(prediction.image)}[/bold]")
         width = max(len(name) for name, _ in prediction.classes[:top])
         for name, probability in prediction.classes[:top]:
-            bar = "█" * round(min(BAR, max(0, screen.width - width - BESIDE)) * probability)
+            bar = "█" * round(min(BAR, max(0, screen.width - width - BESIDE_BAR)) * probability)
             shown = bar if plain else f"[cyan]{bar}[/cyan]"
             result(f"  {escape(name):<{width}}  {100 * probability:5.1f} %  {shown}")
 

@@ -123,7 +123,9 @@ def dots(groups: Mapping[str, Sequence[float]], *, x: str, about: str) -> str:
         if len(values) > 1:
             axes.plot([mean - spread, mean + spread], [row, row], color=colour, linewidth=2)
             axes.plot([mean, mean], [row - 0.17, row + 0.17], color=colour, linewidth=3)
-        axes.scatter(*_beside(values, row), color=colour, alpha=0.6, s=26, linewidths=0, zorder=3)
+        axes.scatter(
+            *_dot_positions(values, row), color=colour, alpha=0.6, s=26, linewidths=0, zorder=3
+        )
     axes.set_ylim(len(groups) - 0.6, -0.7)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -170,8 +172,8 @@ def _cell(y: int, k: int, colour: str, alpha: float) -> Any:
     return Rectangle((k + 0.04, y + 0.04), 0.92, 0.92, color=colour, alpha=alpha, linewidth=0)
 
 
-def _beside(values: Sequence[float], row: int) -> tuple[list[float], list[float]]:
-    """Places of dots; equal values go one above the other, so that each stays visible."""
+def _dot_positions(values: Sequence[float], row: int) -> tuple[list[float], list[float]]:
+    """Positions of dots; equal values go one above the other, so that each stays visible."""
     total, seen = Counter(values), Counter[float]()
     heights = []
     for value in values:

@@ -54,7 +54,7 @@ def check_name(name: str) -> None:
         raise UsageError(f"opt: '{name}' needs second derivatives, which no training here makes")
 
 
-def create(
+def create_optimizer(
     network: nn.Module,
     name: str,
     *,
@@ -62,7 +62,7 @@ def create(
     weight_decay: float,
     momentum: float,
     layer_decay: float | None = None,
-    beside: Iterable[nn.Parameter] = (),
+    adapter_parameters: Iterable[nn.Parameter] = (),
 ) -> torch.optim.Optimizer:
     """timm's optimiser of this name.
 
@@ -76,7 +76,7 @@ def create(
         weight_decay: Weight decay of the decayed parameters.
         momentum: Momentum of SGD and its kin.
         layer_decay: Factor of the rate from each layer to the one before; None for equal rates.
-        beside: Parameters that objectives learn beside the network, at the peak rate.
+        adapter_parameters: Parameters of adapters, which take the peak rate.
 
     Raises:
         UsageError: timm knows no such optimiser, or it cannot be used here.
@@ -101,7 +101,7 @@ def create(
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"opt: '{name}' cannot be used here: {reason}") from None
     assert isinstance(optimizer, torch.optim.Optimizer)
-    others = list(beside)
+    others = list(adapter_parameters)
     for decay, group in (
         (weight_decay, [parameter for parameter in others if parameter.ndim > 1]),
         (0.0, [parameter for parameter in others if parameter.ndim <= 1]),

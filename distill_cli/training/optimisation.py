@@ -27,7 +27,7 @@ class Optimisation:
 
     Attributes:
         optimizer: Optimiser of the student's parameters, and of adapters that share it.
-        beside: Optimisers of what has one of its own, by name.
+        adapter_optimizers: Optimisers of adapters that have one of their own, by name.
         schedule: Sets its learning rate of a step: `step_update(step)`.
         here: Device and precision of the forward.
         scaler: Scaler of the loss, for fp16.
@@ -48,18 +48,20 @@ class Optimisation:
     clip_mode: ClipMode = "norm"
     ema: ModelEmaV3 | None = None
     rollback: Rollback | None = None
-    beside: Mapping[str, torch.optim.Optimizer] = field(default_factory=dict)
+    adapter_optimizers: Mapping[str, torch.optim.Optimizer] = field(default_factory=dict)
 
     @property
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
         """Every optimiser that takes a step."""
-        return (self.optimizer, *self.beside.values())
+        return (self.optimizer, *self.adapter_optimizers.values())
 
     @property
     def parts(self) -> dict[str, Stateful]:
         """The parts that a checkpoint keeps, by name."""
         parts: dict[str, Stateful] = {**self.of_student}
-        parts |= {f"optimizer of {name}": optimizer for name, optimizer in self.beside.items()}
+        parts |= {
+            f"optimizer of {name}": optimizer for name, optimizer in self.adapter_optimizers.items()
+        }
         return parts if self.rollback is None else {**parts, "rollback": self.rollback}
 
     @property

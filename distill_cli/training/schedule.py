@@ -21,7 +21,7 @@ Name = Literal["constant", "linear", "cosine", "step", "poly", "tanh"]
 MILESTONES = (150 / 240, 180 / 240, 210 / 240)
 
 
-def create(
+def create_scheduler(
     optimizer: torch.optim.Optimizer,
     name: Name,
     *,

@@ -133,7 +133,7 @@ def test_an_export_has_the_gates_folded_in(base: str) -> None:
 def test_neither_gate_is_decayed_and_what_the_base_exempts_stays_so() -> None:
     for base, layer_decay in (("test_vit", None), ("test_vit", 0.5), ("cifar_resnet8", None)):
         net = gated(plain(base)).net
-        optimizer = optim.create(
+        optimizer = optim.create_optimizer(
             net, "adamw", rate=1.0, weight_decay=0.1, momentum=0.9, layer_decay=layer_decay
         )
         decay = {
@@ -152,7 +152,7 @@ def test_neither_gate_is_decayed_and_what_the_base_exempts_stays_so() -> None:
 def test_layer_decay_counts_the_gates_to_the_classifier() -> None:
     for base in ("test_vit", "cifar_resnet8"):
         net = gated(plain(base)).net
-        optimizer = optim.create(
+        optimizer = optim.create_optimizer(
             net, "adamw", rate=1.0, weight_decay=0.1, momentum=0.9, layer_decay=0.5
         )
         scale = {

@@ -49,7 +49,7 @@ def test_said_beyond_a_thousand_times_and_once_a_term() -> None:
     assert now(growth, loss(1e9)) == []
     [said] = now(growth, loss(1e9, inter=1001.0))
     assert said.startswith("dist, term inter: ")
-    assert list(growth.said) == ["hint", "inter"]
+    assert list(growth.warnings) == ["hint", "inter"]
 
 
 def test_the_largest_is_said_first() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distill_cli.errors import UsageError
 from distill_cli.training.optim import default_optimizer, default_rate
-from distill_cli.training.schedule import create
+from distill_cli.training.schedule import create_scheduler
 
 names = st.sampled_from(["constant", "linear", "cosine", "step", "poly", "tanh"])
 
@@ -21,7 +21,7 @@ class Rate:
         weight = torch.nn.Parameter(torch.zeros(1))
         scaled = {"params": [torch.nn.Parameter(torch.zeros(1))], "lr_scale": 0.5}
         self.optimizer = torch.optim.SGD([{"params": [weight]}, scaled], lr=peak)
-        self.schedule = create(
+        self.schedule = create_scheduler(
             self.optimizer,
             name,
             peak=peak,

@@ -170,7 +170,7 @@ def test_layer_decay_and_no_decay_groups_are_timms() -> None:
     import timm
 
     net = timm.create_model("test_vit", num_classes=3)
-    optimizer = optim.create(
+    optimizer = optim.create_optimizer(
         net, "adamw", rate=1.0, weight_decay=0.1, momentum=0.9, layer_decay=0.5
     )
     scales = {group["lr_scale"] for group in optimizer.param_groups}
@@ -190,9 +190,9 @@ def test_layer_decay_and_no_decay_groups_are_timms() -> None:
 def test_fused_kernels_are_taken_where_they_are() -> None:
     net = nn.Linear(2, 2)
     for name in ("sgd", "adamw"):
-        made = optim.create(net, name, rate=0.1, weight_decay=0.1, momentum=0.9)
+        made = optim.create_optimizer(net, name, rate=0.1, weight_decay=0.1, momentum=0.9)
         assert made.defaults["fused"] is True
-    optim.create(net, "lamb", rate=0.1, weight_decay=0.1, momentum=0.9)
+    optim.create_optimizer(net, "lamb", rate=0.1, weight_decay=0.1, momentum=0.9)
 
 
 @pytest.mark.parametrize(

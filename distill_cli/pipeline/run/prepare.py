@@ -137,14 +137,14 @@ def prepare(
         teacher=teacher,
         layers=layers,
         network=network,
-        optimizer=optim.create(
+        optimizer=optim.create_optimizer(
             network.net,
             complete.opt,
             rate=complete.lr,
             weight_decay=complete.weight_decay,
             momentum=complete.momentum,
             layer_decay=complete.layer_decay,
-            beside=layers.shared,
+            adapter_parameters=layers.shared,
         ),
     )
 

@@ -96,7 +96,7 @@ def _optimisation(prepared: PreparedRun, steps: int) -> Optimisation:
     _check_parts(recipe, prepared.network)
     optimisation = Optimisation(
         optimizer=prepared.optimizer,
-        schedule=schedule.create(
+        schedule=schedule.create_scheduler(
             prepared.optimizer,
             recipe.sched,
             peak=recipe.lr,
@@ -110,7 +110,7 @@ def _optimisation(prepared: PreparedRun, steps: int) -> Optimisation:
         accumulate=recipe.accumulate,
         clip_grad=recipe.clip_grad,
         clip_mode=recipe.clip_mode,
-        beside=prepared.layers.optimizers,
+        adapter_optimizers=prepared.layers.optimizers,
         ema=None if recipe.ema is None else moving_average(prepared.network, recipe.ema),
     )
     if not prepared.layers.composition.judging:
