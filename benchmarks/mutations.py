@@ -150,7 +150,9 @@ MUTATIONS = (
         "labelled_N = target_N >= -1\n    logits_NK, target_N = logits_NK[labelled_N].double(), target_N[labelled_N]\n    samples",
         "test_metrics.py",
     ),
-    Mutation("models/artifact.py", "if stored != needed:", "if False:", "models cli/test_faults.py"),
+    Mutation(
+        "models/artifact.py", "if stored != needed:", "if False:", "models cli/test_faults.py"
+    ),
     # Recipes and reports.
     Mutation(
         "recipe/parsing.py",

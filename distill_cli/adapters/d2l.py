@@ -62,11 +62,11 @@ class DimensionMemory(nn.Module, HasSummary):
                 f"epochs mixed the network's own answers into the labels, with alpha "
                 f"{self.alpha:.2f} in the end"
             ]
-        why = "training ended before a turn is looked for"
+        reason = "training ended before a turn is looked for"
         if self.looks:
             looked = "1 epoch that was" if self.looks == 1 else f"{self.looks} epochs that were"
-            why = f"the features' dimension turned in none of {looked} looked at"
+            reason = f"the features' dimension turned in none of {looked} looked at"
         return [
-            f"{why}: every label was trusted to the end (alpha 1), as by cross-entropy. "
+            f"{reason}: every label was trusted to the end (alpha 1), as by cross-entropy. "
             "turn_epoch sets the turn by hand"
         ]

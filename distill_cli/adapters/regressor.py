@@ -55,10 +55,10 @@ class Regressor(nn.Module):
     def description(self) -> str:
         """In words: how it gets from one shape to the other."""
         height, width = self.kernel
-        how = f"{height}×{width} convolution" + (", batch norm" if self.norm is not None else "")
+        words = f"{height}×{width} convolution" + (", batch norm" if self.norm is not None else "")
         if self.gradient_scale != 1:
-            how += f", {100 * self.gradient_scale:g} % of its gradient to the student"
-        return f"resized to {self.size[0]}×{self.size[1]}, {how}" if self.resizes else how
+            words += f", {100 * self.gradient_scale:g} % of its gradient to the student"
+        return f"resized to {self.size[0]}×{self.size[1]}, {words}" if self.resizes else words
 
     def forward(self, feat_BCHW: Tensor) -> Tensor:
         """The prediction, (B, C, H, W) of the teacher's layer."""

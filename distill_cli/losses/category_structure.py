@@ -1,4 +1,4 @@
-"""How samples lie about the centres of their classes, and centres to each other.
+"""Structure of samples about the centres of their classes, and of centres to each other.
 
 Category structure, Chen et al. 2020 (ECCV). Shapes: B batch, K classes, P classes present in it,
 D values: features, flattened, or logits. All losses are means over squares of D values, scalars,
@@ -122,7 +122,7 @@ def compact(
 ) -> Tensor:
     """mean_BK (z − sg μ(y))², μ the centres of the student's own logits; it needs no teacher.
 
-    Of the released code only, with weight 0.1.
+    The released code alone has it, with weight 0.1.
 
     Args:
         logits_BK: The student's logits z.

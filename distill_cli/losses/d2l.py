@@ -1,4 +1,4 @@
-"""How many dimensions features fill, and labels that follow. Shapes: B batch, K classes, D values.
+"""Local dimension of features, and labels that follow it. Shapes: B batch, K classes, D values.
 
 D2L, Ma et al. 2018, arXiv 1806.02612: while a network learns what labels have in common, its
 features take up fewer dimensions; when it begins to learn wrong labels by heart, more.
@@ -17,7 +17,7 @@ from distill_cli.types import UNLABELLED
 def local_dimension(feature_BD: Tensor, k: int = 20) -> Tensor:
     """LID(x) = −[(1/k)·Σ_{i≤k} log(r_i/r_k)]⁻¹, r_1 ≤ … ≤ r_k the distances to x's neighbours.
 
-    Neighbours are sought within the batch. What lies in the very place of x is x once more, not a
+    Neighbours are sought within the batch. A row equal to x is x once more, not a
     neighbour of it.
 
     Args:

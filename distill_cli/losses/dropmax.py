@@ -16,7 +16,7 @@ from torch import Tensor
 from distill_cli.losses.numerics import wide
 from distill_cli.types import UNLABELLED
 
-# What of a class is left when it is dropped, so that the softmax exists if all others are.
+# Share of a class that is left when it is dropped, so that the softmax exists if all others are.
 EPSILON = 1e-20
 
 

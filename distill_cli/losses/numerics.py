@@ -1,4 +1,4 @@
-"""What several losses do to their inputs first. Shapes: X rows, D values."""
+"""Preparation of inputs that several losses share. Shapes: X rows, D values."""
 
 from __future__ import annotations
 

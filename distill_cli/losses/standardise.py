@@ -12,8 +12,8 @@ _SMALLEST_SIZE = 1e8
 def standardise(logits_BK: Tensor, *, unbiased: bool = False) -> Tensor:
     """The z-score of each row, (v − mean_k v) / sd_k v.
 
-    Sun et al. 2024, arXiv 2403.01427. What varies is told by the row's own size, so that a row of
-    1e-20 is as good as any; one that does not vary beyond rounding is centred only: its z-scores
+    Sun et al. 2024, arXiv 2403.01427. Variation is measured against the row's own size, so that a
+    row of 1e-20 is as good as any; one that does not vary beyond rounding is centred only: its z-scores
     are 0 and its gradient stays bounded, instead of 1/sd.
 
     Args:

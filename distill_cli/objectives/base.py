@@ -33,7 +33,7 @@ Temperature = Annotated[float, Field(gt=0, le=1000), DistillationTemperature()]
 
 
 class Owns(StrEnum):
-    """What only one objective of a composition may hold."""
+    """Things that only one objective of a composition may define."""
 
     HARD_TARGET = "the hard label"
     PREDICTION = "what the network answers"
@@ -42,7 +42,7 @@ class Owns(StrEnum):
 # A layer of the student and the layer of the teacher that it learns from; either may be AUTO.
 Pair = tuple[str, str]
 AUTO = "auto"
-# Which layers are paired where nobody names them: the middle ones, the last of each resolution,
+# Rules that pair layers where nobody names them: the middle ones, the last of each resolution,
 # the last maps, or what enters the classifiers.
 PairRule = Literal["middle", "stages", "last", "penultimate", "classifier"]
 # Classifiers of a form of their own, by name; None is the network's.

@@ -230,8 +230,8 @@ class CategoryStructure(PairsLayers, ConditionalNeeds, WantsOrder, HasAdapter):
         return Term(loss_B=self._weight("compact") * loss, coupled=True)
 
 
-def _mapping(own: TapShape, other: TapShape) -> nn.Module:
+def _mapping(student: TapShape, teacher: TapShape) -> nn.Module:
     """From the student's layer to the shape of the teacher's."""
-    if own.size == other.size:
+    if student.size == teacher.size:
         return nn.Identity()
-    return Regressor(own.size, other.size, rectified=other.rectified)
+    return Regressor(student.size, teacher.size, rectified=teacher.rectified)

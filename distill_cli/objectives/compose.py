@@ -119,7 +119,7 @@ class Composition:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What any of the objectives needs."""
+        """Everything that any of the objectives needs."""
         return frozenset().union(*(needs_of(part.objective) for part in self.parts))
 
     @property
@@ -137,14 +137,16 @@ class Composition:
     def after_epoch(
         self, probe: Probe, finished: int, epochs: int, adapters: nn.ModuleDict
     ) -> EpochVerdict:
-        """What the objectives together make of an epoch; one is enough to roll it back."""
+        """The verdict of all objectives on an epoch; one is enough to roll it back."""
         verdicts = [
             part.objective.after_epoch(probe, finished, epochs, _own(part, adapters))
             for part in self.parts
             if isinstance(part.objective, JudgesEpochs)
         ]
-        figures = {name: value for each in verdicts for name, value in each.figures.items()}
-        return EpochVerdict(figures=figures, roll_back=any(each.roll_back for each in verdicts))
+        figures = {name: value for verdict in verdicts for name, value in verdict.figures.items()}
+        return EpochVerdict(
+            figures=figures, roll_back=any(verdict.roll_back for verdict in verdicts)
+        )
 
     @property
     def head(self) -> HeadName | None:
@@ -159,7 +161,7 @@ class Composition:
             for part in self.parts
             if isinstance(part.objective, HasAdapter)
         }
-        return nn.ModuleDict({name: each for name, each in made.items() if each is not None})
+        return nn.ModuleDict({name: module for name, module in made.items() if module is not None})
 
     def __call__(
         self,

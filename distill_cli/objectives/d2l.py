@@ -33,8 +33,8 @@ def mean_dimension(batches: Sequence[Tensor], k: int) -> float:
     """
     apart = [feature_BD.double().unique(dim=0) for feature_BD in batches]
     lid_N = torch.cat([local_dimension(feature_BD, k) for feature_BD in apart])
-    found = lid_N[lid_N > 0]
-    return float(found.mean()) if len(found) else 0.0
+    known_N = lid_N[lid_N > 0]
+    return float(known_N.mean()) if len(known_N) else 0.0
 
 
 def turns(lids: Sequence[float], window: int) -> bool:

@@ -18,8 +18,8 @@ from distill_cli.objectives.base import AdapterContext, DefaultWeights, Objectiv
 from distill_cli.objectives.hooks import HasAdapter, PairsLayers, ResolvesDefaults, WholeBatch
 from distill_cli.types import Need, Term, Terms
 
-# Of the gradient that a student without layers that normalise gets: one mean squared error in the
-# place of a hundred.
+# Share of the gradient that a student without layers that normalise gets: one mean squared error in
+# the place of a hundred.
 WITHOUT_NORM = 0.01
 
 
@@ -95,12 +95,12 @@ class Hint(PairsLayers, WholeBatch, ResolvesDefaults, HasAdapter):
         assert scale is not None, "resolved"
         made = []
         for guided, hinted in self.pairs:
-            own, other = context.student[guided], context.teacher[hinted]
+            student, teacher = context.student[guided], context.teacher[hinted]
             made.append(
                 Regressor(
-                    own.size,
-                    other.size,
-                    rectified=other.rectified,
+                    student.size,
+                    teacher.size,
+                    rectified=teacher.rectified,
                     normalised=self.normalised,
                     gradient_scale=scale,
                 )

@@ -41,7 +41,7 @@ class ConditionalNeeds(ABC):
     @property
     @abstractmethod
     def needs(self) -> frozenset[Need]:
-        """What it asks for beyond student logits."""
+        """Everything that it asks for beyond student logits."""
 
 
 class WantsOrder(ABC):
@@ -111,7 +111,7 @@ class Probe(Protocol):
     """Looks at the network as it stands, in eval mode and without gradients."""
 
     def __call__(self, *, epoch: int, samples: int, batch: int) -> Sequence[Tensor]:
-        """What enters the classifier, of training images as they are, not augmented.
+        """Features that enter the classifier, of training images as they are, not augmented.
 
         Args:
             epoch: Epoch from 0: which images are drawn.
@@ -125,11 +125,11 @@ class Probe(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochVerdict:
-    """What an objective makes of an epoch that has just ended.
+    """The judgement of an objective on an epoch that has just ended.
 
     Attributes:
-        figures: What the epoch's row in metrics.jsonl and summary.csv says of it: the same names
-            after every epoch.
+        figures: Figures for the epoch's row in metrics.jsonl and summary.csv: the same names after
+            every epoch.
         roll_back: Undo the epoch: the student's weights and buffers, and what moves them, are again
             what they were at its start. What adapters remember, the schedule and the count of epochs
             go on.
@@ -157,5 +157,5 @@ class JudgesEpochs(ABC):
 
 
 def needs_of(objective: Objective) -> frozenset[Need]:
-    """What it needs as it is set."""
+    """Everything that an objective needs as it is set."""
     return objective.needs if isinstance(objective, ConditionalNeeds) else objective.info.needs

@@ -79,7 +79,7 @@ class LabelMix(ConditionalNeeds, UsesClassCentroids, HasAdapter):
         """Of what has a share."""
         taught = self.sample > 0 and self.sample_from == "teacher"
         asked = {Need.TEACHER: taught, Need.GROUPS: self.rule > 0, Need.MODEL: self.model}
-        return frozenset(need for need, said in asked.items() if said)
+        return frozenset(need for need, asks in asked.items() if asks)
 
     def adapters(self, context: AdapterContext) -> nn.Module:
         """What does not depend on the sample, scaled to 1: a matrix, and embeddings."""

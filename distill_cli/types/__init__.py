@@ -1,4 +1,4 @@
-"""The values that flow between the rooms of the house.
+"""Types that flow between the rooms of the house.
 
 Shape suffixes used everywhere: B batch, K classes, C channels, H height, W width,
 N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) tensor.

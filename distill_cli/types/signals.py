@@ -1,4 +1,4 @@
-"""What student and teacher say of a batch, and what objectives make of it."""
+"""Signals of student and teacher on a batch, and the terms that objectives make of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 # Layer outputs by tap: fp32 (B, C, H, W), whatever the network's own layout; vectors are 1×1 maps.
 Features = Mapping[str, "Tensor"]
-# What enters the classifier: a layer that every network has.
+# The layer that enters the classifier, which every network has.
 PENULTIMATE = "penultimate"
-# Before the name of a part of the classifier, whatever it is called in its network; its bias is
-# what it adds to every image's logits, 0 where it has none.
+# Prefix of the parts of a classifier, whatever it is called in its network. Its bias is added to
+# every image's logits, 0 where it has none.
 OF_CLASSIFIER = "classifier/"
 BIAS = f"{OF_CLASSIFIER}bias"
-# Of a gated one: its logits, and those of its gates without and with the label.
+# The parts of a gated classifier: its logits, and those of its gates without and with the label.
 POSTERIOR = f"{OF_CLASSIFIER}posterior"
 GATED_PARTS = (f"{OF_CLASSIFIER}logits", f"{OF_CLASSIFIER}prior", POSTERIOR)
 # Whether one class applies to an image, or each applies or not by itself.
@@ -33,7 +33,7 @@ OrderName = Literal["shuffled", "balanced"]
 
 @dataclass(frozen=True, kw_only=True)
 class StudentSignals:
-    """What the student says of a batch.
+    """Signals of the student on a batch.
 
     Attributes:
         logits: fp32 (B, K); None where the forward stopped at a layer before them.
@@ -51,7 +51,7 @@ class StudentSignals:
 
 
 class TeacherSignals(Protocol):
-    """What a teacher says of a batch. `log_probs` always answers; the rest may not exist."""
+    """Signals of a teacher on a batch. `log_probs` always answers; the rest may not exist."""
 
     @property
     def logits_BK(self) -> Tensor | None:
@@ -66,7 +66,7 @@ class TeacherSignals(Protocol):
 
 
 class Need(StrEnum):
-    """What an objective needs beyond student logits; checked before the first step."""
+    """Needs of an objective beyond student logits; checked before the first step."""
 
     TEACHER = "teacher"
     LOGITS = "logits"
@@ -80,7 +80,7 @@ class Teacher(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes it speaks of, in the order of its outputs."""
+        """Names of its classes, in the order of its outputs."""
 
     @property
     def fingerprint(self) -> str:
@@ -88,10 +88,10 @@ class Teacher(Protocol):
 
     @property
     def offers(self) -> frozenset[Need]:
-        """What it says beside probabilities: raw logits, features of layers."""
+        """Signals that it has beside probabilities: raw logits, features of layers."""
 
     def signals(self, batch: Batch) -> TeacherSignals:
-        """What it says of these views; no gradient flows."""
+        """Signals on these views; no gradient flows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +114,13 @@ Terms = Mapping[str, Term]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where training stands.
+    """The point that training has reached.
 
     Attributes:
         epoch: Epoch from 0.
         step: Global step from 0.
         total_steps: Steps of the whole stage.
-        seed: The run's, for draws that objectives make.
+        seed: Seed of the run, for draws that objectives make.
     """
 
     epoch: int

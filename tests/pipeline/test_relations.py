@@ -67,7 +67,7 @@ def test_nothing_is_kept_where_nobody_relates_classes(tmp_path: Path) -> None:
 def test_centroids_are_means_over_a_class(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against the network's own layers, called by hand on every image of a class."""
     network, data = load_model(made.teacher), open_dataset("digits")
-    monkeypatch.setattr(setting, "OF_A_CLASS", 10_000)
+    monkeypatch.setattr(setting, "CENTROID_IMAGES", 10_000)
     here = runtime.decide("cpu")
     found_KD = class_centroids(network, "run", data, here)
     labels = data.train.label_N[data.fit_rows]
@@ -80,7 +80,7 @@ def test_centroids_are_means_over_a_class(made: Made, monkeypatch: pytest.Monkey
                 network.net.forward_features(plain), pre_logits=True
             )
         assert torch.allclose(found_KD[label].float(), features.mean(dim=0), atol=1e-4)
-    monkeypatch.setattr(setting, "OF_A_CLASS", 40)
+    monkeypatch.setattr(setting, "CENTROID_IMAGES", 40)
     some_KD = class_centroids(network, "run", data, here)
     assert not torch.equal(some_KD, found_KD)
     # A third of a class lies near its mean, nearer than any other class's.

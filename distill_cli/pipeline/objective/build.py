@@ -33,19 +33,19 @@ from distill_cli.types import Targets
 ON_SIGMOID = {"ce": "bce", "label-smoothing": "bce", "kd": "sigmoid-kd"}
 # Hard labels that --label-smoothing replaces.
 PLAIN = ("ce", "label-smoothing", "bce")
-# Keys of an entry beside the objective's own parameters.
-OF_WEIGHT = ("weight", "weight_end", "schedule")
+# Keys of an entry beside the parameters of the objective.
+WEIGHT_KEYS = ("weight", "weight_end", "schedule")
 
 
 def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Composition:
     """The objectives that the recipe asks for.
 
     Where none of the named ones owns the hard label, cross-entropy (or label smoothing) joins them.
-    Of one with a published pair of weights, those are the defaults. The recipe of a run has the
+    A published pair of weights is the default where there is one. The recipe of a run has the
     defaults of the version that made it.
 
     Args:
-        recipe: Of any training verb.
+        recipe: Recipe of any training verb.
         targets: Whether one class applies to an image, or each by itself.
 
     Raises:
@@ -65,7 +65,7 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
 
 
 def check_objectives(recipe: TrainRecipe) -> None:
-    """Refuses before the data are opened what makes no sense whatever they turn out to be.
+    """Refuses, before the data are opened, objectives that make no sense whatever the data are.
 
     Raises:
         UsageError: As `composition` raises it.
@@ -86,7 +86,7 @@ def targets_of(recipe: TrainRecipe, *, several: bool) -> Targets:
     """The recipe's kind of targets; by default what the data are.
 
     Args:
-        recipe: Of any training verb.
+        recipe: Recipe of any training verb.
         several: Whether several labels may apply to an image.
 
     Raises:
@@ -102,7 +102,7 @@ def targets_of(recipe: TrainRecipe, *, several: bool) -> Targets:
 
 
 def _on_sigmoid(entry: dict[str, Any], version: str | None) -> dict[str, Any]:
-    """An entry with what stands for its objective where each class applies or not by itself."""
+    """An entry with the objective that stands for its own on sigmoid targets."""
     if entry["name"] == "label-smoothing":
         then = parameters_then(version, entry)
         entry = {"epsilon": LabelSmoothing().epsilon, **then, **entry}
@@ -137,25 +137,25 @@ def _hint_pairs(recipe: HintRecipe | StudentRecipe) -> dict[str, Any]:
 def _named(recipe: LabelledRecipe, names: list[str], version: str | None) -> list[dict[str, Any]]:
     if not names:
         raise UsageError("objective: none is named")
-    found = {name: _class(name) for name in names}
-    usual = {name: _usual(cls, version) for name, cls in found.items()}
+    classes = {name: _class(name) for name in names}
+    usual = {name: _usual(cls, version) for name, cls in classes.items()}
     # Selectors go last, so that --alpha applies to the soft label.
-    names = sorted(names, key=lambda name: issubclass(found[name], SelectsSamples))
+    names = sorted(names, key=lambda name: issubclass(classes[name], SelectsSamples))
     hard: dict[str, Any] = {"name": "ce"}
     if recipe.label_smoothing is not None:
         hard = {"name": "label-smoothing", "epsilon": recipe.label_smoothing}
-    owner = next((n for n, cls in found.items() if Owns.HARD_TARGET in cls.info.owns), None)
-    own: dict[str, Any] = {}
+    owner = next((n for n, cls in classes.items() if Owns.HARD_TARGET in cls.info.owns), None)
+    smoothing: dict[str, Any] = {}
     if owner is not None and recipe.label_smoothing is not None:
         if owner in PLAIN:
             hard["name"] = "bce" if owner == "bce" else hard["name"]
             names = [name for name in names if name != owner]
             owner = None
         else:
-            check_smoothed(owner, _parameters(found[owner]))
-            own = {"epsilon": recipe.label_smoothing}
+            check_smoothed(owner, _parameters(classes[owner]))
+            smoothing = {"epsilon": recipe.label_smoothing}
     soft = [
-        {"name": name, "weight": usual[name].objective, **(own if name == owner else {})}
+        {"name": name, "weight": usual[name].objective, **(smoothing if name == owner else {})}
         for name in names
     ]
     if not soft:
@@ -238,7 +238,7 @@ def _part(entry: dict[str, Any]) -> Weighted:
     for key in values:
         if key not in known:
             raise UsageError(
-                f"objective '{name}' has no '{key}'. {nearest(key, [*known, *OF_WEIGHT])}"
+                f"objective '{name}' has no '{key}'. {nearest(key, [*known, *WEIGHT_KEYS])}"
             )
     try:
         part = Weighted(

@@ -1,4 +1,4 @@
-"""What objectives are told of the classes before training: groups, centroids of a trained run."""
+"""Facts about the classes for objectives, known before training: groups, centroids of a trained run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.types import PENULTIMATE
 
-# Images of each class that its centroid is the mean of, at most.
-OF_A_CLASS = 256
+# The most images of a class that its centroid is the mean of.
+CENTROID_IMAGES = 256
 
 
 def adapter_context(
@@ -33,13 +33,13 @@ def adapter_context(
     runtime: Runtime,
     runs: Artifacts = ON_DISK,
 ) -> AdapterContext:
-    """The classes, and what these objectives need to know of them.
+    """Names of the classes, and all else that these objectives need to know of them.
 
     In a dry run centroids are 0: no network is asked.
 
     Raises:
         UsageError: A file of groups cannot be read.
-        ArtifactError: What is told does not fit the data.
+        ArtifactError: A group or a run has other classes than the data.
     """
     rule_KK = centroid_KD = None
     known: list[object] = []
@@ -67,14 +67,15 @@ def class_centroids(
 ) -> Tensor:
     """Where a trained network puts each class: the mean of what enters its classifier, (K, D).
 
-    Over training images as they are, of each class `OF_A_CLASS` at most, by a hash of their keys.
+    It is taken over training images as they are, `CENTROID_IMAGES` of a class at most, chosen by a
+    hash of their keys.
 
     Args:
-        network: In eval mode.
-        name: Its folder.
-        dataset: Whose classes they are.
-        runtime: Where it computes.
-        runs: How its folder is read.
+        network: The network, in eval mode.
+        name: Folder of the network.
+        dataset: The data that has the classes.
+        runtime: Device that it computes on.
+        runs: Reader of its folder.
 
     Raises:
         UsageError: A class has no labelled training image.
@@ -87,7 +88,7 @@ def class_centroids(
     mean_KD = []
     for label in range(len(dataset.class_names)):
         rows = dataset.fit_rows[label_N == label]
-        rows = rows[few_of(dataset.train.key_N[rows], OF_A_CLASS)]
+        rows = rows[few_of(dataset.train.key_N[rows], CENTROID_IMAGES)]
         if not len(rows):
             raise UsageError(
                 f"class {dataset.class_names[label]} has no labelled training image to relate it by"
@@ -100,6 +101,6 @@ def class_centroids(
             signals_of(network, images_BCHW.to(runtime.device) / 255, (PENULTIMATE,), stop=True)
             for images_BCHW in dataset.train.take(rows).iter_plain()
         ]
-        whole_ND = torch.cat([each.features[PENULTIMATE].flatten(1) for each in features])
+        whole_ND = torch.cat([signals.features[PENULTIMATE].flatten(1) for signals in features])
         mean_KD.append(whole_ND.double().mean(dim=0).cpu())
     return torch.stack(mean_KD)

@@ -1,4 +1,4 @@
-"""What there is to say of an objective, read off its dataclass, annotations and docstring."""
+"""Descriptions of objectives, read off their dataclasses, annotations and docstrings."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def described(cls: type[Objective]) -> dict[str, Any]:
 
 
 def at_length(cls: type[Objective]) -> dict[str, Any]:
-    """What `described` says, with the equation, ranges, weights and command lines to try."""
+    """The description with the equation, ranges, weights and command lines to try."""
     method = described(cls)
     equation, _, attributes = cleandoc(cls.__doc__ or "").partition("\n\nAttributes:\n")
     helps = attribute_helps(attributes)
@@ -75,15 +75,15 @@ def attribute_helps(text: str) -> dict[str, str]:
     last = ""
     for line in text.splitlines():
         if line.startswith("    ") and not line.startswith("     "):
-            last, _, said = line.strip().partition(": ")
-            helps[last] = said
+            last, _, help_text = line.strip().partition(": ")
+            helps[last] = help_text
         elif last and line.strip():
             helps[last] += f" {line.strip()}"
     return helps
 
 
 def ranges_of(cls: type[Objective]) -> dict[str, str]:
-    """What each parameter may be, as its annotation has it."""
+    """The range of each parameter, as its annotation has it."""
     schema = TypeAdapter(cls).json_schema()
     bounds = {
         "exclusiveMinimum": "> {}",
@@ -91,18 +91,22 @@ def ranges_of(cls: type[Objective]) -> dict[str, str]:
         "exclusiveMaximum": "< {}",
         "maximum": "≤ {}",
     }
-    found = {}
-    for key, said in schema.get("properties", {}).items():
-        kinds = [kind for kind in said.get("anyOf", [said]) if kind.get("type") != "null"]
-        kind = kinds[0] if kinds else said
+    ranges = {}
+    for key, schema_of_key in schema.get("properties", {}).items():
+        kinds = [
+            kind
+            for kind in schema_of_key.get("anyOf", [schema_of_key])
+            if kind.get("type") != "null"
+        ]
+        kind = kinds[0] if kinds else schema_of_key
         words = [text.format(f"{kind[name]:g}") for name, text in bounds.items() if name in kind]
-        words = words or [str(each) for each in kind.get("enum", [])]
-        found[key] = ", ".join(words)
-    return found
+        words = words or [str(value) for value in kind.get("enum", [])]
+        ranges[key] = ", ".join(words)
+    return ranges
 
 
 def facts(cls: type[Objective]) -> dict[str, str]:
-    """What to know before using it, by heading."""
+    """Facts to know before using an objective, by heading."""
     info = cls.info
     weights = info.default_weights
     asks = {
@@ -114,31 +118,31 @@ def facts(cls: type[Objective]) -> dict[str, str]:
     }
     method = described(cls)
     needs = method["needs"]
-    found = {"needs": ", ".join(said for need, said in asks.items() if need in needs)}
-    found["needs"] = found["needs"] or "nothing but labels"
+    lines = {"needs": ", ".join(words for need, words in asks.items() if need in needs)}
+    lines["needs"] = lines["needs"] or "nothing but labels"
     if maybe := info.needs - set(needs):
-        found["may use"] = ", ".join(said for need, said in asks.items() if need in maybe)
+        lines["may use"] = ", ".join(words for need, words in asks.items() if need in maybe)
     if info.name == SELF:
-        found["needs"] = "a copy, which `distill teacher train` trains first, or a teacher's run"
+        lines["needs"] = "a copy, which `distill teacher train` trains first, or a teacher's run"
     if beside := method["combine_with"]:
-        found["beside"] = f"a soft label, for the samples that it chooses: {', '.join(beside)}"
+        lines["beside"] = f"a soft label, for the samples that it chooses: {', '.join(beside)}"
     elif info.owns:
-        found["defines"] = " and ".join(sorted(thing.value for thing in info.owns))
+        lines["defines"] = " and ".join(sorted(thing.value for thing in info.owns))
     else:
-        found["weights"] = (
+        lines["weights"] = (
             f"{weights.ce:g} · cross-entropy + {weights.objective:g} · this, where named alone"
         )
     if info.defaults:
-        found["defaults"] = info.defaults
+        lines["defaults"] = info.defaults
     made = cls()
     if method["order"] is not None:
-        found["order"] = f"{method['order']}, unless --order says otherwise"
+        lines["order"] = f"{method['order']}, unless --order says otherwise"
     if info.coupled:
-        found["couples"] = "the samples of a batch: not with --accumulate"
+        lines["couples"] = "the samples of a batch: not with --accumulate"
     elif isinstance(made, WholeBatch) and made.whole_batch:
-        found["looks"] = "at a batch as a whole: not with --accumulate"
-    found["targets"] = " and ".join(method["targets"])
-    return found
+        lines["looks"] = "at a batch as a whole: not with --accumulate"
+    lines["targets"] = " and ".join(method["targets"])
+    return lines
 
 
 def examples(cls: type[Objective]) -> list[str]:
@@ -176,8 +180,8 @@ def _entry(cls: type[Objective]) -> str:
         else cls.info.default_weights.objective
     )
     [(key, value), *_] = _numbers(cls)
-    said = f", weight: {weight:g}" if isinstance(weight, float) else ""
-    return f"{{name: {cls.info.name}{said}, {key}: {value:g}}}"
+    weight_key = f", weight: {weight:g}" if isinstance(weight, float) else ""
+    return f"{{name: {cls.info.name}{weight_key}, {key}: {value:g}}}"
 
 
 def plain(value: Any) -> str:
@@ -202,8 +206,8 @@ def page() -> str:
         if method["parameters"]:
             parts.append("\n| parameter | default | range | what it is |\n|---|---|---|---|")
         for key, value in method["parameters"].items():
-            said = (f"`{key}`", plain(value["default"]), value["range"], value["help"])
-            parts.append("| " + " | ".join(each.replace("|", "\\|") for each in said) + " |")
+            cells = (f"`{key}`", plain(value["default"]), value["range"], value["help"])
+            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         parts.append("\n" + "\n".join(f"    {line}" for line in method["try"]) + "\n")
     return "\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""Objectives with every value, as a recipe lists them: what a run keeps, and earlier runs meant."""
+"""Objectives with every value, as a recipe lists them: those a run keeps, and those earlier runs meant."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def spelled(recipe: R, composed: Composition) -> R:
     It means the same wherever it is read. A hint-init has one objective, and its layers are keys.
 
     Args:
-        recipe: Of any training verb.
+        recipe: Recipe of any training verb.
         composed: Its objectives, their layers found.
     """
     if isinstance(recipe, HintRecipe):
@@ -70,7 +70,7 @@ def meant(recipe: R) -> R:
     """A run's recipe, spelt out as it was meant when the run was made.
 
     Args:
-        recipe: As recipe.yaml has it; which layers were found is `recorded`.
+        recipe: Recipe as recipe.yaml has it; `recorded` has the layers that were found.
 
     Raises:
         UsageError: This version knows no such objectives.
@@ -78,20 +78,22 @@ def meant(recipe: R) -> R:
     sigmoid = isinstance(recipe, LabelledRecipe) and recipe.targets == "sigmoid"
     composed = composition(recipe, "sigmoid" if sigmoid else "softmax")
     recorded = mapping(recipe.recorded).get("layers")
-    found = [mapping(entry) for entry in recorded] if isinstance(recorded, list) else []
-    return spelled(recipe, Composition(tuple(_looking(part, found) for part in composed.parts)))
+    recorded_layers = [mapping(entry) for entry in recorded] if isinstance(recorded, list) else []
+    return spelled(
+        recipe, Composition(tuple(_with_layers(part, recorded_layers) for part in composed.parts))
+    )
 
 
-def _looking(part: Weighted, found: Sequence[Mapping[str, Any]]) -> Weighted:
+def _with_layers(part: Weighted, recorded_layers: Sequence[Mapping[str, Any]]) -> Weighted:
     """With the layers that were found for it, where it does not name them itself."""
     name = part.objective.info.name
     pairs = tuple(
         (str(entry.get("student")), str(entry.get("teacher")))
-        for entry in found
+        for entry in recorded_layers
         if entry.get("objective") == name
     )
-    own = layers_of(part)
-    if not pairs or (own and not any(AUTO in pair for pair in own)):
+    named = layers_of(part)
+    if not pairs or (named and not any(AUTO in pair for pair in named)):
         return part
     return replace(part, objective=replace(part.objective, pairs=pairs))  # type: ignore[type-var]
 
@@ -99,7 +101,7 @@ def _looking(part: Weighted, found: Sequence[Mapping[str, Any]]) -> Weighted:
 def with_values(run: RunSummary) -> RunSummary:
     """A run whose recipe says of its objectives what it would say if it were made today.
 
-    What this version cannot read stays as it is.
+    A recipe that this version cannot read stays as it is.
     """
     kept = run.recipe
     if is_spelled(kept.get("recorded")):
@@ -111,11 +113,11 @@ def with_values(run: RunSummary) -> RunSummary:
         now = meant(recipe).model_dump(mode="json")
     except DistillError:
         return run
-    said = {key: now[key] for key in ("objective", *NAMED_ONLY) if key in now}
-    said["objective"] = [_computed(entry, kept.get("recorded")) for entry in now["objective"]]
+    values_now = {key: now[key] for key in ("objective", *NAMED_ONLY) if key in now}
+    values_now["objective"] = [_computed(entry, kept.get("recorded")) for entry in now["objective"]]
     before = {"asked": asked_of(recipe), "defaults": made_by(recipe.recorded)}
     # A key that its version did not have was what it is by default.
-    values = {**now, **kept, **said, "recorded": {**run.recorded, **before}}
+    values = {**now, **kept, **values_now, "recorded": {**run.recorded, **before}}
     return replace(run, recipe=values)
 
 

@@ -1,4 +1,4 @@
-"""Which layers objectives look at: found, paired, and given what they need to meet."""
+"""Layers that objectives look at: found, paired, and mapped onto each other by adapters."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ RULES: dict[PairRule, Choose] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """What a composition looks at.
+    """The layers that a composition looks at.
 
     Attributes:
-        composition: With every pair of layers named.
-        adapters: What its objectives learn beside the student.
-        taps: The student's layers.
+        composition: The composition, every pair of layers named.
+        adapters: Adapters of its objectives, by name.
+        taps: Layers of the student.
         descriptions: The pairs in words, one each.
         context_fingerprint: Identifies what adapters were made from beside the names of the
             classes; empty where there is nothing else.
@@ -63,16 +63,16 @@ class Layers:
 
     @cached_property
     def optimizers(self) -> dict[str, Optimizer]:
-        """Of the adapters that have one of their own, by the objective's name."""
+        """Optimisers of the adapters that have one of their own, by the objective's name."""
         return {
-            name: each.optimizer()
-            for name, each in self.adapters.named_modules()
-            if isinstance(each, OwnOptimizer)
+            name: adapter.optimizer()
+            for name, adapter in self.adapters.named_modules()
+            if isinstance(adapter, OwnOptimizer)
         }
 
     @property
     def shared(self) -> list[nn.Parameter]:
-        """Of the adapters that are moved with the student."""
+        """Parameters of the adapters that are moved with the student."""
         own = {
             id(parameter)
             for each in self.adapters.modules()
@@ -93,9 +93,9 @@ def find_layers(
     """Names the layers that are to be paired by rule, and has the teacher watch its own.
 
     Args:
-        composed: With pairs named or not.
+        composed: A composition, its pairs named or not.
         network: The student.
-        teacher: A live one, where any objective looks at layers.
+        teacher: A live teacher, where any objective looks at layers.
         context: Facts about the classes; None for their names alone.
         stop: Neither network is to be run beyond these layers.
 
@@ -107,8 +107,10 @@ def find_layers(
     objectives = [part.objective for part in composed.parts]
     tapped = [name for one in objectives if isinstance(one, TapsStudent) for name in one.taps]
     if Need.FEATURES not in composed.needs:
-        own = taps_of(network) if tapped else []
-        shapes = replace(context, student={name: _shape(network, name, own) for name in tapped})
+        student_taps = taps_of(network) if tapped else []
+        shapes = replace(
+            context, student={name: _shape(network, name, student_taps) for name in tapped}
+        )
         adapters = composed.adapters(shapes).to(network.mean.device)
         return Layers(
             composition=composed,
@@ -117,25 +119,25 @@ def find_layers(
             context_fingerprint=context.fingerprint,
         )
     assert isinstance(teacher, LiveTeacher), "what teachers offer is checked before"
-    own, other = taps_of(network), taps_of(teacher.network)
+    student_taps, teacher_taps = taps_of(network), taps_of(teacher.network)
     parts: list[Weighted] = []
     pairs: list[Pair] = []
     for part in composed.parts:
         if isinstance(part.objective, PairsLayers) and Need.FEATURES in needs_of(part.objective):
             rule = part.objective.info.rule
             assert rule is not None, "an objective of layers has a rule"
-            named = part.objective.pairs or _by_rule(rule, own, other)
-            found = tuple(_filled(pair, rule, own, other) for pair in named)
-            check_pairs(part.objective, found)
-            pairs += found
-            part = Weighted(objective=with_pairs(part.objective, found), weight=part.weight)
+            named = part.objective.pairs or _by_rule(rule, student_taps, teacher_taps)
+            filled = tuple(_filled(pair, rule, student_taps, teacher_taps) for pair in named)
+            check_pairs(part.objective, filled)
+            pairs += filled
+            part = Weighted(objective=with_pairs(part.objective, filled), weight=part.weight)
         parts.append(part)
     guided = tuple(dict.fromkeys([*(pair[0] for pair in pairs), *tapped]))
     hinted = tuple(dict.fromkeys(pair[1] for pair in pairs))
     shapes = replace(
         context,
-        student={name: _shape(network, name, own) for name in guided},
-        teacher={name: _shape(teacher.network, name, other) for name in hinted},
+        student={name: _shape(network, name, student_taps) for name in guided},
+        teacher={name: _shape(teacher.network, name, teacher_taps) for name in hinted},
     )
     teacher.watch(hinted, stop=stop)
     composed = Composition(tuple(_resolved(part, shapes) for part in parts))
@@ -165,18 +167,24 @@ def _resolved(part: Weighted, context: AdapterContext) -> Weighted:
     return replace(part, objective=objective.resolved(context))
 
 
-def _by_rule(rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> tuple[Pair, ...]:
+def _by_rule(
+    rule: PairRule, student_taps: Sequence[Tap], teacher_taps: Sequence[Tap]
+) -> tuple[Pair, ...]:
     """Pairs from the last to the first, as far as both networks have layers."""
-    chosen = zip(reversed(RULES[rule](own)), reversed(RULES[rule](other)), strict=False)
+    chosen = zip(
+        reversed(RULES[rule](student_taps)), reversed(RULES[rule](teacher_taps)), strict=False
+    )
     return tuple(reversed(list(chosen)))
 
 
-def _filled(pair: Pair, rule: PairRule, own: Sequence[Tap], other: Sequence[Tap]) -> Pair:
+def _filled(
+    pair: Pair, rule: PairRule, student_taps: Sequence[Tap], teacher_taps: Sequence[Tap]
+) -> Pair:
     """A pair of which one layer may be left to the rule."""
     guided, hinted = pair
     return (
-        RULES[rule](own)[-1] if guided == AUTO else guided,
-        RULES[rule](other)[-1] if hinted == AUTO else hinted,
+        RULES[rule](student_taps)[-1] if guided == AUTO else guided,
+        RULES[rule](teacher_taps)[-1] if hinted == AUTO else hinted,
     )
 
 
@@ -200,7 +208,7 @@ def _recorded(
         # An adapter's first children are of its pairs, in their order.
         name = part.objective.info.name
         regressors = list(adapters[name].children()) if name in adapters else []
-        for place, (guided, hinted) in enumerate(part.objective.pairs):
+        for index, (guided, hinted) in enumerate(part.objective.pairs):
             entry: dict[str, Any] = {
                 "objective": name,
                 "student": guided,
@@ -208,7 +216,7 @@ def _recorded(
                 "teacher": hinted,
                 "teacher_shape": list(shapes.teacher[hinted].size),
             }
-            if regressors and isinstance(regressor := regressors[place], Regressor):
+            if regressors and isinstance(regressor := regressors[index], Regressor):
                 entry["regressor"] = regressor.description
                 entry["regressor_params"] = sum(p.numel() for p in regressor.parameters())
             entries.append(entry)
@@ -216,7 +224,7 @@ def _recorded(
 
 
 def _in_words(entry: dict[str, Any]) -> str:
-    sizes = ["×".join(map(str, entry[f"{who}_shape"])) for who in ("student", "teacher")]
+    sizes = ["×".join(map(str, entry[f"{network}_shape"])) for network in ("student", "teacher")]
     words = (
         f"{entry['objective']}: the student's {entry['student']} ({sizes[0]}) learns from the "
         f"teacher's {entry['teacher']} ({sizes[1]})"

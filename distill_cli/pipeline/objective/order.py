@@ -1,4 +1,8 @@
-"""In which order a run shows its samples, and what an order asks of data, views and teachers."""
+"""The order in which a run shows its samples, and the reasons for which one is refused.
+
+Options that contradict an order are refused before the data are opened (`check_order`), data and
+views that do before the first byte is written (`ordered`).
+"""
 
 from __future__ import annotations
 
@@ -39,74 +43,79 @@ def order_of(
     """
     if not isinstance(recipe, LabelledRecipe):
         return None
-    order, who = _order_of(recipe, composed)
+    order, subject = _order_of(recipe, composed)
     if order == "balanced":
-        _check_options(min(recipe.batch_size, len(dataset.fit_rows)), mode, who, spec.augment)
-        _check_data(who, dataset)
+        _check_options(min(recipe.batch_size, len(dataset.fit_rows)), mode, subject, spec.augment)
+        _check_data(subject, dataset)
     return order
 
 
 def check_order(recipe: TrainRecipe, composed: Composition) -> None:
-    """Refuses before the data are opened what contradicts the order whatever they are.
+    """Refuses options that contradict the order, whatever the data are.
 
     Raises:
         UsageError: As `order_of` raises it.
     """
     if isinstance(recipe, LabelledRecipe):
-        order, who = _order_of(recipe, composed)
+        order, subject = _order_of(recipe, composed)
         if order == "balanced":
             mode = recipe.mode if isinstance(recipe, StudentRecipe) else None
-            _check_options(recipe.batch_size, mode, who, recipe.augment or [])
+            _check_options(recipe.batch_size, mode, subject, recipe.augment or [])
 
 
 def _order_of(recipe: LabelledRecipe, composed: Composition) -> tuple[OrderName, str]:
-    """The order, and who wants it: who did not ask for it is told where it comes from."""
+    """The order, and the option or objective that asks for it, for messages."""
     wanted = next(iter(composed.orders.items()), None)
     if recipe.order is not None or wanted is None:
         return recipe.order or "shuffled", f"order: {recipe.order}"
     return wanted[1], f"objective '{wanted[0]}'"
 
 
-def _refusal(kind: type[DistillError], who: str, reason: str, hint: str) -> DistillError:
-    said = who if who.startswith("order") else f"{who} wants batches of all classes alike"
-    return kind(f"{said}: {reason}", hint=f"{hint}, or choose --order shuffled")
+def _refusal(kind: type[DistillError], subject: str, reason: str, hint: str) -> DistillError:
+    opening = (
+        subject if subject.startswith("order") else f"{subject} wants batches of all classes alike"
+    )
+    return kind(f"{opening}: {reason}", hint=f"{hint}, or choose --order shuffled")
 
 
-def _check_options(batch_size: int, mode: str | None, who: str, augment: Sequence[str]) -> None:
+def _check_options(batch_size: int, mode: str | None, subject: str, augment: Sequence[str]) -> None:
     mixing = [step for step in augment if step.split(":")[0] in ("mixup", "cutmix")]
     if mixing:
         raise _refusal(
             UsageError,
-            who,
+            subject,
             f"{mixing[0].split(':')[0]} mixes pairs that lie at random over the classes",
             "Leave it out of --augment (or take a cache without it)",
         )
     if mode == "relabel":
         raise _refusal(
             UsageError,
-            who,
+            subject,
             "--mode relabel shuffles copies of the data, one for each teacher",
             "Choose another --mode",
         )
     if batch_size < SMALLEST_BATCH:
         raise _refusal(
             UsageError,
-            who,
+            subject,
             f"a batch of {batch_size} has no two samples of two classes",
             f"Choose a --batch-size of at least {SMALLEST_BATCH}",
         )
 
 
-def _check_data(who: str, dataset: Dataset) -> None:
+def _check_data(subject: str, dataset: Dataset) -> None:
     if dataset.multi_label:
         raise _refusal(
-            ArtifactError, who, "several labels may apply to an image", "Give one label an image"
+            ArtifactError,
+            subject,
+            "several labels may apply to an image",
+            "Give one label an image",
         )
     label_N = dataset.train.label_N[dataset.fit_rows]
     if unlabelled := int((label_N == UNLABELLED).sum()):
         raise _refusal(
             ArtifactError,
-            who,
+            subject,
             f"{unlabelled:,} of {counted(len(label_N), 'training image')} {'has' if unlabelled == 1 else 'have'} no label",
             "Leave them out",
         )
@@ -115,7 +124,7 @@ def _check_data(who: str, dataset: Dataset) -> None:
         missing = dataset.class_names[int(count_K.argmin())]
         raise _refusal(
             ArtifactError,
-            who,
+            subject,
             f"class '{missing}' has no image to train on that is not held out",
             "Give it one more",
         )

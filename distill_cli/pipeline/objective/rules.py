@@ -32,7 +32,7 @@ from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.types import Need, Targets
 
-# Labels that an objective which selects samples leaves as they are: it has them itself.
+# Hard labels, which an objective that selects samples has itself: nothing is left to soften.
 NO_SOFT_LABEL = frozenset({"ce"})
 
 
