@@ -19,9 +19,9 @@ from distill_cli.recipe.fields import (
     TEACHERS,
     TRAINING,
     Device,
+    Gate,
     Names,
     RateName,
-    Requirement,
     Text,
     option,
 )
@@ -231,6 +231,6 @@ class LabelledRecipe(TrainRecipe):
         "shuffled.",
         TRAINING,
     )
-    require: Annotated[list[Requirement], BeforeValidator(as_list)] = option(
+    require: Annotated[list[Gate], BeforeValidator(as_list)] = option(
         [], "Gate on a figure of result.json, as test_top1>=0.97; repeatable. Exit code 5.", RUN
     )

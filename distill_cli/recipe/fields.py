@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
-from distill_cli.recipe.parsing import check_codec, check_requirement, check_share, split_commas
+from distill_cli.recipe.parsing import (
+    Part,
+    Requirement,
+    check_codec,
+    parse_part,
+    parse_requirement,
+    split_commas,
+)
 
 RateName = Literal["constant", "linear", "cosine", "step", "poly", "tanh"]
 
@@ -47,10 +54,11 @@ def option(
 
 Names = Annotated[list[str], BeforeValidator(split_commas)]
 Numbers = Annotated[list[Annotated[float, Field(ge=0)]], BeforeValidator(split_commas)]
-Requirement = Annotated[str, AfterValidator(check_requirement)]
+# Parsed when the recipe is read, and written as the text that they came from.
+Gate = Annotated[Requirement, PlainValidator(parse_requirement), PlainSerializer(str)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
 
 
 Text = Annotated[str, Field(min_length=1)]
 CodecName = Annotated[str, AfterValidator(check_codec)]
-Share = Annotated[str, AfterValidator(check_share)]
+PartOfDump = Annotated[Part, PlainValidator(parse_part), PlainSerializer(str)]

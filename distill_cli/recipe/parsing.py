@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_cli.errors import nearest
 from distill_cli.types import FIGURES
@@ -16,30 +16,33 @@ def split_commas(value: Any) -> Any:
     return value
 
 
-def check_requirement(text: str) -> str:
-    """The text, if it is a gate on a figure of result.json."""
-    key, _, _ = parse_requirement(text)
-    if key not in FIGURES:
-        raise ValueError(f"result.json has no figure '{key}'. {nearest(key, FIGURES)}")
-    return text
+class Part(NamedTuple):
+    """One part of a cache that several processes dump: `3/8` is the third of eight parts.
+
+    Attributes:
+        number: The part, from 1.
+        parts: The number of parts.
+    """
+
+    number: int
+    parts: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.parts}"
 
 
-def parse_share(text: str) -> tuple[int, int]:
-    """`3/8` is the third of eight parts.
+def parse_part(value: Any) -> Part:
+    """A part, spelt as `3/8` in recipes and flags.
 
     Raises:
         ValueError: It has another form, or there is no such part.
     """
-    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
+    if isinstance(value, Part):
+        return value
+    match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", str(value))
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f"'{text}' is not of the form 3/8, the third of eight parts")
-    return int(match[1]), int(match[2])
-
-
-def check_share(text: str) -> str:
-    """The text, if it names one part of several."""
-    parse_share(text)
-    return text
+        raise ValueError(f"'{value}' is not of the form 3/8, the third of eight parts")
+    return Part(int(match[1]), int(match[2]))
 
 
 CODECS = ("fp32", "fp16", "bf16", "topk:10")
@@ -60,13 +63,37 @@ def as_list(value: Any) -> Any:
 REQUIREMENT = re.compile(r"^\s*([a-z][a-z0-9_]*)\s*(>=|<=|==|>|<)\s*([-+0-9.eE]+)\s*$")
 
 
-def parse_requirement(text: str) -> tuple[str, str, float]:
-    """Splits `test_top1>=0.97` into its key of result.json, comparison and bound.
+class Requirement(NamedTuple):
+    """A gate on a figure of result.json, such as `test_top1>=0.97`.
+
+    Attributes:
+        text: The gate as it was written.
+        key: The figure.
+        comparison: One of >=, <=, ==, > and <.
+        bound: The number that the figure is compared with.
+    """
+
+    text: str
+    key: str
+    comparison: str
+    bound: float
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_requirement(value: Any) -> Requirement:
+    """A requirement, spelt as `test_top1>=0.97` in recipes and flags.
 
     Raises:
-        ValueError: It has another form.
+        ValueError: It has another form, or result.json has no such figure.
     """
+    if isinstance(value, Requirement):
+        return value
+    text = str(value)
     match = REQUIREMENT.match(text)
     if match is None:
         raise ValueError(f"'{text}' is not of the form test_top1>=0.97")
-    return match[1], match[2], float(match[3])
+    if match[1] not in FIGURES:
+        raise ValueError(f"result.json has no figure '{match[1]}'. {nearest(match[1], FIGURES)}")
+    return Requirement(text, match[1], match[2], float(match[3]))

@@ -17,7 +17,7 @@ from distill_cli.recipe.fields import (
     Device,
     Names,
     Numbers,
-    Share,
+    PartOfDump,
     Text,
     option,
 )
@@ -139,7 +139,7 @@ class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
 
     COMMAND: ClassVar[str] = "cache-soft-labels"
 
-    part: Share | None = option(
+    part: PartOfDump | None = option(
         None, "Dump one part of several, as 3/8, to be merged later.", TEACHERS
     )
     publish: bool = option(

@@ -14,7 +14,8 @@ from distill_cli.cache.plan import Plan
 from distill_cli.cache.verify import damaged
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError
-from distill_cli.pipeline.labels.prepare import SHARD_LOGITS, SHARD_ROWS, shard_rows, share_of
+from distill_cli.pipeline.labels.prepare import SHARD_LOGITS, SHARD_ROWS, shard_rows, shards_of
+from distill_cli.recipe.parsing import Part
 from tests.cache.examples import PLAN, commit, contents, dump, evaluation, plan
 
 
@@ -24,7 +25,7 @@ def nothing(done: int, total: int) -> None:
 
 def part(folder: Path, number: int, count: int, of: Plan = PLAN) -> Path:
     writer = CacheWriter(folder, of)
-    for shard in share_of(of, f"{number}/{count}"):
+    for shard in shards_of(of, Part(number, count)):
         commit(writer, shard)
     if number == 1:
         writer.write_eval(evaluation(of))
@@ -46,10 +47,10 @@ def test_merged_parts_are_the_whole(
 
 def test_shares_are_even_and_cover_everything() -> None:
     one = plan(samples=1000, views=3, shard_length=7)
-    shares = [share_of(one, f"{n}/8") for n in range(1, 9)]
+    shares = [shards_of(one, Part(n, 8)) for n in range(1, 9)]
     assert [shard for share in shares for shard in share] == one.shards()
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert share_of(one, None) == one.shards()
+    assert shards_of(one, None) == one.shards()
 
 
 def test_an_interrupted_merge_goes_on(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
 from distill_cli.pipeline.inputs.data import data_record, locate
 from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stopped
 from distill_cli.recipe.load import to_yaml
-from distill_cli.recipe.parsing import parse_share
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.report.cache_card import cache_card
 from distill_cli.runtime import stop_signals
@@ -174,7 +173,7 @@ def _commit(
 
 def _add_evaluation(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> None:
     """Stores the teachers' logits of held-out and test images; of several parts, in the first."""
-    if prepared.recipe.part is not None and parse_share(prepared.recipe.part)[0] > 1:
+    if prepared.recipe.part is not None and prepared.recipe.part.number > 1:
         return
     probe: PixelProbe | None = None
     for writer, teacher in zip(writers, prepared.teachers, strict=True):

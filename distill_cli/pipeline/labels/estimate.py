@@ -19,7 +19,6 @@ from distill_cli.cache.shards import Shards
 from distill_cli.data.noise import noise_like
 from distill_cli.data.views import ViewBatch, Views
 from distill_cli.pipeline.labels.prepare import PreparedDump
-from distill_cli.recipe.parsing import parse_share
 from distill_cli.teachers.live import LiveTeacher
 
 # Longest time of each probe in seconds, after one batch to warm up; and its largest batch count.
@@ -133,7 +132,7 @@ def _bytes(prepared: PreparedDump) -> tuple[int, int]:
         text = len(json.dumps(plan.to_json(), ensure_ascii=False).encode())
         stored += sum(shard.rows for shard in prepared.shards) * row_bytes
         stored += len(prepared.shards) * (HEADER_BYTES + LINE_BYTES) + 2 * text
-        if prepared.recipe.part is not None and parse_share(prepared.recipe.part)[0] > 1:
+        if prepared.recipe.part is not None and prepared.recipe.part.number > 1:
             continue
         labels = len(prepared.dataset.val.label_N) + len(prepared.dataset.test.label_N)
         evaluation += labels * (4 * len(plan.dataset.class_names) + 8)

@@ -20,7 +20,7 @@ from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import open_teachers
-from distill_cli.recipe.parsing import parse_share
+from distill_cli.recipe.parsing import Part
 from distill_cli.recipe.schema import CacheRecipe, ImportRecipe
 from distill_cli.runtime import Runtime, cpu_capability, decide, device_name, versions
 from distill_cli.teachers.live import LiveTeacher
@@ -114,7 +114,7 @@ def prepare_dump(
     if not overwrite:
         plans = [continued(folder, plan) for folder, plan in zip(folders, plans, strict=True)]
     shards = len(plans[0].shards())
-    if recipe.part is not None and parse_share(recipe.part)[1] > shards:
+    if recipe.part is not None and recipe.part.parts > shards:
         raise UsageError(
             f"--part {recipe.part}: the cache has {counted(shards, 'shard')} only",
             hint="Fewer parts, or a smaller shard_length in all of them",
@@ -125,7 +125,7 @@ def prepare_dump(
         names=names,
         folders=folders,
         plans=plans,
-        shards=share_of(plans[0], recipe.part),
+        shards=shards_of(plans[0], recipe.part),
         runtime=runtime,
         dataset=dataset,
         teachers=teachers,
@@ -153,10 +153,10 @@ def stopped(done: int, total: int, out: Path | str | None, signal_number: int) -
     )
 
 
-def share_of(plan: Plan, part: str | None) -> list[ShardKey]:
+def shards_of(plan: Plan, part: Part | None) -> list[ShardKey]:
     """The shards of a part: consecutive ones, as many as any other part has to within one."""
     shards = plan.shards()
-    number, count = (1, 1) if part is None else parse_share(part)
+    number, count = part or (1, 1)
     return shards[len(shards) * (number - 1) // count : len(shards) * number // count]
 
 

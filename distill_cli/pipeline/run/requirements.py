@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 
-from distill_cli.recipe.parsing import parse_requirement
+from distill_cli.recipe.parsing import Requirement
 from distill_cli.types import RunResult
 
 COMPARISONS = {
@@ -17,13 +17,12 @@ COMPARISONS = {
 }
 
 
-def unmet(requirements: Sequence[str], result: RunResult) -> tuple[str, ...]:
+def unmet(requirements: Sequence[Requirement], result: RunResult) -> tuple[str, ...]:
     """The `--require` gates that the result does not meet, each with the figure."""
     figures = result.to_json()
     missed = []
-    for text in requirements:
-        key, comparison, bound = parse_requirement(text)
-        value = figures[key]
-        if value is None or not COMPARISONS[comparison](value, bound):
-            missed.append(f"{text} (is {value})")
+    for gate in requirements:
+        value = figures[gate.key]
+        if value is None or not COMPARISONS[gate.comparison](value, gate.bound):
+            missed.append(f"{gate} (is {value})")
     return tuple(missed)
