@@ -23,6 +23,7 @@ from distill_cli.pipeline.inputs.teachers import open_teachers
 from distill_cli.types import Progress, StudentSignals
 from tests.conftest import Made, Outcome, invoke
 from tests.data.pictures import LEFT, TOP, halves, listing, picture
+from tests.objectives.steps import step_of
 
 Distill = Callable[..., Outcome]
 TRAINING = ("--quiet", "--augment", "shift:1", "--epochs", 8, "-b", 16, "--lr", 0.1)
@@ -124,7 +125,7 @@ def test_a_cache_says_what_the_teacher_says(bright: Halves) -> None:
         assert batch.labelled == 17
         student = StudentSignals(logits=torch.randn(17, 2))
         losses = [
-            learn(student, each.signals(batch), batch, progress, None)["sigmoid_kd"].loss_B
+            learn(step_of(student, each.signals(batch), batch, progress))["sigmoid_kd"].loss_B
             for each in (live, cached)
         ]
         assert torch.allclose(*losses, rtol=0, atol=1e-5)

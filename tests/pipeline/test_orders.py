@@ -47,7 +47,7 @@ def dataset(labels: list[int], classes: int = 3) -> Dataset:
         train=SimpleNamespace(label_N=label_N),
         fit_rows=torch.arange(len(labels) - 1),
         class_names=tuple("abc"[:classes]),
-        several=False,
+        multi_label=False,
     )
     return cast("Dataset", said)
 

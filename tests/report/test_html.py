@@ -107,7 +107,7 @@ def test_every_seed_is_a_dot() -> None:
 
 
 def test_equal_values_lie_beside_each_other() -> None:
-    _, heights = plots._beside([5, 5, 7], 0)
+    _, heights = plots._dot_positions([5, 5, 7], 0)
     assert heights[0] == -heights[1]
     assert heights[2] == 0
 

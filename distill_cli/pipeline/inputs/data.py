@@ -128,7 +128,7 @@ def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, A
     return {
         "data": locate(str(recipe.data)),
         "split_seed": dataset.identity.split_seed,
-        "val_fraction": recipe.val_fraction or 0.1,
+        "val_fraction": recipe.val_fraction or VAL_FRACTION,
         "augment": list(spec.augment) or ["none"],
         "view_seed": spec.seed,
     }

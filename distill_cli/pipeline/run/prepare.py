@@ -13,11 +13,17 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError, counted
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
+from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.cache_checks import say_losses
-from distill_cli.pipeline.inputs.data import locate, open_data, view_spec
-from distill_cli.pipeline.inputs.student import architecture_of, starting, student_network
+from distill_cli.pipeline.inputs.data import data_record, open_data, view_spec
+from distill_cli.pipeline.inputs.student import (
+    Architecture,
+    architecture_of,
+    starting,
+    student_network,
+)
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import (
@@ -94,20 +100,7 @@ def prepare(
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
-    start = starting(recipe, runs)
-    architecture = architecture_of(recipe, dataset, start)
-    network = student_network(
-        recipe,
-        architecture,
-        dataset,
-        targets,
-        start=start,
-        head=composed.head,
-        weights=not runs.dry,
-    )
-    network = network.to(runtime.device).to(memory_format=runtime.memory_format)
-    if recipe.init is not None:
-        check_split(recipe.init, dataset.identity, subject="run", runs=runs)
+    architecture, network = _student(recipe, composed, dataset, targets, runtime, runs)
     teacher, joining = joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
@@ -147,6 +140,31 @@ def prepare(
             adapter_parameters=layers.shared,
         ),
     )
+
+
+def _student(
+    recipe: TrainRecipe,
+    composed: Composition,
+    dataset: Dataset,
+    targets: Targets,
+    runtime: Runtime,
+    runs: Artifacts,
+) -> tuple[Architecture, Network]:
+    """The student on its device, and the keys of the recipe that name its network."""
+    start = starting(recipe, runs)
+    architecture = architecture_of(recipe, dataset, start)
+    network = student_network(
+        recipe,
+        architecture,
+        dataset,
+        targets,
+        start=start,
+        head=composed.head,
+        weights=not runs.dry,
+    )
+    if recipe.init is not None:
+        check_split(recipe.init, dataset.identity, subject="run", runs=runs)
+    return architecture, network.to(runtime.device).to(memory_format=runtime.memory_format)
 
 
 def _members(
@@ -232,10 +250,7 @@ def _resolve(
         {
             **values,
             **targets,
-            "data": locate(str(recipe.data)),
-            "split_seed": dataset.identity.split_seed,
-            "augment": list(spec.augment) or ["none"],
-            "view_seed": spec.seed,
+            **data_record(recipe, dataset, spec),
             "batch_size": batch_size,
             "opt": opt,
             "lr": rate,
