@@ -34,8 +34,9 @@ PRECISION = os.environ.get("DISTILL_TEST_PRECISION")
 ROUNDED = (
     *("losses", "adapters", "objectives", "teachers", "training", "test_metrics.py"),
     *("data/test_augment.py", "data/test_views.py", "recipe/test_stages.py"),
-    *("pipeline/test_begun.py", "pipeline/test_cached_equals_live.py"),
-    *("pipeline/test_class_maps.py", "pipeline/test_compositions.py", "pipeline/test_relations.py"),
+    *("pipeline/run/test_resume.py", "pipeline/labels/test_cached_equals_live.py"),
+    *("pipeline/inputs/test_class_maps.py", "pipeline/objective/test_build.py"),
+    *("pipeline/objective/test_class_info.py",),
     *("cli/test_d2l.py", "cli/test_dropmax.py", "cli/test_hints.py", "cli/test_modes.py"),
     *("cli/test_regularisation.py", "cli/test_sigmoid.py", "cli/test_structure.py"),
 )

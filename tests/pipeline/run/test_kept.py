@@ -15,10 +15,10 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.conftest import Outcome
-from tests.pipeline.test_begun import distance, network
+from tests.pipeline.run.test_resume import distance, network
 
 Distill = Callable[..., Outcome]
-KEPT = Path(__file__).parent.parent / "fixtures" / "kept-0.2.0"
+KEPT = Path(__file__).parents[2] / "fixtures" / "kept-0.2.0"
 
 
 @pytest.fixture
