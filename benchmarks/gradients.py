@@ -66,6 +66,7 @@ DEFAULTS: dict[str, str | Entries] = {
 OTHERS: dict[str, str | Entries] = {
     "d2l, turned": form("d2l", turn_epoch=2),
     "tfkd-reg, form paper": form("tfkd-reg", form="paper"),
+    "nkd, weights for ImageNet": form("nkd", temperature=1.0, others=1.5),
     "category-structure, form release": form("category-structure", form="release"),
     "category-structure, form release, no compact_weight": form(
         "category-structure", form="release", compact_weight=0.0

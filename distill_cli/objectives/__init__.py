@@ -20,6 +20,7 @@ from distill_cli.objectives.knowledge_refinery import KnowledgeRefinery
 from distill_cli.objectives.label_mix import LabelMix
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.logit_standardisation import LogitStandardisation
+from distill_cli.objectives.nkd import NormalisedDistillation
 from distill_cli.objectives.rkd import RelationalDistillation
 from distill_cli.objectives.selective import Selective
 from distill_cli.objectives.sigmoid_kd import SigmoidDistillation
@@ -43,6 +44,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
         Selective,
         KnowledgeDistillation,
         DecoupledDistillation,
+        NormalisedDistillation,
         Dist,
         LogitStandardisation,
         BinaryCrossEntropy,

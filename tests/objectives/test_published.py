@@ -127,6 +127,20 @@ def test_dkd() -> None:
     assert found.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
+def test_nkd() -> None:
+    """The authors' configuration of CIFAR-100: CE − q_y·log p_y + 3.5 · 9 · CE(q̂, p̂) at T = 3."""
+    z, v = drawn(B, K, seed=0), drawn(B, K, seed=1)
+    target_B = batch().target_B
+    own = F.one_hot(target_B, K).bool()
+    hard_B = F.cross_entropy(z, target_B, reduction="none")
+    sure_B = F.softmax(v, dim=-1)[own]
+    other, answer = (x[~own].view(B, K - 1) / 3 for x in (v, z))
+    others = F.cross_entropy(answer, F.softmax(other, dim=-1))
+    expected = (hard_B + sure_B * hard_B).mean() + 3.5 * 9 * others
+    found = total(named("nkd"), StudentSignals(logits=z), DenseSignals(v))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
+
+
 def test_logit_standardisation() -> None:
     """The authors' configuration: 0.1 · CE + 9 · KD of z-scores at T = 2."""
     z, v = drawn(B, K, seed=0), drawn(B, K, seed=1)

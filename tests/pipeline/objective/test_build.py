@@ -130,7 +130,7 @@ def temperatures(names: str, **values: object) -> dict[str, float]:
 
 def test_the_flag_of_temperature_means_marked_parameters_alone() -> None:
     marked = {name for name, cls in OBJECTIVES.items() if temperatures_of(cls) == ("temperature",)}
-    assert marked == {"kd", "dkd", "dist", "logit-standardisation", "sigmoid-kd"}
+    assert marked == {"kd", "dkd", "nkd", "dist", "logit-standardisation", "sigmoid-kd"}
     for name in marked - {"sigmoid-kd"}:
         assert temperatures(name, temperature=3) == {name: 3}
     assert temperatures("kd,dkd", temperature=3) == {"kd": 3, "dkd": 3}
