@@ -131,7 +131,7 @@ def test_a_planted_import_is_found(file: str, source: str) -> None:
 
 
 def test_allowed_imports_are_no_fault() -> None:
-    source = "from distill_cli.pipeline.objective.order import ordered\nimport torch"
+    source = "from distill_cli.pipeline.objective.order import order_of\nimport torch"
     assert forbidden_imports(source, PACKAGE / "pipeline" / "run" / "train.py") == []
     assert forbidden_imports(source, PACKAGE / "pipeline" / "objective" / "build.py") == []
     assert (
@@ -195,6 +195,29 @@ def test_house_rules_of_size() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
                 assert node.end_lineno - node.lineno <= 80, f"{path}: {node.name}"
+
+
+def documented(node: ast.FunctionDef | ast.ClassDef) -> set[str]:
+    """The parameters, or a dataclass's fields, that its docstring describes."""
+    heading = "Args" if isinstance(node, ast.FunctionDef) else "Attributes"
+    docstring = ast.get_docstring(node) or ""
+    section = re.search(rf"^{heading}:\n((?:    .*\n?|\n)+)", docstring, re.M)
+    return set(re.findall(r"^    (\w+):", section[1], re.M)) if section else set()
+
+
+def test_docstrings_describe_what_is_there() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                there = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+            elif isinstance(node, ast.ClassDef) and any(
+                "dataclass" in ast.unparse(each) for each in node.decorator_list
+            ):
+                fields = (each for each in node.body if isinstance(each, ast.AnnAssign))
+                there = {ast.unparse(field.target) for field in fields}
+            else:
+                continue
+            assert documented(node) <= there, f"{path}: {node.name}"
 
 
 def modules_after(code: str) -> set[str]:

@@ -29,7 +29,7 @@ class Optimisation:
         optimizer: Optimiser of the student's parameters, and of adapters that share it.
         adapter_optimizers: Optimisers of adapters that have one of their own, by name.
         schedule: Sets its learning rate of a step: `step_update(step)`.
-        here: Device and precision of the forward.
+        runtime: Device and precision of the forward.
         scaler: Scaler of the loss, for fp16.
         accumulate: Parts in which a batch goes forward and backward before its one step.
         clip_grad: Bound of the gradient; None for none.

@@ -91,7 +91,7 @@ def check_verdict(
     """Says what a teacher got right, and refuses one that is no better than guessing.
 
     Args:
-        who: The teacher, as the user knows it.
+        subject: The teacher, as the user knows it.
         verdict: On its answers.
         sink: Is told.
         force: Go on nevertheless.

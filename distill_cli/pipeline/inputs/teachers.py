@@ -102,8 +102,8 @@ def check_classes(
     """Refuses a network or a cache that speaks of other classes than the data has.
 
     Args:
-        who: As the user knows it, as `teacher runs/a`.
-        said: The classes of the network or cache.
+        subject: The network or cache as the user knows it, as `teacher runs/a`.
+        class_names: The classes of the network or cache.
         data: The data's.
         hint: The remedy that the message names.
 
