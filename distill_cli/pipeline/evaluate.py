@@ -22,7 +22,6 @@ from distill_cli.pipeline.inputs.teachers import check_classes, open_teachers
 from distill_cli.recipe.base import VAL_FRACTION
 from distill_cli.recipe.fields import Device
 from distill_cli.runtime import decide
-from distill_cli.teachers.live import LiveTeacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +95,9 @@ def evaluate_run(
         members = open_teachers(names, dataset, runtime, "fp32")
         check_targets(names, members, network.targets)
         [member] = members
-        if isinstance(member, LiveTeacher):
-            teacher_NK = logits_of(member.logits, table.iter_plain(), runtime.device)
-        else:
-            stored_NK = member.stored(split, table.label_N)
-            if stored_NK is None:
-                raise UsageError(f"cache {teacher} holds no labels of this {split} split")
-            teacher_NK = stored_NK
+        teacher_NK = member.split_logits(split, table)
+        if teacher_NK is None:
+            raise UsageError(f"cache {teacher} holds no labels of this {split} split")
         if network.targets == "softmax":
             same, divergence = agreement(logits_NK, F.log_softmax(teacher_NK.double(), dim=-1))
         else:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distill_cli.cache.codec import Codec, Rows
 from distill_cli.cache.reader import CacheReader
+from distill_cli.data.split_images import Images
 from distill_cli.types import Batch, Features, Need
 
 
@@ -47,13 +48,13 @@ class CachedTeacher:
         self.targets = reader.plan.targets
         self.offers = frozenset({Need.LOGITS}) if reader.codec.dense else frozenset[Need]()
 
-    def stored(self, split: str, target_N: torch.Tensor) -> torch.Tensor | None:
-        """Its logits (N, K) on the `val` or `test` rows; None where they are not stored.
+    def split_logits(self, split: str, images: Images) -> torch.Tensor | None:
+        """fp32 logits (N, K) of a whole split, `val` or `test`; None where they are not stored.
 
-        Nor are they used unless `target_N` equals the stored labels: rows must not be mispaired.
+        Nor are they used unless the images' labels equal the stored ones: rows must not be mispaired.
         """
         rows = self.reader.eval_rows(split)
-        if rows is None or not torch.equal(rows[1], target_N):
+        if rows is None or not torch.equal(rows[1], images.label_N):
             return None
         return rows[0]
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from distill_cli.data.split_images import Images
+from distill_cli.evaluate import logits_of
 from distill_cli.models import Network, network_fingerprint
 from distill_cli.models.taps import signals_of
 from distill_cli.teachers.signals import DenseSignals, FeatureSignals
@@ -50,6 +52,7 @@ class LiveTeacher:
         self.architecture = network.architecture
         self.targets = network.targets
         self.dtype = DTYPES[precision]
+        self.device = device
         self.network = network.to(device=device, dtype=self.dtype).eval().requires_grad_(False)
         self.taps: tuple[str, ...] = ()
         self.stops = False
@@ -63,6 +66,10 @@ class LiveTeacher:
         with torch.no_grad():
             logits_BK: torch.Tensor = self.network(images_BCHW.to(self.dtype))
         return self._of_classes(logits_BK).float()
+
+    def split_logits(self, split: str, images: Images) -> torch.Tensor:
+        """fp32 logits (N, K) on the CPU of a whole split, `val` or `test`: its images are computed."""
+        return logits_of(self.logits, images.iter_plain(), self.device)
 
     def _of_classes(self, logits_BK: torch.Tensor) -> torch.Tensor:
         return logits_BK if self.columns is None else logits_BK.index_select(1, self.columns)

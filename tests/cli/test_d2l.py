@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from distill_cli import runtime
 from distill_cli.training.loop import Trainer
 from tests.conftest import Made, Outcome
+from tests.saved import weights
 
 Distill = Callable[..., Outcome]
 EPOCHS, STEPS = 5, 20
@@ -26,10 +26,6 @@ TRAIN = ("teacher", "train", *COMMON, "--model", "mlp_16x1", "--dropout", 0.2)
 FORCED = ("--set", "objective=[{name: d2l, turn_epoch: 3, samples: 256, batch: 64}]")
 # What a clock says differs from run to run.
 CLOCK = {"seconds", "images_per_second"}
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 def parts(run: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from timm.models import _registry
 
 from distill_cli.models import load_model
@@ -24,15 +24,12 @@ from distill_cli.runtime import Precision
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
 from tests.conftest import Made, Outcome
+from tests.saved import weights
 
 Distill = Callable[..., Outcome]
 DATA = ("--data", "digits", "-b", 64, "--lr", 0.1, "--augment", "none", "--quiet")
 MODEL = ("--model", "mlp_16x1", "--epochs", 3)
 DROPMAX = ("--objective", "dropmax")
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 def recipe(run: Path) -> dict[str, object]:

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
 
 import distill_cli.models  # noqa: F401  registers our networks in timm
 from distill_cli import runtime
@@ -28,12 +27,9 @@ from distill_cli.recipe.stages import stages_of
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import Batch, HintResult, Progress, StudentSignals
 from tests.conftest import Made, Outcome
+from tests.saved import weights
 
 Distill = Callable[..., Outcome]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 def equal(one: dict[str, Any], two: dict[str, Any]) -> bool:

@@ -11,25 +11,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from distill_cli import runtime
 from distill_cli.data.loader import Loader
 from distill_cli.models import InputSpec, create_network, load_model, save_model
 from tests.conftest import Made, Outcome
 from tests.data.test_views import N, table, views
+from tests.saved import same, weights
 
 Distill = Callable[..., Outcome]
 TINY = ("--model", "mlp_8x1", "--quiet")
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(a: Path, b: Path) -> bool:
-    one, two = weights(a), weights(b)
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, looks: int) -> Callable[[], None]:

@@ -9,17 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from tests.conftest import Made, Outcome
+from tests.saved import weights
 
 Distill = Callable[..., Outcome]
 TRAIN = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--epochs", 3, "-b", 64)
 QUICK = ("--lr", 0.1, "--augment", "none", "--quiet")
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 @pytest.fixture

@@ -12,19 +12,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from tests.cli.test_modes import stop_after
 from tests.conftest import Made, Outcome
 from tests.data.pictures import LEFT, TOP, listing, picture
+from tests.saved import weights
 
 Distill = Callable[..., Outcome]
 QUICK = ("--quiet", "--augment", "shift:1", "-b", 32, "--lr", 0.05)
 MODEL = ("--model", "mlp_16x1", "--epochs", 2)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 def equal(one: dict[str, Any], two: dict[str, Any]) -> bool:

@@ -13,24 +13,15 @@ import pytest
 import timm
 import torch
 import yaml
-from safetensors.torch import load_file
 
 import distill_cli.models  # noqa: F401  registers our networks in timm
 from distill_cli import __version__
 from distill_cli.types import RunResult
 from tests.conftest import Made, Outcome
+from tests.saved import same, weights
 
 Distill = Callable[..., Outcome]
 FAST = ("--epochs", 2, "--quiet")
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(a: Path, b: Path) -> bool:
-    one, two = weights(a), weights(b)
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
 def test_a_run_folder_holds_what_it_promises(made: Made) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distill_cli.objectives.dist import inter_class, intra_class
+from tests.losses.draws import student_and_teacher
 
 B, K = 6, 5
 temperatures = st.floats(0.5, 50)
@@ -22,10 +23,7 @@ few = settings(max_examples=15)
 
 
 def draw(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(B, K, generator=generator, dtype=torch.float64) * 3
-    v = torch.randn(B, K, generator=generator, dtype=torch.float64) * 3
-    return z.to(dtype), v.to(dtype)
+    return student_and_teacher(B, K, seed, dtype)[:2]
 
 
 def softmax(rows: Tensor, temperature: float) -> list[list[float]]:

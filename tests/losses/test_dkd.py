@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from distill_cli.losses.kd import distillation
 from distill_cli.objectives.dkd import decoupled
+from tests.losses.draws import student_and_teacher
 
 B, K = 6, 5
 temperatures = st.floats(0.5, 50)
@@ -20,11 +22,7 @@ seeds = st.integers(0, 10_000)
 few = settings(max_examples=15)
 
 
-def draw(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(B, K, generator=generator, dtype=torch.float64) * 3
-    v = torch.randn(B, K, generator=generator, dtype=torch.float64) * 3
-    return z.to(dtype), v.to(dtype), torch.randint(0, K, (B,), generator=generator)
+draw = partial(student_and_teacher, B, K)
 
 
 def softmax(row: list[float], temperature: float) -> list[float]:

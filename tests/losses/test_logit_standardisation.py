@@ -16,6 +16,7 @@ from torch import Tensor
 from distill_cli.losses.kd import distillation
 from distill_cli.losses.standardise import standardise
 from distill_cli.objectives.logit_standardisation import standardised_distillation
+from tests.losses.draws import student_and_teacher
 
 B, K = 6, 5
 temperatures = st.floats(0.5, 50)
@@ -24,10 +25,7 @@ few = settings(max_examples=15)
 
 
 def draw(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(B, K, generator=generator, dtype=torch.float64) * 3
-    v = torch.randn(B, K, generator=generator, dtype=torch.float64) * 3
-    return z.to(dtype), v.to(dtype)
+    return student_and_teacher(B, K, seed, dtype)[:2]
 
 
 def z_scores(row: list[float], unbiased: bool) -> list[float]:

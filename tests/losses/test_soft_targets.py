@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.losses.soft_targets import (
@@ -21,6 +21,7 @@ from distill_cli.losses.soft_targets import (
     selected,
     soft_cross_entropy,
 )
+from tests.losses.draws import labelled
 
 B, K = 6, 5
 seeds = st.integers(0, 10_000)
@@ -28,10 +29,7 @@ few = settings(max_examples=15)
 GROUPS = [0, 7, 0, 0, 3]
 
 
-def draw(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(B, K, generator=generator, dtype=torch.float64) * 3
-    return z.to(dtype), torch.randint(0, K, (B,), generator=generator)
+draw = partial(labelled, B, K)
 
 
 def softmax(row: list[float], temperature: float = 1.0) -> list[float]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from distill_cli.losses.cross_entropy import cross_entropy
 from distill_cli.objectives.tfkd_reg import Form, teacher_free, virtual_log_probs
+from tests.losses.draws import labelled
 
 B, K = 6, 5
 seeds = st.integers(0, 10_000)
@@ -21,10 +22,7 @@ forms = st.sampled_from(["paper", "release"])
 few = settings(max_examples=15)
 
 
-def draw(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(B, K, generator=generator, dtype=torch.float64) * 3
-    return z.to(dtype), torch.randint(0, K, (B,), generator=generator)
+draw = partial(labelled, B, K)
 
 
 def softmax(row: list[float]) -> list[float]:

@@ -20,7 +20,7 @@ from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.hooks import needs_of
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import Batch, Mixing, Need, Progress, StudentSignals
-from tests.objectives.steps import step_of
+from tests.objectives.steps import batch_of, step_of
 
 B, K, D = 7, 4, 3
 PAIRS = (("s", "t"),)
@@ -31,14 +31,7 @@ Row = list[float]
 
 def batch(labels: list[int], mixing: Mixing | None = None) -> Batch:
     index_B = torch.arange(len(labels))
-    return Batch(
-        images_BCHW=torch.zeros(len(labels), 1, 2, 2),
-        target_B=torch.tensor(labels),
-        index_B=index_B,
-        view_B=torch.zeros_like(index_B),
-        step=0,
-        mixing=mixing,
-    )
+    return batch_of(torch.tensor(labels), index_B=index_B, mixing=mixing)
 
 
 def values(seed: int, width: int, dtype: torch.dtype = torch.float64) -> Tensor:

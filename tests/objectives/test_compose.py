@@ -26,19 +26,13 @@ from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.pipeline.objective.rules import check_parts
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import BIAS, PENULTIMATE, Batch, Need, Progress, StudentSignals
-from tests.objectives.steps import step_of
+from tests.objectives.steps import batch_of, step_of
 
 B, K = 8, 4
 
 
 def batch(target: torch.Tensor | None = None) -> Batch:
-    return Batch(
-        images_BCHW=torch.zeros(B, 1, 2, 2),
-        target_B=torch.arange(B) % K if target is None else target,
-        index_B=torch.arange(B),
-        view_B=torch.zeros(B, dtype=torch.int64),
-        step=0,
-    )
+    return batch_of(torch.arange(B) % K if target is None else target)
 
 
 def progress(step: int = 0, total: int = 101) -> Progress:

@@ -26,6 +26,7 @@ from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.d2l import DimensionDriven, mean_dimension, trust, turns
 from distill_cli.objectives.hooks import ChecksEpochs, EpochVerdict, JudgesEpochs
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals
+from tests.objectives.steps import batch_of
 
 B, K = 12, 5
 SETTING = AdapterContext(class_names=tuple("abcde"))
@@ -36,12 +37,8 @@ lids = st.lists(st.floats(0.5, 50), min_size=1, max_size=20)
 def batch(*, mixed: bool = False) -> Batch:
     target_B = torch.tensor([0, 1, 2, 3, 4, -1, 0, 1, 2, 3, 4, 0])
     share_B = torch.rand(B, generator=torch.Generator().manual_seed(5))
-    return Batch(
-        images_BCHW=torch.zeros(B, 1, 2, 2),
-        target_B=target_B,
-        index_B=torch.arange(B),
-        view_B=torch.zeros(B, dtype=torch.int64),
-        step=0,
+    return batch_of(
+        target_B,
         mixing=Mixing(share_B=share_B, target_B=target_B.roll(1).clamp(min=0)) if mixed else None,
     )
 

@@ -16,7 +16,7 @@ from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.cross_entropy import CrossEntropy
 from distill_cli.objectives.dropmax import LOGITS, POSTERIOR, PRIOR, DropMax
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals, Terms
-from tests.objectives.steps import step_of
+from tests.objectives.steps import batch_of, step_of
 
 B, K, D = 9, 4, 6
 TARGETS = [0, 1, 2, 3, -1, 0, 1, 2, 3]
@@ -25,13 +25,8 @@ PARTNERS = [1, 1, 0, -1, 2, 3, 0, 2, 1]
 
 def batch(*, mixed: bool = False) -> Batch:
     mixing = Mixing(share_B=torch.linspace(0, 1, B), target_B=torch.tensor(PARTNERS))
-    return Batch(
-        images_BCHW=torch.zeros(B, 1, 2, 2),
-        target_B=torch.tensor(TARGETS),
-        index_B=torch.arange(B) * 7,
-        view_B=torch.zeros(B, dtype=torch.int64),
-        step=3,
-        mixing=mixing if mixed else None,
+    return batch_of(
+        torch.tensor(TARGETS), index_B=torch.arange(B) * 7, step=3, mixing=mixing if mixed else None
     )
 
 

@@ -24,7 +24,7 @@ from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.selective import Selective
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import Batch, Mixing, Need, Progress, StudentSignals
-from tests.objectives.steps import step_of
+from tests.objectives.steps import batch_of, step_of
 
 B, K = 10, 4
 GENERATOR = torch.Generator().manual_seed(5)
@@ -40,14 +40,7 @@ PROGRESS = Progress(epoch=0, step=1, total_steps=10)
 
 def batch(mixing: Mixing | None = None) -> Batch:
     index_B = torch.arange(B)
-    return Batch(
-        images_BCHW=torch.zeros(B, 1, 2, 2),
-        target_B=TARGET,
-        index_B=index_B,
-        view_B=torch.zeros_like(index_B),
-        step=1,
-        mixing=mixing,
-    )
+    return batch_of(TARGET, index_B=index_B, step=1, mixing=mixing)
 
 
 def logits(seed: int = 0) -> Tensor:

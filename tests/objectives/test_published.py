@@ -21,6 +21,7 @@ from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.teachers.signals import DenseSignals
 from distill_cli.types import Batch, Progress, StudentSignals
+from tests.objectives.steps import batch_of
 
 B, K = 12, 7
 
@@ -36,13 +37,7 @@ def drawn(*shape: int, seed: int) -> Tensor:
 
 def batch() -> Batch:
     index_B = torch.arange(B)
-    return Batch(
-        images_BCHW=torch.zeros(B, 1, 2, 2),
-        target_B=index_B % K,
-        index_B=index_B,
-        view_B=index_B * 0,
-        step=0,
-    )
+    return batch_of(index_B % K, index_B=index_B)
 
 
 def total(

@@ -22,7 +22,7 @@ from distill_cli.objectives.knowledge_refinery import KnowledgeRefinery
 from distill_cli.objectives.label_smoothing import LabelSmoothing
 from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
 from distill_cli.types import Batch, Progress, StudentSignals
-from tests.objectives.steps import step_of
+from tests.objectives.steps import batch_of, step_of
 
 B, K = 12, 5
 GROUP_K = torch.tensor([0, 1, 0, 1, 2])
@@ -32,13 +32,7 @@ SETTING = AdapterContext(class_names=tuple("abcde"), rule_KK=group_relation(GROU
 def batch(rows: Tensor | None = None) -> Batch:
     index_B = torch.arange(B) if rows is None else rows
     target_N = torch.tensor([0, 1, 2, 3, 4, -1, 0, 1, 2, 3, 4, 0])
-    return Batch(
-        images_BCHW=torch.zeros(len(index_B), 1, 2, 2),
-        target_B=target_N[index_B],
-        index_B=index_B,
-        view_B=torch.zeros_like(index_B),
-        step=0,
-    )
+    return batch_of(target_N[index_B], index_B=index_B)
 
 
 def at(step: int = 3, seed: int = 0) -> Progress:
@@ -154,13 +148,7 @@ def test_the_virtual_teacher_is_the_authors_release(
     composed = Composition(
         tuple(Weighted(objective=each, weight=Weight(start=weight)) for each, weight in parts)
     )
-    shown = Batch(
-        images_BCHW=torch.zeros(rows, 1, 2, 2),
-        target_B=target,
-        index_B=torch.arange(rows),
-        view_B=torch.zeros(rows, dtype=torch.int64),
-        step=0,
-    )
+    shown = batch_of(target, index_B=torch.arange(rows))
     ours = composed(StudentSignals(logits=z), None, shown, at()).total
     assert float(ours) == pytest.approx(float(theirs), rel=1e-12)
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from distill_cli import runtime
 from distill_cli.errors import UsageError
@@ -20,6 +19,7 @@ from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.recipe.stages import Stage, fitnets, is_several, stages_of
 from tests.conftest import Made, Outcome
+from tests.saved import same
 
 Distill = Callable[..., Outcome]
 OUT = Path("runs/x")
@@ -168,15 +168,6 @@ def test_refusals(flags: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as raised:
         stages(**flags)
     assert said in str(raised.value)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(a: Path, b: Path) -> bool:
-    one, two = weights(a), weights(b)
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

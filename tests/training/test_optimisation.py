@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import nn
 
 from distill_cli import runtime
@@ -25,6 +24,7 @@ from distill_cli.training.optimisation import Optimisation, moving_average
 from distill_cli.training.tally import Tally
 from distill_cli.types import Batch, Mixing, Progress, StudentSignals
 from tests.conftest import Outcome
+from tests.saved import weights
 
 Distill = Callable[..., Outcome]
 HERE = runtime.decide("cpu")
@@ -247,10 +247,6 @@ def test_a_tally_is_the_sum_of_what_was_noted(sizes: list[int], stop: int, seed:
 
 
 RUN = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--epochs", 2, "--quiet")
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
 
 
 def flat(run: Path) -> torch.Tensor:

@@ -19,7 +19,6 @@ from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
-from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
 from distill_cli.training.events import Sink
 from distill_cli.training.state import State
@@ -44,7 +43,7 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
         scaled = measure_as("softmax", logits_NK / temperature, test.label_N, None)
     same = divergence = None
     if isinstance(prepared.recipe, StudentRecipe):
-        signals = _teacher_signals(prepared.members, test, runtime.device)
+        signals = _teacher_signals(prepared.members, test)
         if signals is not None and network.targets == "softmax":
             same, divergence = agreement(logits_NK, _log_probs(prepared.recipe, signals))
         elif signals is not None:
@@ -109,16 +108,11 @@ def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) ->
                 sink.message(f"{name}: {line}")
 
 
-def _teacher_signals(
-    members: Sequence[Member], test: Images, device: torch.device
-) -> list[DenseSignals] | None:
+def _teacher_signals(members: Sequence[Member], test: Images) -> list[DenseSignals] | None:
     """Each teacher's logits on the test images; None where those of one are not known."""
     signals = []
     for member in members:
-        if isinstance(member, LiveTeacher):
-            logits_NK: Tensor | None = logits_of(member.logits, test.iter_plain(), device)
-        else:
-            logits_NK = member.stored("test", test.label_N)
+        logits_NK = member.split_logits("test", test)
         if logits_NK is None:
             return None
         signals.append(DenseSignals(logits_NK))

@@ -19,21 +19,13 @@ from distill_cli.pipeline.inputs.class_maps import columns_of, map_of
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import Batch
 from tests.conftest import Made, Outcome
+from tests.saved import same, weights
 
 Distill = Callable[..., Outcome]
 TINY = ("--model", "mlp_8x1", "--epochs", 1, "--quiet")
 # Matrix kernels round a column differently at another place; not so in fp64, rounded to fp32.
 EXACT = ("--teacher-precision", "fp64")
 ORDER = (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(a: Path, b: Path) -> bool:
-    one, two = weights(a), weights(b)
-    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
 def shuffled(run: Path, to: Path, names: dict[str, str] | None = None) -> Path:

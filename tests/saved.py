@@ -1,0 +1,19 @@
+"""The weights that a run saved, and whether two runs saved the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """The tensors of the model of a run."""
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether the models of two runs are equal to the bit."""
+    one, two = weights(a), weights(b)
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
