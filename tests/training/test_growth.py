@@ -13,7 +13,8 @@ from distill_cli.objectives.compose import Loss
 from distill_cli.training.growth import Growth
 from distill_cli.training.state import State
 from distill_cli.types import Batch
-from tests.conftest import Made, Outcome
+from tests.conftest import Outcome
+from tests.pipeline.run.test_kept import KEPT
 
 HINT, KD, CE = ("hint", 200.0), ("dist", 1.0), ("ce", 1.0)
 
@@ -124,20 +125,24 @@ def test_a_checkpoint_without_it_goes_on() -> None:
 
 
 def test_a_run_that_blew_up_says_so_and_ends_well(
-    made: Made, here: Path, distill: Callable[..., Outcome]
+    here: Path, distill: Callable[..., Outcome]
 ) -> None:
-    """Hints of fifty times their weight and no batch norm: exit code 0, and no word before."""
+    """Hints of 25 times their weight and no batch norm: exit code 0, and no word before.
+
+    The teacher is a fixture and the precision fp32, for what blows up depends on both; rates from
+    0.01 to 0.03 all blow up, under two kinds of kernels.
+    """
     (here / "r.yaml").write_text(
         "objective:\n  - {name: ce}\n"
-        "  - {name: hint, weight: 10000, normalised: false, gradient_scale: 1}\n"
+        "  - {name: hint, weight: 5000, normalised: false, gradient_scale: 1}\n"
     )
     outcome = distill(
-        *("student", "--teachers", made.teacher, "-r", "r.yaml", "--model", "mlp_8x2"),
-        *("--epochs", 2, "--lr", 0.05, "--precision", "fp32", "--out", "s"),
+        *("student", "--teachers", KEPT / "teacher", "-r", "r.yaml", "--model", "mlp_8x2"),
+        *("--epochs", 2, "--lr", 0.02, "--precision", "fp32", "--out", "s"),
     )
     assert outcome.code == 0, outcome.err
     err = " ".join(outcome.err.split())
-    assert "Try a weight of 100 in place of 10000, or a lower --lr" in err
+    assert "Try a weight of 50 in place of 5000, or a lower --lr" in err
     *grown, chance = json.loads((here / "s/result.json").read_text())["warnings"]
     assert any(each.startswith("hint: more than 1,000 times") for each in grown)
     assert chance.startswith("no better than chance: right on")
