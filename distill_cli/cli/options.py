@@ -19,8 +19,6 @@ from distill_cli.recipe.stages import RECIPE
 
 R = TypeVar("R", bound=Recipe)
 
-HIDDEN_UNTIL_ASKED = "advanced"
-
 
 def _help_all(ctx: typer.Context, wanted: bool) -> None:
     if wanted:

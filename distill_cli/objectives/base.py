@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal, Protocol, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_type_hints
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -194,6 +194,19 @@ class Objective(Protocol):
 
     def __call__(self, step: Step) -> Terms:
         """Terms, in the proportions of the method; `compose` weights, masks and averages them."""
+
+
+def parameters_of(cls: type[Objective]) -> dict[str, Any]:
+    """The hyper-parameters of an objective by name, with their defaults."""
+    assert is_dataclass(cls), "objectives are dataclasses"
+    return {field.name: field.default for field in fields(cls)}
+
+
+def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:
+    """The objective with its layers named."""
+    assert is_dataclass(objective), "objectives are dataclasses"
+    assert not isinstance(objective, type)
+    return replace(objective, pairs=pairs)
 
 
 def temperatures_of(cls: type[Objective]) -> tuple[str, ...]:

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import AdapterContext, Pair, TapShape
+from distill_cli.objectives.base import AdapterContext, Pair, TapShape, with_pairs
 from distill_cli.objectives.compose import Composition, Weighted
 from distill_cli.pipeline.objective.build import composition
-from distill_cli.pipeline.objective.layers import with_pairs
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.teachers.signals import DenseSignals

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from math import isclose, isfinite
 from typing import Any
 
@@ -10,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import DefaultWeights, Objective, Owns
+from distill_cli.objectives.base import DefaultWeights, Objective, Owns, parameters_of
 from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.hooks import SelectsSamples
 from distill_cli.objectives.label_smoothing import LabelSmoothing
@@ -152,7 +151,7 @@ def _named(recipe: LabelledRecipe, names: list[str], version: str | None) -> lis
             names = [name for name in names if name != owner]
             owner = None
         else:
-            check_smoothed(owner, _parameters(classes[owner]))
+            check_smoothed(owner, list(parameters_of(classes[owner])))
             smoothing = {"epsilon": recipe.label_smoothing}
     soft = [
         {"name": name, "weight": usual[name].objective, **(smoothing if name == owner else {})}
@@ -220,10 +219,6 @@ def _class(name: Any) -> type[Objective]:
     return OBJECTIVES[name]
 
 
-def _parameters(cls: type[Objective]) -> list[str]:
-    return [field.name for field in fields(cls)]  # type: ignore[arg-type]
-
-
 def _part(entry: dict[str, Any]) -> Weighted:
     values = dict(entry)
     cls = _class(values.pop("name"))
@@ -234,7 +229,7 @@ def _part(entry: dict[str, Any]) -> Weighted:
         "schedule": values.pop("schedule", default),
         "end": values.pop("weight_end", 0.0),
     }
-    name, known = cls.info.name, _parameters(cls)
+    name, known = cls.info.name, parameters_of(cls)
     for key in values:
         if key not in known:
             raise UsageError(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from inspect import cleandoc
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import AUTO, Objective
+from distill_cli.objectives.base import AUTO, Objective, parameters_of
 from distill_cli.objectives.hooks import (
     PairsLayers,
     SelectsSamples,
@@ -52,8 +51,8 @@ def described(cls: type[Objective]) -> dict[str, Any]:
         "order": made.order if isinstance(made, WantsOrder) else None,
         "parameters": {
             # Layers that nobody names are paired by the objective's rule.
-            field.name: {"default": AUTO if field.name in paired else field.default}
-            for field in fields(cls)  # type: ignore[arg-type]
+            name: {"default": AUTO if name in paired else default}
+            for name, default in parameters_of(cls).items()
         },
     }
 
@@ -168,8 +167,10 @@ def examples(cls: type[Objective]) -> list[str]:
 
 def _numbers(cls: type[Objective]) -> list[tuple[str, float]]:
     """The parameters that are numbers, with their defaults."""
-    named = [(field.name, field.default) for field in fields(cls)]  # type: ignore[arg-type]
-    return [(k, v) for k, v in named if isinstance(v, int | float) and not isinstance(v, bool)]
+    named = parameters_of(cls)
+    return [
+        (k, v) for k, v in named.items() if isinstance(v, int | float) and not isinstance(v, bool)
+    ]
 
 
 def _entry(cls: type[Objective]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from distill_cli.errors import DistillError
-from distill_cli.objectives.base import AUTO, Pair
+from distill_cli.objectives.base import AUTO, Pair, with_pairs
 from distill_cli.objectives.compose import Composition, Weighted
 from distill_cli.objectives.hooks import PairsLayers
 from distill_cli.pipeline.objective.build import composition
@@ -95,7 +95,7 @@ def _with_layers(part: Weighted, recorded_layers: Sequence[Mapping[str, Any]]) -
     named = layers_of(part)
     if not pairs or (named and not any(AUTO in pair for pair in named)):
         return part
-    return replace(part, objective=replace(part.objective, pairs=pairs))  # type: ignore[type-var]
+    return replace(part, objective=with_pairs(part.objective, pairs))
 
 
 def with_values(run: RunSummary) -> RunSummary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,7 @@ from distill_cli.models.taps import (
     stage_ends,
     taps_of,
 )
-from distill_cli.objectives.base import AUTO, AdapterContext, Objective, Pair, PairRule, TapShape
+from distill_cli.objectives.base import AUTO, AdapterContext, Pair, PairRule, TapShape, with_pairs
 from distill_cli.objectives.compose import Composition, Weighted
 from distill_cli.objectives.hooks import PairsLayers, ResolvesDefaults, TapsStudent, needs_of
 from distill_cli.pipeline.objective.offers import check_pairs
@@ -151,13 +151,6 @@ def find_layers(
         context_fingerprint=context.fingerprint,
         recorded=tuple(recorded),
     )
-
-
-def with_pairs(objective: Objective, pairs: tuple[Pair, ...]) -> Objective:
-    """The objective with its layers named."""
-    assert is_dataclass(objective), "objectives are dataclasses"
-    assert not isinstance(objective, type)
-    return replace(objective, pairs=pairs)
 
 
 def _resolved(part: Weighted, context: AdapterContext) -> Weighted:

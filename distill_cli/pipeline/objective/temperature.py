@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from distill_cli.objectives import OBJECTIVES
-from distill_cli.objectives.base import Objective, temperatures_of
+from distill_cli.objectives.base import Objective, parameters_of, temperatures_of
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.earlier import temperature_by_name
 from distill_cli.recipe.parsing import split_commas
@@ -18,7 +16,7 @@ TEMPERATURE = "temperature"
 
 def has_temperature(cls: type[Objective]) -> bool:
     """Whether an objective has a temperature, which `--temperature` may not mean."""
-    return TEMPERATURE in (field.name for field in fields(cls))  # type: ignore[arg-type]
+    return TEMPERATURE in parameters_of(cls)
 
 
 def tempered(cls: type[Objective], version: str | None) -> tuple[str, ...]:
