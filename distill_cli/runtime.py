@@ -51,7 +51,9 @@ class Runtime:
         """The context of a forward; losses are computed outside of it, in fp32."""
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, AUTOCAST[self.precision])
+        # Without the cache of cast weights, which would outlive a recorded step.
+        cached = self.device.type != "cuda"
+        return torch.autocast(self.device.type, AUTOCAST[self.precision], cache_enabled=cached)
 
     def scaler(self) -> torch.amp.GradScaler:
         """The scaler that keeps fp16 gradients from vanishing; it does nothing in other precisions."""

@@ -131,12 +131,7 @@ class Views:
         """
         whole = [self._with_partners(*request) for request in requests]
         if self.by_workers:
-            pictures = stream(
-                partial(self._pictures),
-                [(index_B, view_B) for index_B, view_B, _ in whole],
-                workers=self.workers if workers is None else workers,
-                pin=self.device.type == "cuda",
-            )
+            pictures = self.pictures([request[:2] for request in whole], workers=workers)
             parts = (part.to(self.maker, non_blocking=True) for part in pictures)
         else:
             # index_select copies whole rows: many times faster than indexing on uint8.
@@ -151,6 +146,39 @@ class Views:
                 images_BCHW, uniform_BD.to(self.maker), self.per_image_steps
             )
             yield self._finished(*request, partner_B, images_BCHW / 255)
+
+    def pictures(
+        self, requests: Sequence[Request], *, workers: int | None = None
+    ) -> Iterator[Tensor]:
+        """What is done image by image, of many requests in order: uint8 images on the CPU.
+
+        Args:
+            requests: int64 rows of the split and the view of each, on the CPU.
+            workers: Processes; the views' own number by default.
+        """
+        return stream(
+            partial(self._pictures),
+            list(requests),
+            workers=self.workers if workers is None else workers,
+            pin=self.device.type == "cuda",
+        )
+
+    def on_device(
+        self, index_B: Tensor, view_B: Tensor, pictures_BCHW: Tensor | None = None
+    ) -> Tensor:
+        """Whole views, before any mixing, made of tensors on the device alone: fp32 in [0, 1].
+
+        Args:
+            index_B: int64 rows, on the device.
+            view_B: int64 view of each, on the device.
+            pictures_BCHW: The rows' `pictures`, on the device; None where images lie there.
+        """
+        if pictures_BCHW is None:
+            pictures_BCHW = self.images_NCHW.index_select(0, index_B)
+        if self.per_image_steps < len(self.steps):
+            uniform_BD = self._uniform(index_B, view_B)
+            pictures_BCHW = self._changed(pictures_BCHW, uniform_BD, self.per_image_steps)
+        return (pictures_BCHW / 255).contiguous()
 
     def _with_partners(self, index_B: Tensor, view_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The request, and behind it any partners that do not stand next to their images."""
@@ -169,8 +197,10 @@ class Views:
             return ViewBatch(images_BCHW=images_BCHW)
         first_BCHW, others_BCHW = images_BCHW[: len(index_B)], images_BCHW[len(index_B) :]
         others_BCHW = others_BCHW if len(others_BCHW) else _neighbours(first_BCHW)
-        mixed_BCHW, share_B = self.mixer(first_BCHW, others_BCHW, index_B, partner_B, view_B)
-        return ViewBatch(images_BCHW=mixed_BCHW, partner_B=partner_B, share_B=share_B)
+        sides = (self.spec.height, self.spec.width)
+        plan = self.mixer.plan(index_B, partner_B, view_B, *sides).to(self.device)
+        mixed_BCHW = plan.mixed(first_BCHW, others_BCHW)
+        return ViewBatch(images_BCHW=mixed_BCHW, partner_B=partner_B, share_B=plan.share_B)
 
     def _draws(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Uniform numbers (B, D) of each request, hashed for many requests at once."""
@@ -183,9 +213,15 @@ class Views:
             yield from self._uniform(index, view).split([len(index_B) for index_B, _ in group])
 
     def _uniform(self, index_B: Tensor, view_B: Tensor) -> Tensor:
-        numbers = torch.arange(self.columns[-1])
-        words = (view_B[:, None], self.images.key_N[index_B][:, None], numbers)
+        """Drawn where the rows lie: integer hashes are the same on any device."""
+        numbers = torch.arange(self.columns[-1], device=index_B.device)
+        key_N = self.images.key_N if index_B.device.type == "cpu" else self._key_on_device
+        words = (view_B[:, None], key_N.index_select(0, index_B)[:, None], numbers)
         return uniform(draw(self.spec.seed, Purpose.AUGMENT, *words))
+
+    @cached_property
+    def _key_on_device(self) -> Tensor:
+        return self.images.key_N.to(self.device)
 
     def _changed(
         self, images_BCHW: Tensor, uniform_BD: Tensor, first: int, last: int | None = None

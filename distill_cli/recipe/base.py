@@ -201,6 +201,12 @@ class TrainRecipe(Recipe):
         "norm", "What clip-grad bounds.", TRAINING, advanced=True
     )
     compile: bool = option(False, "Compile the network with torch.compile.", TRAINING)
+    graphs: Literal["auto", "on", "off"] = option(
+        "auto",
+        "CUDA graphs, which launch a whole step at once, to the same bits: auto where a step can be "
+        "recorded and it pays, on to refuse what cannot.",
+        TRAINING,
+    )
 
 
 class LabelledRecipe(TrainRecipe):

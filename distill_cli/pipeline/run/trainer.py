@@ -15,6 +15,7 @@ from distill_cli.metrics import one_vs_all
 from distill_cli.models import Network, save_model
 from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.inputs.data import open_views
+from distill_cli.pipeline.run.graphs import step_graphs
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
@@ -25,6 +26,7 @@ from distill_cli.training.events import Sink
 from distill_cli.training.loop import Trainer
 from distill_cli.training.optimisation import Optimisation, moving_average
 from distill_cli.training.rollback import Rollback
+from distill_cli.training.update import Update
 
 
 def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
@@ -50,11 +52,16 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
     torch.manual_seed(recipe.seed)
     return Trainer(
         network=prepared.network,
-        forward=partial(signals_of, prepared.network, taps=taps, stop=stop),
         adapters=prepared.layers.adapters,
         optimisation=optimisation,
-        teacher=prepared.teacher,
-        composition=prepared.layers.composition,
+        update=Update(
+            network=prepared.network,
+            forward=partial(signals_of, prepared.network, taps=taps, stop=stop),
+            adapters=prepared.layers.adapters,
+            optimisation=optimisation,
+            teacher=prepared.teacher,
+            composition=prepared.layers.composition,
+        ),
         loader=loader,
         epochs=recipe.epochs,
         probe=partial(
@@ -65,6 +72,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         run=prepared.run,
         key=prepared.key,
         sink=sink,
+        graphs=step_graphs(prepared, optimisation, loader.steps, sink),
     )
 
 
