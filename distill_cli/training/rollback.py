@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from distill_cli.training.checkpoint import Stateful
+from distill_cli.training.optim import uncapturable
 
 
 class Rollback:
@@ -44,8 +45,11 @@ class Rollback:
         """Writes kept tensors into an optimiser's own, which a recorded step goes on to use.
 
         Returns:
-            False, with nothing written, where the two do not hold tensors of the same names.
+            False, with nothing written, where the optimiser counts on the host too, or the two do not
+            hold tensors of the same names.
         """
+        if uncapturable(optimizer) is not None:
+            return False
         parameters = [
             parameter for group in optimizer.param_groups for parameter in group["params"]
         ]
