@@ -103,9 +103,11 @@ def below(bits: Tensor, n: int) -> Tensor:
     return (uniform(bits) * n).long()
 
 
-def permutation(seed: int, purpose: Purpose, n: int, *words: int) -> Tensor:
-    """A permutation of range(n), int64, a pure function of its arguments."""
-    keys = draw(seed, purpose, *words, torch.arange(n))
+def permutation(
+    seed: int, purpose: Purpose, n: int, *words: int, device: torch.device | None = None
+) -> Tensor:
+    """A permutation of range(n), int64, a pure function of its arguments but for where it lies."""
+    keys = draw(seed, purpose, *words, torch.arange(n, device=device))
     return torch.argsort(keys, stable=True)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distill_cli.data.loader import Loader, mixed_labels
 from distill_cli.data.mixing import MixPlan
+from distill_cli.data.order import epoch_order
 from distill_cli.types import Batch, Mixing
 
 # Columns of whole numbers that a sample has.
@@ -35,6 +36,7 @@ class EpochTable:
         # The step of the epoch that is due, and the number of all steps before it.
         self.counter_2 = torch.zeros(2, dtype=torch.int64, device=self.device)
         self.epoch = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.rows = loader.rows.to(self.device)
         self.target_N = loader.target_N.to(self.device)
         self.target_NK = None if loader.target_NK is None else loader.target_NK.to(self.device)
         self._mixed: MixPlan | None = None
@@ -53,6 +55,23 @@ class EpochTable:
 
     def load(self, epoch: int, first: int) -> None:
         """Writes the order of an epoch, and sets the counter to its step `first`."""
+        self.counter_2[0].fill_(first)
+        self.counter_2[1].fill_(epoch * self.steps + first)
+        self.epoch.fill_(epoch)
+        if self.loader.is_plain and not self.by_host:
+            self._load_plain(epoch)
+        else:
+            self._load_columns(epoch)
+
+    def _load_plain(self, epoch: int) -> None:
+        """An order that is sorted on the device: on the host it takes as long as a small network."""
+        rows = epoch_order(self.rows, self.loader.seed, epoch)[: self.steps * self.batch_size]
+        rows_TB = rows.view(self.steps, self.batch_size)
+        self.column_T4B[:, INDEX].copy_(rows_TB)
+        self.column_T4B[:, PARTNER].copy_(rows_TB)
+        self.column_T4B[:, VIEW].fill_(self.loader.view_of(epoch))
+
+    def _load_columns(self, epoch: int) -> None:
         rows, copy, view = (
             column[: self.steps * self.batch_size] for column in self.loader.shown(epoch)
         )
@@ -64,9 +83,6 @@ class EpochTable:
         columns = torch.stack([rows, view, copy, partner])
         self.host_T4B = columns.view(4, self.steps, self.batch_size).transpose(0, 1).contiguous()
         self.column_T4B.copy_(self.host_T4B)
-        self.counter_2[0].fill_(first)
-        self.counter_2[1].fill_(epoch * self.steps + first)
-        self.epoch.fill_(epoch)
 
     def _write_mixed(self, plan: MixPlan) -> None:
         """Into the same memory each time."""

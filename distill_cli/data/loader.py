@@ -109,6 +109,11 @@ class Loader:
         view_of_copy = torch.tensor([self.view_of(epoch, copy) for copy in range(self.copies)])
         return rows, copy, view_of_copy[copy]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether an epoch is one permutation of the rows in one view."""
+        return self.copies == 1 and self.order_name == "shuffled" and self.views.mixer is None
+
     def _single(self, epoch: int) -> Tensor:
         if self.views.mixer is None:
             return epoch_order(self.rows, self.seed, epoch)

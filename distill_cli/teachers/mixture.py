@@ -87,10 +87,13 @@ class RandomTeacher(_Mixture):
         super().__init__(members, weights)
         self.seed = seed
         self._bounds: dict[torch.device, Tensor] = {}
+        self._last: tuple[int, int] | None = None
 
     def drawn(self, step: int) -> int:
-        """Number of the teacher that labels the batch of this step."""
-        return int(self._chosen(draw(self.seed, Purpose.TEACHER, step)))
+        """Number of the teacher that labels the batch of this step; asked again, it is remembered."""
+        if self._last is None or self._last[0] != step:
+            self._last = step, int(self._chosen(draw(self.seed, Purpose.TEACHER, step)))
+        return self._last[1]
 
     def _chosen(self, bits: Tensor) -> Tensor:
         """Numbers of members drawn by random bits, int64 of the same shape."""

@@ -32,6 +32,7 @@ class Settings:
 
     def __init__(self, optimisation: Optimisation, steps: int, device: torch.device) -> None:
         self.optimisation, self.steps = optimisation, steps
+        self._ready: tuple[int, Tensor] | None = None
         groups = optimisation.optimizer.param_groups
         # Fused kernels of a GPU read fp32; the CPU's take the number that a schedule sets.
         kind = torch.float64 if device.type == "cpu" else torch.float32
@@ -45,10 +46,21 @@ class Settings:
 
     def load(self, epoch: int) -> None:
         """Writes the table of an epoch."""
+        if self._ready is None or self._ready[0] != epoch:
+            self.prepare(epoch)
+        assert self._ready is not None, "prepared"
+        self.table_TR.copy_(self._ready[1])
+        self._bind()
+
+    def prepare(self, epoch: int) -> None:
+        """Asks the schedule for an epoch, while the device is busy with the one before."""
         first = epoch * self.steps
         rows = [self.optimisation.settings(first + step) for step in range(self.steps)]
-        self.table_TR.copy_(torch.tensor(rows, dtype=self.table_TR.dtype))
-        # The schedule has put numbers in their place.
+        self._ready = epoch, torch.tensor(rows, dtype=self.table_TR.dtype)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Has the groups read their rates here: a schedule, or a checkpoint, puts numbers there."""
         for group, rate in zip(self.optimisation.optimizer.param_groups, self.now_R, strict=False):
             group["lr"] = rate
 
@@ -94,6 +106,7 @@ class DeviceSteps:
             self._hold(next(made))
             self._take(epoch * self.loader.steps + number)
             yield self.loader.batch_size
+        self.settings.prepare(epoch + 1)
 
     def _hold(self, pictures_BCHW: Tensor | None) -> None:
         """Copies what the host made of a step's images to where the step looks for it."""

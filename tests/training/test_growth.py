@@ -71,7 +71,9 @@ def test_a_weight_that_fades_counts_as_it_stands() -> None:
     """A recorded step says nothing of its weight: it is known from how far training is."""
     growth = Growth()
     fading = ("hint", Weight(start=100.0, end=0.0, schedule="linear"))
-    only = Loss(total=torch.tensor(50.0), terms={"hint": torch.tensor(0.5)}, weights={"hint": fading})
+    only = Loss(
+        total=torch.tensor(50.0), terms={"hint": torch.tensor(0.5)}, weights={"hint": fading}
+    )
     growth.note(only, first=True)
     assert growth.look({"hint": 600.0}, 0.5) == [], "600 · 50 is 600 times 0.5 · 100"
     [said] = growth.look({"hint": 600.0}, 0.0)
