@@ -114,7 +114,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, tmp_path: Path) ->
     torn._end_epoch()
     for graphs in ("on", "off"):
         options = {**COMMON, **DATA, "precision": "bf16", "ema": 0.9, "deterministic": True}
-        again = trainer(folder, tmp_path, **options, device="cuda", graphs=graphs)
+        options |= {"device": "cuda", "graphs": graphs}
+        again = trainer(folder, tmp_path, **options)
         again.run, again.key = torn.run, torn.key
         again.start(resume=True)
         again.network.train()
