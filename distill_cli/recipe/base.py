@@ -121,8 +121,12 @@ class TeacherLabels(BaseModel):
         "each.",
         TEACHERS,
     )
-    teacher_precision: Literal["fp32", "fp64"] = option(
-        "fp32", "Arithmetic of live teachers.", TEACHERS, advanced=True
+    teacher_precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = option(
+        "auto",
+        "Arithmetic of live teachers: auto takes bf16 on GPUs that have it, else fp32; fp32 too for "
+        "--codec fp32.",
+        TEACHERS,
+        advanced=True,
     )
     force: bool = option(
         False, "Go on with a teacher that is no better than chance.", TEACHERS, advanced=True

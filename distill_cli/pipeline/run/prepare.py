@@ -48,7 +48,7 @@ from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.runtime import Runtime, decide, describe
+from distill_cli.runtime import Runtime, decide, describe, teacher_precision
 from distill_cli.training import optim
 from distill_cli.training.events import Sink
 from distill_cli.types import Targets, ViewSpec
@@ -179,7 +179,8 @@ def _members(
     """The teachers, opened, and checked against the data and what is learnt of them."""
     if not isinstance(recipe, TeacherLabels):
         return []
-    precision, maps = recipe.teacher_precision, recipe.class_map
+    precision = teacher_precision(recipe.teacher_precision, runtime.device)
+    maps = recipe.class_map
     members = open_teachers(names, dataset, runtime, precision, maps, runs)
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
@@ -245,11 +246,16 @@ def _resolve(
     rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
     targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
+    taught: dict[str, Any] = {}
+    if isinstance(recipe, TeacherLabels):
+        # Recorded, for whoever goes on elsewhere goes on in the same arithmetic.
+        taught["teacher_precision"] = teacher_precision(recipe.teacher_precision, runtime.device)
     return resolved(
         listed,
         {
             **values,
             **targets,
+            **taught,
             **data_record(recipe, dataset, spec),
             "batch_size": batch_size,
             "opt": opt,

@@ -20,6 +20,7 @@ from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.mixture import Relabelled
 from distill_cli.training import schedule
 from distill_cli.training.events import Sink
@@ -48,6 +49,10 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
     optimisation = _optimisation(prepared, loader.steps)
     if recipe.compile:
         prepared.network.net.compile()
+        if prepared.runtime.device.type == "cuda":
+            for member in prepared.members:
+                if isinstance(member, LiveTeacher):
+                    member.compile()
     # After the network's initialisation, so that dropout does not depend on its size.
     torch.manual_seed(recipe.seed)
     return Trainer(
