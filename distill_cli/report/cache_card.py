@@ -82,6 +82,11 @@ def cache_card(manifest: Mapping[str, Any], *, data: str, licence: str | None = 
             "distill student --teachers THIS_FOLDER --data IMAGES",
             "```",
             "",
+            *(
+                ["`ids.safetensors` names the image of each row, for other readers.", ""]
+                if manifest.get("ids_sha256")
+                else []
+            ),
             "The student sees the very views that the teacher saw: they are functions of the "
             "sample, the view and a seed, and are made again. Images that differ from those "
             f"(fingerprint {markdown_code(dataset['fingerprint'])}) are refused."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill_cli.cache.codec import codec
-from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.plan import FORMAT_VERSION, Plan, ShardKey
 from distill_cli.cache.writer import continued
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
@@ -134,13 +134,20 @@ def prepare_dump(
 
 
 def say_plan(recipe: CacheRecipe | ImportRecipe, out: Path, plan: Plan, sink: Sink) -> None:
-    """Says what the recipe left open: the folder, and the codec where a sparse one saves nothing."""
+    """Says what the recipe left open: the folder, the codec where a sparse one saves nothing, and
+    the format where the dump was begun in an earlier one.
+    """
     if recipe.out is None:
         sink.message(f"labels go to {out}")
     if plan.codec != recipe.codec:
         sink.message(
             f"{recipe.codec} would keep all of {len(plan.dataset.class_names)} classes: "
             f"stored as {plan.codec}"
+        )
+    if plan.format_version < FORMAT_VERSION:
+        sink.message(
+            f"{out} was begun in format {plan.format_version} and goes on in it: without sample ids, "
+            f"and with top-k rows as they were; --overwrite begins in format {FORMAT_VERSION}"
         )
 
 
@@ -213,4 +220,5 @@ def plan_of(
         versions=versions(),
         cpu_capability=cpu_capability(),
         targets=teacher.targets,
+        sample_ids=recipe.sample_ids,
     )
