@@ -24,6 +24,7 @@ from distill_cli.pipeline.inputs.student import (
     starting,
     student_network,
 )
+from distill_cli.pipeline.inputs.table_checks import check_table
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import (
@@ -91,6 +92,7 @@ def prepare(
         deterministic=recipe.deterministic,
         precision=recipe.precision,
     )
+    check_table(recipe, names, runs)
     dataset = open_data(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
