@@ -149,7 +149,9 @@ def _row(
     path: Path, where: str, header: Sequence[str], cells: Sequence[str], *, one_class: bool
 ) -> _Row:
     if len(cells) != len(header):
-        raise ArtifactError(f"{where} has {len(cells)} cells, the header has {len(header)}")
+        raise ArtifactError(
+            f"{where} has {counted(len(cells), 'cell')}, the header has {len(header)}"
+        )
     values = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     split = values.get(SPLIT)
     if split is not None and split not in SPLITS:

@@ -156,7 +156,7 @@ def test_few_rows_of_other_than_one_label_are_slips(tmp_path: Path) -> None:
             ["file,labels,split", "a.png,x,train", "b.png,x;y,test"],
             "row 3: class 'y' of test does not stand in train",
         ),
-        (["file,labels", "a.png,x", "b.png"], "row 3 has 1 cells, the header has 2"),
+        (["file,labels", "a.png,x", "b.png"], "row 3 has 1 cell, the header has 2"),
         (["file,x,y", "a.png,1,0", "b.png,1,yes"], "row 3: column 'y' holds 'yes', not 0 or 1"),
         (["file,x,y", *(f"{n}.png,1,0" for n in "abcdef")], "class 'y' .* no image to train on"),
         (["file,labels,x", "a.png,x,1"], "has the columns file, labels, x"),

@@ -18,6 +18,7 @@ from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import data_record, open_data, view_spec
+from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.student import (
     Architecture,
     architecture_of,
@@ -86,6 +87,7 @@ def prepare(
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [], coming=runs.comes)
     recipe = with_data(recipe, names, runs.recipe)
+    check_moved(recipe.data, [str(out), *names] if resume else names, runs.recipe)
     runtime = decide(
         recipe.device,
         threads=recipe.threads,
