@@ -77,6 +77,7 @@ class Manifest:
         plan: The plan that the cache is bound to.
         shards: The shards, in the order of `plan.shards()`.
         eval_sha256: Hash of eval.safetensors; None where no evaluation rows are stored.
+        ids_sha256: Hash of ids.safetensors; None where the plan leaves it out.
         labelled: Number of stored views of labelled samples; the teacher's accuracy, NLL and ECE
             are measured on these and are None where there are none.
         teacher_accuracy: Share of right answers.
@@ -90,6 +91,7 @@ class Manifest:
     plan: Plan
     shards: tuple[StoredShard, ...]
     eval_sha256: str | None
+    ids_sha256: str | None
     labelled: int
     teacher_accuracy: float | None
     teacher_nll: float | None
@@ -100,10 +102,12 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values: the keys of the plan, then those of the manifest."""
+        ids = {} if self.plan.format_version == 1 else {"ids_sha256": self.ids_sha256}
         return {
             **self.plan.to_json(),
             "shards": [shard.to_json() for shard in self.shards],
             "eval_sha256": self.eval_sha256,
+            **ids,
             "labelled": self.labelled,
             "teacher_accuracy": self.teacher_accuracy,
             "teacher_nll": self.teacher_nll,
@@ -125,6 +129,8 @@ class Manifest:
             ValueError, TypeError, KeyError: It is malformed.
         """
         plan = Plan.from_json(value)
+        if plan.sample_ids:
+            typed(value, "ids_sha256", str)
         entries, lost = typed(value, "shards", list), typed(value, "truncation_error", dict)
         # Counted before the plan's shards are listed: a forged plan may have 10¹⁸ of them.
         if len(entries) != plan.views * plan.shards_per_view:
@@ -137,9 +143,8 @@ class Manifest:
                 StoredShard.from_json(entry, key)
                 for entry, key in zip(entries, plan.shards(), strict=True)
             ),
-            eval_sha256=None
-            if value.get("eval_sha256") is None
-            else typed(value, "eval_sha256", str),
+            eval_sha256=_hash(value, "eval_sha256"),
+            ids_sha256=_hash(value, "ids_sha256") if plan.sample_ids else None,
             labelled=typed(value, "labelled", int),
             teacher_accuracy=_figure(value, "teacher_accuracy"),
             teacher_nll=_figure(value, "teacher_nll"),
@@ -148,6 +153,10 @@ class Manifest:
             calibration=Calibration.from_json(typed(value, "calibration", dict)),
             truncation_error={t: TruncationError.from_json(lost[str(t)]) for t in TEMPERATURES},
         )
+
+
+def _hash(value: Mapping[str, Any], key: str) -> str | None:
+    return None if value.get(key) is None else typed(value, key, str)
 
 
 def _figure(value: Mapping[str, Any], key: str) -> float | None:

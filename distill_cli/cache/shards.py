@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_cli.cache.codec import codec, layout_fault
-from distill_cli.cache.folder import EVAL, refuse_links_out
+from distill_cli.cache.codec import codec_of, layout_fault
+from distill_cli.cache.folder import refuse_links_out
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.safetensors_header import read_header
 from distill_cli.cache.statistics import Statistics
@@ -34,7 +34,7 @@ class Shards:
     def __init__(self, folder: Path, plan: Plan) -> None:
         refuse_links_out(folder, [shard.file for shard in plan.shards()])
         self.folder, self.plan = folder, plan
-        self.codec = codec(plan.codec, len(plan.dataset.class_names))
+        self.codec = codec_of(plan)
         self.digest, self.digests = plan.digest, plan.digests
 
     def missing(self, among: Iterable[ShardKey] | None = None) -> list[ShardKey]:
@@ -49,14 +49,13 @@ class Shards:
         """
         return self.statistics(shard) is not None and self._hashes_well(shard.file)
 
-    @property
-    def holds_eval(self) -> bool:
-        """Whether the evaluation rows are stored, whole and under this plan."""
+    def holds_file(self, file: str) -> bool:
+        """Whether a file beside the shards (evaluation rows, ids) is whole and under this plan."""
         try:
-            plan = read_header(self.folder / EVAL).metadata.get("plan")
+            plan = read_header(self.folder / file).metadata.get("plan")
         except ArtifactError:
             return False
-        return plan in self.digests and self._hashes_well(EVAL)
+        return plan in self.digests and self._hashes_well(file)
 
     def identity(self, shard: ShardKey) -> dict[str, Any]:
         """The metadata that tie a shard to its plan, view and rows."""

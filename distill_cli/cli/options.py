@@ -92,6 +92,8 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     annotation: Any = str | None
     if field.annotation is bool:
         annotation = bool | None
+        if field.default is True:
+            flag = f"{flag}/--no-{flag.removeprefix('--')}"
     elif get_origin(field.annotation) is list and name == "require":
         annotation = list[str] | None
     option = typer.Option(

@@ -16,7 +16,7 @@ from distill_cli.data.reading import read_images
 from distill_cli.data.split_images import ImageFiles, Images
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.types import UNLABELLED, UNREAD, Count, DatasetIdentity
+from distill_cli.types import UNLABELLED, UNREAD, Count, DatasetIdentity, digest_of_ids
 
 FILES_FOR_STATISTICS = 1024
 
@@ -142,9 +142,7 @@ def open_dataset(
         identity=DatasetIdentity(
             fingerprint=_dataset_fingerprint(train, read.digests) if read.digests else UNREAD,
             # The ids depend on which images are bad, and only reading them tells.
-            ids_digest=UNREAD
-            if skip_bad and not read.digests
-            else _hash("\0".join(train.sample_ids).encode()),
+            ids_digest=UNREAD if skip_bad and not read.digests else digest_of_ids(train.sample_ids),
             samples=len(train.sample_ids),
             class_names=names,
             split_seed=split_seed,
@@ -227,7 +225,3 @@ def _dataset_fingerprint(table: Images, digests: Sequence[bytes]) -> str:
     for name, label, content in zip(table.sample_ids, labels, digests, strict=True):
         whole.update(f"{name}\0{label}\0".encode() + content)
     return whole.hexdigest()
-
-
-def _hash(content: bytes) -> str:
-    return blake2b(content, digest_size=16).hexdigest()

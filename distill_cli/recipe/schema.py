@@ -132,6 +132,12 @@ class StoredLabels(BaseModel):
         ge=1,
         advanced=True,
     )
+    sample_ids: bool = option(
+        True,
+        "Store the names of the images beside their labels, some 6 bytes each, for other readers.",
+        TEACHERS,
+        advanced=True,
+    )
 
 
 class CacheRecipe(Recipe, StoredLabels, TeacherLabels):

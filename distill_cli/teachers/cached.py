@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distill_cli.cache.codec import Codec, Rows, bytes_per_row
+from distill_cli.cache.codec import bytes_per_row
 from distill_cli.cache.reader import CacheReader
+from distill_cli.cache.rows import Codec, Rows
 from distill_cli.data.split_images import Images
 from distill_cli.types import Batch, Features, Need
 

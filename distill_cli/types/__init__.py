@@ -6,7 +6,14 @@ N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) ten
 
 from distill_cli.types.batch import UNLABELLED, Batch, Mixing
 from distill_cli.types.count import Count
-from distill_cli.types.identity import UNREAD, DatasetIdentity, Source, ViewSpec, differences
+from distill_cli.types.identity import (
+    UNREAD,
+    DatasetIdentity,
+    Source,
+    ViewSpec,
+    differences,
+    digest_of_ids,
+)
 from distill_cli.types.relation import Relation
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
 from distill_cli.types.signals import (
@@ -59,4 +66,5 @@ __all__ = [
     "Terms",
     "ViewSpec",
     "differences",
+    "digest_of_ids",
 ]

@@ -81,7 +81,7 @@ def dump(
         for folder, name in zip(prepared.folders, prepared.names, strict=True):
             write_text(folder / "recipe.yaml", to_yaml(_kept(prepared, name)))
         speed = _fill(prepared, writers, progress)
-        _add_evaluation(prepared, writers)
+        _add_files(prepared, writers)
         return [_finished(prepared, writer, speed) for writer in writers]
 
 
@@ -171,12 +171,17 @@ def _commit(
         writer.commit(shard, logits_NK, target_N)
 
 
-def _add_evaluation(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> None:
-    """Stores the teachers' logits of held-out and test images; of several parts, in the first."""
+def _add_files(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> None:
+    """Stores the teachers' logits of held-out and test images, and the rows' sample ids.
+
+    Of several parts, the first brings them.
+    """
     if prepared.recipe.part is not None and prepared.recipe.part.number > 1:
         return
     probe: PixelProbe | None = None
     for writer, teacher in zip(writers, prepared.teachers, strict=True):
+        if not writer.has_ids:
+            writer.write_ids(prepared.dataset.train.sample_ids)
         if writer.has_eval:
             continue
         if probe is None:
@@ -194,7 +199,7 @@ def _add_evaluation(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> N
 def _finished(prepared: PreparedDump, writer: CacheWriter, speed: float | None) -> Dumped:
     """The cache with its manifest, which is written if no shard is left to other parts."""
     left = [] if prepared.recipe.part is None else writer.missing()
-    whole = not left and writer.has_eval
+    whole = not left and writer.has_eval and writer.has_ids
     manifest = writer.finish() if whole else None
     if manifest is not None and prepared.recipe.publish:
         data = public_name(str(prepared.recipe.data))

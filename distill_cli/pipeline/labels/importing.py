@@ -129,6 +129,8 @@ def import_labels(
         writer = CacheWriter(prepared.folder, prepared.plan)
         write_text(prepared.folder / "recipe.yaml", to_yaml(_kept(prepared)))
         speed = _fill(prepared, writer, progress)
+        if not writer.has_ids:
+            writer.write_ids(prepared.dataset.train.sample_ids)
         if not writer.has_eval:
             writer.write_eval(_held_out(prepared), probe_of(prepared.plan, prepared.views))
         return Dumped(
@@ -215,6 +217,7 @@ def _plan(
         versions=versions(),
         cpu_capability=cpu_capability(),
         targets="sigmoid" if dataset.multi_label else "softmax",
+        sample_ids=recipe.sample_ids,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill_cli.cache.codec import codec
-from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.plan import FORMAT_VERSION, Plan, ShardKey
 from distill_cli.cache.writer import continued
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
@@ -17,6 +17,7 @@ from distill_cli.files import real_path
 from distill_cli.pipeline.folders import RUN_ENTRIES, check_cache_folders, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
+from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import open_teachers
@@ -90,6 +91,7 @@ def prepare_dump(
         raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
     check_names(recipe.augment)
     recipe = with_data(recipe, names)
+    check_moved(recipe.data, names)
     out = Path(recipe.out) if recipe.out else next_free("cache")
     folders = teacher_folders(out, names)
     check_cache_folders(out, folders)
@@ -134,13 +136,20 @@ def prepare_dump(
 
 
 def say_plan(recipe: CacheRecipe | ImportRecipe, out: Path, plan: Plan, sink: Sink) -> None:
-    """Says what the recipe left open: the folder, and the codec where a sparse one saves nothing."""
+    """Says what the recipe left open: the folder, the codec where a sparse one saves nothing, and
+    the format where the dump was begun in an earlier one.
+    """
     if recipe.out is None:
         sink.message(f"labels go to {out}")
     if plan.codec != recipe.codec:
         sink.message(
             f"{recipe.codec} would keep all of {len(plan.dataset.class_names)} classes: "
             f"stored as {plan.codec}"
+        )
+    if plan.format_version < FORMAT_VERSION:
+        sink.message(
+            f"{out} was begun in format {plan.format_version} and goes on in it: without sample ids, "
+            f"and with top-k rows as they were; --overwrite begins in format {FORMAT_VERSION}"
         )
 
 
@@ -213,4 +222,5 @@ def plan_of(
         versions=versions(),
         cpu_capability=cpu_capability(),
         targets=teacher.targets,
+        sample_ids=recipe.sample_ids,
     )

@@ -16,6 +16,7 @@ from distill_cli.pipeline.folders import has_model, kept_recipe
 from distill_cli.pipeline.inputs.artifacts import ON_DISK
 from distill_cli.pipeline.inputs.cache_checks import check_probe
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
+from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import live_teacher
 from distill_cli.recipe.schema import CacheRecipe
@@ -59,6 +60,7 @@ def replay_cache(
     if not (teacher.startswith(TIMM) or has_model(Path(teacher))):
         raise UsageError(f"the teacher of {folder} is not at {teacher}", hint="Say with --teacher")
     runtime = decide(device)
+    check_moved(recipe.data, [str(folder)])
     dataset = open_data(recipe, sink)
     reader.require_dataset(dataset.identity)
     live = live_teacher(

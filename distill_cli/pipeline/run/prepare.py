@@ -18,12 +18,14 @@ from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import data_record, open_data, view_spec
+from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.student import (
     Architecture,
     architecture_of,
     starting,
     student_network,
 )
+from distill_cli.pipeline.inputs.table_checks import check_table
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import (
@@ -85,12 +87,14 @@ def prepare(
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [], coming=runs.comes)
     recipe = with_data(recipe, names, runs.recipe)
+    check_moved(recipe.data, [str(out), *names] if resume else names, runs.recipe)
     runtime = decide(
         recipe.device,
         threads=recipe.threads,
         deterministic=recipe.deterministic,
         precision=recipe.precision,
     )
+    check_table(recipe, names, runs)
     dataset = open_data(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)

@@ -94,6 +94,12 @@ def _label_targets(prepared: PreparedRun) -> Tensor | None:
 def _check_parts(recipe: TrainRecipe, network: Network) -> None:
     """Refuses parts of a batch that are empty, or too small for batch norm."""
     smallest = 2 if any(isinstance(m, _BatchNorm) for m in network.modules()) else 1
+    if smallest > recipe.batch_size:
+        raise UsageError(
+            f"--batch-size {recipe.batch_size}: the network has batch norm, which is over the images "
+            "of a batch and needs two at least",
+            hint="Choose a larger --batch-size, or a network without batch norm",
+        )
     if recipe.accumulate * smallest > recipe.batch_size:
         needed = " of two, which batch norm needs" if smallest == 2 else ""
         raise UsageError(
