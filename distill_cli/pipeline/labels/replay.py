@@ -19,6 +19,7 @@ from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import live_teacher
+from distill_cli.pipeline.labels.forward import precision_of
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.runtime import decide
 from distill_cli.training.events import Sink
@@ -68,7 +69,7 @@ def replay_cache(
         ON_DISK.teacher(teacher, dataset.class_names),
         reader.class_names,
         runtime.device,
-        reader.plan.precision,
+        precision_of(reader.plan),
         class_map=next(iter(recipe.class_map or []), None),
     )
     if live.fingerprint != reader.teacher_fingerprint:
