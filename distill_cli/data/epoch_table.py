@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from distill_cli.data.device_views import DeviceViews
 from distill_cli.data.loader import Loader, mixed_labels
 from distill_cli.data.mixing import MixPlan
 from distill_cli.data.order import epoch_order
@@ -30,6 +31,7 @@ class EpochTable:
     def __init__(self, loader: Loader) -> None:
         self.loader, self.device = loader, loader.views.device
         self.views, self.mixer = loader.views, loader.views.mixer
+        self.made = DeviceViews(loader.views)
         self.steps, self.batch_size = loader.steps, loader.batch_size
         shape = (self.steps, 4, self.batch_size)
         self.column_T4B = torch.zeros(shape, dtype=torch.int64, device=self.device)
@@ -114,10 +116,12 @@ class EpochTable:
         if self.target_NK is not None:
             target_BK = self.target_NK.index_select(0, index_B).float()
         if self._mixed is None:
-            images_BCHW = self.views.on_device(index_B, view_B, pictures_BCHW)
+            images_BCHW = self.made.plain(index_B, view_B, pictures_BCHW)
         else:
             plan = self._mixed.of_step(at_1, self.batch_size)
-            images_BCHW = self._mix(plan, index_B, view_B, partner_B, pictures_BCHW)
+            images_BCHW = self.made.mixed(
+                index_B, view_B, partner_B, plan, pictures_BCHW, beside=self.beside
+            )
             other_B = self.target_N.index_select(0, partner_B)
             mixing = Mixing(share_B=plan.share_B, target_B=other_B)
             if self.target_NK is not None and target_BK is not None:
@@ -135,22 +139,6 @@ class EpochTable:
             mixing=mixing,
             unlabelled=self.loader.unlabelled,
         )
-
-    def _mix(
-        self,
-        plan: MixPlan,
-        index_B: Tensor,
-        view_B: Tensor,
-        partner_B: Tensor,
-        pictures_BCHW: Tensor | None,
-    ) -> Tensor:
-        """The mixed views; partners that do not stand beside their images are made too."""
-        if self.beside:
-            images_BCHW = self.views.on_device(index_B, view_B, pictures_BCHW)
-            return plan.mixed(images_BCHW, images_BCHW.unflatten(0, (-1, 2)).flip(1).flatten(0, 1))
-        both_2B, views_2B = torch.cat([index_B, partner_B]), torch.cat([view_B, view_B])
-        made_2BCHW = self.views.on_device(both_2B, views_2B, pictures_BCHW)
-        return plan.mixed(*made_2BCHW.split(self.batch_size))
 
     def advance(self) -> None:
         """Counts the step that was taken."""

@@ -142,9 +142,7 @@ class Views:
         for request, (_, _, partner_B), images_BCHW, uniform_BD in zip(
             requests, whole, parts, draws, strict=True
         ):
-            images_BCHW = self._changed(
-                images_BCHW, uniform_BD.to(self.maker), self.per_image_steps
-            )
+            images_BCHW = self.changed(images_BCHW, uniform_BD.to(self.maker), self.per_image_steps)
             yield self._finished(*request, partner_B, images_BCHW / 255)
 
     def pictures(
@@ -163,29 +161,12 @@ class Views:
             pin=self.device.type == "cuda",
         )
 
-    def on_device(
-        self, index_B: Tensor, view_B: Tensor, pictures_BCHW: Tensor | None = None
-    ) -> Tensor:
-        """Whole views, before any mixing, made of tensors on the device alone: fp32 in [0, 1].
-
-        Args:
-            index_B: int64 rows, on the device.
-            view_B: int64 view of each, on the device.
-            pictures_BCHW: The rows' `pictures`, on the device; None where images lie there.
-        """
-        if pictures_BCHW is None:
-            pictures_BCHW = self.images_NCHW.index_select(0, index_B)
-        if self.per_image_steps < len(self.steps):
-            uniform_BD = self._uniform(index_B, view_B)
-            pictures_BCHW = self._changed(pictures_BCHW, uniform_BD, self.per_image_steps)
-        return (pictures_BCHW / 255).contiguous()
-
     def _with_partners(self, index_B: Tensor, view_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The request, and behind it any partners that do not stand next to their images."""
         if self.mixer is None:
             return index_B, view_B, index_B
         partner_B = self.mixer.partners(index_B, view_B)
-        if len(index_B) % 2 == 0 and torch.equal(_neighbours(index_B), partner_B):
+        if len(index_B) % 2 == 0 and torch.equal(neighbours(index_B), partner_B):
             return index_B, view_B, partner_B
         return torch.cat([index_B, partner_B]), torch.cat([view_B, view_B]), partner_B
 
@@ -196,7 +177,7 @@ class Views:
         if self.mixer is None:
             return ViewBatch(images_BCHW=images_BCHW)
         first_BCHW, others_BCHW = images_BCHW[: len(index_B)], images_BCHW[len(index_B) :]
-        others_BCHW = others_BCHW if len(others_BCHW) else _neighbours(first_BCHW)
+        others_BCHW = others_BCHW if len(others_BCHW) else neighbours(first_BCHW)
         sides = (self.spec.height, self.spec.width)
         plan = self.mixer.plan(index_B, partner_B, view_B, *sides).to(self.device)
         mixed_BCHW = plan.mixed(first_BCHW, others_BCHW)
@@ -213,17 +194,15 @@ class Views:
             yield from self._uniform(index, view).split([len(index_B) for index_B, _ in group])
 
     def _uniform(self, index_B: Tensor, view_B: Tensor) -> Tensor:
-        """Drawn where the rows lie: integer hashes are the same on any device."""
-        numbers = torch.arange(self.columns[-1], device=index_B.device)
-        key_N = self.images.key_N if index_B.device.type == "cpu" else self._key_on_device
-        words = (view_B[:, None], key_N.index_select(0, index_B)[:, None], numbers)
+        return self.uniform(self.images.key_N[index_B], view_B)
+
+    def uniform(self, key_B: Tensor, view_B: Tensor) -> Tensor:
+        """The numbers (B, D) of all steps of samples by their keys, drawn where these lie."""
+        numbers = torch.arange(self.columns[-1], device=key_B.device)
+        words = (view_B[:, None], key_B[:, None], numbers)
         return uniform(draw(self.spec.seed, Purpose.AUGMENT, *words))
 
-    @cached_property
-    def _key_on_device(self) -> Tensor:
-        return self.images.key_N.to(self.device)
-
-    def _changed(
+    def changed(
         self, images_BCHW: Tensor, uniform_BD: Tensor, first: int, last: int | None = None
     ) -> Tensor:
         """Batched steps `first` … `last`; `uniform_BD` has the numbers of all steps."""
@@ -251,7 +230,7 @@ class Views:
                 pictures = zip(to_pictures(images_BCHW), seeds.tolist(), strict=True)
                 images_BCHW = to_batch([step(picture, seed) for picture, seed in pictures])
             else:
-                images_BCHW = self._changed(images_BCHW, uniform_BD, number, number + 1)
+                images_BCHW = self.changed(images_BCHW, uniform_BD, number, number + 1)
         return images_BCHW
 
     def _framed(self, files: ImageFiles, index_B: Tensor, uniform_BD: Tensor) -> Tensor:
@@ -273,7 +252,7 @@ def _per_image_steps(steps: Sequence[Augmentation | LibraryTransform], *, files:
     return max(last, int(files and bool(steps) and isinstance(steps[0], ResizedCrop)))
 
 
-def _neighbours(element_B: Tensor) -> Tensor:
+def neighbours(element_B: Tensor) -> Tensor:
     """The other element of the pair of each element."""
     other_B: Tensor = element_B.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     return other_B
