@@ -86,6 +86,8 @@ class Manifest:
         entropy: Mean entropy of the labels over all views at T = 1, nats.
         calibration: The teacher's confidence against its accuracy, on the views.
         truncation_error: Loss of the codec by temperature, 1 to 20.
+        precision_error: Loss by the teacher's arithmetic at T = 1, against its own in fp32, measured
+            on evaluation rows; None where it computed in fp32 or more.
     """
 
     plan: Plan
@@ -99,10 +101,13 @@ class Manifest:
     entropy: float
     calibration: Calibration
     truncation_error: Mapping[int, TruncationError]
+    precision_error: TruncationError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values: the keys of the plan, then those of the manifest."""
         ids = {} if self.plan.format_version == 1 else {"ids_sha256": self.ids_sha256}
+        measured = self.precision_error
+        arithmetic = {} if measured is None else {"precision_error": asdict(measured)}
         return {
             **self.plan.to_json(),
             "shards": [shard.to_json() for shard in self.shards],
@@ -118,6 +123,7 @@ class Manifest:
                 str(temperature): asdict(error)
                 for temperature, error in self.truncation_error.items()
             },
+            **arithmetic,
         }
 
     @classmethod
@@ -152,6 +158,11 @@ class Manifest:
             entropy=typed(value, "entropy", float),
             calibration=Calibration.from_json(typed(value, "calibration", dict)),
             truncation_error={t: TruncationError.from_json(lost[str(t)]) for t in TEMPERATURES},
+            precision_error=(
+                TruncationError.from_json(typed(value, "precision_error", dict))
+                if "precision_error" in value
+                else None
+            ),
         )
 
 

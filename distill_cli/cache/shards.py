@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.cache.codec import codec_of, layout_fault
-from distill_cli.cache.folder import refuse_links_out
+from distill_cli.cache.folder import EVAL, refuse_links_out
 from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.quality import TruncationError
 from distill_cli.cache.safetensors_header import read_header
 from distill_cli.cache.statistics import Statistics
 from distill_cli.errors import ArtifactError
 
 # Metadata key: sha256 of the other metadata and of the data behind the header.
 HASH = "sha256"
+# The metadata of evaluation rows: what the teacher's arithmetic costs.
+PRECISION_ERROR = "precision_error"
 
 
 class Shards:
@@ -56,6 +59,11 @@ class Shards:
         except ArtifactError:
             return False
         return plan in self.digests and self._hashes_well(file)
+
+    def precision_error(self) -> TruncationError | None:
+        """What the teacher's arithmetic costs, beside its evaluation rows; None where not measured."""
+        values = read_header(self.folder / EVAL).metadata.get(PRECISION_ERROR)
+        return None if values is None else TruncationError.from_json(values)
 
     def identity(self, shard: ShardKey) -> dict[str, Any]:
         """The metadata that tie a shard to its plan, view and rows."""

@@ -11,6 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from distill_cli.cache.manifest import Manifest, StoredShard, as_read, read_mani
 from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.plan_diff import plan_differences
+from distill_cli.cache.quality import TruncationError
 from distill_cli.cache.rows import first_bad_row
 from distill_cli.cache.safetensors_header import METADATA
 from distill_cli.cache.sample_ids import front_coded
-from distill_cli.cache.shards import HASH, Shards, as_text
+from distill_cli.cache.shards import HASH, PRECISION_ERROR, Shards, as_text
 from distill_cli.cache.statistics import Statistics, measure, merged
 from distill_cli.errors import ArtifactError, InternalError, counted
 from distill_cli.files import remove_temporaries, sha256, write_atomically, write_json
@@ -100,13 +102,17 @@ class CacheWriter:
             write_atomically(self.folder / file, lambda path: shutil.copyfile(source / file, path))
 
     def write_eval(
-        self, splits: Mapping[str, tuple[Tensor, Tensor]], probe: PixelProbe | None = None
+        self,
+        splits: Mapping[str, tuple[Tensor, Tensor]],
+        probe: PixelProbe | None = None,
+        precision_error: TruncationError | None = None,
     ) -> None:
         """Stores the teacher's labels of evaluation rows: dense fp32, unaugmented.
 
         Args:
             splits: logits_NK, fp32, and target_N, int64, on the CPU, by "val" and "test".
             probe: A few views that readers compare theirs with.
+            precision_error: What the teacher's arithmetic costs on some of the rows; None in fp32.
 
         Raises:
             ArtifactError: A logit is NaN or infinite.
@@ -121,7 +127,8 @@ class CacheWriter:
             tensors[f"{split}.target"] = target_N.long().contiguous()
         if probe is not None:
             tensors |= probe.tensors()
-        self._write(EVAL, tensors, {"plan": self.shards.digest})
+        lost = {} if precision_error is None else {PRECISION_ERROR: asdict(precision_error)}
+        self._write(EVAL, tensors, {"plan": self.shards.digest, **lost})
 
     def write_ids(self, sample_ids: Sequence[str]) -> None:
         """Stores the sample ids of the rows.
@@ -189,6 +196,7 @@ class CacheWriter:
             entropy=total.entropy,
             calibration=total.calibration,
             truncation_error=total.truncation_error,
+            precision_error=self.shards.precision_error() if self.has_eval else None,
         )
 
     def _write(self, file: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

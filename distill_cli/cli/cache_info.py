@@ -48,6 +48,8 @@ def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
             str(t): asdict(error) for t, error in manifest.truncation_error.items()
         },
     }
+    if manifest.precision_error is not None:
+        document["precision_error"] = asdict(manifest.precision_error)
     if temperature is not None:
         document["error_at"] = _error_at(folder, temperature)
     return document
@@ -136,6 +138,11 @@ def _lost(document: dict[str, Any]) -> Iterator[str]:
             for t, error in errors.items()
         )
         yield f"  lost by the codec, nats: {', '.join(losses)}"
+    if (arithmetic := document.get("precision_error")) is not None:
+        yield (
+            f"  lost by the teacher's {document['precision']}, nats: {arithmetic['mean_kl']:.2g} "
+            f"(worst {arithmetic['worst_kl']:.2g}) on the evaluation rows"
+        )
     if (asked := document.get("error_at")) is not None:
         yield (
             f"  at T = {asked['temperature']:g}, on the evaluation rows: {asked['mean_kl']:.2g} "

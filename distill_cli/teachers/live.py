@@ -68,7 +68,14 @@ class LiveTeacher:
 
     def logits(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """fp32 logits (B, K) of images in [0, 1]."""
-        with torch.no_grad(), autocast(self.device, self.precision):
+        return self._logits(images_BCHW, self.precision)
+
+    def fp32_logits(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """The same in fp32, whatever its arithmetic in 16 bits is."""
+        return self._logits(images_BCHW, "fp32")
+
+    def _logits(self, images_BCHW: torch.Tensor, precision: TeacherPrecision) -> torch.Tensor:
+        with torch.no_grad(), autocast(self.device, precision):
             logits_BK: torch.Tensor = self.network(images_BCHW.to(self.dtype))
         return self._of_classes(logits_BK).float()
 

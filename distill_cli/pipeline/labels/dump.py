@@ -26,6 +26,7 @@ from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
 from distill_cli.pipeline.inputs.data import data_record, locate
 from distill_cli.pipeline.labels.device_labels import DeviceLabels
+from distill_cli.pipeline.labels.precision import precision_error
 from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stopped
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
@@ -82,7 +83,7 @@ def dump(
         for folder, name in zip(prepared.folders, prepared.names, strict=True):
             write_text(folder / "recipe.yaml", to_yaml(_kept(prepared, name)))
         speed = _fill(prepared, writers, progress, sink)
-        _add_files(prepared, writers)
+        _add_files(prepared, writers, sink)
         return [_finished(prepared, writer, speed) for writer in writers]
 
 
@@ -174,7 +175,7 @@ def _commit(
         writer.commit(shard, logits_NK.cpu(), target_N)
 
 
-def _add_files(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> None:
+def _add_files(prepared: PreparedDump, writers: Sequence[CacheWriter], sink: Sink) -> None:
     """Stores the teachers' logits of held-out and test images, and the rows' sample ids.
 
     Of several parts, the first brings them.
@@ -196,7 +197,8 @@ def _add_files(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> None:
             )
             for name, images in (("val", prepared.dataset.val), ("test", prepared.dataset.test))
         }
-        writer.write_eval(splits, probe)
+        lost = precision_error(teacher, prepared.dataset.val, splits["val"][0], sink)
+        writer.write_eval(splits, probe, lost)
 
 
 def _finished(prepared: PreparedDump, writer: CacheWriter, speed: float | None) -> Dumped:
