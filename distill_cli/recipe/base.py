@@ -204,7 +204,12 @@ class TrainRecipe(Recipe):
     clip_mode: Literal["norm", "value", "agc"] = option(
         "norm", "What clip-grad bounds.", TRAINING, advanced=True
     )
-    compile: bool = option(False, "Compile the network with torch.compile.", TRAINING)
+    compile: bool | Literal["auto"] = option(
+        "auto",
+        "Compile the network, on GPUs live teachers too: auto only on a GPU, in a training of "
+        "50,000 steps or more, which pays for it.",
+        TRAINING,
+    )
     graphs: Literal["auto", "on", "off"] = option(
         "auto",
         "CUDA graphs, which launch a whole step at once, to the same bits: auto where a step can be "

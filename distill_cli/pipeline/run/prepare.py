@@ -43,6 +43,7 @@ from distill_cli.pipeline.objective.offers import check_offers
 from distill_cli.pipeline.objective.order import order_of
 from distill_cli.pipeline.objective.sources import check_sources
 from distill_cli.pipeline.objective.temperature import temperature_message
+from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.resume import as_made, begun_by
@@ -246,7 +247,8 @@ def _resolve(
     opt = recipe.opt
     if opt == "auto":
         opt = optim.default_optimizer(base_of(network))
-    batch_size = min(recipe.batch_size, len(dataset.fit_rows))
+    rows = len(dataset.fit_rows)
+    batch_size = min(recipe.batch_size, rows)
     rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
     targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
@@ -267,6 +269,7 @@ def _resolve(
             "weight_decay": decay,
             "device": str(runtime.device),
             "precision": runtime.precision,
+            "compile": compiles(recipe, runtime, layers, recipe.epochs * (rows // batch_size)),
         },
     )
 
