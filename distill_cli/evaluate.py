@@ -61,9 +61,9 @@ class Collected:
         self._open, self._used = None, 0
 
     def rows(self) -> Tensor:
-        """All rows, on the CPU."""
+        """All rows, on the CPU; an empty tensor where there is none."""
         self._close()
-        return torch.cat(self._full).cpu()
+        return torch.cat(self._full).cpu() if self._full else torch.empty(0)
 
 
 def evaluate(network: Network, images: Images, device: torch.device) -> Metrics:

@@ -6,7 +6,20 @@ N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) ten
 
 from distill_cli.types.batch import UNLABELLED, Batch, Mixing
 from distill_cli.types.count import Count
-from distill_cli.types.identity import UNREAD, DatasetIdentity, Source, ViewSpec, differences
+from distill_cli.types.identity import (
+    EARLIER_FRAMING,
+    FRAMINGS,
+    UNREAD,
+    Background,
+    DatasetIdentity,
+    Framing,
+    Orientation,
+    PlainView,
+    Resize,
+    Source,
+    ViewSpec,
+    differences,
+)
 from distill_cli.types.relation import Relation
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
 from distill_cli.types.signals import (
@@ -30,24 +43,31 @@ from distill_cli.types.signals import (
 
 __all__ = [
     "BIAS",
+    "EARLIER_FRAMING",
     "ECE_BINS",
     "FIGURES",
+    "FRAMINGS",
     "GATED_PARTS",
     "OF_CLASSIFIER",
     "PENULTIMATE",
     "POSTERIOR",
     "UNLABELLED",
     "UNREAD",
+    "Background",
     "Batch",
     "Count",
     "DatasetIdentity",
     "Features",
+    "Framing",
     "HintResult",
     "Mixing",
     "Need",
     "OrderName",
+    "Orientation",
+    "PlainView",
     "Progress",
     "Relation",
+    "Resize",
     "RunResult",
     "ScheduleName",
     "Source",

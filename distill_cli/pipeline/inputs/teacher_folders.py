@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.folders import has_model, holds_run, kept_recipe
+from distill_cli.pipeline.inputs.framing import framing_shown
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
+from distill_cli.types import FRAMINGS
 
 TIMM = "timm/"
 R = TypeVar("R", bound=Recipe)
@@ -77,10 +79,11 @@ def with_data(
     update: dict[str, Any] = {}
     if recipe.val_fraction is None:
         update["val_fraction"] = VAL_FRACTION
-    for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
+    recipes = {name: {**kept(name), **framing_shown(name, kept(name))} for name in teachers}
+    for key in ("data", "split_seed", "val_fraction", "size", "skip_bad", *FRAMINGS):
         if getattr(recipe, key) is not None and getattr(recipe, key) is not False:
             continue
-        kept_values = {name: kept(name).get(key) for name in teachers}
+        kept_values = {name: values.get(key) for name, values in recipes.items()}
         values = {name: value for name, value in kept_values.items() if value is not None}
         for name, value in values.items():
             if not isinstance(value, str | int | float):
