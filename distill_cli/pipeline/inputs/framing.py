@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,14 +43,38 @@ def as_begun(recipe: R, folders: Sequence[Path]) -> R:
     """
     for folder in folders:
         if (folder / PLAN).is_file():
-            framing = asdict(read_plan(folder).view_spec.framing)
-            missing = [key for key in FRAMINGS if getattr(recipe, key) is None]
-            return recipe.model_copy(update={key: framing[key] for key in missing})
+            return _filled(recipe, read_plan(folder).view_spec.framing)
     return recipe
 
 
-def framing_shown(name: str, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """The framing of the pictures that a teacher saw, by recipe keys; empty where it is not known.
+def _filled(recipe: R, framing: Framing) -> R:
+    """The recipe with the framing where it says none."""
+    values = asdict(framing)
+    missing = [key for key in FRAMINGS if getattr(recipe, key) is None]
+    return recipe.model_copy(update={key: values[key] for key in missing})
+
+
+def as_shown(recipe: R, teachers: Sequence[str], kept: Callable[[str], Mapping[str, Any]]) -> R:
+    """The recipe with the framing of the pictures that its teachers saw, where it says none.
+
+    Caches decide, since their labels are of their views; live teachers that differ do not.
+
+    Args:
+        recipe: The recipe of any verb.
+        teachers: Its teachers; none where it asks none.
+        kept: The recipe of a folder.
+
+    Raises:
+        ArtifactError: The plan of a cache is malformed.
+    """
+    caches = [name for name in teachers if is_cache(Path(name))]
+    shown = [_framing_shown(name, kept(name)) for name in caches or teachers]
+    known = [framing for framing in shown if framing is not None]
+    return _filled(recipe, known[0]) if len(set(known)) == 1 else recipe
+
+
+def _framing_shown(name: str, kept: Mapping[str, Any]) -> Framing | None:
+    """The framing of the pictures that a teacher saw; None where it is not known.
 
     Args:
         name: A run, model or cache folder, or timm/NAME.
@@ -62,19 +86,19 @@ def framing_shown(name: str, kept: Mapping[str, Any]) -> dict[str, Any]:
     folder = Path(name)
     if is_cache(folder):
         plan = read_plan(folder) if (folder / PLAN).is_file() else read_manifest(folder).plan
-        return asdict(plan.view_spec.framing)
-    if all(kept.get(key) for key in FRAMINGS):
-        return {key: kept[key] for key in FRAMINGS}
-    for config in (folder / "model/config.json", folder / "config.json"):
-        if config.is_file():
-            framing = _saved_framing(config)
-            return {} if framing is None else asdict(framing)
-    return {}
-
-
-def _saved_framing(config: Path) -> Framing | None:
-    """The framing of a model's config; None where it is none of ours, which its reader says."""
+        return plan.view_spec.framing
+    configs = [folder / "model/config.json", folder / "config.json"]
     try:
-        return Framing.from_json(read_json(config)["distill"].get("view") or {})
+        if all(kept.get(key) for key in FRAMINGS):
+            return Framing.from_json(kept)
+        config = next((config for config in configs if config.is_file()), None)
+        return None if config is None else Framing.from_json(_view(config))
     except (ArtifactError, ValueError, TypeError, KeyError, AttributeError):
+        # A recipe or config that is none of ours is refused by its reader, with the reason.
         return None
+
+
+def _view(config: Path) -> Mapping[str, Any]:
+    """The view of a model's config; empty where a version before 0.4.0 saved it."""
+    view: Mapping[str, Any] = read_json(config)["distill"].get("view") or {}
+    return view

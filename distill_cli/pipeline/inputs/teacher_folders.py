@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.folders import has_model, holds_run, kept_recipe
-from distill_cli.pipeline.inputs.framing import framing_shown
+from distill_cli.pipeline.inputs.framing import as_shown
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
-from distill_cli.types import FRAMINGS
 
 TIMM = "timm/"
 R = TypeVar("R", bound=Recipe)
@@ -79,11 +78,10 @@ def with_data(
     update: dict[str, Any] = {}
     if recipe.val_fraction is None:
         update["val_fraction"] = VAL_FRACTION
-    recipes = {name: {**kept(name), **framing_shown(name, kept(name))} for name in teachers}
-    for key in ("data", "split_seed", "val_fraction", "size", "skip_bad", *FRAMINGS):
+    for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
         if getattr(recipe, key) is not None and getattr(recipe, key) is not False:
             continue
-        kept_values = {name: values.get(key) for name, values in recipes.items()}
+        kept_values = {name: kept(name).get(key) for name in teachers}
         values = {name: value for name, value in kept_values.items() if value is not None}
         for name, value in values.items():
             if not isinstance(value, str | int | float):
@@ -96,7 +94,7 @@ def with_data(
             )
         if values:
             update[key] = next(iter(values.values()))
-    return recipe.model_copy(update=update)
+    return as_shown(recipe.model_copy(update=update), teachers, kept)
 
 
 def are_caches(teachers: Sequence[str]) -> list[bool]:
