@@ -15,7 +15,7 @@ from distill_cli.counters import sample_key
 from distill_cli.data.decode import Decoded
 from distill_cli.data.digest_memory import Digests
 from distill_cli.data.disk_cache import Stat, stat_of
-from distill_cli.data.pillow_io import BAD_IMAGE, Size, bad_image, is_grey, sides, upright
+from distill_cli.data.pillow_io import BAD_IMAGE, Size, bad_image, is_grey, shown_size, sides
 from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageFiles, ImageTable
 from distill_cli.data.workers import stream
@@ -104,7 +104,7 @@ def list_files(
     Raises:
         ArtifactError: An image cannot be read, or a label is out of range.
     """
-    # Sizes matter where none is given, and to know which way up an image is costs time.
+    # Sizes matter where none is given; else what is known of stored images will do.
     orientation = framing.orientation if size is None else "stored"
     known = Digests(data, "" if orientation == "stored" else f" {orientation}")
     shown = _glanced(splits) if glance else None
@@ -237,10 +237,10 @@ def _look(
     for row in rows:
         try:
             image, digest = source.fetch(row)
+            width, height = shown_size(image, orientation)
             if decoded:
                 image.load()
-            shown = upright(image, orientation)
-            notes.append((digest.hex(), *shown.size, is_grey(shown), decoded))
+            notes.append((digest.hex(), width, height, is_grey(image), decoded))
         except BAD_IMAGE as error:
             if not skip_bad:
                 raise bad_image(source, row, error) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from distill_cli.data.archives import open_files
-from distill_cli.data.pillow_io import centre_crop, framed, upright
+from distill_cli.data.pillow_io import centre_crop, framed
 from distill_cli.errors import UsageError
 from distill_cli.types import EARLIER_FRAMING, PlainView
 
@@ -40,8 +40,7 @@ def read_picture(path: Path, view: PlainView) -> Image.Image:
         BAD_IMAGE: It cannot be read.
     """
     with Image.open(path) as image:
-        shown = upright(image, view.framing.orientation)
-        return framed(shown, (view.height, view.width), view.framing, view.channels)
+        return framed(image, (view.height, view.width), view.framing, view.channels)
 
 
 def read_for_network(path: Path, channels: int, height: int, width: int) -> Image.Image:

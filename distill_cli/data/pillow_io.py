@@ -31,6 +31,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# The orientations whose pixels lie on their side, and where Pillow notes the tags of a PNG.
+SIDEWAYS, PNG_TAGS = (5, 6, 7, 8), frozenset({"exif", "Raw profile type exif"})
 
 Pixels = NDArray[np.uint8]
 # The side of a square view, or height and width.
@@ -43,15 +45,31 @@ def is_grey(image: Image.Image) -> bool:
 
 
 def upright(image: Image.Image, orientation: Orientation) -> Image.Image:
-    """An image as its viewers show it: turned by its EXIF tag, if that is asked for."""
-    if orientation == "stored":
-        return image
+    """An image as viewers show it: turned by its EXIF tag, if that is asked for."""
+    turn = TURNS.get(_tag(image, orientation))
+    return image if turn is None else image.transpose(turn)
+
+
+def shown_size(image: Image.Image, orientation: Orientation) -> tuple[int, int]:
+    """Width and height of the upright image, by its header."""
+    width, height = image.size
+    return (height, width) if _tag(image, orientation) in SIDEWAYS else (width, height)
+
+
+def _tag(image: Image.Image, orientation: Orientation) -> int:
+    """The EXIF orientation of an image that is not decoded yet; 1 where it lies as it is shown.
+
+    Pillow itself turns a TIFF. It would decode a whole PNG to look for a tag behind the pixels,
+    which other readers ignore too.
+    """
+    late = image.format == "PNG" and not PNG_TAGS.intersection(image.info)
+    if orientation == "stored" or image.format == "TIFF" or late:
+        return 1
     try:
-        turn = TURNS.get(image.getexif().get(Base.Orientation, 1))
+        return int(image.getexif().get(Base.Orientation, 1))
     except Exception:
         # A damaged tag stops no viewer, and Pillow raises any exception on one.
-        turn = None
-    return image if turn is None else image.transpose(turn)
+        return 1
 
 
 def to_eight_bits(image: Image.Image, background: Background = "none") -> Image.Image:
@@ -91,23 +109,23 @@ def _on_background(image: Image.Image, mode: str, background: str) -> Image.Imag
 def framed(
     image: Image.Image, size: Size | None, framing: Framing, channels: int | None = None
 ) -> Image.Image:
-    """An upright image as every verb sees it: eight bits, resized, centre-cropped, channels last.
+    """An image as every verb sees it: upright, eight bits, resized, centre-cropped, channels last.
 
     Args:
-        image: The image, as `upright` gives it.
+        image: The opened image.
         size: Side, or height and width; None for the image's own.
-        framing: Background and rounding.
+        framing: Orientation, background and rounding.
         channels: 1 for mode L, 3 for RGB; None for L where the image is grey, else RGB.
     """
-    image = to_eight_bits(image, framing.background)
+    image = to_eight_bits(upright(image, framing.orientation), framing.background)
     if size is not None:
         image = centre_crop(image, *sides(size), framing.resize)
     return image if channels is None else image.convert("L" if channels == 1 else "RGB")
 
 
 def to_pixels(image: Image.Image, size: Size | None, framing: Framing = EARLIER_FRAMING) -> Pixels:
-    """An image as uint8 (H, W) where grey, else (H, W, 3); upright, resized and centre-cropped."""
-    return np.asarray(framed(upright(image, framing.orientation), size, framing))
+    """An image as uint8 (H, W) where grey, else (H, W, 3), as `framed` says."""
+    return np.asarray(framed(image, size, framing))
 
 
 def sides(size: Size) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, framed, to_eight_bits, upright
+from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, framed
 from distill_cli.data.source import Source
 from distill_cli.data.workers import stream
 from distill_cli.types import EARLIER_FRAMING, Framing
@@ -107,14 +107,14 @@ class ImageFiles:
         )
 
     def opened(self, index: int) -> Image.Image:
-        """A whole image, upright, of which most formats have only the header read so far.
+        """A whole image, of which most formats have only the header read so far.
 
         Raises:
             ArtifactError: The image cannot be read.
         """
         row = int(self.row_N[index])
         try:
-            return upright(self.source.image(row), self.framing.orientation)
+            return self.source.image(row)
         except BAD_IMAGE as error:
             raise bad_image(self.source, row, error) from None
 
@@ -124,7 +124,8 @@ class ImageFiles:
         Args:
             index: Row of the image, for messages.
             image: The opened image.
-            box: Left, top, width and height of the part to resize; None for the centre crop.
+            box: Left, top, width and height of the part of the upright image to resize; None for the
+                centre crop.
 
         Raises:
             ArtifactError: The image cannot be read.
@@ -134,10 +135,10 @@ class ImageFiles:
             if box is None:
                 return framed(image, (height, width), self.framing, channels)
             left, top, wide, high = box
-            cut = to_eight_bits(image, self.framing.background).resize(
+            whole = framed(image, None, self.framing, channels)
+            return whole.resize(
                 (width, height), Image.Resampling.BILINEAR, (left, top, left + wide, top + high)
             )
-            return framed(cut, None, self.framing, channels)
         except BAD_IMAGE as error:
             raise bad_image(self.source, int(self.row_N[index]), error) from None
 

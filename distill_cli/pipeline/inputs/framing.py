@@ -14,7 +14,7 @@ from distill_cli.files import read_json
 from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.earlier import framing_then
 from distill_cli.recipe.recorded import made_by
-from distill_cli.types import FRAMINGS, Framing
+from distill_cli.types import EARLIER_FRAMING, FRAMINGS, Framing
 
 R = TypeVar("R", bound=Recipe)
 
@@ -57,7 +57,8 @@ def _filled(recipe: R, framing: Framing) -> R:
 def as_shown(recipe: R, teachers: Sequence[str], kept: Callable[[str], Mapping[str, Any]]) -> R:
     """The recipe with the framing of the pictures that its teachers saw, where it says none.
 
-    Caches decide, since their labels are of their views; live teachers that differ do not.
+    Caches decide, since their labels are of their views. Live teachers do not where they differ, nor
+    for the recipe of an earlier version's run, which meant that version's framing.
 
     Args:
         recipe: The recipe of any verb.
@@ -68,6 +69,8 @@ def as_shown(recipe: R, teachers: Sequence[str], kept: Callable[[str], Mapping[s
         ArtifactError: The plan of a cache is malformed.
     """
     caches = [name for name in teachers if is_cache(Path(name))]
+    if not caches and framing_then(made_by(recipe.recorded)) == EARLIER_FRAMING:
+        return recipe
     shown = [_framing_shown(name, kept(name)) for name in caches or teachers]
     known = [framing for framing in shown if framing is not None]
     return _filled(recipe, known[0]) if len(set(known)) == 1 else recipe
