@@ -33,28 +33,32 @@ def half_seen(image: Image.Image) -> Image.Image:
     return image
 
 
-def odd_pictures(folder: Path) -> list[Path]:
-    """Writes them below a folder."""
+def odd_pictures(folder: Path, top: int = 256) -> list[Path]:
+    """Writes them below a folder, darker where their values end at `top`."""
     folder.mkdir(parents=True, exist_ok=True)
-    colour, grey = noise(37, 51, 3), noise(45, 31, seed=1)
+    colour, grey = noise(37, 51, 3, top=top), noise(45, 31, seed=1, top=top)
     clear = colour.quantize(16)
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     made: list[tuple[str, Image.Image, dict[str, object]]] = [
         ("plain.jpg", colour, {}),
         ("grey.jpg", grey, {}),
-        ("wide.png", noise(22, 61, 3, seed=2), {}),
-        ("tall.png", noise(59, 23, 3, seed=3), {}),
-        ("exact.png", noise(20, 20, 3, seed=4), {}),
-        ("turned.jpg", noise(33, 46, 3, seed=5), {"exif": tagged(6)}),
-        ("mirrored.png", noise(41, 28, 3, seed=6), {"exif": tagged(5)}),
-        ("upside-down.webp", noise(40, 27, 3, seed=7), {"exif": tagged(3), "lossless": True}),
+        ("wide.png", noise(22, 61, 3, seed=2, top=top), {}),
+        ("tall.png", noise(59, 23, 3, seed=3, top=top), {}),
+        ("exact.png", noise(20, 20, 3, seed=4, top=top), {}),
+        ("turned.jpg", noise(33, 46, 3, seed=5, top=top), {"exif": tagged(6)}),
+        ("mirrored.png", noise(41, 28, 3, seed=6, top=top), {"exif": tagged(5)}),
+        (
+            "upside-down.webp",
+            noise(40, 27, 3, seed=7, top=top),
+            {"exif": tagged(3), "lossless": True},
+        ),
         ("alpha.png", half_seen(colour), {}),
         ("grey-alpha.png", half_seen(grey), {}),
         ("palette.gif", colour.quantize(16), {}),
         ("clear.png", clear, {"transparency": 3}),
         ("cmyk.jpg", colour.convert("CMYK"), {}),
         ("deep.png", deep, {}),
-        ("two.png", grey.point(lambda level: 255 * (level > 99), "1"), {}),
+        ("two.png", grey.point(lambda level: 255 * (level > top / 3), "1"), {}),
     ]
     for name, image, options in made:
         image.save(folder / name, **options)
@@ -64,6 +68,6 @@ def odd_pictures(folder: Path) -> list[Path]:
 def odd_data(folder: Path) -> Path:
     """Two classes of them, in train and test."""
     for split in ("train", "test"):
-        for label in ("a", "b"):
-            odd_pictures(folder / split / label)
+        for label, top in (("a", 256), ("b", 120)):
+            odd_pictures(folder / split / label, top)
     return folder

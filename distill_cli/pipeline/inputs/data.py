@@ -89,12 +89,13 @@ def said_of_pixels(dataset: Dataset) -> list[str]:
     if dataset.constant:
         names = ("grey",) if dataset.channels == 1 else ("red", "green", "blue")
         every = len(dataset.constant) == dataset.channels
-        equal = "all pixels" if every else " and ".join(names[c] for c in dataset.constant)
+        equal = "all pixels"
+        if not every:
+            equal += f" of the {' and the '.join(names[c] for c in dataset.constant)} channel"
         other = "white" if dataset.framing.background == "black" else "black"
         lines.append(
-            f"warning: {equal} of the training images {'are' if every else 'is'} equal in all of "
-            "them: nothing can be learnt from that. If what they show is in their transparency, try "
-            f"--set background={other}"
+            f"warning: {equal} of the training images are equal, and teach nothing. If the pictures "
+            f"are drawn in their transparency, try --set background={other}"
         )
     return lines
 
