@@ -69,8 +69,8 @@ def data_of(
     if spec is None:
         raise UsageError(f"{folder} does not say which data it was trained on", hint="Give --data")
     size: Size | None = recipe.get("size")
-    if view is not None and data is not None:
-        # Its own images have this size by themselves, and are remembered under no other.
+    if view is not None and locate(str(spec)) != recipe.get("data"):
+        # Its own images have this size by themselves, and are remembered decoded under no other.
         size = (view.height, view.width)
     return open_dataset(
         locate(str(spec)),

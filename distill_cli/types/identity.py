@@ -92,10 +92,8 @@ class PlainView:
         Raises:
             KeyError, ValueError: It is malformed.
         """
-        channels, height, width = (value[key] for key in ("channels", "height", "width"))
-        if channels not in (1, 3) or not all(
-            type(side) is int and side > 0 for side in (height, width)
-        ):
+        channels, height, width = sizes = [value[key] for key in ("channels", "height", "width")]
+        if not all(type(size) is int and size > 0 for size in sizes) or channels not in (1, 3):
             raise ValueError("a view has 1 or 3 channels, height and width in whole pixels")
         return cls(channels=channels, height=height, width=width, framing=Framing.from_json(value))
 
