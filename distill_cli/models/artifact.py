@@ -87,6 +87,8 @@ def _probabilities(network: Network) -> dict[str, Any]:
     """How logits z become probabilities, and what that takes."""
     if network.targets == "sigmoid":
         return {"targets": "sigmoid", "probabilities": "sigmoid(z)"}
+    if network.temperature == 1:
+        return {"probabilities": "softmax(z)"}
     return {"temperature": network.temperature, "probabilities": "softmax(z / temperature)"}
 
 

@@ -77,9 +77,11 @@ def says(config: Mapping[str, Any]) -> str:
     ours = config["distill"]
     if ours.get("targets") == "sigmoid":
         return "Each label has a probability by itself, σ(z) of its logit z."
+    if "temperature" not in ours:
+        return "They are softmax(z) of the logits z: no temperature was fitted."
     return (
-        f"They are softmax(z / T) of the logits z, with T = {ours.get('temperature', 1.0):.4g}: the "
-        "temperature that was fitted on held-out images, `distill.temperature` of config.json."
+        f"They are softmax(z / T) of the logits z, with T = {ours['temperature']:.4g}: the temperature "
+        "that was fitted on held-out images, `distill.temperature` of config.json."
     )
 
 
@@ -95,7 +97,11 @@ def _use(config: Mapping[str, Any], *, timms: bool) -> list[str]:
     same = sides == ours["input_size"] and view.get("resize") == "floor"
     own = str(config["architecture"]).startswith(OWN)
     sigmoid = ours.get("targets") == "sigmoid"
-    probabilities = "logits.sigmoid()" if sigmoid else "(logits / temperature).softmax(-1)"
+    divided, turned = "temperature" in ours, view.get("orientation") == "exif"
+    mode = "L" if ours["input_size"][0] == 1 else "RGB"
+    probabilities = "logits.sigmoid()" if sigmoid else "logits.softmax(-1)"
+    if divided:
+        probabilities = "(logits / temperature).softmax(-1)"
     return [
         "`distill predict FOLDER image.png` does all of the above, FOLDER being this one. With timm, "
         + ("whose transform makes the same pixels" if same else "whose transform comes close to it")
@@ -103,22 +109,21 @@ def _use(config: Mapping[str, Any], *, timms: bool) -> list[str]:
         "",
         "```python",
         *(("import distill_cli.models  # registers the architecture",) if own else ()),
-        "import json",
-        "",
+        *(("import json", "") if divided else ()),
         "import timm",
-        "from PIL import Image, ImageOps",
+        f"from PIL import Image{', ImageOps' if turned else ''}",
         "",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
         "options = timm.data.resolve_data_config(model=model)",
         "transform = timm.data.create_transform(**options)",
         *(
-            ()
-            if sigmoid
-            else ('temperature = json.load(open("FOLDER/config.json"))["distill"]["temperature"]',)
+            ('temperature = json.load(open("FOLDER/config.json"))["distill"]["temperature"]',)
+            if divided
+            else ()
         ),
-        f'picture = ImageOps.exif_transpose(Image.open("image.png")).convert('
-        f'"{"L" if ours["input_size"][0] == 1 else "RGB"}")',
-        "logits = model(transform(picture)[None])",
+        'picture = Image.open("image.png")',
+        *(("picture = ImageOps.exif_transpose(picture)",) if turned else ()),
+        f'logits = model(transform(picture.convert("{mode}"))[None])',
         f"probabilities = {probabilities}",
         "```",
     ]

@@ -14,8 +14,13 @@ import timm
 import yaml
 from PIL import Image
 
+from distill_cli.models import load_model, save_temperature
+from distill_cli.pipeline.folders import kept_recipe
+from distill_cli.report.model_readme import model_readme
+from distill_cli.types import RunResult
 from tests.conftest import Made, Outcome, invoke
 from tests.data.odd_pictures import noise, odd_data, odd_pictures, tagged
+from tests.report.made import FIGURES
 
 Distill = Callable[..., Outcome]
 # A network that takes images of another size than its views have.
@@ -177,21 +182,28 @@ def test_the_readme_of_a_model_says_how_to_use_it(
         "20 × 20",
         "rounded down",
         "3 × 32 × 32",
-        "softmax(z / T)",
     ):
         assert words in text, words
     assert "comes close" in text
     noise(29, 19, seed=3).save(here / "image.png", exif=tagged(8))
-    for folder in (teacher, made.teacher):
+    shutil.copytree(made.teacher / "model", here / "fitted/model")
+    save_temperature(load_model(here / "fitted"), here / "fitted", 2.5)
+    for folder in (teacher, made.teacher, here / "fitted"):
         config = json.loads((folder / "model/config.json").read_text())
-        assert config["distill"]["probabilities"] == "softmax(z / temperature)"
         text = (folder / "model/README.md").read_text()
+        if folder.name == "fitted":
+            text = model_readme(kept_recipe(made.teacher), RunResult(**FIGURES), config)
+        fitted = config["distill"].get("temperature")
+        assert folder.name != "fitted" or fitted == 2.5
+        formula = "softmax(z)" if fitted is None else "softmax(z / temperature)"
+        assert config["distill"]["probabilities"] == formula
+        assert f"They are {formula.replace('temperature', 'T')} of the logits z" in text
         code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
         names: dict[str, object] = {}
         exec(code.replace("FOLDER", str(folder / "model")), names)
         said = json.loads(distill("predict", folder, "image.png", "--json").out)["probabilities"]
         by_name = dict(zip(config["label_names"], names["probabilities"][0].tolist(), strict=True))
-        exact = folder == made.teacher
+        exact = folder != teacher
         assert by_name == pytest.approx(said, abs=1e-5 if exact else 0.2)
         assert ("makes the same pixels" in text) == exact
 
