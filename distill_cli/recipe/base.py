@@ -26,7 +26,7 @@ from distill_cli.recipe.fields import (
     option,
 )
 from distill_cli.recipe.parsing import as_list
-from distill_cli.types import OrderName, Targets
+from distill_cli.types import Background, OrderName, Orientation, Resize, Targets
 
 # The share of train that is held out where nobody says.
 VAL_FRACTION = 0.1
@@ -72,6 +72,25 @@ class Recipe(BaseModel):
         DATA,
         ge=4,
         le=2048,
+        advanced=True,
+    )
+    resize: Resize | None = option(
+        None,
+        "How the longer side is rounded where pictures are resized: floor, as torchvision and timm "
+        "do, or round, as before 0.4.0 (floor).",
+        DATA,
+        advanced=True,
+    )
+    orientation: Orientation | None = option(
+        None,
+        "exif: pictures are turned as their EXIF tag says; stored: as they lie in the file (exif).",
+        DATA,
+        advanced=True,
+    )
+    background: Background | None = option(
+        None,
+        "What shows behind transparent pixels: white, black, or none, which drops alpha (white).",
+        DATA,
         advanced=True,
     )
     split_seed: int | None = option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from distill_cli.data.decode import processors
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.files import real_path
+from distill_cli.pipeline.inputs.framing import framing_of
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
+from distill_cli.recipe.earlier import FRAMING
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
 
@@ -47,16 +50,20 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     """
     if recipe.data is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
+    framing = framing_of(recipe)
     dataset = open_dataset(
         locate(recipe.data),
         split_seed=recipe.split_seed or 0,
         val_fraction=VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
         size=recipe.size,
         skip_bad=recipe.skip_bad,
+        framing=framing,
         workers=worker_count(recipe),
         progress=sink.reading,
         glance=glance,
     )
+    for line in said_of_pixels(dataset):
+        sink.message(line)
     if dataset.skipped:
         sink.message(f"skipped {counted(dataset.skipped, 'image')} that cannot be read")
     classes = counted(len(dataset.class_names), "class", "classes")
@@ -70,6 +77,27 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
         f"{', read from files' if dataset.from_files else ''}"
     )
     return dataset
+
+
+def said_of_pixels(dataset: Dataset) -> list[str]:
+    """What a person should know of how these pictures became pixels."""
+    lines = []
+    framing = asdict(dataset.framing)
+    if dataset.framing != FRAMING and Path(locate(dataset.spec)).exists():
+        said = ", ".join(f"{key}: {value}" for key, value in framing.items())
+        lines.append(f"pictures are read with {said}, as the recipe or the teachers have it")
+    if dataset.constant:
+        names = ("grey",) if dataset.channels == 1 else ("red", "green", "blue")
+        every = len(dataset.constant) == dataset.channels
+        equal = "all pixels"
+        if not every:
+            equal += f" of the {' and the '.join(names[c] for c in dataset.constant)} channel"
+        other = "white" if dataset.framing.background == "black" else "black"
+        lines.append(
+            f"warning: {equal} of the training images are equal, and teach nothing. If the pictures "
+            f"are drawn in their transparency, try --set background={other}"
+        )
+    return lines
 
 
 def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> ViewSpec:
@@ -94,6 +122,7 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
             width=dataset.width,
             seed=recipe.seed if recipe.view_seed is None else recipe.view_seed,
             source=source,
+            framing=dataset.framing,
         )
     asked = {"augment": recipe.augment and augment, "seed": recipe.view_seed}
     size = {
@@ -102,11 +131,11 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
         "channels": dataset.channels,
         "source": source,
     }
-    for name, value in {**asked, **size}.items():
-        if value is not None and value != getattr(cached, name):
+    then = {**vars(cached), **asdict(cached.framing)}
+    for name, value in {**asked, **size, **asdict(dataset.framing)}.items():
+        if value is not None and value != then[name]:
             raise ArtifactError(
-                f"{name} {value!r} contradicts the cache's views, made with "
-                f"{getattr(cached, name)!r}",
+                f"{name} {value!r} contradicts the cache's views, made with {then[name]!r}",
                 hint="Leave the option out to adopt the cache's views, or dump new ones",
             )
     return cached
@@ -131,4 +160,5 @@ def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, A
         "val_fraction": recipe.val_fraction or VAL_FRACTION,
         "augment": list(spec.augment) or ["none"],
         "view_seed": spec.seed,
+        **asdict(spec.framing),
     }
