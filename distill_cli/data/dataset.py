@@ -26,6 +26,7 @@ from distill_cli.types import (
     DatasetIdentity,
     Framing,
     PlainView,
+    digest_of_ids,
 )
 
 FILES_FOR_STATISTICS = 1024
