@@ -94,20 +94,18 @@ def _digits() -> Iterator[None]:
     open_digits, plain = cache(open_splits._digits), reading.decode
     known: dict[tuple[object, object], Any] = {}
 
-    def decode(
-        splits: Any, *, size: int | None, skip_bad: bool, progress: Callable[[int, int], None]
-    ) -> Any:
-        options = {"size": size, "skip_bad": skip_bad}
+    def decode(splits: Any, *, progress: Callable[[int, int], None], **options: Any) -> Any:
+        key = tuple(sorted(options.items()))
         if not open_digits.cache_info().currsize or splits is not open_digits():
             return plain(splits, **options, progress=progress)
-        if (size, skip_bad) in known:
+        if key in known:
             total = sum(len(source) for source in splits.values())
             for done in range(1, total + 1):
                 progress(done, total)
         else:
-            known[size, skip_bad] = plain(splits, **options, progress=progress)
+            known[key] = plain(splits, **options, progress=progress)
         # A copy, so that no run is given what another may have changed.
-        return deepcopy(known[size, skip_bad])
+        return deepcopy(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_splits, "_digits", open_digits)

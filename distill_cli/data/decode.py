@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,25 @@ from PIL import Image
 from torch import Tensor
 
 from distill_cli.counters import sample_key
-from distill_cli.data.archives import open_files
-from distill_cli.data.pillow_io import BAD_IMAGE, Pixels, bad_image, centre_crop, to_pixels
+from distill_cli.data.formats import open_image
+from distill_cli.data.image_files import image_files
+from distill_cli.data.inventory import Left, of_kind
+from distill_cli.data.pillow_io import (
+    BAD_IMAGE,
+    Pixels,
+    bad_image,
+    centre_crop,
+    is_majority,
+    reason_of,
+    to_pixels,
+    without_colour,
+)
+from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageTable, to_batch
 from distill_cli.data.workers import stream
-from distill_cli.errors import ArtifactError, InternalError, UsageError
-from distill_cli.types import Count
+from distill_cli.errors import ArtifactError, InternalError
+from distill_cli.types import Count, DataVersion
 
 # Smaller splits are read before worker processes would have started.
 WORTH_WORKERS = 2048
@@ -35,14 +48,21 @@ class Decoded:
     Attributes:
         tables: Decoded images by split.
         class_names: Names of the classes in label order.
-        digests: Content digests of the train split's rows.
-        skipped: Number of images left out because they cannot be read.
+        digests: Content digests of each split's rows.
+        left: Files and folders that are not used, images that cannot be read among them.
+        grey: How many training images are grey, and of how many.
     """
 
     tables: Mapping[str, ImageTable]
     class_names: tuple[str, ...]
-    digests: tuple[bytes, ...]
-    skipped: int
+    digests: Mapping[str, tuple[bytes, ...]]
+    left: tuple[Left, ...]
+    grey: tuple[int, int]
+
+    @property
+    def skipped(self) -> int:
+        """Number of images left out because they cannot be read."""
+        return len(of_kind(self.left, "unreadable"))
 
 
 class SizesDifferError(Exception):
@@ -54,19 +74,21 @@ def decode(
     *,
     size: int | None,
     skip_bad: bool,
+    rules: DataRules = TODAY,
     progress: Count = lambda done, total: None,
 ) -> Decoded:
     """Decodes every split.
 
-    One channel where all images are grey, else three: alpha is dropped and palettes are
-    resolved, as torchvision's ImageFolder does; 16-bit grey is scaled to 8 bits. EXIF rotation
-    is not applied.
+    One channel where more than half of the training images are grey, else three: alpha is dropped
+    and palettes are resolved, as torchvision's ImageFolder does; 16-bit grey is scaled to 8 bits.
+    EXIF rotation is not applied.
 
     Args:
         splits: Sources by split.
         size: Shorter side in pixels before a centre crop to a square; None keeps images as they
             are.
-        skip_bad: Leave out and count images that cannot be read.
+        skip_bad: Leave out and note images that cannot be read.
+        rules: Rules by which the images have one channel or three.
         progress: Called with (images done, images in all).
 
     Raises:
@@ -74,29 +96,39 @@ def decode(
         ArtifactError: An image cannot be read, or a label is out of range.
         InternalError: The images do not fit into memory.
     """
-    total, done, bad = sum(len(source) for source in splits.values()), 0, 0
+    total, done = sum(len(source) for source in splits.values()), 0
     filled: dict[str, _Filling] = {}
+    left: list[Left] = []
     shape: tuple[int, ...] | None = None
     for split, source in splits.items():
         check_memory(splits, source, size)
         filled[split] = filling = _Filling(source)
-        for row, made in enumerate(_decoded_rows(source, size, skip_bad)):
+        for row, made in enumerate(_decoded_rows(source, size, skip_bad, rules.version)):
             done += 1
-            if made is None:
-                bad += 1
+            if isinstance(made, str):
+                left.append(Left(source.where(row), "unreadable", made))
                 continue
             shape = shape or made[0].shape[:2]
             if made[0].shape[:2] != shape:
                 raise SizesDifferError
             filling.add(row, *made)
             progress(done, total)
-    channels = max(filling.channels for filling in filled.values())
+    grey = filled["train"].grey, len(filled["train"].rows)
+    channels = rules.channels or _channels(rules.version, filled, grey)
     return Decoded(
-        tables={split: filling.table(split, channels) for split, filling in filled.items()},
+        tables={split: filling.table(split, channels, size) for split, filling in filled.items()},
         class_names=splits["train"].class_names,
-        digests=tuple(filled["train"].digests),
-        skipped=bad,
+        digests={split: tuple(filling.digests) for split, filling in filled.items()},
+        left=tuple(left),
+        grey=grey,
     )
+
+
+def _channels(version: DataVersion, filled: Mapping[str, _Filling], grey: tuple[int, int]) -> int:
+    """Channels of the views where nobody says."""
+    if version == "0.3.0":
+        return max(filling.channels for filling in filled.values())
+    return 1 if is_majority(*grey) else 3
 
 
 class _Filling:
@@ -106,12 +138,18 @@ class _Filling:
         self.source = source
         self.rows: list[int] = []
         self.digests: list[bytes] = []
+        self.coloured: list[int] = []
         self.images_NCHW = np.empty((0, 1, 0, 0), dtype=np.uint8)
 
     @property
     def channels(self) -> int:
         """Channels so far: 1 as long as all images are grey."""
         return int(self.images_NCHW.shape[1])
+
+    @property
+    def grey(self) -> int:
+        """Number of grey images so far."""
+        return len(self.rows) - len(self.coloured)
 
     def add(self, row: int, pixels: Pixels, content: bytes) -> None:
         """Appends the image of a row."""
@@ -121,15 +159,30 @@ class _Filling:
             self.images_NCHW = np.empty((len(self.source), channels, height, width), np.uint8)
         elif channels > self.channels:
             self.images_NCHW = np.repeat(self.images_NCHW, 3, axis=1)
+        if channels == 3:
+            self.coloured.append(len(self.rows))
         chw = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
         self.images_NCHW[len(self.rows)] = chw
         self.rows.append(row)
         self.digests.append(content)
 
-    def table(self, split: str, channels: int) -> ImageTable:
+    def _to_grey(self, size: int | None) -> None:
+        """Has one channel from now on; images of colour are decoded again, grey before resizing."""
+        self.images_NCHW = self.images_NCHW[:, :1].copy()
+        for position in self.coloured:
+            row = self.rows[position]
+            try:
+                image, _ = self.source.fetch(row)
+                self.images_NCHW[position, 0] = to_pixels(image, size, channels=1)
+            except BAD_IMAGE as error:
+                raise bad_image(self.source, row, error) from None
+
+    def table(self, split: str, channels: int, size: int | None) -> ImageTable:
         """The images that were added, with this many channels."""
         if not self.rows:
             raise ArtifactError(f"no image of the {split} split can be read")
+        if channels < self.channels:
+            self._to_grey(size)
         images_NCHW = self.images_NCHW[: len(self.rows)]
         if channels > self.channels:
             images_NCHW = np.repeat(images_NCHW, channels, axis=1)
@@ -144,23 +197,24 @@ class _Filling:
 
 
 def _decoded_rows(
-    source: Source, size: int | None, skip_bad: bool
-) -> Iterator[tuple[Pixels, bytes] | None]:
-    """Pixels and content digest of each row in order; None where it cannot be read."""
+    source: Source, size: int | None, skip_bad: bool, version: DataVersion
+) -> Iterator[tuple[Pixels, bytes] | str]:
+    """Pixels and content digest of each row in order; where it cannot be read, the reason."""
     count = len(source)
     tasks = [
         range(start, min(start + ROWS_A_TASK, count)) for start in range(0, count, ROWS_A_TASK)
     ]
-    decode_task = partial(_decode_task, source, size=size, skip_bad=skip_bad)
+    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad, "version": version}
+    decode_task = partial(_decode_task, source, **options)
     # Processes, not threads: opening an image holds Python's lock, most of the cost of a small one.
     workers = min(8, processors()) if count >= WORTH_WORKERS else 0
     for made in stream(decode_task, tasks, workers=workers):
         yield from pickle.loads(made)
 
 
-def _decode_task(source: Source, rows: range, *, size: int | None, skip_bad: bool) -> bytes:
+def _decode_task(source: Source, rows: range, **options: Any) -> bytes:
     """The rows of a task, pickled so that they come back in one piece."""
-    return pickle.dumps([_decode_row(source, row, size, skip_bad) for row in rows])
+    return pickle.dumps([_decode_row(source, row, **options) for row in rows])
 
 
 def processors() -> int:
@@ -188,16 +242,21 @@ def check_memory(splits: Mapping[str, Source], source: Source, size: int | None)
 
 
 def _decode_row(
-    source: Source, row: int, size: int | None, skip_bad: bool
-) -> tuple[Pixels, bytes] | None:
+    source: Source, row: int, *, size: int | None, skip_bad: bool, version: DataVersion
+) -> tuple[Pixels, bytes] | str:
+    """Pixels, grey ones as (H, W), and content digest; the reason where the image cannot be read.
+
+    For versions up to 0.3.0 grey is what is stored as grey.
+    """
     check_label(source, row)
     try:
         image, digest = source.fetch(row)
-        return to_pixels(image, size), digest
+        pixels = to_pixels(image, size)
     except BAD_IMAGE as error:
         if skip_bad:
-            return None
+            return reason_of(error)
         raise bad_image(source, row, error) from None
+    return (pixels if version == "0.3.0" else without_colour(pixels)), digest
 
 
 def images_from_paths(
@@ -209,25 +268,14 @@ def images_from_paths(
         UsageError: No path is given, or a folder holds no images.
         ArtifactError: An image cannot be read.
     """
-    files: list[Path] = []
-    for path in paths:
-        image_paths = [path]
-        if path.is_dir():
-            inside = open_files(path)
-            image_paths = [path.joinpath(*parts) for parts in inside.paths]
-            if not image_paths:
-                raise UsageError(f"{path} holds no images")
-        files += image_paths
-    if not files:
-        raise UsageError("which images? None is given")
+    files = image_files(paths)[0]
     arrays = []
     for path in files:
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 pixels = Image.fromarray(to_pixels(image, None))
         except BAD_IMAGE as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ArtifactError(f"cannot read image {path}: {reason}") from None
+            raise ArtifactError(f"cannot read image {path}: {reason_of(error)}") from None
         mode = pixels.convert("L" if channels == 1 else "RGB")
         arrays.append(centre_crop(mode, height, width))
     return to_batch(arrays).contiguous(), [str(path) for path in files]

@@ -6,8 +6,9 @@ import struct
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from distill_cli.data.formats import READ
 from distill_cli.data.source import Source
 from distill_cli.errors import ArtifactError
 
@@ -25,6 +26,19 @@ Pixels = NDArray[np.uint8]
 def is_grey(image: Image.Image) -> bool:
     """Whether an image has one channel, by its header."""
     return image.mode in (*GREY_MODES, *DEEP_MODES)
+
+
+def without_colour(pixels: Pixels) -> Pixels:
+    """Pixels (H, W, 3) as (H, W) where red, green and blue are equal all over; others as they are."""
+    if pixels.ndim == 2:
+        return pixels
+    red = pixels[..., 0]
+    return red if all(np.array_equal(red, pixels[..., c]) for c in (1, 2)) else pixels
+
+
+def is_majority(count: int, total: int) -> bool:
+    """Whether so many are more than half of all."""
+    return 2 * count > total
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
@@ -48,9 +62,12 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
     return to_eight_bits(image).convert("L" if channels == 1 else "RGB")
 
 
-def to_pixels(image: Image.Image, size: int | None) -> Pixels:
-    """An image as uint8 (H, W) where grey, else (H, W, 3); resized and centre-cropped to `size`."""
-    image = to_eight_bits(image)
+def to_pixels(image: Image.Image, size: int | None, *, channels: int | None = None) -> Pixels:
+    """An image as uint8 (H, W) where grey, else (H, W, 3); resized and centre-cropped to `size`.
+
+    Where channels are given, it has as many, whatever it is stored as.
+    """
+    image = to_eight_bits(image) if channels is None else to_channels(image, channels)
     return np.asarray(image if size is None else centre_crop(image, size, size))
 
 
@@ -67,10 +84,17 @@ def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
     return resized.crop((left, top, left + width, top + height))
 
 
+def reason_of(error: Exception) -> str:
+    """Why an image cannot be read, in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow names its own buffer, and formats that are never asked.
+        return f"it is of no format that is read ({', '.join(READ)})"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def bad_image(source: Source, row: int, error: Exception) -> ArtifactError:
     """The error for an image that cannot be read."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ArtifactError(
-        f"cannot read image {source.where(row)}: {reason}",
-        hint="Replace it, or leave such images out with --skip-bad",
+        f"cannot read image {source.where(row)}: {reason_of(error)}",
+        hint="Replace it, or leave such images out with --skip-bad, which lists them in skipped.txt",
     )

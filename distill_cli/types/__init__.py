@@ -6,7 +6,15 @@ N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) ten
 
 from distill_cli.types.batch import UNLABELLED, Batch, Mixing
 from distill_cli.types.count import Count
-from distill_cli.types.identity import UNREAD, DatasetIdentity, Source, ViewSpec, differences
+from distill_cli.types.identity import (
+    UNREAD,
+    DatasetIdentity,
+    DataVersion,
+    Source,
+    SplitBy,
+    ViewSpec,
+    differences,
+)
 from distill_cli.types.relation import Relation
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
 from distill_cli.types.signals import (
@@ -40,6 +48,7 @@ __all__ = [
     "UNREAD",
     "Batch",
     "Count",
+    "DataVersion",
     "DatasetIdentity",
     "Features",
     "HintResult",
@@ -51,6 +60,7 @@ __all__ = [
     "RunResult",
     "ScheduleName",
     "Source",
+    "SplitBy",
     "StudentSignals",
     "Targets",
     "Teacher",

@@ -7,6 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Source = Literal["table", "files"]
+# The version of distill by whose rules data are read: which files are images, which folders are
+# splits, and whether views are grey. 0.3.0 stands for all versions up to it.
+DataVersion = Literal["0.3.0", "0.4.0"]
+# What a seeded split goes by: the sample ids alone, or one side for all images of equal content.
+SplitBy = Literal["id", "content"]
 # The fingerprint of what a dry run does not read: contents of images, weights of a teacher.
 UNREAD = ""
 
@@ -55,6 +60,9 @@ class DatasetIdentity:
         class_names: In label order.
         split_seed: Seed of the train/held-out split.
         val_fraction: Share of the train split that is held out (0 where `val/` exists).
+        split_by: `content` where equal images were kept on one side of that split and it is another
+            than the sample ids alone would give; else `id`.
+        dedupe: Whether copies were left out.
     """
 
     fingerprint: str
@@ -63,10 +71,21 @@ class DatasetIdentity:
     class_names: tuple[str, ...]
     split_seed: int
     val_fraction: float
+    split_by: SplitBy = "id"
+    dedupe: bool = False
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """What there is of `split_by` and `dedupe` beyond what versions up to 0.3.0 did."""
+        by = {} if self.split_by == "id" else {"split_by": self.split_by}
+        return {**by, **({"dedupe": True} if self.dedupe else {})}
 
     def to_json(self) -> dict[str, Any]:
-        """The identity as plain JSON values."""
-        return {**asdict(self), "class_names": list(self.class_names)}
+        """The identity as plain JSON values; as in earlier versions where it can be."""
+        values = asdict(self)
+        for key in ("split_by", "dedupe"):
+            values.pop(key)
+        return {**values, "class_names": list(self.class_names), **self.split}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DatasetIdentity:
