@@ -145,7 +145,7 @@ class Plan:
             "format_version": self.format_version,
             "classes": list(data.class_names),
             "view_spec": {**self.view_spec.to_json(), "views": self.views},
-            "split": {"seed": data.split_seed, "val_fraction": data.val_fraction},
+            "split": {"seed": data.split_seed, "val_fraction": data.val_fraction, **data.split},
             "dataset": {
                 "fingerprint": data.fingerprint,
                 "ids_digest": data.ids_digest,
@@ -232,6 +232,7 @@ def _dataset(value: Mapping[str, Any]) -> DatasetIdentity:
         class_names=tuple(classes),
         split_seed=typed(split, "seed", int),
         val_fraction=typed(split, "val_fraction", float),
+        **DatasetIdentity.split_rules(split),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from distill_cli.counters import few_of
 from distill_cli.data.copies import Copies
 from distill_cli.data.decode import Decoded
+from distill_cli.data.file_index import Listed
 from distill_cli.data.held_out import held_out
 from distill_cli.data.inventory import Left
 from distill_cli.data.left_copies import copies_between, without_copies
@@ -40,6 +41,7 @@ class Dataset:
         skipped: Number of images that could not be read and were left out.
         left: Everything beside the images that are used, with its reason, sorted by path.
         grey: How many training images are grey, and of how many that were looked at.
+        sizes_differ: Whether images that are read from files are of several sizes.
         copies: Numbers of images that occur again; None in a dry run that did not read them all.
         mean: Mean of each channel over the fit rows, in [0, 1].
         std: Standard deviation of each channel over the fit rows, in [0, 1].
@@ -57,6 +59,7 @@ class Dataset:
     std: tuple[float, ...]
     left: tuple[Left, ...] = ()
     grey: tuple[int, int] = (0, 0)
+    sizes_differ: bool = False
     copies: Copies | None = None
 
     @property
@@ -126,11 +129,8 @@ def open_dataset(
     if rules.dedupe and digests:
         splits, digests, copies = without_copies(splits, digests)
         left = tuple(sorted((*left, *copies)))
-    if "val" not in splits and not 0 < val_fraction < 1:
-        raise UsageError(
-            f"val_fraction {val_fraction} is not between 0 and 1",
-            hint="The best epoch is chosen on held-out images, and there is no val/",
-        )
+    if "val" not in splits:
+        _check_fraction(val_fraction)
     train, names = splits["train"], read.class_names
     _check_classes(spec, train, names)
     held, split_by = set[int](), rules.split_by
@@ -165,10 +165,19 @@ def open_dataset(
         skipped=read.skipped,
         left=left,
         grey=read.grey,
+        sizes_differ=isinstance(read, Listed) and read.sizes_differ,
         copies=copies_between(splits, digests, fit, held) if digests else None,
         mean=mean,
         std=std,
     )
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise UsageError(
+            f"val_fraction {fraction} is not between 0 and 1",
+            hint="The best epoch is chosen on held-out images, and there is no val/",
+        )
 
 
 def _some(spec: str, held: set[int]) -> list[int]:

@@ -44,6 +44,7 @@ class Listed:
             have to be left out.
         left: Files and folders that are not used, images that cannot be read among them.
         grey: How many training images are grey, and of how many that were looked at.
+        sizes_differ: Whether images are of several sizes.
     """
 
     files: Mapping[str, ImageFiles]
@@ -51,6 +52,7 @@ class Listed:
     digests: Mapping[str, tuple[bytes, ...]]
     left: tuple[Left, ...]
     grey: tuple[int, int]
+    sizes_differ: bool
 
     @property
     def skipped(self) -> int:
@@ -150,6 +152,7 @@ def list_files(
         digests=digests if sure else {},
         left=tuple(left),
         grey=grey,
+        sizes_differ=len({(note.height, note.width) for note in notes}) > 1,
     )
 
 

@@ -16,6 +16,7 @@ from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
 from distill_cli.models import load_model
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.data import locate
+from distill_cli.pipeline.inputs.data_rules import rules_kept
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.pipeline.inputs.teachers import check_classes, open_teachers
@@ -63,6 +64,7 @@ def data_of(folder: Path, data: str | None, recipe: dict[str, Any]) -> Dataset:
         size=recipe.get("size"),
         skip_bad=bool(recipe.get("skip_bad")),
         workers=min(8, processors()),
+        rules=rules_kept(recipe),
     )
 
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from distill_cli.recipe.fields import (
     DATA,
@@ -18,6 +25,7 @@ from distill_cli.recipe.fields import (
     RUN,
     TEACHERS,
     TRAINING,
+    Channels,
     Device,
     Gate,
     Names,
@@ -26,10 +34,13 @@ from distill_cli.recipe.fields import (
     option,
 )
 from distill_cli.recipe.parsing import as_list
-from distill_cli.types import OrderName, Targets
+from distill_cli.types import DataVersion, OrderName, SplitBy, Targets
 
 # The share of train that is held out where nobody says.
 VAL_FRACTION = 0.1
+# Keys that versions up to 0.3.0 did not have. Where they are not given, they are not written either:
+# a checkpoint is known by the keys of its recipe.
+NEW_KEYS = frozenset(("dedupe", "channels", "split_by", "data_rules"))
 
 Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]
 
@@ -41,6 +52,12 @@ class Recipe(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
     COMMAND: ClassVar[str] = ""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """All values but those of `NEW_KEYS` that are not given: earlier runs are known by theirs."""
+        values: dict[str, Any] = plain(self)
+        return {k: v for k, v in values.items() if k not in NEW_KEYS or v not in (None, False)}
 
     command: Command | None = Field(None, description="The verb this recipe is for.")
     about: str | None = Field(None, description="A line that `distill recipes list` shows.")
@@ -81,7 +98,38 @@ class Recipe(BaseModel):
         None, "Seed of the views; default: --seed, or the cache's.", DATA, advanced=True
     )
     skip_bad: bool = option(
-        False, "Exclude and count images that cannot be read.", DATA, advanced=True
+        False,
+        "Leave out images that cannot be read; all of them are listed in skipped.txt.",
+        DATA,
+        advanced=True,
+    )
+    dedupe: bool = option(
+        False,
+        "Leave out copies: of train and held-out images those that are in test, all but the first of "
+        "equal images of one class, and all of those in several classes.",
+        DATA,
+        advanced=True,
+    )
+    channels: Channels | None = option(
+        None,
+        "1 for grey views, 3 for colour. Default: grey where more than half of the training images "
+        "are.",
+        DATA,
+        advanced=True,
+    )
+    split_by: SplitBy | None = option(
+        None,
+        "content keeps images of equal content on one side of seeded splits, id goes by sample ids "
+        "alone (content).",
+        DATA,
+        advanced=True,
+    )
+    data_rules: DataVersion | None = option(
+        None,
+        "The version of distill by whose rules files are images, folders splits and views grey "
+        "(0.4.0; the earlier runs' that are gone on with or learnt from: 0.3.0).",
+        DATA,
+        advanced=True,
     )
 
     seed: int = option(0, "Seed of weights, order and draws.", RUN, ge=0, lt=2**63)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Source = Literal["table", "files"]
 # The version of distill by whose rules data are read: which files are images, which folders are
@@ -79,6 +79,18 @@ class DatasetIdentity:
         """What there is of `split_by` and `dedupe` beyond what versions up to 0.3.0 did."""
         by = {} if self.split_by == "id" else {"split_by": self.split_by}
         return {**by, **({"dedupe": True} if self.dedupe else {})}
+
+    @staticmethod
+    def split_rules(split: Mapping[str, Any]) -> dict[str, Any]:
+        """The inverse of `split`, from a mapping that may hold other keys too.
+
+        Raises:
+            ValueError: A value is none that it can have.
+        """
+        by, dedupe = split.get("split_by", "id"), split.get("dedupe", False)
+        if by not in get_args(SplitBy) or not isinstance(dedupe, bool):
+            raise ValueError("'split_by' should be id or content, and 'dedupe' true or false")
+        return {"split_by": by, "dedupe": dedupe}
 
     def to_json(self) -> dict[str, Any]:
         """The identity as plain JSON values; as in earlier versions where it can be."""

@@ -84,7 +84,7 @@ def prepare(
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [], coming=runs.comes)
-    recipe = with_data(recipe, names, runs.recipe)
+    recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     runtime = decide(
         recipe.device,
         threads=recipe.threads,
