@@ -116,7 +116,7 @@ def decode(
     grey = filled["train"].grey, len(filled["train"].rows)
     channels = rules.channels or _channels(rules.version, filled, grey)
     return Decoded(
-        tables={split: filling.table(split, channels, size) for split, filling in filled.items()},
+        tables={split: filling.table(split, channels) for split, filling in filled.items()},
         class_names=splits["train"].class_names,
         digests={split: tuple(filling.digests) for split, filling in filled.items()},
         left=tuple(left),
@@ -166,23 +166,20 @@ class _Filling:
         self.rows.append(row)
         self.digests.append(content)
 
-    def _to_grey(self, size: int | None) -> None:
-        """Has one channel from now on; images of colour are decoded again, grey before resizing."""
-        self.images_NCHW = self.images_NCHW[:, :1].copy()
+    def _to_grey(self) -> None:
+        """Has one channel from now on: Pillow's luminance of the images that have colour."""
+        grey_NCHW = self.images_NCHW[:, :1].copy()
         for position in self.coloured:
-            row = self.rows[position]
-            try:
-                image, _ = self.source.fetch(row)
-                self.images_NCHW[position, 0] = to_pixels(image, size, channels=1)
-            except BAD_IMAGE as error:
-                raise bad_image(self.source, row, error) from None
+            picture = Image.fromarray(self.images_NCHW[position].transpose(1, 2, 0))
+            grey_NCHW[position, 0] = np.asarray(picture.convert("L"))
+        self.images_NCHW = grey_NCHW
 
-    def table(self, split: str, channels: int, size: int | None) -> ImageTable:
+    def table(self, split: str, channels: int) -> ImageTable:
         """The images that were added, with this many channels."""
         if not self.rows:
             raise ArtifactError(f"no image of the {split} split can be read")
         if channels < self.channels:
-            self._to_grey(size)
+            self._to_grey()
         images_NCHW = self.images_NCHW[: len(self.rows)]
         if channels > self.channels:
             images_NCHW = np.repeat(images_NCHW, channels, axis=1)

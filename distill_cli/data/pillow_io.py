@@ -62,12 +62,9 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
     return to_eight_bits(image).convert("L" if channels == 1 else "RGB")
 
 
-def to_pixels(image: Image.Image, size: int | None, *, channels: int | None = None) -> Pixels:
-    """An image as uint8 (H, W) where grey, else (H, W, 3); resized and centre-cropped to `size`.
-
-    Where channels are given, it has as many, whatever it is stored as.
-    """
-    image = to_eight_bits(image) if channels is None else to_channels(image, channels)
+def to_pixels(image: Image.Image, size: int | None) -> Pixels:
+    """An image as uint8 (H, W) where grey, else (H, W, 3); resized and centre-cropped to `size`."""
+    image = to_eight_bits(image)
     return np.asarray(image if size is None else centre_crop(image, size, size))
 
 

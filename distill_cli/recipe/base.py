@@ -9,14 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from distill_cli.recipe.fields import (
     DATA,
@@ -38,9 +31,9 @@ from distill_cli.types import DataVersion, OrderName, SplitBy, Targets
 
 # The share of train that is held out where nobody says.
 VAL_FRACTION = 0.1
-# Keys that versions up to 0.3.0 did not have. Where they are not given, they are not written either:
-# a checkpoint is known by the keys of its recipe.
-NEW_KEYS = frozenset(("dedupe", "channels", "split_by", "data_rules"))
+# The keys of the rules by which data are read. Versions up to 0.3.0 had none of them, and where a run
+# of theirs is gone on with it keeps none: absent, they mean what these versions did.
+RULE_KEYS = frozenset(("dedupe", "channels", "split_by", "data_rules"))
 
 Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]
 
@@ -52,12 +45,6 @@ class Recipe(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
     COMMAND: ClassVar[str] = ""
-
-    @model_serializer(mode="wrap")
-    def _as_written(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """All values but those of `NEW_KEYS` that are not given: earlier runs are known by theirs."""
-        values: dict[str, Any] = plain(self)
-        return {k: v for k, v in values.items() if k not in NEW_KEYS or v not in (None, False)}
 
     command: Command | None = Field(None, description="The verb this recipe is for.")
     about: str | None = Field(None, description="A line that `distill recipes list` shows.")

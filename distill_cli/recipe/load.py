@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from distill_cli.errors import UsageError, nearest
-from distill_cli.recipe.base import Recipe
+from distill_cli.recipe.base import RULE_KEYS, Recipe
 from distill_cli.recipe.recorded import said_again
 from distill_cli.recipe.schema import RECIPES
 
@@ -174,6 +174,8 @@ def explain(schema: type[Recipe], error: ValidationError) -> str:
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML, every value spelt out; reads back to an equal recipe."""
     values = recipe.model_dump(mode="json")
+    if recipe.recorded is not None and recipe.data_rules is None:
+        values = {key: value for key, value in values.items() if key not in RULE_KEYS}
     ordered = {key: value for key, value in values.items() if key != "recorded"}
     if values["recorded"] is not None:
         ordered["recorded"] = values["recorded"]

@@ -76,9 +76,13 @@ class DatasetIdentity:
 
     @property
     def split(self) -> dict[str, Any]:
-        """What there is of `split_by` and `dedupe` beyond what versions up to 0.3.0 did."""
-        by = {} if self.split_by == "id" else {"split_by": self.split_by}
-        return {**by, **({"dedupe": True} if self.dedupe else {})}
+        """The split as a plan has it; the keys of versions up to 0.3.0 alone where that says it all."""
+        values: dict[str, Any] = {"seed": self.split_seed, "val_fraction": self.val_fraction}
+        if self.split_by != "id":
+            values["split_by"] = self.split_by
+        if self.dedupe:
+            values["dedupe"] = True
+        return values
 
     @staticmethod
     def split_rules(split: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,9 +99,9 @@ class DatasetIdentity:
     def to_json(self) -> dict[str, Any]:
         """The identity as plain JSON values; as in earlier versions where it can be."""
         values = asdict(self)
-        for key in ("split_by", "dedupe"):
+        for key in {"split_by", "dedupe"} - self.split.keys():
             values.pop(key)
-        return {**values, "class_names": list(self.class_names), **self.split}
+        return {**values, "class_names": list(self.class_names)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DatasetIdentity:

@@ -112,11 +112,10 @@ def test_most_training_images_say_whether_views_are_grey(
             assert np.array_equal(images_NCHW[row].permute(1, 2, 0).numpy(), pixels)
 
 
-def test_a_colour_image_among_grey_ones_is_grey_before_it_is_resized() -> None:
-    """As `predict` has it, and as it is read where views are large."""
+def test_a_colour_image_among_grey_ones_is_grey_by_its_luminance() -> None:
     colour = Image.fromarray(noise(30, 20, 3))
     result = decoded(encoded(GREY), encoded(GREY), encoded(colour), size=8)
-    expected = np.asarray(centre_crop(colour.convert("L"), 8, 8))
+    expected = np.asarray(centre_crop(colour, 8, 8).convert("L"))
     assert np.array_equal(result.tables["train"].images_NCHW[2, 0].numpy(), expected)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from distill_cli.data.rules import DataRules
 from distill_cli.pipeline.folders import kept_recipe
-from distill_cli.recipe.base import NEW_KEYS, Recipe
+from distill_cli.recipe.base import RULE_KEYS, Recipe
 from distill_cli.recipe.earlier import DATA_VERSION, data_version_then
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.recorded import made_by
@@ -40,7 +40,7 @@ def kept_rules(kept: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not kept:
         return {}
-    keys = {key: kept[key] for key in NEW_KEYS if kept.get(key) not in (None, False)}
+    keys = {key: kept[key] for key in RULE_KEYS if kept.get(key) not in (None, False)}
     return {"data_rules": DATA_VERSION, **keys}
 
 

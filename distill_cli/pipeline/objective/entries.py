@@ -13,7 +13,7 @@ from distill_cli.objectives.base import AUTO, Pair, with_pairs
 from distill_cli.objectives.compose import Composition, Weighted
 from distill_cli.objectives.hooks import PairsLayers
 from distill_cli.pipeline.objective.build import composition
-from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.base import RULE_KEYS, LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import other_formula
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.recorded import (
@@ -110,7 +110,7 @@ def with_values(run: RunSummary) -> RunSummary:
     schema = StudentRecipe if kept.get("teachers") else TeacherRecipe
     try:
         recipe = validate(schema, {**kept, "command": schema.COMMAND})
-        now = meant(recipe).model_dump(mode="json")
+        now = meant(recipe).model_dump(mode="json", exclude=RULE_KEYS - kept.keys())
     except DistillError:
         return run
     values_now = {key: now[key] for key in ("objective", *NAMED_ONLY) if key in now}
