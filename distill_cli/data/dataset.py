@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -151,12 +151,8 @@ def open_dataset(
         fit_rows=fit_rows,
         val=val,
         test=splits["test"],
-        identity=DatasetIdentity(
-            fingerprint=_dataset_fingerprint(train, digests["train"]) if digests else UNREAD,
-            # The ids depend on which images are bad or copies, and only reading them tells.
-            ids_digest=_ids_digest(train) if digests or not (skip_bad or rules.dedupe) else UNREAD,
-            samples=len(train.sample_ids),
-            class_names=names,
+        identity=replace(
+            _identity(train, names, digests.get("train"), sure=not (skip_bad or rules.dedupe)),
             split_seed=split_seed,
             val_fraction=0.0 if "val" in splits else val_fraction,
             split_by=split_by,
@@ -169,6 +165,27 @@ def open_dataset(
         copies=copies_between(splits, digests, fit, held) if digests else None,
         mean=mean,
         std=std,
+    )
+
+
+def _identity(
+    train: Images, names: tuple[str, ...], digests: Sequence[bytes] | None, *, sure: bool
+) -> DatasetIdentity:
+    """The identity of a train split, before anything is held out of it.
+
+    Args:
+        train: The split.
+        names: The classes.
+        digests: The contents; None in a dry run that did not read them all.
+        sure: The ids are those of the split even so: neither bad images nor copies are left out.
+    """
+    return DatasetIdentity(
+        fingerprint=UNREAD if digests is None else _dataset_fingerprint(train, digests),
+        ids_digest=UNREAD if digests is None and not sure else _ids_digest(train),
+        samples=len(train.sample_ids),
+        class_names=names,
+        split_seed=0,
+        val_fraction=0.0,
     )
 
 

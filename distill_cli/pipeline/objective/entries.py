@@ -110,7 +110,7 @@ def with_values(run: RunSummary) -> RunSummary:
     schema = StudentRecipe if kept.get("teachers") else TeacherRecipe
     try:
         recipe = validate(schema, {**kept, "command": schema.COMMAND})
-        now = meant(recipe).model_dump(mode="json", exclude=RULE_KEYS - kept.keys())
+        now = meant(recipe).model_dump(mode="json", exclude=set(RULE_KEYS - kept.keys()))
     except DistillError:
         return run
     values_now = {key: now[key] for key in ("objective", *NAMED_ONLY) if key in now}
