@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from distill_cli.cli.terminal import console, result, result_json
+from distill_cli.cli.terminal import console, result, result_json, say
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_model_folder
 
@@ -55,8 +55,13 @@ def predict(
     missing = [path for path in paths if not Path(path).exists()]
     if missing:
         raise UsageError(f"there is no image {missing[0]}")
+    from distill_cli.data.image_files import image_files
+    from distill_cli.data.inventory import left_in_words
     from distill_cli.pipeline.predict import predict as ask
 
+    _, left = image_files([Path(path) for path in paths])
+    for line in left_in_words(left):
+        say(escape(line))
     predictions = ask(run, paths, temperature=temperature, device=device)
     if json:
         _json_lines(predictions)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from distill_cli.counters import sample_key
-from distill_cli.data.formats import open_image
+from distill_cli.data.formats import open_image_file
 from distill_cli.data.image_files import image_files
 from distill_cli.data.inventory import Left, of_kind
 from distill_cli.data.pillow_io import (
@@ -269,7 +269,7 @@ def images_from_paths(
     arrays = []
     for path in files:
         try:
-            with open_image(path) as image:
+            with open_image_file(path) as image:
                 pixels = Image.fromarray(to_pixels(image, None))
         except BAD_IMAGE as error:
             raise ArtifactError(f"cannot read image {path}: {reason_of(error)}") from None

@@ -32,6 +32,7 @@ SUFFIXES_THEN = frozenset(
 )
 # The decoders that a build of Pillow may lack, by format; the other formats need none.
 DECODERS = {"JPEG": "jpg", "PNG": "zlib", "WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
+NO_SUFFIX = f"its suffix ({{}}) is none of those that are read: {' '.join(sorted(FORMATS))}"
 READ = tuple(dict.fromkeys(FORMATS.values()))
 
 
@@ -40,13 +41,24 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def open_image(content: bytes | Path) -> Image.Image:
+def open_image(content: bytes) -> Image.Image:
     """An image of one of our formats, whatever its suffix; of most only the header is read.
 
     Raises:
-        OSError: It is none, or cannot be read; also the other errors of `BAD_IMAGE`.
+        BAD_IMAGE: It is none, or is damaged.
     """
-    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=READ)
+    return Image.open(io.BytesIO(content), formats=READ)
+
+
+def open_image_file(path: Path) -> Image.Image:
+    """An image file that somebody names; it is one by the same list as those in a folder.
+
+    Raises:
+        BAD_IMAGE: Its suffix is none of ours, or it cannot be read.
+    """
+    if suffix_of(path.name) not in FORMATS:
+        raise OSError(NO_SUFFIX.format(suffix_of(path.name) or "none"))
+    return Image.open(path, formats=READ)
 
 
 def is_decoded(image_format: str) -> bool:

@@ -61,3 +61,20 @@ def by_reason(left: Sequence[Left], noun: str) -> str:
     counts = Counter(one.reason for one in left)
     ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{counted(count, noun)} {reason}" for reason, count in ranked)
+
+
+def left_in_words(left: Sequence[Left]) -> list[str]:
+    """What is left out, a phrase for each kind."""
+    parts = []
+    if unreadable := of_kind(left, "unreadable"):
+        parts.append(f"skipped {counted(len(unreadable), 'image')} that cannot be read")
+    if copies := of_kind(left, "copy"):
+        parts.append(f"left out {counted(len(copies), 'copy', 'copies')}")
+    if others := of_kind(left, "suffix"):
+        parts.append(f"{counted(len(others), 'other file')} ({by_suffix(others)})")
+    if places := of_kind(left, "place"):
+        parts.append(f"not used: {by_reason(places, 'image')}")
+    if hidden := of_kind(left, "hidden"):
+        counts = Counter(one.reason for one in hidden)
+        parts.append("ignored: " + ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())))
+    return parts

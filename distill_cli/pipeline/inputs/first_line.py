@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.inventory import by_reason, by_suffix, of_kind
+from distill_cli.data.inventory import left_in_words, of_kind
 from distill_cli.data.left_copies import labels_of
 from distill_cli.data.split_images import Images
 from distill_cli.errors import counted
@@ -62,22 +62,8 @@ def _files(dataset: Dataset, used: int) -> str:
 
 def _left(dataset: Dataset) -> list[str]:
     """What is not used, each kind by itself, and where all of it is listed."""
-    left = dataset.left
-    parts = []
-    if unreadable := of_kind(left, "unreadable"):
-        parts.append(f"skipped {counted(len(unreadable), 'image')} that cannot be read")
-    if copies := of_kind(left, "copy"):
-        parts.append(f"left out {counted(len(copies), 'copy', 'copies')}")
-    if others := of_kind(left, "suffix"):
-        parts.append(f"{counted(len(others), 'other file')} ({by_suffix(others)})")
-    if places := of_kind(left, "place"):
-        parts.append(f"not used: {by_reason(places, 'image')}")
-    if hidden := of_kind(left, "hidden"):
-        counts = Counter(one.reason for one in hidden)
-        parts.append("ignored: " + ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())))
-    if parts:
-        parts[-1] += f" (all in {SKIPPED})"
-    return parts
+    parts = left_in_words(dataset.left)
+    return [*parts[:-1], f"{parts[-1]} (all in {SKIPPED})"] if parts else []
 
 
 def _classes(dataset: Dataset, images: Sequence[Images]) -> str:
