@@ -32,9 +32,13 @@ class Left:
     kind: Kind
     reason: str
 
-    def line(self) -> str:
-        """Its line in skipped.txt: path, tab, reason; one line whatever the path holds."""
-        return f"{_one_line(self.where)}\t{_one_line(self.reason)}\n"
+    def line(self, root: str) -> str:
+        """Its line in skipped.txt: path below a folder or archive, tab, reason.
+
+        It is one line whatever the path holds.
+        """
+        below = self.where.removeprefix(root).lstrip("/!")
+        return f"{_one_line(below)}\t{_one_line(self.reason)}\n"
 
 
 def _one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from distill_cli.data.augment import resolve
+from distill_cli.data.csv_source import is_listing
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.views import Views
@@ -141,6 +142,8 @@ def keep_skipped(folder: Path, dataset: Dataset) -> None:
     """Writes what was left out of the data, with its reasons, into a run or cache folder."""
     path = folder / SKIPPED
     if dataset.left:
-        write_text(path, "".join(one.line() for one in dataset.left))
+        # Below the data's folder: a cache that is shared names no folder of this machine.
+        root = str(Path(dataset.spec).parent if is_listing(Path(dataset.spec)) else dataset.spec)
+        write_text(path, "".join(one.line(root) for one in dataset.left))
     else:
         path.unlink(missing_ok=True)
