@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
+from distill_cli.data.inventory import left_in_words
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
@@ -69,9 +71,23 @@ def data_of(folder: Path, data: str | None, recipe: dict[str, Any]) -> Dataset:
 
 
 def evaluate_run(
-    folder: Path, *, data: str | None, teacher: str | None, split: str, device: Device
+    folder: Path,
+    *,
+    data: str | None,
+    teacher: str | None,
+    split: str,
+    device: Device,
+    message: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Figures of a run or model folder on a split of its own or other data.
+
+    Args:
+        folder: The run or model folder.
+        data: Other data; None for its own.
+        teacher: A teacher or a cache to compare it with.
+        split: `test` or `val`.
+        device: The device to compute on.
+        message: Is told what of the data is left out.
 
     Raises:
         ArtifactError: The classes of model, teacher and data differ.
@@ -79,6 +95,8 @@ def evaluate_run(
     runtime = decide(device)
     network = load_model(folder).to(runtime.device).eval()
     dataset = data_of(folder, data, kept_recipe(folder))
+    for line in left_in_words(dataset.left):
+        message(line)
     check_classes(str(folder), network.class_names, dataset.class_names, hint=None)
     if dataset.multi_label and network.targets == "softmax":
         raise ArtifactError(

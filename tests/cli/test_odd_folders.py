@@ -92,6 +92,10 @@ def test_predict_says_what_it_leaves_out_and_agrees_of_file_and_folder(
     for name in ("data/9/other.jfif", "data/9/more.jp2"):
         [alone] = map(json.loads, distill("predict", "t", name, "--json").out.splitlines())
         assert alone["class"] == answers[name]["class"]
+    evaluated = distill("evaluate", "t", "--json")
+    assert "1 other file (1 .txt)" in evaluated.err
+    assert "not used: 1 image in no class folder" in evaluated.err
+    assert evaluated.out.count("\n{") == 0, "stdout is one document"
     seven = distill("predict", "t", "data/7", "--json")
     assert "1 other file (1 .txt)" in seven.err
     refused = distill("predict", "t", "data/7/notes.txt")
