@@ -11,12 +11,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cases import CASES, Case, machine
+from benchmarks.cases import CASES as ANYWHERE
+from benchmarks.cases import Case, machine
+from benchmarks.gpu import graphs, graphs_cached
 from benchmarks.pairs import interleaved
 
+ON_GPU = {"graphs": graphs, "graphs-cached": graphs_cached}
+CASES = ANYWHERE | (ON_GPU if torch.cuda.is_available() else {})
 RESULTS = Path(__file__).parent / "results"
 
 

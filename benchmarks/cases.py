@@ -110,11 +110,11 @@ def from_caches(root: Path) -> Iterator[Case]:
 def seconds_of_forward(run: ours.Run) -> float:
     """The live teacher's forward on one batch, alone."""
     batch = next(run.trainer.loader.epoch(0))
-    assert run.trainer.teacher is not None
+    assert run.trainer.update.teacher is not None
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        run.trainer.teacher.signals(batch)
+        run.trainer.update.teacher.signals(batch)
         bare.synchronize(run.plan.runtime.device)
         times.append(time.perf_counter() - start)
     return sorted(times)[2]

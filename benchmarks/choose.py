@@ -46,6 +46,9 @@ def derived(source: Path, folder: Path, name: str, views: int) -> Path:
         index_B = torch.arange(shard.start, shard.stop)
         rows = reader.gather(index_B, torch.full_like(index_B, shard.view))
         writer.commit(shard, rows["logits"], target_N[: shard.rows])
+    sample_ids = reader.sample_ids()
+    if sample_ids is not None and not writer.has_ids:
+        writer.write_ids(sample_ids)
     if not writer.has_eval:
         splits = {split: reader.eval_rows(split) for split in ("val", "test")}
         probe = reader.probe

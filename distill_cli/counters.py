@@ -68,13 +68,24 @@ def draw(seed: int, purpose: Purpose, *words: Tensor | int) -> Tensor:
     Returns:
         int64 tensor of the broadcast shape (a scalar if all words are integers).
     """
-    state = splitmix64(torch.tensor(_signed(seed), dtype=torch.int64))
+    # Leading integers are hashed as integers: a tensor of them would be a copy to the device.
+    state: Tensor | int = _splitmix64_of(seed)
     for word in (int(purpose), *words):
-        if isinstance(word, Tensor):
-            state = splitmix64(state.to(word.device) ^ word)
+        if isinstance(state, Tensor):
+            state = splitmix64(state ^ (word if isinstance(word, Tensor) else _signed(word)))
+        elif isinstance(word, Tensor):
+            state = splitmix64(word ^ _signed(state))
         else:
-            state = splitmix64(state ^ _signed(word))
-    return state
+            state = _splitmix64_of(state ^ word)
+    return state if isinstance(state, Tensor) else torch.tensor(_signed(state), dtype=torch.int64)
+
+
+def _splitmix64_of(word: int) -> int:
+    """`splitmix64` of an integer modulo 2⁶⁴."""
+    word = (word + _GAMMA) & _MASK
+    word = ((word ^ (word >> 30)) * _MIX_1) & _MASK
+    word = ((word ^ (word >> 27)) * _MIX_2) & _MASK
+    return word ^ (word >> 31)
 
 
 def uniform(bits: Tensor) -> Tensor:
@@ -92,9 +103,11 @@ def below(bits: Tensor, n: int) -> Tensor:
     return (uniform(bits) * n).long()
 
 
-def permutation(seed: int, purpose: Purpose, n: int, *words: int) -> Tensor:
-    """A permutation of range(n), int64, a pure function of its arguments."""
-    keys = draw(seed, purpose, *words, torch.arange(n))
+def permutation(
+    seed: int, purpose: Purpose, n: int, *words: int, device: torch.device | None = None
+) -> Tensor:
+    """A permutation of range(n), int64, a pure function of its arguments but for where it lies."""
+    keys = draw(seed, purpose, *words, torch.arange(n, device=device))
     return torch.argsort(keys, stable=True)
 
 

@@ -17,6 +17,9 @@ class DistillError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
+        if hint is not None and message.endswith(".") and not message.endswith(".."):
+            # Reasons that libraries give are sentences; a path may end with two dots.
+            message = message[:-1]
         super().__init__(message if hint is None else f"{message}. {hint}")
         self.message = message
         self.hint = hint

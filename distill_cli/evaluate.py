@@ -62,8 +62,12 @@ class Collected:
 
     def rows(self) -> Tensor:
         """All rows, on the CPU."""
+        return self.rows_on_device().cpu()
+
+    def rows_on_device(self) -> Tensor:
+        """All rows, where they were made."""
         self._close()
-        return torch.cat(self._full).cpu()
+        return torch.cat(self._full)
 
 
 def evaluate(network: Network, images: Images, device: torch.device) -> Metrics:

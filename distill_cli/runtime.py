@@ -22,7 +22,8 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
 
 
 Precision = Literal["fp32", "bf16", "fp16"]
-AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+TeacherPrecision = Literal["fp32", "bf16", "fp16", "fp64"]
+AUTOCAST: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +50,35 @@ class Runtime:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of a forward; losses are computed outside of it, in fp32."""
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, AUTOCAST[self.precision])
+        return autocast(self.device, self.precision)
 
     def scaler(self) -> torch.amp.GradScaler:
         """The scaler that keeps fp16 gradients from vanishing; it does nothing in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+
+def autocast(device: torch.device, precision: TeacherPrecision) -> AbstractContextManager[Any]:
+    """The context of a forward in 16 bits; of one in fp32 or fp64 none is needed."""
+    if precision not in AUTOCAST:
+        return nullcontext()
+    # Without the cache of cast weights, which would outlive a recorded step.
+    return torch.autocast(device.type, AUTOCAST[precision], cache_enabled=device.type != "cuda")
+
+
+def teacher_precision(
+    asked: TeacherPrecision | Literal["auto"], device: torch.device, codec: str = ""
+) -> TeacherPrecision:
+    """The arithmetic of live teachers: auto takes bf16 on GPUs that have it, else fp32.
+
+    Args:
+        asked: As the recipe has it.
+        device: Device of the teachers.
+        codec: The codec that stores their labels; fp32 keeps them to the bit, and so computes them.
+    """
+    if asked != "auto":
+        return asked
+    low = device.type == "cuda" and codec != "fp32" and best_precision(device) == "bf16"
+    return "bf16" if low else "fp32"
 
 
 def devices() -> list[str]:

@@ -34,11 +34,13 @@ class MovingCentres(nn.Module):
             mean_KD: Means of the batch's samples, class by class.
             present_K: bool, the classes that it has samples of.
         """
+        # A copy, for the gradient of this batch needs it when the memory has moved on.
+        seen_K = self.seen_K.clone()
         kept_KD = self.momentum * self.centre_KD
-        moved_KD = torch.where(
-            self.seen_K[:, None], kept_KD + (1 - self.momentum) * mean_KD, mean_KD
-        )
+        moved_KD = torch.where(seen_K[:, None], kept_KD + (1 - self.momentum) * mean_KD, mean_KD)
         now_KD = torch.where(present_K[:, None], moved_KD, self.centre_KD)
-        # New tensors, not changed ones: the graph of this batch may still need the old.
-        self.centre_KD, self.seen_K = now_KD.detach(), self.seen_K | present_K
-        return now_KD, self.seen_K
+        now_K = seen_K | present_K
+        # Written in place: a recorded step reads and writes this memory for ever.
+        self.centre_KD.copy_(now_KD.detach())
+        self.seen_K.copy_(now_K)
+        return now_KD, now_K

@@ -16,4 +16,6 @@ def by_class(rows: nn.Module, classes: int, rate: float) -> torch.optim.Optimize
         classes: K.
         rate: Learning rate for the mean over the samples of one class.
     """
-    return torch.optim.SGD(rows.parameters(), lr=rate * classes)
+    # On a GPU the fused one, whose step a gradient scaler need not wait for.
+    fused = any(parameter.is_cuda for parameter in rows.parameters())
+    return torch.optim.SGD(rows.parameters(), lr=rate * classes, fused=fused or None)

@@ -14,14 +14,13 @@ from distill_cli.adapters.hooks import HasSummary
 class DimensionMemory(nn.Module, HasSummary):
     """How the local dimension of the features went, when it turned, and how far labels are trusted.
 
-    Numbers on the CPU, whatever the device: α is asked for at every step and must not wait for it.
+    Numbers on the CPU, but for α, which each step reads where it is computed.
 
     Attributes:
         lids: The dimension after each epoch, oldest first. Features that all lie in one place have
             none: then the one before stands once more.
         turn: The epoch, from 1, at whose end it turned; 0 before.
         looks: Epochs after which a turn was looked for.
-        alpha: α, the trust in the given labels.
     """
 
     def __init__(self) -> None:
@@ -29,7 +28,26 @@ class DimensionMemory(nn.Module, HasSummary):
         self.lids: list[float] = []
         self.turn = 0
         self.looks = 0
-        self.alpha = 1.0
+        self._alpha = 1.0
+        self._on: dict[torch.device, Tensor] = {}
+
+    @property
+    def alpha(self) -> float:
+        """α."""
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, alpha: float) -> None:
+        self._alpha = alpha
+        for scalar in self._on.values():
+            scalar.fill_(alpha)
+
+    def alpha_on(self, device: torch.device) -> Tensor:
+        """α as a scalar on a device, fp64 where it has that: one tensor for ever, which is written to."""
+        if device not in self._on:
+            wide = torch.float32 if device.type == "mps" else torch.float64
+            self._on[device] = torch.full((), self._alpha, dtype=wide, device=device)
+        return self._on[device]
 
     def note(self, lid: float) -> None:
         """The dimension after an epoch; 0 where there is none."""

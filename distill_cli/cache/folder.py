@@ -10,6 +10,7 @@ from distill_cli.files import real_path
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
 EVAL = "eval.safetensors"
+IDS = "ids.safetensors"
 
 
 def refuse_links_out(folder: Path, files: list[str]) -> None:
@@ -18,7 +19,7 @@ def refuse_links_out(folder: Path, files: list[str]) -> None:
     Each parent is resolved once: a cache may have 10⁴ files.
     """
     root = real_path(folder)
-    paths = [folder / file for file in [*files, EVAL]]
+    paths = [folder / file for file in [*files, EVAL, IDS]]
     linked = [path for path in paths if path.is_symlink()]
     for path in [*dict.fromkeys(path.parent for path in paths), *linked]:
         if not _resolves_inside(path, root):

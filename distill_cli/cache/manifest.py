@@ -77,6 +77,7 @@ class Manifest:
         plan: The plan that the cache is bound to.
         shards: The shards, in the order of `plan.shards()`.
         eval_sha256: Hash of eval.safetensors; None where no evaluation rows are stored.
+        ids_sha256: Hash of ids.safetensors; None where the plan leaves it out.
         labelled: Number of stored views of labelled samples; the teacher's accuracy, NLL and ECE
             are measured on these and are None where there are none.
         teacher_accuracy: Share of right answers.
@@ -85,11 +86,14 @@ class Manifest:
         entropy: Mean entropy of the labels over all views at T = 1, nats.
         calibration: The teacher's confidence against its accuracy, on the views.
         truncation_error: Loss of the codec by temperature, 1 to 20.
+        precision_error: Loss by the teacher's arithmetic at T = 1, against its own in fp32, measured
+            on evaluation rows; None where it computed in fp32 or more.
     """
 
     plan: Plan
     shards: tuple[StoredShard, ...]
     eval_sha256: str | None
+    ids_sha256: str | None
     labelled: int
     teacher_accuracy: float | None
     teacher_nll: float | None
@@ -97,13 +101,18 @@ class Manifest:
     entropy: float
     calibration: Calibration
     truncation_error: Mapping[int, TruncationError]
+    precision_error: TruncationError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values: the keys of the plan, then those of the manifest."""
+        ids = {} if self.plan.format_version == 1 else {"ids_sha256": self.ids_sha256}
+        measured = self.precision_error
+        arithmetic = {} if measured is None else {"precision_error": asdict(measured)}
         return {
             **self.plan.to_json(),
             "shards": [shard.to_json() for shard in self.shards],
             "eval_sha256": self.eval_sha256,
+            **ids,
             "labelled": self.labelled,
             "teacher_accuracy": self.teacher_accuracy,
             "teacher_nll": self.teacher_nll,
@@ -114,6 +123,7 @@ class Manifest:
                 str(temperature): asdict(error)
                 for temperature, error in self.truncation_error.items()
             },
+            **arithmetic,
         }
 
     @classmethod
@@ -125,6 +135,8 @@ class Manifest:
             ValueError, TypeError, KeyError: It is malformed.
         """
         plan = Plan.from_json(value)
+        if plan.sample_ids:
+            typed(value, "ids_sha256", str)
         entries, lost = typed(value, "shards", list), typed(value, "truncation_error", dict)
         # Counted before the plan's shards are listed: a forged plan may have 10¹⁸ of them.
         if len(entries) != plan.views * plan.shards_per_view:
@@ -137,9 +149,8 @@ class Manifest:
                 StoredShard.from_json(entry, key)
                 for entry, key in zip(entries, plan.shards(), strict=True)
             ),
-            eval_sha256=None
-            if value.get("eval_sha256") is None
-            else typed(value, "eval_sha256", str),
+            eval_sha256=_hash(value, "eval_sha256"),
+            ids_sha256=_hash(value, "ids_sha256") if plan.sample_ids else None,
             labelled=typed(value, "labelled", int),
             teacher_accuracy=_figure(value, "teacher_accuracy"),
             teacher_nll=_figure(value, "teacher_nll"),
@@ -147,7 +158,16 @@ class Manifest:
             entropy=typed(value, "entropy", float),
             calibration=Calibration.from_json(typed(value, "calibration", dict)),
             truncation_error={t: TruncationError.from_json(lost[str(t)]) for t in TEMPERATURES},
+            precision_error=(
+                TruncationError.from_json(typed(value, "precision_error", dict))
+                if "precision_error" in value
+                else None
+            ),
         )
+
+
+def _hash(value: Mapping[str, Any], key: str) -> str | None:
+    return None if value.get(key) is None else typed(value, key, str)
 
 
 def _figure(value: Mapping[str, Any], key: str) -> float | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill_cli.cache.folder import EVAL, PLAN
+from distill_cli.cache.folder import EVAL, IDS, PLAN
 from distill_cli.cache.manifest import Manifest, read_plan
-from distill_cli.cache.plan import ShardKey, plan_differences
+from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.plan_diff import plan_differences
 from distill_cli.cache.shards import Shards, content_digest
 from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError, counted
@@ -30,14 +31,7 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Count) -> Manifest:
             label is written in this case.
         InternalError: The disk is full or refuses the write.
     """
-    plan = read_plan(parts[0])
-    for other in parts[1:]:
-        differing = plan_differences(plan, read_plan(other))
-        if differing:
-            raise ArtifactError(
-                f"{parts[0]} and {other} are not parts of one cache ({'; '.join(differing)})",
-                hint="Parts are made by the same command, but for --part and --out",
-            )
+    plan = _common_plan(parts)
     # Shards that an earlier merge left in `out` must agree with the parts too.
     again = (out / PLAN).is_file() and not plan_differences(read_plan(out), plan)
     folders = [*parts, out] if again else [*parts]
@@ -45,7 +39,10 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Count) -> Manifest:
     keys = plan.shards()
     sources = {key: _source(key, stored) for key in keys}
     lacking = [key for key, source in sources.items() if source is None]
-    evaluated = _one([shards.folder for shards in stored if shards.holds_eval], EVAL)
+    beside = {
+        file: _one([shards.folder for shards in stored if shards.holds_file(file)], file)
+        for file in ([EVAL, IDS] if plan.sample_ids else [EVAL])
+    }
     if lacking:
         first = lacking[0]
         raise ArtifactError(
@@ -53,21 +50,46 @@ def merge(parts: Sequence[Path], out: Path, *, progress: Count) -> Manifest:
             f"is view {first.view}, rows {first.start:,} to {first.stop - 1:,}",
             hint="Give every part; a damaged one is completed by running its command again",
         )
-    if evaluated is None:
+    if None in beside.values():
         raise ArtifactError(
-            "none of the parts holds the evaluation rows", hint="The first part brings them"
+            "none of the parts holds the evaluation rows and the sample ids",
+            hint="The first part brings them",
         )
     writer = CacheWriter(out, plan)
     for done, (key, source) in enumerate(sources.items(), start=1):
         if source is not None and not writer.shards.holds(key):
             writer.adopt(key.file, source)
         progress(done, len(keys))
-    if not writer.has_eval:
-        writer.adopt(EVAL, evaluated)
+    for file, source in beside.items():
+        if source is not None and not writer.shards.holds_file(file):
+            writer.adopt(file, source)
     recipe = next((path for part in parts if (path := part / "recipe.yaml").is_file()), None)
     if recipe is not None:
         write_text(out / "recipe.yaml", recipe.read_text(encoding="utf-8"))
     return writer.finish()
+
+
+def _common_plan(parts: Sequence[Path]) -> Plan:
+    """The plan of all the parts.
+
+    Raises:
+        ArtifactError: They have several.
+    """
+    plan = read_plan(parts[0])
+    for other in parts[1:]:
+        theirs = read_plan(other)
+        hint = "Parts are made by the same command, but for --part and --out"
+        if plan.format_version != theirs.format_version:
+            hint = (
+                "Formats store other numbers of a row: dump the parts of the older one again, or "
+                "the others with a release that writes it"
+            )
+        if differing := plan_differences(plan, theirs):
+            raise ArtifactError(
+                f"{parts[0]} and {other} are not parts of one cache ({'; '.join(differing)})",
+                hint=hint,
+            )
+    return plan
 
 
 def _source(key: ShardKey, stored: Sequence[Shards]) -> Path | None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
-from distill_cli.cache.json_diff import contrast, flat
-from distill_cli.errors import ArtifactError, counted
+from distill_cli.errors import ArtifactError
 from distill_cli.types import DatasetIdentity, Targets, ViewSpec
 
-FORMAT_VERSION = 1
+# Format 1 has no slope of a top-k tail and no sample ids. It is read for ever, and a dump that was
+# begun in it goes on in it.
+FORMAT_VERSION, FORMATS = 2, (1, 2)
 # The keys of a plan in which caches must agree to be read together.
 SHARED = ("classes", "view_spec", "split", "dataset")
 # The entry of `versions` that is this program and no library; release 0.1.0 hashed it into the
@@ -76,6 +77,7 @@ class Plan:
         versions: Versions of the libraries that decide pixels and arithmetic.
         cpu_capability: Instruction set of torch's CPU kernels.
         targets: Kind of the logits: one class of all, or each class by itself.
+        sample_ids: Whether the ids of the rows are stored beside the labels; never in format 1.
         format_version: Version of the file format.
     """
 
@@ -92,6 +94,7 @@ class Plan:
     versions: Mapping[str, str]
     cpu_capability: str
     targets: Targets = "softmax"
+    sample_ids: bool = True
     format_version: int = FORMAT_VERSION
 
     @property
@@ -140,6 +143,7 @@ class Plan:
         """The plan as plain JSON values: the keys of plan.json."""
         data = self.dataset
         targets = {} if self.targets == "softmax" else {"targets": self.targets}
+        ids = {} if self.format_version == 1 else {"sample_ids": self.sample_ids}
         return {
             "format_version": self.format_version,
             "classes": list(data.class_names),
@@ -162,7 +166,13 @@ class Plan:
             "shard_length": self.shard_length,
             "versions": dict(self.versions),
             "cpu_capability": self.cpu_capability,
+            **ids,
         }
+
+    def in_format(self, version: int) -> Plan:
+        """The same labels in a format that stores no more than this plan's."""
+        ids = self.sample_ids and version > 1
+        return replace(self, format_version=version, sample_ids=ids)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
@@ -173,9 +183,10 @@ class Plan:
             ValueError, TypeError, KeyError: The plan is malformed.
         """
         version = typed(value, "format_version", int)
-        if version != FORMAT_VERSION:
+        if version not in FORMATS:
             raise ArtifactError(
-                f"cache format {version} is not the one this version reads ({FORMAT_VERSION})",
+                f"cache format {version} is none that this version reads "
+                f"({', '.join(map(str, FORMATS))})",
                 hint="Use the distill that made it, or dump again with cache-soft-labels",
             )
         view_spec, teacher = typed(value, "view_spec", dict), typed(value, "teacher", dict)
@@ -193,6 +204,8 @@ class Plan:
             versions=typed(value, "versions", dict),
             cpu_capability=typed(value, "cpu_capability", str),
             targets=_targets(teacher),
+            sample_ids=version > 1 and typed(value, "sample_ids", bool),
+            format_version=version,
         )
         # Counted before they are listed: a forged plan may have 10¹⁸ of them.
         if plan.views * plan.shards_per_view > MOST_SHARDS:
@@ -254,47 +267,3 @@ def _count(value: Mapping[str, Any], key: str) -> int:
     if count < 1:
         raise ValueError(f"'{key}' should be at least 1, is {count}")
     return count
-
-
-def plan_differences(
-    expected: Plan, actual: Plan, *, keys: Collection[str] | None = None
-) -> list[str]:
-    """The differences of two plans, one line each, as `key: expected … , found …`.
-
-    The release of distill is left out: an update must not end a dump that is half done.
-
-    Args:
-        expected: The plan that counts.
-        actual: The plan that is compared with it.
-        keys: Top-level JSON keys to look at; all by default.
-    """
-    left, right = flat(expected.to_json()), flat(actual.to_json())
-    return [
-        f"{key}: {contrast(left.get(key), right.get(key))}"
-        for key in dict.fromkeys([*left, *right])
-        if left.get(key) != right.get(key)
-        and key != f"versions.{MAKER}"
-        and (keys is None or key.split(".")[0] in keys)
-    ]
-
-
-def data_differences(expected: Plan, actual: Plan) -> list[str]:
-    """The differences of data on hand from those of a cache, in words where that says more.
-
-    Args:
-        expected: The cache's plan.
-        actual: The same plan, with the identity of the data on hand.
-    """
-    then, now = expected.dataset, actual.dataset
-    words = []
-    if now.samples != then.samples:
-        more = now.samples - then.samples
-        words.append(
-            f"{counted(abs(more), 'sample')} {'added' if more > 0 else 'removed'} "
-            f"({now.samples:,} here, {then.samples:,} cached)"
-        )
-    elif now.ids_digest != then.ids_digest:
-        words.append("as many samples, but other names: renamed, or one removed for one added")
-    elif now.fingerprint != then.fingerprint:
-        words.append("the same names, but other content: a file was edited or replaced")
-    return words + plan_differences(expected, actual, keys=("classes", "split"))

@@ -17,13 +17,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from distill_cli.cache.codec import Codec, Layout, codec, layout_fault
+from distill_cli.cache.codec import codec_of, layout_fault
 from distill_cli.cache.eval_rows import read_evaluation
-from distill_cli.cache.folder import EVAL
+from distill_cli.cache.folder import EVAL, IDS
 from distill_cli.cache.manifest import as_read, read_manifest
 from distill_cli.cache.pixel_probe import PixelProbe
-from distill_cli.cache.plan import SHARED, Plan, data_differences, plan_differences
+from distill_cli.cache.plan import SHARED, Plan
+from distill_cli.cache.plan_diff import data_differences, plan_differences
+from distill_cli.cache.rows import Codec, Layout
 from distill_cli.cache.safetensors_header import Header, read_header
+from distill_cli.cache.sample_ids import read_ids
 from distill_cli.cache.statistics import divergences
 from distill_cli.counters import few_of
 from distill_cli.errors import ArtifactError, UsageError
@@ -54,7 +57,7 @@ class CacheReader:
         self.manifest = read_manifest(folder)
         self.plan: Plan = self.manifest.plan
         try:
-            self.codec: Codec = codec(self.plan.codec, len(self.plan.dataset.class_names))
+            self.codec: Codec = codec_of(self.plan)
         except UsageError as error:
             raise ArtifactError(f"cache {folder}: {error.message}", hint=error.hint) from None
         self._layout = self.codec.layout(1)
@@ -212,6 +215,17 @@ class CacheReader:
             return read_evaluation(path, self.plan)
         except ArtifactError as error:
             raise ArtifactError(error.message, hint=self._repair) from None
+
+    def sample_ids(self) -> list[str] | None:
+        """The sample id of every row; None where they are not stored.
+
+        Raises:
+            ArtifactError: The file is missing or damaged, or names other samples.
+        """
+        if self.manifest.ids_sha256 is None:
+            return None
+        self._check(self.folder / IDS, self.manifest.ids_sha256)
+        return read_ids(self.folder / IDS, self.plan)
 
     def error_at(self, temperature: float) -> tuple[float, float] | None:
         """The codec's loss at any temperature: mean and worst KL(full ‖ stored), nats.

@@ -8,15 +8,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_cli.cache.codec import codec, layout_fault
+from distill_cli.cache.codec import codec_of, layout_fault
 from distill_cli.cache.folder import EVAL, refuse_links_out
 from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.quality import TruncationError
 from distill_cli.cache.safetensors_header import read_header
 from distill_cli.cache.statistics import Statistics
 from distill_cli.errors import ArtifactError
 
 # Metadata key: sha256 of the other metadata and of the data behind the header.
 HASH = "sha256"
+# The metadata of evaluation rows: what the teacher's arithmetic costs.
+PRECISION_ERROR = "precision_error"
 
 
 class Shards:
@@ -34,7 +37,7 @@ class Shards:
     def __init__(self, folder: Path, plan: Plan) -> None:
         refuse_links_out(folder, [shard.file for shard in plan.shards()])
         self.folder, self.plan = folder, plan
-        self.codec = codec(plan.codec, len(plan.dataset.class_names))
+        self.codec = codec_of(plan)
         self.digest, self.digests = plan.digest, plan.digests
 
     def missing(self, among: Iterable[ShardKey] | None = None) -> list[ShardKey]:
@@ -49,14 +52,18 @@ class Shards:
         """
         return self.statistics(shard) is not None and self._hashes_well(shard.file)
 
-    @property
-    def holds_eval(self) -> bool:
-        """Whether the evaluation rows are stored, whole and under this plan."""
+    def holds_file(self, file: str) -> bool:
+        """Whether a file beside the shards (evaluation rows, ids) is whole and under this plan."""
         try:
-            plan = read_header(self.folder / EVAL).metadata.get("plan")
+            plan = read_header(self.folder / file).metadata.get("plan")
         except ArtifactError:
             return False
-        return plan in self.digests and self._hashes_well(EVAL)
+        return plan in self.digests and self._hashes_well(file)
+
+    def precision_error(self) -> TruncationError | None:
+        """What the teacher's arithmetic costs, beside its evaluation rows; None where not measured."""
+        values = read_header(self.folder / EVAL).metadata.get(PRECISION_ERROR)
+        return None if values is None else TruncationError.from_json(values)
 
     def identity(self, shard: ShardKey) -> dict[str, Any]:
         """The metadata that tie a shard to its plan, view and rows."""

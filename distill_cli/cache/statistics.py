@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_cli.cache.codec import Codec, Rows, in_chunks
 from distill_cli.cache.quality import TEMPERATURES, Calibration, TruncationError
+from distill_cli.cache.rows import Codec, Rows, in_chunks
 from distill_cli.metrics import confidence_bin
 from distill_cli.types import ECE_BINS
 

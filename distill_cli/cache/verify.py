@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_cli.cache.folder import EVAL, PLAN
+from distill_cli.cache.folder import EVAL, IDS, PLAN
 from distill_cli.cache.manifest import read_manifest, read_plan
 from distill_cli.errors import ArtifactError
 from distill_cli.files import sha256
@@ -41,6 +41,8 @@ def damaged(folder: Path, *, workers: int, progress: Count) -> list[Damage]:
     expected = {shard.file: shard.sha256 for shard in manifest.shards}
     if manifest.eval_sha256 is not None:
         expected[EVAL] = manifest.eval_sha256
+    if manifest.ids_sha256 is not None:
+        expected[IDS] = manifest.ids_sha256
     damages = []
     pool = ThreadPoolExecutor(workers)
     try:

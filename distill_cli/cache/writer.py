@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from distill_cli.cache.codec import first_bad_row
-from distill_cli.cache.folder import EVAL, MANIFEST, PLAN
+from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN
 from distill_cli.cache.manifest import Manifest, StoredShard, as_read, read_manifest, read_plan
 from distill_cli.cache.pixel_probe import PixelProbe
-from distill_cli.cache.plan import Plan, ShardKey, plan_differences
+from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.plan_diff import plan_differences
+from distill_cli.cache.quality import TruncationError
+from distill_cli.cache.rows import first_bad_row
 from distill_cli.cache.safetensors_header import METADATA
-from distill_cli.cache.shards import HASH, Shards, as_text
+from distill_cli.cache.sample_ids import front_coded
+from distill_cli.cache.shards import HASH, PRECISION_ERROR, Shards, as_text
 from distill_cli.cache.statistics import Statistics, measure, merged
 from distill_cli.errors import ArtifactError, InternalError, counted
 from distill_cli.files import remove_temporaries, sha256, write_atomically, write_json
@@ -84,7 +88,12 @@ class CacheWriter:
     @property
     def has_eval(self) -> bool:
         """Whether the evaluation rows are stored, whole and under this plan."""
-        return self.shards.holds_eval
+        return self.shards.holds_file(EVAL)
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the sample ids are stored, whole and under this plan, or the plan leaves them out."""
+        return not self.plan.sample_ids or self.shards.holds_file(IDS)
 
     def adopt(self, file: str, source: Path) -> None:
         """Copies a committed file of another folder under the same plan, atomically."""
@@ -93,13 +102,17 @@ class CacheWriter:
             write_atomically(self.folder / file, lambda path: shutil.copyfile(source / file, path))
 
     def write_eval(
-        self, splits: Mapping[str, tuple[Tensor, Tensor]], probe: PixelProbe | None = None
+        self,
+        splits: Mapping[str, tuple[Tensor, Tensor]],
+        probe: PixelProbe | None = None,
+        precision_error: TruncationError | None = None,
     ) -> None:
         """Stores the teacher's labels of evaluation rows: dense fp32, unaugmented.
 
         Args:
             splits: logits_NK, fp32, and target_N, int64, on the CPU, by "val" and "test".
             probe: A few views that readers compare theirs with.
+            precision_error: What the teacher's arithmetic costs on some of the rows; None in fp32.
 
         Raises:
             ArtifactError: A logit is NaN or infinite.
@@ -114,7 +127,17 @@ class CacheWriter:
             tensors[f"{split}.target"] = target_N.long().contiguous()
         if probe is not None:
             tensors |= probe.tensors()
-        self._write(EVAL, tensors, {"plan": self.shards.digest})
+        lost = {} if precision_error is None else {PRECISION_ERROR: asdict(precision_error)}
+        self._write(EVAL, tensors, {"plan": self.shards.digest, **lost})
+
+    def write_ids(self, sample_ids: Sequence[str]) -> None:
+        """Stores the sample ids of the rows.
+
+        Raises:
+            InternalError: The disk is full or refuses the write.
+        """
+        assert len(sample_ids) == self.plan.dataset.samples
+        self._write(IDS, front_coded(sample_ids), {"plan": self.shards.digest})
 
     def finish(self) -> Manifest:
         """Commits the manifest, from the shards' own statistics; a finished cache is left alone.
@@ -133,6 +156,7 @@ class CacheWriter:
                 f"{'is' if lacking == 1 else 'are'} missing or damaged",
                 hint="Run the same command again: it makes only those",
             )
+        assert self.has_ids
         manifest = self._manifest(merged(present))
         with _rerun_hint():
             write_json(self.folder / MANIFEST, manifest.to_json())
@@ -148,6 +172,8 @@ class CacheWriter:
         files = {shard.file: shard.sha256 for shard in manifest.shards}
         if manifest.eval_sha256 is not None or self.has_eval:
             files[EVAL] = manifest.eval_sha256 or ""
+        if manifest.ids_sha256 is not None:
+            files[IDS] = manifest.ids_sha256
         same = manifest.plan == self.plan and all(
             (self.folder / file).is_file() and sha256(self.folder / file) == expected
             for file, expected in files.items()
@@ -162,6 +188,7 @@ class CacheWriter:
                 for key in self.plan.shards()
             ),
             eval_sha256=sha256(self.folder / EVAL) if self.has_eval else None,
+            ids_sha256=sha256(self.folder / IDS) if self.plan.sample_ids else None,
             labelled=total.labelled,
             teacher_accuracy=total.accuracy if total.labelled else None,
             teacher_nll=total.nll if total.labelled else None,
@@ -169,6 +196,7 @@ class CacheWriter:
             entropy=total.entropy,
             calibration=total.calibration,
             truncation_error=total.truncation_error,
+            precision_error=self.shards.precision_error() if self.has_eval else None,
         )
 
     def _write(self, file: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -193,13 +221,13 @@ class CacheWriter:
 
 
 def require_plan(folder: Path, plan: Plan) -> Plan:
-    """The plan of a cache that was begun, if it may go on under this one.
+    """The plan of a cache that was begun, if it may go on under this one; its format goes on too.
 
     Raises:
         ArtifactError: The plans differ; the message says how.
     """
     kept = read_plan(folder)
-    differing = plan_differences(kept, plan)
+    differing = plan_differences(kept, plan.in_format(kept.format_version))
     if differing:
         raise ArtifactError(
             f"{folder} holds a cache of another plan ({'; '.join(differing)})",

@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "Classes and probabilities of images."),
     "compare": ("compare", "A table of runs; seeds are grouped."),
     "report": ("report", "One self-contained HTML page of a run."),
-    "cache": ("cache", "Describe, check, join and import soft-label caches."),
+    "cache": ("cache", "Describe, check, join, import and export soft-label caches."),
     "recipes": ("recipes", "List, show, copy, validate and run recipes."),
     "models": ("models", "Where the layers of a network can be tapped."),
     "methods": ("methods", "The objectives there are."),

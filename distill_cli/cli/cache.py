@@ -1,4 +1,4 @@
-"""`distill cache info | verify | merge | import`."""
+"""`distill cache info | verify | merge | import | export`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from distill_cli.cache.folder import expand
 from distill_cli.cache.manifest import Manifest, read_manifest, read_plan
+from distill_cli.cli.cache_export import cache_export
 from distill_cli.cli.cache_import import cache_import
 from distill_cli.cli.cache_info import described, sketched
 from distill_cli.cli.options import Json, Quiet
@@ -27,11 +28,12 @@ Caches = Annotated[list[Path], typer.Argument(help="Cache folders, or folders of
 
 
 app.command("import")(cache_import)
+app.command("export")(cache_export)
 
 
 @app.callback()
 def _cache() -> None:
-    """Describe, check, join and import soft-label caches."""
+    """Describe, check, join, import and export soft-label caches."""
 
 
 @app.command()

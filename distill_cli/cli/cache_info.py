@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from distill_cli.cache.folder import EVAL, MANIFEST, PLAN
+from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN
 from distill_cli.cache.manifest import read_manifest, read_plan
 from distill_cli.cache.plan import Plan
 from distill_cli.errors import counted
@@ -30,13 +30,14 @@ def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
     stored = plan.views * plan.dataset.samples
     files = [PLAN, MANIFEST, *(shard.file for shard in manifest.shards)]
     taken = sum((folder / file).stat().st_size for file in files if (folder / file).is_file())
-    evaluation = folder / EVAL
+    evaluation, ids = folder / EVAL, folder / IDS
     document = {
         **_of_plan(folder, plan),
         "finished": True,
         "bytes": taken,
         "bytes_per_view": round(taken / stored, 2),
         "eval_bytes": evaluation.stat().st_size if evaluation.is_file() else 0,
+        "ids_bytes": ids.stat().st_size if plan.sample_ids and ids.is_file() else 0,
         "labelled": manifest.labelled,
         "teacher_accuracy": manifest.teacher_accuracy,
         "teacher_nll": manifest.teacher_nll,
@@ -47,6 +48,8 @@ def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
             str(t): asdict(error) for t, error in manifest.truncation_error.items()
         },
     }
+    if manifest.precision_error is not None:
+        document["precision_error"] = asdict(manifest.precision_error)
     if temperature is not None:
         document["error_at"] = _error_at(folder, temperature)
     return document
@@ -55,6 +58,7 @@ def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
 def _of_plan(folder: Path, plan: Plan) -> dict[str, Any]:
     return {
         "cache": str(folder),
+        "format_version": plan.format_version,
         "classes": len(plan.dataset.class_names),
         "samples": plan.dataset.samples,
         "views": plan.views,
@@ -111,7 +115,12 @@ def sketched(document: dict[str, Any], width: int) -> Iterator[str]:
         yield f"  entropy of a label: {document['entropy']:.4f} nats"
     yield (
         f"  {escape(document['codec'])}, {size(document['bytes'])}: {document['bytes_per_view']:,} bytes a "
-        f"view; {size(document['eval_bytes'])} of evaluation rows"
+        f"view; {size(document['eval_bytes'])} of evaluation rows, "
+        + (
+            f"{size(document['ids_bytes'])} of sample ids"
+            if document["ids_bytes"]
+            else "no sample ids"
+        )
     )
     if several:
         return
@@ -129,6 +138,11 @@ def _lost(document: dict[str, Any]) -> Iterator[str]:
             for t, error in errors.items()
         )
         yield f"  lost by the codec, nats: {', '.join(losses)}"
+    if (arithmetic := document.get("precision_error")) is not None:
+        yield (
+            f"  lost by the teacher's {document['precision']}, nats: {arithmetic['mean_kl']:.2g} "
+            f"(worst {arithmetic['worst_kl']:.2g}) on the evaluation rows"
+        )
     if (asked := document.get("error_at")) is not None:
         yield (
             f"  at T = {asked['temperature']:g}, on the evaluation rows: {asked['mean_kl']:.2g} "

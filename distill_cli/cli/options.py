@@ -90,8 +90,10 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     extra: Any = field.json_schema_extra
     flag = f"--{name.replace('_', '-')}"
     annotation: Any = str | None
-    if field.annotation is bool:
+    if field.annotation is bool or bool in get_args(field.annotation):
         annotation = bool | None
+        if field.default is not False:
+            flag = f"{flag}/--no-{flag.removeprefix('--')}"
     elif get_origin(field.annotation) is list and name == "require":
         annotation = list[str] | None
     option = typer.Option(

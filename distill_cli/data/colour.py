@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -82,5 +83,11 @@ def _turned(pixels_BCHW: Tensor, angle_B111: Tensor) -> Tensor:
     luma, i, q = (_mixed(pixels_BCHW, list(row)) for row in TO_YIQ)
     cosine, sine = angle_B111.cos(), angle_B111.sin()
     turned = torch.cat([luma, cosine * i - sine * q, sine * i + cosine * q], dim=1)
-    back = torch.tensor(TO_YIQ, dtype=torch.float64).inverse().tolist()
-    return torch.cat([_mixed(turned, row) for row in back], dim=1)
+    return torch.cat([_mixed(turned, row) for row in _from_yiq()], dim=1)
+
+
+@cache
+def _from_yiq() -> list[list[float]]:
+    """YIQ → RGB."""
+    back: list[list[float]] = torch.tensor(TO_YIQ, dtype=torch.float64).inverse().tolist()
+    return back

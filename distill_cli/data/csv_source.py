@@ -13,12 +13,14 @@ from distill_cli.data.archives import Files, FromFolder
 from distill_cli.data.copies import Contents, contents_of
 from distill_cli.data.source import FileSource, Source, Splits, digest
 from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, group_of, stratified
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, counted
 from distill_cli.types import UNLABELLED, SplitBy
 
-FILE, LABELS, SPLIT = "file", "labels", "split"
+FILE, LABEL, LABELS, SPLIT = "file", "label", "labels", "split"
 SPLITS = ("train", "val", "test")
 ON_OFF = {"1": True, "0": False}
+# Fewer rows than this share that have other than one label are taken for slips.
+FEW, SHOWN = 0.05, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +45,10 @@ def is_listing(path: Path) -> bool:
 def listed_splits(path: Path, *, split_by: SplitBy = "id") -> Splits:
     """`train`, `test` and perhaps `val` of a CSV with a header line.
 
-    Its columns are `file`, relative to the CSV's folder; `labels`, names separated by `;` or `|`,
-    or instead a column of 0 and 1 for each class; and perhaps `split`. Without `split` a seeded
-    fifth becomes test. Where each row has exactly one name under `labels`, one class applies to an
-    image; else several may.
+    Its columns are `file`, relative to the CSV's folder; `label`, one name, or `labels`, names
+    separated by `;` or `|`, or instead a column of 0 and 1 for each class; and perhaps `split`.
+    Without `split` a seeded fifth becomes test. Where each row has exactly one name, one class
+    applies to an image; else several may.
 
     Args:
         path: The CSV.
@@ -84,6 +86,29 @@ def listed_splits(path: Path, *, split_by: SplitBy = "id") -> Splits:
     return sources
 
 
+def slips(path: Path) -> str | None:
+    """A phrase about rows under `labels` with other than one label, where these are few; else None.
+
+    Nearly every row has one label, as of a table of one class an image with a mistake or two in it.
+
+    Raises:
+        ArtifactError: The file is no CSV.
+    """
+    header, lines = _lines(path, _content(path))
+    if header.count(LABELS) != 1:
+        return None
+    column = header.index(LABELS)
+    cells = [(number, line[column].strip()) for number, line in lines if len(line) == len(header)]
+    others = [(number, cell) for number, cell in cells if len(_names(cell)) != 1]
+    if not 0 < len(others) < FEW * len(cells):
+        return None
+    shown = [f"row {number} has {cell or 'none'}" for number, cell in others[:SHOWN]]
+    return (
+        f"{len(others):,} of {counted(len(cells), 'row')} {'has' if len(others) == 1 else 'have'} "
+        f"other than one label: {', '.join(shown)}{', …' if len(others) > SHOWN else ''}"
+    )
+
+
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -91,27 +116,35 @@ def _content(path: Path) -> bytes:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _rows(path: Path, content: bytes) -> tuple[list[_Row], tuple[str, ...] | None]:
-    """The lines sorted by sample id, and the classes where each has a column; else None."""
+def _lines(path: Path, content: bytes) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header, and each row that is not empty with its number; the header is row 1."""
     try:
         lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ArtifactError(f"{path} is no CSV in UTF-8: {error}") from None
     header = [cell.strip() for cell in lines[0]] if lines else []
+    return header, [(number, cells) for number, cells in enumerate(lines[1:], start=2) if cells]
+
+
+def _rows(path: Path, content: bytes) -> tuple[list[_Row], tuple[str, ...] | None]:
+    """The lines sorted by sample id, and the classes where each has a column; else None."""
+    header, lines = _lines(path, content)
     columns = [name for name in header if name not in (FILE, LABELS, SPLIT)]
-    if FILE not in header or (LABELS in header) == bool(columns):
+    # Beside columns of other classes, `label` is one of them.
+    one_class = columns == [LABEL] and LABELS not in header
+    if one_class:
+        columns = []
+    if FILE not in header or (LABELS in header or one_class) == bool(columns):
         raise ArtifactError(
             f"{path} has the columns {', '.join(header) or 'of none'}",
-            hint="Its first line should be file,labels or file,labels,split, or have a column of 0 "
-            "and 1 for each class in the place of labels",
+            hint="Its first line should be file,label or file,labels, with split after it or not, or "
+            "have a column of 0 and 1 for each class in the place of label",
         )
     if len(set(header)) < len(header) or "" in header:
         raise ArtifactError(f"{path} names a column twice, or not at all: {', '.join(header)}")
     rows: dict[str, _Row] = {}
-    for number, cells in enumerate(lines[1:], start=2):
-        if not cells:
-            continue
-        row = _row(path, f"{path}, row {number}", header, cells)
+    for number, cells in lines:
+        row = _row(path, f"{path}, row {number}", header, cells, one_class=one_class)
         if row.sample_id in rows:
             raise ArtifactError(f"{row.where} is of {row.sample_id}, as an earlier row is")
         rows[row.sample_id] = row
@@ -121,9 +154,13 @@ def _rows(path: Path, content: bytes) -> tuple[list[_Row], tuple[str, ...] | Non
     return ordered, tuple(columns) if columns else None
 
 
-def _row(path: Path, where: str, header: Sequence[str], cells: Sequence[str]) -> _Row:
+def _row(
+    path: Path, where: str, header: Sequence[str], cells: Sequence[str], *, one_class: bool
+) -> _Row:
     if len(cells) != len(header):
-        raise ArtifactError(f"{where} has {len(cells)} cells, the header has {len(header)}")
+        raise ArtifactError(
+            f"{where} has {counted(len(cells), 'cell')}, the header has {len(header)}"
+        )
     values = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     split = values.get(SPLIT)
     if split is not None and split not in SPLITS:
@@ -131,7 +168,7 @@ def _row(path: Path, where: str, header: Sequence[str], cells: Sequence[str]) ->
     return _Row(
         where=where,
         parts=_parts(path.parent, where, values[FILE]),
-        labels=frozenset(_labels(where, values)),
+        labels=frozenset([_label(where, values)] if one_class else _labels(where, values)),
         split=split,
     )
 
@@ -150,10 +187,30 @@ def _parts(folder: Path, where: str, file: str) -> tuple[str, ...]:
     return name.parts
 
 
+def _names(cell: str) -> list[str]:
+    """The names in a cell, which ; or | separates."""
+    return [name.strip() for name in cell.replace("|", ";").split(";") if name.strip()]
+
+
+def _label(where: str, values: Mapping[str, str]) -> str:
+    """The one class of a row under `label`."""
+    names = _names(values[LABEL])
+    if len(names) != 1:
+        held = (
+            f"names {counted(len(names), 'class', 'classes')}: {values[LABEL]}"
+            if names
+            else "is empty"
+        )
+        raise ArtifactError(
+            f"{where}: the cell under '{LABEL}' {held}",
+            hint=f"Give each image one class; where several may apply, or none, the column is '{LABELS}'",
+        )
+    return names[0]
+
+
 def _labels(where: str, values: Mapping[str, str]) -> Iterable[str]:
     if LABELS in values:
-        names = values[LABELS].replace("|", ";").split(";")
-        yield from (name.strip() for name in names if name.strip())
+        yield from _names(values[LABELS])
         return
     for name, value in values.items():
         if name in (FILE, SPLIT):

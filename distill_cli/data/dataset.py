@@ -21,7 +21,7 @@ from distill_cli.data.reading import read_images
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.split_images import ImageFiles, Images
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.types import UNLABELLED, UNREAD, Count, DatasetIdentity
+from distill_cli.types import UNLABELLED, UNREAD, Count, DatasetIdentity, digest_of_ids
 
 FILES_FOR_STATISTICS = 1024
 
@@ -181,7 +181,7 @@ def _identity(
     """
     return DatasetIdentity(
         fingerprint=UNREAD if digests is None else _dataset_fingerprint(train, digests),
-        ids_digest=UNREAD if digests is None and not sure else _ids_digest(train),
+        ids_digest=UNREAD if digests is None and not sure else digest_of_ids(train.sample_ids),
         samples=len(train.sample_ids),
         class_names=names,
         split_seed=0,
@@ -253,7 +253,3 @@ def _dataset_fingerprint(table: Images, digests: Sequence[bytes]) -> str:
     for name, label, content in zip(table.sample_ids, labels, digests, strict=True):
         whole.update(f"{name}\0{label}\0".encode() + content)
     return whole.hexdigest()
-
-
-def _ids_digest(images: Images) -> str:
-    return blake2b("\0".join(images.sample_ids).encode(), digest_size=16).hexdigest()

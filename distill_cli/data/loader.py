@@ -76,7 +76,7 @@ class Loader:
 
         Rows that are mixed with each other stand together.
         """
-        rows, copy, _ = self._shown(epoch)
+        rows, copy, _ = self.shown(epoch)
         return rows, copy
 
     def _shuffled(self, epoch: int) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ class Loader:
         rows_of_epoch = slice(part * len(self.rows), (part + 1) * len(self.rows))
         return rows[rows_of_epoch], copy[rows_of_epoch]
 
-    def _shown(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+    def shown(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """Rows in the order of an epoch, with the copy and the view of each, int64.
 
         In the balanced order a row may come back within an epoch, or only after several. Its view
@@ -109,6 +109,11 @@ class Loader:
         view_of_copy = torch.tensor([self.view_of(epoch, copy) for copy in range(self.copies)])
         return rows, copy, view_of_copy[copy]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether an epoch is one permutation of the rows in one view."""
+        return self.copies == 1 and self.order_name == "shuffled" and self.views.mixer is None
+
     def _single(self, epoch: int) -> Tensor:
         if self.views.mixer is None:
             return epoch_order(self.rows, self.seed, epoch)
@@ -118,7 +123,7 @@ class Loader:
         """The batches of an epoch from its step `first` on."""
         span = slice(first * self.batch_size, self.steps * self.batch_size)
         # The whole epoch at once: small tensors cost more to start than to fill.
-        order, copy, view = (column[span] for column in self._shown(epoch))
+        order, copy, view = (column[span] for column in self.shown(epoch))
         if not len(order):
             return
         columns = (
@@ -146,22 +151,30 @@ class Loader:
             )
 
     def _labels(self, index_B: Tensor, made: ViewBatch) -> Tensor | None:
-        """Multi-label targets, mixed as the images are, fp32; None where one class applies.
-
-        A mixed image has a label where both of its halves have one.
-        """
+        """Multi-label targets, mixed as the images are, fp32; None where one class applies."""
         if self.target_NK is None:
             return None
         target_BK = self.target_NK[index_B].float().to(self.views.device)
         if made.partner_B is None or made.share_B is None:
             return target_BK
         other_BK = self.target_NK[made.partner_B].float().to(self.views.device)
-        share_B1 = made.share_B[:, None]
-        mixed_BK = share_B1 * target_BK + (1 - share_B1) * other_BK
-        return mixed_BK.masked_fill((target_BK < 0) | (other_BK < 0), UNLABELLED)
+        return mixed_labels(target_BK, other_BK, made.share_B)
 
     def _mixing(self, made: ViewBatch) -> Mixing | None:
         if made.partner_B is None or made.share_B is None:
             return None
         target_B = self.target_N[made.partner_B].to(self.views.device)
         return Mixing(share_B=made.share_B, target_B=target_B)
+
+
+def mixed_labels(target_BK: Tensor, other_BK: Tensor, share_B: Tensor) -> Tensor:
+    """Multi-label targets of mixed images; they are there where both halves have some.
+
+    Args:
+        target_BK: Of the images, −1 throughout an unlabelled row.
+        other_BK: Of their partners.
+        share_B: Share of the image's own content.
+    """
+    share_B1 = share_B[:, None]
+    mixed_BK = share_B1 * target_BK + (1 - share_B1) * other_BK
+    return mixed_BK.masked_fill((target_BK < 0) | (other_BK < 0), UNLABELLED)

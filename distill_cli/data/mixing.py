@@ -7,6 +7,7 @@ size and order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -46,6 +47,56 @@ class Cutmix:
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 100:
             raise ValueError("alpha from above 0 to 100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixPlan:
+    """How each image of a request is mixed with its partner.
+
+    Attributes:
+        share_B: Share of the image's own content, fp32.
+        cut_B: bool, whether a box is pasted rather than the two blended.
+        box_B4: int64 top, bottom, left and right of the box, the ends excluded.
+    """
+
+    share_B: Tensor
+    cut_B: Tensor
+    box_B4: Tensor
+
+    def mixed(self, images_BCHW: Tensor, others_BCHW: Tensor) -> Tensor:
+        """Mixed images, on the plan's device.
+
+        Args:
+            images_BCHW: Images, fp32 in [0, 1].
+            others_BCHW: Images of the partners.
+        """
+        height, width = images_BCHW.shape[-2:]
+        inside_BHW = _inside(self.box_B4, height, width)
+        weight_B1HW = torch.where(
+            self.cut_B.view(-1, 1, 1), (~inside_BHW).float(), self.share_B.view(-1, 1, 1)
+        )[:, None]
+        # lerp's vectorised and scalar forms may differ by a bit.
+        return images_BCHW * weight_B1HW + others_BCHW * (1 - weight_B1HW)
+
+    def to(self, device: torch.device) -> MixPlan:
+        """The same on a device."""
+        return self._each(lambda column: column.to(device))
+
+    def of_step(self, at_1: Tensor, batch_size: int) -> MixPlan:
+        """The plan of one batch of many: that of number `at_1`, an int64 (1) on the plan's device."""
+        return self._each(
+            lambda column: column.unflatten(0, (-1, batch_size)).index_select(0, at_1)[0]
+        )
+
+    def copy_(self, other: MixPlan) -> None:
+        """Takes over the values of another plan of as many images, in place."""
+        self.share_B.copy_(other.share_B)
+        self.cut_B.copy_(other.cut_B)
+        self.box_B4.copy_(other.box_B4)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> MixPlan:
+        share_B, cut_B, box_B4 = map(change, (self.share_B, self.cut_B, self.box_B4))
+        return MixPlan(share_B=share_B, cut_B=cut_B, box_B4=box_B4)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,22 +144,17 @@ class Mixer:
         first, second = order[0::2], order[1::2]
         return first, torch.cat([second, first[len(second) :]])
 
-    def __call__(
-        self,
-        images_BCHW: Tensor,
-        others_BCHW: Tensor,
-        index_B: Tensor,
-        partner_B: Tensor,
-        view_B: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Mixed images, and each image's share of the mixture, fp32 (B), on the images' device.
+    def plan(
+        self, index_B: Tensor, partner_B: Tensor, view_B: Tensor, height: int, width: int
+    ) -> MixPlan:
+        """Shares and boxes of any rows and views, on the CPU: λ needs a library of the host's.
 
         Args:
-            images_BCHW: Images, fp32 in [0, 1].
-            others_BCHW: Images of the partners.
             index_B: int64 rows, on the CPU.
             partner_B: int64 rows of the partners, on the CPU.
             view_B: int64 views, on the CPU.
+            height: Height of a view in pixels.
+            width: Width of a view in pixels.
         """
         # Both rows of a pair must draw the same: the key of the smaller row counts.
         key_B = self.key_N[torch.minimum(index_B, partner_B)]
@@ -121,16 +167,11 @@ class Mixer:
         if self.cutmix is not None:
             alpha_B[cut_B] = self.cutmix.alpha
         share_B = _beta(uniform_BD[:, 1], alpha_B)
-        height, width = images_BCHW.shape[-2:]
-        inside_BHW = _boxes(share_B, uniform_BD[:, 2:], height, width)
-        kept_B = 1 - inside_BHW.flatten(1).sum(dim=1).double() / (height * width)
+        box_B4 = _boxes(share_B, uniform_BD[:, 2:], height, width)
+        side_B2 = box_B4[:, 1::2] - box_B4[:, 0::2]
+        kept_B = 1 - side_B2.prod(dim=1).double() / (height * width)
         share_B = torch.where(cut_B, kept_B, share_B).float()
-        weight_B1HW = torch.where(
-            cut_B.view(-1, 1, 1), (~inside_BHW).float(), share_B.view(-1, 1, 1)
-        )[:, None].to(images_BCHW.device)
-        # lerp's vectorised and scalar forms may differ by a bit.
-        mixed_BCHW = images_BCHW * weight_B1HW + others_BCHW * (1 - weight_B1HW)
-        return mixed_BCHW, share_B.to(images_BCHW.device)
+        return MixPlan(share_B=share_B, cut_B=cut_B, box_B4=box_B4)
 
 
 def _beta(uniform_B: Tensor, alpha_B: Tensor) -> Tensor:
@@ -142,14 +183,21 @@ def _beta(uniform_B: Tensor, alpha_B: Tensor) -> Tensor:
 
 
 def _boxes(share_B: Tensor, uniform_B2: Tensor, height: int, width: int) -> Tensor:
-    """Boxes of area 1 − share about a uniform centre, cut at the border: bool (B, H, W)."""
+    """Boxes of area 1 − share about a uniform centre, cut at the border: int64 (B, 4)."""
     side_B = (1 - share_B).sqrt()
-    inside = []
+    bounds = []
     for axis, length in enumerate((height, width)):
         cut_B = (length * side_B).long()
         start_B = (uniform_B2[:, axis] * length).long() - cut_B // 2
-        position_1S = torch.arange(length)[None]
-        inside.append(
-            (position_1S >= start_B[:, None]) & (position_1S < (start_B + cut_B)[:, None])
-        )
+        bounds += [start_B.clamp(0, length), (start_B + cut_B).clamp(0, length)]
+    return torch.stack(bounds, dim=1)
+
+
+def _inside(box_B4: Tensor, height: int, width: int) -> Tensor:
+    """bool (B, H, W): the pixels inside the boxes."""
+    inside = []
+    for axis, length in enumerate((height, width)):
+        position_1S = torch.arange(length, device=box_B4.device)[None]
+        start_B1, stop_B1 = box_B4[:, 2 * axis, None], box_B4[:, 2 * axis + 1, None]
+        inside.append((position_1S >= start_B1) & (position_1S < stop_B1))
     return inside[0][:, :, None] & inside[1][:, None, :]

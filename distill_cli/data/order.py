@@ -18,8 +18,8 @@ TOGETHER = 64
 
 
 def epoch_order(rows: Tensor, seed: int, epoch: int) -> Tensor:
-    """The rows in the order of this epoch, a pure function of its arguments."""
-    return rows[permutation(seed, Purpose.ORDER, len(rows), epoch)]
+    """The rows in the order of this epoch, where they lie, a pure function of its arguments."""
+    return rows[permutation(seed, Purpose.ORDER, len(rows), epoch, device=rows.device)]
 
 
 def paired_order(first: Tensor, second: Tensor, seed: int, epoch: int) -> Tensor:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from distill_cli.data.archives import Files
 from distill_cli.data.formats import open_image
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, counted
 from distill_cli.types import UNLABELLED
 
 
@@ -187,5 +187,6 @@ def check_label(source: Source, row: int) -> None:
     label, classes = source.label(row), len(source.class_names)
     if not -1 <= label < classes:
         raise ArtifactError(
-            f"sample {source.sample_id(row)} has label {label}; there are {classes} classes"
+            f"sample {source.sample_id(row)} has label {label}; "
+            f"{'there is' if classes == 1 else 'there are'} {counted(classes, 'class', 'classes')}"
         )

@@ -131,12 +131,7 @@ class Views:
         """
         whole = [self._with_partners(*request) for request in requests]
         if self.by_workers:
-            pictures = stream(
-                partial(self._pictures),
-                [(index_B, view_B) for index_B, view_B, _ in whole],
-                workers=self.workers if workers is None else workers,
-                pin=self.device.type == "cuda",
-            )
+            pictures = self.pictures([request[:2] for request in whole], workers=workers)
             parts = (part.to(self.maker, non_blocking=True) for part in pictures)
         else:
             # index_select copies whole rows: many times faster than indexing on uint8.
@@ -147,17 +142,31 @@ class Views:
         for request, (_, _, partner_B), images_BCHW, uniform_BD in zip(
             requests, whole, parts, draws, strict=True
         ):
-            images_BCHW = self._changed(
-                images_BCHW, uniform_BD.to(self.maker), self.per_image_steps
-            )
+            images_BCHW = self.changed(images_BCHW, uniform_BD.to(self.maker), self.per_image_steps)
             yield self._finished(*request, partner_B, images_BCHW / 255)
+
+    def pictures(
+        self, requests: Sequence[Request], *, workers: int | None = None
+    ) -> Iterator[Tensor]:
+        """What is done image by image, of many requests in order: uint8 images on the CPU.
+
+        Args:
+            requests: int64 rows of the split and the view of each, on the CPU.
+            workers: Processes; the views' own number by default.
+        """
+        return stream(
+            partial(self._pictures),
+            list(requests),
+            workers=self.workers if workers is None else workers,
+            pin=self.device.type == "cuda",
+        )
 
     def _with_partners(self, index_B: Tensor, view_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The request, and behind it any partners that do not stand next to their images."""
         if self.mixer is None:
             return index_B, view_B, index_B
         partner_B = self.mixer.partners(index_B, view_B)
-        if len(index_B) % 2 == 0 and torch.equal(_neighbours(index_B), partner_B):
+        if len(index_B) % 2 == 0 and torch.equal(neighbours(index_B), partner_B):
             return index_B, view_B, partner_B
         return torch.cat([index_B, partner_B]), torch.cat([view_B, view_B]), partner_B
 
@@ -168,9 +177,11 @@ class Views:
         if self.mixer is None:
             return ViewBatch(images_BCHW=images_BCHW)
         first_BCHW, others_BCHW = images_BCHW[: len(index_B)], images_BCHW[len(index_B) :]
-        others_BCHW = others_BCHW if len(others_BCHW) else _neighbours(first_BCHW)
-        mixed_BCHW, share_B = self.mixer(first_BCHW, others_BCHW, index_B, partner_B, view_B)
-        return ViewBatch(images_BCHW=mixed_BCHW, partner_B=partner_B, share_B=share_B)
+        others_BCHW = others_BCHW if len(others_BCHW) else neighbours(first_BCHW)
+        sides = (self.spec.height, self.spec.width)
+        plan = self.mixer.plan(index_B, partner_B, view_B, *sides).to(self.device)
+        mixed_BCHW = plan.mixed(first_BCHW, others_BCHW)
+        return ViewBatch(images_BCHW=mixed_BCHW, partner_B=partner_B, share_B=plan.share_B)
 
     def _draws(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Uniform numbers (B, D) of each request, hashed for many requests at once."""
@@ -183,11 +194,15 @@ class Views:
             yield from self._uniform(index, view).split([len(index_B) for index_B, _ in group])
 
     def _uniform(self, index_B: Tensor, view_B: Tensor) -> Tensor:
-        numbers = torch.arange(self.columns[-1])
-        words = (view_B[:, None], self.images.key_N[index_B][:, None], numbers)
+        return self.uniform(self.images.key_N[index_B], view_B)
+
+    def uniform(self, key_B: Tensor, view_B: Tensor) -> Tensor:
+        """The numbers (B, D) of all steps of samples by their keys, drawn where these lie."""
+        numbers = torch.arange(self.columns[-1], device=key_B.device)
+        words = (view_B[:, None], key_B[:, None], numbers)
         return uniform(draw(self.spec.seed, Purpose.AUGMENT, *words))
 
-    def _changed(
+    def changed(
         self, images_BCHW: Tensor, uniform_BD: Tensor, first: int, last: int | None = None
     ) -> Tensor:
         """Batched steps `first` … `last`; `uniform_BD` has the numbers of all steps."""
@@ -215,7 +230,7 @@ class Views:
                 pictures = zip(to_pictures(images_BCHW), seeds.tolist(), strict=True)
                 images_BCHW = to_batch([step(picture, seed) for picture, seed in pictures])
             else:
-                images_BCHW = self._changed(images_BCHW, uniform_BD, number, number + 1)
+                images_BCHW = self.changed(images_BCHW, uniform_BD, number, number + 1)
         return images_BCHW
 
     def _framed(self, files: ImageFiles, index_B: Tensor, uniform_BD: Tensor) -> Tensor:
@@ -237,7 +252,7 @@ def _per_image_steps(steps: Sequence[Augmentation | LibraryTransform], *, files:
     return max(last, int(files and bool(steps) and isinstance(steps[0], ResizedCrop)))
 
 
-def _neighbours(element_B: Tensor) -> Tensor:
+def neighbours(element_B: Tensor) -> Tensor:
     """The other element of the pair of each element."""
     other_B: Tensor = element_B.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     return other_B

@@ -9,10 +9,9 @@ for a centre is a relation of the batch; unlabelled samples have no part in them
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from distill_cli.losses.numerics import directions, wide
+from distill_cli.losses.numerics import directions, one_hot, wide
 from distill_cli.types import UNLABELLED
 
 # centre_KD, and present_K: which of its rows are centres.
@@ -32,7 +31,7 @@ def centres(values_BD: Tensor, target_B: Tensor, classes: int) -> Centres:
     """
     values_BD = wide(values_BD)
     # A product with 0 and 1: scattered sums have no deterministic gradient on every device.
-    member_BK = F.one_hot(target_B.clamp(min=0), classes).to(values_BD.dtype)
+    member_BK = one_hot(target_B.clamp(min=0), classes).to(values_BD.dtype)
     member_BK = member_BK.masked_fill((target_B == UNLABELLED)[:, None], 0)
     samples_K = member_BK.sum(dim=0)
     return member_BK.mT @ values_BD / samples_K.clamp(min=1)[:, None], samples_K > 0
@@ -108,13 +107,13 @@ def inter(
     centre_KD, present_K = student_centres or centres(student_BD, target_B, classes)
     teacher_KD, teacher_K = teacher_centres or centres(teacher_BD.detach(), target_B, classes)
     both_K = present_K & teacher_K
-    unit_PD = directions(wide(centre_KD)[both_K])
-    teacher_PD = directions(wide(teacher_KD.detach())[both_K])
-    difference_PP = unit_PD @ unit_PD.mT - teacher_PD @ teacher_PD.mT
-    if len(unit_PD) < 2:
-        # With a graph, so that a step can be taken all the same.
-        return difference_PP.sum() * 0
-    return difference_PP.square().mean()
+    unit_KD, teacher_KD = directions(wide(centre_KD)), directions(wide(teacher_KD.detach()))
+    difference_KK = unit_KD @ unit_KD.mT - teacher_KD @ teacher_KD.mT
+    # Masked rather than selected: a selection has a shape that the host would have to wait for.
+    difference_KK = torch.where(both_K[:, None] & both_K, difference_KK, 0.0)
+    present = both_K.sum()
+    mean = difference_KK.square().sum() / present.square().clamp(min=1)
+    return torch.where(present > 1, mean, 0.0)
 
 
 def compact(

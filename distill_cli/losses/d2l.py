@@ -7,10 +7,9 @@ features take up fewer dimensions; when it begins to learn wrong labels by heart
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from distill_cli.losses.numerics import wide
+from distill_cli.losses.numerics import one_hot, wide
 from distill_cli.types import UNLABELLED
 
 
@@ -47,19 +46,19 @@ def local_dimension(feature_BD: Tensor, k: int = 20) -> Tensor:
     return torch.where(apart_B, -1 / torch.where(apart_B, mean_B, -1.0), 0.0)
 
 
-def adapted_targets(target_B: Tensor, logits_BK: Tensor, alpha: float) -> Tensor:
+def adapted_targets(target_B: Tensor, logits_BK: Tensor, alpha: float | Tensor) -> Tensor:
     """α·δ_y + (1 − α)·onehot(argmax_k z_k): the given label and the network's own answer.
 
     Args:
         target_B: Class index y, which may be wrong; −1 where unlabelled.
         logits_BK: The network's logits z; no gradient flows.
-        alpha: α in [0, 1]; 1 trusts the label.
+        alpha: α in [0, 1], a number or a scalar; 1 trusts the label.
 
     Returns:
         target_BK; rows of 0 where unlabelled.
     """
     classes, dtype = logits_BK.shape[-1], wide(logits_BK).dtype
-    given_BK = F.one_hot(target_B.clamp(min=0), classes).to(dtype)
-    answer_BK = F.one_hot(logits_BK.detach().argmax(dim=-1), classes).to(dtype)
+    given_BK = one_hot(target_B.clamp(min=0), classes).to(dtype)
+    answer_BK = one_hot(logits_BK.detach().argmax(dim=-1), classes).to(dtype)
     mixed_BK = alpha * given_BK + (1 - alpha) * answer_BK
     return mixed_BK.masked_fill((target_B == UNLABELLED)[:, None], 0)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_cli.losses.numerics import wide
+from distill_cli.losses.numerics import one_hot, wide
 from distill_cli.types import UNLABELLED
 
 # Share of a class that is left when it is dropped, so that the softmax exists if all others are.
@@ -70,7 +70,7 @@ def dropmax(
         loss_B of each term, in nats; 0 where unlabelled.
     """
     logits_BK, prior_BK, posterior_BK = wide(logits_BK), wide(prior_BK), wide(posterior_BK)
-    hard_BK = F.one_hot(target_B.clamp(min=0), logits_BK.shape[-1]).bool()
+    hard_BK = one_hot(target_B.clamp(min=0), logits_BK.shape[-1])
     gate_BK = posterior_gate(prior_BK, posterior_BK)
 
     log_mask_BK = _log_kept(relaxed_gate(gate_BK, uniform_BK, temperature), eps)
@@ -105,7 +105,7 @@ def dropmax_inference(logits_BK: Tensor, prior_BK: Tensor, eps: float = EPSILON)
 
 def _log_kept(gate_BK: Tensor, eps: float) -> Tensor:
     """log(σ(gate) + ε), in logarithms all the way: σ leaves the range of fp32."""
-    log_eps = torch.tensor(math.log(eps), dtype=gate_BK.dtype, device=gate_BK.device)
+    log_eps = gate_BK.new_full((), math.log(eps))
     return torch.logaddexp(F.logsigmoid(gate_BK), log_eps)
 
 

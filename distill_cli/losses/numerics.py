@@ -11,6 +11,18 @@ def wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def one_hot(target_B: Tensor, classes: int) -> Tensor:
+    """δ_y as bool (B, K); no class where unlabelled.
+
+    `F.one_hot` looks at the indices before it answers, and so waits for the device.
+
+    Args:
+        target_B: Class index y; −1 where unlabelled.
+        classes: K.
+    """
+    return target_B[:, None] == torch.arange(classes, device=target_B.device)
+
+
 def directions(rows_XD: Tensor) -> Tensor:
     """x / ‖x‖₂ of each row, so that products are cosines; 0 where a row is 0, its gradient too."""
     norm_X1 = torch.linalg.vector_norm(rows_XD, dim=-1, keepdim=True)

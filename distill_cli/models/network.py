@@ -79,6 +79,7 @@ class Network(nn.Module):
         self.input_spec = input_spec
         self.targets = targets
         self.temperature = temperature
+        self._shares: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         # They are not persistent, so that the state dict stays a plain network's; config.json has them.
         self.register_buffer("mean", _channelwise(input_spec.mean), persistent=False)
         self.register_buffer("std", _channelwise(input_spec.std), persistent=False)
@@ -109,7 +110,7 @@ class Network(nn.Module):
         """The images with the channels and the size that `net` takes."""
         if images_BCHW.shape[1] != self.input_spec.channels:
             if self.input_spec.channels == 1:
-                share = images_BCHW.new_tensor(LUMINANCE).view(1, -1, 1, 1)
+                share = self._luminance(images_BCHW)
                 images_BCHW = (images_BCHW * share).sum(dim=1, keepdim=True)
             else:
                 images_BCHW = images_BCHW.expand(-1, self.input_spec.channels, -1, -1)
@@ -117,6 +118,13 @@ class Network(nn.Module):
         if images_BCHW.shape[2:] != size:
             images_BCHW = F.interpolate(images_BCHW, size, mode="bilinear", antialias=True)
         return images_BCHW
+
+    def _luminance(self, like: Tensor) -> Tensor:
+        """Shares of the colours, made once where they are used: a copy would wait for the device."""
+        key = (like.device, like.dtype)
+        if key not in self._shares:
+            self._shares[key] = like.new_tensor(LUMINANCE).view(1, -1, 1, 1)
+        return self._shares[key]
 
 
 def _channelwise(values: tuple[float, ...]) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -58,6 +59,19 @@ class Weight:
                 share = float(fraction >= 0.5)
         return self.start + (self.end - self.start) * share
 
+    def on_device(self, fraction: Tensor) -> Tensor | float:
+        """The same of an fp64 scalar, as an fp32 one; a weight that stays is a number."""
+        match self.schedule:
+            case "constant":
+                return self.start
+            case "linear":
+                share = fraction
+            case "cosine":
+                share = 0.5 * (1 - torch.cos(math.pi * fraction))
+            case "step":
+                share = (fraction >= 0.5).double()
+        return (self.start + (self.end - self.start) * share).float()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
@@ -74,12 +88,12 @@ class Loss:
     Attributes:
         total: Weighted sum of the terms, a scalar that gradients flow from.
         terms: Means by name, without the weights of the composition, detached scalars.
-        weights: Objective of each term, by the same names, and that objective's weight now.
+        weights: Objective of each term, by the same names, and the weight of that objective.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
-    weights: dict[str, tuple[str, float]]
+    weights: dict[str, tuple[str, Weight]]
 
 
 def mean_over(term: Term, batch: Batch) -> Tensor:
@@ -174,11 +188,15 @@ class Composition:
         """The weighted loss of a batch; an objective of weight 0 is still computed and reported."""
         weighted: list[Tensor] = []
         means: dict[str, Tensor] = {}
-        weights: dict[str, tuple[str, float]] = {}
+        weights: dict[str, tuple[str, Weight]] = {}
+        fraction = progress.fraction
         shared = Step(student=student, batch=batch, progress=progress, teacher_signals=teacher)
         soft_B = self._soft_samples(shared)
         for part in self.parts:
-            weight = part.weight.at(progress.fraction)
+            course = part.weight
+            weight = (
+                course.at(fraction) if isinstance(fraction, float) else course.on_device(fraction)
+            )
             objective, step = part.objective, replace(shared, own_adapter=_own(part, adapters))
             for name, term in objective(step).items():
                 if soft_B is not None:
@@ -186,8 +204,9 @@ class Composition:
                     term = replace(term, loss_B=term.loss_B.where(kept_B, 0.0))
                 assert name not in means, "terms of one name are refused before"
                 mean = mean_over(term, batch)
-                weighted.append(mean if weight == 1 else weight * mean)
-                means[name], weights[name] = mean.detach(), (objective.info.name, weight)
+                whole = isinstance(weight, float) and weight == 1
+                weighted.append(mean if whole else weight * mean)
+                means[name], weights[name] = mean.detach(), (objective.info.name, course)
         return Loss(total=sum(weighted[1:], weighted[0]), terms=means, weights=weights)
 
     def _soft_samples(self, step: Step) -> Tensor | None:

@@ -138,7 +138,8 @@ class DimensionDriven(ChecksEpochs, JudgesEpochs, HasAdapter):
 
     def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples."""
-        logits_BK, alpha = step.student.logits_BK, step.adapter(DimensionMemory).alpha
+        logits_BK = step.student.logits_BK
+        alpha = step.adapter(DimensionMemory).alpha_on(logits_BK.device)
 
         def loss(target_B: Tensor) -> Tensor:
             return soft_cross_entropy(logits_BK, adapted_targets(target_B, logits_BK, alpha))

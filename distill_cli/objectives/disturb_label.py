@@ -64,7 +64,9 @@ class DisturbLabel:
     def __call__(self, step: Step) -> Terms:
         """Term `ce`, over the labelled samples; metrics are on the labels as they are."""
         logits_BK = step.student.logits_BK
-        words = (step.progress.step, step.batch.index_B[:, None], torch.arange(2))
+        index_B = step.batch.index_B
+        which_2 = torch.arange(2, device=index_B.device)
+        words = (step.progress.step, index_B[:, None], which_2)
         uniform_B2 = uniform(draw(step.progress.seed, Purpose.LABEL, *words))
         # Metal has no fp64.
         uniform_B2 = uniform_B2.float().to(logits_BK.device)

@@ -100,7 +100,7 @@ class DecoupledDistillation:
         target_term_B, others_term_B = decoupled(
             step.student.logits_BK, log_probs_BK, target_B, self.temperature
         )
-        grown = 1.0 if self.warmup == 0 else min(1.0, step.progress.fraction / self.warmup)
+        grown = step.progress.grown(self.warmup)
         return {
             "tckd": Term(loss_B=grown * self.target * target_term_B, labelled_only=True),
             "nckd": Term(loss_B=grown * self.others * others_term_B, labelled_only=True),

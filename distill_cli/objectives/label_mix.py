@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.label_mix import ClassEmbeddings
 from distill_cli.adapters.target_matrix import TargetMatrix
+from distill_cli.losses.numerics import one_hot
 from distill_cli.losses.soft_targets import class_relation, mixed_targets, soft_cross_entropy
 from distill_cli.objectives.base import AdapterContext, ObjectiveInfo, Owns, Step, on_hard_labels
 from distill_cli.objectives.hooks import ConditionalNeeds, HasAdapter, UsesClassCentroids
@@ -103,7 +104,7 @@ class LabelMix(ConditionalNeeds, UsesClassCentroids, HasAdapter):
 
         def rows(target_B: Tensor) -> Iterator[tuple[float, Tensor]]:
             index_B = target_B.clamp(min=0)
-            yield self.hard, F.one_hot(index_B, logits_BK.shape[1])
+            yield self.hard, one_hot(index_B, logits_BK.shape[1])
             if self.sample:
                 yield self.sample, predicted_BK
             if relation_KK is not None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from distill_cli.losses.numerics import wide
+from distill_cli.losses.numerics import one_hot, wide
 from distill_cli.objectives.base import DefaultWeights, ObjectiveInfo, Step, on_hard_labels
 from distill_cli.types import UNLABELLED, Terms
 
@@ -51,7 +51,7 @@ def virtual_log_probs(
     top = max(on, off)
     weight = math.exp(on - top) + (classes - 1) * math.exp(off - top)
     log_norm = top + math.log(weight)
-    hard_BK = F.one_hot(target_B.clamp(min=0), classes).bool()
+    hard_BK = one_hot(target_B.clamp(min=0), classes)
     log_probs_BK = torch.full(hard_BK.shape, off - log_norm, dtype=dtype, device=target_B.device)
     return log_probs_BK.masked_fill(hard_BK, on - log_norm).clamp(min=torch.finfo(dtype).min)
 

@@ -19,6 +19,7 @@ from distill_cli.models import load_model
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.data import locate
 from distill_cli.pipeline.inputs.data_rules import rules_kept
+from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.pipeline.inputs.teachers import check_classes, open_teachers
@@ -59,6 +60,7 @@ def data_of(folder: Path, data: str | None, recipe: dict[str, Any]) -> Dataset:
     spec = data or recipe.get("data")
     if spec is None:
         raise UsageError(f"{folder} does not say which data it was trained on", hint="Give --data")
+    check_moved(str(spec), [str(folder)])
     return open_dataset(
         locate(str(spec)),
         split_seed=recipe.get("split_seed") or 0,

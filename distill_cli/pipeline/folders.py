@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_cli.cache.folder import EVAL, MANIFEST, PLAN, expand, is_cache
+from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.recipe.load import read_yaml
 
@@ -118,7 +118,7 @@ def clear_run(out: Path, *, keep: str | None = None) -> None:
 
 def clear_cache(folder: Path) -> None:
     """Removes a cache's own files, and nothing else, from a folder; its manifest first."""
-    for name in (MANIFEST, PLAN, EVAL, "recipe.yaml", SKIPPED):
+    for name in (MANIFEST, PLAN, EVAL, IDS, "recipe.yaml", SKIPPED):
         (folder / name).unlink(missing_ok=True)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):

@@ -156,8 +156,12 @@ class TeacherLabels(BaseModel):
         "each.",
         TEACHERS,
     )
-    teacher_precision: Literal["fp32", "fp64"] = option(
-        "fp32", "Arithmetic of live teachers.", TEACHERS, advanced=True
+    teacher_precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = option(
+        "auto",
+        "Arithmetic of live teachers: auto takes bf16 on GPUs that have it, else fp32; fp32 too for "
+        "--codec fp32.",
+        TEACHERS,
+        advanced=True,
     )
     force: bool = option(
         False, "Go on with a teacher that is no better than chance.", TEACHERS, advanced=True
@@ -235,7 +239,18 @@ class TrainRecipe(Recipe):
     clip_mode: Literal["norm", "value", "agc"] = option(
         "norm", "What clip-grad bounds.", TRAINING, advanced=True
     )
-    compile: bool = option(False, "Compile the network with torch.compile.", TRAINING)
+    compile: bool | Literal["auto"] = option(
+        "auto",
+        "Compile the network, on GPUs live teachers too: auto only on a GPU, in a training of "
+        "50,000 steps or more, which pays for it.",
+        TRAINING,
+    )
+    graphs: Literal["auto", "on", "off"] = option(
+        "auto",
+        "CUDA graphs, which launch a whole step at once, to the same bits: auto where a step can be "
+        "recorded and it pays, on to refuse what cannot.",
+        TRAINING,
+    )
 
 
 class LabelledRecipe(TrainRecipe):

@@ -26,6 +26,7 @@ class ResolvedRecipe(TrainRecipe):
     model: str
     lr: float
     weight_decay: float
+    compile: bool
 
 
 class ResolvedLabelled(ResolvedRecipe, LabelledRecipe):

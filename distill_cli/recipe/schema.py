@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from distill_cli.recipe.base import LabelledRecipe, Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.fields import (
@@ -132,6 +132,12 @@ class StoredLabels(BaseModel):
         ge=1,
         advanced=True,
     )
+    sample_ids: bool = option(
+        True,
+        "Store the names of the images beside their labels, some 6 bytes each, for other readers.",
+        TEACHERS,
+        advanced=True,
+    )
 
 
 class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
@@ -148,9 +154,13 @@ class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
     licence: Text | None = option(
         None, "Licence that the card names, as cc-by-4.0.", RUN, advanced=True
     )
-    teacher_batch: int = option(
-        256, "Rows of one teacher forward; part of the plan.", TEACHERS, ge=1, advanced=True
+    teacher_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = option(
+        "auto",
+        "Rows of one teacher forward; part of the plan. auto: 256, more of small images on GPUs.",
+        TEACHERS,
+        advanced=True,
     )
+    compile: bool = option(False, "Compile the teachers with torch.compile.", TEACHERS)
 
 
 class ImportRecipe(Recipe, StoredLabels):

@@ -82,6 +82,7 @@ def cache_card(manifest: Mapping[str, Any], *, data: str, licence: str | None = 
             "distill student --teachers THIS_FOLDER --data IMAGES",
             "```",
             "",
+            *_ids(manifest),
             "The student sees the very views that the teacher saw: they are functions of the "
             "sample, the view and a seed, and are made again. Images that differ from those "
             f"(fingerprint {markdown_code(dataset['fingerprint'])}) are refused."
@@ -93,6 +94,12 @@ def cache_card(manifest: Mapping[str, Any], *, data: str, licence: str | None = 
             "",
         ]
     )
+
+
+def _ids(manifest: Mapping[str, Any]) -> list[str]:
+    if not manifest.get("ids_sha256"):
+        return []
+    return ["`ids.safetensors` names the image of each row, for other readers.", ""]
 
 
 def nats(number: float | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Literal
 
 import torch
 
@@ -12,11 +11,9 @@ from distill_cli.data.split_images import Images
 from distill_cli.evaluate import logits_of
 from distill_cli.models import Network, network_fingerprint
 from distill_cli.models.taps import signals_of
+from distill_cli.runtime import TeacherPrecision, autocast
 from distill_cli.teachers.signals import DenseSignals, FeatureSignals
 from distill_cli.types import BIAS, Batch, Need, TeacherSignals
-
-Precision = Literal["fp32", "fp64"]
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp64": torch.float64}
 
 
 class LiveTeacher:
@@ -25,7 +22,8 @@ class LiveTeacher:
     Args:
         network: The network; it is moved to `device` and frozen.
         device: Device that it computes on.
-        precision: Its arithmetic; logits are rounded to fp32, as a cache stores them.
+        precision: Its arithmetic; logits are rounded to fp32, as a cache stores them. In 16 bits the
+            weights stay fp32, and lie channels last.
         class_names: Classes of the logits, in this order; the network's classes by default.
         columns: The network's output for each of `class_names`; all outputs by default.
     """
@@ -36,7 +34,7 @@ class LiveTeacher:
         self,
         network: Network,
         device: torch.device,
-        precision: Precision = "fp32",
+        precision: TeacherPrecision = "fp32",
         *,
         class_names: Sequence[str] | None = None,
         columns: Sequence[int] | None = None,
@@ -51,9 +49,12 @@ class LiveTeacher:
             self.fingerprint = blake2b(mapped.encode(), digest_size=16).hexdigest()
         self.architecture = network.architecture
         self.targets = network.targets
-        self.dtype = DTYPES[precision]
+        self.precision: TeacherPrecision = precision
+        self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.device = device
         self.network = network.to(device=device, dtype=self.dtype).eval().requires_grad_(False)
+        if precision in ("bf16", "fp16"):
+            self.network = self.network.to(memory_format=torch.channels_last)
         self.taps: tuple[str, ...] = ()
         self.stops = False
 
@@ -61,9 +62,20 @@ class LiveTeacher:
         """Adds the outputs of these layers to its signals; with `stop` they are all it gives."""
         self.taps, self.stops = tuple(taps), stop
 
+    def compile(self) -> None:
+        """Has its forward compiled when it is first asked."""
+        self.network.net.compile()
+
     def logits(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """fp32 logits (B, K) of images in [0, 1]."""
-        with torch.no_grad():
+        return self._logits(images_BCHW, self.precision)
+
+    def fp32_logits(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """The same in fp32, whatever its arithmetic in 16 bits is."""
+        return self._logits(images_BCHW, "fp32")
+
+    def _logits(self, images_BCHW: torch.Tensor, precision: TeacherPrecision) -> torch.Tensor:
+        with torch.no_grad(), autocast(self.device, precision):
             logits_BK: torch.Tensor = self.network(images_BCHW.to(self.dtype))
         return self._of_classes(logits_BK).float()
 
@@ -78,7 +90,7 @@ class LiveTeacher:
         """Its logits on the batch's views, and the outputs of the watched layers."""
         if not self.taps:
             return DenseSignals(self.logits(batch.images_BCHW))
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self.device, self.precision):
             images_BCHW = batch.images_BCHW.to(self.dtype)
             signals = signals_of(self.network, images_BCHW, self.taps, stop=self.stops)
         if signals.logits is None:

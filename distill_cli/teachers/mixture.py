@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform
+from distill_cli.teachers.cached import CachedTeacher, StackedCaches
 from distill_cli.teachers.signals import AssignedSignals, EnsembleSignals, mean_of_logits
 from distill_cli.types import Batch, Need, Teacher, TeacherSignals
 
@@ -27,8 +28,26 @@ class _Mixture:
         self.class_names = self.members[0].class_names
         joined = "+".join(member.fingerprint for member in self.members)
         self.fingerprint = blake2b(joined.encode(), digest_size=16).hexdigest()
+        self.stacked: StackedCaches | None = None
         # Features exist for one teacher only: layers of several have no common meaning.
         self.offers = frozenset({Need.LOGITS}).intersection(*(m.offers for m in self.members))
+
+    def stack(self) -> None:
+        """Lays caches that lie on the device beside each other, where all are of one codec."""
+        caches = [member for member in self.members if isinstance(member, CachedTeacher)]
+        kinds = {cache.kind for cache in caches}
+        if len(caches) == len(self.members) and len(kinds) == 1:
+            self.stacked = StackedCaches(caches)
+
+    def _assigned(self, member_B: Tensor, batch: Batch) -> TeacherSignals:
+        """Each member's signals on the samples that are assigned to it."""
+        if self.stacked is not None:
+            return self.stacked.signals(member_B, batch)
+        parts = []
+        for number in member_B.unique().tolist():
+            position_P = (member_B == number).nonzero()[:, 0]
+            parts.append((self.members[number].signals(batch.take(position_P)), position_P))
+        return AssignedSignals(tuple(parts), samples=len(member_B))
 
 
 class Ensemble(_Mixture):
@@ -67,16 +86,26 @@ class RandomTeacher(_Mixture):
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float], seed: int) -> None:
         super().__init__(members, weights)
         self.seed = seed
+        self._bounds: dict[torch.device, Tensor] = {}
+        self._last: tuple[int, int] | None = None
 
     def drawn(self, step: int) -> int:
-        """Number of the teacher that labels the batch of this step."""
-        return int(self._chosen(draw(self.seed, Purpose.TEACHER, step)))
+        """Number of the teacher that labels the batch of this step; asked again, it is remembered."""
+        if self._last is None or self._last[0] != step:
+            self._last = step, int(self._chosen(draw(self.seed, Purpose.TEACHER, step)))
+        return self._last[1]
 
     def _chosen(self, bits: Tensor) -> Tensor:
         """Numbers of members drawn by random bits, int64 of the same shape."""
-        bounds_M = torch.tensor(self.weights, dtype=torch.float64).cumsum(0)
-        # The last bound may fall short of 1 by rounding.
-        return torch.bucketize(uniform(bits), bounds_M[:-1].contiguous(), right=True)
+        return torch.bucketize(uniform(bits), self._bounds_on(bits.device), right=True)
+
+    def _bounds_on(self, device: torch.device) -> Tensor:
+        """Ends of the members' shares of [0, 1), on a device: copied there once."""
+        if device not in self._bounds:
+            bounds_M = torch.tensor(self.weights, dtype=torch.float64).cumsum(0)
+            # The last bound may fall short of 1 by rounding.
+            self._bounds[device] = bounds_M[:-1].contiguous().to(device)
+        return self._bounds[device]
 
     def signals(self, batch: Batch) -> TeacherSignals:
         """Asks only the teacher that was drawn."""
@@ -95,7 +124,7 @@ class RandomTeacherPerSample(RandomTeacher):
 
     def signals(self, batch: Batch) -> TeacherSignals:
         """Asks each teacher for its samples only."""
-        return _assigned(self.members, self.drawn_for(batch), batch)
+        return self._assigned(self.drawn_for(batch), batch)
 
 
 class Relabelled(_Mixture):
@@ -110,13 +139,29 @@ class Relabelled(_Mixture):
     def signals(self, batch: Batch) -> TeacherSignals:
         """Asks each teacher for the samples of its copy only."""
         assert batch.copy_B is not None, "the loader sets the copy of each sample"
-        return _assigned(self.members, batch.copy_B, batch)
+        return self._assigned(batch.copy_B, batch)
 
 
-def _assigned(members: Sequence[Teacher], member_B: Tensor, batch: Batch) -> TeacherSignals:
-    """Each member's signals on the samples that are assigned to it."""
-    parts = []
-    for number in member_B.unique().tolist():
-        position_P = (member_B == number).nonzero()[:, 0]
-        parts.append((members[number].signals(batch.take(position_P)), position_P))
-    return AssignedSignals(tuple(parts), samples=len(member_B))
+def reside(teacher: Teacher | None) -> None:
+    """Has every cache of a teacher lie on its device, where the rows of a batch are looked up."""
+    if isinstance(teacher, CachedTeacher):
+        teacher.reside()
+    elif isinstance(teacher, _Mixture):
+        for member in teacher.members:
+            reside(member)
+        teacher.stack()
+
+
+def variant_of(teacher: Teacher | None, step: int) -> int:
+    """Number of the network or cache that a teacher asks at a step; 0 where it always asks the same."""
+    if isinstance(teacher, RandomTeacher) and not isinstance(teacher, RandomTeacherPerSample):
+        return teacher.drawn(step)
+    return 0
+
+
+def unrecordable(teacher: Teacher | None) -> str | None:
+    """Why a step with this teacher cannot be recorded, once its caches lie on the device; or None."""
+    assigns = isinstance(teacher, RandomTeacherPerSample | Relabelled)
+    if assigns and isinstance(teacher, _Mixture) and teacher.stacked is None:
+        return "each image asks a network of its own, or caches of different codecs"
+    return None

@@ -18,6 +18,10 @@ FILE = "last/checkpoint.pt"
 FORMAT = 3
 
 
+class OtherRecipeError(ArtifactError):
+    """A checkpoint is of another recipe, or of other data."""
+
+
 class Stateful(Protocol):
     """A part with a state of its own: a network, an optimiser, a gradient scaler."""
 
@@ -59,13 +63,14 @@ def check_key(run: Path, *keys: str) -> str:
         The key that the checkpoint was written under.
 
     Raises:
-        ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
+        ArtifactError: There is no checkpoint, or it is damaged.
+        OtherRecipeError: It is of another recipe.
     """
     content = _read(run / FILE)
     if content.get("format") != FORMAT:
         raise ArtifactError(f"{run / FILE} is not a checkpoint of this version of distill")
     if content["key"] not in keys:
-        raise ArtifactError(
+        raise OtherRecipeError(
             f"{run} was started from another recipe or other data",
             hint="Resume with the options it was started with, or choose another --out",
         )

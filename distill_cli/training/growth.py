@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_cli.objectives.compose import Loss
+from distill_cli.objectives.compose import Loss, Weight
 
 # Multiple of its value at the first step that a weighted term may reach without a warning.
 TOO_MUCH = 1000
@@ -35,7 +35,7 @@ class Growth:
         self.first: dict[str, float] = dict(state_dict.get("first", {}))
         self.warnings: dict[str, str] = dict(state_dict.get("said", {}))
         self._noted: dict[str, Tensor] = {}
-        self._weights: Mapping[str, tuple[str, float]] = {}
+        self._weights: Mapping[str, tuple[str, Weight]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -45,22 +45,27 @@ class Growth:
         """A step, or a part of one, whose shares add up; `first` of the whole training."""
         self._weights = loss.weights
         if first:
-            weighted = {name: loss.weights[name][1] * loss.terms[name] for name in loss.terms}
+            # By the weights of the first step, at which nothing of training is behind us.
+            weighted = {
+                name: loss.weights[name][1].at(0.0) * loss.terms[name] for name in loss.terms
+            }
             for name, share in {**weighted, WHOLE: loss.total.detach()}.items():
                 self._noted[name] = self._noted[name] + share if name in self._noted else share
 
-    def look(self, means: Mapping[str, float]) -> list[str]:
+    def look(self, means: Mapping[str, float], fraction: float) -> list[str]:
         """New warnings; waits for the device.
 
         Args:
             means: Means of the terms as they are now, without their weights.
+            fraction: Share of training that is behind us.
         """
         if self._noted:
             values = torch.stack([value.float() for value in self._noted.values()]).abs().tolist()
             self.first, self._noted = dict(zip(self._noted, values, strict=True)), {}
         whole = self.first.get(WHOLE, 0.0)
         grown: list[tuple[float, str, str]] = []
-        for term, (objective, weight) in self._weights.items():
+        for term, (objective, course) in self._weights.items():
+            weight = course.at(fraction)
             then, now = self.first.get(term, 0.0), abs(weight * means[term])
             small = then < NOTHING
             then = whole if small else then

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from distill_cli.data.loader import Loader
 from distill_cli.errors import StoppedError
 from distill_cli.models import Network
-from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import Probe
 from distill_cli.training import checkpoint
+from distill_cli.training.device_steps import DeviceSteps
 from distill_cli.training.events import EpochEvent, Sink, step_event
+from distill_cli.training.graphs import StepGraphs
 from distill_cli.training.optimisation import Optimisation
 from distill_cli.training.run_log import RunLog, epoch_row
 from distill_cli.training.state import HeldOut, State
-from distill_cli.types import Batch, Progress, StudentSignals, Teacher
+from distill_cli.training.update import Update
+from distill_cli.types import Batch, Progress
 
 # Steps between looks at what becomes of the loss: each look waits for the device.
 LOOK_EVERY = 50
@@ -31,25 +33,22 @@ class Trainer:
 
     Attributes:
         network: The student, on its device.
-        forward: Its signals of images: logits, and features where they are learnt from.
         adapters: Modules that objectives learn beside it.
         optimisation: Optimiser, schedule, precision, accumulation and averaging of its weights.
-        teacher: Frozen, or None.
-        composition: The loss that is minimised over `epochs` passes of `loader`'s batches.
+        update: One step of it, which minimises a loss over `epochs` passes of `loader`'s batches.
         probe: Features of training images, for objectives that judge an epoch.
         evaluate: Held-out figures of a network.
         save_best: Keeps a network as the best one.
         run: The run folder; `key` identifies its recipe in checkpoints.
         sink: Shows progress.
         stop: The signal that asks to stop, or None.
+        graphs: Records steps on a CUDA device; None to take them one operation at a time.
     """
 
     network: Network
-    forward: Callable[[Tensor], StudentSignals]
     adapters: nn.ModuleDict
     optimisation: Optimisation
-    teacher: Teacher | None
-    composition: Composition
+    update: Update
     loader: Loader
     epochs: int
     probe: Probe
@@ -59,6 +58,7 @@ class Trainer:
     key: str
     sink: Sink
     stop: Callable[[], int | None] = lambda: None
+    graphs: StepGraphs | None = None
 
     def fit(self, *, resume: bool) -> State:
         """Trains to the end, from the last checkpoint if `resume`.
@@ -79,19 +79,26 @@ class Trainer:
         nets: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
         self.parts = {**nets, **self.optimisation.parts}
         self.state = State()
+        self.optimisation.materialise()
         self.optimisation.keep()
         if resume:
             self.state = checkpoint.load(self.run, self.parts, self.key)
+            self.optimisation.materialise()
         self.log.cut_back(self.state.log_lengths)
+        self._steps = self._steps_on_host
+        if self.loader.views.device.type == "cuda":
+            steps = DeviceSteps(self.loader, self.update, self.epochs, self.state, self.graphs)
+            self._steps = steps.epoch
 
     def train_epoch(self) -> None:
         """The rest of the epoch under way; its seconds are in the state."""
         self.network.train()
         started = time.perf_counter()
-        for batch in self.loader.epoch(self.state.epoch, first=self.state.step):
-            self.train_step(batch)
+        for images in self._steps(self.state.epoch, self.state.step):
+            self.state.step += 1
+            self.sink.step(step_event(self.state, self.epochs, self.loader.steps, images))
             if self.stop() is not None or self.state.step % LOOK_EVERY == 0:
-                self.state.look(self.sink.message)
+                self._look()
             if (number := self.stop()) is not None:
                 self.state.epoch_seconds += time.perf_counter() - started
                 self._save()
@@ -100,36 +107,33 @@ class Trainer:
                     signal_number=number,
                     hint=f"Go on with --resume --out {self.run}",
                 )
-        self.state.look(self.sink.message)
+        self._look()
         self.state.epoch_seconds += time.perf_counter() - started
 
+    def _look(self) -> None:
+        taken = self.state.epoch * self.loader.steps + self.state.step
+        last = max(1, self.epochs * self.loader.steps - 1)
+        self.state.look(self.sink.message, (taken - 1) / last)
+
+    def _steps_on_host(self, epoch: int, first: int) -> Iterator[int]:
+        for batch in self.loader.epoch(epoch, first=first):
+            self.train_step(batch)
+            yield batch.samples
+
+    def _progress(self, step: int) -> Progress:
+        total, seed = self.epochs * self.loader.steps, self.loader.seed
+        return Progress(epoch=self.state.epoch, step=step, total_steps=total, seed=seed)
+
     def train_step(self, batch: Batch) -> None:
-        """One step of the optimisers, in as many parts as the batch is accumulated from."""
-        optimisation, total = self.optimisation, self.epochs * self.loader.steps
-        seed = self.loader.seed
-        progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=total, seed=seed)
-        optimisation.schedule.step_update(batch.step)
-        for optimizer in optimisation.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        for part in batch.split(optimisation.accumulate):
-            teacher = None if self.teacher is None else self.teacher.signals(part)
-            with optimisation.runtime.autocast():
-                student = self.forward(part.images_BCHW)
-            loss = self.composition(student, teacher, part, progress, self.adapters)
-            optimisation.scaler.scale(loss.total).backward()
-            self.state.note(student.logits, part, loss)
-        optimisation.clip(self.network.net)
-        for optimizer in optimisation.optimizers:
-            optimisation.scaler.step(optimizer)
-        optimisation.scaler.update()
-        optimisation.average(self.network, batch.step)
-        self.state.step += 1
-        self.sink.step(step_event(self.state, self.epochs, self.loader.steps, batch.samples))
+        """The step of a batch that the host has made."""
+        self.optimisation.schedule.step_update(batch.step)
+        self.update(batch, self._progress(batch.step), self.state)
+        self.optimisation.average(self.network, batch.step)
 
     def _end_epoch(self) -> None:
         started = time.perf_counter()
         state, network = self.state, self.optimisation.averaged(self.network)
-        judge = self.composition.after_epoch
+        judge = self.update.composition.after_epoch
         verdict = judge(self.probe, state.epoch + 1, self.epochs, self.adapters)
         self.optimisation.end_epoch(undo=verdict.roll_back)
         # Evaluate after a roll-back: these are the weights that go on.

@@ -109,3 +109,36 @@ def create_optimizer(
         if group:
             optimizer.add_param_group({"params": group, "lr": rate, "weight_decay": decay})
     return optimizer
+
+
+def materialise(optimizer: torch.optim.Optimizer) -> None:
+    """Makes the state of torch's SGD and Adam before their first step, as zeros, which it starts from.
+
+    The fused SGD takes its first momentum without filling it where a scaler skips that step, and a
+    recorded step must find its state where the next one will.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if isinstance(optimizer, torch.optim.Adam) and group["fused"]:
+                # Only then may a step be recorded.
+                group["capturable"] = parameter.device.type == "cuda"
+            if state or not parameter.requires_grad:
+                continue
+            if isinstance(optimizer, torch.optim.SGD):
+                if group["momentum"] and not group["dampening"]:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+            elif isinstance(optimizer, torch.optim.Adam) and group["fused"]:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                for name in ("exp_avg", "exp_avg_sq"):
+                    state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                if group["amsgrad"]:
+                    state["max_exp_avg_sq"] = torch.zeros_like(parameter)
+
+
+def uncapturable(optimizer: torch.optim.Optimizer) -> str | None:
+    """Why no CUDA graph can hold a step of this optimiser; None where one can."""
+    kind = type(optimizer)
+    if kind not in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+        return f"optimiser {kind.__name__} counts its steps on the host"
+    return None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Literal
 
 import torch
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from timm.utils.clip_grad import dispatch_clip_grad
-from torch import nn
+from torch import Tensor, nn
 
 from distill_cli.models import Network
 from distill_cli.models.heads import classifier_of
 from distill_cli.runtime import Runtime
 from distill_cli.training.checkpoint import Stateful
+from distill_cli.training.optim import materialise
 from distill_cli.training.rollback import Rollback
 
 ClipMode = Literal["norm", "value", "agc"]
@@ -86,6 +88,11 @@ class Optimisation:
             ]
             dispatch_clip_grad(parameters, self.clip_grad, mode=self.clip_mode)
 
+    def materialise(self) -> None:
+        """Makes what the optimisers remember before their first step, and after a checkpoint."""
+        for optimizer in self.optimizers:
+            materialise(optimizer)
+
     def keep(self) -> None:
         """Before the first epoch: what undoing it would return to."""
         if self.rollback is not None:
@@ -102,6 +109,28 @@ class Optimisation:
         """Moves the average towards the weights after step `step`, from 0."""
         if self.ema is not None:
             self.ema.update(network, step=step + 1)
+
+    @torch.no_grad()
+    def average_by(self, network: Network, share: Tensor) -> None:
+        """The same by a share of the weights, 1 less the decay, that lies on the device."""
+        if self.ema is None:
+            return
+        averages = list(self.ema.module.state_dict().values())
+        values = list(network.state_dict().values())
+        floating = [average.is_floating_point() for average in averages]
+        moved = list(compress(averages, floating))
+        difference = torch._foreach_sub(list(compress(values, floating)), moved)
+        torch._foreach_mul_(difference, share)
+        torch._foreach_add_(moved, difference)
+        for average, value, moves in zip(averages, values, floating, strict=True):
+            if not moves:
+                average.copy_(value)
+
+    def settings(self, step: int) -> list[float]:
+        """What step `step` sets: the rate of each group, and the average's share of the weights."""
+        self.schedule.step_update(step)
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        return [*rates, 1.0 if self.ema is None else 1.0 - self.ema.get_decay(step + 1)]
 
     def averaged(self, network: Network) -> Network:
         """The network that counts: the average where there is one."""

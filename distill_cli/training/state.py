@@ -71,7 +71,8 @@ class State:
         """Closes the epoch under way, which ran at `rate` images/s and took `seconds` in all."""
         self.rates.append(rate)
         self.seconds += seconds
-        self.epoch, self.step, self.tally, self.epoch_seconds = self.epoch + 1, 0, Tally(), 0.0
+        self.epoch, self.step, self.epoch_seconds = self.epoch + 1, 0, 0.0
+        self.tally.clear()
 
     def note(self, logits_BK: Tensor | None, part: Batch, loss: Loss) -> None:
         """Adds a part of the step under way: the student's logits and the loss."""
@@ -83,15 +84,19 @@ class State:
         """Means over the epoch's steps so far; waits for the device."""
         return {name: total / self.step for name, total in self.tally.read().items()}
 
-    def look(self, tell: Callable[[str], None]) -> None:
+    def look(self, tell: Callable[[str], None], fraction: float) -> None:
         """Looks at the epoch's figures so far, and tells what is wrong; waits for the device.
+
+        Args:
+            tell: Shows a person a line.
+            fraction: Share of training that is behind us.
 
         Raises:
             DivergedError: The loss is NaN or infinite.
         """
         means = self.means()
         self._require_finite(means["loss"])
-        for warning in self.growth.look(means):
+        for warning in self.growth.look(means, fraction):
             tell(warning)
 
     def require_finite(self, held_out: Iterable[float] = ()) -> None:

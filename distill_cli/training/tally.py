@@ -21,6 +21,7 @@ class Tally:
     Attributes:
         names: Names of the figures: `loss`, `top1`, and the terms.
         sums: Sums of the figures over the steps, fp64 (fp32 on Metal, which has no fp64); None before any.
+        in_place: Add up at every step, into memory that stays where it is, as a recorded step must.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Tally:
     def load_state_dict(self, sums: Mapping[str, float]) -> None:
         """Starts anew from the sums of `state_dict`."""
         self.names = tuple(sums)
+        self.in_place = False
         self.sums: Tensor | None = None
         if sums:
             self.sums = torch.tensor(list(sums.values()), dtype=torch.float64)
@@ -52,8 +54,14 @@ class Tally:
             answer = (logits_BK.detach(), batch.target_B, batch.target_BK, batch.samples)
             self._answers.append(answer)
             self._noted += logits_BK.numel()
-        if self._steps >= STEPS or self._noted >= VALUES:
+        if self.in_place or self._steps >= STEPS or self._noted >= VALUES:
             self._add_up()
+
+    def clear(self) -> None:
+        """Starts anew, in the same memory."""
+        self._figures, self._answers, self._noted, self._steps = [], [], 0, 0
+        if self.sums is not None:
+            self.sums.zero_()
 
     def _add_up(self) -> None:
         if not self._steps:
@@ -65,7 +73,12 @@ class Tally:
             hits = torch.stack([_right(*answer) for answer in self._answers]).to(wide)
             figures = torch.cat([hits[:, None], figures], dim=1)
         sums = figures.sum(dim=0)
-        self.sums = sums if self.sums is None else self.sums.to(sums) + sums
+        if not self.in_place:
+            self.sums = sums if self.sums is None else self.sums.to(sums) + sums
+        elif self.sums is None or self.sums.device != device:
+            self.sums = sums.clone() if self.sums is None else self.sums.to(sums) + sums
+        else:
+            self.sums.add_(sums)
         self._figures, self._answers, self._noted, self._steps = [], [], 0, 0
 
     def read(self) -> dict[str, float]:

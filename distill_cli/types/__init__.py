@@ -14,6 +14,7 @@ from distill_cli.types.identity import (
     SplitBy,
     ViewSpec,
     differences,
+    digest_of_ids,
 )
 from distill_cli.types.relation import Relation
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
@@ -69,4 +70,5 @@ __all__ = [
     "Terms",
     "ViewSpec",
     "differences",
+    "digest_of_ids",
 ]

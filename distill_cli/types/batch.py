@@ -37,12 +37,13 @@ class Batch:
     Attributes:
         images_BCHW: Float in [0, 1], un-normalised, on the run's device.
         target_B: int64 class index, −1 where unlabelled, on the run's device.
-        index_B: int64 row of the train split (sorted by sample id), on the CPU.
-        view_B: int64 view of each sample, on the CPU.
+        index_B: int64 row of the train split (sorted by sample id), on the CPU or the run's device.
+        view_B: int64 view of each sample, beside `index_B`.
         step: Global step from 0: what draws per batch are hashed from.
-        epoch: From 0: what draws per sample are hashed from.
-        copy_B: int64 copy of the data that each sample is of, on the CPU: which teacher labels it
-            where every teacher labels a copy of its own; None where there is one copy.
+        epoch: From 0: what draws per sample are hashed from; an int64 scalar where steps are counted
+            on a device.
+        copy_B: int64 copy of the data that each sample is of, beside `index_B`: which teacher labels
+            it where every teacher labels a copy of its own; None where there is one copy.
         target_BK: Multi-label targets: 1 for each label that applies, mixed where images are,
             fp32, on the run's device; None where a sample has one class.
         mixing: The other half of mixed images; None where images are not mixed.
@@ -55,7 +56,7 @@ class Batch:
     index_B: Tensor
     view_B: Tensor
     step: int
-    epoch: int = 0
+    epoch: int | Tensor = 0
     copy_B: Tensor | None = None
     target_BK: Tensor | None = None
     mixing: Mixing | None = None
@@ -78,17 +79,18 @@ class Batch:
         """Some of its samples; means stay the whole's.
 
         Args:
-            rows: A slice, or int64 places on the CPU.
+            rows: A slice, or int64 places on any device.
         """
+        beside = rows if isinstance(rows, slice) else rows.to(self.index_B.device)
         there = rows if isinstance(rows, slice) else rows.to(self.target_B.device)
         return Batch(
             images_BCHW=self.images_BCHW[there],
             target_B=self.target_B[there],
-            index_B=self.index_B[rows],
-            view_B=self.view_B[rows],
+            index_B=self.index_B[beside],
+            view_B=self.view_B[beside],
             step=self.step,
             epoch=self.epoch,
-            copy_B=None if self.copy_B is None else self.copy_B[rows],
+            copy_B=None if self.copy_B is None else self.copy_B[beside],
             target_BK=None if self.target_BK is None else self.target_BK[there],
             mixing=self.mixing and self.mixing.take(there),
             whole=self.whole or self,

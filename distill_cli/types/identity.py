@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from hashlib import blake2b
 from typing import Any, Literal, get_args
 
 Source = Literal["table", "files"]
@@ -54,8 +55,8 @@ class DatasetIdentity:
     Attributes:
         fingerprint: blake2b of the sorted (sample id, label, content hash) of the train split;
             `UNREAD` in a dry run that did not read them all.
-        ids_digest: blake2b of the sorted sample ids of the train split; `UNREAD` in a dry run that
-            leaves out bad images, which it does not look for.
+        ids_digest: `digest_of_ids` of the sorted sample ids of the train split; `UNREAD` in a dry
+            run that leaves out bad images, which it does not look for.
         samples: Rows of the train split, the held-out part included.
         class_names: In label order.
         split_seed: Seed of the train/held-out split.
@@ -107,6 +108,11 @@ class DatasetIdentity:
     def from_json(cls, value: Mapping[str, Any]) -> DatasetIdentity:
         """The inverse of `to_json`; unknown keys raise TypeError."""
         return cls(**{**value, "class_names": tuple(value["class_names"])})
+
+
+def digest_of_ids(sample_ids: Sequence[str]) -> str:
+    """blake2b-128 of sample ids joined by NUL, hexadecimal."""
+    return blake2b("\0".join(sample_ids).encode(), digest_size=16).hexdigest()
 
 
 def differences(expected: Any, found: Any) -> list[str]:

@@ -118,17 +118,26 @@ class Progress:
 
     Attributes:
         epoch: Epoch from 0.
-        step: Global step from 0.
+        step: Global step from 0. Both are int64 scalars where steps are counted on a device, so that
+            a recorded step counts on.
         total_steps: Steps of the whole stage.
         seed: Seed of the run, for draws that objectives make.
     """
 
-    epoch: int
-    step: int
+    epoch: int | Tensor
+    step: int | Tensor
     total_steps: int
     seed: int = 0
 
     @property
-    def fraction(self) -> float:
-        """Share of the stage that is behind us: 0 at the first step, 1 at the last."""
-        return self.step / max(1, self.total_steps - 1)
+    def fraction(self) -> float | Tensor:
+        """Share of the stage that is behind us: 0 at the first step, 1 at the last; fp64 as a tensor."""
+        last = max(1, self.total_steps - 1)
+        return self.step / last if isinstance(self.step, int) else self.step.double() / last
+
+    def grown(self, share: float) -> float | Tensor:
+        """What rises from 0 to 1 over the first `share` of the stage, evenly; 1 where that is 0."""
+        if share == 0:
+            return 1.0
+        part = self.fraction / share
+        return min(1.0, part) if isinstance(part, float) else part.clamp(max=1.0)

@@ -12,12 +12,18 @@ from torch import Tensor
 from distill_cli.cache.manifest import Manifest
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.writer import CacheWriter
-from distill_cli.types import DatasetIdentity, ViewSpec
+from distill_cli.types import DatasetIdentity, ViewSpec, digest_of_ids
+
+
+def ids(samples: int) -> list[str]:
+    """Sample ids, sorted."""
+    return [f"ant/{row:04d}.png" for row in range(samples)]
+
 
 PLAN = Plan(
     dataset=DatasetIdentity(
         fingerprint="f" * 40,
-        ids_digest="1" * 40,
+        ids_digest=digest_of_ids(ids(37)),
         samples=37,
         class_names=("ant", "bee", "cat", "dog", "eel"),
         split_seed=0,
@@ -40,7 +46,9 @@ PLAN = Plan(
 def plan(*, samples: int = 37, classes: int = 5, **changes: Any) -> Plan:
     """A plan that differs from PLAN as said."""
     names = tuple(f"class {k}" for k in range(classes))
-    dataset = replace(PLAN.dataset, samples=samples, class_names=names)
+    dataset = replace(
+        PLAN.dataset, samples=samples, class_names=names, ids_digest=digest_of_ids(ids(samples))
+    )
     return replace(PLAN, dataset=dataset, **changes)
 
 
@@ -80,6 +88,8 @@ def dump(folder: Path, plan: Plan = PLAN) -> Manifest:
         commit(writer, shard)
     if not writer.has_eval:
         writer.write_eval(evaluation(plan))
+    if not writer.has_ids:
+        writer.write_ids(ids(plan.dataset.samples))
     return writer.finish()
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.cache.manifest import Manifest, read_manifest, read_plan
-from distill_cli.cache.plan import Plan, plan_differences
+from distill_cli.cache.plan import Plan
+from distill_cli.cache.plan_diff import plan_differences
 from distill_cli.errors import ArtifactError
 from tests.cache.examples import PLAN, dump, plan
 
@@ -22,6 +23,7 @@ def test_plan_json_has_the_promised_keys() -> None:
     assert list(value) == [
         *("format_version", "classes", "view_spec", "split", "dataset", "teacher", "codec"),
         *("precision", "device", "teacher_batch", "shard_length", "versions", "cpu_capability"),
+        "sample_ids",
     ]
     assert value["view_spec"]["views"] == 2
     assert set(value["split"]) == {"seed", "val_fraction"}
@@ -120,7 +122,9 @@ def test_a_dump_that_did_not_finish(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (["format_version"], 2, "format 2"),
+        (["format_version"], 3, "format 3"),
+        (["sample_ids"], 1, "sample_ids"),
+        (["ids_sha256"], None, "ids_sha256"),
         (["shard_length"], 0, "at least 1"),
         (["shard_length"], True, "shard_length"),
         (["shard_length"], 10**9, "names 8 shards"),

@@ -16,7 +16,7 @@ from distill_cli.cache.writer import CacheWriter
 from distill_cli.errors import ArtifactError
 from distill_cli.pipeline.labels.prepare import SHARD_LOGITS, SHARD_ROWS, shard_rows, shards_of
 from distill_cli.recipe.parsing import Part
-from tests.cache.examples import PLAN, commit, contents, dump, evaluation, plan
+from tests.cache.examples import PLAN, commit, contents, dump, evaluation, ids, plan
 
 
 def nothing(done: int, total: int) -> None:
@@ -29,6 +29,7 @@ def part(folder: Path, number: int, count: int, of: Plan = PLAN) -> Path:
         commit(writer, shard)
     if number == 1:
         writer.write_eval(evaluation(of))
+        writer.write_ids(ids(of.dataset.samples))
     return folder
 
 
@@ -51,6 +52,39 @@ def test_shares_are_even_and_cover_everything() -> None:
     assert [shard for share in shares for shard in share] == one.shards()
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert shards_of(one, None) == one.shards()
+
+
+@pytest.mark.parametrize("codec", ["fp32", "topk:2"])
+def test_parts_of_different_formats_are_refused_with_the_reason(tmp_path: Path, codec: str) -> None:
+    one = plan(codec=codec)
+    parts = [part(tmp_path / "1", 1, 2, one), part(tmp_path / "2", 2, 2, one.in_format(1))]
+    with pytest.raises(
+        ArtifactError, match=r"format_version: expected 2, found 1.*older one again"
+    ):
+        merge(parts, tmp_path / "merged", progress=nothing)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_parts_of_format_1_are_merged_to_format_1(tmp_path: Path) -> None:
+    one = plan(codec="topk:2").in_format(1)
+    parts = []
+    for number in (1, 2):
+        writer = CacheWriter(tmp_path / str(number), one)
+        for shard in shards_of(one, Part(number, 2)):
+            commit(writer, shard)
+        parts.append(tmp_path / str(number))
+    CacheWriter(parts[0], one).write_eval(evaluation(one))
+    dump(tmp_path / "whole", one)
+    merge(parts, tmp_path / "merged", progress=nothing)
+    assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+    assert not (tmp_path / "merged/ids.safetensors").exists()
+
+
+def test_a_merge_needs_the_sample_ids(tmp_path: Path) -> None:
+    parts = [part(tmp_path / str(n), n, 2) for n in (1, 2)]
+    (parts[0] / "ids.safetensors").unlink()
+    with pytest.raises(ArtifactError, match="sample ids"):
+        merge(parts, tmp_path / "merged", progress=nothing)
 
 
 def test_an_interrupted_merge_goes_on(tmp_path: Path) -> None:
@@ -147,6 +181,7 @@ def test_parts_of_other_libraries_are_still_refused(tmp_path: Path) -> None:
 
 def test_shards_of_the_first_release_are_tied_as_it_tied_them() -> None:
     # Of the code of 0.1.0, to which caches of that time are bound.
-    assert by("0.1.0").digest == (
+    dataset = replace(PLAN.dataset, ids_digest="1" * 40)
+    assert replace(by("0.1.0").in_format(1), dataset=dataset).digest == (
         "6bf667914cdde9782e98b08f07d92bddcda36374e25f70054f95799292586d2e"
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from distill_cli.cache.pixel_probe import VIEWS, PixelProbe, as_grey_levels, chosen
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.writer import CacheWriter
-from tests.cache.examples import PLAN, commit, dump, evaluation
+from tests.cache.examples import PLAN, commit, dump, evaluation, ids
 
 
 @given(st.integers(1, 10**6), st.integers(1, 300))
@@ -57,6 +57,7 @@ def test_it_comes_back_from_the_cache(tmp_path: Path) -> None:
     images_PCHW = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8)
     probe = PixelProbe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
     writer.write_eval(evaluation(PLAN), probe)
+    writer.write_ids(ids(37))
     writer.finish()
     found = CacheReader(tmp_path).probe
     assert found is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill_cli.cache import codec as codecs
+from distill_cli.cache import rows
 from distill_cli.cache.codec import codec
 from distill_cli.cache.statistics import Statistics, measure, merged
 from tests.cache.examples import dump, logits, plan, targets
@@ -79,7 +79,7 @@ def test_parts_add_up_and_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) 
         return measure(full_NK[rows], how.encode(full_NK[rows]), how, target_N[rows])
 
     whole = measured(slice(500))
-    monkeypatch.setattr(codecs, "CHUNK", 64)
+    monkeypatch.setattr(rows, "CHUNK", 64)
     assert measured(slice(500)) == whole
     together = merged([measured(slice(99)), measured(slice(99, 500))])
     assert together.bin_views == whole.bin_views

@@ -31,6 +31,7 @@ def test_every_damaged_file_is_named(tmp_path: Path) -> None:
     shards[4].write_bytes(shards[4].read_bytes()[:-3])
     shards[6].unlink()
     (tmp_path / "eval.safetensors").unlink()
+    (tmp_path / "ids.safetensors").write_bytes(b"ids")
     value = json.loads((tmp_path / "plan.json").read_text())
     value["view_spec"]["seed"] = 4
     (tmp_path / "plan.json").write_text(json.dumps(value))
@@ -38,9 +39,9 @@ def test_every_damaged_file_is_named(tmp_path: Path) -> None:
     found = damaged(tmp_path, workers=3, progress=lambda done, total: seen.append((done, total)))
     assert [each.file for each in found] == [
         *(PLAN.shards()[n].file for n in (1, 4, 6)),
-        *("eval.safetensors", "plan.json"),
+        *("eval.safetensors", "ids.safetensors", "plan.json"),
     ]
-    assert seen == [(n, 9) for n in range(1, 10)]
+    assert seen == [(n, 10) for n in range(1, 11)]
 
 
 def test_hashing_needs_no_torch(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def test_two_dumps_are_equal(tmp_path: Path, unbroken: dict[str, bytes]) -> None:
     dump(tmp_path)
     assert contents(tmp_path) == unbroken
-    assert len(unbroken) == 8 + 3
+    assert len(unbroken) == 8 + 4
 
 
 def test_metadata_is_one_string_of_sorted_json(tmp_path: Path) -> None:

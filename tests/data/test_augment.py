@@ -242,8 +242,8 @@ def both(count: int, mix: Mixer, side: int = 16) -> tuple[Tensor, Tensor, Tensor
     rows = torch.arange(count)
     partner = mix.partners(rows, torch.zeros_like(rows))
     own = (rows / count).float().view(-1, 1, 1, 1).expand(-1, 1, side, side)
-    mixed, share = mix(own, own[partner], rows, partner, torch.zeros_like(rows))
-    return mixed, share, partner
+    plan = mix.plan(rows, partner, torch.zeros_like(rows), side, side)
+    return plan.mixed(own, own[partner]), plan.share_B, partner
 
 
 def test_mixup_blends_by_its_share() -> None:

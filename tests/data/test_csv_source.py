@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from distill_cli.data import disk_cache as remembered
+from distill_cli.data.csv_source import slips
 from distill_cli.data.dataset import open_dataset
 from distill_cli.data.open_splits import open_splits
 from distill_cli.data.split_images import ImageFiles, ImageTable
@@ -97,9 +98,51 @@ def test_a_column_a_class(folder: Path) -> None:
     assert [splits["train"].labels(row) for row in range(4)] == [(1,), (0,), (1,), (0,)]
 
 
+def test_a_column_label_is_one_class_a_row(folder: Path) -> None:
+    rows = [f"{name}.png, {'cat' if name < 'd' else 'dog'} " for name in "abcdef"]
+    one = open_splits(str(listing(folder / "x.csv", ["file,label", *rows])))
+    many = open_splits(str(listing(folder / "y.csv", ["file,labels", *rows])))
+    assert not one["train"].multi_label
+    assert one["train"].class_names == ("cat", "dog")
+    for split in ("train", "test"):
+        source = one[split]
+        found = [(source.sample_id(row), source.labels(row)) for row in range(len(source))]
+        other = many[split]
+        assert found == [(other.sample_id(row), other.labels(row)) for row in range(len(other))]
+
+
+def test_a_class_called_label_among_others(folder: Path) -> None:
+    rows = [f"{name}.png,{int(name < 'd')},1" for name in "abcdef"]
+    splits = open_splits(str(listing(folder / "x.csv", ["file,label,price", *rows])))
+    assert splits["train"].class_names == ("label", "price")
+    assert splits["train"].multi_label
+
+
+def test_few_rows_of_other_than_one_label_are_slips(tmp_path: Path) -> None:
+    def of(*cells: str) -> str | None:
+        lines = [f"{n}.png,{cell}" for n, cell in enumerate(cells)]
+        return slips(listing(tmp_path / "x.csv", ["file,labels", *lines]))
+
+    assert of(*["cat"] * 100) is None
+    assert of(*["cat"] * 19, "cat;dog") is None, "a twentieth is no slip"
+    assert of(*["cat"] * 20, "cat | dog") == (
+        "1 of 21 rows has other than one label: row 22 has cat | dog"
+    )
+    assert of("", *["cat"] * 99, "a;b", "", "c;d") == (
+        "4 of 103 rows have other than one label: row 2 has none, row 102 has a;b, row 103 has none, …"
+    )
+    assert slips(listing(tmp_path / "x.csv", ["file,label", "a.png,x;y"])) is None
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
+        (["file,label", "a.png,x", "b.png,"], "row 3: the cell under 'label' is empty"),
+        (
+            ["file,label,split", "a.png,x,train", "b.png,x;y,train"],
+            "row 3: the cell under 'label' names 2 classes: x;y.*column is 'labels'",
+        ),
+        (["file,label,labels", "a.png,x,x"], "has the columns file, label, labels"),
         (["file,labels", "a.png,x", "z.png,y"], r"row 3: there is no file .*z\.png"),
         (["file,labels", "/a.png,x"], r"row 2: '/a\.png' is no path below"),
         (["file,labels", "../a.png,x"], r"row 2: '\.\./a\.png' is no path below"),
@@ -113,7 +156,7 @@ def test_a_column_a_class(folder: Path) -> None:
             ["file,labels,split", "a.png,x,train", "b.png,x;y,test"],
             "row 3: class 'y' of test does not stand in train",
         ),
-        (["file,labels", "a.png,x", "b.png"], "row 3 has 1 cells, the header has 2"),
+        (["file,labels", "a.png,x", "b.png"], "row 3 has 1 cell, the header has 2"),
         (["file,x,y", "a.png,1,0", "b.png,1,yes"], "row 3: column 'y' holds 'yes', not 0 or 1"),
         (["file,x,y", *(f"{n}.png,1,0" for n in "abcdef")], "class 'y' .* no image to train on"),
         (["file,labels,x", "a.png,x,1"], "has the columns file, labels, x"),

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill_cli.objectives.compose import Loss
+from distill_cli.objectives.compose import Loss, Weight
 from distill_cli.training.growth import Growth
 from distill_cli.training.state import State
 from distill_cli.types import Batch
 from tests.conftest import Outcome
 from tests.pipeline.run.test_kept import KEPT
 
-HINT, KD, CE = ("hint", 200.0), ("dist", 1.0), ("ce", 1.0)
+KD, CE = ("dist", Weight(start=1.0)), ("ce", Weight(start=1.0))
 
 
 def loss(hint: float, inter: float = 1.0, ce: float = 2.0, weight: float = 200.0) -> Loss:
     terms = {"hint": hint, "inter": inter, "ce": ce}
-    weights = {"hint": ("hint", weight), "inter": KD, "ce": CE}
-    total = sum(weights[name][1] * terms[name] for name in terms)
+    weights = {"hint": ("hint", Weight(start=weight)), "inter": KD, "ce": CE}
+    total = sum(weights[name][1].start * terms[name] for name in terms)
     return Loss(
         total=torch.tensor(total),
         terms={name: torch.tensor(value) for name, value in terms.items()},
@@ -38,7 +38,7 @@ def begun(first: Loss) -> Growth:
 
 def now(growth: Growth, later: Loss) -> list[str]:
     growth.note(later, first=False)
-    return growth.look({name: float(value) for name, value in later.terms.items()})
+    return growth.look({name: float(value) for name, value in later.terms.items()}, 0.5)
 
 
 def test_said_beyond_a_thousand_times_and_once_a_term() -> None:
@@ -67,6 +67,19 @@ def test_what_is_weighed_counts() -> None:
     assert now(growth, loss(1e12, weight=0.0)) == []
 
 
+def test_a_weight_that_fades_counts_as_it_stands() -> None:
+    """A recorded step says nothing of its weight: it is known from how far training is."""
+    growth = Growth()
+    fading = ("hint", Weight(start=100.0, end=0.0, schedule="linear"))
+    only = Loss(
+        total=torch.tensor(50.0), terms={"hint": torch.tensor(0.5)}, weights={"hint": fading}
+    )
+    growth.note(only, first=True)
+    assert growth.look({"hint": 600.0}, 0.5) == [], "600 · 50 is 600 times 0.5 · 100"
+    [said] = growth.look({"hint": 600.0}, 0.0)
+    assert said.startswith("hint: more than 1,000 times what it was at step 1 (50 then, 6e+04 now")
+
+
 @pytest.mark.parametrize("start", [0.0, 1e-6])
 def test_what_begins_as_nothing_is_held_against_the_loss(start: float) -> None:
     growth = begun(loss(start))
@@ -82,7 +95,7 @@ def test_alone_there_is_no_weight_to_change() -> None:
             total=torch.tensor(value), terms={"ce": torch.tensor(value)}, weights={"ce": CE}
         )
         growth.note(only, first=value == 2.0)
-    [said] = growth.look({"ce": 3000.0})
+    [said] = growth.look({"ce": 3000.0}, 0.5)
     assert said.endswith("weighted). Try a lower --lr")
 
 
@@ -97,20 +110,20 @@ def test_the_parts_of_the_first_step_add_up_and_a_checkpoint_remembers() -> None
     for share in (0.25, 0.25):
         state.note(None, part(), loss(share, inter=0.5, ce=1.0))
     state.step += 1
-    state.look(told.append)
+    state.look(told.append, 0.0)
     assert state.growth.first == pytest.approx({"hint": 100, "inter": 1, "ce": 2, "loss": 103})
     again = State.from_state_dict(json.loads(json.dumps(state.state_dict())))
     for each in (state, again):
         each.next_epoch(1.0, 1.0)
         each.note(None, part(), loss(600.0))
         each.step += 1
-        each.look(told.append)
+        each.look(told.append, 0.0)
     first, second = told
     assert first == second
     last = State.from_state_dict(again.state_dict())
     last.note(None, part(), loss(6e6))
     last.step += 1
-    last.look(told.append)
+    last.look(told.append, 0.0)
     assert len(told) == 2, "said before the checkpoint, not again"
 
 
@@ -121,7 +134,7 @@ def test_a_checkpoint_without_it_goes_on() -> None:
     state.epoch = 3
     state.note(None, part(), loss(1e9))
     state.step += 1
-    state.look(lambda text: pytest.fail(text))
+    state.look(lambda text: pytest.fail(text), 0.0)
 
 
 def test_a_run_that_blew_up_says_so_and_ends_well(

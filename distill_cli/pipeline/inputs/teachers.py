@@ -17,7 +17,7 @@ from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, columns_of, map_of
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
-from distill_cli.runtime import Runtime
+from distill_cli.runtime import Runtime, TeacherPrecision
 from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.mixture import (
@@ -36,7 +36,7 @@ def open_teachers(
     names: Sequence[str],
     dataset: Dataset,
     runtime: Runtime,
-    precision: str,
+    precision: TeacherPrecision,
     maps: Sequence[str] | None = None,
     runs: Artifacts = ON_DISK,
 ) -> list[Member]:
@@ -151,7 +151,7 @@ def live_teacher(
     network: Network,
     class_names: tuple[str, ...],
     device: torch.device,
-    precision: str,
+    precision: TeacherPrecision,
     *,
     class_map: str | None,
 ) -> LiveTeacher:
@@ -162,7 +162,7 @@ def live_teacher(
         network: The network.
         class_names: The data's classes.
         device: Device that it computes on.
-        precision: Its arithmetic, fp32 or fp64.
+        precision: Its arithmetic.
         class_map: The map from the data's classes to its outputs; None where they are the same.
 
     Raises:
@@ -177,7 +177,7 @@ def live_teacher(
     return LiveTeacher(
         network,
         device,
-        "fp64" if precision == "fp64" else "fp32",
+        precision,
         class_names=class_names,
         columns=columns,
     )

@@ -25,6 +25,8 @@ from distill_cli.pipeline.folders import CARD, CARD_MARK, clear_cache
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
 from distill_cli.pipeline.inputs.data import data_record, keep_skipped, locate
+from distill_cli.pipeline.labels.device_labels import DeviceLabels
+from distill_cli.pipeline.labels.precision import precision_error
 from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stopped
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
@@ -81,8 +83,8 @@ def dump(
         for folder, name in zip(prepared.folders, prepared.names, strict=True):
             write_text(folder / "recipe.yaml", to_yaml(_kept(prepared, name)))
             keep_skipped(folder, prepared.dataset)
-        speed = _fill(prepared, writers, progress)
-        _add_evaluation(prepared, writers)
+        speed = _fill(prepared, writers, progress, sink)
+        _add_files(prepared, writers, sink)
         return [_finished(prepared, writer, speed) for writer in writers]
 
 
@@ -124,7 +126,9 @@ def public_name(name: str) -> str:
     return located.name if located.exists() else name
 
 
-def _fill(prepared: PreparedDump, writers: Sequence[CacheWriter], progress: Count) -> float | None:
+def _fill(
+    prepared: PreparedDump, writers: Sequence[CacheWriter], progress: Count, sink: Sink
+) -> float | None:
     """Makes the missing shards; returns views a second, or None where none was missing."""
     total = sum(shard.rows for shard in prepared.shards)
     missing = [set(writer.missing(prepared.shards)) for writer in writers]
@@ -133,12 +137,12 @@ def _fill(prepared: PreparedDump, writers: Sequence[CacheWriter], progress: Coun
     # the CPU, whose threads the forward needs: two teams of them get in each other's way.
     with stop_signals() as request, ThreadPoolExecutor(1) as background:
         submit = _at_once if prepared.runtime.device.type == "cpu" else background.submit
+        label = _labeller(prepared, set().union(*missing), sink)
         committing: Future[None] | None = None
-        for shard, made_views in streamed(prepared, set().union(*missing)):
+        for shard in prepared.shards:
             wanted = [index for index, keys in enumerate(missing) if shard in keys]
             if wanted:
-                asked = [prepared.teachers[index] for index in wanted]
-                labels = shard_labels(shard, made_views, asked, prepared.plans[0].teacher_batch)
+                labels = label(shard, wanted)
                 if committing is not None:
                     committing.result()
                 target_N = prepared.dataset.train.label_N[shard.start : shard.stop]
@@ -169,15 +173,20 @@ def _commit(
 ) -> None:
     """Commits each teacher's logits of a shard to its own cache."""
     for writer, logits_NK in zip(writers, labels, strict=True):
-        writer.commit(shard, logits_NK, target_N)
+        writer.commit(shard, logits_NK.cpu(), target_N)
 
 
-def _add_evaluation(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> None:
-    """Stores the teachers' logits of held-out and test images; of several parts, in the first."""
+def _add_files(prepared: PreparedDump, writers: Sequence[CacheWriter], sink: Sink) -> None:
+    """Stores the teachers' logits of held-out and test images, and the rows' sample ids.
+
+    Of several parts, the first brings them.
+    """
     if prepared.recipe.part is not None and prepared.recipe.part.number > 1:
         return
     probe: PixelProbe | None = None
     for writer, teacher in zip(writers, prepared.teachers, strict=True):
+        if not writer.has_ids:
+            writer.write_ids(prepared.dataset.train.sample_ids)
         if writer.has_eval:
             continue
         if probe is None:
@@ -189,13 +198,14 @@ def _add_evaluation(prepared: PreparedDump, writers: Sequence[CacheWriter]) -> N
             )
             for name, images in (("val", prepared.dataset.val), ("test", prepared.dataset.test))
         }
-        writer.write_eval(splits, probe)
+        lost = precision_error(teacher, prepared.dataset.val, splits["val"][0], sink)
+        writer.write_eval(splits, probe, lost)
 
 
 def _finished(prepared: PreparedDump, writer: CacheWriter, speed: float | None) -> Dumped:
     """The cache with its manifest, which is written if no shard is left to other parts."""
     left = [] if prepared.recipe.part is None else writer.missing()
-    whole = not left and writer.has_eval
+    whole = not left and writer.has_eval and writer.has_ids
     manifest = writer.finish() if whole else None
     if manifest is not None and prepared.recipe.publish:
         data = public_name(str(prepared.recipe.data))
@@ -210,24 +220,45 @@ def _finished(prepared: PreparedDump, writer: CacheWriter, speed: float | None) 
     )
 
 
-def streamed(
-    prepared: PreparedDump, missing: Collection[ShardKey]
-) -> Iterator[tuple[ShardKey, Iterator[ViewBatch]]]:
-    """Every shard with the views of its teacher batches; those of missing shards are made ahead."""
+def _labeller(
+    prepared: PreparedDump, missing: Collection[ShardKey], sink: Sink
+) -> Callable[[ShardKey, Sequence[int]], list[Tensor]]:
+    """A function of a missing shard and teachers' numbers: fp32 logits (N, K) from each of these.
+
+    On a GPU with images there, views and teachers are recorded as one graph. Else the views of all
+    missing shards are made ahead, and the function must be asked for these in order.
+    """
+    batch = prepared.plans[0].teacher_batch
+    if prepared.recipe.compile:
+        for teacher in prepared.teachers:
+            teacher.compile()
+    if prepared.runtime.device.type == "cuda" and not prepared.views.by_workers:
+        on_device = DeviceLabels(prepared.views, prepared.teachers, batch, sink.message)
+        return lambda shard, wanted: on_device.of(
+            range(shard.start, shard.stop), shard.view, wanted
+        )
+    made = streamed(prepared, missing)
+
+    def label(shard: ShardKey, wanted: Sequence[int]) -> list[Tensor]:
+        asked = [prepared.teachers[number] for number in wanted]
+        return shard_labels(shard, made, asked, batch)
+
+    return label
+
+
+def streamed(prepared: PreparedDump, missing: Collection[ShardKey]) -> Iterator[ViewBatch]:
+    """The views of the teacher batches of all missing shards, made ahead."""
+    batch = prepared.plans[0].teacher_batch
     for view, group in groupby(prepared.shards, key=lambda shard: shard.view):
-        shards = list(group)
         rows = [
             index_B
-            for shard in shards
+            for shard in group
             if shard in missing
-            for index_B in torch.arange(shard.start, shard.stop).split(
-                prepared.plans[0].teacher_batch
-            )
+            for index_B in torch.arange(shard.start, shard.stop).split(batch)
         ]
-        made = prepared.views.stream(
+        yield from prepared.views.stream(
             [(index_B, torch.full_like(index_B, view)) for index_B in rows]
         )
-        yield from ((shard, made) for shard in shards)
 
 
 def shard_labels(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill_cli.cache.codec import bytes_per_row, codec
+from distill_cli.cache.codec import bytes_per_row, codec_of
 from distill_cli.cache.folder import PLAN
 from distill_cli.cache.pixel_probe import VIEWS
 from distill_cli.cache.plan import ShardKey
+from distill_cli.cache.sample_ids import front_coded
 from distill_cli.cache.shards import Shards
 from distill_cli.data.noise import noise_like
 from distill_cli.data.views import ViewBatch, Views
@@ -33,8 +34,8 @@ class Estimate:
 
     Attributes:
         views: Number of views to be stored, over all teachers.
-        bytes: Size on disk, the evaluation rows included.
-        bytes_per_view: Size of one view, without the evaluation rows.
+        bytes: Size on disk, evaluation rows and sample ids included.
+        bytes_per_view: Size of one view, without those.
         views_per_second: Speed of the pass that makes each view once and shows it to every teacher.
         seconds: Time for the shards that are missing.
         break_even_epochs: Student epochs after which the dump has cost less than live teachers
@@ -76,11 +77,11 @@ def estimate(prepared: PreparedDump, *, overwrite: bool = False) -> Estimate:
     images_BCHW, view_seconds = _first_view(views.stream(batches), views.workers, count)
     teacher_seconds = sum(_seconds(teacher, images_BCHW) / count for teacher in prepared.teachers)
     rows = sum(shard.rows for shard in prepared.shards)
-    stored, evaluation = _bytes(prepared)
+    stored, beside = _bytes(prepared)
     whole = plan.views * samples * (view_seconds + teacher_seconds)
     return Estimate(
         views=rows * len(prepared.plans),
-        bytes=stored + evaluation,
+        bytes=stored + beside,
         bytes_per_view=stored / (rows * len(prepared.plans)),
         views_per_second=1 / (view_seconds + teacher_seconds),
         seconds=_left(prepared, overwrite) * (view_seconds + teacher_seconds),
@@ -125,17 +126,20 @@ def _seconds(teacher: LiveTeacher, images_BCHW: Tensor) -> float:
 
 
 def _bytes(prepared: PreparedDump) -> tuple[int, int]:
-    """Bytes of shards, plans and manifests; and bytes of evaluation rows."""
-    stored = evaluation = 0
+    """Bytes of shards, plans and manifests; and bytes of evaluation rows and sample ids."""
+    stored = beside = 0
     for plan in prepared.plans:
-        row_bytes = bytes_per_row(codec(plan.codec, len(plan.dataset.class_names)))
+        row_bytes = bytes_per_row(codec_of(plan))
         text = len(json.dumps(plan.to_json(), ensure_ascii=False).encode())
         stored += sum(shard.rows for shard in prepared.shards) * row_bytes
         stored += len(prepared.shards) * (HEADER_BYTES + LINE_BYTES) + 2 * text
         if prepared.recipe.part is not None and prepared.recipe.part.number > 1:
             continue
         labels = len(prepared.dataset.val.label_N) + len(prepared.dataset.test.label_N)
-        evaluation += labels * (4 * len(plan.dataset.class_names) + 8)
+        beside += labels * (4 * len(plan.dataset.class_names) + 8)
         spec = plan.view_spec
-        evaluation += VIEWS * spec.channels * spec.height * spec.width
-    return stored, evaluation
+        beside += VIEWS * spec.channels * spec.height * spec.width
+        if plan.sample_ids:
+            tensors = front_coded(prepared.dataset.train.sample_ids).values()
+            beside += HEADER_BYTES // 4 + sum(len(tensor) for tensor in tensors)
+    return stored, beside

@@ -138,6 +138,8 @@ def import_labels(
         write_text(prepared.folder / "recipe.yaml", to_yaml(_kept(prepared)))
         keep_skipped(prepared.folder, prepared.dataset)
         speed = _fill(prepared, writer, progress)
+        if not writer.has_ids:
+            writer.write_ids(prepared.dataset.train.sample_ids)
         if not writer.has_eval:
             writer.write_eval(_held_out(prepared), probe_of(prepared.plan, prepared.views))
         return Dumped(
@@ -224,6 +226,7 @@ def _plan(
         versions=versions(),
         cpu_capability=cpu_capability(),
         targets="sigmoid" if dataset.multi_label else "softmax",
+        sample_ids=recipe.sample_ids,
     )
 
 

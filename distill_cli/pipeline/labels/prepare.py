@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill_cli.cache.codec import codec
-from distill_cli.cache.plan import Plan, ShardKey
+from distill_cli.cache.plan import FORMAT_VERSION, Plan, ShardKey
 from distill_cli.cache.writer import continued
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
@@ -18,9 +18,11 @@ from distill_cli.pipeline.folders import RUN_ENTRIES, check_cache_folders, next_
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.data_rules import as_begun
+from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import open_teachers
+from distill_cli.pipeline.labels.forward import TeacherForward, begun_plan, forward_of
 from distill_cli.recipe.parsing import Part
 from distill_cli.recipe.schema import CacheRecipe, ImportRecipe
 from distill_cli.runtime import Runtime, cpu_capability, decide, device_name, versions
@@ -96,24 +98,25 @@ def prepare_dump(
     if not overwrite:
         recipe = as_begun(recipe, folders[0])
     recipe = with_data(recipe, names)
+    check_moved(recipe.data, names)
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink, glance=runs.dry)
-    members = open_teachers(
-        names, dataset, runtime, recipe.teacher_precision, recipe.class_map, runs
-    )
+    spec = view_spec(recipe, dataset, None)
+    begun = None if overwrite else begun_plan(folders)
+    forward = forward_of(recipe, spec, runtime, begun)
+    members = open_teachers(names, dataset, runtime, forward.precision, recipe.class_map, runs)
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     if dataset.multi_label:
         check_targets(names, members, "sigmoid", force=recipe.force)
     known = {"force": recipe.force, "dry": runs.dry}
     check_knowledge(names, members, dataset, runtime.device, sink, **known)
-    spec = view_spec(recipe, dataset, None)
     views = open_views(recipe, dataset, spec, runtime.device)
     if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
         raise UsageError(
             f"--codec {recipe.codec} keeps likeliest classes, and these labels apply each by itself",
             hint="fp16 keeps all of their logits",
         )
-    plans = [plan_of(recipe, dataset, spec, teacher, runtime) for teacher in teachers]
+    plans = [plan_of(recipe, dataset, spec, teacher, runtime, forward) for teacher in teachers]
     if not overwrite:
         plans = [continued(folder, plan) for folder, plan in zip(folders, plans, strict=True)]
     shards = len(plans[0].shards())
@@ -124,7 +127,7 @@ def prepare_dump(
         )
     say_plan(recipe, out, plans[0], sink)
     return PreparedDump(
-        recipe=recipe.model_copy(update={"out": str(out)}),
+        recipe=recipe.model_copy(update={"out": str(out), **forward.recorded}),
         names=names,
         folders=folders,
         plans=plans,
@@ -137,13 +140,20 @@ def prepare_dump(
 
 
 def say_plan(recipe: CacheRecipe | ImportRecipe, out: Path, plan: Plan, sink: Sink) -> None:
-    """Says what the recipe left open: the folder, and the codec where a sparse one saves nothing."""
+    """Says what the recipe left open: the folder, the codec where a sparse one saves nothing, and
+    the format where the dump was begun in an earlier one.
+    """
     if recipe.out is None:
         sink.message(f"labels go to {out}")
     if plan.codec != recipe.codec:
         sink.message(
             f"{recipe.codec} would keep all of {len(plan.dataset.class_names)} classes: "
             f"stored as {plan.codec}"
+        )
+    if plan.format_version < FORMAT_VERSION:
+        sink.message(
+            f"{out} was begun in format {plan.format_version} and goes on in it: without sample ids, "
+            f"and with top-k rows as they were; --overwrite begins in format {FORMAT_VERSION}"
         )
 
 
@@ -197,10 +207,11 @@ def plan_of(
     spec: ViewSpec,
     teacher: LiveTeacher,
     runtime: Runtime,
+    forward: TeacherForward,
 ) -> Plan:
     """The plan that a cache is bound to."""
     length = recipe.shard_length or shard_rows(
-        dataset.identity.samples, len(dataset.class_names), recipe.teacher_batch
+        dataset.identity.samples, len(dataset.class_names), forward.batch
     )
     return Plan(
         dataset=dataset.identity,
@@ -209,11 +220,12 @@ def plan_of(
         teacher_fingerprint=teacher.fingerprint,
         architecture=teacher.architecture,
         codec=codec(recipe.codec, len(dataset.class_names)).name,
-        precision=recipe.teacher_precision,
+        precision=forward.precision,
         device=device_name(runtime.device),
-        teacher_batch=recipe.teacher_batch,
+        teacher_batch=forward.batch,
         shard_length=length,
         versions=versions(),
         cpu_capability=cpu_capability(),
         targets=teacher.targets,
+        sample_ids=recipe.sample_ids,
     )

@@ -18,8 +18,10 @@ from distill_cli.pipeline.inputs.artifacts import ON_DISK
 from distill_cli.pipeline.inputs.cache_checks import check_probe
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.data_rules import kept_rules
+from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import live_teacher
+from distill_cli.pipeline.labels.forward import precision_of
 from distill_cli.recipe.earlier import data_version_then
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.runtime import decide
@@ -62,6 +64,7 @@ def replay_cache(
     if not (teacher.startswith(TIMM) or has_model(Path(teacher))):
         raise UsageError(f"the teacher of {folder} is not at {teacher}", hint="Say with --teacher")
     runtime = decide(device)
+    check_moved(recipe.data, [str(folder)])
     dataset = open_data(recipe, sink)
     reader.require_dataset(dataset.identity)
     live = live_teacher(
@@ -69,7 +72,7 @@ def replay_cache(
         ON_DISK.teacher(teacher, dataset.class_names),
         reader.class_names,
         runtime.device,
-        reader.plan.precision,
+        precision_of(reader.plan),
         class_map=next(iter(recipe.class_map or []), None),
     )
     if live.fingerprint != reader.teacher_fingerprint:

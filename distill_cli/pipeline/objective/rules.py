@@ -183,7 +183,7 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
         for one in objectives
         if isinstance(one, TapsStudent | JudgesEpochs) or Need.FEATURES in needs_of(one)
     ]
-    if recipe.compile and tapping:
+    if recipe.compile is True and tapping:
         raise UsageError(
             f"--compile cannot look at layers, and objective '{tapping[0]}' does",
             hint="Leave it out with this objective",

@@ -18,12 +18,14 @@ from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import data_record, open_data, view_spec
+from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.student import (
     Architecture,
     architecture_of,
     starting,
     student_network,
 )
+from distill_cli.pipeline.inputs.table_checks import check_table
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import (
@@ -41,6 +43,7 @@ from distill_cli.pipeline.objective.offers import check_offers
 from distill_cli.pipeline.objective.order import order_of
 from distill_cli.pipeline.objective.sources import check_sources
 from distill_cli.pipeline.objective.temperature import temperature_message
+from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.resume import as_made, begun_by
@@ -48,7 +51,7 @@ from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.runtime import Runtime, decide, describe
+from distill_cli.runtime import Runtime, decide, describe, teacher_precision
 from distill_cli.training import optim
 from distill_cli.training.events import Sink
 from distill_cli.types import Targets, ViewSpec
@@ -85,12 +88,14 @@ def prepare(
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [], coming=runs.comes)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
+    check_moved(recipe.data, [str(out), *names] if resume else names, runs.recipe)
     runtime = decide(
         recipe.device,
         threads=recipe.threads,
         deterministic=recipe.deterministic,
         precision=recipe.precision,
     )
+    check_table(recipe, names, runs)
     dataset = open_data(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
@@ -179,7 +184,8 @@ def _members(
     """The teachers, opened, and checked against the data and what is learnt of them."""
     if not isinstance(recipe, TeacherLabels):
         return []
-    precision, maps = recipe.teacher_precision, recipe.class_map
+    precision = teacher_precision(recipe.teacher_precision, runtime.device)
+    maps = recipe.class_map
     members = open_teachers(names, dataset, runtime, precision, maps, runs)
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
@@ -241,15 +247,21 @@ def _resolve(
     opt = recipe.opt
     if opt == "auto":
         opt = optim.default_optimizer(base_of(network))
-    batch_size = min(recipe.batch_size, len(dataset.fit_rows))
+    rows = len(dataset.fit_rows)
+    batch_size = min(recipe.batch_size, rows)
     rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
     targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
+    taught: dict[str, Any] = {}
+    if isinstance(recipe, TeacherLabels):
+        # Recorded, for whoever goes on elsewhere goes on in the same arithmetic.
+        taught["teacher_precision"] = teacher_precision(recipe.teacher_precision, runtime.device)
     return resolved(
         listed,
         {
             **values,
             **targets,
+            **taught,
             **data_record(recipe, dataset, spec),
             "batch_size": batch_size,
             "opt": opt,
@@ -257,6 +269,7 @@ def _resolve(
             "weight_decay": decay,
             "device": str(runtime.device),
             "precision": runtime.precision,
+            "compile": compiles(recipe, runtime, layers, recipe.epochs * (rows // batch_size)),
         },
     )
 

@@ -11,10 +11,11 @@ from distill_cli.models.artifact import input_spec
 from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.objective.entries import meant
 from distill_cli.pipeline.run.prepared import NOT_TRAINING, PreparedRun
+from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import other_formula
 from distill_cli.recipe.load import read_yaml, validate
-from distill_cli.recipe.recorded import computed_by, made_by
+from distill_cli.recipe.recorded import computed_by, made_by, mapping
 from distill_cli.recipe.resolved import schema_of
 from distill_cli.training import checkpoint
 
@@ -58,7 +59,29 @@ def check_begun(prepared: PreparedRun) -> str:
             f"{prepared.run} was begun by version {version}, which computed another formula for {changed}",
             hint=f"Begin anew with another --out, or go on with version {version}",
         )
-    return checkpoint.check_key(prepared.run, prepared.key, *_earlier(prepared))
+    try:
+        return checkpoint.check_key(prepared.run, prepared.key, *_earlier(prepared))
+    except checkpoint.OtherRecipeError as error:
+        raise _differing(prepared) or error from None
+
+
+def _differing(prepared: PreparedRun) -> ArtifactError | None:
+    """The error that names all that differs; None where recipe.yaml does not tell."""
+    then, recorded = _begun(prepared), mapping(_recorded([prepared.run / "recipe.yaml"]))
+    if then is None:
+        return None
+    before, now = _training(then), _training(prepared.recipe)
+    found = changes(before, now)
+    for key in ("dataset", "view_spec", "teachers"):
+        # The recipe says of the views what a person asked for.
+        if key in recorded and not (found and key == "view_spec"):
+            found += changes({key: recorded[key]}, {key: prepared.recorded[key]})
+    if not found:
+        return None
+    return ArtifactError(
+        f"{prepared.run} was started from another recipe or other data: {', '.join(found)}",
+        hint=way_on(prepared.run, before, now),
+    )
 
 
 def take_over(prepared: PreparedRun) -> None:
@@ -73,15 +96,23 @@ def take_over(prepared: PreparedRun) -> None:
         prepared.network.normalise_by(input_spec(prepared.run))
 
 
+def _begun(prepared: PreparedRun) -> TrainRecipe | None:
+    """The recipe that the run was begun with, as it was meant; None where it cannot be read."""
+    file = prepared.run / "recipe.yaml"
+    try:
+        return meant(
+            validate(schema_of(prepared.recipe), read_yaml(file) if file.is_file() else {})
+        )
+    except UsageError:
+        return None
+
+
 def _earlier(prepared: PreparedRun) -> list[str]:
+    then = _begun(prepared)
+    if then is None or _training(then) != _training(prepared.recipe):
+        return []
     file = prepared.run / "recipe.yaml"
     kept = read_yaml(file) if file.is_file() else {}
-    try:
-        then = meant(validate(schema_of(prepared.recipe), kept))
-    except UsageError:
-        return []
-    if _training(then) != _training(prepared.recipe):
-        return []
     return [prepared.key_of({key: kept[key] for key in kept if key not in NOT_TRAINING})]
 
 

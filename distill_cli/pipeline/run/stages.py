@@ -17,6 +17,7 @@ from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.objective.sources import learnt_from
 from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
 from distill_cli.pipeline.run.prepared import NOT_TRAINING
+from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.pipeline.run.resume import as_made, begun_by, check_begun
 from distill_cli.pipeline.run.train import Finished, train
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
@@ -176,11 +177,10 @@ def check_kept(recipe: TrainRecipe, out: Path) -> None:
         # A key that an earlier version did not have was what it is by default.
         kept = {**validate(type(recipe), {}).model_dump(mode="json"), **read_yaml(path)}
         then, now = _training(kept), _training(recipe.model_dump(mode="json"))
-        changed = [key for key in now if now[key] != then.get(key)]
-        if changed:
+        if changed := changes({key: then.get(key) for key in now}, now):
             raise ArtifactError(
                 f"{out} was started from another recipe: {', '.join(changed)}",
-                hint="Resume with the options it was started with, or choose another --out",
+                hint=way_on(out, then, now),
             )
 
 

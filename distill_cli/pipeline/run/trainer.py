@@ -15,16 +15,19 @@ from distill_cli.metrics import one_vs_all
 from distill_cli.models import Network, save_model
 from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.inputs.data import open_views
+from distill_cli.pipeline.run.graphs import step_graphs
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.mixture import Relabelled
 from distill_cli.training import schedule
 from distill_cli.training.events import Sink
 from distill_cli.training.loop import Trainer
 from distill_cli.training.optimisation import Optimisation, moving_average
 from distill_cli.training.rollback import Rollback
+from distill_cli.training.update import Update
 
 
 def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
@@ -46,15 +49,24 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
     optimisation = _optimisation(prepared, loader.steps)
     if recipe.compile:
         prepared.network.net.compile()
+        if prepared.runtime.device.type == "cuda":
+            for member in prepared.members:
+                if isinstance(member, LiveTeacher):
+                    member.compile()
     # After the network's initialisation, so that dropout does not depend on its size.
     torch.manual_seed(recipe.seed)
     return Trainer(
         network=prepared.network,
-        forward=partial(signals_of, prepared.network, taps=taps, stop=stop),
         adapters=prepared.layers.adapters,
         optimisation=optimisation,
-        teacher=prepared.teacher,
-        composition=prepared.layers.composition,
+        update=Update(
+            network=prepared.network,
+            forward=partial(signals_of, prepared.network, taps=taps, stop=stop),
+            adapters=prepared.layers.adapters,
+            optimisation=optimisation,
+            teacher=prepared.teacher,
+            composition=prepared.layers.composition,
+        ),
         loader=loader,
         epochs=recipe.epochs,
         probe=partial(
@@ -65,6 +77,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         run=prepared.run,
         key=prepared.key,
         sink=sink,
+        graphs=step_graphs(prepared, optimisation, loader.steps, sink),
     )
 
 
@@ -81,6 +94,12 @@ def _label_targets(prepared: PreparedRun) -> Tensor | None:
 def _check_parts(recipe: TrainRecipe, network: Network) -> None:
     """Refuses parts of a batch that are empty, or too small for batch norm."""
     smallest = 2 if any(isinstance(m, _BatchNorm) for m in network.modules()) else 1
+    if smallest > recipe.batch_size:
+        raise UsageError(
+            f"--batch-size {recipe.batch_size}: the network has batch norm, which is over the images "
+            "of a batch and needs two at least",
+            hint="Choose a larger --batch-size, or a network without batch norm",
+        )
     if recipe.accumulate * smallest > recipe.batch_size:
         needed = " of two, which batch norm needs" if smallest == 2 else ""
         raise UsageError(

@@ -38,7 +38,10 @@ def test_a_stopped_run_goes_on_to_the_same_weights(kept: Path, distill: Distill,
     assert distance(network(kept / name), end) < 0.01
     assert distance(network(KEPT / name), end) > 0.05
     after = yaml.safe_load((kept / name / "recipe.yaml").read_text())
-    assert {**after, "recorded": None} == {**before, "recorded": None}
+    # What a later version asks beside it is asked at its default, which changes nothing.
+    assert {key: after[key] for key in before if key != "recorded"} == {
+        key: value for key, value in before.items() if key != "recorded"
+    }
 
 
 def test_the_cache_is_whole_and_teaches_by_the_recipe(kept: Path, distill: Distill) -> None:

@@ -16,6 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from distill_cli.cache.plan import Plan
+from distill_cli.recipe.base import RULE_KEYS
 from tests.conftest import Outcome
 from tests.pipeline.run.test_resume import distance, network
 
@@ -50,7 +51,8 @@ def test_a_stopped_run_goes_on_with_its_images_channels_and_split(
     assert distance(network(KEPT / "run"), end) > 0.05
     after = recorded("run")
     moved = {"recorded": None, "data": None}
-    assert {**after, **moved} == {**before, **moved}
+    assert {key: after[key] for key in before} | moved == before | moved
+    assert not RULE_KEYS & after.keys(), "absent, they mean what its version did"
     for key in ("dataset", "view_spec"):
         then, now = before["recorded"][key], after["recorded"][key]
         assert {name: now[name] for name in then} == then

@@ -1,0 +1,91 @@
+"""Rows for a GPU: the whole step as one graph, beside loops by hand that do the same.
+
+The data are CIFAR-10 and MNIST as they are (`DISTILL_DATA`): small stand-ins would be over before a
+GPU is warm.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import bare, ours
+from benchmarks.cases import Case, tensors
+from distill_cli.models import load_model
+
+CROPS: dict[str, Any] = {"augment": ["crop:4", "flip"]}
+
+
+def data(name: str) -> str:
+    return str(Path(os.environ["DISTILL_DATA"]) / f"{name}.tar.gz")
+
+
+def by_hand(run: ours.Run, pad: int, *, compile: bool, flips: bool = True) -> bare.Captured:
+    """The captured loop by hand with the same network, precision, batch and augmentation."""
+    plan = run.plan
+    torch.manual_seed(0)
+    net = load_model(ours.network(plan.run / "bare", str(plan.recipe.model), plan)).net
+    net = net.to(plan.runtime.device).to(memory_format=plan.runtime.memory_format)
+    size, autocast = plan.recipe.batch_size, plan.runtime.autocast
+    return bare.Captured(net, *tensors(plan), size, pad, autocast, compile=compile, flips=flips)
+
+
+def graphs(root: Path) -> Iterator[Case]:
+    """Training on hard labels, compiled and captured on both sides, and captured alone."""
+    if not torch.cuda.is_available():
+        raise SystemExit("the case 'graphs' needs a CUDA device")
+    rows: tuple[tuple[str, int, str, float], ...] = (
+        ("cifar_resnet20", 128, "cifar10", 0.95),
+        ("cifar_resnet8x4", 128, "cifar10", 0.95),
+        ("cifar_resnet20", 1024, "cifar10", 0.95),
+        ("mlp_800x2", 128, "mnist", 0.80),
+    )
+    for compile in (False, True):
+        for model, batch, name, least in rows:
+            grey = name == "mnist"
+            run = ours.training(
+                root / f"{model}-{batch}-{compile}",
+                data=data(name),
+                model=model,
+                batch_size=batch,
+                graphs="on",
+                compile=compile,
+                **({"augment": ["shift:2"]} if grey else CROPS),
+            )
+            how = "compiled and captured" if compile else "captured"
+            yield Case(
+                name=f"{model}, batch {batch}, {how}, over a bare loop {how} whole",
+                ours=run,
+                other=by_hand(run, 2 if grey else 4, compile=compile, flips=not grey),
+                least=least if compile else None,
+            )
+
+
+def graphs_cached(root: Path) -> Iterator[Case]:
+    """From caches, and live teachers, over hard labels: captured throughout."""
+    common: dict[str, Any] = {"data": data("cifar10"), **CROPS}
+    student: dict[str, Any] = {"model": "cifar_resnet20", "batch_size": 128, "graphs": "on"}
+    hard = ours.training(root / "hard", **common, **student)
+    caches = []
+    for seed in range(5):
+        net = ours.network(root / f"teacher-{seed}", "cifar_resnet8", hard.plan, seed)
+        caches.append(ours.cache(root / f"cache-{seed}", net, views=2, **common))
+    one = ours.student(root / "one", caches[:1], data=data("cifar10"), **student)
+    five = ours.student(root / "five", caches, mode="random", data=data("cifar10"), **student)
+    yield Case(name="from a cache, over hard labels, captured", ours=one, other=hard, least=0.97)
+    yield Case(name="from five caches, over one, captured", ours=five, other=one, least=0.97)
+    whole = by_hand(hard, 4, compile=False)
+    yield Case(name="from a cache, over a bare loop captured whole", ours=one, other=whole)
+    teacher = ours.network(root / "t56", "cifar_resnet56", hard.plan)
+    eager: dict[str, Any] = {**student, "graphs": "off"}
+    off = ours.training(root / "eager", **common, **eager)
+    yield Case(name="cifar_resnet20 captured, over the same eagerly", ours=hard, other=off)
+    live, slow = (
+        ours.student(root / f"live-{way['graphs']}", [teacher], **common, **way)
+        for way in (student, eager)
+    )
+    yield Case(name="live cifar_resnet56 captured, over the same eagerly", ours=live, other=slow)

@@ -1,0 +1,55 @@
+"""Whether the steps of a run are recorded as CUDA graphs, and why not where they are not."""
+
+from __future__ import annotations
+
+from distill_cli.errors import UsageError
+from distill_cli.pipeline.run.prepared import PreparedRun
+from distill_cli.teachers.mixture import reside, unrecordable
+from distill_cli.training.events import Sink
+from distill_cli.training.graphs import WORTH_IT, StepGraphs
+from distill_cli.training.optim import uncapturable
+from distill_cli.training.optimisation import Optimisation
+
+
+def step_graphs(
+    prepared: PreparedRun, optimisation: Optimisation, steps: int, sink: Sink
+) -> StepGraphs | None:
+    """The recorder of a run's steps; None where they are taken one operation at a time.
+
+    On a GPU the teacher's caches are copied there, recorded or not: whoever takes a step looks
+    labels up in the same place.
+
+    Args:
+        prepared: The run.
+        optimisation: Of its weights.
+        steps: Steps of an epoch.
+        sink: Is told the reason of what is not recorded, where it is not the choice of the user.
+
+    Raises:
+        UsageError: `--graphs on`, and there is a reason.
+    """
+    wanted, device = prepared.recipe.graphs, prepared.runtime.device
+    if device.type != "cuda":
+        if wanted == "on":
+            raise UsageError(f"--graphs on: CUDA graphs need a GPU of NVIDIA's, not {device.type}")
+        return None
+    reside(prepared.teacher)
+    if wanted == "off":
+        return None
+    reason = _reason(prepared, optimisation)
+    if reason is None:
+        if wanted == "auto" and prepared.recipe.epochs * steps < WORTH_IT:
+            return None
+        return StepGraphs(device, must=wanted == "on", tell=sink.message)
+    if wanted == "on":
+        raise UsageError(f"--graphs on: {reason}", hint="Leave --graphs out, or choose off")
+    sink.message(f"no CUDA graphs: {reason}")
+    return None
+
+
+def _reason(prepared: PreparedRun, optimisation: Optimisation) -> str | None:
+    """Why steps of this run cannot be recorded; None where they can."""
+    for optimizer in optimisation.optimizers:
+        if (reason := uncapturable(optimizer)) is not None:
+            return reason
+    return unrecordable(prepared.teacher)

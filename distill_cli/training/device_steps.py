@@ -1,0 +1,142 @@
+"""Steps whose every input lies on the device, so that they can be recorded once and replayed.
+
+Shapes: T steps of an epoch, R settings of a step: a rate a group, and the average's share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import repeat
+
+import torch
+from torch import Tensor
+
+from distill_cli.data.epoch_table import EpochTable
+from distill_cli.data.loader import Loader
+from distill_cli.teachers.mixture import variant_of
+from distill_cli.training.graphs import StepGraphs
+from distill_cli.training.optimisation import Optimisation
+from distill_cli.training.state import State
+from distill_cli.training.update import Update
+from distill_cli.types import Progress
+
+
+class Settings:
+    """Rates and the average's share of an epoch's steps, in a table on the device.
+
+    Args:
+        optimisation: The optimiser's groups take their rates from memory here, for ever.
+        steps: T.
+        device: Device of the weights.
+    """
+
+    def __init__(self, optimisation: Optimisation, steps: int, device: torch.device) -> None:
+        self.optimisation, self.steps = optimisation, steps
+        self._ready: tuple[int, Tensor] | None = None
+        groups = optimisation.optimizer.param_groups
+        # Fused kernels of a GPU read fp32; the CPU's take the number that a schedule sets.
+        kind = torch.float64 if device.type == "cpu" else torch.float32
+        self.table_TR = torch.zeros((steps, len(groups) + 1), dtype=kind, device=device)
+        self.now_R = torch.zeros(len(groups) + 1, dtype=kind, device=device)
+
+    @property
+    def share(self) -> Tensor:
+        """The average's share of the weights after the step that is due, a scalar."""
+        return self.now_R[-1]
+
+    def load(self, epoch: int) -> None:
+        """Writes the table of an epoch."""
+        if self._ready is None or self._ready[0] != epoch:
+            self.prepare(epoch)
+        assert self._ready is not None, "prepared"
+        self.table_TR.copy_(self._ready[1])
+        self._bind()
+
+    def prepare(self, epoch: int) -> None:
+        """Asks the schedule for an epoch, while the device is busy with the one before."""
+        first = epoch * self.steps
+        rows = [self.optimisation.settings(first + step) for step in range(self.steps)]
+        self._ready = epoch, torch.tensor(rows, dtype=self.table_TR.dtype)
+        self._bind()
+
+    def _bind(self) -> None:
+        """Has the groups read their rates here: a schedule, or a checkpoint, puts numbers there."""
+        for group, rate in zip(self.optimisation.optimizer.param_groups, self.now_R, strict=False):
+            group["lr"] = rate
+
+    def take(self, at_1: Tensor) -> None:
+        """Sets what the step of this number sets; an int64 (1) on the device."""
+        self.now_R.copy_(self.table_TR.index_select(0, at_1)[0])
+
+
+class DeviceSteps:
+    """Takes the steps of a run from tables on the device, eagerly or as CUDA graphs.
+
+    Args:
+        loader: The run's batches.
+        update: One step.
+        epochs: Epochs of the whole training.
+        state: Takes note of each step.
+        graphs: Records steps and replays them; None to take each eagerly.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        update: Update,
+        epochs: int,
+        state: State,
+        graphs: StepGraphs | None = None,
+    ) -> None:
+        self.loader, self.update, self.state, self.graphs = loader, update, state, graphs
+        self.table = EpochTable(loader)
+        self.total_steps = epochs * loader.steps
+        self.settings = Settings(update.optimisation, loader.steps, loader.views.device)
+        self._pictures_BCHW: Tensor | None = None
+        state.tally.in_place = True
+
+    def epoch(self, epoch: int, first: int) -> Iterator[int]:
+        """Takes the steps of an epoch from `first` on; yields the images of each."""
+        self.table.load(epoch, first)
+        self.settings.load(epoch)
+        made: Iterator[Tensor | None] = repeat(None)
+        if self.table.by_host:
+            made = iter(self.table.pictures(first))
+        for number in range(first, self.loader.steps):
+            self._hold(next(made))
+            self._take(epoch * self.loader.steps + number)
+            yield self.loader.batch_size
+        self.settings.prepare(epoch + 1)
+
+    def _hold(self, pictures_BCHW: Tensor | None) -> None:
+        """Copies what the host made of a step's images to where the step looks for it."""
+        if pictures_BCHW is None:
+            return
+        if self._pictures_BCHW is None:
+            self._pictures_BCHW = pictures_BCHW.to(self.loader.views.device)
+        else:
+            self._pictures_BCHW.copy_(pictures_BCHW, non_blocking=True)
+
+    def _take(self, step: int) -> None:
+        if self.graphs is None:
+            self.body(step)
+        else:
+            self.graphs.take(self.body, step, variant_of(self.update.teacher, step))
+
+    def body(self, step: int) -> None:
+        """The step that is due; `step` is its number on the host, which must not change what is done.
+
+        But for the teacher that is drawn for a batch: each has a recording of its own.
+        """
+        table, settings = self.table, self.settings
+        settings.take(table.counter_2[:1])
+        batch = table.batch(step, self._pictures_BCHW)
+        progress = Progress(
+            epoch=table.epoch,
+            step=table.counter_2[1],
+            total_steps=self.total_steps,
+            seed=self.loader.seed,
+        )
+        self.update(batch, progress, self.state)
+        self.update.optimisation.average_by(self.update.network, settings.share)
+        table.advance()

@@ -1,0 +1,80 @@
+"""The step as a CUDA graph: recorded once, then launched as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+
+from distill_cli.errors import UsageError
+
+# Steps that are taken before the recording, on which libraries choose their kernels and make what
+# they keep. They are ordinary steps: a recording computes nothing, so that nothing is taken twice.
+WARM_UP = 3
+# Steps that a recording must be replayed in to pay for itself.
+WORTH_IT = 200
+
+
+class StepGraphs:
+    """Takes steps: a few eagerly, then as a recording, equal to the bit.
+
+    A step that draws one of several teachers is recorded for each; the recordings share their
+    memory, since no two run at once.
+
+    Args:
+        device: A CUDA device.
+        must: Whether a step that cannot be recorded is an error; else it stays eager.
+        tell: Shows a person a line.
+    """
+
+    def __init__(
+        self, device: torch.device, *, must: bool, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.must, self.tell = must, tell
+        self.pool = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream(device)
+        self.recorded: dict[int, torch.cuda.CUDAGraph] = {}
+        self.taken: Counter[int] = Counter()
+        self.failed = False
+
+    def take(self, body: Callable[[int], None], step: int, variant: int) -> None:
+        """Takes one step.
+
+        Args:
+            body: Takes the step that is due; its argument is the step's number.
+            step: That number.
+            variant: Which recording the step belongs to.
+        """
+        graph = self.recorded.get(variant)
+        if graph is None and not self.failed and self.taken[variant] >= WARM_UP:
+            graph = self._record(body, step)
+            if graph is not None:
+                self.recorded[variant] = graph
+        if graph is None:
+            self.taken[variant] += 1
+            self._eagerly(body, step)
+        else:
+            graph.replay()
+
+    def _eagerly(self, body: Callable[[int], None], step: int) -> None:
+        """On the stream that records: gradients must not be waited for by another one."""
+        current = torch.cuda.current_stream()
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            body(step)
+        current.wait_stream(self.stream)
+
+    def _record(self, body: Callable[[int], None], step: int) -> torch.cuda.CUDAGraph | None:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+                body(step)
+        except (RuntimeError, NotImplementedError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if self.must:
+                raise UsageError(f"--graphs on: this step cannot be recorded: {reason}") from None
+            self.failed = True
+            self.tell(f"steps are taken one operation at a time: {reason}")
+            return None
+        return graph

@@ -1,0 +1,58 @@
+"""One step of training: all that lies between a batch and the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from distill_cli.models import Network
+from distill_cli.objectives.compose import Composition
+from distill_cli.training.optimisation import Optimisation
+from distill_cli.training.state import State
+from distill_cli.types import Batch, Progress, StudentSignals, Teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """Moves the weights by one batch; the same operations whoever counts the steps.
+
+    Attributes:
+        network: The student, on its device.
+        forward: Its signals of images: logits, and features where they are learnt from.
+        adapters: Modules that objectives learn beside it.
+        optimisation: Optimiser, precision, accumulation; its rates are set before.
+        teacher: Frozen, or None.
+        composition: The loss.
+    """
+
+    network: Network
+    forward: Callable[[Tensor], StudentSignals]
+    adapters: nn.ModuleDict
+    optimisation: Optimisation
+    teacher: Teacher | None
+    composition: Composition
+
+    def __call__(self, batch: Batch, progress: Progress, state: State) -> None:
+        """One step of the optimisers, in as many parts as the batch is accumulated from.
+
+        Args:
+            batch: The images and their labels.
+            progress: Where training stands.
+            state: Takes note of the loss.
+        """
+        optimisation = self.optimisation
+        for optimizer in optimisation.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        for part in batch.split(optimisation.accumulate):
+            teacher = None if self.teacher is None else self.teacher.signals(part)
+            with optimisation.runtime.autocast():
+                student = self.forward(part.images_BCHW)
+            loss = self.composition(student, teacher, part, progress, self.adapters)
+            optimisation.scaler.scale(loss.total).backward()
+            state.note(student.logits, part, loss)
+        optimisation.clip(self.network.net)
+        for optimizer in optimisation.optimizers:
+            optimisation.scaler.step(optimizer)
+        optimisation.scaler.update()

@@ -1,0 +1,131 @@
+"""What is said where a run cannot go on, or its data have moved: what differs, and what to do."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from distill_cli.errors import ArtifactError
+from tests.cli.test_cache import shapes
+from tests.cli.test_faults import one_line
+from tests.conftest import Made, Outcome
+
+Distill = Callable[..., Outcome]
+TRAIN = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--augment", "none")
+
+
+def test_other_options_are_named_with_both_values(here: Path, distill: Distill) -> None:
+    train = (*TRAIN, "--epochs", 1, "--out", "r")
+    assert distill(*train, "--quiet").code == 0
+    more = ("teacher", "train", "--resume", "--out", "r", "--quiet")
+    outcome = distill(*more, "--epochs", 3)
+    assert outcome.code == 3
+    line = one_line(outcome)
+    assert "r was started from another recipe or other data: epochs 1 → 3. " in line
+    assert line.endswith("for a longer training: --init r --out NEW --epochs 3")
+    outcome = distill(*more, "--seed", 5, "--label-smoothing", 0.2)
+    assert outcome.code == 3
+    line = one_line(outcome)
+    assert "seed 0 → 5" in line
+    assert "objective.label-smoothing.epsilon nothing → 0.2" in line
+    assert "longer training" not in line
+    # What the hint says works.
+    outcome = distill(*TRAIN, "--init", "r", "--out", "new", "--epochs", 3, "--quiet")
+    assert outcome.code == 0, outcome.err
+
+
+def test_parameters_of_objectives_are_named(made: Made, here: Path, distill: Distill) -> None:
+    student = ("student", "--teachers", made.teacher, "--model", "mlp_8x1", "--epochs", 1)
+    assert distill(*student, "--augment", "none", "--out", "s", "--quiet").code == 0
+    outcome = distill("student", "--resume", "--out", "s", "-T", 2, "--quiet")
+    assert outcome.code == 3
+    assert "objective.kd.temperature 4.0 → 2.0" in one_line(outcome)
+    outcome = distill("student", "--resume", "--out", "s", "--teachers", made.other, "--quiet")
+    assert outcome.code == 3
+    assert "teachers" in one_line(outcome)
+
+
+def test_other_data_are_named(here: Path, distill: Distill) -> None:
+    shapes(here / "data", 8)
+    train = ("teacher", "train", "--data", "data", "--model", "mlp_8x1", "--epochs", 1, "-b", 4)
+    assert distill(*train, "--out", "r", "--quiet").code == 0
+    (here / "data/train/bars/03.png").unlink()
+    outcome = distill("teacher", "train", "--resume", "--out", "r", "--quiet")
+    assert outcome.code == 3
+    line = one_line(outcome)
+    assert "dataset.samples 16 → 15" in line
+    assert "dataset.fingerprint" in line
+
+
+def test_stages_name_what_differs(made: Made, here: Path, distill: Distill) -> None:
+    chain = ("student", "--teachers", made.teacher, "--model", "mlp_8x1", "--generations", 2)
+    assert distill(*chain, "--epochs", 1, "--out", "r", "--quiet").code == 0
+    outcome = distill(*chain, "--resume", "--epochs", 2, "--out", "r", "--quiet")
+    assert outcome.code == 3
+    assert "epochs 1 → 2" in one_line(outcome)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_batch_too_small_for_batch_norm_is_refused_by_its_own_name(
+    here: Path, distill: Distill, accumulate: int
+) -> None:
+    train = ("teacher", "train", "--data", "digits", "--model", "cifar_resnet8", "--epochs", 1)
+    outcome = distill(*train, "-b", accumulate, "--accumulate", accumulate, "--out", "r", "--quiet")
+    assert outcome.code == 2
+    line = one_line(outcome)
+    if accumulate == 1:
+        assert "--batch-size 1: the network has batch norm" in line
+        assert "--accumulate" not in line
+    else:
+        assert "--accumulate 2: a batch of 2 has not so many parts of two" in line
+
+
+def test_data_that_moved_are_asked_for_by_whose_they_were(here: Path, distill: Distill) -> None:
+    shapes(here / "data", 8)
+    common = ("--epochs", 1, "--quiet", "--force")
+    train = ("teacher", "train", "--data", "data", "--model", "mlp_8x1", "-b", 4)
+    assert distill(*train, *common[:3], "--out", "t").code == 0
+    dump = ("cache-soft-labels", "--teachers", "t", "--augment", "none", *common[2:])
+    assert distill(*dump, "--out", "c").code == 0
+    student = ("student", "--model", "mlp_8x1", "-b", 4, *common)
+    assert distill(*student, "--teachers", "c", "--out", "s").code == 0
+    shutil.move("data", "moved")
+    for owner, args in (
+        ("t", (*student, "--teachers", "t", "--out", "s2")),
+        ("c", (*student, "--teachers", "c", "--out", "s2")),
+        ("t", (*dump, "--out", "c2")),
+        ("s", ("student", "--resume", "--out", "s", "--quiet")),
+        ("t", ("teacher", "train", "--resume", "--out", "t", "--quiet")),
+        ("s", ("evaluate", "s")),
+        ("c", ("cache", "verify", "c", "--sample", 2, "--quiet")),
+    ):
+        outcome = distill(*args)
+        assert outcome.code in (2, 3), (args, outcome.err)
+        line = one_line(outcome)
+        assert f"the data of {owner} were at " in line, (args, line)
+        assert "Say where they are with --data" in line
+    assert not (here / "s2").exists()
+    assert distill(*student, "--teachers", "t", "--data", "moved", "--out", "s2").code == 0
+    assert distill("evaluate", "s", "--data", "moved").code == 0
+    # Of a published cache only the name is left.
+    recipe = yaml.safe_load(Path("c/recipe.yaml").read_text())
+    Path("c/recipe.yaml").write_text(yaml.safe_dump({**recipe, "data": "photos"}))
+    outcome = distill(*student, "--teachers", "c", "--out", "s3")
+    assert "the data of c were at photos" in one_line(outcome)
+
+
+def test_a_reason_that_is_a_sentence_ends_with_one_full_stop(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes(here / "data", 4)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    outcome = distill("teacher", "train", "--data", "data", "--model", "mlp_8x1", "--quiet")
+    assert outcome.code == 3
+    line = one_line(outcome)
+    assert "decompression bomb DOS attack. Replace it" in line
+    assert ArtifactError("cannot write ..", hint="Go up").args == ("cannot write ... Go up",)

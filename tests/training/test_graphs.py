@@ -1,0 +1,128 @@
+"""Steps as CUDA graphs equal the same steps taken one operation at a time, to the bit, on a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill_cli.objectives import OBJECTIVES
+from distill_cli.training.loop import Trainer
+from tests.training.test_device_steps import (
+    COMMON,
+    DATA,
+    GROUPS,
+    TEACHERS,
+    WAYS,
+    assert_same,
+    objective_of,
+    trainer,
+)
+from tests.training.test_device_steps import folder as folder
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+EPOCHS = 3
+
+
+@pytest.fixture(autouse=True)
+def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Kernels that sum in one order; cuBLAS reads this when it starts."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def trained(folder: Path, tmp_path: Path, graphs: str, epochs: int, **options: Any) -> Trainer:
+    options = {**COMMON, **DATA, "precision": "bf16", **options}
+    if "groups" in options:
+        options["groups"] = str(folder / GROUPS)
+        (folder / GROUPS).write_text("round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n")
+    options |= {"device": "cuda", "deterministic": True, "graphs": graphs}
+    run = trainer(folder, tmp_path, **options)
+    torch.manual_seed(7)
+    for _ in range(epochs):
+        run.train_epoch()
+        if run.state.epoch + 1 < epochs:
+            run._end_epoch()
+    return run
+
+
+def check(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
+    eager, recorded = (
+        trained(folder, tmp_path, graphs, EPOCHS, **options) for graphs in ("off", "on")
+    )
+    assert recorded.graphs is not None
+    assert recorded.graphs.recorded, "something was recorded"
+    assert_same(eager, recorded)
+    return recorded
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective(folder: Path, tmp_path: Path, name: str) -> None:
+    check(folder, tmp_path, **objective_of(name))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_stepping(folder: Path, tmp_path: Path, way: str) -> None:
+    check(folder, tmp_path, teachers=["t0"], objective="kd", **WAYS[way])
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_every_kind_of_teacher(folder: Path, tmp_path: Path, kind: str) -> None:
+    run = check(folder, tmp_path, objective="kd", **TEACHERS[kind])
+    assert run.graphs is not None
+    several = kind in ("a cache a batch", "a network a batch")
+    assert len(run.graphs.recorded) == 1 + several
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_network_with_batch_norm_in_every_precision(
+    folder: Path, tmp_path: Path, precision: str
+) -> None:
+    network = {"model": "cifar_resnet8", "model_args": {}, "precision": precision}
+    check(folder, tmp_path, **network, augment=["crop:1", "flip"], ema=0.99, clip_grad=1.0)
+
+
+def test_fp16_whose_first_steps_overflow(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scaler skips them, and the momentum must not be what memory held."""
+    plain = torch.amp.GradScaler
+    large = lambda device, enabled: plain(device, enabled=enabled, init_scale=2.0**40)  # noqa: E731
+    monkeypatch.setattr("torch.amp.GradScaler", large)
+    run = check(folder, tmp_path, precision="fp16")
+    assert 1 <= run.optimisation.scaler.get_scale() < 2.0**40, "it was lowered"
+    assert all(value.isfinite().all() for value in run.network.state_dict().values())
+
+
+def test_library_transforms_are_made_outside(folder: Path, tmp_path: Path) -> None:
+    check(folder, tmp_path, augment=["v2/RandomRotation:degrees=10", "shift:1"])
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    """In the middle of an epoch, recorded before and after, or not at all."""
+    whole = trained(folder, tmp_path, "on", EPOCHS, ema=0.9)
+    torn = trained(folder, tmp_path, "on", 1, ema=0.9)
+    torn._end_epoch()
+    for graphs in ("on", "off"):
+        options = {**COMMON, **DATA, "precision": "bf16", "ema": 0.9, "deterministic": True}
+        options |= {"device": "cuda", "graphs": graphs}
+        again = trainer(folder, tmp_path, **options)
+        again.run, again.key = torn.run, torn.key
+        again.start(resume=True)
+        again.network.train()
+        for _ in range(EPOCHS - 1):
+            again.train_epoch()
+            if again.state.epoch + 1 < EPOCHS:
+                # Into a folder of its own: the next one goes on from the same checkpoint.
+                again.run = tmp_path / f"again-{graphs}"
+                again._end_epoch()
+        assert_same(whole, again)
