@@ -95,9 +95,9 @@ def _digits() -> Iterator[None]:
     known: dict[tuple[object, object], Any] = {}
 
     def decode(splits: Any, *, progress: Callable[[int, int], None], **options: Any) -> Any:
-        key = tuple(sorted(options.items()))
         if not open_digits.cache_info().currsize or splits is not open_digits():
             return plain(splits, **options, progress=progress)
+        key = tuple(options.values())
         if key in known:
             total = sum(len(source) for source in splits.values())
             for done in range(1, total + 1):

@@ -17,11 +17,21 @@ from distill_cli.data.file_index import Listed
 from distill_cli.data.held_out import held_out
 from distill_cli.data.inventory import Left
 from distill_cli.data.left_copies import copies_between, without_copies
+from distill_cli.data.pillow_io import Size
 from distill_cli.data.reading import read_images
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.split_images import ImageFiles, Images
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.types import UNLABELLED, UNREAD, Count, DatasetIdentity, digest_of_ids
+from distill_cli.types import (
+    EARLIER_FRAMING,
+    UNLABELLED,
+    UNREAD,
+    Count,
+    DatasetIdentity,
+    Framing,
+    PlainView,
+    digest_of_ids,
+)
 
 FILES_FOR_STATISTICS = 1024
 
@@ -45,6 +55,8 @@ class Dataset:
         copies: Numbers of images that occur again; None in a dry run that did not read them all.
         mean: Mean of each channel over the fit rows, in [0, 1].
         std: Standard deviation of each channel over the fit rows, in [0, 1].
+        constant: The channels in which all pixels of the fit rows are equal.
+        framing: How the pictures in files became images of a view's size.
     """
 
     spec: str
@@ -61,6 +73,15 @@ class Dataset:
     grey: tuple[int, int] = (0, 0)
     sizes_differ: bool = False
     copies: Copies | None = None
+    constant: tuple[int, ...] = ()
+    framing: Framing = EARLIER_FRAMING
+
+    @property
+    def plain_view(self) -> PlainView:
+        """The image of a file where nothing is augmented."""
+        return PlainView(
+            channels=self.channels, height=self.height, width=self.width, framing=self.framing
+        )
 
     @property
     def channels(self) -> int:
@@ -93,8 +114,9 @@ def open_dataset(
     *,
     split_seed: int = 0,
     val_fraction: float = 0.1,
-    size: int | None = None,
+    size: Size | None = None,
     skip_bad: bool = False,
+    framing: Framing = EARLIER_FRAMING,
     workers: int = 0,
     progress: Count = lambda done, total: None,
     glance: bool = False,
@@ -112,8 +134,9 @@ def open_dataset(
         spec: The value of `--data`.
         split_seed: Seed of the held-out rows.
         val_fraction: Share of train that is held out where there is no `val/`, in (0, 1).
-        size: Side of the views in pixels.
+        size: Side of the views in pixels, or height and width.
         skip_bad: Leave out images that cannot be read.
+        framing: How the pictures in files become images of that size.
         workers: Processes that read images which are not held in memory.
         progress: Called with (images read, images in all) while they are read.
         glance: Open the data for a dry run.
@@ -123,7 +146,7 @@ def open_dataset(
         UsageError: The spec names nothing, or no share is held out though there is no `val/`.
         ArtifactError: The data are unusable.
     """
-    read = read_images(spec, size, skip_bad, workers, progress, glance, rules)
+    read = read_images(spec, size, skip_bad, framing, workers, progress, glance, rules)
     splits: Mapping[str, Images] = read.tables if isinstance(read, Decoded) else read.files
     digests, left = read.digests, read.left
     if rules.dedupe and digests:
@@ -142,8 +165,7 @@ def open_dataset(
         val = train.take(torch.tensor(_some(spec, held), dtype=torch.int64))
     fit = [row for row in range(len(train.sample_ids)) if row not in held]
     fit_rows = torch.tensor(fit, dtype=torch.int64)
-    unknown = (0.0,) * train.size[0], (1.0,) * train.size[0]
-    mean, std = unknown if glance else _statistics(train, fit_rows)
+    mean, std, constant = _unknown(train) if glance else _statistics(train, fit_rows)
     return Dataset(
         spec=spec,
         class_names=names,
@@ -165,6 +187,8 @@ def open_dataset(
         copies=copies_between(splits, digests, fit, held) if digests else None,
         mean=mean,
         std=std,
+        constant=constant,
+        framing=framing,
     )
 
 
@@ -221,8 +245,14 @@ def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
             raise ArtifactError(f"class '{name}' of {spec} has no image to train on")
 
 
-def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and sd of each channel from exact counts of the 256 values.
+def _unknown(images: Images) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
+    return (0.0,) * images.size[0], (1.0,) * images.size[0], ()
+
+
+def _statistics(
+    images: Images, rows: Tensor
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
+    """Mean and sd of each channel from exact counts of the 256 values, and the constant channels.
 
     Files are sampled: `FILES_FOR_STATISTICS` of them, by a hash of their sample keys.
     """
@@ -240,9 +270,10 @@ def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = shares @ values
     variance = (shares * (values[None] - mean[:, None]) ** 2).sum(dim=1)
+    constant = ((counts > 0).sum(dim=1) == 1).nonzero()[:, 0]
     # A constant channel has no scale of its own.
     std = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return tuple(mean.tolist()), tuple(std.tolist()), tuple(constant.tolist())
 
 
 def _dataset_fingerprint(table: Images, digests: Sequence[bytes]) -> str:

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from distill_cli.counters import sample_key
-from distill_cli.data.formats import open_image_file
-from distill_cli.data.image_files import image_files
 from distill_cli.data.inventory import Left, of_kind
 from distill_cli.data.pillow_io import (
     BAD_IMAGE,
     Pixels,
+    Size,
     bad_image,
-    centre_crop,
     is_majority,
     reason_of,
+    sides,
     to_pixels,
     without_colour,
 )
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.source import Source, check_label
-from distill_cli.data.split_images import ImageTable, to_batch
+from distill_cli.data.split_images import ImageTable
 from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError, InternalError
-from distill_cli.types import Count, DataVersion
+from distill_cli.types import EARLIER_FRAMING, Count, DataVersion, Framing
 
 # Smaller splits are read before worker processes would have started.
 WORTH_WORKERS = 2048
@@ -72,9 +69,10 @@ class SizesDifferError(Exception):
 def decode(
     splits: Mapping[str, Source],
     *,
-    size: int | None,
+    size: Size | None,
     skip_bad: bool,
     rules: DataRules = TODAY,
+    framing: Framing = EARLIER_FRAMING,
     progress: Count = lambda done, total: None,
 ) -> Decoded:
     """Decodes every split.
@@ -103,7 +101,8 @@ def decode(
     for split, source in splits.items():
         check_memory(splits, source, size)
         filled[split] = filling = _Filling(source)
-        for row, made in enumerate(_decoded_rows(source, size, skip_bad, rules.version)):
+        rows = _decoded_rows(source, size, skip_bad, framing, rules.version)
+        for row, made in enumerate(rows):
             done += 1
             if isinstance(made, str):
                 left.append(Left(source.where(row), "unreadable", made))
@@ -194,14 +193,15 @@ class _Filling:
 
 
 def _decoded_rows(
-    source: Source, size: int | None, skip_bad: bool, version: DataVersion
+    source: Source, size: Size | None, skip_bad: bool, framing: Framing, version: DataVersion
 ) -> Iterator[tuple[Pixels, bytes] | str]:
     """Pixels and content digest of each row in order; where it cannot be read, the reason."""
     count = len(source)
     tasks = [
         range(start, min(start + ROWS_A_TASK, count)) for start in range(0, count, ROWS_A_TASK)
     ]
-    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad, "version": version}
+    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
+    options |= {"framing": framing, "version": version}
     decode_task = partial(_decode_task, source, **options)
     # Processes, not threads: opening an image holds Python's lock, most of the cost of a small one.
     workers = min(8, processors()) if count >= WORTH_WORKERS else 0
@@ -221,13 +221,13 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def check_memory(splits: Mapping[str, Source], source: Source, size: int | None) -> None:
+def check_memory(splits: Mapping[str, Source], source: Source, size: Size | None) -> None:
     """Refuses images that do not fit into memory, by the size of the split's first image."""
     try:
         width, height = source.fetch(0)[0].size
     except BAD_IMAGE:
         return
-    side = min(width, height) if size is None else size
+    side = min(width, height) if size is None else max(sides(size))
     needed = 2 * sum(len(part) for part in splits.values()) * 3 * side * side
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > available:
@@ -239,7 +239,13 @@ def check_memory(splits: Mapping[str, Source], source: Source, size: int | None)
 
 
 def _decode_row(
-    source: Source, row: int, *, size: int | None, skip_bad: bool, version: DataVersion
+    source: Source,
+    row: int,
+    *,
+    size: Size | None,
+    skip_bad: bool,
+    framing: Framing,
+    version: DataVersion,
 ) -> tuple[Pixels, bytes] | str:
     """Pixels, grey ones as (H, W), and content digest; the reason where the image cannot be read.
 
@@ -248,31 +254,9 @@ def _decode_row(
     check_label(source, row)
     try:
         image, digest = source.fetch(row)
-        pixels = to_pixels(image, size)
+        pixels = to_pixels(image, size, framing)
     except BAD_IMAGE as error:
         if skip_bad:
             return reason_of(error)
         raise bad_image(source, row, error) from None
     return (pixels if version == "0.3.0" else without_colour(pixels)), digest
-
-
-def images_from_paths(
-    paths: Sequence[Path], *, channels: int, height: int, width: int
-) -> tuple[Tensor, list[str]]:
-    """Image files, and those below folders, as uint8 (N, C, H, W) and their names.
-
-    Raises:
-        UsageError: No path is given, or a folder holds no images.
-        ArtifactError: An image cannot be read.
-    """
-    files = image_files(paths)[0]
-    arrays = []
-    for path in files:
-        try:
-            with open_image_file(path) as image:
-                pixels = Image.fromarray(to_pixels(image, None))
-        except BAD_IMAGE as error:
-            raise ArtifactError(f"cannot read image {path}: {reason_of(error)}") from None
-        mode = pixels.convert("L" if channels == 1 else "RGB")
-        arrays.append(centre_crop(mode, height, width))
-    return to_batch(arrays).contiguous(), [str(path) for path in files]

@@ -24,11 +24,13 @@ import torch
 from distill_cli.counters import sample_key
 from distill_cli.data.decode import Decoded
 from distill_cli.data.inventory import Left
+from distill_cli.data.pillow_io import Size
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.source import FileSource, ItemSource, Splits
 from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import InternalError
 from distill_cli.files import real_path, write_json
+from distill_cli.types import EARLIER_FRAMING, Framing
 
 FORMAT = 2
 INDEX = "index.json"
@@ -74,13 +76,18 @@ class Key:
 
 
 def key_of(
-    stamp: str | None, *, size: int | None, skip_bad: bool, rules: DataRules = TODAY
+    stamp: str | None,
+    *,
+    size: Size | None,
+    skip_bad: bool,
+    framing: Framing = EARLIER_FRAMING,
+    rules: DataRules = TODAY,
 ) -> Key | None:
     """The key of images with this stamp, decoded in this way; None without a stamp."""
     if stamp is None:
         return None
     # Copies are left out of what is remembered, or not: they are no part of the key.
-    read = [rules.version, rules.split_by, rules.channels]
+    read = [framing.to_json(), rules.version, rules.split_by, rules.channels]
     options = [FORMAT, stamp, size, skip_bad, PIL.__version__, *read]
     return Key(blake2b(json.dumps(options).encode(), digest_size=16).hexdigest())
 

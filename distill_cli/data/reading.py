@@ -17,11 +17,11 @@ from distill_cli.data.formats import check_decoders
 from distill_cli.data.inventory import Left, of_kind
 from distill_cli.data.listing import is_archive
 from distill_cli.data.open_splits import open_splits
-from distill_cli.data.pillow_io import BAD_IMAGE
+from distill_cli.data.pillow_io import BAD_IMAGE, Size, sides
 from distill_cli.data.rules import DataRules
 from distill_cli.data.source import FileSource, Source, Splits
 from distill_cli.data.split_images import ImageFiles, Images, ImageTable
-from distill_cli.types import Count
+from distill_cli.types import Count, Framing
 
 Split = TypeVar("Split", ImageTable, ImageFiles)
 
@@ -31,8 +31,9 @@ TABLE_SIDE = 128
 
 def read_images(
     spec: str,
-    size: int | None,
+    size: Size | None,
     skip_bad: bool,
+    framing: Framing,
     workers: int,
     progress: Count,
     glance: bool,
@@ -47,11 +48,12 @@ def read_images(
         ArtifactError: The data are unusable.
     """
     path = Path(spec)
-    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad, "rules": rules}
+    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
+    options |= {"framing": framing, "rules": rules}
     if path.is_file() and is_archive(path):
         # Looked up before it is opened: listing a compressed archive takes as long as reading it.
-        key = key_of(archive_stamp(path), **options)
-        if key is not None and (known := recall(key, glance=glance)) is not None:
+        known = _recalled(archive_stamp(path), options, glance)
+        if known is not None:
             return known
     splits = open_splits(spec, download=not glance, version=rules.version, split_by=rules.split_by)
     if not skip_bad:
@@ -62,6 +64,17 @@ def read_images(
     if isinstance(read, Decoded):
         return replace(read, tables=_with_labels(read.tables, splits), left=left)
     return replace(read, files=_with_labels(read.files, splits), left=left)
+
+
+def _recalled(stamp: str | None, options: dict[str, Any], glance: bool) -> Decoded | None:
+    """The remembered images; also those whose channels were decided, where they are as many."""
+    rules: DataRules = options["rules"]
+    for asked in dict.fromkeys((replace(rules, channels=None), rules)):
+        key = key_of(stamp, **{**options, "rules": asked})
+        known = None if key is None else recall(key, glance=glance)
+        if known is not None and rules.channels in (None, known.tables["train"].size[0]):
+            return known
+    return None
 
 
 def _names(splits: Splits) -> Iterator[str]:
@@ -86,10 +99,13 @@ def _read_from(
     glance: bool,
 ) -> Decoded | Listed:
     """The images decoded or listed, without multi-label targets."""
-    small = (options["size"] or _first_side(splits["train"])) <= TABLE_SIDE
+    size = options["size"]
+    side = _first_side(splits["train"]) if size is None else max(sides(size))
+    small = side <= TABLE_SIDE
     if small:
-        key = key_of(stamp_of(splits), **options)
-        if key is not None and (known := recall(key, glance=glance)) is not None:
+        stamp = stamp_of(splits)
+        key = key_of(stamp, **options)
+        if (known := _recalled(stamp, options, glance)) is not None:
             return known
     if small and glance:
         for source in splits.values():

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, centre_crop, to_channels
+from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, framed
 from distill_cli.data.source import Source
 from distill_cli.data.workers import stream
+from distill_cli.types import EARLIER_FRAMING, Framing
 
 # The number of images from which it is worth starting workers.
 WORTH_WORKERS = 64
@@ -79,6 +80,7 @@ class ImageFiles:
         key_N: int64, `counters.sample_key` of each sample id.
         sample_ids: Ids of the samples, sorted by their bytes.
         label_NK: int8, 1 for each label that applies; None where one class applies.
+        framing: How a whole image becomes one of this size.
     """
 
     source: Source
@@ -89,6 +91,7 @@ class ImageFiles:
     key_N: Tensor
     sample_ids: tuple[str, ...]
     label_NK: Tensor | None = None
+    framing: Framing = EARLIER_FRAMING
 
     def take(self, index_N: Tensor) -> ImageFiles:
         """The split restricted to some rows, in this order."""
@@ -119,17 +122,18 @@ class ImageFiles:
         Args:
             index: Row of the image, for messages.
             image: The opened image.
-            box: Left, top, width and height of the part to resize; None for the centre crop.
+            box: Left, top, width and height of the part of the upright image to resize; None for the
+                centre crop.
 
         Raises:
             ArtifactError: The image cannot be read.
         """
         channels, height, width = self.size
         try:
-            whole = to_channels(image, channels)
             if box is None:
-                return centre_crop(whole, height, width)
+                return framed(image, (height, width), self.framing, channels)
             left, top, wide, high = box
+            whole = framed(image, None, self.framing, channels)
             return whole.resize(
                 (width, height), Image.Resampling.BILINEAR, (left, top, left + wide, top + high)
             )

@@ -27,13 +27,19 @@ from distill_cli.recipe.fields import (
     option,
 )
 from distill_cli.recipe.parsing import as_list
-from distill_cli.types import DataVersion, OrderName, SplitBy, Targets
+from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, SPLIT_BY
+from distill_cli.types import (
+    Background,
+    DataVersion,
+    OrderName,
+    Orientation,
+    Resize,
+    SplitBy,
+    Targets,
+)
 
 # The share of train that is held out where nobody says.
 VAL_FRACTION = 0.1
-# The keys of the rules by which data are read. Versions up to 0.3.0 had none of them, and where a run
-# of theirs is gone on with it keeps none: absent, they mean what these versions did.
-RULE_KEYS = frozenset(("dedupe", "channels", "split_by", "data_rules"))
 
 Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]
 
@@ -78,6 +84,25 @@ class Recipe(BaseModel):
         le=2048,
         advanced=True,
     )
+    resize: Resize | None = option(
+        None,
+        "How the longer side is rounded where pictures are resized: floor, as torchvision and timm "
+        "do, or round, as before 0.4.0 (floor).",
+        DATA,
+        advanced=True,
+    )
+    orientation: Orientation | None = option(
+        None,
+        "exif: pictures are turned as their EXIF tag says; stored: as they lie in the file (exif).",
+        DATA,
+        advanced=True,
+    )
+    background: Background | None = option(
+        None,
+        "What shows behind transparent pixels: white, black, or none, which drops alpha (white).",
+        DATA,
+        advanced=True,
+    )
     split_seed: int | None = option(
         None, "Seed of the train/held-out split (0); separate from --seed.", DATA, advanced=True
     )
@@ -90,34 +115,10 @@ class Recipe(BaseModel):
         DATA,
         advanced=True,
     )
-    dedupe: bool = option(
-        False,
-        "Leave out copies: of train and held-out images those that are in test, all but the first of "
-        "equal images of one class, and all of those in several classes.",
-        DATA,
-        advanced=True,
-    )
-    channels: Channels | None = option(
-        None,
-        "1 for grey views, 3 for colour. Default: grey where more than half of the training images "
-        "are.",
-        DATA,
-        advanced=True,
-    )
-    split_by: SplitBy | None = option(
-        None,
-        "content keeps images of equal content on one side of seeded splits, id goes by sample ids "
-        "alone (content).",
-        DATA,
-        advanced=True,
-    )
-    data_rules: DataVersion | None = option(
-        None,
-        "The version of distill by whose rules files are images, folders splits and views grey "
-        "(0.4.0; the earlier runs' that are gone on with or learnt from: 0.3.0).",
-        DATA,
-        advanced=True,
-    )
+    dedupe: bool = DEDUPE
+    channels: Channels | None = CHANNELS
+    split_by: SplitBy | None = SPLIT_BY
+    data_rules: DataVersion | None = DATA_RULES
 
     seed: int = option(0, "Seed of weights, order and draws.", RUN, ge=0, lt=2**63)
     device: Device = option("auto", "auto, cpu, cuda, cuda:1, mps, …", RUN)

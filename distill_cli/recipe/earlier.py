@@ -1,4 +1,4 @@
-"""Defaults of objectives in earlier versions: a run that recorded a name means these.
+"""Defaults of earlier versions: a run that recorded a name, or left a key out, means these.
 
 Whoever changes a default enters the old one here, under the last version that had it. What is new
 in an objective is entered too, with the value at which it does what was done before.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from distill_cli.types import DataVersion
+from distill_cli.types import EARLIER_FRAMING, DataVersion, Framing
 
 # By version, objective and parameter. Two keys are none of its parameters: the usual weights where
 # it is named, its own as `weight` and that of cross-entropy beside it as `hard_weight`.
@@ -35,6 +35,9 @@ OTHER_FORMULAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 TEMPERATURE_BY_NAME = "0.2.0"
 # The last version that read data by other rules, and recorded none.
 DATA_VERSION: DataVersion = "0.3.0"
+# How pictures become pixels where nothing is said, and the last version that did it as `EARLIER_FRAMING`.
+FRAMING = Framing(resize="floor", orientation="exif", background="white")
+LAST_EARLIER_FRAMING = "0.3.0"
 
 
 def defaults_then(version: str | None, name: str) -> dict[str, Any]:
@@ -98,6 +101,16 @@ def data_version_then(version: str | None) -> DataVersion | None:
     """
     earlier = version is not None and _numbers(version) <= _numbers(DATA_VERSION)
     return DATA_VERSION if earlier else None
+
+
+def framing_then(version: str | None) -> Framing:
+    """A version's framing of pictures where its recipe says nothing.
+
+    Args:
+        version: The distill whose defaults a recipe has; None for today's.
+    """
+    earlier = version is not None and _numbers(version) <= _numbers(LAST_EARLIER_FRAMING)
+    return EARLIER_FRAMING if earlier else FRAMING
 
 
 def _numbers(version: str) -> tuple[int, ...]:

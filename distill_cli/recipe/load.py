@@ -11,8 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from distill_cli.errors import UsageError, nearest
-from distill_cli.recipe.base import RULE_KEYS, Recipe
+from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.recorded import said_again
+from distill_cli.recipe.rule_options import RULE_KEYS
 from distill_cli.recipe.schema import RECIPES
 
 # Values by the names that other tools give them.

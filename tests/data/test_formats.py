@@ -6,13 +6,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from PIL import EpsImagePlugin, features
+from PIL import EpsImagePlugin, UnidentifiedImageError, features
 
 from distill_cli.data.archives import open_files
 from distill_cli.data.dataset import open_dataset
-from distill_cli.data.decode import images_from_paths
 from distill_cli.data.formats import FORMATS, READ
 from distill_cli.data.open_splits import open_splits
+from distill_cli.data.picture_files import picture_files, read_for_network
 from distill_cli.errors import ArtifactError
 from tests.data.odd_folders import classes, colour, content, grey, save
 from tests.data.test_archives import pack, unpack
@@ -29,9 +29,9 @@ def test_every_suffix_of_the_list_is_decoded(tmp_path: Path, suffix: str) -> Non
     assert len(rows) == 9
     [(source, row)] = [pair for pair in rows if pair[0].sample_id(pair[1]) == f"a/odd{suffix}"]
     assert source.image(row).convert("L").size == (16, 16)
-    images_NCHW, names = images_from_paths([path], channels=1, height=16, width=16)
-    folder_NCHW, folder_names = images_from_paths([tmp_path], channels=1, height=16, width=16)
-    assert images_NCHW.equal(folder_NCHW[folder_names.index(names[0])][None])
+    assert read_for_network(path, 1, 16, 16).size == (16, 16)
+    assert picture_files([path]) == ([path], [])
+    assert path in picture_files([tmp_path])[0]
 
 
 def test_the_new_suffixes_are_upper_case_too_and_were_not_read_before(tmp_path: Path) -> None:
@@ -58,18 +58,21 @@ def test_no_reader_but_ours_is_asked(
     (tmp_path / "a" / "00.png").write_bytes(made.get(kind, lambda: b"text")())
     with pytest.raises(ArtifactError, match=r"00\.png: it is of no format that is read"):
         open_dataset(str(tmp_path))
-    with pytest.raises(ArtifactError, match="no format that is read"):
-        images_from_paths([tmp_path / "a"], channels=1, height=8, width=8)
+    with pytest.raises(UnidentifiedImageError):
+        read_for_network(tmp_path / "a" / "00.png", 1, 8, 8)
     assert not {"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"} & set(READ)
 
 
 def test_a_named_file_is_an_image_by_the_list_of_folders(tmp_path: Path) -> None:
     save(tmp_path / "drawing.eps", colour(0, 1))
     save(tmp_path / "1.png", grey(0, 1))
-    with pytest.raises(ArtifactError, match=r"drawing\.eps: its suffix \(\.eps\) is none"):
-        images_from_paths([tmp_path / "drawing.eps"], channels=1, height=8, width=8)
-    _, names = images_from_paths([tmp_path], channels=1, height=8, width=8)
-    assert names == [str(tmp_path / "1.png")]
+    with pytest.raises(OSError, match=r"its suffix \(\.eps\) is none"):
+        read_for_network(tmp_path / "drawing.eps", 1, 8, 8)
+    files, left = picture_files([tmp_path])
+    assert (files, [one.where for one in left]) == (
+        [tmp_path / "1.png"],
+        [str(tmp_path / "drawing.eps")],
+    )
 
 
 @pytest.mark.parametrize(("suffix", "decoder"), [(".avif", "avif"), (".jp2", "jpg_2000")])
@@ -84,7 +87,7 @@ def test_a_decoder_that_this_pillow_lacks_is_named_before_anything_is_read(
     ):
         open_dataset(str(tmp_path / "d"))
     with pytest.raises(ArtifactError, match="pip install"):
-        images_from_paths([path], channels=1, height=8, width=8)
+        picture_files([path])
     path.unlink()
     assert len(open_dataset(str(tmp_path / "d")).class_names) == 2
 

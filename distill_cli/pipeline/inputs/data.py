@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from distill_cli.files import real_path, write_text
 from distill_cli.pipeline.folders import SKIPPED
 from distill_cli.pipeline.inputs.data_rules import recorded_rules, rules_of
 from distill_cli.pipeline.inputs.first_line import are_characters, first_line
+from distill_cli.pipeline.inputs.framing import framing_of
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
-from distill_cli.recipe.earlier import DATA_VERSION
+from distill_cli.recipe.earlier import DATA_VERSION, FRAMING
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
 
@@ -52,12 +54,14 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     """
     if recipe.data is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
+    framing = framing_of(recipe)
     dataset = open_dataset(
         locate(recipe.data),
         split_seed=recipe.split_seed or 0,
         val_fraction=VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
         size=recipe.size,
         skip_bad=recipe.skip_bad,
+        framing=framing,
         workers=worker_count(recipe),
         progress=sink.reading,
         glance=glance,
@@ -65,6 +69,8 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     )
     mirrored = recipe.augment is not None or may_mirror(recipe, dataset)
     sink.message(first_line(Path(recipe.data).name, dataset, size=recipe.size, mirrored=mirrored))
+    for line in said_of_pixels(dataset):
+        sink.message(line)
     return dataset
 
 
@@ -72,6 +78,27 @@ def may_mirror(recipe: Recipe, dataset: Dataset) -> bool:
     """Whether the presets of augmentations may mirror images: not where classes are characters."""
     earlier = rules_of(recipe).version == DATA_VERSION
     return earlier or dataset.channels == 1 or not are_characters(dataset.class_names)
+
+
+def said_of_pixels(dataset: Dataset) -> list[str]:
+    """What a person should know of how these pictures became pixels."""
+    lines = []
+    framing = asdict(dataset.framing)
+    if dataset.framing != FRAMING and Path(locate(dataset.spec)).exists():
+        said = ", ".join(f"{key}: {value}" for key, value in framing.items())
+        lines.append(f"pictures are read with {said}, as the recipe or the teachers have it")
+    if dataset.constant:
+        names = ("grey",) if dataset.channels == 1 else ("red", "green", "blue")
+        every = len(dataset.constant) == dataset.channels
+        equal = "all pixels"
+        if not every:
+            equal += f" of the {' and the '.join(names[c] for c in dataset.constant)} channel"
+        other = "white" if dataset.framing.background == "black" else "black"
+        lines.append(
+            f"warning: {equal} of the training images are equal, and teach nothing. If the pictures "
+            f"are drawn in their transparency, try --set background={other}"
+        )
+    return lines
 
 
 def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> ViewSpec:
@@ -97,6 +124,7 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
             width=dataset.width,
             seed=recipe.seed if recipe.view_seed is None else recipe.view_seed,
             source=source,
+            framing=dataset.framing,
         )
     asked = {"augment": recipe.augment and augment, "seed": recipe.view_seed}
     size = {
@@ -105,11 +133,11 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
         "channels": dataset.channels,
         "source": source,
     }
-    for name, value in {**asked, **size}.items():
-        if value is not None and value != getattr(cached, name):
+    then = {**vars(cached), **asdict(cached.framing)}
+    for name, value in {**asked, **size, **asdict(dataset.framing)}.items():
+        if value is not None and value != then[name]:
             raise ArtifactError(
-                f"{name} {value!r} contradicts the cache's views, made with "
-                f"{getattr(cached, name)!r}",
+                f"{name} {value!r} contradicts the cache's views, made with {then[name]!r}",
                 hint="Leave the option out to adopt the cache's views, or dump new ones",
             )
     return cached
@@ -135,6 +163,7 @@ def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, A
         "augment": list(spec.augment) or ["none"],
         "view_seed": spec.seed,
         **recorded_rules(recipe, spec.channels),
+        **asdict(spec.framing),
     }
 
 

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from distill_cli.data.rules import DataRules
 from distill_cli.pipeline.folders import kept_recipe
-from distill_cli.recipe.base import RULE_KEYS, Recipe
+from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.earlier import DATA_VERSION, data_version_then
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.recorded import made_by
+from distill_cli.recipe.rule_options import RULE_KEYS
 
 R = TypeVar("R", bound=Recipe)
 
@@ -53,7 +54,7 @@ def rules_kept(kept: Mapping[str, Any]) -> DataRules:
     return rules_of(validate(Recipe, kept_rules(kept)))
 
 
-def as_begun(recipe: R, folder: Path) -> R:
+def read_as_begun(recipe: R, folder: Path) -> R:
     """The recipe of a dump, with the rules of the unfinished one that is in its folder."""
     begun = kept_rules(kept_recipe(folder))
     open_keys = {key for key in begun if getattr(recipe, key) in (None, False)}

@@ -10,6 +10,7 @@ from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.folders import has_model, holds_run, kept_recipe
 from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
+from distill_cli.pipeline.inputs.framing import as_shown
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
 
 TIMM = "timm/"
@@ -97,7 +98,8 @@ def with_data(
             )
         if values:
             update[key] = next(iter(values.values()))
-    return recipe.model_copy(update={**_rules(recipe, teachers, kept, start), **update})
+    update = {**_rules(recipe, teachers, kept, start), **update}
+    return as_shown(recipe.model_copy(update=update), teachers, kept)
 
 
 def _rules(

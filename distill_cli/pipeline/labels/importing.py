@@ -27,7 +27,8 @@ from distill_cli.pipeline.inputs.data import (
     open_views,
     view_spec,
 )
-from distill_cli.pipeline.inputs.data_rules import as_begun
+from distill_cli.pipeline.inputs.data_rules import read_as_begun
+from distill_cli.pipeline.inputs.framing import as_begun
 from distill_cli.pipeline.inputs.teacher_checks import check_verdict, judged
 from distill_cli.pipeline.labels.dump import Dumped
 from distill_cli.pipeline.labels.label_files import LabelFile, read_label_file
@@ -87,8 +88,10 @@ def prepare_import(
     label_file = read_label_file(Path(recipe.labels), recipe.kind)
     if recipe.smoothing and label_file.kind != "votes":
         raise UsageError(f"--smoothing adds votes: {label_file.path} holds {label_file.kind}")
+    if not overwrite:
+        recipe = as_begun(recipe, [folder])
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
-    recipe = recipe if overwrite else as_begun(recipe, folder)
+    recipe = recipe if overwrite else read_as_begun(recipe, folder)
     dataset = open_data(recipe, sink, glance=dry)
     if dataset.multi_label and label_file.kind != "logits":
         raise UsageError(

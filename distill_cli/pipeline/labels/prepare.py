@@ -17,7 +17,8 @@ from distill_cli.files import real_path
 from distill_cli.pipeline.folders import RUN_ENTRIES, check_cache_folders, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
-from distill_cli.pipeline.inputs.data_rules import as_begun
+from distill_cli.pipeline.inputs.data_rules import read_as_begun
+from distill_cli.pipeline.inputs.framing import as_begun
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, with_data
@@ -96,7 +97,7 @@ def prepare_dump(
     folders = teacher_folders(out, names)
     check_cache_folders(out, folders)
     if not overwrite:
-        recipe = as_begun(recipe, folders[0])
+        recipe = as_begun(read_as_begun(recipe, folders[0]), folders)
     recipe = with_data(recipe, names)
     check_moved(recipe.data, names)
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
     values = {
         **(_of_plan(reader.plan) if not kept else kept_rules(kept)),
         **known,
+        **asdict(reader.plan.view_spec.framing),
         "split_seed": identity.split_seed,
         "val_fraction": identity.val_fraction or None,
         **({"data": data} if data else {}),

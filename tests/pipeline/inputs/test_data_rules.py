@@ -11,8 +11,8 @@ import pytest
 from distill_cli.data.rules import DataRules
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.inputs.data_rules import (
-    as_begun,
     kept_rules,
+    read_as_begun,
     recorded_rules,
     rules_kept,
     rules_of,
@@ -87,11 +87,11 @@ def test_a_run_of_before_that_is_gone_on_with_asks_nobody() -> None:
 
 def test_an_unfinished_dump_goes_on_by_its_own_rules(tmp_path: Path) -> None:
     recipe = CacheRecipe(data="d")
-    assert as_begun(recipe, tmp_path) == recipe
+    assert read_as_begun(recipe, tmp_path) == recipe
     (tmp_path / "recipe.yaml").write_text("data: d\n")
-    assert rules_of(as_begun(recipe, tmp_path)) == THEN
+    assert rules_of(read_as_begun(recipe, tmp_path)) == THEN
     asked = recipe.model_copy(update={"data_rules": "0.4.0", "split_by": "content"})
-    assert rules_of(as_begun(asked, tmp_path)) == DataRules()
+    assert rules_of(read_as_begun(asked, tmp_path)) == DataRules()
 
 
 @pytest.mark.parametrize(

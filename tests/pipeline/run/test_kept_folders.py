@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from distill_cli.cache.plan import Plan
-from distill_cli.recipe.base import RULE_KEYS
+from distill_cli.recipe.rule_options import RULE_KEYS
 from tests.conftest import Outcome
 from tests.pipeline.run.test_resume import distance, network
 
