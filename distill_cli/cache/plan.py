@@ -72,8 +72,7 @@ class Plan:
         codec: Name of the codec as spelled: fp32, fp16, bf16, topk:10.
         precision: Arithmetic of the teacher's forward.
         device: Kind of device that the teacher ran on: kernels of another kind round differently.
-        teacher_batch: Rows of one teacher forward; in a batch of another size kernels round a row
-            differently.
+        teacher_batch: Rows of one teacher forward: kernels round a row by the size of its batch.
         shard_length: Rows of a shard; the last shard of a view may be shorter.
         versions: Versions of the libraries that decide pixels and arithmetic.
         cpu_capability: Instruction set of torch's CPU kernels.
@@ -149,7 +148,7 @@ class Plan:
             "format_version": self.format_version,
             "classes": list(data.class_names),
             "view_spec": {**self.view_spec.to_json(), "views": self.views},
-            "split": {"seed": data.split_seed, "val_fraction": data.val_fraction},
+            "split": data.split,
             "dataset": {
                 "fingerprint": data.fingerprint,
                 "ids_digest": data.ids_digest,
@@ -245,6 +244,7 @@ def _dataset(value: Mapping[str, Any]) -> DatasetIdentity:
         class_names=tuple(classes),
         split_seed=typed(split, "seed", int),
         val_fraction=typed(split, "val_fraction", float),
+        **DatasetIdentity.split_rules(split),
     )
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from distill_cli.cli.options import Json
-from distill_cli.cli.terminal import result, result_json
+from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.errors import counted
 from distill_cli.pipeline.folders import check_model_folder
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
@@ -39,7 +40,14 @@ def evaluate(
         expand_teachers([teacher])
     from distill_cli.pipeline.evaluate import evaluate_run
 
-    evaluation = evaluate_run(run, data=data, teacher=teacher, split=split, device=device)
+    evaluation = evaluate_run(
+        run,
+        data=data,
+        teacher=teacher,
+        split=split,
+        device=device,
+        message=lambda text: say(escape(text)),
+    )
     figures = evaluation.metrics
     if json:
         others = {

@@ -59,9 +59,12 @@ def predict(
     paths = [path for image in images for path in _expand(image)]
     if paths and not any(Path(path).exists() for path in paths):
         raise UsageError(f"there is no image {paths[0]}")
+    from distill_cli.data.inventory import left_in_words
     from distill_cli.pipeline.predict import predict as ask
 
     answers = ask(run, paths, temperature=temperature, device=device)
+    for line in left_in_words(answers.left):
+        say(escape(line))
     if json:
         _json_lines(answers.predictions)
     else:

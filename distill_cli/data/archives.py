@@ -12,18 +12,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from distill_cli.data.inventory import Left
+from distill_cli.data.listing import COMPRESSED_TAR, SELECTIONS, Listing, path_in
 from distill_cli.errors import ArtifactError
+from distill_cli.types import DataVersion
 
-IMAGE_SUFFIXES = {
-    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif"),
-    *(".tif", ".tiff", ".ppm", ".pgm"),
-}
-COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-ARCHIVES = (".tar", ".zip", *COMPRESSED_TAR)
 
 # RuntimeError includes NotImplementedError, zipfile's word for an unknown compression.
 DAMAGE = (
@@ -41,12 +38,30 @@ class Files:
         paths: Parts of each image's path, as `("train", "cat", "1.png")`.
         folders: Parts of the path of every folder that was listed, empty folders included.
         read: Returns the content of the image of this number; safe to call from several threads.
+        left: Files and folders that are none of the images.
+        sizes: Bytes of each image in an archive; empty in a folder, which is asked.
     """
 
     where: str
     paths: tuple[tuple[str, ...], ...]
     folders: frozenset[tuple[str, ...]]
     read: Callable[[int], bytes]
+    left: tuple[Left, ...] = ()
+    sizes: tuple[int, ...] = ()
+
+    def path(self, parts: tuple[str, ...]) -> str:
+        """A path for messages: folder/split/class/file, or archive!split/class/file."""
+        return path_in(self.where, parts)
+
+    def size(self, index: int) -> int:
+        """Bytes of the image of this number.
+
+        Raises:
+            OSError: It is gone.
+        """
+        if self.sizes:
+            return self.sizes[index]
+        return Path(self.where).joinpath(*self.paths[index]).stat().st_size
 
     def top(self) -> int:
         """1 where everything lies in one leading folder, as archives often have it, else 0."""
@@ -55,26 +70,26 @@ class Files:
         return int(len(tops) == 1 and deep and not tops & {"train", "test", "val"})
 
 
-def is_archive(path: Path) -> bool:
-    """Whether a file name is that of an archive we read."""
-    return path.name.lower().endswith(ARCHIVES)
-
-
-def open_files(path: Path) -> Files:
+def open_files(path: Path, version: DataVersion = "0.4.0") -> Files:
     """The image files of a folder or archive.
+
+    Args:
+        path: The folder or archive.
+        version: The version of distill by whose list of suffixes a file is an image.
 
     Raises:
         ArtifactError: The archive is damaged.
     """
+    listing = Listing(str(path), SELECTIONS[version])
     with _damage(path):
         if path.is_dir():
-            files = _folder(path)
+            files = _folder(path, listing)
         elif path.name.lower().endswith(".zip"):
-            files = _zip(path)
+            files = _zip(path, listing)
         elif path.name.lower().endswith(COMPRESSED_TAR):
-            files = _compressed_tar(path)
+            files = _compressed_tar(path, listing)
         else:
-            files = _tar(path)
+            files = _tar(path, listing)
     for parts in files.paths:
         _check_name(path, parts)
     return files
@@ -99,37 +114,27 @@ def _damage(path: Path) -> Iterator[None]:
         raise ArtifactError(f"{path} cannot be read: {error}") from None
 
 
-def _parts(name: str) -> tuple[str, ...] | None:
-    """Path parts of a member; None where it is hidden or points outside the archive."""
-    path = PurePosixPath(name)
-    parts = tuple(part for part in path.parts if part != ".")
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return None if hidden or path.is_absolute() or not parts else parts
-
-
-def _is_image(parts: tuple[str, ...]) -> bool:
-    return PurePosixPath(parts[-1]).suffix.lower() in IMAGE_SUFFIXES
-
-
-def _folder(root: Path) -> Files:
+def _folder(root: Path, listing: Listing) -> Files:
     def refuse(error: OSError) -> NoReturn:
         raise error
 
-    paths, folders = [], set()
+    paths = []
     above: dict[Path, tuple[tuple[int, int], ...]] = {root: (_inode(root),)}
     for name, below, names in os.walk(root, followlinks=True, onerror=refuse):
         folder = Path(name)
         lineage = above.pop(folder)
-        below[:] = [name for name in below if not name.startswith(".") and name != "__MACOSX"]
+        relative = folder.relative_to(root).parts
+        below[:] = [name for name in below if listing.is_shown((*relative, name))]
         for child in [folder / name for name in below]:
             if (inode := _inode(child)) in lineage:
                 raise ArtifactError(f"{child} is a link to a folder that it lies in")
             above[child] = (*lineage, inode)
-        relative = folder.relative_to(root).parts
-        folders.add(relative)
-        paths += [(*relative, name) for name in names if _parts(name) and _is_image((name,))]
+        listing.folders.add(relative)
+        paths += [(*relative, name) for name in names if listing.is_image((*relative, name))]
     ordered = tuple(sorted(paths))
-    return Files(str(root), ordered, frozenset(folders), FromFolder(root, ordered))
+    return Files(
+        str(root), ordered, frozenset(listing.folders), FromFolder(root, ordered), listing.left
+    )
 
 
 @dataclass(frozen=True)
@@ -150,31 +155,37 @@ def _inode(folder: Path) -> tuple[int, int]:
 
 
 def _members(
-    handle: IO[bytes], folders: set[tuple[str, ...]]
+    handle: IO[bytes], listing: Listing
 ) -> Iterator[tuple[tuple[str, ...], tarfile.TarInfo]]:
-    """Images of a tar in its order; fills `folders`. The handle only moves forward."""
+    """Images of a tar in its order; fills the listing. The handle only moves forward."""
     with tarfile.open(fileobj=handle, mode="r:") as tar:
         for member in tar:
-            parts = _parts(member.name)
-            if parts and member.isdir():
-                folders.add(parts)
-            elif parts and member.isreg() and _is_image(parts):
+            parts = listing.parts(member.name, folder=member.isdir())
+            if parts is None or member.isdir():
+                continue
+            if not member.isreg():
+                listing.leave(parts, "place", "links or devices in an archive")
+            elif listing.is_image(parts):
                 yield parts, member
         if handle.tell() <= tar.offset:
             # A whole tar ends in a block of zeros: without it, members may be missing.
             raise tarfile.ReadError("it ends early")
 
 
-def _tar(path: Path) -> Files:
+def _tar(path: Path, listing: Listing) -> Files:
     """Plain tar: indexed once, then read by offset."""
-    folders: set[tuple[str, ...]] = set()
     with path.open("rb") as handle:
         # A path that occurs twice was replaced: the last member counts, as when unpacking.
         positions = {
-            parts: (member.offset_data, member.size) for parts, member in _members(handle, folders)
+            parts: (member.offset_data, member.size) for parts, member in _members(handle, listing)
         }
     return Files(
-        str(path), tuple(positions), frozenset(folders), _FromTar(path, tuple(positions.values()))
+        str(path),
+        tuple(positions),
+        frozenset(listing.folders),
+        _FromTar(path, tuple(positions.values())),
+        listing.left,
+        tuple(size for _, size in positions.values()),
     )
 
 
@@ -196,9 +207,8 @@ class _FromTar:
         return {**self.__dict__, "descriptor": None}
 
 
-def _compressed_tar(path: Path) -> Files:
+def _compressed_tar(path: Path, listing: Listing) -> Files:
     """A compressed stream has no random access: one pass, the members' bytes stay in memory."""
-    folders: set[tuple[str, ...]] = set()
     contents: dict[tuple[str, ...], bytes] = {}
     with path.open("rb") as raw:
         opener = OPENERS.get(raw.read(2))
@@ -207,30 +217,39 @@ def _compressed_tar(path: Path) -> Files:
         raw.seek(0)
         # tarfile's own stream mode would check neither checksum nor end of the stream.
         with opener(raw) as handle:
-            for parts, member in _members(handle, folders):
+            for parts, member in _members(handle, listing):
                 handle.seek(member.offset_data)
                 contents[parts] = handle.read(member.size)
             while handle.read(1 << 20):
                 pass
     by_number = tuple(contents.values())
-    return Files(str(path), tuple(contents), frozenset(folders), by_number.__getitem__)
+    return Files(
+        str(path),
+        tuple(contents),
+        frozenset(listing.folders),
+        by_number.__getitem__,
+        listing.left,
+        tuple(map(len, by_number)),
+    )
 
 
-def _zip(path: Path) -> Files:
+def _zip(path: Path, listing: Listing) -> Files:
     archive = zipfile.ZipFile(path)
-    folders: set[tuple[str, ...]] = set()
     members: dict[tuple[str, ...], zipfile.ZipInfo] = {}
     for member in archive.infolist():
-        parts = _parts(member.filename)
-        if parts and member.is_dir():
-            folders.add(parts)
-        elif parts and _is_image(parts):
+        parts = listing.parts(member.filename, folder=member.is_dir())
+        if parts and not member.is_dir() and listing.is_image(parts):
             if member.flag_bits & 1:
                 raise zipfile.BadZipFile("it is encrypted")
             members[parts] = member
     archive.close()
     return Files(
-        str(path), tuple(members), frozenset(folders), _FromZip(path, tuple(members.values()))
+        str(path),
+        tuple(members),
+        frozenset(listing.folders),
+        _FromZip(path, tuple(members.values())),
+        listing.left,
+        tuple(member.file_size for member in members.values()),
     )
 
 

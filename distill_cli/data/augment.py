@@ -67,20 +67,19 @@ PRESETS = ("none", "light", "strong")
 ANY_SIDE = 2**31
 
 
-def light(channels: int, side: int, *, files: bool) -> tuple[str, ...]:
+def light(channels: int, side: int, *, files: bool, mirrored: bool = True) -> tuple[str, ...]:
     """The default, for nearly all images: colour is cropped and flipped, grey (writing) shifted."""
     if channels == 1:
         return ("shift",)
-    return ("rrc", "flip") if files else ("crop", "flip")
+    return ("rrc" if files else "crop", *(("flip",) if mirrored else ()))
 
 
-def strong(channels: int, side: int, *, files: bool) -> tuple[str, ...]:
+def strong(channels: int, side: int, *, files: bool, mirrored: bool = True) -> tuple[str, ...]:
     """The preset for long trainings: `light` and more; grey images are not mirrored."""
     if channels == 1:
         return ("shift", "affine:15:translate=0:scale=0.15:shear=10", "cutout")
-    if files:
-        return ("rrc", "flip", "v2/TrivialAugmentWide")
-    return ("crop", "flip", "rotate", "jitter", "cutout")
+    first = light(channels, side, files=files, mirrored=mirrored)
+    return (*first, "v2/TrivialAugmentWide") if files else (*first, "rotate", "jitter", "cutout")
 
 
 def parse(spelled: str, side: int) -> Step:
@@ -158,7 +157,13 @@ def check_names(names: Sequence[str] | None) -> None:
 
 
 def resolve(
-    names: Sequence[str] | None, *, channels: int, height: int, width: int, files: bool = False
+    names: Sequence[str] | None,
+    *,
+    channels: int,
+    height: int,
+    width: int,
+    files: bool = False,
+    mirrored: bool = True,
 ) -> tuple[str, ...]:
     """Presets, defaults and parameters spelt out; every name checked against the image's size.
 
@@ -168,6 +173,7 @@ def resolve(
         height: Height of a view in pixels.
         width: Width of a view in pixels.
         files: Whether each view starts from the whole image, rather than from one of this size.
+        mirrored: Whether presets flip images of colour; a `flip` that is named always does.
 
     Raises:
         UsageError: An augmentation does not exist, does not fit, or stands in a wrong place.
@@ -180,7 +186,7 @@ def resolve(
                 raise UsageError("augment: 'none' stands alone")
         elif name in PRESETS:
             preset = light if name == "light" else strong
-            spelled += preset(channels, side, files=files)
+            spelled += preset(channels, side, files=files, mirrored=mirrored)
         else:
             spelled.append(name)
     steps = [_read(name, side) for name in spelled]

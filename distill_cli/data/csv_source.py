@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from distill_cli.data.archives import Files, FromFolder
+from distill_cli.data.copies import Contents, contents_of
 from distill_cli.data.source import FileSource, Source, Splits, digest
-from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, stratified
+from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, group_of, stratified
 from distill_cli.errors import ArtifactError, counted
-from distill_cli.types import UNLABELLED
+from distill_cli.types import UNLABELLED, SplitBy
 
 FILE, LABEL, LABELS, SPLIT = "file", "label", "labels", "split"
 SPLITS = ("train", "val", "test")
@@ -41,7 +42,7 @@ def is_listing(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def listed_splits(path: Path) -> Splits:
+def listed_splits(path: Path, *, split_by: SplitBy = "id") -> Splits:
     """`train`, `test` and perhaps `val` of a CSV with a header line.
 
     Its columns are `file`, relative to the CSV's folder; `label`, one name, or `labels`, names
@@ -49,18 +50,26 @@ def listed_splits(path: Path) -> Splits:
     Without `split` a seeded fifth becomes test. Where each row has exactly one name, one class
     applies to an image; else several may.
 
+    Args:
+        path: The CSV.
+        split_by: Whether that fifth has all images of equal content, or none.
+
     Raises:
         ArtifactError: A row is unusable; the message names it.
     """
     content = _content(path)
     rows, classes = _rows(path, content)
     multi_label = classes is not None or any(len(row.labels) != 1 for row in rows)
-    splits = _split(path, rows, multi_label)
+    paths = tuple(row.parts for row in rows)
+    files = Files(str(path.parent), paths, frozenset(), FromFolder(path.parent, paths))
+    contents = None
+    if split_by == "content" and rows[0].split is None:
+        everything = [(index, row.sample_id, UNLABELLED) for index, row in enumerate(rows)]
+        contents = contents_of(FileSource(files, tuple(everything), ()))
+    splits = _split(path, rows, multi_label, contents)
     names = _class_names(path, splits, classes)
     number = {name: label for label, name in enumerate(names)}
-    paths = tuple(row.parts for row in rows)
     position = {row.parts: index for index, row in enumerate(rows)}
-    files = Files(str(path.parent), paths, frozenset(), FromFolder(path.parent, paths))
     sources: dict[str, Source] = {}
     for split, members in splits.items():
         sets = [tuple(sorted(number[label] for label in row.labels)) for row in members]
@@ -212,7 +221,9 @@ def _labels(where: str, values: Mapping[str, str]) -> Iterable[str]:
             yield name
 
 
-def _split(path: Path, rows: Sequence[_Row], multi_label: bool) -> dict[str, list[_Row]]:
+def _split(
+    path: Path, rows: Sequence[_Row], multi_label: bool, contents: Contents | None
+) -> dict[str, list[_Row]]:
     """Rows by split: as the rows say, else a seeded fifth is test."""
     if rows[0].split is not None:
         splits = {name: [row for row in rows if row.split == name] for name in SPLITS}
@@ -227,12 +238,12 @@ def _split(path: Path, rows: Sequence[_Row], multi_label: bool) -> dict[str, lis
     # Sets of labels are too many to be strata.
     kinds = {name: n for n, name in enumerate(sorted({x for row in rows for x in row.labels}))}
     strata = [0 if multi_label else kinds[min(row.labels)] for row in rows]
-    held = stratified(ids, strata, TEST_FRACTION, TEST_SEED)
+    held = stratified(ids, strata, TEST_FRACTION, TEST_SEED, contents=contents)
     for name in kinds:
         holders = [index for index, row in enumerate(rows) if name in row.labels]
         if held.issuperset(holders):
             # A rare label is useless in the test split alone.
-            held.discard(holders[0])
+            held.difference_update(group_of(holders[0], contents))
     test = [row for index, row in enumerate(rows) if index in held]
     if not test:
         raise ArtifactError(f"{path} lists too few images to hold any out as test")

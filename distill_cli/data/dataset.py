@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from distill_cli.counters import few_of
+from distill_cli.data.copies import Copies
 from distill_cli.data.decode import Decoded
 from distill_cli.data.file_index import Listed
+from distill_cli.data.held_out import held_out
+from distill_cli.data.inventory import Left
+from distill_cli.data.left_copies import copies_between, without_copies
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.reading import read_images
-from distill_cli.data.split_images import ImageFiles, Images, with_channels
-from distill_cli.data.splits import stratified
+from distill_cli.data.rules import TODAY, DataRules
+from distill_cli.data.split_images import ImageFiles, Images
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import (
     EARLIER_FRAMING,
@@ -45,6 +49,10 @@ class Dataset:
         test: The test split, to be looked at once.
         identity: Fingerprint and split, which must agree with other artefacts.
         skipped: Number of images that could not be read and were left out.
+        left: Everything beside the images that are used, with its reason, sorted by path.
+        grey: How many training images are grey, and of how many that were looked at.
+        sizes_differ: Whether images that are read from files are of several sizes.
+        copies: Numbers of images that occur again; None in a dry run that did not read them all.
         mean: Mean of each channel over the fit rows, in [0, 1].
         std: Standard deviation of each channel over the fit rows, in [0, 1].
         constant: The channels in which all pixels of the fit rows are equal.
@@ -61,6 +69,10 @@ class Dataset:
     skipped: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    left: tuple[Left, ...] = ()
+    grey: tuple[int, int] = (0, 0)
+    sizes_differ: bool = False
+    copies: Copies | None = None
     constant: tuple[int, ...] = ()
     framing: Framing = EARLIER_FRAMING
 
@@ -105,10 +117,10 @@ def open_dataset(
     size: Size | None = None,
     skip_bad: bool = False,
     framing: Framing = EARLIER_FRAMING,
-    channels: int | None = None,
     workers: int = 0,
     progress: Count = lambda done, total: None,
     glance: bool = False,
+    rules: DataRules = TODAY,
 ) -> Dataset:
     """Opens and splits a dataset.
 
@@ -125,41 +137,35 @@ def open_dataset(
         size: Side of the views in pixels, or height and width.
         skip_bad: Leave out images that cannot be read.
         framing: How the pictures in files become images of that size.
-        channels: Channels of the views; None for those that the images have.
         workers: Processes that read images which are not held in memory.
         progress: Called with (images read, images in all) while they are read.
         glance: Open the data for a dry run.
+        rules: Rules by which files become images, splits and channels.
 
     Raises:
         UsageError: The spec names nothing, or no share is held out though there is no `val/`.
         ArtifactError: The data are unusable.
     """
-    read = read_images(spec, size, skip_bad, framing, workers, progress, glance)
+    read = read_images(spec, size, skip_bad, framing, workers, progress, glance, rules)
     splits: Mapping[str, Images] = read.tables if isinstance(read, Decoded) else read.files
-    if channels is not None:
-        splits = {split: with_channels(images, channels) for split, images in splits.items()}
-    if "val" not in splits and not 0 < val_fraction < 1:
-        raise UsageError(
-            f"val_fraction {val_fraction} is not between 0 and 1",
-            hint="The best epoch is chosen on held-out images, and there is no val/",
-        )
+    digests, left = read.digests, read.left
+    if rules.dedupe and digests:
+        splits, digests, copies = without_copies(splits, digests)
+        left = tuple(sorted((*left, *copies)))
+    if "val" not in splits:
+        _check_fraction(val_fraction)
     train, names = splits["train"], read.class_names
     _check_classes(spec, train, names)
-    val = splits.get("val")
-    rows = list(range(len(train.sample_ids)))
-    fit = rows
-    if val is None:
-        held = _held_out(train, val_fraction, split_seed)
-        if not held:
-            raise ArtifactError(
-                f"{spec} has too few labelled images to hold any out",
-                hint="The best epoch is chosen on them; or give some in val/<class>/",
-            )
-        fit = [row for row in rows if row not in held]
-        val = train.take(torch.tensor(sorted(held), dtype=torch.int64))
+    held, split_by = set[int](), rules.split_by
+    if "val" in splits:
+        val, split_by = splits["val"], "id"
+    else:
+        contents = digests.get("train")
+        held, split_by = held_out(train, val_fraction, split_seed, contents, rules.split_by)
+        val = train.take(torch.tensor(_some(spec, held), dtype=torch.int64))
+    fit = [row for row in range(len(train.sample_ids)) if row not in held]
     fit_rows = torch.tensor(fit, dtype=torch.int64)
-    unknown = (0.0,) * train.size[0], (1.0,) * train.size[0], ()
-    mean, std, constant = unknown if glance else _statistics(train, fit_rows)
+    mean, std, constant = _unknown(train) if glance else _statistics(train, fit_rows)
     return Dataset(
         spec=spec,
         class_names=names,
@@ -167,10 +173,18 @@ def open_dataset(
         fit_rows=fit_rows,
         val=val,
         test=splits["test"],
-        identity=_identity(
-            read, train, split_seed, 0.0 if "val" in splits else val_fraction, skip_bad=skip_bad
+        identity=replace(
+            _identity(train, names, digests.get("train"), sure=not (skip_bad or rules.dedupe)),
+            split_seed=split_seed,
+            val_fraction=0.0 if "val" in splits else val_fraction,
+            split_by=split_by,
+            dedupe=rules.dedupe,
         ),
         skipped=read.skipped,
+        left=left,
+        grey=read.grey,
+        sizes_differ=isinstance(read, Listed) and read.sizes_differ,
+        copies=copies_between(splits, digests, fit, held) if digests else None,
         mean=mean,
         std=std,
         constant=constant,
@@ -179,17 +193,43 @@ def open_dataset(
 
 
 def _identity(
-    read: Decoded | Listed, train: Images, split_seed: int, val_fraction: float, *, skip_bad: bool
+    train: Images, names: tuple[str, ...], digests: Sequence[bytes] | None, *, sure: bool
 ) -> DatasetIdentity:
+    """The identity of a train split, before anything is held out of it.
+
+    Args:
+        train: The split.
+        names: The classes.
+        digests: The contents; None in a dry run that did not read them all.
+        sure: The ids are those of the split even so: neither bad images nor copies are left out.
+    """
     return DatasetIdentity(
-        fingerprint=_dataset_fingerprint(train, read.digests) if read.digests else UNREAD,
-        # The ids depend on which images are bad, and only reading them tells.
-        ids_digest=UNREAD if skip_bad and not read.digests else digest_of_ids(train.sample_ids),
+        fingerprint=UNREAD if digests is None else _dataset_fingerprint(train, digests),
+        ids_digest=UNREAD if digests is None and not sure else digest_of_ids(train.sample_ids),
         samples=len(train.sample_ids),
-        class_names=read.class_names,
-        split_seed=split_seed,
-        val_fraction=val_fraction,
+        class_names=names,
+        split_seed=0,
+        val_fraction=0.0,
     )
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise UsageError(
+            f"val_fraction {fraction} is not between 0 and 1",
+            hint="The best epoch is chosen on held-out images, and there is no val/",
+        )
+
+
+def _some(spec: str, held: set[int]) -> list[int]:
+    """The held-out rows in order, of which there must be some."""
+    if not held:
+        raise ArtifactError(
+            f"{spec} has too few labelled images to hold any out",
+            hint="The best epoch is chosen on them; or give some in val/<class>/. Images of equal "
+            "content are held out together, unless --split-by is id",
+        )
+    return sorted(held)
 
 
 def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
@@ -205,30 +245,8 @@ def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
             raise ArtifactError(f"class '{name}' of {spec} has no image to train on")
 
 
-def _held_out(train: Images, fraction: float, seed: int) -> set[int]:
-    """Rows to hold out, all of them labelled: unlabelled ones could not choose an epoch.
-
-    Where several labels may apply, all rows are labelled, and the sets of labels are too many to be
-    strata.
-    """
-    if train.label_NK is not None:
-        alike = [0] * len(train.sample_ids)
-        held = stratified(train.sample_ids, alike, fraction, seed, again=True)
-        return held - _last_of_their_label(train.label_NK, held)
-    labelled = (train.label_N != UNLABELLED).nonzero()[:, 0].tolist()
-    names = [train.sample_ids[row] for row in labelled]
-    held = stratified(names, train.label_N[labelled].tolist(), fraction, seed)
-    return {labelled[position] for position in held}
-
-
-def _last_of_their_label(label_NK: Tensor, held: set[int]) -> set[int]:
-    """Held-out rows to give back, so that every label has an image to train on."""
-    kept: set[int] = set()
-    for column in label_NK.unbind(dim=1):
-        holders = (column > 0).nonzero()[:, 0].tolist()
-        if holders and held.issuperset(holders):
-            kept.add(holders[0])
-    return kept
+def _unknown(images: Images) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
+    return (0.0,) * images.size[0], (1.0,) * images.size[0], ()
 
 
 def _statistics(

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_cli.data.disk_cache import FORMAT, Stat, cache_folder, is_settled
 from distill_cli.errors import InternalError
 from distill_cli.files import real_path, write_atomically
+
+
+class Note(NamedTuple):
+    """What is remembered of an image file.
+
+    Attributes:
+        digest: Content digest in hexadecimal; empty where a dry run did not open it.
+        width: Pixels.
+        height: Pixels.
+        grey: Whether it is stored as grey.
+        decoded: Whether it was decoded to the end.
+        grey_pixels: Whether its pixels are grey, however it is stored; None where nobody looked.
+    """
+
+    digest: str
+    width: int
+    height: int
+    grey: bool
+    decoded: bool
+    grey_pixels: bool | None = None
+
+
+# The note of an image that a dry run does not open.
+UNSEEN = Note("", 0, 0, True, False)
 
 
 class Digests:

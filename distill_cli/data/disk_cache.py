@@ -23,14 +23,16 @@ import torch
 
 from distill_cli.counters import sample_key
 from distill_cli.data.decode import Decoded
+from distill_cli.data.inventory import Left
 from distill_cli.data.pillow_io import Size
+from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.source import FileSource, ItemSource, Splits
 from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import InternalError
 from distill_cli.files import real_path, write_json
 from distill_cli.types import EARLIER_FRAMING, Framing
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.json"
 # A file that changed this recently may change again within the clock's tick, unseen.
 RACY_SECONDS = 2.0
@@ -74,12 +76,19 @@ class Key:
 
 
 def key_of(
-    stamp: str | None, *, size: Size | None, skip_bad: bool, framing: Framing = EARLIER_FRAMING
+    stamp: str | None,
+    *,
+    size: Size | None,
+    skip_bad: bool,
+    framing: Framing = EARLIER_FRAMING,
+    rules: DataRules = TODAY,
 ) -> Key | None:
     """The key of images with this stamp, decoded in this way; None without a stamp."""
     if stamp is None:
         return None
-    options = [FORMAT, stamp, size, skip_bad, framing.to_json(), PIL.__version__]
+    # Copies are left out of what is remembered, or not: they are no part of the key.
+    read = [framing.to_json(), rules.version, rules.split_by, rules.channels]
+    options = [FORMAT, stamp, size, skip_bad, PIL.__version__, *read]
     return Key(blake2b(json.dumps(options).encode(), digest_size=16).hexdigest())
 
 
@@ -134,8 +143,12 @@ def recall(key: Key, *, glance: bool = False) -> Decoded | None:
         decoded = Decoded(
             tables=tables,
             class_names=tuple(index["class_names"]),
-            digests=tuple(bytes.fromhex(text) for text in index["digests"]),
-            skipped=index["skipped"],
+            digests={
+                name: tuple(bytes.fromhex(text) for text in kept["digests"])
+                for name, kept in index["tables"].items()
+            },
+            left=tuple(Left(*one) for one in index["left"]),
+            grey=(index["grey"][0], index["grey"][1]),
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
@@ -196,14 +209,15 @@ def remember(key: Key, decoded: Decoded) -> Decoded:
 def _index(decoded: Decoded) -> dict[str, Any]:
     return {
         "class_names": list(decoded.class_names),
-        "digests": [digest.hex() for digest in decoded.digests],
-        "skipped": decoded.skipped,
+        "left": [[one.where, one.kind, one.reason] for one in decoded.left],
+        "grey": list(decoded.grey),
         "tables": {
             name: {
                 "shape": list(table.images_NCHW.shape),
                 "crc32": crc32(table.images_NCHW.numpy().data),
                 "ids": list(table.sample_ids),
                 "labels": table.label_N.tolist(),
+                "digests": [digest.hex() for digest in decoded.digests[name]],
             }
             for name, table in decoded.tables.items()
         },

@@ -13,9 +13,20 @@ import torch
 
 from distill_cli.counters import sample_key
 from distill_cli.data.decode import Decoded
-from distill_cli.data.digest_memory import Digests
+from distill_cli.data.digest_memory import UNSEEN, Digests, Note
 from distill_cli.data.disk_cache import Stat, stat_of
-from distill_cli.data.pillow_io import BAD_IMAGE, Size, bad_image, is_grey, shown_size, sides
+from distill_cli.data.grey_images import channels_of, count_grey
+from distill_cli.data.inventory import Left, of_kind
+from distill_cli.data.pillow_io import (
+    BAD_IMAGE,
+    Size,
+    bad_image,
+    is_grey,
+    reason_of,
+    shown_size,
+    sides,
+)
+from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageFiles, ImageTable
 from distill_cli.data.workers import stream
@@ -29,11 +40,6 @@ WORTH_WORKERS = 512
 # Images of all splits that a dry run opens at most, to know their sizes and contents.
 GLANCED = 2048
 
-# An image's digest in hexadecimal, width, height, whether grey, whether decoded to the end.
-Note = tuple[str, int, int, bool, bool]
-# The note of an image that a dry run does not open.
-UNSEEN: Note = ("", 0, 0, True, False)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
@@ -42,15 +48,24 @@ class Listed:
     Attributes:
         files: Image files by split.
         class_names: Names of the classes in label order.
-        digests: Content digests of the train split's rows; empty where an image was not opened, or
-            may have to be left out.
-        skipped: Number of images left out because they cannot be read.
+        digests: Content digests of each split's rows; empty where an image was not opened, or may
+            have to be left out.
+        left: Files and folders that are not used, images that cannot be read among them.
+        grey: How many training images are grey, and of how many that were looked at.
+        sizes_differ: Whether images are of several sizes.
     """
 
     files: Mapping[str, ImageFiles]
     class_names: tuple[str, ...]
-    digests: tuple[bytes, ...]
-    skipped: int
+    digests: Mapping[str, tuple[bytes, ...]]
+    left: tuple[Left, ...]
+    grey: tuple[int, int]
+    sizes_differ: bool
+
+    @property
+    def skipped(self) -> int:
+        """Number of images left out because they cannot be read."""
+        return len(of_kind(self.left, "unreadable"))
 
     def as_tables(self) -> Decoded:
         """The tables that decoding would give, without pixels."""
@@ -69,7 +84,8 @@ class Listed:
             tables=tables,
             class_names=self.class_names,
             digests=self.digests,
-            skipped=self.skipped,
+            left=self.left,
+            grey=self.grey,
         )
 
 
@@ -81,14 +97,16 @@ def list_files(
     skip_bad: bool,
     workers: int,
     progress: Count,
+    rules: DataRules = TODAY,
     framing: Framing = EARLIER_FRAMING,
     glance: bool = False,
 ) -> Listed:
     """Reads every file once for its digest and header, and remembers them for unchanged files.
 
-    Pixels are decoded only under `skip_bad`, to find the images to leave out; otherwise a damaged
-    image is named when a view needs it. A glance decodes none, opens at most `GLANCED` images that
-    are not remembered, and writes nothing.
+    Pixels are decoded under `skip_bad`, to find the images to leave out, and of at most `LOOKED_AT`
+    training images that may be grey though they are stored in colour; otherwise a damaged image is
+    named when a view needs it. A glance opens at most `GLANCED` images that are not remembered, and
+    writes nothing.
 
     Args:
         data: Name of the dataset in the memory of digests.
@@ -98,6 +116,7 @@ def list_files(
         skip_bad: Leave out and count images that cannot be read.
         workers: Processes that read files, now and when views are made.
         progress: Called with (images done, images in all).
+        rules: Rules by which the images have one channel or three.
         framing: How whole images become views.
         glance: List for a dry run.
 
@@ -108,34 +127,46 @@ def list_files(
     orientation = framing.orientation if size is None else "stored"
     known = Digests(data, "" if orientation == "stored" else f" {orientation}")
     shown = _glanced(splits) if glance else None
-    total, done, bad = sum(len(source) for source in splits.values()), 0, 0
+    total, done = sum(len(source) for source in splits.values()), 0
     kept: dict[str, dict[int, Note]] = {}
+    left: list[Left] = []
     for split, source in splits.items():
         kept[split] = {}
         rows = None if shown is None else shown[split]
         for row, note in enumerate(_notes(source, known, skip_bad, workers, rows, orientation)):
             done += 1
             progress(done, total)
-            if note is None:
-                bad += 1
+            if isinstance(note, str):
+                left.append(Left(source.where(row), "unreadable", note))
             else:
                 kept[split][row] = note
         if not kept[split]:
             raise ArtifactError(f"no image of the {split} split can be read")
+    readers = 0 if glance else workers
+    grey = count_grey(splits["train"], kept["train"], known, rules, readers)
     if not glance:
         known.save()
     notes = [note for rows in kept.values() for note in rows.values() if note != UNSEEN]
-    digests = tuple(bytes.fromhex(note[0]) for note in kept["train"].values())
-    sure = all(digests) and (not skip_bad or all(note[4] for note in kept["train"].values()))
-    view = (1 if all(grey for _, _, _, grey, _ in notes) else 3, *_sides(notes, size))
+    view = (channels_of(rules, notes, grey), *_sides(notes, size))
+    digests = {
+        split: tuple(bytes.fromhex(note.digest) for note in rows.values())
+        for split, rows in kept.items()
+    }
+    sure = all(
+        note.digest and (note.decoded or not skip_bad)
+        for rows in kept.values()
+        for note in rows.values()
+    )
     return Listed(
         files={
             split: _files(splits[split], list(rows), view, workers, framing)
             for split, rows in kept.items()
         },
         class_names=splits["train"].class_names,
-        digests=digests if sure else (),
-        skipped=bad,
+        digests=digests if sure else {},
+        left=tuple(left),
+        grey=grey,
+        sizes_differ=len({(note.height, note.width) for note in notes}) > 1,
     )
 
 
@@ -156,7 +187,7 @@ def _sides(notes: list[Note], size: Size | None) -> tuple[int, int]:
     """Height and width of a view."""
     if size is not None:
         return sides(size)
-    sizes = {(height, width) for _, width, height, _, _ in notes}
+    sizes = {(note.height, note.width) for note in notes}
     return sizes.pop() if len(sizes) == 1 else (DEFAULT_SIZE, DEFAULT_SIZE)
 
 
@@ -183,8 +214,8 @@ def _notes(
     workers: int,
     glanced: set[int] | None,
     orientation: Orientation,
-) -> Iterator[Note | None]:
-    """The note of each row, in order; None where the image cannot be read.
+) -> Iterator[Note | str]:
+    """The note of each row, in order; where the image cannot be read, the reason.
 
     Args:
         source: The split.
@@ -209,8 +240,8 @@ def _notes(
             archives[name] = stat_of(file)
         stats[row] = archives[name] if archive else stat_of(file)
         noted = known.get(source.where(row), stats[row])
-        if noted is not None and (noted[4] or not decoded):
-            remembered[row] = (noted[0], noted[1], noted[2], noted[3], noted[4])
+        if noted is not None and (Note(*noted).decoded or not decoded):
+            remembered[row] = Note(*noted)
     unseen = set() if glanced is None else set(range(len(source))) - glanced - remembered.keys()
     remembered |= dict.fromkeys(unseen, UNSEEN)
     unknown = [row for row in range(len(source)) if row not in remembered]
@@ -224,25 +255,25 @@ def _notes(
             yield remembered[row]
             continue
         note = next(fresh)
-        if note is not None and row in stats:
+        if not isinstance(note, str) and row in stats:
             known.note(source.where(row), stats[row], list(note))
         yield note
 
 
 def _look(
     source: Source, rows: list[int], *, skip_bad: bool, decoded: bool, orientation: Orientation
-) -> list[Note | None]:
+) -> list[Note | str]:
     """Opens images; decodes them to the end where that is asked for."""
-    notes: list[Note | None] = []
+    notes: list[Note | str] = []
     for row in rows:
         try:
             image, digest = source.fetch(row)
             width, height = shown_size(image, orientation)
             if decoded:
                 image.load()
-            notes.append((digest.hex(), width, height, is_grey(image), decoded))
+            notes.append(Note(digest.hex(), width, height, is_grey(image), decoded))
         except BAD_IMAGE as error:
             if not skip_bad:
                 raise bad_image(source, row, error) from None
-            notes.append(None)
+            notes.append(reason_of(error))
     return notes

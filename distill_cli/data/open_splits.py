@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from distill_cli.data.archives import Files, is_archive, open_files
+from distill_cli.data.archives import open_files
+from distill_cli.data.class_folders import class_folders
+from distill_cli.data.copies import contents_of
 from distill_cli.data.csv_source import is_listing, listed_splits
-from distill_cli.data.source import FileSource, ItemSource, Source, Splits, digest
+from distill_cli.data.listing import is_archive
+from distill_cli.data.source import ItemSource, Source, Splits, digest
 from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, stratified
 from distill_cli.errors import ArtifactError, UsageError, nearest
-from distill_cli.types import UNLABELLED
+from distill_cli.types import DataVersion, SplitBy
 
 ALIASES = {
     "mnist": "torch/MNIST",
@@ -25,7 +28,7 @@ ALIASES = {
     "cifar10": "torch/CIFAR10",
     "cifar100": "torch/CIFAR100",
 }
-SPLITS = ("train", "val", "test")
+S = TypeVar("S", bound=Source)
 
 
 def by_id(indices: Sequence[int]) -> tuple[int, ...]:
@@ -33,12 +36,20 @@ def by_id(indices: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(indices, key=str))
 
 
-def open_splits(spec: str, *, download: bool = True) -> Splits:
+def open_splits(
+    spec: str,
+    *,
+    download: bool = True,
+    version: DataVersion = "0.4.0",
+    split_by: SplitBy = "id",
+) -> Splits:
     """The splits `train`, `test` and perhaps `val` of a data spec.
 
     Args:
         spec: The value of `--data`.
         download: Fetch a dataset of torchvision that is not on disk.
+        version: The version of distill by whose rules files are images and folders splits.
+        split_by: Whether a seeded test split has all images of equal content, or none.
 
     Raises:
         UsageError: The spec names nothing.
@@ -49,9 +60,9 @@ def open_splits(spec: str, *, download: bool = True) -> Splits:
     if spec == "digits":
         return _digits()
     if path.is_dir() or (path.is_file() and is_archive(path)):
-        return _class_folders(open_files(path))
+        return _class_folders(path, version, split_by)
     if path.is_file() and is_listing(path):
-        return listed_splits(path)
+        return listed_splits(path, split_by=split_by)
     if path.is_file():
         raise UsageError(f"--data {spec} is neither a folder nor an archive nor a .csv")
     if name.startswith("torch/"):
@@ -71,7 +82,8 @@ def _digits() -> Splits:
     ]
     names = tuple(str(digit) for digit in range(10))
     everything = ItemSource("digits", items, by_id(range(len(items))), names)
-    return _with_test(everything, lambda rows: _chosen(everything, rows))
+    # No two of them are equal.
+    return _with_test(everything, lambda rows: _chosen(everything, rows), "id")
 
 
 def _chosen(source: ItemSource, rows: Sequence[int]) -> ItemSource:
@@ -79,14 +91,17 @@ def _chosen(source: ItemSource, rows: Sequence[int]) -> ItemSource:
     return ItemSource(source.name, source.items, order, source.class_names)
 
 
-def _with_test(everything: Source, choose: Any) -> Splits:
-    """Splits a stratified fifth off as test: a function of the sample ids alone."""
+def _with_test(
+    everything: S, choose: Callable[[Sequence[int]], S], split_by: SplitBy
+) -> dict[str, S]:
+    """Splits a stratified fifth off as test: a function of sample ids, and perhaps of contents."""
     count = len(everything)
     test = stratified(
         [everything.sample_id(row) for row in range(count)],
         [everything.label(row) for row in range(count)],
         TEST_FRACTION,
         TEST_SEED,
+        contents=contents_of(everything) if split_by == "content" else None,
     )
     return {
         "train": choose([row for row in range(count) if row not in test]),
@@ -94,90 +109,16 @@ def _with_test(everything: Source, choose: Any) -> Splits:
     }
 
 
-def _class_folders(files: Files) -> Splits:
-    top = files.top()
-    paths = [parts[top:] for parts in files.paths]
-    folders = {parts[top:] for parts in files.folders if len(parts) > top}
-    # A class of a flat folder may be called "train": only a folder below it makes it a split.
-    if any(parts[0] in SPLITS and len(parts) > 2 for parts in paths):
-        return _named_splits(files, paths, folders)
-    flat = {n: parts for n, parts in enumerate(paths) if len(parts) > 1}
-    if not flat:
-        raise ArtifactError(
-            f"{files.where} holds no class folders with images",
-            hint="Images without labels go into train/, beside test/<class>/ and val/<class>/",
-        )
-    names = _class_names(
-        files, {p[0] for p in folders if len(p) == 1}, {parts[0] for parts in flat.values()}
-    )
-    everything = _source(files, flat, names, "")
+def _class_folders(path: Path, version: DataVersion, split_by: SplitBy) -> Splits:
+    splits = class_folders(open_files(path, version), version)
+    if "all" not in splits:
+        return splits
+    everything = splits["all"]
     return _with_test(
         everything,
-        lambda rows: FileSource(files, tuple(everything.rows[row] for row in rows), names),
+        lambda rows: replace(everything, rows=tuple(everything.rows[row] for row in rows)),
+        split_by,
     )
-
-
-def _named_splits(
-    files: Files, paths: Sequence[tuple[str, ...]], folders: set[tuple[str, ...]]
-) -> Splits:
-    """The splits train/, test/ and perhaps val/; images of train/ in no class folder are unlabelled."""
-    inside = {split: _below(split, paths) for split in SPLITS}
-    loose = {n: parts for n, parts in inside["train"].items() if len(parts) == 1}
-    inside = {
-        split: {n: p for n, p in labelled.items() if len(p) > 1}
-        for split, labelled in inside.items()
-    }
-    names: tuple[str, ...] = ()
-    for split in SPLITS:
-        if not inside[split] and not (split == "train" and loose):
-            if split == "val" and ("val",) not in folders:
-                continue
-            raise ArtifactError(
-                f"{files.where} has no images in {split}/<class>/",
-                hint="It needs train/<class>/ and test/<class>/, or only class folders",
-            )
-        used = _class_names(
-            files,
-            {p[1] for p in folders if len(p) == 2 and p[0] == split},
-            {parts[0] for parts in inside[split].values()},
-        )
-        # Where train has images without labels, the classes are those of all splits.
-        names = tuple(sorted({*names, *used}, key=os.fsencode)) if loose else names or used
-    splits: dict[str, Source] = {}
-    for split, labelled in inside.items():
-        unlabelled = loose if split == "train" else {}
-        if labelled or unlabelled:
-            splits[split] = _source(files, labelled, names, split, unlabelled)
-    return splits
-
-
-def _below(split: str, paths: Sequence[tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
-    return {n: parts[1:] for n, parts in enumerate(paths) if parts[0] == split and len(parts) > 1}
-
-
-def _class_names(files: Files, folders: set[str], used: set[str]) -> tuple[str, ...]:
-    empty = sorted(folders - used)
-    if empty:
-        raise ArtifactError(f"class folder '{empty[0]}' of {files.where} holds no images")
-    return tuple(sorted(used, key=os.fsencode))
-
-
-def _source(
-    files: Files,
-    chosen: Mapping[int, tuple[str, ...]],
-    names: tuple[str, ...],
-    split: str,
-    unlabelled: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
-) -> FileSource:
-    labels = {name: label for label, name in enumerate(names)}
-    unknown = sorted({parts[0] for parts in chosen.values()} - set(names))
-    if unknown:
-        raise ArtifactError(
-            f"class '{unknown[0]}' of {files.where}, {split}/, does not stand in train/"
-        )
-    rows = [(n, "/".join(parts), labels[parts[0]]) for n, parts in chosen.items()]
-    rows += [(n, "/".join(parts), UNLABELLED) for n, parts in unlabelled.items()]
-    return FileSource(files, tuple(sorted(rows, key=lambda row: os.fsencode(row[1]))), names)
 
 
 def _plain(name: str) -> str:

@@ -8,29 +8,35 @@ from pathlib import Path
 from PIL import Image
 
 from distill_cli.data.archives import open_files
+from distill_cli.data.formats import check_decoders, open_image_file
+from distill_cli.data.inventory import Left
 from distill_cli.data.pillow_io import centre_crop, framed
 from distill_cli.errors import UsageError
 from distill_cli.types import EARLIER_FRAMING, PlainView
 
 
-def picture_files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and those below the folders, in order.
+def picture_files(paths: Sequence[Path]) -> tuple[list[Path], list[Left]]:
+    """The files that are named and the images below folders, in order, and what lies beside these.
 
     Raises:
         UsageError: No path is given, or a folder holds no images.
+        ArtifactError: This Pillow lacks a decoder for one of them.
     """
     files: list[Path] = []
+    left: list[Left] = []
     for path in paths:
-        image_paths = [path]
         if path.is_dir():
             inside = open_files(path)
-            image_paths = [path.joinpath(*parts) for parts in inside.paths]
-            if not image_paths:
+            if not inside.paths:
                 raise UsageError(f"{path} holds no images")
-        files += image_paths
+            files += [path.joinpath(*parts) for parts in inside.paths]
+            left += inside.left
+        else:
+            files.append(path)
     if not files:
         raise UsageError("which images? None is given")
-    return files
+    check_decoders(map(str, files))
+    return files, left
 
 
 def read_picture(path: Path, view: PlainView) -> Image.Image:
@@ -39,7 +45,7 @@ def read_picture(path: Path, view: PlainView) -> Image.Image:
     Raises:
         BAD_IMAGE: It cannot be read.
     """
-    with Image.open(path) as image:
+    with open_image_file(path) as image:
         return framed(image, (view.height, view.width), view.framing, view.channels)
 
 
@@ -51,5 +57,5 @@ def read_for_network(path: Path, channels: int, height: int, width: int) -> Imag
     Raises:
         BAD_IMAGE: It cannot be read.
     """
-    with Image.open(path) as image:
+    with open_image_file(path) as image:
         return centre_crop(framed(image, None, EARLIER_FRAMING, channels), height, width)

@@ -6,9 +6,10 @@ import struct
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
+from distill_cli.data.formats import READ
 from distill_cli.data.source import Source
 from distill_cli.errors import ArtifactError
 from distill_cli.types import EARLIER_FRAMING, Background, Framing, Orientation, Resize
@@ -42,6 +43,19 @@ Size = int | tuple[int, int]
 def is_grey(image: Image.Image) -> bool:
     """Whether an image has one channel, by its header."""
     return image.mode in (*GREY_MODES, *DEEP_MODES)
+
+
+def without_colour(pixels: Pixels) -> Pixels:
+    """Pixels (H, W, 3) as (H, W) where red, green and blue are equal all over; others as they are."""
+    if pixels.ndim == 2:
+        return pixels
+    red = pixels[..., 0]
+    return red if all(np.array_equal(red, pixels[..., c]) for c in (1, 2)) else pixels
+
+
+def is_majority(count: int, total: int) -> bool:
+    """Whether so many are more than half of all."""
+    return 2 * count > total
 
 
 def upright(image: Image.Image, orientation: Orientation) -> Image.Image:
@@ -170,12 +184,15 @@ def bad_image(source: Source, row: int, error: Exception) -> ArtifactError:
     """The error for an image that cannot be read."""
     return ArtifactError(
         f"cannot read image {source.where(row)}: {reason_of(error)}",
-        hint="Replace it, or leave such images out with --skip-bad",
+        hint="Replace it, or leave such images out with --skip-bad, which lists them in skipped.txt",
     )
 
 
 def reason_of(error: Exception) -> str:
     """Why an image cannot be read, in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow names its own buffer, and formats that are never asked.
+        return f"it is of no format that is read ({', '.join(READ)})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from distill_cli.data.archives import is_archive
 from distill_cli.data.decode import Decoded, SizesDifferError, check_memory, decode
 from distill_cli.data.disk_cache import archive_stamp, key_of, recall, remember, stamp_of
 from distill_cli.data.file_index import Listed, list_files
+from distill_cli.data.formats import check_decoders
+from distill_cli.data.inventory import Left, of_kind
+from distill_cli.data.listing import is_archive
 from distill_cli.data.open_splits import open_splits
 from distill_cli.data.pillow_io import BAD_IMAGE, Size, sides
-from distill_cli.data.source import Source, Splits
+from distill_cli.data.rules import DataRules
+from distill_cli.data.source import FileSource, Source, Splits
 from distill_cli.data.split_images import ImageFiles, Images, ImageTable
 from distill_cli.types import Count, Framing
 
@@ -34,6 +37,7 @@ def read_images(
     workers: int,
     progress: Count,
     glance: bool,
+    rules: DataRules,
 ) -> Decoded | Listed:
     """The images of all splits, as tables where views are small, else as files.
 
@@ -44,17 +48,46 @@ def read_images(
         ArtifactError: The data are unusable.
     """
     path = Path(spec)
-    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad, "framing": framing}
+    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
+    options |= {"framing": framing, "rules": rules}
     if path.is_file() and is_archive(path):
         # Looked up before it is opened: listing a compressed archive takes as long as reading it.
-        key = key_of(archive_stamp(path), **options)
-        if key is not None and (known := recall(key, glance=glance)) is not None:
+        known = _recalled(archive_stamp(path), options, glance)
+        if known is not None:
             return known
-    splits = open_splits(spec, download=not glance)
+    splits = open_splits(spec, download=not glance, version=rules.version, split_by=rules.split_by)
+    if not skip_bad:
+        check_decoders(_names(splits))
     read = _read_from(spec, splits, options, workers, progress, glance)
+    # An entry of a folder is good as long as its images are: what lies beside them is as it is now.
+    left = tuple(sorted((*of_kind(read.left, "unreadable"), *_left(splits))))
     if isinstance(read, Decoded):
-        return replace(read, tables=_with_labels(read.tables, splits))
-    return replace(read, files=_with_labels(read.files, splits))
+        return replace(read, tables=_with_labels(read.tables, splits), left=left)
+    return replace(read, files=_with_labels(read.files, splits), left=left)
+
+
+def _recalled(stamp: str | None, options: dict[str, Any], glance: bool) -> Decoded | None:
+    """The remembered images; also those whose channels were decided, where they are as many."""
+    rules: DataRules = options["rules"]
+    for asked in dict.fromkeys((replace(rules, channels=None), rules)):
+        key = key_of(stamp, **{**options, "rules": asked})
+        known = None if key is None else recall(key, glance=glance)
+        if known is not None and rules.channels in (None, known.tables["train"].size[0]):
+            return known
+    return None
+
+
+def _names(splits: Splits) -> Iterator[str]:
+    """The paths of image files, where they are files."""
+    for source in splits.values():
+        if isinstance(source, FileSource):
+            yield from map(source.where, range(len(source)))
+
+
+def _left(splits: Splits) -> tuple[Left, ...]:
+    """What the listing of files left out."""
+    source = splits["train"]
+    return source.files.left if isinstance(source, FileSource) else ()
 
 
 def _read_from(
@@ -70,8 +103,9 @@ def _read_from(
     side = _first_side(splits["train"]) if size is None else max(sides(size))
     small = side <= TABLE_SIDE
     if small:
-        key = key_of(stamp_of(splits), **options)
-        if key is not None and (known := recall(key, glance=glance)) is not None:
+        stamp = stamp_of(splits)
+        key = key_of(stamp, **options)
+        if (known := _recalled(stamp, options, glance)) is not None:
             return known
     if small and glance:
         for source in splits.values():
@@ -82,6 +116,7 @@ def _read_from(
         except SizesDifferError:
             pass
         else:
+            decoded = replace(decoded, left=(*decoded.left, *_left(splits)))
             return decoded if key is None else remember(key, decoded)
     listed = list_files(spec, splits, **options, workers=workers, progress=progress, glance=glance)
     # Images of several sizes are files whatever these are, unless a size was asked for.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -11,7 +10,8 @@ from typing import Protocol
 
 from PIL import Image
 
-from distill_cli.data.archives import Files, is_archive
+from distill_cli.data.archives import Files
+from distill_cli.data.formats import open_image
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.types import UNLABELLED
 
@@ -88,9 +88,7 @@ class FileSource:
 
     def where(self, index: int) -> str:
         """folder/split/class/file, or archive!split/class/file."""
-        inside = "/".join(self.files.paths[self.rows[index][0]])
-        separator = "!" if is_archive(Path(self.files.where)) else "/"
-        return f"{self.files.where}{separator}{inside}"
+        return self.files.path(self.files.paths[self.rows[index][0]])
 
     def label(self, index: int) -> int:
         """Class index by class folder, or by the CSV."""
@@ -108,11 +106,11 @@ class FileSource:
     def fetch(self, index: int) -> tuple[Image.Image, bytes]:
         """Opens the image; its pixels are decoded when asked for."""
         content = self.files.read(self.rows[index][0])
-        return Image.open(io.BytesIO(content)), digest(content)
+        return open_image(content), digest(content)
 
     def image(self, index: int) -> Image.Image:
         """Opens the image; its pixels are decoded when asked for."""
-        return Image.open(io.BytesIO(self.files.read(self.rows[index][0])))
+        return open_image(self.files.read(self.rows[index][0]))
 
     def file(self, index: int) -> Path:
         """The image's own file, or the archive."""

@@ -26,8 +26,6 @@ WORTH_WORKERS = 64
 # Images and values of a batch that is evaluated. Large images make 40 MB as fp32: the C library
 # returns blocks above 32 MB to the system at once, while slightly smaller ones were seen to pile up.
 PLAIN_IMAGES, PLAIN_VALUES = 512, 10_000_000
-# Pillow's weights of red, green and blue in grey, of 65,536.
-LUMINANCE = (19595, 38470, 7471)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,27 +157,6 @@ def _batch_size(size: tuple[int, int, int]) -> int:
 
 def _plain_batch(files: ImageFiles, index_B: Tensor) -> Tensor:
     return to_batch([files.framed(i, files.opened(i), None) for i in index_B.tolist()])
-
-
-def with_channels(images: Images, channels: int) -> Images:
-    """The split in grey (1) or colour (3), as Pillow converts each image after it is resized."""
-    if isinstance(images, ImageFiles):
-        return replace(images, size=(channels, *images.size[1:]))
-    if images.size[0] == channels:
-        return images
-    if channels > 1:
-        return replace(images, images_NCHW=images.images_NCHW.expand(-1, channels, -1, -1))
-    parts = [_luminance(part) for part in images.images_NCHW.split(PLAIN_IMAGES)]
-    return replace(images, images_NCHW=torch.cat(parts))
-
-
-def _luminance(images_BCHW: Tensor) -> Tensor:
-    """ITU-R 601 luminance of uint8 images, (B, 1, H, W), to Pillow's bits."""
-    if images_BCHW.is_meta:
-        return images_BCHW[:, :1]
-    red, green, blue = images_BCHW.int().unbind(dim=1)
-    grey = (LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue + (1 << 15)) >> 16
-    return grey.to(torch.uint8)[:, None]
 
 
 def to_batch(pictures: list[Image.Image]) -> Tensor:

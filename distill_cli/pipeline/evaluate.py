@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
+from distill_cli.data.inventory import left_in_words
 from distill_cli.data.pillow_io import Size
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.evaluate import latency_ms, logits_of
@@ -17,6 +19,7 @@ from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
 from distill_cli.models import load_model
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.data import locate
+from distill_cli.pipeline.inputs.data_rules import rules_kept
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
@@ -70,6 +73,7 @@ def data_of(
     if spec is None:
         raise UsageError(f"{folder} does not say which data it was trained on", hint="Give --data")
     check_moved(str(spec), [str(folder)])
+    rules = rules_kept(recipe)
     size: Size | None = recipe.get("size")
     if view is not None and locate(str(spec)) != recipe.get("data"):
         # Its own images have this size by themselves, and are remembered decoded under no other.
@@ -81,15 +85,29 @@ def data_of(
         size=size,
         skip_bad=bool(recipe.get("skip_bad")),
         framing=EARLIER_FRAMING if view is None else view.framing,
-        channels=None if view is None else view.channels,
         workers=min(8, processors()),
+        rules=rules if view is None else replace(rules, channels=view.channels),
     )
 
 
 def evaluate_run(
-    folder: Path, *, data: str | None, teacher: str | None, split: str, device: Device
+    folder: Path,
+    *,
+    data: str | None,
+    teacher: str | None,
+    split: str,
+    device: Device,
+    message: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Figures of a run or model folder on a split of its own or other data.
+
+    Args:
+        folder: The run or model folder.
+        data: Other data; None for its own.
+        teacher: A teacher or a cache to compare it with.
+        split: `test` or `val`.
+        device: The device to compute on.
+        message: Is told what of the data is left out.
 
     Raises:
         ArtifactError: The classes of model, teacher and data differ.
@@ -97,6 +115,8 @@ def evaluate_run(
     runtime = decide(device)
     network = load_model(folder).to(runtime.device).eval()
     dataset = data_of(folder, data, kept_recipe(folder), network.view)
+    for line in left_in_words(dataset.left):
+        message(line)
     check_classes(str(folder), network.class_names, dataset.class_names, hint=None)
     if dataset.multi_label and network.targets == "softmax":
         raise ArtifactError(

@@ -14,9 +14,11 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.recipe.load import read_yaml
 
 RUNS = Path("runs")
+# What was left out of the data, a line each, in run and cache folders.
+SKIPPED = "skipped.txt"
 RUN_FILES = (
     *("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "relations.json"),
-    "report.html",
+    *("report.html", SKIPPED),
 )
 RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last", "stages", "stages.yaml")
 # The card of a published cache; a README without the mark is somebody else's.
@@ -116,7 +118,7 @@ def clear_run(out: Path, *, keep: str | None = None) -> None:
 
 def clear_cache(folder: Path) -> None:
     """Removes a cache's own files, and nothing else, from a folder; its manifest first."""
-    for name in (MANIFEST, PLAN, EVAL, IDS, "recipe.yaml"):
+    for name in (MANIFEST, PLAN, EVAL, IDS, "recipe.yaml", SKIPPED):
         (folder / name).unlink(missing_ok=True)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):

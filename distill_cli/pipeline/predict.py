@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from distill_cli.data.inventory import Left
 from distill_cli.data.picture_files import picture_files, read_for_network, read_picture
 from distill_cli.data.pillow_io import BAD_IMAGE, reason_of
 from distill_cli.data.split_images import to_batch
@@ -49,10 +50,12 @@ class Answers:
     Attributes:
         predictions: Those of all images that can be read, in the order in which they were given.
         unreadable: Path of each other image, and the reason.
+        left: Files and folders that lie beside the images of a folder.
     """
 
     predictions: tuple[Prediction, ...]
     unreadable: tuple[tuple[str, str], ...]
+    left: tuple[Left, ...] = ()
 
 
 def predict(
@@ -73,7 +76,7 @@ def predict(
     """
     runtime = decide(device)
     network: Network = load_model(folder).to(runtime.device).eval()
-    files = picture_files([Path(image) for image in images])
+    files, left = picture_files([Path(image) for image in images])
     names: list[str] = []
     unreadable: list[tuple[str, str]] = []
 
@@ -91,7 +94,7 @@ def predict(
 
     parts = logits_of(network, batches(), runtime.device)
     predictions = _predictions(network, names, parts, temperature) if names else ()
-    return Answers(predictions=predictions, unreadable=tuple(unreadable))
+    return Answers(predictions=predictions, unreadable=tuple(unreadable), left=tuple(left))
 
 
 def _shown(file: Path, network: Network) -> Image.Image:

@@ -18,6 +18,7 @@ from distill_cli.recipe.fields import (
     RUN,
     TEACHERS,
     TRAINING,
+    Channels,
     Device,
     Gate,
     Names,
@@ -26,7 +27,16 @@ from distill_cli.recipe.fields import (
     option,
 )
 from distill_cli.recipe.parsing import as_list
-from distill_cli.types import Background, OrderName, Orientation, Resize, Targets
+from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, SPLIT_BY
+from distill_cli.types import (
+    Background,
+    DataVersion,
+    OrderName,
+    Orientation,
+    Resize,
+    SplitBy,
+    Targets,
+)
 
 # The share of train that is held out where nobody says.
 VAL_FRACTION = 0.1
@@ -100,8 +110,15 @@ class Recipe(BaseModel):
         None, "Seed of the views; default: --seed, or the cache's.", DATA, advanced=True
     )
     skip_bad: bool = option(
-        False, "Exclude and count images that cannot be read.", DATA, advanced=True
+        False,
+        "Leave out images that cannot be read; all of them are listed in skipped.txt.",
+        DATA,
+        advanced=True,
     )
+    dedupe: bool = DEDUPE
+    channels: Channels | None = CHANNELS
+    split_by: SplitBy | None = SPLIT_BY
+    data_rules: DataVersion | None = DATA_RULES
 
     seed: int = option(0, "Seed of weights, order and draws.", RUN, ge=0, lt=2**63)
     device: Device = option("auto", "auto, cpu, cuda, cuda:1, mps, …", RUN)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from distill_cli.types import EARLIER_FRAMING, Framing
+from distill_cli.types import EARLIER_FRAMING, DataVersion, Framing
 
 # By version, objective and parameter. Two keys are none of its parameters: the usual weights where
 # it is named, its own as `weight` and that of cross-entropy beside it as `hard_weight`.
@@ -33,6 +33,8 @@ OTHER_FORMULAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 # The last version whose `--temperature` went by the parameter's name, to tfkd-reg and tfkd-self too.
 TEMPERATURE_BY_NAME = "0.2.0"
+# The last version that read data by other rules, and recorded none.
+DATA_VERSION: DataVersion = "0.3.0"
 # How pictures become pixels where nothing is said, and the last version that did it as `EARLIER_FRAMING`.
 FRAMING = Framing(resize="floor", orientation="exif", background="white")
 LAST_EARLIER_FRAMING = "0.3.0"
@@ -89,6 +91,16 @@ def temperature_by_name(version: str | None) -> bool:
         version: The distill that made a run; None for today's.
     """
     return version is not None and _numbers(version) <= _numbers(TEMPERATURE_BY_NAME)
+
+
+def data_version_then(version: str | None) -> DataVersion | None:
+    """The rules by which a version read data, where it had no key for them; None for today's.
+
+    Args:
+        version: The distill that made a run; None for today's.
+    """
+    earlier = version is not None and _numbers(version) <= _numbers(DATA_VERSION)
+    return DATA_VERSION if earlier else None
 
 
 def framing_then(version: str | None) -> Framing:

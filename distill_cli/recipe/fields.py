@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 from distill_cli.recipe.parsing import (
     Part,
     Requirement,
+    as_number,
     check_codec,
     parse_part,
     parse_requirement,
@@ -59,6 +60,7 @@ Gate = Annotated[Requirement, PlainValidator(parse_requirement), PlainSerializer
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
 
 
+Channels = Annotated[Literal[1, 3], BeforeValidator(as_number)]
 Text = Annotated[str, Field(min_length=1)]
 CodecName = Annotated[str, AfterValidator(check_codec)]
 PartOfDump = Annotated[Part, PlainValidator(parse_part), PlainSerializer(str)]

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.recorded import said_again
+from distill_cli.recipe.rule_options import RULE_KEYS
 from distill_cli.recipe.schema import RECIPES
 
 # Values by the names that other tools give them.
@@ -174,6 +175,8 @@ def explain(schema: type[Recipe], error: ValidationError) -> str:
 def to_yaml(recipe: Recipe) -> str:
     """The recipe as YAML, every value spelt out; reads back to an equal recipe."""
     values = recipe.model_dump(mode="json")
+    if recipe.recorded is not None and recipe.data_rules is None:
+        values = {key: value for key, value in values.items() if key not in RULE_KEYS}
     ordered = {key: value for key, value in values.items() if key != "recorded"}
     if values["recorded"] is not None:
         ordered["recorded"] = values["recorded"]

@@ -97,3 +97,8 @@ def parse_requirement(value: Any) -> Requirement:
     if match[1] not in FIGURES:
         raise ValueError(f"result.json has no figure '{match[1]}'. {nearest(match[1], FIGURES)}")
     return Requirement(text, match[1], match[2], float(match[3]))
+
+
+def as_number(value: Any) -> Any:
+    """A whole number that a flag has as text; anything else as it is."""
+    return int(value) if isinstance(value, str) and value.isdigit() else value

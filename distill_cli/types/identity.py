@@ -8,6 +8,11 @@ from hashlib import blake2b
 from typing import Any, Literal, get_args
 
 Source = Literal["table", "files"]
+# The version of distill by whose rules data are read: which files are images, which folders are
+# splits, and whether views are grey. 0.3.0 stands for all versions up to it.
+DataVersion = Literal["0.3.0", "0.4.0"]
+# What a seeded split goes by: the sample ids alone, or one side for all images of equal content.
+SplitBy = Literal["id", "content"]
 Resize = Literal["round", "floor"]
 Orientation = Literal["stored", "exif"]
 Background = Literal["none", "white", "black"]
@@ -152,6 +157,9 @@ class DatasetIdentity:
         class_names: In label order.
         split_seed: Seed of the train/held-out split.
         val_fraction: Share of the train split that is held out (0 where `val/` exists).
+        split_by: `content` where equal images were kept on one side of that split and it is another
+            than the sample ids alone would give; else `id`.
+        dedupe: Whether copies were left out.
     """
 
     fingerprint: str
@@ -160,10 +168,37 @@ class DatasetIdentity:
     class_names: tuple[str, ...]
     split_seed: int
     val_fraction: float
+    split_by: SplitBy = "id"
+    dedupe: bool = False
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """The split as a plan has it; the keys of versions up to 0.3.0 alone where that says it all."""
+        values: dict[str, Any] = {"seed": self.split_seed, "val_fraction": self.val_fraction}
+        if self.split_by != "id":
+            values["split_by"] = self.split_by
+        if self.dedupe:
+            values["dedupe"] = True
+        return values
+
+    @staticmethod
+    def split_rules(split: Mapping[str, Any]) -> dict[str, Any]:
+        """The inverse of `split`, from a mapping that may hold other keys too.
+
+        Raises:
+            ValueError: A value is none that it can have.
+        """
+        by, dedupe = split.get("split_by", "id"), split.get("dedupe", False)
+        if by not in get_args(SplitBy) or not isinstance(dedupe, bool):
+            raise ValueError("'split_by' should be id or content, and 'dedupe' true or false")
+        return {"split_by": by, "dedupe": dedupe}
 
     def to_json(self) -> dict[str, Any]:
-        """The identity as plain JSON values."""
-        return {**asdict(self), "class_names": list(self.class_names)}
+        """The identity as plain JSON values; as in earlier versions where it can be."""
+        values = asdict(self)
+        for key in {"split_by", "dedupe"} - self.split.keys():
+            values.pop(key)
+        return {**values, "class_names": list(self.class_names)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DatasetIdentity:

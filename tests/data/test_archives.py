@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from distill_cli.data.archives import Files, is_archive, open_files
+from distill_cli.data.archives import Files, open_files
+from distill_cli.data.listing import is_archive
 from distill_cli.errors import ArtifactError
 
 CONTENT = {

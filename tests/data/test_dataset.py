@@ -15,6 +15,7 @@ from PIL import Image
 
 from distill_cli.counters import sample_key
 from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.rules import DataRules
 from distill_cli.errors import ArtifactError, UsageError
 from tests.data.test_archives import NAMES, pack, unpack
 
@@ -161,7 +162,7 @@ def test_constant_images_have_a_scale(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("L", (4, 4), 51).save(buffer, "PNG")
     files = dict.fromkeys(content(3), buffer.getvalue())
-    dataset = open_dataset(str(unpack(tmp_path, files)))
+    dataset = open_dataset(str(unpack(tmp_path, files)), rules=DataRules(split_by="id"))
     assert (dataset.mean, dataset.std) == (pytest.approx((0.2,)), (1.0,))
 
 

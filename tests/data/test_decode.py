@@ -20,6 +20,7 @@ from distill_cli.data import decode as module
 from distill_cli.data.decode import Decoded, decode
 from distill_cli.data.picture_files import picture_files, read_for_network, read_picture
 from distill_cli.data.pillow_io import centre_crop, to_pixels
+from distill_cli.data.rules import DataRules
 from distill_cli.errors import ArtifactError, InternalError, UsageError
 from distill_cli.recipe.earlier import FRAMING
 from distill_cli.types import PlainView
@@ -81,15 +82,63 @@ def test_a_table() -> None:
     assert table.sample_ids == ("cat/0000.png", "cat/0001.png")
     assert table.label_N.tolist() == [0, 1]
     assert table.key_N.tolist() == [sample_key(name) for name in table.sample_ids]
-    assert (result.digests, result.skipped) == ((b"\0", b"\1"), 0)
+    assert (result.digests["train"], result.skipped) == ((b"\0", b"\1"), 0)
 
 
-def test_grey_stays_one_channel_unless_any_split_has_colour() -> None:
-    assert decoded(encoded(GREY)).tables["train"].images_NCHW.shape == (1, 1, 9, 7)
-    mixed = decoded(encoded(GREY), test=encoded(COLOUR))
-    images_NCHW = mixed.tables["train"].images_NCHW
-    assert images_NCHW.shape == (1, 3, 9, 7)
-    assert all(np.array_equal(images_NCHW[0, c].numpy(), np.asarray(GREY)) for c in range(3))
+def stored_in_colour(image: Image.Image) -> bytes:
+    return encoded(image.convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "channels"),
+    [
+        ([encoded(GREY)], encoded(GREY), 1),
+        # Neither one colour image among grey ones nor a test image makes all of them colour.
+        ([encoded(GREY)], encoded(COLOUR), 1),
+        ([encoded(GREY)] * 2 + [encoded(COLOUR)], encoded(GREY), 1),
+        ([stored_in_colour(GREY)] * 2 + [encoded(COLOUR)], encoded(COLOUR), 1),
+        ([encoded(GREY), encoded(COLOUR)], encoded(GREY), 3),
+        ([encoded(GREY), encoded(COLOUR), encoded(COLOUR)], encoded(GREY), 3),
+    ],
+)
+def test_most_training_images_say_whether_views_are_grey(
+    train: list[bytes], test: bytes, channels: int
+) -> None:
+    result = decoded(*train, test=test)
+    grey = sum(content != encoded(COLOUR) for content in train)
+    assert result.grey == (grey, len(train))
+    mode = "L" if channels == 1 else "RGB"
+    for split, contents in (("train", train), ("test", [test])):
+        images_NCHW = result.tables[split].images_NCHW
+        assert images_NCHW.shape == (len(contents), channels, 9, 7)
+        for row, content in enumerate(contents):
+            pixels = np.atleast_3d(np.asarray(Image.open(io.BytesIO(content)).convert(mode)))
+            assert np.array_equal(images_NCHW[row].permute(1, 2, 0).numpy(), pixels)
+
+
+def test_a_colour_image_among_grey_ones_is_grey_by_its_luminance() -> None:
+    colour = Image.fromarray(noise(30, 20, 3))
+    result = decoded(encoded(GREY), encoded(GREY), encoded(colour), size=8)
+    expected = np.asarray(centre_crop(colour, 8, 8).convert("L"))
+    assert np.array_equal(result.tables["train"].images_NCHW[2, 0].numpy(), expected)
+
+
+def test_up_to_version_0_3_0_any_colour_image_made_all_colour() -> None:
+    then = DataRules(version="0.3.0", split_by="id")
+    for train, test in (([GREY], COLOUR), ([GREY, GREY, GREY.convert("RGB")], GREY)):
+        splits = {"train": Made(list(map(encoded, train))), "test": Made([encoded(test)])}
+        result = decode(splits, size=None, skip_bad=False, rules=then)
+        images_NCHW = result.tables["train"].images_NCHW
+        assert images_NCHW.shape == (len(train), 3, 9, 7)
+        assert all(np.array_equal(images_NCHW[0, c].numpy(), np.asarray(GREY)) for c in range(3))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_recorded_number_of_channels_is_kept(channels: int) -> None:
+    rules = DataRules(channels=channels)
+    splits = {"train": Made([encoded(GREY), encoded(COLOUR)]), "test": Made([encoded(GREY)])}
+    result = decode(splits, size=None, skip_bad=False, rules=rules)
+    assert {table.size[0] for table in result.tables.values()} == {channels}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +217,7 @@ def test_a_bad_image_is_left_out_and_counted(content: bytes, side: int) -> None:
     table = result.tables["train"]
     assert result.skipped == 1
     assert table.sample_ids == ("cat/0000.png", "cat/0002.png")
-    assert result.digests == (b"\0", b"\2")
+    assert result.digests["train"] == (b"\0", b"\2")
     assert torch.equal(table.images_NCHW, decoded(*good).tables["train"].images_NCHW)
 
 
@@ -213,7 +262,7 @@ def test_picture_files(tmp_path: Path) -> None:
     COLOUR.save(first)
     GREY.save(second)
     (tmp_path / "folder" / "notes.txt").write_text("x")
-    assert picture_files([tmp_path / "folder", second]) == [first, second]
+    assert picture_files([tmp_path / "folder", second])[0] == [first, second]
     for channels, mode in ((1, "L"), (3, "RGB")):
         view = PlainView(channels=channels, height=6, width=4)
         for path in (first, second):
@@ -239,7 +288,7 @@ def test_a_folder_is_searched_as_data_are(tmp_path: Path) -> None:
     GREY.save(tmp_path / "1.png")
     (tmp_path / "._1.png").write_bytes(b"a resource fork")
     (tmp_path / "folder.png").mkdir()
-    assert picture_files([tmp_path]) == [tmp_path / "1.png"]
+    assert picture_files([tmp_path])[0] == [tmp_path / "1.png"]
 
 
 def test_no_paths() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import tarfile
@@ -219,13 +218,13 @@ def test_statistics_are_those_of_the_images(data: Dataset) -> None:
 
 
 def test_sixteen_bit_tiff_is_scaled_like_in_memory(tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((150, 150), 65535 // 2, dtype=np.uint16)).save(buffer, "TIFF")
     for split in ("train", "test"):
-        for name in ("a/1.tif", "a/2.tif", "b/1.tif", "b/2.tif"):
+        for number, name in enumerate(("a/1.tif", "a/2.tif", "b/1.tif", "b/2.tif")):
             path = tmp_path / "data" / split / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(buffer.getvalue())
+            # No two are equal, though all are of one grey.
+            grey = np.full((150, 150 + number), 65535 // 2, dtype=np.uint16)
+            Image.fromarray(grey).save(path)
     data = open_dataset(str(tmp_path / "data"))
     assert (data.from_files, data.channels) == (True, 1)
     [images] = data.train.iter_plain()

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.rules import DataRules
 from distill_cli.errors import ArtifactError, DistillError, UsageError
 
 
@@ -130,13 +131,14 @@ def test_the_fingerprint_sees_every_change(tmp_path: Path, change: str) -> None:
     assert open_dataset(str(folder)).identity.fingerprint != before
 
 
-def test_grey_stays_grey_and_mixed_becomes_colour(tmp_path: Path) -> None:
+def test_views_are_as_most_training_images(tmp_path: Path) -> None:
     folder = make(tmp_path / "data")
-    for file in folder.rglob("*.png"):
+    files = sorted((folder / "train").rglob("*.png"))
+    for file in files[:-1]:
         Image.open(file).convert("L").save(file)
-    grey = open_dataset(str(folder))
-    assert grey.channels == 1
-    picture(1).save(folder / "train" / "cat" / "0.png")
+    assert open_dataset(str(folder)).channels == 1, "whatever test and one image of train are"
+    for number, file in enumerate(files[: len(files) // 2]):
+        picture(100 + number).save(file)
     assert open_dataset(str(folder)).channels == 3
 
 
@@ -144,7 +146,7 @@ def test_sixteen_bit_grey_is_scaled(tmp_path: Path) -> None:
     folder = make(tmp_path / "data")
     for file in folder.rglob("*.png"):
         Image.fromarray(np.full((10, 10), 65535 // 2, dtype=np.uint16)).save(file)
-    data = open_dataset(str(folder))
+    data = open_dataset(str(folder), rules=DataRules(split_by="id"))
     assert data.channels == 1
     assert set(data.train.images_NCHW.unique().tolist()) == {127}
 

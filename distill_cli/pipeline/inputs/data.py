@@ -10,14 +10,18 @@ from typing import Any
 import torch
 
 from distill_cli.data.augment import resolve
+from distill_cli.data.csv_source import is_listing
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.views import Views
-from distill_cli.errors import ArtifactError, UsageError, counted
-from distill_cli.files import real_path
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.files import real_path, write_text
+from distill_cli.pipeline.folders import SKIPPED
+from distill_cli.pipeline.inputs.data_rules import recorded_rules, rules_of
+from distill_cli.pipeline.inputs.first_line import are_characters, first_line
 from distill_cli.pipeline.inputs.framing import framing_of
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
-from distill_cli.recipe.earlier import FRAMING
+from distill_cli.recipe.earlier import DATA_VERSION, FRAMING
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
 
@@ -61,22 +65,19 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
         workers=worker_count(recipe),
         progress=sink.reading,
         glance=glance,
+        rules=rules_of(recipe),
     )
+    mirrored = recipe.augment is not None or may_mirror(recipe, dataset)
+    sink.message(first_line(Path(recipe.data).name, dataset, size=recipe.size, mirrored=mirrored))
     for line in said_of_pixels(dataset):
         sink.message(line)
-    if dataset.skipped:
-        sink.message(f"skipped {counted(dataset.skipped, 'image')} that cannot be read")
-    classes = counted(len(dataset.class_names), "class", "classes")
-    if dataset.multi_label:
-        classes = f"{counted(len(dataset.class_names), 'label')}, several an image"
-    sink.message(
-        f"{Path(recipe.data).name}: {classes}, "
-        f"{counted(len(dataset.fit_rows), 'image')} to train on, {len(dataset.val.label_N):,} held out, "
-        f"{len(dataset.test.label_N):,} test, {dataset.height}×{dataset.width} "
-        f"{'grey' if dataset.channels == 1 else 'colour'}"
-        f"{', read from files' if dataset.from_files else ''}"
-    )
     return dataset
+
+
+def may_mirror(recipe: Recipe, dataset: Dataset) -> bool:
+    """Whether the presets of augmentations may mirror images: not where classes are characters."""
+    earlier = rules_of(recipe).version == DATA_VERSION
+    return earlier or dataset.channels == 1 or not are_characters(dataset.class_names)
 
 
 def said_of_pixels(dataset: Dataset) -> list[str]:
@@ -112,6 +113,7 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
         height=dataset.height,
         width=dataset.width,
         files=dataset.from_files,
+        mirrored=may_mirror(recipe, dataset),
     )
     source: Source = "files" if dataset.from_files else "table"
     if cached is None:
@@ -160,5 +162,17 @@ def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, A
         "val_fraction": recipe.val_fraction or VAL_FRACTION,
         "augment": list(spec.augment) or ["none"],
         "view_seed": spec.seed,
+        **recorded_rules(recipe, spec.channels),
         **asdict(spec.framing),
     }
+
+
+def keep_skipped(folder: Path, dataset: Dataset) -> None:
+    """Writes what was left out of the data, with its reasons, into a run or cache folder."""
+    path = folder / SKIPPED
+    if dataset.left:
+        # Below the data's folder: a cache that is shared names no folder of this machine.
+        root = str(Path(dataset.spec).parent if is_listing(Path(dataset.spec)) else dataset.spec)
+        write_text(path, "".join(one.line(root) for one in dataset.left))
+    else:
+        path.unlink(missing_ok=True)

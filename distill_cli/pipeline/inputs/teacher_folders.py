@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.folders import has_model, holds_run, kept_recipe
+from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.framing import as_shown
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
 
@@ -64,6 +65,8 @@ def with_data(
     recipe: R,
     teachers: Sequence[str],
     kept: Callable[[str], Mapping[str, Any]] = lambda name: kept_recipe(Path(name)),
+    *,
+    start: str | None = None,
 ) -> R:
     """The recipe with its data options filled in: by what its teachers were trained on, or by default.
 
@@ -71,6 +74,7 @@ def with_data(
         recipe: The recipe of any verb.
         teachers: The folders of its teachers; none where it asks none.
         kept: The recipe of a folder.
+        start: The folder whose weights it starts from: it has seen the split that its data had.
 
     Raises:
         ArtifactError: The teachers do not agree.
@@ -94,7 +98,36 @@ def with_data(
             )
         if values:
             update[key] = next(iter(values.values()))
+    update = {**_rules(recipe, teachers, kept, start), **update}
     return as_shown(recipe.model_copy(update=update), teachers, kept)
+
+
+def _rules(
+    recipe: Recipe,
+    teachers: Sequence[str],
+    kept: Callable[[str], Mapping[str, Any]],
+    start: str | None,
+) -> dict[str, Any]:
+    """The rules by which the data of the teachers were read, as far as the recipe leaves them open.
+
+    Where they differ, the earliest: whether the splits of the others agree is checked of the images.
+    """
+    if is_earlier(recipe):
+        return {}
+    rules = {name: kept_rules(kept(name)) for name in [*teachers, *([start] if start else [])]}
+    known = sorted((value for value in rules.values() if value), key=lambda v: v["data_rules"])
+    update: dict[str, Any] = {}
+    for key in ("data_rules", "split_by", "dedupe"):
+        values = [value[key] for value in known if key in value]
+        if values and getattr(recipe, key) in (None, False):
+            update[key] = values[0]
+    if "data_rules" in update and update["data_rules"] != known[-1]["data_rules"]:
+        update.pop("split_by", None)
+    for name in teachers:
+        # The views of a cache are as they are; those of other data than a run's are the data's.
+        if recipe.channels is None and (recipe.data is None or is_cache(Path(name))):
+            update.setdefault("channels", rules[name].get("channels"))
+    return update
 
 
 def are_caches(teachers: Sequence[str]) -> list[bool]:

@@ -133,7 +133,9 @@ def check_split(
         return
     if identity_then is None or identity_then.get("fingerprint") != identity.fingerprint:
         return
-    for key in ("split_seed", "val_fraction"):
+    # A seed and a share of versions up to 0.3.0 went by the sample ids.
+    identity_then = {"split_by": "id", **identity_then}
+    for key in ("split_seed", "val_fraction", "split_by"):
         if identity_then[key] != getattr(identity, key):
             raise ArtifactError(
                 f"{subject} {name} was trained with {key} {identity_then[key]}, this run has "

@@ -24,7 +24,7 @@ from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.folders import CARD, CARD_MARK, clear_cache
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
-from distill_cli.pipeline.inputs.data import data_record, locate
+from distill_cli.pipeline.inputs.data import data_record, keep_skipped, locate
 from distill_cli.pipeline.labels.device_labels import DeviceLabels
 from distill_cli.pipeline.labels.precision import precision_error
 from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stopped
@@ -82,6 +82,7 @@ def dump(
         ]
         for folder, name in zip(prepared.folders, prepared.names, strict=True):
             write_text(folder / "recipe.yaml", to_yaml(_kept(prepared, name)))
+            keep_skipped(folder, prepared.dataset)
         speed = _fill(prepared, writers, progress, sink)
         _add_files(prepared, writers, sink)
         return [_finished(prepared, writer, speed) for writer in writers]

@@ -20,7 +20,14 @@ from distill_cli.errors import UsageError, counted
 from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.folders import check_cache_folders, clear_cache, next_free
 from distill_cli.pipeline.inputs.cache_checks import probe_of
-from distill_cli.pipeline.inputs.data import data_record, open_data, open_views, view_spec
+from distill_cli.pipeline.inputs.data import (
+    data_record,
+    keep_skipped,
+    open_data,
+    open_views,
+    view_spec,
+)
+from distill_cli.pipeline.inputs.data_rules import read_as_begun
 from distill_cli.pipeline.inputs.framing import as_begun
 from distill_cli.pipeline.inputs.teacher_checks import check_verdict, judged
 from distill_cli.pipeline.labels.dump import Dumped
@@ -84,6 +91,7 @@ def prepare_import(
     if not overwrite:
         recipe = as_begun(recipe, [folder])
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    recipe = recipe if overwrite else read_as_begun(recipe, folder)
     dataset = open_data(recipe, sink, glance=dry)
     if dataset.multi_label and label_file.kind != "logits":
         raise UsageError(
@@ -131,6 +139,7 @@ def import_labels(
             clear_cache(prepared.folder)
         writer = CacheWriter(prepared.folder, prepared.plan)
         write_text(prepared.folder / "recipe.yaml", to_yaml(_kept(prepared)))
+        keep_skipped(prepared.folder, prepared.dataset)
         speed = _fill(prepared, writer, progress)
         if not writer.has_ids:
             writer.write_ids(prepared.dataset.train.sample_ids)

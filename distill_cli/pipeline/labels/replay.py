@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from distill_cli.cache.plan import IMPORTED
+from distill_cli.cache.plan import IMPORTED, MAKER, Plan
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.replay import Replay, replay
 from distill_cli.errors import ArtifactError, UsageError
@@ -17,10 +18,12 @@ from distill_cli.pipeline.folders import has_model, kept_recipe
 from distill_cli.pipeline.inputs.artifacts import ON_DISK
 from distill_cli.pipeline.inputs.cache_checks import check_probe
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
+from distill_cli.pipeline.inputs.data_rules import kept_rules
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import live_teacher
 from distill_cli.pipeline.labels.forward import precision_of
+from distill_cli.recipe.earlier import data_version_then
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.runtime import decide
 from distill_cli.training.events import Sink
@@ -91,19 +94,31 @@ def replay_cache(
         return replay(reader, ask, sample=sample)
 
 
+def _of_plan(plan: Plan) -> dict[str, Any]:
+    """What a plan says of its data, where there is no recipe beside it."""
+    spec, identity = plan.view_spec, plan.dataset
+    return {
+        "size": spec.height,
+        "data_rules": data_version_then(plan.versions.get(MAKER)),
+        "split_by": identity.split_by if identity.split_by == "content" else None,
+        "channels": spec.channels,
+        "dedupe": identity.dedupe,
+    }
+
+
 def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
     """The recipe of the cache, as far as its data and teacher go; `data` replaces its `--data`."""
     kept = kept_recipe(reader.folder)
-    identity, spec = reader.plan.dataset, reader.plan.view_spec
+    identity = reader.plan.dataset
     known = {
         key: kept[key]
         for key in ("data", "teachers", "class_map", "size", "skip_bad")
         if kept.get(key)
     }
     values = {
-        **({} if kept else {"size": spec.height}),
+        **(_of_plan(reader.plan) if not kept else kept_rules(kept)),
         **known,
-        **asdict(spec.framing),
+        **asdict(reader.plan.view_spec.framing),
         "split_seed": identity.split_seed,
         "val_fraction": identity.val_fraction or None,
         **({"data": data} if data else {}),

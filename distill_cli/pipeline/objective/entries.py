@@ -25,6 +25,7 @@ from distill_cli.recipe.recorded import (
     made_by,
     mapping,
 )
+from distill_cli.recipe.rule_options import RULE_KEYS
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.report.run_folder import RunSummary
 
@@ -112,7 +113,7 @@ def with_values(run: RunSummary) -> RunSummary:
     schema = StudentRecipe if kept.get("teachers") else TeacherRecipe
     try:
         recipe = validate(schema, {**kept, "command": schema.COMMAND})
-        now = meant(recipe).model_dump(mode="json")
+        now = meant(recipe).model_dump(mode="json", exclude=set(RULE_KEYS - kept.keys()))
     except DistillError:
         return run
     values_now = {key: now[key] for key in ("objective", *NAMED_ONLY) if key in now}

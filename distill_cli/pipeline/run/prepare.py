@@ -87,7 +87,7 @@ def prepare(
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [], coming=runs.comes)
-    recipe = with_data(recipe, names, runs.recipe)
+    recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     check_moved(recipe.data, [str(out), *names] if resume else names, runs.recipe)
     runtime = decide(
         recipe.device,

@@ -9,6 +9,7 @@ from distill_cli.errors import StoppedError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.pipeline.folders import check_output, clear_run
 from distill_cli.pipeline.inputs.cache_checks import check_pixels
+from distill_cli.pipeline.inputs.data import keep_skipped
 from distill_cli.pipeline.run.class_relations import keep_relations
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.requirements import unmet
@@ -67,6 +68,7 @@ def train(
         if resuming:
             take_over(prepared)
         write_text(prepared.run / "recipe.yaml", to_yaml(prepared.kept))
+        keep_skipped(prepared.run, prepared.dataset)
         with stop_signals() as request:
             trainer.stop = lambda: request.signal_number
             with fast_kernels(prepared.runtime):

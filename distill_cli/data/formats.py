@@ -1,0 +1,93 @@
+"""The image files that are read: one list of suffixes, and the decoders that may open them.
+
+Pillow knows more formats. Some of its readers start other programs (EPS, PS: Ghostscript), or stand
+for readers that others register (BUFR, GRIB, HDF5, WMF): those are never asked, whatever a file is
+called.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import PIL
+from PIL import Image, features
+
+from distill_cli.errors import ArtifactError
+
+# Pillow's format by suffix.
+FORMATS = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".jp2", ".j2k"), "JPEG2000"),
+    **{".png": "PNG", ".bmp": "BMP", ".webp": "WEBP", ".gif": "GIF", ".avif": "AVIF"},
+    **{".tga": "TGA", ".ico": "ICO"},
+}
+# What versions up to 0.3.0 listed: their runs are gone on with on the same files.
+SUFFIXES_THEN = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+)
+# The decoders that a build of Pillow may lack, by format; the other formats need none.
+DECODERS = {"JPEG": "jpg", "PNG": "zlib", "WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
+NO_SUFFIX = f"its suffix ({{}}) is none of those that are read: {' '.join(sorted(FORMATS))}"
+READ = tuple(dict.fromkeys(FORMATS.values()))
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file name in lower case, as `.png`; empty where it has none."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def open_image(content: bytes) -> Image.Image:
+    """An image of one of our formats, whatever its suffix; of most only the header is read.
+
+    Raises:
+        BAD_IMAGE: It is none, or is damaged.
+    """
+    return Image.open(io.BytesIO(content), formats=READ)
+
+
+def open_image_file(path: Path) -> Image.Image:
+    """An image file that somebody names; it is one by the same list as those in a folder.
+
+    Raises:
+        BAD_IMAGE: Its suffix is none of ours, or it cannot be read.
+    """
+    if suffix_of(path.name) not in FORMATS:
+        raise OSError(NO_SUFFIX.format(suffix_of(path.name) or "none"))
+    return Image.open(path, formats=READ)
+
+
+def is_decoded(image_format: str) -> bool:
+    """Whether this build of Pillow decodes a format."""
+    decoder = DECODERS.get(image_format)
+    with warnings.catch_warnings():
+        # Older versions warn about decoders that they do not know.
+        warnings.simplefilter("ignore")
+        return decoder is None or bool(features.check(decoder))
+
+
+def check_decoders(names: Iterable[str]) -> None:
+    """Refuses images that this build of Pillow cannot decode, before any is opened.
+
+    Args:
+        names: Paths of the images.
+
+    Raises:
+        ArtifactError: With the first image of such a format, and what to install.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(suffix_of(name), name)
+    for suffix, name in sorted(first.items()):
+        image_format = FORMATS.get(suffix)
+        if image_format is not None and not is_decoded(image_format):
+            raise ArtifactError(
+                f"{name} is of the format {image_format}, which Pillow {PIL.__version__} as it is "
+                "installed here cannot decode",
+                hint="Install a build that can, by `pip install --upgrade --force-reinstall "
+                "'pillow>=11.3'`; or convert such images",
+            )

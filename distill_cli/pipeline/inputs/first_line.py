@@ -1,0 +1,100 @@
+"""The first line about data: everything that was decided about them, and everything left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from distill_cli.data.dataset import Dataset
+from distill_cli.data.inventory import left_in_words, of_kind
+from distill_cli.data.left_copies import labels_of
+from distill_cli.data.split_images import Images
+from distill_cli.errors import counted
+from distill_cli.pipeline.folders import SKIPPED
+
+
+def are_characters(class_names: Sequence[str]) -> bool:
+    """Whether all classes are single characters or numbers: mirrored, they would be others."""
+    return all(len(name) == 1 or _is_number(name) for name in class_names)
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool) -> str:
+    """All of it in one line, in parts that semicolons separate.
+
+    Args:
+        name: The data as the user knows them.
+        dataset: The data.
+        size: The `--size` that was asked for.
+        mirrored: Whether the default augmentation is what it would be whatever the classes are.
+    """
+    images = [dataset.train, dataset.test]
+    images += [dataset.val] if dataset.identity.val_fraction == 0 else []
+    used = sum(len(part.sample_ids) for part in images)
+    parts = [
+        f"{_files(dataset, used)}{counted(used, 'image')} used",
+        f"{len(dataset.fit_rows):,} to train on, {len(dataset.val.sample_ids):,} held out, "
+        f"{len(dataset.test.sample_ids):,} test",
+        *_left(dataset),
+        _classes(dataset, images),
+        _views(dataset, size),
+    ]
+    if not mirrored:
+        parts.append("not mirrored: classes are single characters or numbers")
+    if dataset.copies is not None and (copies := dataset.copies.text()):
+        advice = "" if dataset.identity.dedupe else " (--dedupe leaves copies out)"
+        parts.append(f"copies: {copies}{advice}")
+    return f"{name}: {'; '.join(parts)}"
+
+
+def _files(dataset: Dataset, used: int) -> str:
+    """The number of files where it is not that of the images."""
+    beside = len(of_kind(dataset.left, "unreadable", "suffix", "place", "copy"))
+    return f"{counted(used + beside, 'file')}, " if beside else ""
+
+
+def _left(dataset: Dataset) -> list[str]:
+    """What is not used, each kind by itself, and where all of it is listed."""
+    parts = left_in_words(dataset.left)
+    return [*parts[:-1], f"{parts[-1]} (all in {SKIPPED})"] if parts else []
+
+
+def _classes(dataset: Dataset, images: Sequence[Images]) -> str:
+    """The classes with their smallest and largest counts, and what has no label."""
+    labels = [label for part in images for label in labels_of(part)]
+    counts = Counter(one for label in labels for one in label)
+    ranked = sorted((counts[k], k) for k in range(len(dataset.class_names)))
+    (least, smallest), (most, largest) = ranked[0], ranked[-1]
+    sizes = f"{least:,} to {most:,}" if least < most else f"{least:,}"
+    names = f" ({dataset.class_names[smallest]} to {dataset.class_names[largest]})"
+    each = f" of {sizes} images{names if least < most else ' each'}"
+    if dataset.multi_label:
+        return f"{counted(len(dataset.class_names), 'label')}, several an image,{each}"
+    unlabelled = sum(not label for label in labels)
+    more = f"; {unlabelled:,} unlabelled" if unlabelled else ""
+    return f"{counted(len(dataset.class_names), 'class', 'classes')}{each}{more}"
+
+
+def _views(dataset: Dataset, size: int | None) -> str:
+    """Size and channels of a view, and why they are so."""
+    grey, looked_at = dataset.grey
+    sampled = "" if looked_at == len(dataset.train.sample_ids) else " looked at"
+    share = "all" if grey == looked_at else f"{grey:,}" if grey else "none"
+    sides = "as they are"
+    if size is not None:
+        sides = "as --size says"
+    elif dataset.sizes_differ:
+        sides = "their sizes differ"
+    colour = "grey" if dataset.channels == 1 else "colour"
+    files = ", read from files" if dataset.from_files else ""
+    return (
+        f"{dataset.height}×{dataset.width} ({sides}) {colour} ({share} of {looked_at:,} training "
+        f"images{sampled} are grey){files}"
+    )
