@@ -77,8 +77,8 @@ def evaluate_run(
         ArtifactError: The classes of model, teacher and data differ.
     """
     runtime = decide(device)
-    network = load_model(folder).to(runtime.device).eval()
     dataset = data_of(folder, data, kept_recipe(folder))
+    network = load_model(folder, class_names=dataset.class_names).to(runtime.device).eval()
     check_classes(str(folder), network.class_names, dataset.class_names, hint=None)
     if dataset.multi_label and network.targets == "softmax":
         raise ArtifactError(
