@@ -25,7 +25,7 @@ def contrast(expected: Any, actual: Any) -> str:
     """Both values; long lists (a thousand class names) by length or by their first difference."""
     if isinstance(expected, list) and isinstance(actual, list) and len(expected) > _SHOWN // 2:
         if len(expected) != len(actual):
-            return f"expected {counted(len(expected), 'entry', 'entries')}, found {len(actual)}"
+            return f"expected {counted(len(expected), 'entry', 'entries')}, found {len(actual):,}"
         pairs = enumerate(zip(expected, actual, strict=True))
         index, (left, right) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
         return f"expected {left!r} at place {index}, found {right!r}"

@@ -13,6 +13,7 @@ from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.errors import counted
 from distill_cli.pipeline.folders import check_model_folder
+from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 
 app = typer.Typer(add_completion=False)
@@ -35,6 +36,7 @@ def evaluate(
 
     Example: distill evaluate runs/student-1 --teacher runs/a
     """
+    refuse_file(run, "model")
     check_model_folder(run)
     if teacher is not None:
         expand_teachers([teacher])

@@ -13,6 +13,7 @@ from rich.markup import escape
 from distill_cli.cli.terminal import console, result, result_json, say
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.pipeline.folders import check_model_folder
+from distill_cli.pipeline.inputs.file_kinds import refuse_file
 
 if TYPE_CHECKING:
     from distill_cli.pipeline.predict import Answers, Prediction
@@ -55,6 +56,7 @@ def predict(
     """
     if temperature is not None and not 0 < temperature < float("inf"):
         raise UsageError(f"temperature: must be a number above 0 (got {temperature})")
+    refuse_file(run, "model")
     check_model_folder(run)
     paths = [path for image in images for path in _expand(image)]
     if paths and not any(Path(path).exists() for path in paths):

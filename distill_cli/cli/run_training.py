@@ -14,6 +14,7 @@ from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import RequirementError, UsageError, counted
 from distill_cli.pipeline.folders import check_output
+from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
@@ -106,6 +107,8 @@ def _check_inputs(recipe: TrainRecipe, made: Sequence[str]) -> None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
     if recipe.init is not None and recipe.init not in made and not Path(recipe.init).exists():
         raise UsageError(f"--init {recipe.init} does not exist")
+    if recipe.init is not None and recipe.init not in made:
+        refuse_file(Path(recipe.init), "--init")
 
 
 def _calibrated(figures: RunResult) -> list[str]:

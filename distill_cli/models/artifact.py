@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from math import isfinite
@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from distill_cli.errors import ArtifactError
-from distill_cli.files import read_json, real_path, write_atomically, write_json
+from distill_cli.files import real_path, write_atomically, write_json
 from distill_cli.models.build import TORCHVISION, build, explain
 from distill_cli.models.network import InputSpec, Library, Network
+from distill_cli.models.timm_folder import read_config
 from distill_cli.types import PlainView, Targets
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -113,7 +114,11 @@ def model_bytes(folder: Path) -> int:
 
 
 def load_model(
-    folder: Path, *, device: torch.device | str = "cpu", weights: bool = True
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    weights: bool = True,
+    class_names: Sequence[str] | None = None,
 ) -> Network:
     """The network of a run or model folder, in eval mode.
 
@@ -124,13 +129,14 @@ def load_model(
         folder: Run folder or model folder.
         device: Device that the network is put on.
         weights: Read the weights; otherwise they stay fresh, and only the file's header is checked.
+        class_names: Names of as many outputs, where timm saved the model and it has none.
 
     Raises:
-        ArtifactError: Something is missing, damaged, or not ours.
+        ArtifactError: Something is missing, damaged, or neither ours nor timm's.
     """
     config, stored = _file(folder, CONFIG), _file(folder, WEIGHTS)
     with _ours(config):
-        network = _network(read_json(config))
+        network = _network(read_config(config, FORMAT, class_names))
     _fill(network, stored, copy=weights)
     return network.to(device).eval()
 
@@ -143,7 +149,7 @@ def input_spec(folder: Path) -> InputSpec:
     """
     config = _file(folder, CONFIG)
     with _ours(config):
-        return _parsed_input_spec(read_json(config)["distill"])
+        return _parsed_input_spec(read_config(config, FORMAT)["distill"])
 
 
 @contextmanager
@@ -168,7 +174,7 @@ def _file(folder: Path, name: str) -> Path:
     if name == WEIGHTS and not path.exists() and path.with_name(PICKLED).exists():
         raise ArtifactError(
             f"{path} is missing, and {PICKLED} is not read: a pickle can run code",
-            hint="Save the weights as safetensors",
+            hint="Save the weights as safetensors, with timm by save_for_hf(…, safe_serialization=True)",
         )
     if not path.exists():
         raise ArtifactError(f"{path} is missing", hint="Give a run folder or a model folder")

@@ -113,8 +113,12 @@ def evaluate_run(
         ArtifactError: The classes of model, teacher and data differ.
     """
     runtime = decide(device)
-    network = load_model(folder).to(runtime.device).eval()
+    network = load_model(folder)
     dataset = data_of(folder, data, kept_recipe(folder), network.view)
+    if network.view is None:
+        # A model of timm's may have outputs without names: as many classes of the data name them.
+        network = load_model(folder, class_names=dataset.class_names)
+    network = network.to(runtime.device).eval()
     for line in left_in_words(dataset.left):
         message(line)
     check_classes(str(folder), network.class_names, dataset.class_names, hint=None)

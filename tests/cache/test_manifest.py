@@ -79,7 +79,7 @@ def test_differences_name_both_values() -> None:
 
 def test_differences_of_many_classes_stay_short() -> None:
     many, more = plan(classes=1000), plan(classes=1001)
-    assert plan_differences(many, more) == ["classes: expected 1000 entries, found 1001"]
+    assert plan_differences(many, more) == ["classes: expected 1,000 entries, found 1,001"]
     names = list(many.dataset.class_names)
     names[7] = "zebra"
     swapped = replace(many, dataset=replace(many.dataset, class_names=tuple(names)))

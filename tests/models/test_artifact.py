@@ -132,7 +132,9 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
         lambda folder: edit(folder, lambda c: c.update(architecture="nothing_here")),
         lambda folder: edit(folder, lambda c: c["model_args"].update(width=9)),
         lambda folder: edit(folder, lambda c: c["model_args"].update(wdith=9)),
-        lambda folder: edit(folder, lambda c: c.pop("distill")),
+        lambda folder: edit(
+            folder, lambda c: [c.pop(key) for key in ("distill", "pretrained_cfg")]
+        ),
         lambda folder: edit(folder, lambda c: c["distill"].update(format_version=99)),
         lambda folder: edit(folder, lambda c: c["distill"].update(class_names=["a"])),
     ],

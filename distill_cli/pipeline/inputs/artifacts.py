@@ -51,15 +51,19 @@ class Artifacts:
         there = self.coming.get(real_path(name))
         return kept_recipe(Path(name)) if there is None else there.recipe
 
-    def network(self, name: str) -> Network:
+    def network(self, name: str, class_names: tuple[str, ...] | None = None) -> Network:
         """The network of a run or model folder, in eval mode.
+
+        Args:
+            name: The folder.
+            class_names: The data's, for a model that timm saved without names of its outputs.
 
         Raises:
             ArtifactError: Something is missing, damaged, or not ours.
         """
         there = self.coming.get(real_path(name))
         if there is None:
-            return load_model(Path(name), weights=not self.dry)
+            return load_model(Path(name), weights=not self.dry, class_names=class_names)
         # A copy: who asks for it may freeze it, or change its precision.
         return deepcopy(there.network).eval()
 
@@ -72,7 +76,7 @@ class Artifacts:
         """
         if name.startswith(TIMM) and not Path(name).exists():
             return pretrained_teacher(name.removeprefix(TIMM), class_names, weights=not self.dry)
-        return self.network(name)
+        return self.network(name, class_names)
 
 
 ON_DISK, DRY = Artifacts(), Artifacts(dry=True)

@@ -10,6 +10,7 @@ from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.folders import has_model, holds_run, kept_recipe
 from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
+from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.framing import as_shown
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
 
@@ -57,6 +58,7 @@ def expand_teachers(
                 f"teacher '{name}' is a run without a model yet", hint="Finish it with --resume"
             )
         else:
+            refuse_file(path, "teacher")
             raise UsageError(f"teacher '{name}' is no run, model or cache folder")
     return expanded
 
