@@ -67,7 +67,9 @@ def test_a_cache_of_format_1_is_described_exported_and_learnt_from_with_one_of_f
         assert archive["probabilities"].shape == (1438, 10)
         assert "samples" not in archive.files
     new = ("cache-soft-labels", "--teachers", made.teacher, "--augment", "none", "--out", "new")
-    assert distill(*new, "--quiet").code == 0
+    # Pictures as that version framed them.
+    framing = ("--set", "resize=round", "--set", "orientation=stored", "--set", "background=none")
+    assert distill(*new, *framing, "--quiet").code == 0
     outcome = distill(
         *("student", "--teachers", "old,new", "--model", "mlp_8x1", "--epochs", 1, "--quiet"),
         *("--force", "--out", "s"),
