@@ -11,7 +11,7 @@ import typer
 from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import result, result_json
 from distill_cli.errors import counted
-from distill_cli.pipeline.folders import check_model_folder
+from distill_cli.pipeline.folders import check_finished, check_model_folder
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 
 app = typer.Typer(add_completion=False)
@@ -36,7 +36,7 @@ def evaluate(
     """
     check_model_folder(run)
     if teacher is not None:
-        expand_teachers([teacher])
+        check_finished(expand_teachers([teacher]), None)
     from distill_cli.pipeline.evaluate import evaluate_run
 
     evaluation = evaluate_run(run, data=data, teacher=teacher, split=split, device=device)

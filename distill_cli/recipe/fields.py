@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from distill_cli.recipe.parsing import (
+    Duration,
     Part,
     Requirement,
     check_codec,
+    parse_duration,
     parse_part,
     parse_requirement,
     split_commas,
@@ -61,4 +63,5 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
 
 Text = Annotated[str, Field(min_length=1)]
 CodecName = Annotated[str, AfterValidator(check_codec)]
+Time = Annotated[Duration, PlainValidator(parse_duration), PlainSerializer(str)]
 PartOfDump = Annotated[Part, PlainValidator(parse_part), PlainSerializer(str)]
