@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class DistillError(Exception):
@@ -56,16 +57,34 @@ class RequirementError(DistillError):
 
 
 class StoppedError(DistillError):
-    """A signal asked the run to stop; a checkpoint was written (exit code 128 + signal)."""
+    """A run ended before it was done, because it was asked to; its state is kept.
 
-    def __init__(self, message: str, *, signal_number: int, hint: str | None = None) -> None:
+    The exit code is 128 + the signal that asked, or 0 where the time of `--max-time` was up.
+
+    Args:
+        message: Where it stopped.
+        signal_number: The signal; None for none.
+        hint: The way to go on.
+        run: The folder that goes on, where it is a training run's.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        signal_number: int | None,
+        hint: str | None = None,
+        run: Path | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.signal_number = signal_number
-        self.exit_code = 128 + signal_number
+        self.run = run
+        self.exit_code = 0 if signal_number is None else 128 + signal_number
 
     def hinting(self, hint: str) -> StoppedError:
         """The same stop with another way to go on."""
-        return StoppedError(self.message, signal_number=self.signal_number, hint=hint)
+        number = self.signal_number
+        return StoppedError(self.message, signal_number=number, hint=hint, run=self.run)
 
 
 def counted(number: int, unit: str, several: str | None = None) -> str:

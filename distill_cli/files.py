@@ -20,11 +20,18 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 BAD_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.ENOTDIR, errno.EISDIR)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[Path], object], *, before: Path | None = None
+) -> None:
     """Lets `write` fill a temporary neighbour of `path`, then renames it into place.
 
     A kill at any moment leaves either the old file or the new one. A leftover temporary file
     starts with `.tmp-` and is removed by `remove_temporaries`.
+
+    Args:
+        path: The file.
+        write: Fills the file that it is given.
+        before: A neighbour that the old file becomes; a kill may leave it there, and none at `path`.
 
     Raises:
         InternalError: The disk is full or refuses the write.
@@ -35,6 +42,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
+        if before is not None and path.exists():
+            path.replace(before)
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
@@ -133,7 +142,8 @@ def one_writer(folder: Path) -> Iterator[None]:
         raise UsageError(f"cannot create {folder}: {error.strerror}") from None
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder} is read-only", hint="Choose another folder with --out")
-    lock = FileLock(folder / ".lock", timeout=0)
+    # Whoever asks `is_written` holds it for a moment.
+    lock = FileLock(folder / ".lock", timeout=0.2)
     try:
         lock.acquire()
     except Timeout:
@@ -145,3 +155,24 @@ def one_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_written(folder: Path) -> bool:
+    """Whether a process holds the folder's lock now; nothing is made or changed."""
+    import fcntl
+
+    try:
+        # Without a wait for the other end, if it is a pipe that lies there.
+        descriptor = os.open(folder / ".lock", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        # A file system without locks, on which nobody holds one.
+        return False
+    finally:
+        os.close(descriptor)
+    return False

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Accuracy, NLL, ECE, agreement with a teacher."),
     "predict": ("predict", "Classes and probabilities of images."),
     "compare": ("compare", "A table of runs; seeds are grouped."),
+    "runs": ("runs", "The runs of a folder: which are done, and which go on."),
     "report": ("report", "One self-contained HTML page of a run."),
     "cache": ("cache", "Describe, check, join, import and export soft-label caches."),
     "recipes": ("recipes", "List, show, copy, validate and run recipes."),

@@ -12,7 +12,7 @@ from rich.markup import escape
 from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.errors import counted
-from distill_cli.pipeline.folders import check_model_folder
+from distill_cli.pipeline.folders import check_finished, check_model_folder
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 
@@ -39,7 +39,7 @@ def evaluate(
     refuse_file(run, "model")
     check_model_folder(run)
     if teacher is not None:
-        expand_teachers([teacher])
+        check_finished(expand_teachers([teacher]), None)
     from distill_cli.pipeline.evaluate import evaluate_run
 
     evaluation = evaluate_run(

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.fields import PANELS
 from distill_cli.recipe.load import load
+from distill_cli.recipe.parsing import Duration
 from distill_cli.recipe.reference import default_of, help_of
 from distill_cli.recipe.stages import RECIPE
 
@@ -127,6 +128,8 @@ def metavar(field: FieldInfo) -> str:
             return "NUMBER"
         if get_origin(part) is Literal:
             return "NAME"
+        if Duration in (part, *get_args(part)):
+            return "TIME"
     return "TEXT"
 
 

@@ -11,9 +11,9 @@ from rich.markup import escape
 from distill_cli.cli.cache_soft_labels import duration
 from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, print_location, result_json, say
-from distill_cli.errors import RequirementError, UsageError, counted
-from distill_cli.pipeline.folders import check_output
+from distill_cli.cli.terminal import exactly, leave_saying, print_location, result_json, say
+from distill_cli.errors import RequirementError, StoppedError, UsageError, counted
+from distill_cli.pipeline.folders import check_finished, check_output
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
@@ -31,6 +31,7 @@ def run_training(recipe: TrainRecipe, flags: RunFlags) -> None:
 
     Raises:
         RequirementError: A gate was not met; everything is saved.
+        StoppedError: A signal came, or the time was up.
     """
     check_early(recipe, resume=flags.resume, overwrite=flags.overwrite)
     label = recipe.COMMAND.split()[0]
@@ -43,11 +44,13 @@ def run_training(recipe: TrainRecipe, flags: RunFlags) -> None:
             say(escape(rehearsal(rehearsed)))
         show_recipe(recipe, json=flags.json)
         return
-    with progress(label, quiet=flags.quiet) as sink:
-        # The display first: the import of torch takes seconds.
-        from distill_cli.pipeline.run.stages import run
-
-        finished = run(recipe, sink=sink, resume=flags.resume, overwrite=flags.overwrite)
+    try:
+        finished = _trained(recipe, flags, label)
+    except StoppedError as stopped:
+        if stopped.exit_code == 0 and stopped.run is not None:
+            # Exit code 0 promises a result: the folder that goes on.
+            show_resumable(stopped.run, json=flags.json)
+        raise
     if not flags.quiet:
         say(summary(finished))
     if flags.json:
@@ -56,6 +59,23 @@ def run_training(recipe: TrainRecipe, flags: RunFlags) -> None:
         print_location(finished.run, named=not flags.quiet)
     if finished.unmet:
         raise RequirementError(f"not met: {'; '.join(finished.unmet)}; the run is saved")
+
+
+def _trained(recipe: TrainRecipe, flags: RunFlags, label: str) -> Finished:
+    with progress(label, quiet=flags.quiet) as sink:
+        # The display first: the import of torch takes seconds.
+        from distill_cli.pipeline.run.stages import run
+
+        resume, overwrite = flags.resume, flags.overwrite
+        return run(recipe, sink=sink, resume=resume, overwrite=overwrite, leave=leave_saying)
+
+
+def show_resumable(run: Path, *, json: bool) -> None:
+    """A run on stdout that its time was up for; the line on stderr names it too."""
+    if json:
+        result_json({"run": str(run), "state": "resumable"})
+    else:
+        print_location(run, named=True)
 
 
 def show_recipe(recipe: Recipe, *, json: bool) -> None:
@@ -91,15 +111,18 @@ def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
     if recipe.out is not None:
         check_output(Path(recipe.out), resume=resume, overwrite=overwrite)
     if not is_several(recipe):
-        _check_inputs(recipe, made=())
+        _check_inputs(recipe, made=(), resume=resume)
         return
     stages = stages_of(recipe, Path(recipe.out or "the run"))
     for number, stage in enumerate(stages):
-        _check_inputs(stage.recipe, made=[str(earlier.out) for earlier in stages[:number]])
+        made = [str(earlier.out) for earlier in stages[:number]]
+        _check_inputs(stage.recipe, made=made, resume=resume)
 
 
-def _check_inputs(recipe: TrainRecipe, made: Sequence[str]) -> None:
+def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> None:
     """Checks teachers, data and starting weights, but for those that earlier stages will make."""
+    given = [*(getattr(recipe, "teachers", None) or []), recipe.init]
+    given = [name for name in given if name is not None and name not in made]
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         expand_teachers([name for name in recipe.teachers or [] if name not in made])
@@ -109,6 +132,7 @@ def _check_inputs(recipe: TrainRecipe, made: Sequence[str]) -> None:
         raise UsageError(f"--init {recipe.init} does not exist")
     if recipe.init is not None and recipe.init not in made:
         refuse_file(Path(recipe.init), "--init")
+    check_finished(given, recipe.out if resume else None)
 
 
 def _calibrated(figures: RunResult) -> list[str]:

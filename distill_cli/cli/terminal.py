@@ -22,6 +22,7 @@ UNFOLDED = 1_000_000
 LAST_STANDARD = 2
 # Exit code of a process that Ctrl-C ends: 128 and the signal's number.
 INTERRUPTED = 128 + signal.SIGINT
+INTERRUPTION = "stopped at once; what was saved before is intact"
 # Functions that end the live displays: whoever leaves at once leaves no line of them behind.
 DISPLAYS: list[Callable[[], None]] = []
 # Substitutes for characters that the stream's encoding lacks; for all others, a "?".
@@ -119,10 +120,7 @@ def _interrupted_anywhere(unraisable: Any) -> None:
     if not issubclass(unraisable.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
         return
-    for end in DISPLAYS:
-        end()
-    say_interrupted()
-    leave(INTERRUPTED)
+    leave_saying(INTERRUPTION, INTERRUPTED)
 
 
 def say_stopped(text: str) -> None:
@@ -135,7 +133,15 @@ def say_stopped(text: str) -> None:
 
 def say_interrupted() -> None:
     """The one line of a Ctrl-C that ends everything at once."""
-    say_stopped("stopped at once; what was saved before is intact")
+    say_stopped(INTERRUPTION)
+
+
+def leave_saying(text: str, code: int) -> NoReturn:
+    """Ends the displays, says the one line of a stop, and ends the process at once."""
+    for end in DISPLAYS:
+        end()
+    say_stopped(text)
+    leave(code)
 
 
 def leave(code: int) -> NoReturn:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, expand, is_cache
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, DistillError, InternalError, UsageError
+from distill_cli.files import write_json
 from distill_cli.recipe.load import read_yaml
+from distill_cli.report.run_folder import OUTCOME, RESULT
 
 RUNS = Path("runs")
 # What was left out of the data, a line each, in run and cache folders.
@@ -69,7 +72,7 @@ def check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
     check_writable(out)
     if is_cache(out):
         raise UsageError(f"{out} is a soft-label cache", hint="Choose another --out for the run")
-    if resume and has_model(out) and not (out / "last").exists():
+    if resume and has_model(out) and not has_checkpoint(out):
         raise UsageError(
             f"{out} holds a model but no checkpoint to resume from",
             hint="Choose another --out, or replace it with --overwrite",
@@ -137,6 +140,45 @@ def check_model_folder(folder: Path) -> None:
         raise UsageError(f"{folder} does not exist", hint="Give a run or model folder")
     if not has_model(folder):
         raise ArtifactError(f"{folder} holds no trained model", hint="Finish it with --resume")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run has a state to go on from: the last checkpoint, or the one before it."""
+    return any((folder / "last").glob("checkpoint*.pt"))
+
+
+def check_finished(folders: Iterable[str], out: str | None) -> None:
+    """Refuses to learn from a run that is not finished: its model is the best so far, or none.
+
+    Args:
+        folders: What is learnt from; a model folder in itself is what it is.
+        out: The run that learns. One that is begun goes on with what it began with.
+
+    Raises:
+        UsageError: With the run.
+    """
+    if out is not None and has_checkpoint(Path(out)):
+        return
+    for name in folders:
+        if (Path(name) / "last").is_dir() and not (Path(name) / RESULT).exists():
+            best = f", or give {name}/model, the best so far" if has_model(Path(name)) else ""
+            raise UsageError(
+                f"run {name} is not finished",
+                hint=f"Go on with --resume --out {name}{best}",
+            )
+
+
+@contextmanager
+def outcome_kept(run: Path) -> Iterator[None]:
+    """Has a run's folder say how the training in it ended, unless it finishes."""
+    (run / OUTCOME).unlink(missing_ok=True)
+    try:
+        yield
+    except DistillError as error:
+        # A disk that is full has nothing to add to what it was full for.
+        with suppress(InternalError):
+            write_json(run / OUTCOME, {"code": error.exit_code, "message": str(error)})
+        raise
 
 
 def has_model(folder: Path) -> bool:

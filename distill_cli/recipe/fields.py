@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator
 
 from distill_cli.recipe.parsing import (
+    Duration,
     Part,
     Requirement,
     as_number,
     check_codec,
+    parse_duration,
     parse_part,
     parse_requirement,
     split_commas,
@@ -63,4 +65,5 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
 Channels = Annotated[Literal[1, 3], BeforeValidator(as_number)]
 Text = Annotated[str, Field(min_length=1)]
 CodecName = Annotated[str, AfterValidator(check_codec)]
+Time = Annotated[Duration, PlainValidator(parse_duration), PlainSerializer(str)]
 PartOfDump = Annotated[Part, PlainValidator(parse_part), PlainSerializer(str)]

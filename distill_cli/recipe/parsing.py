@@ -1,4 +1,4 @@
-"""Text of recipes and flags, parsed: parts, requirements, codecs, lists by commas."""
+"""Text of recipes and flags, parsed: parts, requirements, times, codecs, lists by commas."""
 
 from __future__ import annotations
 
@@ -43,6 +43,37 @@ def parse_part(value: Any) -> Part:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"'{value}' is not of the form 3/8, the third of eight parts")
     return Part(int(match[1]), int(match[2]))
+
+
+class Duration(NamedTuple):
+    """A length of time such as `1h30m`.
+
+    Attributes:
+        text: The time as it was written.
+        seconds: Its length.
+    """
+
+    text: str
+    seconds: int
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_duration(value: Any) -> Duration:
+    """A length of time, spelt as `90s`, `5m`, `2h` or `1h30m` in recipes and flags.
+
+    Raises:
+        ValueError: It has another form, is nothing, or is longer than a year or so.
+    """
+    if isinstance(value, Duration):
+        return value
+    match = re.fullmatch(r"\s*(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?\s*", str(value))
+    parts = [int(part or 0) for part in match.groups()] if match else [0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if seconds == 0:
+        raise ValueError(f"'{value}' is no time such as 90s, 5m, 2h or 1h30m")
+    return Duration(str(value).strip(), seconds)
 
 
 CODECS = ("fp32", "fp16", "bf16", "topk:10")

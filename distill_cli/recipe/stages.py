@@ -20,9 +20,10 @@ from distill_cli.recipe.schema import RECIPES, HintRecipe, StudentRecipe, Teache
 # Inside the run's folder: the runs of earlier stages, and the recipe of all.
 STAGES, RECIPE = "stages", "stages.yaml"
 REFERENCE = "stage:"
-# Keys that make a recipe several stages; a stage has none of them, nor a folder or gates.
+# Keys that make a recipe several stages; a stage has none of them, nor a folder, gates or a time of
+# its own.
 SEVERAL = ("stages", "generations", "hints", "hint_epochs")
-NOT_OF_A_STAGE = (*SEVERAL, "out", "about", "recorded", "require")
+NOT_OF_A_STAGE = (*SEVERAL, "out", "about", "recorded", "require", "max_time")
 # Which teachers there are, and how they are joined: of the first generation only.
 OF_TEACHERS = (
     "teachers",

@@ -16,7 +16,7 @@ from distill_cli.types import RunResult
 # `command` is only what the file is for; whether there are teachers tells the verbs apart.
 NOT_THE_RECIPE = {
     *("seed", "view_seed", "out", "recorded", "require", "about", "command"),
-    *("device", "threads", "workers"),
+    *("device", "threads", "workers", "graphs", "checkpoint_every", "max_time", "grace"),
 }
 # The defaults of kd in 0.1.0, whose runs record its name alone; later runs record every value.
 KD_OF_0_1_0: Mapping[str, float] = {"temperature": 4, "weight": 0.9}

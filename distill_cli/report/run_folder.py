@@ -17,6 +17,8 @@ from distill_cli.types import Relation, RunResult
 from distill_cli.types.relation import RELATIONS, checked_text, is_number
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
+# How a command ended that did not finish its run: `code` and `message`.
+OUTCOME = "last/outcome.json"
 # Keys that earlier versions did not have; figures that a run may not know.
 MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is not MISSING}
 MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.type)}
@@ -70,7 +72,7 @@ def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
             f"{folder} is no run folder: it has no {RECIPE}",
             hint="Give the --out folder of `distill teacher train` or `distill student`",
         )
-    recipe = _recipe(folder / RECIPE)
+    recipe = read_recipe(folder / RECIPE)
     if recipe.get("command") == "hint-init":
         raise ArtifactError(
             f"{folder} is a hint-init: its classifier is not trained, so that it has no figures",
@@ -86,7 +88,7 @@ def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
         folder=folder,
         recipe=recipe,
         result=_result(folder / RESULT) if has_result else None,
-        history=_history(folder / HISTORY),
+        history=read_history(folder / HISTORY),
         relations=_relations(folder / RELATIONS),
     )
 
@@ -105,7 +107,12 @@ def _malformed(path: Path, reason: str) -> ArtifactError:
     )
 
 
-def _recipe(path: Path) -> Mapping[str, Any]:
+def read_recipe(path: Path) -> Mapping[str, Any]:
+    """The keys of a recipe.yaml.
+
+    Raises:
+        ArtifactError: It is malformed.
+    """
     try:
         recipe = yaml.safe_load(_text(path))
     except yaml.YAMLError as error:
@@ -157,7 +164,12 @@ def _relations(path: Path) -> dict[str, Relation]:
         raise _malformed(path, str(error)) from None
 
 
-def _history(path: Path) -> tuple[Mapping[str, float], ...]:
+def read_history(path: Path) -> tuple[Mapping[str, float], ...]:
+    """The rows of a summary.csv, an empty cell as NaN; none where there is no file.
+
+    Raises:
+        ArtifactError: It is malformed.
+    """
     if not path.is_file():
         return ()
     # A row without its line end is what a killed writer left of it.

@@ -1,10 +1,16 @@
-"""Checkpoints: all that a run needs to go on to the same bits, in one file, whole or absent."""
+"""Checkpoints: all that a run needs to go on to the same bits, in one file, whole or absent.
+
+A run keeps the last two: where the newer cannot be read, it goes on from the older.
+"""
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +20,13 @@ from distill_cli.errors import ArtifactError
 from distill_cli.files import write_atomically
 from distill_cli.training.state import State
 
-FILE = "last/checkpoint.pt"
+FILE, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
 FORMAT = 3
+# What torch and zipfile raise for files that are damaged, or no checkpoints.
+UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 class OtherRecipeError(ArtifactError):
@@ -33,7 +44,7 @@ class Stateful(Protocol):
 
 
 def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> None:
-    """Writes the checkpoint of a run.
+    """Writes the checkpoint of a run; the last one becomes the one before.
 
     Args:
         run: The run folder.
@@ -49,7 +60,7 @@ def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> No
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    _write(run / FILE, content)
+    _write(run / FILE, content, before=run / BEFORE)
 
 
 def check_key(run: Path, *keys: str) -> str:
@@ -66,20 +77,27 @@ def check_key(run: Path, *keys: str) -> str:
         ArtifactError: There is no checkpoint, or it is damaged.
         OtherRecipeError: It is of another recipe.
     """
-    content = _read(run / FILE)
-    if content.get("format") != FORMAT:
-        raise ArtifactError(f"{run / FILE} is not a checkpoint of this version of distill")
-    if content["key"] not in keys:
-        raise OtherRecipeError(
-            f"{run} was started from another recipe or other data",
-            hint="Resume with the options it was started with, or choose another --out",
-        )
-    return str(content["key"])
+    return str(_checked(run, keys)["key"])
+
+
+def repair(run: Path) -> str | None:
+    """Puts the checkpoint before in place of a last one that is damaged or missing.
+
+    Returns:
+        A line that says so; None where there is nothing to repair, or nothing to repair it with.
+    """
+    path, _, fault = _newest(run)
+    if fault is None:
+        return None
+    path.replace(run / FILE)
+    return f"{fault.message}: going on from the checkpoint before it"
 
 
 def rename(run: Path, key: str) -> None:
-    """Gives a checkpoint that was written under another key this one."""
+    """Gives checkpoints that were written under another key this one."""
     _write(run / FILE, {**_read(run / FILE), "key": key})
+    with suppress(ArtifactError):
+        _write(run / BEFORE, {**_read(run / BEFORE), "key": key})
 
 
 def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
@@ -88,8 +106,7 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
     Raises:
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
     """
-    check_key(run, key)
-    content = _read(run / FILE)
+    content = _checked(run, (key,))
     for name, part in parts.items():
         part.load_state_dict(content["parts"][name])
     torch.set_rng_state(content["rng"])
@@ -98,22 +115,60 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
     return State.from_state_dict(content["state"])
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: dict[str, Any], *, before: Path | None = None) -> None:
     # Through memory: torch reports a full disk as a RuntimeError without a cause.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
+    write_atomically(
+        path, lambda temporary: temporary.write_bytes(buffer.getbuffer()), before=before
+    )
+
+
+def _checked(run: Path, keys: Collection[str]) -> dict[str, Any]:
+    """The newest checkpoint that can be read, if it is ours and of one of these recipes."""
+    path, content, _ = _newest(run)
+    if content.get("format") != FORMAT:
+        raise ArtifactError(f"{path} is not a checkpoint of this version of distill")
+    if content["key"] not in keys:
+        raise OtherRecipeError(
+            f"{run} was started from another recipe or other data",
+            hint="Resume with the options it was started with, or choose another --out",
+        )
+    return content
+
+
+def _newest(run: Path) -> tuple[Path, dict[str, Any], ArtifactError | None]:
+    """The newest checkpoint that can be read, and why the last one cannot, where it is the other."""
+    try:
+        return run / FILE, _read(run / FILE), None
+    except ArtifactError as error:
+        fault = error
+    try:
+        return run / BEFORE, _read(run / BEFORE), fault
+    except ArtifactError:
+        raise fault from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"there is no checkpoint at {path}", hint="Start without --resume")
     try:
+        _check_bytes(path)
         # weights_only: a checkpoint from someone else may hold a pickle that runs code.
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ArtifactError(f"checkpoint {path} cannot be read: {first_line}") from None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path} is not a checkpoint")
     return content
+
+
+def _check_bytes(path: Path) -> None:
+    """Checks the sums of an archive, which torch writes and does not read."""
+    with zipfile.ZipFile(path) as archive:
+        # Ours is not compressed: what is may grow without an end.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is compressed")
+        if (entry := archive.testzip()) is not None:
+            raise ValueError(f"its part {entry} is damaged")

@@ -38,7 +38,8 @@ class Growth:
         self._weights: Mapping[str, tuple[str, Weight]] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain values; waits for the device."""
+        self._settle()
         return {"first": self.first, "said": self.warnings}
 
     def note(self, loss: Loss, *, first: bool) -> None:
@@ -59,9 +60,7 @@ class Growth:
             means: Means of the terms as they are now, without their weights.
             fraction: Share of training that is behind us.
         """
-        if self._noted:
-            values = torch.stack([value.float() for value in self._noted.values()]).abs().tolist()
-            self.first, self._noted = dict(zip(self._noted, values, strict=True)), {}
+        self._settle()
         whole = self.first.get(WHOLE, 0.0)
         grown: list[tuple[float, str, str]] = []
         for term, (objective, course) in self._weights.items():
@@ -77,6 +76,12 @@ class Growth:
         news = {term: words for _, term, words in sorted(grown, reverse=True)}
         self.warnings |= news
         return list(news.values())
+
+    def _settle(self) -> None:
+        """Makes numbers of what was noted of the first step."""
+        if self._noted:
+            values = torch.stack([value.float() for value in self._noted.values()]).abs().tolist()
+            self.first, self._noted = dict(zip(self._noted, values, strict=True)), {}
 
     def _words(self, term: str, objective: str, weight: float, figures: str) -> str:
         subject = objective if term == objective.replace("-", "_") else f"{objective}, term {term}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
 from distill_cli.data.loader import Loader
-from distill_cli.errors import StoppedError
 from distill_cli.models import Network
 from distill_cli.objectives.hooks import Probe
 from distill_cli.training import checkpoint
@@ -18,6 +17,7 @@ from distill_cli.training.device_steps import DeviceSteps
 from distill_cli.training.events import EpochEvent, Sink, step_event
 from distill_cli.training.graphs import StepGraphs
 from distill_cli.training.optimisation import Optimisation
+from distill_cli.training.pauses import Pauses
 from distill_cli.training.run_log import RunLog, epoch_row
 from distill_cli.training.state import HeldOut, State
 from distill_cli.training.update import Update
@@ -41,8 +41,8 @@ class Trainer:
         save_best: Keeps a network as the best one.
         run: The run folder; `key` identifies its recipe in checkpoints.
         sink: Shows progress.
-        stop: The signal that asks to stop, or None.
         graphs: Records steps on a CUDA device; None to take them one operation at a time.
+        pauses: When its state is kept within an epoch, and when it stops before its end.
     """
 
     network: Network
@@ -57,18 +57,19 @@ class Trainer:
     run: Path
     key: str
     sink: Sink
-    stop: Callable[[], int | None] = lambda: None
     graphs: StepGraphs | None = None
+    pauses: Pauses = field(default_factory=Pauses)
 
     def fit(self, *, resume: bool) -> State:
         """Trains to the end, from the last checkpoint if `resume`.
 
         Raises:
             DivergedError: The loss is NaN or infinite; the last checkpoint and the best stay.
-            StoppedError: A signal came; a checkpoint was written.
+            StoppedError: A signal came, or the time is up; what is kept goes on from here.
         """
         self.start(resume=resume)
         while self.state.epoch < self.epochs:
+            self.pauses.check(self.state.where(self.epochs), self.run)
             self.train_epoch()
             self._end_epoch()
         return self.state
@@ -97,37 +98,29 @@ class Trainer:
         for images in self._steps(self.state.epoch, self.state.step):
             self.state.step += 1
             self.sink.step(step_event(self.state, self.epochs, self.loader.steps, images))
-            if self.stop() is not None or self.state.step % LOOK_EVERY == 0:
-                self._look()
-            if (number := self.stop()) is not None:
+            if self.state.step % LOOK_EVERY == 0:
+                self.state.look(self.sink.message, self.epochs, self.loader.steps)
+            if self.pauses.due():
+                # The loss tells of the weights before the step alone.
+                self.state.require_finite_weights(self.network.state_dict())
                 self.state.epoch_seconds += time.perf_counter() - started
                 self._save()
-                raise StoppedError(
-                    f"stopped in epoch {self.state.epoch + 1} of {self.epochs}",
-                    signal_number=number,
-                    hint=f"Go on with --resume --out {self.run}",
-                )
-        self._look()
+                self.pauses.check(self.state.where(self.epochs), self.run)
+                started = time.perf_counter()
+        self.state.look(self.sink.message, self.epochs, self.loader.steps)
         self.state.epoch_seconds += time.perf_counter() - started
-
-    def _look(self) -> None:
-        taken = self.state.epoch * self.loader.steps + self.state.step
-        last = max(1, self.epochs * self.loader.steps - 1)
-        self.state.look(self.sink.message, (taken - 1) / last)
 
     def _steps_on_host(self, epoch: int, first: int) -> Iterator[int]:
         for batch in self.loader.epoch(epoch, first=first):
             self.train_step(batch)
             yield batch.samples
 
-    def _progress(self, step: int) -> Progress:
-        total, seed = self.epochs * self.loader.steps, self.loader.seed
-        return Progress(epoch=self.state.epoch, step=step, total_steps=total, seed=seed)
-
     def train_step(self, batch: Batch) -> None:
         """The step of a batch that the host has made."""
+        total, epoch, seed = self.epochs * self.loader.steps, self.state.epoch, self.loader.seed
+        progress = Progress(epoch=epoch, step=batch.step, total_steps=total, seed=seed)
         self.optimisation.schedule.step_update(batch.step)
-        self.update(batch, self._progress(batch.step), self.state)
+        self.update(batch, progress, self.state)
         self.optimisation.average(self.network, batch.step)
 
     def _end_epoch(self) -> None:
@@ -142,8 +135,8 @@ class Trainer:
         if best := state.is_best(held_out):
             self.save_best(network)
         rate = self.loader.steps * self.loader.batch_size / max(state.epoch_seconds, 1e-9)
-        figures = {**held_out.figures, **verdict.figures}
-        row = epoch_row(state, figures, lr=self.optimisation.rate, images_per_second=rate)
+        figures = {**held_out.figures, **verdict.figures, "images_per_second": rate}
+        row = epoch_row(state, figures, lr=self.optimisation.rate)
         self.log.epoch(row)
         self.sink.epoch(EpochEvent(epoch=state.epoch, epochs=self.epochs, row=row, best=best))
         state.next_epoch(rate, state.epoch_seconds + time.perf_counter() - started)
@@ -152,3 +145,4 @@ class Trainer:
     def _save(self) -> None:
         self.state.log_lengths = self.log.lengths()
         checkpoint.save(self.run, self.state, self.parts, self.key)
+        self.pauses.saved()

@@ -13,23 +13,19 @@ from typing import Any
 from distill_cli.training.state import State
 
 
-def epoch_row(
-    state: State, figures: Mapping[str, float], *, lr: float, images_per_second: float
-) -> dict[str, Any]:
+def epoch_row(state: State, figures: Mapping[str, float], *, lr: float) -> dict[str, Any]:
     """The row of metrics.jsonl and summary.csv for an epoch that has just ended.
 
     Args:
         state: State of the loop before the next epoch.
-        figures: Held-out figures, and those of objectives.
+        figures: Held-out figures, those of objectives, and its speed.
         lr: The learning rate at its end.
-        images_per_second: Speed of its training steps.
     """
     return {
         "epoch": state.epoch + 1,
         "lr": lr,
         **{f"train_{name}": value for name, value in state.means().items()},
         **figures,
-        "images_per_second": images_per_second,
         "seconds": state.epoch_seconds,
     }
 

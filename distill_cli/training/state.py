@@ -67,6 +67,10 @@ class State:
         self.best_rank = list(held_out.rank)
         return True
 
+    def where(self, epochs: int) -> str:
+        """Where training stands, in words: in epoch 3 of 30."""
+        return f"in epoch {self.epoch + 1} of {epochs}"
+
     def next_epoch(self, rate: float, seconds: float) -> None:
         """Closes the epoch under way, which ran at `rate` images/s and took `seconds` in all."""
         self.rates.append(rate)
@@ -84,18 +88,20 @@ class State:
         """Means over the epoch's steps so far; waits for the device."""
         return {name: total / self.step for name, total in self.tally.read().items()}
 
-    def look(self, tell: Callable[[str], None], fraction: float) -> None:
+    def look(self, tell: Callable[[str], None], epochs: int, steps: int) -> None:
         """Looks at the epoch's figures so far, and tells what is wrong; waits for the device.
 
         Args:
             tell: Shows a person a line.
-            fraction: Share of training that is behind us.
+            epochs: Epochs of the whole training.
+            steps: Steps of an epoch.
 
         Raises:
             DivergedError: The loss is NaN or infinite.
         """
         means = self.means()
         self._require_finite(means["loss"])
+        fraction = (self.epoch * steps + self.step - 1) / max(1, epochs * steps - 1)
         for warning in self.growth.look(means, fraction):
             tell(warning)
 
@@ -106,6 +112,14 @@ class State:
             DivergedError: It, or one of these held-out figures, is NaN or infinite.
         """
         self._require_finite(sum(held_out, self.means().get("loss", 0.0)))
+
+    def require_finite_weights(self, tensors: Mapping[str, Tensor]) -> None:
+        """The same of the epoch's loss and of the weights that the last step left.
+
+        Raises:
+            DivergedError: One of them is NaN or infinite.
+        """
+        self.require_finite(float(tensor.sum()) for tensor in tensors.values())
 
     def _require_finite(self, figure: float) -> None:
         if not math.isfinite(figure):

@@ -95,7 +95,7 @@ def tear(distill: Distill, given: tuple[object, ...], steps: int) -> None:
         original(self, batch)
         taken.append(1)
         if len(taken) == steps:
-            self.stop = lambda: 15
+            self.pauses.signal = lambda: 15
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_step", stopping)

@@ -168,7 +168,7 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
         @property
         def signal_number(self) -> int | None:
             self.looks += 1
-            return signal.SIGTERM if self.looks > 26 else None
+            return signal.SIGTERM if self.looks > 14 else None
 
         @signal_number.setter
         def signal_number(self, value: int | None) -> None:

@@ -155,7 +155,7 @@ def test_stopped_in_mid_block_and_resumed_to_the_same_bits(
     args = ("student", "--teachers", f"{made.teacher},{made.other}", *mode, *TINY)
     args = (*args, "--augment", "shift:1,mixup", "--epochs", 3, "--dropout", 0.2, "--out")
     assert distill(*args, "whole").code == 0
-    undo = stop_after(monkeypatch, 26)
+    undo = stop_after(monkeypatch, 14)
     assert distill(*args, "run").code == 143
     undo()
     state = torch.load(here / "run/last/checkpoint.pt", weights_only=True)["state"]

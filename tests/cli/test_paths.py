@@ -39,6 +39,7 @@ CALLS = {
     "predict": ("predict", "TEACHER", "BAD"),
     "compare": ("compare", "TEACHER", "BAD"),
     "report": ("report", "BAD"),
+    "runs": ("runs", "BAD"),
     "validate": ("recipes", "validate", "BAD"),
 }
 

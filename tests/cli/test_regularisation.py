@@ -137,7 +137,7 @@ def test_the_residual_matrix_resumes_to_the_bit(here: Path, distill: Distill) ->
         original(self, batch)
         steps.append(1)
         if len(steps) == 27:
-            self.stop = lambda: 15
+            self.pauses.signal = lambda: 15
 
     Trainer.train_step = stopping
     try:

@@ -127,7 +127,7 @@ def test_a_stopped_run_resumes_to_the_bit(
     }[kind]
     given = (*taught, "-r", path, *MODEL, "--dropout", 0.1)
     assert distill(*given, "--out", "whole").code == 0
-    undo = stop_after(monkeypatch, 90)  # two looks a step: in the second epoch
+    undo = stop_after(monkeypatch, 46)  # a look a step: in the second epoch
     assert distill(*given, "--out", "torn").code == 143
     undo()
     halfway = torch.load(here / "torn/last/checkpoint.pt", weights_only=True)

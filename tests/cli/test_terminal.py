@@ -60,6 +60,7 @@ OTHERS: dict[str, tuple[object, ...]] = {
     "predict": ("predict", "{student}", "image.png"),
     "compare": ("compare", "{teacher}", "{student}"),
     "report": ("report", "{student}", "--out", "page.html"),
+    "runs": ("runs", "{student}"),
     "info": ("cache", "info", "{labels}/a"),
     "methods": ("methods",),
     "method": ("methods", "show", "dkd"),

@@ -213,12 +213,12 @@ def test_a_chain_that_stopped_goes_on_to_the_same_bits(
     plain, looks = runtime.StopRequest, [0]
 
     class AfterSteps(plain):
-        """Asks to stop in the second run, in its second epoch: of 80 steps, each with two looks."""
+        """Asks to stop in the second run, in its second epoch: of 80 steps, each with a look."""
 
         @property
         def signal_number(self) -> int | None:
             looks[0] += 1
-            return signal.SIGTERM if looks[0] > 2 * (2 * 80 + 80 + 20) else None
+            return signal.SIGTERM if looks[0] > 2 * 80 + 80 + 20 else None
 
         @signal_number.setter
         def signal_number(self, value: int | None) -> None:

@@ -24,7 +24,10 @@ def test_only_the_seed_may_differ(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "key_value",
-    [("view_seed", 7), ("require", ["test_top1>=0.9"]), ("about", "x"), ("recorded", {})],
+    [
+        *(("view_seed", 7), ("require", ["test_top1>=0.9"]), ("about", "x"), ("recorded", {})),
+        *(("graphs", "off"), ("checkpoint_every", "5m"), ("max_time", "2h"), ("grace", "9s")),
+    ],
 )
 def test_what_does_not_change_training(tmp_path: Path, key_value: tuple[str, object]) -> None:
     key, value = key_value

@@ -110,21 +110,36 @@ def test_the_parts_of_the_first_step_add_up_and_a_checkpoint_remembers() -> None
     for share in (0.25, 0.25):
         state.note(None, part(), loss(share, inter=0.5, ce=1.0))
     state.step += 1
-    state.look(told.append, 0.0)
+    state.look(told.append, epochs=9, steps=1)
     assert state.growth.first == pytest.approx({"hint": 100, "inter": 1, "ce": 2, "loss": 103})
     again = State.from_state_dict(json.loads(json.dumps(state.state_dict())))
     for each in (state, again):
         each.next_epoch(1.0, 1.0)
         each.note(None, part(), loss(600.0))
         each.step += 1
-        each.look(told.append, 0.0)
+        each.look(told.append, epochs=9, steps=1)
     first, second = told
     assert first == second
     last = State.from_state_dict(again.state_dict())
     last.note(None, part(), loss(6e6))
     last.step += 1
-    last.look(told.append, 0.0)
+    last.look(told.append, epochs=9, steps=1)
     assert len(told) == 2, "said before the checkpoint, not again"
+
+
+def test_a_checkpoint_before_the_first_look_remembers_too() -> None:
+    """A run that goes on from it warned of nothing: what the first step was like was lost."""
+    told: list[str] = []
+    state = State()
+    state.note(None, part(), loss(1.0))
+    state.step += 1
+    again = State.from_state_dict(json.loads(json.dumps(state.state_dict())))
+    for each in (state, again):
+        each.note(None, part(), loss(6e6))
+        each.step += 1
+        each.look(told.append, epochs=9, steps=5)
+    assert len(told) == 2
+    assert told[0] == told[1]
 
 
 def test_a_checkpoint_without_it_goes_on() -> None:
@@ -134,7 +149,7 @@ def test_a_checkpoint_without_it_goes_on() -> None:
     state.epoch = 3
     state.note(None, part(), loss(1e9))
     state.step += 1
-    state.look(lambda text: pytest.fail(text), 0.0)
+    state.look(lambda text: pytest.fail(text), epochs=9, steps=1)
 
 
 def test_a_run_that_blew_up_says_so_and_ends_well(

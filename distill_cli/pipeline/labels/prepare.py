@@ -14,7 +14,12 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
 from distill_cli.errors import StoppedError, UsageError, counted
 from distill_cli.files import real_path
-from distill_cli.pipeline.folders import RUN_ENTRIES, check_cache_folders, next_free
+from distill_cli.pipeline.folders import (
+    RUN_ENTRIES,
+    check_cache_folders,
+    check_finished,
+    next_free,
+)
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.data_rules import read_as_begun
@@ -90,6 +95,7 @@ def prepare_dump(
             "was merged, writes the card and nothing else",
         )
     names = expand_teachers(recipe.teachers)
+    check_finished(names, None)
     if any(are_caches(names)):
         raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
     check_names(recipe.augment)

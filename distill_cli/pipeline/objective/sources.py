@@ -9,6 +9,7 @@ from distill_cli.errors import UsageError
 from distill_cli.files import real_path
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.hooks import UsesClassCentroids
+from distill_cli.pipeline.folders import check_finished
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 
 
@@ -32,14 +33,19 @@ def related(recipe: TrainRecipe) -> list[str]:
 
 
 def check_sources(
-    recipe: TrainRecipe, out: Path, *, coming: Callable[[str], bool] = lambda name: False
+    recipe: TrainRecipe,
+    out: Path,
+    *,
+    coming: Callable[[str], bool] = lambda name: False,
+    resume: bool = False,
 ) -> None:
-    """Refuses to write over what is learnt from, and runs to relate classes by that are not there.
+    """Refuses to learn from what is written over, not finished, or, to relate classes by, not there.
 
     Args:
         recipe: Of any training verb.
         out: The run folder.
         coming: Whether a folder is a run that an earlier stage would make.
+        resume: Whether the run is gone on with, if it is begun.
 
     Raises:
         UsageError: With the folder.
@@ -52,3 +58,5 @@ def check_sources(
             raise UsageError(
                 f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
             )
+    known = (name for name in learnt_from(recipe) if not coming(name))
+    check_finished(known, str(out) if resume else None)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from distill_cli.data.loader import Loader
 from distill_cli.files import real_path
+from distill_cli.pipeline.folders import has_checkpoint
 from distill_cli.pipeline.inputs.artifacts import DRY, Artifacts, PlannedRun
 from distill_cli.pipeline.objective.sources import related
 from distill_cli.pipeline.run.prepare import prepare
@@ -90,7 +91,7 @@ def _prepared_runs(
         label = f"stage {number} of {len(stages)}, {stage.name}"
         done = number < len(stages) and (stage.out / "result.json").is_file()
         if done and not overwrite:
-            if (stage.out / "last").exists():
+            if has_checkpoint(stage.out):
                 # Finished stages are checked too, as the run checks them: later ones may learn from them.
                 _prepared(like(stage, runs), runs, sink=Silent(), resume=True, overwrite=False)
             sink.message(f"{label}: done before")
@@ -116,7 +117,7 @@ def _prepared(
     # Compiling would take longer than all else together.
     eager = replace(prepared, recipe=prepared.recipe.model_copy(update={"compile": False}))
     loader = trainer_of(eager, sink).loader
-    if resume and _begun(prepared) and _is_known(prepared):
+    if resume and has_checkpoint(prepared.run) and _is_known(prepared):
         check_begun(prepared)
     return prepared, loader
 
@@ -125,10 +126,6 @@ def _taught_by(file: Path) -> Sequence[str]:
     """The fingerprints of its teachers that a run has noted."""
     noted = mapping(read_yaml(file).get("recorded")).get("teachers") if file.is_file() else None
     return [str(mark) for mark in noted] if isinstance(noted, list) else []
-
-
-def _begun(prepared: PreparedRun) -> bool:
-    return (prepared.run / "last").exists()
 
 
 def _is_known(prepared: PreparedRun) -> bool:
@@ -145,7 +142,7 @@ def _left(prepared: PreparedRun) -> tuple[str, ...]:
         left.append("what the teachers know (their weights are not read)")
     if prepared.dataset.identity.fingerprint == UNREAD:
         left.append("whether caches and teachers were made of these images (too many to open)")
-    if _begun(prepared) and (live or not _is_known(prepared)):
+    if has_checkpoint(prepared.run) and (live or not _is_known(prepared)):
         left.append(f"whether {prepared.run} was begun from the same")
     return tuple(left)
 

@@ -82,7 +82,7 @@ def prepare(
     if resume:
         recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
     check_options(recipe)
-    check_sources(recipe, out, coming=runs.comes)
+    check_sources(recipe, out, coming=runs.comes, resume=resume)
     names: list[str] = []
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)

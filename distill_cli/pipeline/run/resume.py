@@ -18,6 +18,7 @@ from distill_cli.recipe.load import read_yaml, validate
 from distill_cli.recipe.recorded import computed_by, made_by, mapping
 from distill_cli.recipe.resolved import schema_of
 from distill_cli.training import checkpoint
+from distill_cli.training.events import Sink
 
 R = TypeVar("R", bound=TrainRecipe)
 
@@ -84,13 +85,16 @@ def _differing(prepared: PreparedRun) -> ArtifactError | None:
     )
 
 
-def take_over(prepared: PreparedRun) -> None:
+def take_over(prepared: PreparedRun, sink: Sink) -> None:
     """The same, and has the checkpoint know the run by its own key from now on.
 
-    Before recipe.yaml is written anew: killed in between, either is known. Images are normalised
+    A last checkpoint that is damaged gives way to the one before it, which `sink` says. Before recipe.yaml is written anew: killed in between, either is known. Images are normalised
     as they were: of large ones the mean is over some, and which ones is a version's affair.
     """
-    if check_begun(prepared) != prepared.key:
+    key = check_begun(prepared)
+    if (line := checkpoint.repair(prepared.run)) is not None:
+        sink.message(line)
+    if key != prepared.key:
         checkpoint.rename(prepared.run, prepared.key)
     if has_model(prepared.run):
         prepared.network.normalise_by(input_spec(prepared.run))

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distill_cli import __version__
-from distill_cli.errors import ArtifactError, DistillError, StoppedError, UsageError
+from distill_cli.errors import ArtifactError, DistillError, UsageError
 from distill_cli.files import one_writer, real_path, write_text
-from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
+from distill_cli.pipeline.folders import (
+    check_output,
+    clear_run,
+    has_checkpoint,
+    holds_run,
+    next_free,
+)
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.objective.sources import learnt_from
 from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
 from distill_cli.pipeline.run.prepared import NOT_TRAINING
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.pipeline.run.resume import as_made, begun_by, check_begun
-from distill_cli.pipeline.run.train import Finished, train
+from distill_cli.pipeline.run.train import Finished, Whole, leave, train
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate
 from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.stages import RECIPE, STAGES, Stage, is_several, stages_of
 from distill_cli.training.events import Silent, Sink
+from distill_cli.training.pauses import TimeLimit
 
 
 def run(
-    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+    recipe: TrainRecipe,
+    *,
+    sink: Sink,
+    resume: bool = False,
+    overwrite: bool = False,
+    leave: Callable[[str, int], object] = leave,
 ) -> Finished:
     """Trains what the recipe says; of several stages, those that are finished are not run again.
 
@@ -37,14 +49,17 @@ def run(
         sink: Shows progress.
         resume: Go on where the folder's run, or its stages, stopped.
         overwrite: Replace what is in the folder.
+        leave: Ends the process with a line and an exit code where a step outlasts the grace.
 
     Raises:
         DistillError: With the exit code of what went wrong.
     """
+    whole = Whole(limit=TimeLimit.of(recipe.max_time), leave=leave)
     if not is_several(recipe):
-        return train(recipe, sink=sink, resume=resume, overwrite=overwrite)
+        return train(recipe, sink=sink, resume=resume, overwrite=overwrite, whole=whole)
     recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
     out = stages[-1].out
+    whole = replace(whole, out=out)
     if overwrite and out.exists():
         # The first stage is refused, if it must be, while the earlier run is still there.
         prepare(stages[0].recipe, sink=Silent(), overwrite=True)
@@ -54,7 +69,7 @@ def run(
         check_kept(recipe, out)
         for stage in stages:
             # Before anything is changed, and of finished ones too: others may learn from them.
-            if (stage.out / "last").exists():
+            if has_checkpoint(stage.out):
                 check_begun(prepare(like(stage), sink=Silent(), resume=True))
         write_text(out / RECIPE, to_yaml(recipe))
         finished = None
@@ -64,9 +79,10 @@ def run(
                 sink.message(f"{label}: done before")
                 continue
             sink.message(label)
+            if number > 1 and whole.limit is not None:
+                whole.limit.check(f"before {label}", out)
             # A stage that was stopped goes on; one that was not begun begins.
-            with _naming(out):
-                finished = train(like(stage), sink=sink, resume=True)
+            finished = train(like(stage), sink=sink, resume=True, whole=whole)
         assert finished is not None, "the last stage is always run"
     return finished
 
@@ -120,15 +136,6 @@ def _tidied(out: Path, stages: Sequence[Stage]) -> Iterator[None]:
                 shutil.rmtree(out / STAGES, ignore_errors=True)
                 (out / RECIPE).unlink(missing_ok=True)
         raise
-
-
-@contextmanager
-def _naming(out: Path) -> Iterator[None]:
-    """Has a stage that is stopped say how all of them go on."""
-    try:
-        yield
-    except StoppedError as error:
-        raise error.hinting(f"Go on with --resume --out {out}") from None
 
 
 def _check_inside(out: Path, stages: Sequence[Stage]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from distill_cli.errors import StoppedError
 from distill_cli.files import one_writer, remove_temporaries, write_text
-from distill_cli.pipeline.folders import check_output, clear_run
+from distill_cli.pipeline.folders import check_output, clear_run, has_checkpoint, outcome_kept
 from distill_cli.pipeline.inputs.cache_checks import check_pixels
 from distill_cli.pipeline.inputs.data import keep_skipped
 from distill_cli.pipeline.run.class_relations import keep_relations
 from distill_cli.pipeline.run.prepare import prepare
+from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.requirements import unmet
 from distill_cli.pipeline.run.results import finish, finish_hints, say_told
 from distill_cli.pipeline.run.resume import take_over
@@ -21,6 +24,9 @@ from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.resolved import ResolvedRecipe
 from distill_cli.runtime import fast_kernels, stop_signals
 from distill_cli.training.events import Sink
+from distill_cli.training.loop import Trainer
+from distill_cli.training.pauses import Pauses, TimeLimit
+from distill_cli.training.state import State
 from distill_cli.types import HintResult, RunResult
 
 
@@ -41,8 +47,33 @@ class Finished:
     unmet: tuple[str, ...] = ()
 
 
+def leave(text: str, code: int) -> object:
+    """Ends this process at once; whoever shows runs to a person says the text before."""
+    os._exit(code)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """The command that a run is of, perhaps as one of several stages.
+
+    Attributes:
+        limit: The end of its time; None where it may take any.
+        leave: Ends the process with a line and an exit code where a step outlasts the grace.
+        out: The folder of the stages; None for a run by itself.
+    """
+
+    limit: TimeLimit | None = None
+    leave: Callable[[str, int], object] = leave
+    out: Path | None = None
+
+
 def train(
-    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+    recipe: TrainRecipe,
+    *,
+    sink: Sink,
+    resume: bool = False,
+    overwrite: bool = False,
+    whole: Whole | None = None,
 ) -> Finished:
     """Trains what the recipe says, evaluates its best epoch on test once, and keeps the figures.
 
@@ -51,10 +82,12 @@ def train(
         sink: Shows progress.
         resume: Go on from the folder's last checkpoint.
         overwrite: Replace the run that is in the folder.
+        whole: The command that it is a run of; by default one of its own.
 
     Raises:
         DistillError: With the exit code of what went wrong; the table under “In scripts” in README.md.
     """
+    whole = whole or Whole(limit=TimeLimit.of(recipe.max_time))
     prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
     trainer = trainer_of(prepared, sink)
     check_pixels(prepared.members, trainer.loader.views)
@@ -64,26 +97,43 @@ def train(
         if overwrite:
             clear_run(prepared.run)
         remove_temporaries(prepared.run)
-        resuming = resume and (prepared.run / "last").exists()
+        resuming = resume and has_checkpoint(prepared.run)
         if resuming:
-            take_over(prepared)
+            take_over(prepared, sink)
         write_text(prepared.run / "recipe.yaml", to_yaml(prepared.kept))
         keep_skipped(prepared.run, prepared.dataset)
-        with stop_signals() as request:
-            trainer.stop = lambda: request.signal_number
-            with fast_kernels(prepared.runtime):
-                state = trainer.fit(resume=resuming)
-        if (number := request.signal_number) is not None:
-            raise StoppedError(
-                "stopped after the last epoch",
-                signal_number=number,
-                hint=f"Go on with --resume --out {prepared.run}",
-            )
-        say_told(prepared.layers.adapters, prepared.network.class_names, sink)
-        keep_relations(prepared.run, prepared.layers.adapters, prepared.network.class_names)
-        if not isinstance(prepared.recipe, LabelledRecipe):
-            hints = finish_hints(prepared, state)
-            return Finished(run=prepared.run, recipe=prepared.recipe, result=hints)
-        result = finish(prepared, state, sink)
-        missed = unmet(prepared.recipe.require, result)
+        with outcome_kept(prepared.run):
+            state = _fit(prepared, trainer, whole, resume=resuming)
+            return _finished(prepared, state, sink)
+
+
+def _fit(prepared: PreparedRun, trainer: Trainer, whole: Whole, *, resume: bool) -> State:
+    """Trains to the end, unless it is asked to stop."""
+    recipe, run = prepared.recipe, whole.out or prepared.run
+    overdue = (
+        f"stopped at once: the step under way was not over within --grace {recipe.grace}; what was "
+        f"saved before is intact. Go on with --resume --out {run}"
+    )
+    with stop_signals(recipe.grace.seconds, partial(whole.leave, overdue)) as request:
+        trainer.pauses = Pauses(
+            signal=lambda: request.signal_number,
+            checkpoint_every=recipe.checkpoint_every.seconds,
+            limit=whole.limit,
+            resumed_at=whole.out,
+        )
+        with fast_kernels(prepared.runtime):
+            state = trainer.fit(resume=resume)
+    trainer.pauses.check("after the last epoch", prepared.run)
+    return state
+
+
+def _finished(prepared: PreparedRun, state: State, sink: Sink) -> Finished:
+    """Evaluates what was trained, and keeps the figures."""
+    say_told(prepared.layers.adapters, prepared.network.class_names, sink)
+    keep_relations(prepared.run, prepared.layers.adapters, prepared.network.class_names)
+    if not isinstance(prepared.recipe, LabelledRecipe):
+        hints = finish_hints(prepared, state)
+        return Finished(run=prepared.run, recipe=prepared.recipe, result=hints)
+    result = finish(prepared, state, sink)
+    missed = unmet(prepared.recipe.require, result)
     return Finished(run=prepared.run, recipe=prepared.recipe, result=result, unmet=missed)

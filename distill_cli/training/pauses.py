@@ -1,0 +1,96 @@
+"""When a run pauses between two steps: to keep its state, or to end before it is done."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill_cli.errors import StoppedError
+from distill_cli.recipe.parsing import Duration
+
+
+def clock() -> float:
+    """Seconds of a clock that is never set back; only differences mean something."""
+    return time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeLimit:
+    """The end of the time that a command may take.
+
+    Attributes:
+        at: Reading of the clock.
+        text: The time, as `--max-time` spells it.
+    """
+
+    at: float
+    text: str
+
+    @classmethod
+    def of(cls, asked: Duration | None) -> TimeLimit | None:
+        """The end of a time that begins now; None where none was asked for."""
+        return None if asked is None else cls(at=clock() + asked.seconds, text=asked.text)
+
+    def check(self, where: str, run: Path) -> None:
+        """Ends the run in this folder where the time is up; `where` it stands, in words.
+
+        Raises:
+            StoppedError: It is.
+        """
+        if clock() >= self.at:
+            raise StoppedError(
+                f"stopped {where}: --max-time {self.text} is up",
+                signal_number=None,
+                hint=f"Go on with --resume --out {run}",
+                run=run,
+            )
+
+
+@dataclass(kw_only=True)
+class Pauses:
+    """Says after each step whether to go on; that costs one look at the clock.
+
+    Attributes:
+        signal: The signal that asks to stop, or None.
+        checkpoint_every: Seconds between two checkpoints.
+        limit: The end of the command's time; None where it may take any.
+        resumed_at: The folder that `--resume` goes on from, if it is not the run's own.
+    """
+
+    signal: Callable[[], int | None] = lambda: None
+    checkpoint_every: float = math.inf
+    limit: TimeLimit | None = None
+    resumed_at: Path | None = None
+    _next: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.saved()
+
+    def saved(self) -> None:
+        """A checkpoint was written: the next one is due so much later, or where the time ends."""
+        end = math.inf if self.limit is None else self.limit.at
+        self._next = min(clock() + self.checkpoint_every, end)
+
+    def due(self) -> bool:
+        """Whether the state is to be kept now: by time, or because the run is to stop."""
+        return self.signal() is not None or clock() >= self._next
+
+    def check(self, where: str, run: Path) -> None:
+        """Ends a run that is to stop; what it goes on from is kept before.
+
+        Args:
+            where: Where training stands: in epoch 3 of 30.
+            run: Its folder.
+
+        Raises:
+            StoppedError: A signal came, or the time is up.
+        """
+        run = self.resumed_at or run
+        if (number := self.signal()) is not None:
+            hint = f"Go on with --resume --out {run}"
+            raise StoppedError(f"stopped {where}", signal_number=number, hint=hint, run=run)
+        if self.limit is not None:
+            self.limit.check(where, run)

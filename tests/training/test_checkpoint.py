@@ -1,0 +1,155 @@
+"""The last two checkpoints of a run, and what is left of them by accidents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from distill_cli import files
+from distill_cli.errors import ArtifactError, InternalError
+from distill_cli.files import remove_temporaries
+from distill_cli.pipeline.folders import has_checkpoint
+from distill_cli.training import checkpoint
+from distill_cli.training.state import State
+
+NEWEST, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
+
+
+def saved(run: Path, step: int) -> nn.Module:
+    """Saves a network whose weights are all that number."""
+    net = nn.Linear(3, 2)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.fill_(step)
+    checkpoint.save(run, State(step=step), {"network": net}, "key")
+    return net
+
+
+def step_of(run: Path) -> int:
+    """The step that a run would go on from, which its weights agree with."""
+    net = nn.Linear(3, 2)
+    state = checkpoint.load(run, {"network": net}, "key")
+    weights = torch.cat([weight.flatten() for weight in net.state_dict().values()])
+    assert set(weights.tolist()) == {state.step}
+    return state.step
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def flip(path: Path) -> None:
+    """One bit of a weight, which torch reads as another number."""
+    content = bytearray(path.read_bytes())
+    at = content.index(torch.full((3,), 3.0).numpy().tobytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def zeroes(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        saved(tmp_path, step)
+    assert sorted(path.name for path in (tmp_path / "last").iterdir()) == [
+        "checkpoint-before.pt",
+        "checkpoint.pt",
+    ]
+    assert step_of(tmp_path) == 3
+    assert checkpoint.repair(tmp_path) is None
+    (tmp_path / NEWEST).unlink()
+    assert step_of(tmp_path) == 2
+
+
+@pytest.mark.parametrize("damage", [cut, flip, empty, zeroes])
+def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, damage: object) -> None:
+    for step in (1, 2, 3):
+        saved(tmp_path, step)
+    damage(tmp_path / NEWEST)  # type: ignore[operator]
+    assert checkpoint.check_key(tmp_path, "key") == "key"
+    line = checkpoint.repair(tmp_path)
+    assert line is not None
+    assert str(tmp_path / NEWEST) in line
+    assert "before it" in line
+    assert step_of(tmp_path) == 2
+    # What is damaged does not become the one before.
+    saved(tmp_path, 4)
+    cut(tmp_path / NEWEST)
+    assert checkpoint.repair(tmp_path) is not None
+    assert step_of(tmp_path) == 2
+
+
+def test_two_damaged_ones_are_refused_by_the_name_of_the_newer(tmp_path: Path) -> None:
+    for step in (1, 2):
+        saved(tmp_path, step)
+    for name in (NEWEST, BEFORE):
+        cut(tmp_path / name)
+    for call in (checkpoint.repair, lambda run: checkpoint.check_key(run, "key")):
+        with pytest.raises(ArtifactError, match=r"last/checkpoint\.pt cannot be read"):
+            call(tmp_path)
+
+
+def test_another_recipe_is_refused_whatever_the_one_before_is(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    checkpoint.rename(tmp_path, "other")
+    saved(tmp_path, 2)
+    with pytest.raises(ArtifactError, match="another recipe"):
+        checkpoint.check_key(tmp_path, "other")
+
+
+def test_a_new_key_is_that_of_both(tmp_path: Path) -> None:
+    for step in (1, 2):
+        saved(tmp_path, step)
+    checkpoint.rename(tmp_path, "new")
+    cut(tmp_path / NEWEST)
+    assert checkpoint.check_key(tmp_path, "new") == "new"
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_killed_between_two_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    for step in (1, 2):
+        saved(tmp_path, step)
+    plain, calls = Path.replace, []
+
+    def killed(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return plain(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            saved(tmp_path, 3)
+    remove_temporaries(tmp_path)
+    assert has_checkpoint(tmp_path)
+    assert checkpoint.check_key(tmp_path, "key") == "key"
+    assert (checkpoint.repair(tmp_path) is None) == (call == 1)
+    assert step_of(tmp_path) == 2
+
+
+def test_a_write_that_fails_leaves_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2):
+        saved(tmp_path, step)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        with pytest.raises(InternalError, match="disk full"):
+            saved(tmp_path, 3)
+    assert step_of(tmp_path) == 2
+    (tmp_path / NEWEST).unlink()
+    assert step_of(tmp_path) == 1
