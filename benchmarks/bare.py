@@ -108,7 +108,7 @@ class Captured(Training):
         batch_size: Images of a step.
         pad: Padding of random crops, with flips; 0 for none.
         autocast: Autocast context of the forward.
-        compile: Whether network and augmentation are compiled before.
+        compile: Whether the network is compiled before, as `--compile` does it.
         flips: Whether crops come with flips.
     """
 
@@ -132,7 +132,6 @@ class Captured(Training):
         self.change = crop_and_flip if flips else crop
         if compile:
             self.net.compile()
-            self.change = torch.compile(self.change)
 
     def _step(self) -> None:
         rows = self.order.index_select(0, self.position)[0]
