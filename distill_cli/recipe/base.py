@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from distill_cli.recipe.device_options import COMPILE, GRAPHS
 from distill_cli.recipe.fields import (
     DATA,
     LABELS,
@@ -241,18 +242,8 @@ class TrainRecipe(Recipe):
     clip_mode: Literal["norm", "value", "agc"] = option(
         "norm", "What clip-grad bounds.", TRAINING, advanced=True
     )
-    compile: bool | Literal["auto"] = option(
-        "auto",
-        "Compile the network, on GPUs live teachers too: auto only on a GPU, in a training of "
-        "50,000 steps or more, which pays for it.",
-        TRAINING,
-    )
-    graphs: Literal["auto", "on", "off"] = option(
-        "auto",
-        "CUDA graphs, which launch a whole step at once, to the same bits: auto where a step can be "
-        "recorded and it pays, on to refuse what cannot.",
-        TRAINING,
-    )
+    compile: bool | Literal["auto"] = COMPILE
+    graphs: Literal["auto", "on", "off"] = GRAPHS
 
     checkpoint_every: Time = option(
         parse_duration("10m"),

@@ -1,0 +1,20 @@
+"""The options of how a device takes the steps of a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distill_cli.recipe.fields import TRAINING, option
+
+COMPILE: Any = option(
+    "auto",
+    "Compile the network, on GPUs live teachers too: auto only on a GPU, in a training of 50,000 "
+    "steps or more, which pays for it.",
+    TRAINING,
+)
+GRAPHS: Any = option(
+    "auto",
+    "CUDA graphs, which launch a whole step at once, to the same bits: auto where a step can be "
+    "recorded and it pays, on to refuse what cannot.",
+    TRAINING,
+)
