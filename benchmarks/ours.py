@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Run:
 
     def __call__(self) -> float:
         trainer = self.trainer
-        trainer.train_epoch()
+        deque(trainer.epoch_steps(), maxlen=0)
         images = trainer.loader.steps * trainer.loader.batch_size
         rate = images / trainer.state.epoch_seconds
         trainer.state.next_epoch(rate, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,12 +68,16 @@ class Trainer:
             DivergedError: The loss is NaN or infinite; the last checkpoint and the best stay.
             StoppedError: A signal came, or the time is up; what is kept goes on from here.
         """
+        deque(self.fitting(resume=resume), maxlen=0)
+        return self.state
+
+    def fitting(self, *, resume: bool) -> Iterator[None]:
+        """The same, pausing after each step: several runs on one device take theirs in turn."""
         self.start(resume=resume)
         while self.state.epoch < self.epochs:
             self.pauses.check(self.state.where(self.epochs), self.run)
-            self.train_epoch()
+            yield from self.epoch_steps()
             self._end_epoch()
-        return self.state
 
     def start(self, *, resume: bool) -> None:
         """Takes the state of the last checkpoint if `resume`, else a new one."""
@@ -91,8 +96,8 @@ class Trainer:
             steps = DeviceSteps(self.loader, self.update, self.epochs, self.state, self.graphs)
             self._steps = steps.epoch
 
-    def train_epoch(self) -> None:
-        """The rest of the epoch under way; its seconds are in the state."""
+    def epoch_steps(self) -> Iterator[None]:
+        """The rest of the epoch under way, step by step; its seconds are in the state."""
         self.network.train()
         started = time.perf_counter()
         for images in self._steps(self.state.epoch, self.state.step):
@@ -107,6 +112,7 @@ class Trainer:
                 self._save()
                 self.pauses.check(self.state.where(self.epochs), self.run)
                 started = time.perf_counter()
+            yield
         self.state.look(self.sink.message, self.epochs, self.loader.steps)
         self.state.epoch_seconds += time.perf_counter() - started
 
