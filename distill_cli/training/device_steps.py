@@ -140,3 +140,12 @@ class DeviceSteps:
         self.update(batch, progress, self.state)
         self.update.optimisation.average_by(self.update.network, settings.share)
         table.advance()
+
+
+def device_steps(
+    loader: Loader, update: Update, epochs: int, state: State, graphs: StepGraphs | None
+) -> DeviceSteps | None:
+    """The steps of a run on a CUDA device; None elsewhere, where the host makes the batches."""
+    if loader.views.device.type != "cuda":
+        return None
+    return DeviceSteps(loader, update, epochs, state, graphs)

@@ -14,7 +14,7 @@ from distill_cli.data.loader import Loader
 from distill_cli.models import Network
 from distill_cli.objectives.hooks import Probe
 from distill_cli.training import checkpoint
-from distill_cli.training.device_steps import DeviceSteps
+from distill_cli.training.device_steps import device_steps
 from distill_cli.training.events import EpochEvent, Sink, step_event
 from distill_cli.training.graphs import StepGraphs
 from distill_cli.training.optimisation import Optimisation
@@ -85,16 +85,13 @@ class Trainer:
         nets: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
         self.parts = {**nets, **self.optimisation.parts}
         self.state = State()
-        self.optimisation.materialise()
-        self.optimisation.keep()
+        self.optimisation.begin()
         if resume:
             self.state = checkpoint.load(self.run, self.parts, self.key)
             self.optimisation.materialise()
         self.log.cut_back(self.state.log_lengths)
-        self._steps = self._steps_on_host
-        if self.loader.views.device.type == "cuda":
-            steps = DeviceSteps(self.loader, self.update, self.epochs, self.state, self.graphs)
-            self._steps = steps.epoch
+        steps = device_steps(self.loader, self.update, self.epochs, self.state, self.graphs)
+        self._steps = self._steps_on_host if steps is None else steps.epoch
 
     def epoch_steps(self) -> Iterator[None]:
         """The rest of the epoch under way, step by step; its seconds are in the state."""
@@ -132,8 +129,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         started = time.perf_counter()
         state, network = self.state, self.optimisation.averaged(self.network)
-        judge = self.update.composition.after_epoch
-        verdict = judge(self.probe, state.epoch + 1, self.epochs, self.adapters)
+        verdict = self.update.judged(self.probe, state.epoch + 1, self.epochs)
         self.optimisation.end_epoch(undo=verdict.roll_back)
         # Evaluate after a roll-back: these are the weights that go on.
         held_out = self.evaluate(network)

@@ -93,8 +93,9 @@ class Optimisation:
         for optimizer in self.optimizers:
             materialise(optimizer)
 
-    def keep(self) -> None:
-        """Before the first epoch: what undoing it would return to."""
+    def begin(self) -> None:
+        """Before the first epoch: makes what it starts from, and what undoing it would return to."""
+        self.materialise()
         if self.rollback is not None:
             self.rollback.keep()
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distill_cli.models import Network
 from distill_cli.objectives.compose import Composition
+from distill_cli.objectives.hooks import EpochVerdict, Probe
 from distill_cli.training.optimisation import Optimisation
 from distill_cli.training.state import State
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
@@ -33,6 +34,10 @@ class Update:
     optimisation: Optimisation
     teacher: Teacher | None
     composition: Composition
+
+    def judged(self, probe: Probe, finished: int, epochs: int) -> EpochVerdict:
+        """The verdict of the objectives on the epoch that has just ended, of `epochs`."""
+        return self.composition.after_epoch(probe, finished, epochs, self.adapters)
 
     def __call__(self, batch: Batch, progress: Progress, state: State) -> None:
         """One step of the optimisers, in as many parts as the batch is accumulated from.

@@ -162,7 +162,7 @@ def _taken(run: Trainer, steps: Callable[[int, int], Iterator[int]], count: int)
         run.state.next_epoch(1.0, 1.0)
 
 
-def device_steps(run: Trainer) -> DeviceSteps:
+def tabled(run: Trainer) -> DeviceSteps:
     """The same from tables."""
     reside(run.update.teacher)
     return DeviceSteps(run.loader, run.update, run.epochs, run.state)
@@ -201,7 +201,7 @@ def check(folder: Path, tmp_path: Path, **options: Any) -> None:
         options["groups"] = str(folder / GROUPS)
         (folder / GROUPS).write_text("round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n")
     runs = [trainer(folder, tmp_path, **options) for _ in range(2)]
-    for run, steps in zip(runs, (device_steps(runs[0]), played(runs[1])), strict=True):
+    for run, steps in zip(runs, (tabled(runs[0]), played(runs[1])), strict=True):
         torch.manual_seed(7)
         _taken(run, steps.epoch, STEPS)
         assert run.state.epoch == STEPS // run.loader.steps, "it goes over the end of an epoch"
@@ -241,7 +241,7 @@ def test_they_are_the_steps_of_the_host(folder: Path, tmp_path: Path, way: str) 
     """To the bit, but for the average, which the host's moves by one rounding less."""
     options = {**COMMON, **DATA, **WAYS.get(way, {"model": "cifar_resnet8", "model_args": {}})}
     host, device = (trainer(folder, tmp_path, **options) for _ in range(2))
-    for run, steps in ((host, host._steps_on_host), (device, device_steps(device).epoch)):
+    for run, steps in ((host, host._steps_on_host), (device, tabled(device).epoch)):
         torch.manual_seed(7)
         _taken(run, steps, STEPS)
     if way != "averaged":
@@ -261,7 +261,7 @@ def test_the_operations_of_a_step_and_their_numbers_are_the_same_at_every_step(
     ]
     options = {**COMMON, **DATA, "objective": fading, "ema": 0.9, "clip_grad": 1.0}
     run = trainer(folder, tmp_path, **options, teachers=["t0"])
-    steps, texts = device_steps(run), []
+    steps, texts = tabled(run), []
     for epoch, first in ((0, 0), (0, 1), (1, 2), (2, 5)):
         steps.table.load(epoch, first)
         steps.settings.load(epoch)
@@ -275,7 +275,7 @@ def test_memory_that_a_step_changes_stays_where_it_is(folder: Path, tmp_path: Pa
     """Over the end of an epoch, and an epoch that is undone."""
     undone = {"objective": [{"name": "d2l", "turn_epoch": 1, "samples": 144, "batch": 144}]}
     run = trainer(folder, tmp_path, **{**COMMON, **DATA, **undone, "ema": 0.9})
-    steps = device_steps(run)
+    steps = tabled(run)
     run._steps = steps.epoch
     places: list[dict[str, int]] = []
     for _ in range(2):
