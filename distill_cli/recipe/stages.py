@@ -22,7 +22,7 @@ STAGES, RECIPE = "stages", "stages.yaml"
 REFERENCE = "stage:"
 # Keys that make a recipe several stages; a stage has none of them, nor a folder or gates.
 SEVERAL = ("stages", "generations", "hints", "hint_epochs")
-NOT_OF_A_STAGE = (*SEVERAL, "out", "about", "recorded", "require")
+NOT_OF_A_STAGE = (*SEVERAL, "seeds", "out", "about", "recorded", "require")
 # Which teachers there are, and how they are joined: of the first generation only.
 OF_TEACHERS = (
     "teachers",

@@ -9,6 +9,7 @@ from distill_cli.errors import StoppedError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.pipeline.folders import check_output, clear_run
 from distill_cli.pipeline.inputs.cache_checks import check_pixels
+from distill_cli.pipeline.inputs.data import OpenData, open_data
 from distill_cli.pipeline.run.class_relations import keep_relations
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.requirements import unmet
@@ -41,7 +42,12 @@ class Finished:
 
 
 def train(
-    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+    recipe: TrainRecipe,
+    *,
+    sink: Sink,
+    resume: bool = False,
+    overwrite: bool = False,
+    opening: OpenData = open_data,
 ) -> Finished:
     """Trains what the recipe says, evaluates its best epoch on test once, and keeps the figures.
 
@@ -50,11 +56,12 @@ def train(
         sink: Shows progress.
         resume: Go on from the folder's last checkpoint.
         overwrite: Replace the run that is in the folder.
+        opening: Opens its data.
 
     Raises:
         DistillError: With the exit code of what went wrong; the table under “In scripts” in README.md.
     """
-    prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=opening)
     trainer = trainer_of(prepared, sink)
     check_pixels(prepared.members, trainer.loader.views)
     with one_writer(prepared.run):
