@@ -39,12 +39,12 @@ def compare(
     expanded, notes = by_seed(runs)
     distinct = {real_path(run): run for run in expanded}
     groups = group_runs(read_runs(distinct.values()))
+    for note in notes:
+        say(f"[bold]note:[/bold] {escape(note)}")
     if json:
         result_json(table.to_json(groups))
         return
     show(groups)
-    for note in notes:
-        say(f"[bold]note:[/bold] {escape(note)}")
 
 
 def show(groups: Sequence[Group]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from distill_cli.errors import ArtifactError
 from distill_cli.pipeline.folders import check_one_run, finished_seeds
 from distill_cli.recipe.recorded import is_spelled
 from distill_cli.report.run_folder import RunSummary, read_run
@@ -14,15 +15,19 @@ def by_seed(folders: Iterable[Path]) -> tuple[list[Path], list[str]]:
     """Run folders, those of several seeds as their runs; and notes on runs that are not among them.
 
     Raises:
-        ArtifactError: The runs of several seeds are not all finished.
+        ArtifactError: The runs of several seeds have not all ended, or all diverged.
     """
     runs: list[Path] = []
     notes = []
     for folder in folders:
         table = finished_seeds(folder)
-        runs += [folder] if table is None else table.folders(folder)
-        if table is not None and table.diverged:
-            notes.append(f"{folder}: {table.diverged_seeds} diverged")
+        if table is None:
+            runs.append(folder)
+            continue
+        if not table.done:
+            raise ArtifactError(f"{folder} has no run that finished: {table.divergence}")
+        runs += table.folders(folder)
+        notes += [f"{folder}: {table.divergence}"] if table.diverged else []
     return runs, notes
 
 

@@ -107,8 +107,8 @@ def _run_seeds(recipe: TrainRecipe, flags: RunFlags) -> None:
         print_location(finished.out, named=not flags.quiet)
     missed = f"not met: {'; '.join(finished.unmet)}" if finished.unmet else ""
     if table.diverged:
-        others = f"the others are saved{'; ' if missed else ''}{missed}"
-        raise DivergedError(f"{table.diverged_seeds} diverged; {others}")
+        saved = "the others are saved" if table.done else ""
+        raise DivergedError("; ".join(filter(None, (table.divergence, saved, missed))))
     if missed:
         raise RequirementError(f"{missed}; the runs are saved")
 

@@ -78,10 +78,9 @@ class SeedTable:
         return tuple(row for row in self.rows if row.reason is not None)
 
     @property
-    def diverged_seeds(self) -> str:
-        """These in words: `seed 3`, `seeds 3, 5`."""
-        seeds = [str(row.seed) for row in self.diverged]
-        return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
+    def divergence(self) -> str:
+        """These in words: `seed 3 diverged (the loss is …)`; empty where all finished."""
+        return ", ".join(f"seed {row.seed} diverged ({row.reason})" for row in self.diverged)
 
     @property
     def figures(self) -> dict[str, Spread]:

@@ -53,10 +53,10 @@ def expand_teachers(
             expanded.append(name)
         elif (table := finished_seeds(path)) is not None:
             if table.diverged:
+                finished = ",".join(map(str, table.folders(path)))
                 raise ArtifactError(
-                    f"teacher '{name}': {table.diverged_seeds} diverged",
-                    hint="Name the runs that are to teach: "
-                    + ",".join(str(run) for run in table.folders(path)),
+                    f"teacher '{name}': {table.divergence}",
+                    hint=f"Name the runs that are to teach: {finished}" if finished else None,
                 )
             expanded.extend(str(run) for run in table.folders(path))
         elif holds_run(path):

@@ -33,6 +33,8 @@ def unmet_by_seeds(requirements: Sequence[Requirement], table: SeedTable) -> tup
 
     Runs that diverged have no figures, and fail no gate: they end with an exit code of their own.
     """
+    if not table.done:
+        return ()
     means = {"the mean ": {name: spread.mean for name, spread in table.figures.items()}}
     runs = {f"seed {row.seed} ": row.figures for row in table.done}
     missed = (_missed(gate, runs if gate.each else means) for gate in requirements)

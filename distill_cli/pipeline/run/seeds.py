@@ -73,7 +73,7 @@ def train_seeds(
         # Refused, if it must be, while the earlier runs are still there.
         with shown("getting ready") as sink:
             check_before(runs[0].recipe, sink=sink, resume=False, opening=opening)
-    with tidied(out, folders[1:]), one_writer(out):
+    with tidied(out), one_writer(out):
         if overwrite:
             _clear(folders)
         check_kept(recipe, out / SEEDS)

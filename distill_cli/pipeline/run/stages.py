@@ -55,7 +55,7 @@ def run(
     if overwrite and out.exists():
         # The first stage is refused, if it must be, while the earlier run is still there.
         prepare(stages[0].recipe, sink=Silent(), overwrite=True, opening=opening)
-    with tidied(out, [stage.out for stage in stages]), one_writer(out / STAGES):
+    with tidied(out), one_writer(out / STAGES):
         if overwrite:
             _clear(out)
         check_kept(recipe, out / RECIPE)
@@ -139,14 +139,14 @@ def _begun_by(stages: Sequence[Stage], out: Path) -> str | None:
 
 
 @contextmanager
-def tidied(out: Path, runs: Sequence[Path]) -> Iterator[None]:
+def tidied(out: Path) -> Iterator[None]:
     """Leaves nothing behind where the first of several runs was refused before it began."""
     new, empty = not out.exists(), out.is_dir() and not any(out.iterdir())
     try:
         yield
     except DistillError:
-        if (new or empty) and not any((run / "recipe.yaml").exists() for run in runs):
-            # All that lies in the folder came into it here.
+        if (new or empty) and not any(out.rglob("recipe.yaml")):
+            # No run was begun, and all that lies in the folder came into it here.
             for entry in [out] if new else list(out.iterdir()):
                 if entry.is_dir():
                     shutil.rmtree(entry, ignore_errors=True)
