@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Seconds between two looks at the loss: each one waits for the device.
 ON_TERMINAL, IN_LOG = 0.2, 5.0
 
-Said = set[str] | None
+EarlierLines = set[str] | None
 
 
 class Meter:
@@ -67,14 +67,14 @@ class LogDisplay:
     Args:
         label: Name of the run.
         messages: Show lines beside the progress.
-        said: Lines that are not shown again.
+        earlier: Lines that are not shown again.
         quiet: Show nothing.
     """
 
-    def __init__(self, label: str, *, messages: bool, said: Said, quiet: bool) -> None:
+    def __init__(self, label: str, *, messages: bool, earlier: EarlierLines, quiet: bool) -> None:
         self.label = label
         self.messages = messages and not quiet
-        self.said = said
+        self.earlier = earlier
         self.quiet = quiet
         self.meter = Meter()
         self.looked = time.monotonic()
@@ -101,7 +101,7 @@ class LogDisplay:
 
     def message(self, text: str) -> None:
         """The line."""
-        if self.messages and _is_new(text, self.said):
+        if self.messages and _is_new(text, self.earlier):
             say(escape(text))
 
     def reading(self, done: int, total: int) -> None:
@@ -126,14 +126,16 @@ class BarDisplay:
         line: The line that a live display shows.
         screen: The console that it is drawn on.
         messages: Show lines above it.
-        said: Lines that are not shown again.
+        earlier: Lines that are not shown again.
     """
 
-    def __init__(self, line: Line, screen: Console, *, messages: bool, said: Said) -> None:
+    def __init__(
+        self, line: Line, screen: Console, *, messages: bool, earlier: EarlierLines
+    ) -> None:
         self.line = line
         self.screen = screen
         self.messages = messages
-        self.said = said
+        self.earlier = earlier
         self.meter = Meter()
         self.looked = 0.0
         self.held_out = ""
@@ -159,7 +161,7 @@ class BarDisplay:
 
     def message(self, text: str) -> None:
         """A line above the bar."""
-        if self.messages and _is_new(text, self.said):
+        if self.messages and _is_new(text, self.earlier):
             self.screen.print(escape(text))
 
     def reading(self, done: int, total: int) -> None:
@@ -185,12 +187,12 @@ class BarDisplay:
         return count
 
 
-def _is_new(text: str, said: Said) -> bool:
+def _is_new(text: str, earlier: EarlierLines) -> bool:
     """Whether a line was not said before; from now on it was."""
-    if said is None:
+    if earlier is None:
         return True
-    new = text not in said
-    said.add(text)
+    new = text not in earlier
+    earlier.add(text)
     return new
 
 
@@ -206,7 +208,7 @@ def held_out(event: EpochEvent) -> str:
 
 @contextmanager
 def progress(
-    label: str, *, quiet: bool, messages: bool = True, said: Said = None
+    label: str, *, quiet: bool, messages: bool = True, earlier: EarlierLines = None
 ) -> Iterator[Sink]:
     """The display that suits where stderr goes.
 
@@ -214,11 +216,11 @@ def progress(
         label: Name of the run.
         quiet: Show nothing.
         messages: Show lines beside the progress; off where many runs say the same.
-        said: Lines of earlier displays, which are not shown again; None shows all lines.
+        earlier: Lines of earlier displays, which are not shown again; None shows all lines.
     """
     screen = console("stderr")
     if quiet or not screen.is_terminal or screen.is_dumb_terminal:
-        yield LogDisplay(label, messages=messages, said=said, quiet=quiet)
+        yield LogDisplay(label, messages=messages, earlier=earlier, quiet=quiet)
         return
     from rich.live import Live
 
@@ -227,7 +229,7 @@ def progress(
     DISPLAYS.append(live.stop)
     try:
         with live:
-            yield BarDisplay(line, screen, messages=messages, said=said)
+            yield BarDisplay(line, screen, messages=messages, earlier=earlier)
     finally:
         # Again: a Ctrl-C may come while it starts.
         live.stop()

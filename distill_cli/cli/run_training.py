@@ -89,10 +89,10 @@ def _run_seeds(recipe: TrainRecipe, flags: RunFlags) -> None:
             say(escape(rehearsal(rehearsed, seeds=to_come)))
         show_recipe(recipe, json=flags.json)
         return
-    said: set[str] = set()
+    lines: set[str] = set()
 
     def shown(title: str) -> AbstractContextManager[Sink]:
-        return progress(f"{label}, {title}", quiet=flags.quiet, said=said)
+        return progress(f"{label}, {title}", quiet=flags.quiet, earlier=lines)
 
     with shown("getting ready"):
         from distill_cli.pipeline.run.seeds import train_seeds

@@ -106,14 +106,14 @@ class Requirement(NamedTuple):
         key: The figure.
         comparison: One of >=, <=, ==, > and <.
         bound: The number that the figure is compared with.
-        each: Whether every run of several seeds must meet it, and not their mean.
+        of_each: Whether every run of several seeds must meet it, and not their mean.
     """
 
     text: str
     key: str
     comparison: str
     bound: float
-    each: bool = False
+    of_each: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -133,4 +133,4 @@ def parse_requirement(value: Any) -> Requirement:
         raise ValueError(f"'{text}' is not of the form test_top1>=0.97")
     if match[2] not in FIGURES:
         raise ValueError(f"result.json has no figure '{match[2]}'. {nearest(match[2], FIGURES)}")
-    return Requirement(text, match[2], match[3], float(match[4]), each=match[1] is not None)
+    return Requirement(text, match[2], match[3], float(match[4]), of_each=match[1] is not None)

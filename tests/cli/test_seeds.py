@@ -398,8 +398,8 @@ def test_teachers_and_comparisons_take_the_folder(here: Path, distill: Distill) 
 
 
 def test_stages_are_run_for_each(made: Made, here: Path, distill: Distill) -> None:
-    common = ("student", "--teachers", made.teacher, "--model", "mlp_16x1", "--epochs", 2)
-    common = (*common, "--lr", 0.1, "-b", 32, "--generations", 2, "--quiet")
+    common = ("student", "--teachers", made.teacher, "--model", "mlp_8x1", "--epochs", 1)
+    common = (*common, "--force", "--generations", 2, "--quiet")
     outcome = distill(*common, "--seeds", "2,5", "--out", "out")
     assert outcome.code == 0, outcome.err
     assert distill(*common, "--seed", 5, "--out", "alone").code == 0

@@ -37,16 +37,16 @@ def unmet_by_seeds(requirements: Sequence[Requirement], table: SeedTable) -> tup
         return ()
     means = {"the mean ": {name: spread.mean for name, spread in table.figures.items()}}
     runs = {f"seed {row.seed} ": row.figures for row in table.done}
-    missed = (_missed(gate, runs if gate.each else means) for gate in requirements)
+    missed = (_missed(gate, runs if gate.of_each else means) for gate in requirements)
     return tuple(text for text in missed if text is not None)
 
 
 def _missed(gate: Requirement, figures: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The gate and the figures that do not meet it, each by its subject; None where all do."""
-    values = {subject: each.get(gate.key) for subject, each in figures.items()}
+    by_subject = {subject: values.get(gate.key) for subject, values in figures.items()}
     wrong = [
         f"{subject}is {value}"
-        for subject, value in values.items()
+        for subject, value in by_subject.items()
         if value is None or not COMPARISONS[gate.comparison](value, gate.bound)
     ]
     return f"{gate} ({', '.join(wrong)})" if wrong else None

@@ -68,7 +68,7 @@ def train_seeds(
     recipe, runs = seeded(recipe, resume=resume, overwrite=overwrite)
     out = Path(str(recipe.out))
     opening = OpenedOnce()
-    folders = [out, *(each.out for each in runs)]
+    folders = [out, *(seed_run.out for seed_run in runs)]
     if overwrite and any(map(holds_run, folders)):
         # Refused, if it must be, while the earlier runs are still there.
         with shown("getting ready") as sink:
@@ -79,13 +79,15 @@ def train_seeds(
         check_kept(recipe, out / SEEDS)
         if any(map(holds_run, folders[1:])):
             with shown("getting ready") as sink:
-                for each in runs:
-                    check_before(each.recipe, sink=sink, resume=True, opening=opening)
+                for seed_run in runs:
+                    check_before(seed_run.recipe, sink=sink, resume=True, opening=opening)
         write_text(out / SEEDS, to_yaml(recipe))
         (out / TABLE).unlink(missing_ok=True)
         with naming(out):
             diverged = _train_each(runs, shown, opening)
-        table = SeedTable(rows=tuple(_row(each, diverged.get(each.seed)) for each in runs))
+        table = SeedTable(
+            rows=tuple(_row(seed_run, diverged.get(seed_run.seed)) for seed_run in runs)
+        )
         write_json(out / TABLE, table.to_json())
     gates = recipe.require if isinstance(recipe, LabelledRecipe) else []
     return FinishedSeeds(out=out, table=table, unmet=unmet_by_seeds(gates, table))
@@ -103,16 +105,16 @@ def _train_each(runs: Sequence[SeedRun], shown: Shown, opening: OpenData) -> dic
         By seed, how a run diverged.
     """
     diverged: dict[int, str] = {}
-    for number, each in enumerate(runs, start=1):
-        with shown(f"seed {each.seed} ({number} of {len(runs)})") as sink:
-            if each.is_done:
-                sink.message(f"seed {each.seed}: done before")
+    for number, seed_run in enumerate(runs, start=1):
+        with shown(f"seed {seed_run.seed} ({number} of {len(runs)})") as sink:
+            if seed_run.is_done:
+                sink.message(f"seed {seed_run.seed}: done before")
                 continue
             try:
-                run(each.recipe, sink=sink, resume=True, opening=opening)
+                run(seed_run.recipe, sink=sink, resume=True, opening=opening)
             except DivergedError as error:
-                diverged[each.seed] = error.message
-                sink.message(f"seed {each.seed}: {error.message}")
+                diverged[seed_run.seed] = error.message
+                sink.message(f"seed {seed_run.seed}: {error.message}")
     return diverged
 
 
@@ -141,17 +143,17 @@ def seeded(
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     recipe = recipe.model_copy(update={"out": str(out)})
     check_output(out, resume=resume, overwrite=overwrite, seeds=True)
-    runs = sorted(seed_runs(recipe, out), key=lambda each: each.seed)
-    for each in runs:
-        if not (resume and each.is_done):
-            check_output(each.out, resume=resume, overwrite=overwrite)
+    runs = sorted(seed_runs(recipe, out), key=lambda seed_run: seed_run.seed)
+    for seed_run in runs:
+        if not (resume and seed_run.is_done):
+            check_output(seed_run.out, resume=resume, overwrite=overwrite)
     check_inside(out, [recipe])
     version = made_by(recipe.recorded)
     if resume:
         _check_dropped(recipe, out)
         # Runs that are not begun have the defaults of those that are.
-        kept = begun_by([out / SEEDS, *(each.out / "recipe.yaml" for each in runs)])
-        runs = [replace(each, recipe=as_made(each.recipe, kept)) for each in runs]
+        kept = begun_by([out / SEEDS, *(seed_run.out / "recipe.yaml" for seed_run in runs)])
+        runs = [replace(seed_run, recipe=as_made(seed_run.recipe, kept)) for seed_run in runs]
         version = kept or version
     recorded: dict[str, Any] = {"defaults": version or __version__}
     if isinstance(recipe, LabelledRecipe):
