@@ -61,13 +61,13 @@ class Collected:
         self._open, self._used = None, 0
 
     def rows(self) -> Tensor:
-        """All rows, on the CPU."""
+        """All rows, on the CPU; an empty tensor where there is none."""
         return self.rows_on_device().cpu()
 
     def rows_on_device(self) -> Tensor:
-        """All rows, where they were made."""
+        """All rows, where they were made; an empty tensor where there is none."""
         self._close()
-        return torch.cat(self._full)
+        return torch.cat(self._full) if self._full else torch.empty(0)
 
 
 def evaluate(network: Network, images: Images, device: torch.device) -> Metrics:

@@ -2,7 +2,8 @@
 
 The tests mean the CPU, in the precision that `--precision auto` takes on this one.
 `DISTILL_TEST_PRECISION=bf16` (or fp32) runs them as on a CPU with bf16 instructions (or without);
-a test whose bounds are for one precision names that precision itself.
+a test whose bounds are for one precision names that precision itself. `DISTILL_TEST_DEVICE=cuda` has
+`--device auto` mean a GPU, which most tests must pass on too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ settings.load_profile("distill")
 
 
 PRECISION = os.environ.get("DISTILL_TEST_PRECISION")
+DEVICE = os.environ.get("DISTILL_TEST_DEVICE", "cpu")
 # Folders and files of tests that compare figures which the rounding of a processor moves: sums
 # beside oracles, and what a few steps of training lead to. They are run twice, see the Makefile.
 ROUNDED = (
@@ -77,7 +79,8 @@ def _machine() -> Iterator[None]:
 
     found = runtime.devices()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "devices", lambda: ["cpu", *found[:-1]])
+        if DEVICE == "cpu":
+            patch.setattr(runtime, "devices", lambda: ["cpu", *found[:-1]])
         if PRECISION is not None:
             # To distill it would be an option that there is not.
             patch.delenv("DISTILL_TEST_PRECISION")
@@ -94,20 +97,18 @@ def _digits() -> Iterator[None]:
     open_digits, plain = cache(open_splits._digits), reading.decode
     known: dict[tuple[object, object], Any] = {}
 
-    def decode(
-        splits: Any, *, size: int | None, skip_bad: bool, progress: Callable[[int, int], None]
-    ) -> Any:
-        options = {"size": size, "skip_bad": skip_bad}
+    def decode(splits: Any, *, progress: Callable[[int, int], None], **options: Any) -> Any:
         if not open_digits.cache_info().currsize or splits is not open_digits():
             return plain(splits, **options, progress=progress)
-        if (size, skip_bad) in known:
+        key = tuple(options.values())
+        if key in known:
             total = sum(len(source) for source in splits.values())
             for done in range(1, total + 1):
                 progress(done, total)
         else:
-            known[size, skip_bad] = plain(splits, **options, progress=progress)
+            known[key] = plain(splits, **options, progress=progress)
         # A copy, so that no run is given what another may have changed.
-        return deepcopy(known[size, skip_bad])
+        return deepcopy(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(open_splits, "_digits", open_digits)
@@ -150,7 +151,7 @@ def _clean_environment(
     for name in [name for name in os.environ if name.startswith("DISTILL_")]:
         if name != "DISTILL_DATA":
             monkeypatch.delenv(name)
-    if request.node.get_closest_marker("gpu") is None:
+    if DEVICE == "cpu" and request.node.get_closest_marker("gpu") is None:
         # The processes that a test starts mean the CPU too.
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     # An error that is not ours should fail a test with its traceback, not as "internal error".

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from distill_cli.cli.terminal import console, result, result_json
-from distill_cli.errors import UsageError
+from distill_cli.cli.terminal import console, result, result_json, say
+from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.pipeline.folders import check_model_folder
 
 if TYPE_CHECKING:
-    from distill_cli.pipeline.predict import Prediction
+    from distill_cli.pipeline.predict import Answers, Prediction
 
 app = typer.Typer(add_completion=False)
 
@@ -38,13 +39,17 @@ def predict(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes shown of each image.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out and count images that cannot be read.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON line an image.")] = False,
 ) -> None:
     """Classes and probabilities of images, as small bar charts or JSON lines.
 
     Without -T the logits are divided by the temperature that was fitted after training, if any: as
     sure as it is right. -T 4 gives what a student learns from at T = 4; -T 1, the plain softmax.
-    Where several labels may apply to an image, each has a probability by itself.
+    Where several labels may apply to an image, each has a probability by itself. All images that
+    can be read are answered; any other is named, and the exit code is 3 unless --skip-bad is given.
 
     Example: distill predict runs/a image.png -T 4
     """
@@ -52,15 +57,34 @@ def predict(
         raise UsageError(f"temperature: must be a number above 0 (got {temperature})")
     check_model_folder(run)
     paths = [path for image in images for path in _expand(image)]
-    missing = [path for path in paths if not Path(path).exists()]
-    if missing:
-        raise UsageError(f"there is no image {missing[0]}")
+    if paths and not any(Path(path).exists() for path in paths):
+        raise UsageError(f"there is no image {paths[0]}")
     from distill_cli.pipeline.predict import predict as ask
 
-    predictions = ask(run, paths, temperature=temperature, device=device)
+    answers = ask(run, paths, temperature=temperature, device=device)
     if json:
-        _json_lines(predictions)
+        _json_lines(answers.predictions)
+    else:
+        _bars(answers.predictions, top)
+    _tell_unreadable(answers, skip_bad=skip_bad)
+
+
+def _tell_unreadable(answers: Answers, *, skip_bad: bool) -> None:
+    bad = len(answers.unreadable)
+    if skip_bad and bad:
+        say(f"skipped {counted(bad, 'image')} that cannot be read")
         return
+    for path, reason in answers.unreadable:
+        say(escape(f"cannot read image {path}: {reason}"))
+    if bad:
+        total = bad + len(answers.predictions)
+        raise ArtifactError(
+            f"{bad:,} of {counted(total, 'image')} cannot be read",
+            hint="All others are answered; --skip-bad leaves such images out",
+        )
+
+
+def _bars(predictions: Sequence[Prediction], top: int) -> None:
     screen = console("stdout")
     plain = not screen.is_terminal
     for prediction in predictions:
@@ -76,7 +100,7 @@ def _expand(image: str) -> list[str]:
     return [line.strip() for line in sys.stdin or () if line.strip()] if image == "-" else [image]
 
 
-def _json_lines(predictions: list[Prediction]) -> None:
+def _json_lines(predictions: Sequence[Prediction]) -> None:
     for prediction in predictions:
         line = {"image": prediction.image, "class": prediction.classes[0][0]}
         values: dict[str, Any] = {

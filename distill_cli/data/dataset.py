@@ -12,11 +12,22 @@ from torch import Tensor
 
 from distill_cli.counters import few_of
 from distill_cli.data.decode import Decoded
+from distill_cli.data.file_index import Listed
+from distill_cli.data.pillow_io import Size
 from distill_cli.data.reading import read_images
-from distill_cli.data.split_images import ImageFiles, Images
+from distill_cli.data.split_images import ImageFiles, Images, with_channels
 from distill_cli.data.splits import stratified
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.types import UNLABELLED, UNREAD, Count, DatasetIdentity, digest_of_ids
+from distill_cli.types import (
+    EARLIER_FRAMING,
+    UNLABELLED,
+    UNREAD,
+    Count,
+    DatasetIdentity,
+    Framing,
+    PlainView,
+    digest_of_ids,
+)
 
 FILES_FOR_STATISTICS = 1024
 
@@ -36,6 +47,8 @@ class Dataset:
         skipped: Number of images that could not be read and were left out.
         mean: Mean of each channel over the fit rows, in [0, 1].
         std: Standard deviation of each channel over the fit rows, in [0, 1].
+        constant: The channels in which all pixels of the fit rows are equal.
+        framing: How the pictures in files became images of a view's size.
     """
 
     spec: str
@@ -48,6 +61,15 @@ class Dataset:
     skipped: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    constant: tuple[int, ...] = ()
+    framing: Framing = EARLIER_FRAMING
+
+    @property
+    def plain_view(self) -> PlainView:
+        """The image of a file where nothing is augmented."""
+        return PlainView(
+            channels=self.channels, height=self.height, width=self.width, framing=self.framing
+        )
 
     @property
     def channels(self) -> int:
@@ -80,8 +102,10 @@ def open_dataset(
     *,
     split_seed: int = 0,
     val_fraction: float = 0.1,
-    size: int | None = None,
+    size: Size | None = None,
     skip_bad: bool = False,
+    framing: Framing = EARLIER_FRAMING,
+    channels: int | None = None,
     workers: int = 0,
     progress: Count = lambda done, total: None,
     glance: bool = False,
@@ -98,8 +122,10 @@ def open_dataset(
         spec: The value of `--data`.
         split_seed: Seed of the held-out rows.
         val_fraction: Share of train that is held out where there is no `val/`, in (0, 1).
-        size: Side of the views in pixels.
+        size: Side of the views in pixels, or height and width.
         skip_bad: Leave out images that cannot be read.
+        framing: How the pictures in files become images of that size.
+        channels: Channels of the views; None for those that the images have.
         workers: Processes that read images which are not held in memory.
         progress: Called with (images read, images in all) while they are read.
         glance: Open the data for a dry run.
@@ -108,8 +134,10 @@ def open_dataset(
         UsageError: The spec names nothing, or no share is held out though there is no `val/`.
         ArtifactError: The data are unusable.
     """
-    read = read_images(spec, size, skip_bad, workers, progress, glance)
+    read = read_images(spec, size, skip_bad, framing, workers, progress, glance)
     splits: Mapping[str, Images] = read.tables if isinstance(read, Decoded) else read.files
+    if channels is not None:
+        splits = {split: with_channels(images, channels) for split, images in splits.items()}
     if "val" not in splits and not 0 < val_fraction < 1:
         raise UsageError(
             f"val_fraction {val_fraction} is not between 0 and 1",
@@ -130,8 +158,8 @@ def open_dataset(
         fit = [row for row in rows if row not in held]
         val = train.take(torch.tensor(sorted(held), dtype=torch.int64))
     fit_rows = torch.tensor(fit, dtype=torch.int64)
-    unknown = (0.0,) * train.size[0], (1.0,) * train.size[0]
-    mean, std = unknown if glance else _statistics(train, fit_rows)
+    unknown = (0.0,) * train.size[0], (1.0,) * train.size[0], ()
+    mean, std, constant = unknown if glance else _statistics(train, fit_rows)
     return Dataset(
         spec=spec,
         class_names=names,
@@ -139,18 +167,28 @@ def open_dataset(
         fit_rows=fit_rows,
         val=val,
         test=splits["test"],
-        identity=DatasetIdentity(
-            fingerprint=_dataset_fingerprint(train, read.digests) if read.digests else UNREAD,
-            # The ids depend on which images are bad, and only reading them tells.
-            ids_digest=UNREAD if skip_bad and not read.digests else digest_of_ids(train.sample_ids),
-            samples=len(train.sample_ids),
-            class_names=names,
-            split_seed=split_seed,
-            val_fraction=0.0 if "val" in splits else val_fraction,
+        identity=_identity(
+            read, train, split_seed, 0.0 if "val" in splits else val_fraction, skip_bad=skip_bad
         ),
         skipped=read.skipped,
         mean=mean,
         std=std,
+        constant=constant,
+        framing=framing,
+    )
+
+
+def _identity(
+    read: Decoded | Listed, train: Images, split_seed: int, val_fraction: float, *, skip_bad: bool
+) -> DatasetIdentity:
+    return DatasetIdentity(
+        fingerprint=_dataset_fingerprint(train, read.digests) if read.digests else UNREAD,
+        # The ids depend on which images are bad, and only reading them tells.
+        ids_digest=UNREAD if skip_bad and not read.digests else digest_of_ids(train.sample_ids),
+        samples=len(train.sample_ids),
+        class_names=read.class_names,
+        split_seed=split_seed,
+        val_fraction=val_fraction,
     )
 
 
@@ -193,8 +231,10 @@ def _last_of_their_label(label_NK: Tensor, held: set[int]) -> set[int]:
     return kept
 
 
-def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and sd of each channel from exact counts of the 256 values.
+def _statistics(
+    images: Images, rows: Tensor
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
+    """Mean and sd of each channel from exact counts of the 256 values, and the constant channels.
 
     Files are sampled: `FILES_FOR_STATISTICS` of them, by a hash of their sample keys.
     """
@@ -212,9 +252,10 @@ def _statistics(images: Images, rows: Tensor) -> tuple[tuple[float, ...], tuple[
     values = torch.arange(256, dtype=torch.float64) / 255
     mean = shares @ values
     variance = (shares * (values[None] - mean[:, None]) ** 2).sum(dim=1)
+    constant = ((counts > 0).sum(dim=1) == 1).nonzero()[:, 0]
     # A constant channel has no scale of its own.
     std = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return tuple(mean.tolist()), tuple(std.tolist()), tuple(constant.tolist())
 
 
 def _dataset_fingerprint(table: Images, digests: Sequence[bytes]) -> str:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from distill_cli.counters import sample_key
-from distill_cli.data.archives import open_files
-from distill_cli.data.pillow_io import BAD_IMAGE, Pixels, bad_image, centre_crop, to_pixels
+from distill_cli.data.pillow_io import BAD_IMAGE, Pixels, Size, bad_image, sides, to_pixels
 from distill_cli.data.source import Source, check_label
-from distill_cli.data.split_images import ImageTable, to_batch
+from distill_cli.data.split_images import ImageTable
 from distill_cli.data.workers import stream
-from distill_cli.errors import ArtifactError, InternalError, UsageError
-from distill_cli.types import Count
+from distill_cli.errors import ArtifactError, InternalError
+from distill_cli.types import EARLIER_FRAMING, Count, Framing
 
 # Smaller splits are read before worker processes would have started.
 WORTH_WORKERS = 2048
@@ -52,8 +48,9 @@ class SizesDifferError(Exception):
 def decode(
     splits: Mapping[str, Source],
     *,
-    size: int | None,
+    size: Size | None,
     skip_bad: bool,
+    framing: Framing = EARLIER_FRAMING,
     progress: Count = lambda done, total: None,
 ) -> Decoded:
     """Decodes every split.
@@ -80,7 +77,7 @@ def decode(
     for split, source in splits.items():
         check_memory(splits, source, size)
         filled[split] = filling = _Filling(source)
-        for row, made in enumerate(_decoded_rows(source, size, skip_bad)):
+        for row, made in enumerate(_decoded_rows(source, size, skip_bad, framing)):
             done += 1
             if made is None:
                 bad += 1
@@ -144,23 +141,25 @@ class _Filling:
 
 
 def _decoded_rows(
-    source: Source, size: int | None, skip_bad: bool
+    source: Source, size: Size | None, skip_bad: bool, framing: Framing
 ) -> Iterator[tuple[Pixels, bytes] | None]:
     """Pixels and content digest of each row in order; None where it cannot be read."""
     count = len(source)
     tasks = [
         range(start, min(start + ROWS_A_TASK, count)) for start in range(0, count, ROWS_A_TASK)
     ]
-    decode_task = partial(_decode_task, source, size=size, skip_bad=skip_bad)
+    decode_task = partial(_decode_task, source, size=size, skip_bad=skip_bad, framing=framing)
     # Processes, not threads: opening an image holds Python's lock, most of the cost of a small one.
     workers = min(8, processors()) if count >= WORTH_WORKERS else 0
     for made in stream(decode_task, tasks, workers=workers):
         yield from pickle.loads(made)
 
 
-def _decode_task(source: Source, rows: range, *, size: int | None, skip_bad: bool) -> bytes:
+def _decode_task(
+    source: Source, rows: range, *, size: Size | None, skip_bad: bool, framing: Framing
+) -> bytes:
     """The rows of a task, pickled so that they come back in one piece."""
-    return pickle.dumps([_decode_row(source, row, size, skip_bad) for row in rows])
+    return pickle.dumps([_decode_row(source, row, size, skip_bad, framing) for row in rows])
 
 
 def processors() -> int:
@@ -170,13 +169,13 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def check_memory(splits: Mapping[str, Source], source: Source, size: int | None) -> None:
+def check_memory(splits: Mapping[str, Source], source: Source, size: Size | None) -> None:
     """Refuses images that do not fit into memory, by the size of the split's first image."""
     try:
         width, height = source.fetch(0)[0].size
     except BAD_IMAGE:
         return
-    side = min(width, height) if size is None else size
+    side = min(width, height) if size is None else max(sides(size))
     needed = 2 * sum(len(part) for part in splits.values()) * 3 * side * side
     available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > available:
@@ -188,46 +187,13 @@ def check_memory(splits: Mapping[str, Source], source: Source, size: int | None)
 
 
 def _decode_row(
-    source: Source, row: int, size: int | None, skip_bad: bool
+    source: Source, row: int, size: Size | None, skip_bad: bool, framing: Framing
 ) -> tuple[Pixels, bytes] | None:
     check_label(source, row)
     try:
         image, digest = source.fetch(row)
-        return to_pixels(image, size), digest
+        return to_pixels(image, size, framing), digest
     except BAD_IMAGE as error:
         if skip_bad:
             return None
         raise bad_image(source, row, error) from None
-
-
-def images_from_paths(
-    paths: Sequence[Path], *, channels: int, height: int, width: int
-) -> tuple[Tensor, list[str]]:
-    """Image files, and those below folders, as uint8 (N, C, H, W) and their names.
-
-    Raises:
-        UsageError: No path is given, or a folder holds no images.
-        ArtifactError: An image cannot be read.
-    """
-    files: list[Path] = []
-    for path in paths:
-        image_paths = [path]
-        if path.is_dir():
-            inside = open_files(path)
-            image_paths = [path.joinpath(*parts) for parts in inside.paths]
-            if not image_paths:
-                raise UsageError(f"{path} holds no images")
-        files += image_paths
-    if not files:
-        raise UsageError("which images? None is given")
-    arrays = []
-    for path in files:
-        try:
-            with Image.open(path) as image:
-                pixels = Image.fromarray(to_pixels(image, None))
-        except BAD_IMAGE as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ArtifactError(f"cannot read image {path}: {reason}") from None
-        mode = pixels.convert("L" if channels == 1 else "RGB")
-        arrays.append(centre_crop(mode, height, width))
-    return to_batch(arrays).contiguous(), [str(path) for path in files]

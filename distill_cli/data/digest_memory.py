@@ -12,10 +12,15 @@ from distill_cli.files import real_path, write_atomically
 
 
 class Digests:
-    """A JSON value for each file (its digest and more), remembered by path, size and times."""
+    """A JSON value for each file (its digest and more), remembered by path, size and times.
 
-    def __init__(self, data: str) -> None:
-        name = blake2b(str(real_path(data)).encode(), digest_size=16).hexdigest()
+    Args:
+        data: Name of the dataset.
+        kind: What is noted of a file, where the same files are read in several ways.
+    """
+
+    def __init__(self, data: str, kind: str = "") -> None:
+        name = blake2b(f"{real_path(data)}{kind}".encode(), digest_size=16).hexdigest()
         self.file = cache_folder() / "digests" / f"{name}.json"
         self.seen: dict[str, list[Any]] = {}
         try:

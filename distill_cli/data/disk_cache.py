@@ -23,10 +23,12 @@ import torch
 
 from distill_cli.counters import sample_key
 from distill_cli.data.decode import Decoded
+from distill_cli.data.pillow_io import Size
 from distill_cli.data.source import FileSource, ItemSource, Splits
 from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import InternalError
 from distill_cli.files import real_path, write_json
+from distill_cli.types import EARLIER_FRAMING, Framing
 
 FORMAT = 1
 INDEX = "index.json"
@@ -71,11 +73,13 @@ class Key:
         return cache_folder() / "decoded" / self.digest
 
 
-def key_of(stamp: str | None, *, size: int | None, skip_bad: bool) -> Key | None:
+def key_of(
+    stamp: str | None, *, size: Size | None, skip_bad: bool, framing: Framing = EARLIER_FRAMING
+) -> Key | None:
     """The key of images with this stamp, decoded in this way; None without a stamp."""
     if stamp is None:
         return None
-    options = [FORMAT, stamp, size, skip_bad, PIL.__version__]
+    options = [FORMAT, stamp, size, skip_bad, framing.to_json(), PIL.__version__]
     return Key(blake2b(json.dumps(options).encode(), digest_size=16).hexdigest())
 
 

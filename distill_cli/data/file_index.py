@@ -15,12 +15,12 @@ from distill_cli.counters import sample_key
 from distill_cli.data.decode import Decoded
 from distill_cli.data.digest_memory import Digests
 from distill_cli.data.disk_cache import Stat, stat_of
-from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, is_grey
+from distill_cli.data.pillow_io import BAD_IMAGE, Size, bad_image, is_grey, shown_size, sides
 from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageFiles, ImageTable
 from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError
-from distill_cli.types import Count
+from distill_cli.types import EARLIER_FRAMING, Count, Framing, Orientation
 
 # Side of a view where images differ in size and none was asked for: ImageNet's.
 DEFAULT_SIZE = 224
@@ -77,10 +77,11 @@ def list_files(
     data: str,
     splits: Mapping[str, Source],
     *,
-    size: int | None,
+    size: Size | None,
     skip_bad: bool,
     workers: int,
     progress: Count,
+    framing: Framing = EARLIER_FRAMING,
     glance: bool = False,
 ) -> Listed:
     """Reads every file once for its digest and header, and remembers them for unchanged files.
@@ -92,23 +93,27 @@ def list_files(
     Args:
         data: Name of the dataset in the memory of digests.
         splits: Sources by split.
-        size: Side of the square views; None for the size of the images where it is one, else 224.
+        size: Side of the square views, or height and width; None for the size of the images where it
+            is one, else 224.
         skip_bad: Leave out and count images that cannot be read.
         workers: Processes that read files, now and when views are made.
         progress: Called with (images done, images in all).
+        framing: How whole images become views.
         glance: List for a dry run.
 
     Raises:
         ArtifactError: An image cannot be read, or a label is out of range.
     """
-    known = Digests(data)
+    # Sizes matter where none is given; else what is known of stored images will do.
+    orientation = framing.orientation if size is None else "stored"
+    known = Digests(data, "" if orientation == "stored" else f" {orientation}")
     shown = _glanced(splits) if glance else None
     total, done, bad = sum(len(source) for source in splits.values()), 0, 0
     kept: dict[str, dict[int, Note]] = {}
     for split, source in splits.items():
         kept[split] = {}
         rows = None if shown is None else shown[split]
-        for row, note in enumerate(_notes(source, known, skip_bad, workers, rows)):
+        for row, note in enumerate(_notes(source, known, skip_bad, workers, rows, orientation)):
             done += 1
             progress(done, total)
             if note is None:
@@ -125,7 +130,8 @@ def list_files(
     view = (1 if all(grey for _, _, _, grey, _ in notes) else 3, *_sides(notes, size))
     return Listed(
         files={
-            split: _files(splits[split], list(rows), view, workers) for split, rows in kept.items()
+            split: _files(splits[split], list(rows), view, workers, framing)
+            for split, rows in kept.items()
         },
         class_names=splits["train"].class_names,
         digests=digests if sure else (),
@@ -146,15 +152,17 @@ def _glanced(splits: Mapping[str, Source]) -> dict[str, set[int]]:
     return shown
 
 
-def _sides(notes: list[Note], size: int | None) -> tuple[int, int]:
+def _sides(notes: list[Note], size: Size | None) -> tuple[int, int]:
     """Height and width of a view."""
     if size is not None:
-        return size, size
+        return sides(size)
     sizes = {(height, width) for _, width, height, _, _ in notes}
     return sizes.pop() if len(sizes) == 1 else (DEFAULT_SIZE, DEFAULT_SIZE)
 
 
-def _files(source: Source, rows: list[int], view: tuple[int, int, int], workers: int) -> ImageFiles:
+def _files(
+    source: Source, rows: list[int], view: tuple[int, int, int], workers: int, framing: Framing
+) -> ImageFiles:
     ids = tuple(source.sample_id(row) for row in rows)
     return ImageFiles(
         source=source,
@@ -164,11 +172,17 @@ def _files(source: Source, rows: list[int], view: tuple[int, int, int], workers:
         label_N=torch.tensor([source.label(row) for row in rows], dtype=torch.int64),
         key_N=torch.tensor([sample_key(name) for name in ids], dtype=torch.int64),
         sample_ids=ids,
+        framing=framing,
     )
 
 
 def _notes(
-    source: Source, known: Digests, skip_bad: bool, workers: int, glanced: set[int] | None
+    source: Source,
+    known: Digests,
+    skip_bad: bool,
+    workers: int,
+    glanced: set[int] | None,
+    orientation: Orientation,
 ) -> Iterator[Note | None]:
     """The note of each row, in order; None where the image cannot be read.
 
@@ -178,6 +192,7 @@ def _notes(
         skip_bad: Leave out images that cannot be read.
         workers: Processes that read.
         glanced: Rows that a glance may open, which decodes none; None to open and decode any.
+        orientation: The way up in which width and height are noted.
     """
     decoded = skip_bad and glanced is None
     remembered: dict[int, Note] = {}
@@ -200,7 +215,7 @@ def _notes(
     remembered |= dict.fromkeys(unseen, UNSEEN)
     unknown = [row for row in range(len(source)) if row not in remembered]
     tasks = [unknown[i : i + ROWS_A_TASK] for i in range(0, len(unknown), ROWS_A_TASK)]
-    look = partial(_look, source, skip_bad=skip_bad, decoded=decoded)
+    look = partial(_look, source, skip_bad=skip_bad, decoded=decoded, orientation=orientation)
     many = glanced is None and len(unknown) >= WORTH_WORKERS
     looked = stream(look, tasks, workers=workers if many else 0)
     fresh = (note for notes in looked for note in notes)
@@ -214,15 +229,18 @@ def _notes(
         yield note
 
 
-def _look(source: Source, rows: list[int], *, skip_bad: bool, decoded: bool) -> list[Note | None]:
+def _look(
+    source: Source, rows: list[int], *, skip_bad: bool, decoded: bool, orientation: Orientation
+) -> list[Note | None]:
     """Opens images; decodes them to the end where that is asked for."""
     notes: list[Note | None] = []
     for row in rows:
         try:
             image, digest = source.fetch(row)
+            width, height = shown_size(image, orientation)
             if decoded:
                 image.load()
-            notes.append((digest.hex(), *image.size, is_grey(image), decoded))
+            notes.append((digest.hex(), width, height, is_grey(image), decoded))
         except BAD_IMAGE as error:
             if not skip_bad:
                 raise bad_image(source, row, error) from None

@@ -7,9 +7,11 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ExifTags import Base
 
 from distill_cli.data.source import Source
 from distill_cli.errors import ArtifactError
+from distill_cli.types import EARLIER_FRAMING, Background, Framing, Orientation, Resize
 
 # Exceptions that Pillow was seen to raise for damaged files; TypeError by its TIFF reader.
 BAD_IMAGE = (
@@ -19,7 +21,22 @@ BAD_IMAGE = (
 # PIL's modes of one channel; 16-bit ones are scaled to 8 bits.
 GREY_MODES, DEEP_MODES = ("1", "L", "LA"), ("I;16", "I;16B", "I;16L", "I")
 
+# How to undo each EXIF orientation: its name says where the first row and column are.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The orientations whose pixels lie on their side, and where Pillow notes the tags of a PNG.
+SIDEWAYS, PNG_TAGS = (5, 6, 7, 8), frozenset({"exif", "Raw profile type exif"})
+
 Pixels = NDArray[np.uint8]
+# The side of a square view, or height and width.
+Size = int | tuple[int, int]
 
 
 def is_grey(image: Image.Image) -> bool:
@@ -27,50 +44,138 @@ def is_grey(image: Image.Image) -> bool:
     return image.mode in (*GREY_MODES, *DEEP_MODES)
 
 
-def to_eight_bits(image: Image.Image) -> Image.Image:
-    """An image in mode L where it is grey, else RGB: alpha is dropped, palettes are resolved."""
+def upright(image: Image.Image, orientation: Orientation) -> Image.Image:
+    """An image as viewers show it: turned by its EXIF tag, if that is asked for."""
+    turn = TURNS.get(_tag(image, orientation))
+    return image if turn is None else image.transpose(turn)
+
+
+def shown_size(image: Image.Image, orientation: Orientation) -> tuple[int, int]:
+    """Width and height of the upright image, by its header."""
+    width, height = image.size
+    return (height, width) if _tag(image, orientation) in SIDEWAYS else (width, height)
+
+
+def _tag(image: Image.Image, orientation: Orientation) -> int:
+    """The EXIF orientation of an image that is not decoded yet; 1 where it lies as it is shown.
+
+    Pillow itself turns a TIFF. It would decode a whole PNG to look for a tag behind the pixels,
+    which other readers ignore too.
+    """
+    late = image.format == "PNG" and not PNG_TAGS.intersection(image.info)
+    if orientation == "stored" or image.format == "TIFF" or late:
+        return 1
+    try:
+        return int(image.getexif().get(Base.Orientation, 1))
+    except Exception:
+        # A damaged tag stops no viewer, and Pillow raises any exception on one.
+        return 1
+
+
+def to_eight_bits(image: Image.Image, background: Background = "none") -> Image.Image:
+    """An image in mode L where it is grey, else RGB; palettes are resolved.
+
+    Args:
+        image: An image in any mode.
+        background: The colour behind transparent pixels; `none` drops alpha.
+    """
     image.load()
     if image.mode in DEEP_MODES:
         deep = np.asarray(image, dtype=np.float64) / 257
         return Image.fromarray(np.clip(np.rint(deep), 0, 255).astype(np.uint8))
-    if image.mode in GREY_MODES:
-        return image if image.mode == "L" else image.convert("L")
-    if image.mode != "RGB":
-        if image.mode == "P":
-            # Alpha is dropped in any case; Pillow would warn about it.
-            image.info.pop("transparency", None)
-        return image.convert("RGB")
-    return image
+    mode = "L" if image.mode in GREY_MODES else "RGB"
+    if background != "none" and has_alpha(image):
+        return _on_background(image, mode, background)
+    if image.mode == "P":
+        # Alpha is dropped in any case; Pillow would warn about it.
+        image.info.pop("transparency", None)
+    return image if image.mode == mode else image.convert(mode)
 
 
-def to_channels(image: Image.Image, channels: int) -> Image.Image:
-    """An image in mode L for one channel, RGB for three."""
-    return to_eight_bits(image).convert("L" if channels == 1 else "RGB")
+def has_alpha(image: Image.Image) -> bool:
+    """Whether an image may have transparent pixels: by channel, by palette, or one colour of all."""
+    if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
+        return True
+    return "transparency" in image.info or image.getbands()[-1] in ("A", "a")
 
 
-def to_pixels(image: Image.Image, size: int | None) -> Pixels:
-    """An image as uint8 (H, W) where grey, else (H, W, 3); resized and centre-cropped to `size`."""
-    image = to_eight_bits(image)
-    return np.asarray(image if size is None else centre_crop(image, size, size))
+def _on_background(image: Image.Image, mode: str, background: str) -> Image.Image:
+    seen = image.convert("LA" if mode == "L" else "RGBA")
+    canvas = Image.new(mode, image.size, background)
+    canvas.paste(seen.convert(mode), mask=seen.getchannel("A"))
+    return canvas
 
 
-def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Scales an image until it covers (height, width), bilinear, and crops its centre."""
+def framed(
+    image: Image.Image, size: Size | None, framing: Framing, channels: int | None = None
+) -> Image.Image:
+    """An image as every verb sees it: upright, eight bits, resized, centre-cropped, channels last.
+
+    Args:
+        image: The opened image.
+        size: Side, or height and width; None for the image's own.
+        framing: Orientation, background and rounding.
+        channels: 1 for mode L, 3 for RGB; None for L where the image is grey, else RGB.
+    """
+    image = to_eight_bits(upright(image, framing.orientation), framing.background)
+    if size is not None:
+        image = centre_crop(image, *sides(size), framing.resize)
+    return image if channels is None else image.convert("L" if channels == 1 else "RGB")
+
+
+def to_pixels(image: Image.Image, size: Size | None, framing: Framing = EARLIER_FRAMING) -> Pixels:
+    """An image as uint8 (H, W) where grey, else (H, W, 3), as `framed` says."""
+    return np.asarray(framed(image, size, framing))
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def centre_crop(
+    image: Image.Image, height: int, width: int, resize: Resize = "round"
+) -> Image.Image:
+    """Scales an image until it covers (height, width), bilinear, and crops its centre.
+
+    Under `floor` sizes and offsets are those of torchvision's Resize and CenterCrop, which timm
+    evaluates with, and of timm's ResizeKeepRatio where the view is no square.
+    """
     if image.size == (width, height):
         return image
-    scale = max(width / image.width, height / image.height)
-    resized = image.resize(
-        (max(width, round(image.width * scale)), max(height, round(image.height * scale))),
-        Image.Resampling.BILINEAR,
-    )
-    left, top = (resized.width - width) // 2, (resized.height - height) // 2
+    scaled = _covering(image, height, width) if resize == "floor" else None
+    if scaled is None:
+        scale = max(width / image.width, height / image.height)
+        scaled = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    resized = image.resize(scaled, Image.Resampling.BILINEAR)
+    over_x, over_y = resized.width - width, resized.height - height
+    left, top = over_x // 2, over_y // 2
+    if resize == "floor":
+        # Half to the even number, as torchvision's.
+        left, top = round(over_x / 2), round(over_y / 2)
     return resized.crop((left, top, left + width, top + height))
+
+
+def _covering(image: Image.Image, height: int, width: int) -> tuple[int, int]:
+    """Width and height of the resized image under `floor`."""
+    if height == width:
+        short = min(image.size)
+        wide, high = (int(width * side / short) for side in image.size)
+        return wide, high
+    ratio = min(image.height / height, image.width / width)
+    return max(width, round(image.width / ratio)), max(height, round(image.height / ratio))
 
 
 def bad_image(source: Source, row: int, error: Exception) -> ArtifactError:
     """The error for an image that cannot be read."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return ArtifactError(
-        f"cannot read image {source.where(row)}: {reason}",
+        f"cannot read image {source.where(row)}: {reason_of(error)}",
         hint="Replace it, or leave such images out with --skip-bad",
     )
+
+
+def reason_of(error: Exception) -> str:
+    """Why an image cannot be read, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,10 +15,10 @@ from distill_cli.data.decode import Decoded, SizesDifferError, check_memory, dec
 from distill_cli.data.disk_cache import archive_stamp, key_of, recall, remember, stamp_of
 from distill_cli.data.file_index import Listed, list_files
 from distill_cli.data.open_splits import open_splits
-from distill_cli.data.pillow_io import BAD_IMAGE
+from distill_cli.data.pillow_io import BAD_IMAGE, Size, sides
 from distill_cli.data.source import Source, Splits
 from distill_cli.data.split_images import ImageFiles, Images, ImageTable
-from distill_cli.types import Count
+from distill_cli.types import Count, Framing
 
 Split = TypeVar("Split", ImageTable, ImageFiles)
 
@@ -27,7 +27,13 @@ TABLE_SIDE = 128
 
 
 def read_images(
-    spec: str, size: int | None, skip_bad: bool, workers: int, progress: Count, glance: bool
+    spec: str,
+    size: Size | None,
+    skip_bad: bool,
+    framing: Framing,
+    workers: int,
+    progress: Count,
+    glance: bool,
 ) -> Decoded | Listed:
     """The images of all splits, as tables where views are small, else as files.
 
@@ -38,7 +44,7 @@ def read_images(
         ArtifactError: The data are unusable.
     """
     path = Path(spec)
-    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
+    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad, "framing": framing}
     if path.is_file() and is_archive(path):
         # Looked up before it is opened: listing a compressed archive takes as long as reading it.
         key = key_of(archive_stamp(path), **options)
@@ -60,7 +66,9 @@ def _read_from(
     glance: bool,
 ) -> Decoded | Listed:
     """The images decoded or listed, without multi-label targets."""
-    small = (options["size"] or _first_side(splits["train"])) <= TABLE_SIDE
+    size = options["size"]
+    side = _first_side(splits["train"]) if size is None else max(sides(size))
+    small = side <= TABLE_SIDE
     if small:
         key = key_of(stamp_of(splits), **options)
         if key is not None and (known := recall(key, glance=glance)) is not None:

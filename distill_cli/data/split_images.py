@@ -16,15 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, centre_crop, to_channels
+from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, framed
 from distill_cli.data.source import Source
 from distill_cli.data.workers import stream
+from distill_cli.types import EARLIER_FRAMING, Framing
 
 # The number of images from which it is worth starting workers.
 WORTH_WORKERS = 64
 # Images and values of a batch that is evaluated. Large images make 40 MB as fp32: the C library
 # returns blocks above 32 MB to the system at once, while slightly smaller ones were seen to pile up.
 PLAIN_IMAGES, PLAIN_VALUES = 512, 10_000_000
+# Pillow's weights of red, green and blue in grey, of 65,536.
+LUMINANCE = (19595, 38470, 7471)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,7 @@ class ImageFiles:
         key_N: int64, `counters.sample_key` of each sample id.
         sample_ids: Ids of the samples, sorted by their bytes.
         label_NK: int8, 1 for each label that applies; None where one class applies.
+        framing: How a whole image becomes one of this size.
     """
 
     source: Source
@@ -89,6 +93,7 @@ class ImageFiles:
     key_N: Tensor
     sample_ids: tuple[str, ...]
     label_NK: Tensor | None = None
+    framing: Framing = EARLIER_FRAMING
 
     def take(self, index_N: Tensor) -> ImageFiles:
         """The split restricted to some rows, in this order."""
@@ -119,17 +124,18 @@ class ImageFiles:
         Args:
             index: Row of the image, for messages.
             image: The opened image.
-            box: Left, top, width and height of the part to resize; None for the centre crop.
+            box: Left, top, width and height of the part of the upright image to resize; None for the
+                centre crop.
 
         Raises:
             ArtifactError: The image cannot be read.
         """
         channels, height, width = self.size
         try:
-            whole = to_channels(image, channels)
             if box is None:
-                return centre_crop(whole, height, width)
+                return framed(image, (height, width), self.framing, channels)
             left, top, wide, high = box
+            whole = framed(image, None, self.framing, channels)
             return whole.resize(
                 (width, height), Image.Resampling.BILINEAR, (left, top, left + wide, top + high)
             )
@@ -153,6 +159,27 @@ def _batch_size(size: tuple[int, int, int]) -> int:
 
 def _plain_batch(files: ImageFiles, index_B: Tensor) -> Tensor:
     return to_batch([files.framed(i, files.opened(i), None) for i in index_B.tolist()])
+
+
+def with_channels(images: Images, channels: int) -> Images:
+    """The split in grey (1) or colour (3), as Pillow converts each image after it is resized."""
+    if isinstance(images, ImageFiles):
+        return replace(images, size=(channels, *images.size[1:]))
+    if images.size[0] == channels:
+        return images
+    if channels > 1:
+        return replace(images, images_NCHW=images.images_NCHW.expand(-1, channels, -1, -1))
+    parts = [_luminance(part) for part in images.images_NCHW.split(PLAIN_IMAGES)]
+    return replace(images, images_NCHW=torch.cat(parts))
+
+
+def _luminance(images_BCHW: Tensor) -> Tensor:
+    """ITU-R 601 luminance of uint8 images, (B, 1, H, W), to Pillow's bits."""
+    if images_BCHW.is_meta:
+        return images_BCHW[:, :1]
+    red, green, blue = images_BCHW.int().unbind(dim=1)
+    grey = (LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue + (1 << 15)) >> 16
+    return grey.to(torch.uint8)[:, None]
 
 
 def to_batch(pictures: list[Image.Image]) -> Tensor:

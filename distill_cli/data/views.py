@@ -19,6 +19,7 @@ from distill_cli.data.augment import Augmentation, parse
 from distill_cli.data.geometry import ResizedCrop
 from distill_cli.data.library_transforms import LibraryTransform
 from distill_cli.data.mixing import Cutmix, Mixer, Mixup
+from distill_cli.data.pillow_io import shown_size
 from distill_cli.data.split_images import ImageFiles, Images, to_batch, to_pictures
 from distill_cli.data.workers import stream
 from distill_cli.types import ViewSpec
@@ -240,7 +241,8 @@ class Views:
         boxes: list[list[int] | None] = [None] * len(rows)
         first = self.steps[0] if self.steps else None
         if isinstance(first, ResizedCrop):
-            width_B, height_B = torch.tensor([image.size for image in opened]).T
+            orientation = files.framing.orientation
+            width_B, height_B = torch.tensor([shown_size(one, orientation) for one in opened]).T
             boxes = list(first.boxes(uniform_BD[:, : first.draws], height_B, width_B).tolist())
         parts = zip(rows, opened, boxes, strict=True)
         return to_batch([files.framed(row, image, box) for row, image, box in parts])

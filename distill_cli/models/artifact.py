@@ -19,7 +19,7 @@ from distill_cli.errors import ArtifactError
 from distill_cli.files import read_json, real_path, write_atomically, write_json
 from distill_cli.models.build import TORCHVISION, build, explain
 from distill_cli.models.network import InputSpec, Library, Network
-from distill_cli.types import Targets
+from distill_cli.types import PlainView, Targets
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 FORMAT = 1
@@ -50,7 +50,7 @@ def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[
     """The content of config.json: timm's keys, and ours under `distill`."""
     input_spec = network.input_spec
     published_cfg: dict[str, Any] = dict(getattr(network.net, "pretrained_cfg", {}))
-    kept = ("pool_size", "fixed_input_size", "interpolation", "first_conv", "classifier", "license")
+    kept = ("pool_size", "fixed_input_size", "first_conv", "classifier", "license")
     size = [input_spec.channels, input_spec.height, input_spec.width]
     return {
         "architecture": network.architecture,
@@ -61,7 +61,10 @@ def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[
         "pretrained_cfg": {
             "num_classes": len(network.class_names),
             "input_size": size,
+            # As the images were made that it learnt from, whatever its authors did.
             "crop_pct": 1.0,
+            "crop_mode": "center",
+            "interpolation": "bilinear",
             "mean": list(input_spec.mean),
             "std": list(input_spec.std),
             **{key: published_cfg[key] for key in kept if published_cfg.get(key) is not None},
@@ -73,11 +76,20 @@ def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[
             "input_size": size,
             "mean": list(input_spec.mean),
             "std": list(input_spec.std),
-            **({} if network.targets == "softmax" else {"targets": network.targets}),
-            **({} if network.temperature == 1 else {"temperature": network.temperature}),
+            **({} if network.view is None else {"view": network.view.to_json()}),
+            **_probabilities(network),
             **({"extra": dict(extra)} if extra else {}),
         },
     }
+
+
+def _probabilities(network: Network) -> dict[str, Any]:
+    """How logits z become probabilities, and what that takes."""
+    if network.targets == "sigmoid":
+        return {"targets": "sigmoid", "probabilities": "sigmoid(z)"}
+    if network.temperature == 1:
+        return {"probabilities": "softmax(z)"}
+    return {"temperature": network.temperature, "probabilities": "softmax(z / temperature)"}
 
 
 def save_temperature(network: Network, folder: Path, temperature: float) -> None:
@@ -196,6 +208,7 @@ def _network(config: Any) -> Network:
         input_spec=_parsed_input_spec(ours),
         targets=targets,
         temperature=_temperature(ours),
+        view=PlainView.from_json(ours["view"]) if "view" in ours else None,
     )
 
 

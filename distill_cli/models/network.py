@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_cli.types import Targets
+from distill_cli.types import PlainView, Targets
 
 Library = Literal["timm", "torchvision"]
 # ITU-R 601 luminance, as PIL turns colour to grey.
@@ -53,6 +53,8 @@ class Network(nn.Module):
         targets: Kind of the logits: one class of all, or each class by itself.
         temperature: Divisor that calibrates the logits, fitted after training; the forward does not
             apply it.
+        view: The image that it is shown of a file, before its own size; None where it was saved by a
+            version before 0.4.0, or trained elsewhere.
     """
 
     mean: Tensor
@@ -69,6 +71,7 @@ class Network(nn.Module):
         input_spec: InputSpec,
         targets: Targets = "softmax",
         temperature: float = 1.0,
+        view: PlainView | None = None,
     ) -> None:
         super().__init__()
         self.net = net
@@ -80,6 +83,7 @@ class Network(nn.Module):
         self.targets = targets
         self.temperature = temperature
         self._shares: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self.view = view
         # They are not persistent, so that the state dict stays a plain network's; config.json has them.
         self.register_buffer("mean", _channelwise(input_spec.mean), persistent=False)
         self.register_buffer("std", _channelwise(input_spec.std), persistent=False)

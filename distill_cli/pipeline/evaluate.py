@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
+from distill_cli.data.pillow_io import Size
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
@@ -23,6 +24,7 @@ from distill_cli.pipeline.inputs.teachers import check_classes, open_teachers
 from distill_cli.recipe.base import VAL_FRACTION
 from distill_cli.recipe.fields import Device
 from distill_cli.runtime import decide
+from distill_cli.types import EARLIER_FRAMING, PlainView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +54,34 @@ class Evaluation:
     teacher_kl: float | None
 
 
-def data_of(folder: Path, data: str | None, recipe: dict[str, Any]) -> Dataset:
-    """The data named, or the one the run was trained on, under the run's split."""
+def data_of(
+    folder: Path, data: str | None, recipe: dict[str, Any], view: PlainView | None
+) -> Dataset:
+    """The data named, or the one the run was trained on, under the run's split.
+
+    Args:
+        folder: The run or model folder, for messages.
+        data: The value of `--data`.
+        recipe: The run's recipe.
+        view: The images that its network takes; None where it was saved before 0.4.0, which went by
+            the data.
+    """
     spec = data or recipe.get("data")
     if spec is None:
         raise UsageError(f"{folder} does not say which data it was trained on", hint="Give --data")
     check_moved(str(spec), [str(folder)])
+    size: Size | None = recipe.get("size")
+    if view is not None and locate(str(spec)) != recipe.get("data"):
+        # Its own images have this size by themselves, and are remembered decoded under no other.
+        size = (view.height, view.width)
     return open_dataset(
         locate(str(spec)),
         split_seed=recipe.get("split_seed") or 0,
         val_fraction=recipe.get("val_fraction") or VAL_FRACTION,
-        size=recipe.get("size"),
+        size=size,
         skip_bad=bool(recipe.get("skip_bad")),
+        framing=EARLIER_FRAMING if view is None else view.framing,
+        channels=None if view is None else view.channels,
         workers=min(8, processors()),
     )
 
@@ -78,7 +96,7 @@ def evaluate_run(
     """
     runtime = decide(device)
     network = load_model(folder).to(runtime.device).eval()
-    dataset = data_of(folder, data, kept_recipe(folder))
+    dataset = data_of(folder, data, kept_recipe(folder), network.view)
     check_classes(str(folder), network.class_names, dataset.class_names, hint=None)
     if dataset.multi_label and network.targets == "softmax":
         raise ArtifactError(

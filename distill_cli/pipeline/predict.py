@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
 
-from distill_cli.data.decode import images_from_paths
+from distill_cli.data.picture_files import picture_files, read_for_network, read_picture
+from distill_cli.data.pillow_io import BAD_IMAGE, reason_of
+from distill_cli.data.split_images import to_batch
 from distill_cli.evaluate import logits_of
 from distill_cli.models import Network, load_model
 from distill_cli.recipe.fields import Device
@@ -38,9 +42,22 @@ class Prediction:
     labels: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The answers to some images.
+
+    Attributes:
+        predictions: Those of all images that can be read, in the order in which they were given.
+        unreadable: Path of each other image, and the reason.
+    """
+
+    predictions: tuple[Prediction, ...]
+    unreadable: tuple[tuple[str, str], ...]
+
+
 def predict(
     folder: Path, images: Sequence[str], *, temperature: float | None, device: Device
-) -> list[Prediction]:
+) -> Answers:
     """Classes and probabilities of image files, or of all images below a folder.
 
     Args:
@@ -50,17 +67,43 @@ def predict(
             learns from at T. None for the fitted one, which makes the network as sure as it is
             right.
         device: The device to compute on.
+
+    Raises:
+        UsageError: No image is given, or a folder holds none.
     """
     runtime = decide(device)
     network: Network = load_model(folder).to(runtime.device).eval()
-    input_spec = network.input_spec
-    images_NCHW, names = images_from_paths(
-        [Path(image) for image in images],
-        channels=input_spec.channels,
-        height=input_spec.height,
-        width=input_spec.width,
-    )
-    logits_NK = logits_of(network, images_NCHW.split(PREDICTED), runtime.device)
+    files = picture_files([Path(image) for image in images])
+    names: list[str] = []
+    unreadable: list[tuple[str, str]] = []
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, len(files), PREDICTED):
+            pictures = []
+            for file in files[start : start + PREDICTED]:
+                try:
+                    pictures.append(_shown(file, network))
+                    names.append(str(file))
+                except BAD_IMAGE as error:
+                    unreadable.append((str(file), reason_of(error)))
+            if pictures:
+                yield to_batch(pictures).contiguous()
+
+    parts = logits_of(network, batches(), runtime.device)
+    predictions = _predictions(network, names, parts, temperature) if names else ()
+    return Answers(predictions=predictions, unreadable=tuple(unreadable))
+
+
+def _shown(file: Path, network: Network) -> Image.Image:
+    """A file's picture as the network is shown it."""
+    if network.view is None:
+        return read_for_network(file, *network.input_size)
+    return read_picture(file, network.view)
+
+
+def _predictions(
+    network: Network, names: Sequence[str], logits_NK: Tensor, temperature: float | None
+) -> tuple[Prediction, ...]:
     divisor = network.temperature if temperature is None else temperature
     softened_NK = logits_NK.double() / divisor
     several = network.targets == "sigmoid"
@@ -80,4 +123,4 @@ def predict(
                 labels=labels,
             )
         )
-    return predictions
+    return tuple(predictions)

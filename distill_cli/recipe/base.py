@@ -9,14 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from distill_cli.recipe.fields import (
     DATA,
@@ -29,12 +22,12 @@ from distill_cli.recipe.fields import (
     Gate,
     Names,
     RateName,
-    Seeds,
     Text,
     option,
 )
 from distill_cli.recipe.parsing import as_list
-from distill_cli.types import OrderName, Targets
+from distill_cli.recipe.seed_options import SeedOptions
+from distill_cli.types import Background, OrderName, Orientation, Resize, Targets
 
 # The share of train that is held out where nobody says.
 VAL_FRACTION = 0.1
@@ -80,6 +73,25 @@ class Recipe(BaseModel):
         DATA,
         ge=4,
         le=2048,
+        advanced=True,
+    )
+    resize: Resize | None = option(
+        None,
+        "How the longer side is rounded where pictures are resized: floor, as torchvision and timm "
+        "do, or round, as before 0.4.0 (floor).",
+        DATA,
+        advanced=True,
+    )
+    orientation: Orientation | None = option(
+        None,
+        "exif: pictures are turned as their EXIF tag says; stored: as they lie in the file (exif).",
+        DATA,
+        advanced=True,
+    )
+    background: Background | None = option(
+        None,
+        "What shows behind transparent pixels: white, black, or none, which drops alpha (white).",
+        DATA,
         advanced=True,
     )
     split_seed: int | None = option(
@@ -141,15 +153,8 @@ class TeacherLabels(BaseModel):
     )
 
 
-class TrainRecipe(Recipe):
+class TrainRecipe(Recipe, SeedOptions):
     """The options that every training verb shares."""
-
-    seeds: Seeds | None = option(
-        None,
-        "Several runs, one a seed, in seed-N of the output folder: a count (--seed, --seed + 1, …), or "
-        "a list by commas. seeds.json has their mean ± sd.",
-        RUN,
-    )
 
     model: Text | None = option(
         None,
@@ -231,16 +236,6 @@ class TrainRecipe(Recipe):
         "recorded and it pays, on to refuse what cannot.",
         TRAINING,
     )
-
-    @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A run of one seed is written as if there were no `seeds`; a list leaves no `seed` open."""
-        values: dict[str, Any] = handler(self)
-        if self.seeds is None:
-            values.pop("seeds", None)
-        elif isinstance(self.seeds, list):
-            values.pop("seed", None)
-        return values
 
 
 class LabelledRecipe(TrainRecipe):

@@ -1,4 +1,4 @@
-"""Defaults of objectives in earlier versions: a run that recorded a name means these.
+"""Defaults of earlier versions: a run that recorded a name, or left a key out, means these.
 
 Whoever changes a default enters the old one here, under the last version that had it. What is new
 in an objective is entered too, with the value at which it does what was done before.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from distill_cli.types import EARLIER_FRAMING, Framing
 
 # By version, objective and parameter. Two keys are none of its parameters: the usual weights where
 # it is named, its own as `weight` and that of cross-entropy beside it as `hard_weight`.
@@ -31,6 +33,9 @@ OTHER_FORMULAS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 # The last version whose `--temperature` went by the parameter's name, to tfkd-reg and tfkd-self too.
 TEMPERATURE_BY_NAME = "0.2.0"
+# How pictures become pixels where nothing is said, and the last version that did it as `EARLIER_FRAMING`.
+FRAMING = Framing(resize="floor", orientation="exif", background="white")
+LAST_EARLIER_FRAMING = "0.3.0"
 
 
 def defaults_then(version: str | None, name: str) -> dict[str, Any]:
@@ -84,6 +89,16 @@ def temperature_by_name(version: str | None) -> bool:
         version: The distill that made a run; None for today's.
     """
     return version is not None and _numbers(version) <= _numbers(TEMPERATURE_BY_NAME)
+
+
+def framing_then(version: str | None) -> Framing:
+    """A version's framing of pictures where its recipe says nothing.
+
+    Args:
+        version: The distill whose defaults a recipe has; None for today's.
+    """
+    earlier = version is not None and _numbers(version) <= _numbers(LAST_EARLIER_FRAMING)
+    return EARLIER_FRAMING if earlier else FRAMING
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.types import OrderName, Targets
+from distill_cli.types import Background, OrderName, Orientation, Resize, Targets
 
 
 class ResolvedRecipe(TrainRecipe):
@@ -23,6 +23,9 @@ class ResolvedRecipe(TrainRecipe):
     val_fraction: float
     split_seed: int
     view_seed: int
+    resize: Resize
+    orientation: Orientation
+    background: Background
     model: str
     lr: float
     weight_decay: float

@@ -17,7 +17,7 @@ from distill_cli.report.format import (
     size,
 )
 from distill_cli.report.groups import objective_of, role_of
-from distill_cli.types import RunResult
+from distill_cli.types import FRAMINGS, RunResult
 
 TRAINING_KEYS = (
     *("epochs", "batch_size", "opt", "lr", "sched", "warmup_epochs", "weight_decay"),
@@ -60,6 +60,11 @@ def _model(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, An
     shape = (config.get("pretrained_cfg") or {}).get("input_size")
     if shape:
         lines.append(f"- takes {' × '.join(str(n) for n in shape)} (channels, height, width)")
+    view = (config.get("distill") or {}).get("view")
+    if view:
+        sides = " × ".join(str(view[key]) for key in ("channels", "height", "width"))
+        others = [f"{key}: {value}" for key, value in view.items() if key in FRAMINGS]
+        lines.append(f"- pictures become {sides} first ({', '.join(others) or 'as before 0.4.0'})")
     return lines
 
 
@@ -131,7 +136,8 @@ def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
 def _use(config: Mapping[str, Any], result: RunResult) -> list[str]:
     library = (config.get("distill") or {}).get("library")
     unscaled = "σ(logits)" if result.test_map is not None else "softmax(logits)"
-    answer = f"softmax(logits/{result.temperature:.2f})" if result.scaled else unscaled
+    stored = ", by the temperature that is stored in model/config.json"
+    answer = f"softmax(logits/{result.temperature:.2f}){stored}" if result.scaled else unscaled
     lines = [
         *("```sh", "distill predict RUN image.png", "```", ""),
         f"The probabilities are {answer}; with `-T 4` the logits are divided by 4 instead, as in the "
@@ -153,8 +159,8 @@ def _use(config: Mapping[str, Any], result: RunResult) -> list[str]:
         'model = timm.create_model("local-dir:RUN/model", pretrained=True).eval()',
         "```",
         "",
-        "RUN is this folder. Images are in [0, 1], then normalised with `mean` and `std` of "
-        "model/config.json.",
+        "RUN is this folder; timm gives logits. model/README.md says how a picture becomes what the "
+        "network takes.",
     ]
 
 

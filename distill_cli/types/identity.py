@@ -5,11 +5,98 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Source = Literal["table", "files"]
+Resize = Literal["round", "floor"]
+Orientation = Literal["stored", "exif"]
+Background = Literal["none", "white", "black"]
 # The fingerprint of what a dry run does not read: contents of images, weights of a teacher.
 UNREAD = ""
+# The values that each key of a framing may have.
+FRAMINGS: Mapping[str, tuple[str, ...]] = {
+    "resize": get_args(Resize),
+    "orientation": get_args(Orientation),
+    "background": get_args(Background),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """How the picture in a file becomes an image of a view's size.
+
+    The defaults, `EARLIER_FRAMING`, are what versions before 0.4.0 did. Plans, recipes and models
+    made by them do not say so: JSON has the other values alone.
+
+    Attributes:
+        resize: The longer side, once the shorter one fits: rounded down and cropped as torchvision
+            and timm do (`floor`), or rounded to the nearest pixel (`round`).
+        orientation: Pixels as they lie in the file (`stored`), or turned as its EXIF tag says.
+        background: The colour behind transparent pixels; `none` drops alpha, which shows whatever
+            colour the file has there.
+    """
+
+    resize: Resize = "round"
+    orientation: Orientation = "stored"
+    background: Background = "none"
+
+    def __post_init__(self) -> None:
+        for key, known in FRAMINGS.items():
+            if getattr(self, key) not in known:
+                raise ValueError(f"'{key}' should be one of {', '.join(known)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The values that are not those of versions before 0.4.0."""
+        values = {key: getattr(self, key) for key in FRAMINGS}
+        return {
+            key: values[key] for key in FRAMINGS if values[key] != getattr(EARLIER_FRAMING, key)
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Framing:
+        """The inverse of `to_json`, from among other keys.
+
+        Raises:
+            ValueError: A value is none of those that there are.
+        """
+        return cls(**{key: value[key] for key in FRAMINGS if key in value})
+
+
+EARLIER_FRAMING = Framing()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainView:
+    """The image that a network is shown of a file where nothing is augmented.
+
+    Attributes:
+        channels: 1 (grey) or 3 (RGB).
+        height: Pixels.
+        width: Pixels.
+        framing: How a picture of another size, orientation or mode becomes one of these.
+    """
+
+    channels: int
+    height: int
+    width: int
+    framing: Framing = EARLIER_FRAMING
+
+    def to_json(self) -> dict[str, Any]:
+        """The view as plain JSON values."""
+        size = {"channels": self.channels, "height": self.height, "width": self.width}
+        return {**size, **self.framing.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> PlainView:
+        """The inverse of `to_json`; keys that it does not have are ignored.
+
+        Raises:
+            KeyError, ValueError: It is malformed.
+        """
+        channels, height, width = sizes = [value[key] for key in ("channels", "height", "width")]
+        if not all(type(size) is int and size > 0 for size in sizes) or channels not in (1, 3):
+            raise ValueError("a view has 1 or 3 channels, height and width in whole pixels")
+        return cls(channels=channels, height=height, width=width, framing=Framing.from_json(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +111,7 @@ class ViewSpec:
         seed: Seed of every random draw of a view; a training run's own seed is another one.
         source: The image that a view starts from: one of the view's size, decoded once (`table`), or
             the whole image, read from its file (`files`).
+        framing: How a file's picture becomes the image that a view starts from.
     """
 
     augment: tuple[str, ...]
@@ -32,15 +120,23 @@ class ViewSpec:
     width: int
     seed: int
     source: Source = "table"
+    framing: Framing = EARLIER_FRAMING
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as plain JSON values."""
-        return {**asdict(self), "augment": list(self.augment)}
+        """The spec as plain JSON values, those of the framing among the others."""
+        values = {**asdict(self), "augment": list(self.augment), **self.framing.to_json()}
+        return {key: value for key, value in values.items() if key != "framing"}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ViewSpec:
-        """The inverse of `to_json`; unknown keys raise TypeError."""
-        return cls(**{**value, "augment": tuple(value["augment"])})
+        """The inverse of `to_json`; unknown keys raise TypeError.
+
+        Raises:
+            ValueError: A value of the framing is none of those that there are.
+        """
+        others = {key: item for key, item in value.items() if key not in FRAMINGS}
+        others["augment"] = tuple(value["augment"])
+        return cls(framing=Framing.from_json(value), **others)
 
 
 @dataclass(frozen=True, kw_only=True)

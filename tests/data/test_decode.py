@@ -17,8 +17,12 @@ from PIL import Image
 
 from distill_cli.counters import sample_key
 from distill_cli.data import decode as module
-from distill_cli.data.decode import Decoded, centre_crop, decode, images_from_paths, to_pixels
+from distill_cli.data.decode import Decoded, decode
+from distill_cli.data.picture_files import picture_files, read_for_network, read_picture
+from distill_cli.data.pillow_io import centre_crop, to_pixels
 from distill_cli.errors import ArtifactError, InternalError, UsageError
+from distill_cli.recipe.earlier import FRAMING
+from distill_cli.types import PlainView
 
 
 def noise(*shape: int, seed: int = 0, top: int = 256) -> np.ndarray:
@@ -123,13 +127,6 @@ def test_jpeg_is_as_pillow_decodes_it() -> None:
     assert np.array_equal(to_pixels(Image.open(io.BytesIO(content)), None), expected)
 
 
-def test_exif_rotation_is_not_applied() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    content = encoded(GREY, "PNG", exif=exif)
-    assert to_pixels(Image.open(io.BytesIO(content)), None).shape == (9, 7)
-
-
 def test_size() -> None:
     wide = encoded(Image.fromarray(noise(20, 40, 3)))
     assert decoded(wide, size=8).tables["train"].images_NCHW.shape == (1, 3, 8, 8)
@@ -210,47 +207,44 @@ def test_what_does_not_fit_into_memory_is_refused() -> None:
         decode({"train": Endless([encoded(GREY)])}, size=224, skip_bad=False)
 
 
-def test_images_from_paths(tmp_path: Path) -> None:
+def test_picture_files(tmp_path: Path) -> None:
     (tmp_path / "folder" / "deep").mkdir(parents=True)
     first, second = tmp_path / "folder" / "deep" / "1.png", tmp_path / "2.jpg"
     COLOUR.save(first)
     GREY.save(second)
     (tmp_path / "folder" / "notes.txt").write_text("x")
-    for channels in (1, 3):
-        images_NCHW, names = images_from_paths(
-            [tmp_path / "folder", second], channels=channels, height=6, width=6
-        )
-        assert images_NCHW.shape == (2, channels, 6, 6)
-        assert names == [str(first), str(second)]
+    assert picture_files([tmp_path / "folder", second]) == [first, second]
+    for channels, mode in ((1, "L"), (3, "RGB")):
+        view = PlainView(channels=channels, height=6, width=4)
+        for path in (first, second):
+            assert (read_picture(path, view).mode, read_picture(path, view).size) == (mode, (4, 6))
+            assert read_for_network(path, channels, 6, 4).mode == mode
 
 
 def test_an_image_is_predicted_on_as_it_was_trained_on(tmp_path: Path) -> None:
     path = tmp_path / "1.png"
     Image.fromarray(noise(30, 20, 3)).save(path)
-    images_NCHW, _ = images_from_paths([path], channels=3, height=8, width=8)
-    assert torch.equal(images_NCHW, decoded(path.read_bytes(), size=8).tables["train"].images_NCHW)
+    pixels = np.asarray(read_picture(path, PlainView(channels=3, height=8, width=8)))
+    table = decoded(path.read_bytes(), size=8).tables["train"]
+    assert np.array_equal(pixels, table.images_NCHW[0].permute(1, 2, 0))
 
 
 def test_bad_paths(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(b"x")
-    with pytest.raises(ArtifactError, match=r"1\.png"):
-        images_from_paths([tmp_path], channels=1, height=6, width=6)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="empty"):
-        images_from_paths([tmp_path / "empty"], channels=1, height=6, width=6)
+        picture_files([tmp_path / "empty"])
 
 
 def test_a_folder_is_searched_as_data_are(tmp_path: Path) -> None:
     GREY.save(tmp_path / "1.png")
     (tmp_path / "._1.png").write_bytes(b"a resource fork")
     (tmp_path / "folder.png").mkdir()
-    _, names = images_from_paths([tmp_path], channels=1, height=6, width=6)
-    assert names == [str(tmp_path / "1.png")]
+    assert picture_files([tmp_path]) == [tmp_path / "1.png"]
 
 
 def test_no_paths() -> None:
     with pytest.raises(UsageError, match="None is given"):
-        images_from_paths([], channels=1, height=6, width=6)
+        picture_files([])
 
 
 def test_transparent_palettes_do_not_warn() -> None:
@@ -274,7 +268,7 @@ def test_damage_raises_what_is_expected_of_damage(kind: str) -> None:
             damaged[random.randrange(min(200, len(damaged)))] = random.randrange(256)
         with contextlib.suppress(*module.BAD_IMAGE), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            to_pixels(Image.open(io.BytesIO(bytes(damaged))), 6)
+            to_pixels(Image.open(io.BytesIO(bytes(damaged))), 6, FRAMING)
 
 
 def test_systems_that_do_not_tell_our_processors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -216,6 +216,12 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "mean of nothing": config(distill__mean=None),
     "mean that is no number": config(distill__mean=[float("nan")]),
     "std of zero": config(distill__std=[0]),
+    "view of two channels": config(distill__view={"channels": 2, "height": 8, "width": 8}),
+    "view of a text": config(distill__view="large"),
+    "view without a size": config(distill__view={"channels": 3}),
+    "view of another kind": config(
+        distill__view={"channels": 3, "height": 8, "width": 8, "resize": "ceil"}
+    ),
     "empty weights": raw(WEIGHTS, b""),
     "noise for weights": raw(WEIGHTS, bytes(range(256)) * 4),
     "truncated weights": lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-3]),

@@ -58,8 +58,9 @@ def test_card_of_a_teacher_without_a_config() -> None:
 
 
 def test_what_its_probabilities_are() -> None:
-    assert "The probabilities are softmax(logits/1.50); with `-T 4`" in model_card(
-        RECIPE, RESULT, {}
+    assert (
+        "The probabilities are softmax(logits/1.50), by the temperature that is stored"
+        in model_card(RECIPE, RESULT, {})
     )
     unfitted = RunResult(**{**FIGURES, "temperature": 1.0})
     assert "The probabilities are softmax(logits); " in model_card(RECIPE, unfitted, {})

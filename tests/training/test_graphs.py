@@ -126,3 +126,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, tmp_path: Path) ->
                 again.run = tmp_path / f"again-{graphs}"
                 again._end_epoch()
         assert_same(whole, again)
+
+
+def test_compiled_and_recorded_is_compiled(folder: Path, tmp_path: Path) -> None:
+    """Equality is between compiled steps, for a compiler sums in an order of its own."""
+    network = {"model": "cifar_resnet8", "model_args": {}, "augment": ["crop:1", "flip"]}
+    check(folder, tmp_path, **network, compile=True)

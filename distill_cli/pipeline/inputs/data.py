@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,9 @@ from distill_cli.data.decode import processors
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.files import real_path
+from distill_cli.pipeline.inputs.framing import framing_of
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
+from distill_cli.recipe.earlier import FRAMING
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
 
@@ -61,6 +64,8 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
         progress=sink.reading,
         glance=glance,
     )
+    for line in said_of_pixels(dataset):
+        sink.message(line)
     if dataset.skipped:
         sink.message(f"skipped {counted(dataset.skipped, 'image')} that cannot be read")
     classes = counted(len(dataset.class_names), "class", "classes")
@@ -83,6 +88,7 @@ def _images_of(recipe: Recipe) -> dict[str, Any]:
         "val_fraction": VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
         "size": recipe.size,
         "skip_bad": recipe.skip_bad,
+        "framing": framing_of(recipe),
     }
 
 
@@ -99,6 +105,27 @@ class OpenedOnce:
             self.opened = None  # Two data sets at once may be too large.
             self.opened = meant, open_data(recipe, sink, glance=glance)
         return self.opened[1]
+
+
+def said_of_pixels(dataset: Dataset) -> list[str]:
+    """What a person should know of how these pictures became pixels."""
+    lines = []
+    framing = asdict(dataset.framing)
+    if dataset.framing != FRAMING and Path(locate(dataset.spec)).exists():
+        said = ", ".join(f"{key}: {value}" for key, value in framing.items())
+        lines.append(f"pictures are read with {said}, as the recipe or the teachers have it")
+    if dataset.constant:
+        names = ("grey",) if dataset.channels == 1 else ("red", "green", "blue")
+        every = len(dataset.constant) == dataset.channels
+        equal = "all pixels"
+        if not every:
+            equal += f" of the {' and the '.join(names[c] for c in dataset.constant)} channel"
+        other = "white" if dataset.framing.background == "black" else "black"
+        lines.append(
+            f"warning: {equal} of the training images are equal, and teach nothing. If the pictures "
+            f"are drawn in their transparency, try --set background={other}"
+        )
+    return lines
 
 
 def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> ViewSpec:
@@ -123,6 +150,7 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
             width=dataset.width,
             seed=recipe.seed if recipe.view_seed is None else recipe.view_seed,
             source=source,
+            framing=dataset.framing,
         )
     asked = {"augment": recipe.augment and augment, "seed": recipe.view_seed}
     size = {
@@ -131,11 +159,11 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
         "channels": dataset.channels,
         "source": source,
     }
-    for name, value in {**asked, **size}.items():
-        if value is not None and value != getattr(cached, name):
+    then = {**vars(cached), **asdict(cached.framing)}
+    for name, value in {**asked, **size, **asdict(dataset.framing)}.items():
+        if value is not None and value != then[name]:
             raise ArtifactError(
-                f"{name} {value!r} contradicts the cache's views, made with "
-                f"{getattr(cached, name)!r}",
+                f"{name} {value!r} contradicts the cache's views, made with {then[name]!r}",
                 hint="Leave the option out to adopt the cache's views, or dump new ones",
             )
     return cached
@@ -160,4 +188,5 @@ def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, A
         "val_fraction": recipe.val_fraction or VAL_FRACTION,
         "augment": list(spec.augment) or ["none"],
         "view_seed": spec.seed,
+        **asdict(spec.framing),
     }

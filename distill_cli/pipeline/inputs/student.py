@@ -94,7 +94,10 @@ def student_network(
         adopt(network, start, str(recipe.init))
         # The weights were trained on images normalised in this way, whatever the new data's are.
         network.normalise_by(start.input_spec)
-    return gated(network) if head == "gated" and not is_gated(network) else network
+    if head == "gated" and not is_gated(network):
+        network = gated(network)
+    network.view = dataset.plain_view
+    return network
 
 
 def adopt(network: Network, start: Network, name: str) -> None:

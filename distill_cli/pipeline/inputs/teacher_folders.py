@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.folders import finished_seeds, has_model, holds_run, kept_recipe
+from distill_cli.pipeline.inputs.framing import as_shown
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
 
 TIMM = "timm/"
@@ -102,7 +103,7 @@ def with_data(
             )
         if values:
             update[key] = next(iter(values.values()))
-    return recipe.model_copy(update=update)
+    return as_shown(recipe.model_copy(update=update), teachers, kept)
 
 
 def are_caches(teachers: Sequence[str]) -> list[bool]:

@@ -21,6 +21,7 @@ from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.folders import check_cache_folders, clear_cache, next_free
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.data import data_record, open_data, open_views, view_spec
+from distill_cli.pipeline.inputs.framing import as_begun
 from distill_cli.pipeline.inputs.teacher_checks import check_verdict, judged
 from distill_cli.pipeline.labels.dump import Dumped
 from distill_cli.pipeline.labels.label_files import LabelFile, read_label_file
@@ -80,6 +81,8 @@ def prepare_import(
     label_file = read_label_file(Path(recipe.labels), recipe.kind)
     if recipe.smoothing and label_file.kind != "votes":
         raise UsageError(f"--smoothing adds votes: {label_file.path} holds {label_file.kind}")
+    if not overwrite:
+        recipe = as_begun(recipe, [folder])
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink, glance=dry)
     if dataset.multi_label and label_file.kind != "logits":

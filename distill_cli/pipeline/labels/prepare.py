@@ -17,6 +17,7 @@ from distill_cli.files import real_path
 from distill_cli.pipeline.folders import RUN_ENTRIES, check_cache_folders, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
+from distill_cli.pipeline.inputs.framing import as_begun
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, with_data
@@ -91,10 +92,10 @@ def prepare_dump(
     if any(are_caches(names)):
         raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
     check_names(recipe.augment)
-    recipe = with_data(recipe, names)
-    check_moved(recipe.data, names)
     out = Path(recipe.out) if recipe.out else next_free("cache")
     folders = teacher_folders(out, names)
+    recipe = with_data(recipe if overwrite else as_begun(recipe, folders), names)
+    check_moved(recipe.data, names)
     check_cache_folders(out, folders)
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     dataset = open_data(recipe, sink, glance=runs.dry)

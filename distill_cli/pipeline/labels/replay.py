@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -102,6 +103,7 @@ def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
     values = {
         **({} if kept else {"size": spec.height}),
         **known,
+        **asdict(spec.framing),
         "split_seed": identity.split_seed,
         "val_fraction": identity.val_fraction or None,
         **({"data": data} if data else {}),

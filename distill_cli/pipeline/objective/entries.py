@@ -12,6 +12,7 @@ from distill_cli.errors import DistillError
 from distill_cli.objectives.base import AUTO, Pair, with_pairs
 from distill_cli.objectives.compose import Composition, Weighted
 from distill_cli.objectives.hooks import PairsLayers
+from distill_cli.pipeline.inputs.framing import framed_as
 from distill_cli.pipeline.objective.build import composition
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import other_formula
@@ -75,6 +76,7 @@ def meant(recipe: R) -> R:
     Raises:
         UsageError: This version knows no such objectives.
     """
+    recipe = framed_as(recipe)
     sigmoid = isinstance(recipe, LabelledRecipe) and recipe.targets == "sigmoid"
     composed = composition(recipe, "sigmoid" if sigmoid else "softmax")
     recorded = mapping(recipe.recorded).get("layers")

@@ -19,6 +19,7 @@ from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
+from distill_cli.report.model_readme import model_readme
 from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
 from distill_cli.training.events import Sink
 from distill_cli.training.state import State
@@ -75,6 +76,8 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     write_json(run / "result.json", result.to_json())
     card = model_card(prepared.kept.model_dump(mode="json"), result, config_of(network))
     write_text(run / "MODEL_CARD.md", card)
+    readme = model_readme(prepared.kept.model_dump(mode="json"), result, config_of(network))
+    write_text(run / "model" / "README.md", readme)
     return result
 
 

@@ -12,6 +12,7 @@ from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.loader import Loader
 from distill_cli.data.views import Views
 from distill_cli.pipeline.inputs.teachers import open_teachers
+from distill_cli.recipe.earlier import FRAMING
 from distill_cli.types import ViewSpec
 from tests.conftest import Made, invoke
 
@@ -37,7 +38,7 @@ def test_in_fp32(made: Made, digits: Dataset, batch: int) -> None:
     here = runtime.decide("cpu")
     [live] = open_teachers([str(made.teacher)], digits, here, "fp32")
     [cached] = open_teachers([str(made.labels / "a")], digits, here, "fp32")
-    spec = ViewSpec(augment=("shift:1",), channels=1, height=8, width=8, seed=0)
+    spec = ViewSpec(augment=("shift:1",), channels=1, height=8, width=8, seed=0, framing=FRAMING)
     assert cached.reader.plan.view_spec == spec
     for epoch in range(2):
         for number, one in enumerate(batches(digits, spec, batch, seed=5).epoch(epoch)):
