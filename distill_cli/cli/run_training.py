@@ -94,7 +94,7 @@ def _run_seeds(recipe: TrainRecipe, flags: RunFlags) -> None:
     def shown(title: str) -> AbstractContextManager[Sink]:
         return progress(f"{label}, {title}", quiet=flags.quiet, earlier=lines)
 
-    with shown("getting ready"):
+    with shown(counted(len(runs), "seed")):
         from distill_cli.pipeline.run.seeds import train_seeds
     finished = train_seeds(recipe, shown=shown, resume=flags.resume, overwrite=flags.overwrite)
     table = finished.table

@@ -71,14 +71,14 @@ def train_seeds(
     folders = [out, *(seed_run.out for seed_run in runs)]
     if overwrite and any(map(holds_run, folders)):
         # Refused, if it must be, while the earlier runs are still there.
-        with shown("getting ready") as sink:
+        with shown(counted(len(runs), "seed")) as sink:
             check_before(runs[0].recipe, sink=sink, resume=False, opening=opening)
     with tidied(out), one_writer(out):
         if overwrite:
             _clear(folders)
         check_kept(recipe, out / SEEDS)
         if any(map(holds_run, folders[1:])):
-            with shown("getting ready") as sink:
+            with shown(counted(len(runs), "seed")) as sink:
                 for seed_run in runs:
                     check_before(seed_run.recipe, sink=sink, resume=True, opening=opening)
         write_text(out / SEEDS, to_yaml(recipe))
