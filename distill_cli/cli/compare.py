@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from distill_cli.cli.options import Json
-from distill_cli.cli.run_arguments import read_runs
+from distill_cli.cli.run_arguments import by_seed, read_runs
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import result, result_json, say
 from distill_cli.files import real_path
@@ -28,15 +28,19 @@ IMPORTANT = (
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")], json: Json = False
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, and folders of several seeds.")],
+    json: Json = False,
 ) -> None:
     """Runs side by side, each against the first; runs that differ in seed only are one row.
 
     Example: distill compare runs/a runs/student-1
     """
     # The same folder twice is one run, not two seeds.
-    distinct = {real_path(run): run for run in runs}
+    expanded, notes = by_seed(runs)
+    distinct = {real_path(run): run for run in expanded}
     groups = group_runs(read_runs(distinct.values()))
+    for note in notes:
+        say(f"[bold]note:[/bold] {escape(note)}")
     if json:
         result_json(table.to_json(groups))
         return

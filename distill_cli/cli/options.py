@@ -16,6 +16,7 @@ from distill_cli.recipe.fields import PANELS
 from distill_cli.recipe.load import load
 from distill_cli.recipe.parsing import Duration
 from distill_cli.recipe.reference import default_of, help_of
+from distill_cli.recipe.seeds import SEEDS
 from distill_cli.recipe.stages import RECIPE
 
 R = TypeVar("R", bound=Recipe)
@@ -214,6 +215,6 @@ def verb(
 
 def _kept(out: str | None) -> Path | None:
     """The recipe of the run to resume, so that `--resume --out RUN` is enough."""
-    # A run of several stages has the recipe of all; recipe.yaml is that of the last.
-    paths = [Path(out) / RECIPE, Path(out) / "recipe.yaml"] if out else []
+    # Runs of several seeds or stages have the recipe of all; recipe.yaml is that of the last stage.
+    paths = [Path(out) / name for name in (SEEDS, RECIPE, "recipe.yaml")] if out else []
     return next((path for path in paths if path.is_file()), None)

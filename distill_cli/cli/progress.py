@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 # Seconds between two looks at the loss: each one waits for the device.
 ON_TERMINAL, IN_LOG = 0.2, 5.0
 
+EarlierLines = set[str] | None
+
 
 class Meter:
     """Figures of a training step: loss and accuracy, images a second, time left."""
@@ -65,12 +67,14 @@ class LogDisplay:
     Args:
         label: Name of the run.
         messages: Show lines beside the progress.
+        earlier: Lines that are not shown again.
         quiet: Show nothing.
     """
 
-    def __init__(self, label: str, *, messages: bool, quiet: bool) -> None:
+    def __init__(self, label: str, *, messages: bool, earlier: EarlierLines, quiet: bool) -> None:
         self.label = label
         self.messages = messages and not quiet
+        self.earlier = earlier
         self.quiet = quiet
         self.meter = Meter()
         self.looked = time.monotonic()
@@ -97,7 +101,7 @@ class LogDisplay:
 
     def message(self, text: str) -> None:
         """The line."""
-        if self.messages:
+        if self.messages and _is_new(text, self.earlier):
             say(escape(text))
 
     def reading(self, done: int, total: int) -> None:
@@ -122,12 +126,16 @@ class BarDisplay:
         line: The line that a live display shows.
         screen: The console that it is drawn on.
         messages: Show lines above it.
+        earlier: Lines that are not shown again.
     """
 
-    def __init__(self, line: Line, screen: Console, *, messages: bool) -> None:
+    def __init__(
+        self, line: Line, screen: Console, *, messages: bool, earlier: EarlierLines
+    ) -> None:
         self.line = line
         self.screen = screen
         self.messages = messages
+        self.earlier = earlier
         self.meter = Meter()
         self.looked = 0.0
         self.held_out = ""
@@ -153,7 +161,7 @@ class BarDisplay:
 
     def message(self, text: str) -> None:
         """A line above the bar."""
-        if self.messages:
+        if self.messages and _is_new(text, self.earlier):
             self.screen.print(escape(text))
 
     def reading(self, done: int, total: int) -> None:
@@ -179,6 +187,15 @@ class BarDisplay:
         return count
 
 
+def _is_new(text: str, earlier: EarlierLines) -> bool:
+    """Whether a line was not said before; from now on it was."""
+    if earlier is None:
+        return True
+    new = text not in earlier
+    earlier.add(text)
+    return new
+
+
 def held_out(event: EpochEvent) -> str:
     """Held-out accuracy, or the loss of hints, with a star where it is the best so far."""
     row: Mapping[str, float] = event.row
@@ -190,17 +207,20 @@ def held_out(event: EpochEvent) -> str:
 
 
 @contextmanager
-def progress(label: str, *, quiet: bool, messages: bool = True) -> Iterator[Sink]:
+def progress(
+    label: str, *, quiet: bool, messages: bool = True, earlier: EarlierLines = None
+) -> Iterator[Sink]:
     """The display that suits where stderr goes.
 
     Args:
         label: Name of the run.
         quiet: Show nothing.
         messages: Show lines beside the progress; off where many runs say the same.
+        earlier: Lines of earlier displays, which are not shown again; None shows all lines.
     """
     screen = console("stderr")
     if quiet or not screen.is_terminal or screen.is_dumb_terminal:
-        yield LogDisplay(label, messages=messages, quiet=quiet)
+        yield LogDisplay(label, messages=messages, earlier=earlier, quiet=quiet)
         return
     from rich.live import Live
 
@@ -209,7 +229,7 @@ def progress(label: str, *, quiet: bool, messages: bool = True) -> Iterator[Sink
     DISPLAYS.append(live.stop)
     try:
         with live:
-            yield BarDisplay(line, screen, messages=messages)
+            yield BarDisplay(line, screen, messages=messages, earlier=earlier)
     finally:
         # Again: a Ctrl-C may come while it starts.
         live.stop()

@@ -17,6 +17,7 @@ from distill_cli.recipe import catalog
 from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.load import load, read_yaml
 from distill_cli.recipe.schema import RECIPES, CacheRecipe, ImportRecipe
+from distill_cli.recipe.seeds import seeds_of
 from distill_cli.recipe.stages import is_several, stages_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -84,6 +85,8 @@ def validate(name: Name, assignments: Assignments = None) -> None:
         from distill_cli.pipeline.objective.build import check_objectives
 
         trainings = [recipe]
+        if recipe.seeds is not None:
+            seeds_of(recipe)
         if is_several(recipe):
             trainings = [stage.recipe for stage in stages_of(recipe, Path("the run"))]
         for training in trainings:

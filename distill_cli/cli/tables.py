@@ -43,13 +43,15 @@ def fitting(widths: Sequence[int], ranks: Sequence[int], room: int) -> list[int]
     return sorted(kept)
 
 
-def show_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table on stdout.
+def show_table(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], stream: str = "stdout"
+) -> list[str]:
+    """A table on stdout, or on stderr beside a result.
 
     Returns:
         The headings that a terminal had no room for.
     """
-    screen = console("stdout")
+    screen = console(stream)
     cells = [[column.heading, *(row[i] for row in rows)] for i, column in enumerate(columns)]
     widths = [max(map(cell_len, column_cells)) for column_cells in cells]
     if not screen.is_terminal:

@@ -134,7 +134,7 @@ def evaluate_run(
         names = expand_teachers([teacher])
         if len(names) > 1:
             raise UsageError(
-                f"{teacher} holds {counted(len(names), 'cache')}", hint="Name one of them"
+                f"{teacher} holds {counted(len(names), 'teacher')}", hint="Name one of them"
             )
         members = open_teachers(names, dataset, runtime, "fp32")
         check_targets(names, members, network.targets)

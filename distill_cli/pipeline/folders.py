@@ -12,9 +12,11 @@ from typing import Any
 
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, expand, is_cache
 from distill_cli.errors import ArtifactError, DistillError, InternalError, UsageError
-from distill_cli.files import write_json
+from distill_cli.files import one_writer, write_json
 from distill_cli.recipe.load import read_yaml
+from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
 from distill_cli.report.run_folder import OUTCOME, RESULT
+from distill_cli.report.seed_table import TABLE, SeedTable, read_table
 
 RUNS = Path("runs")
 # What was left out of the data, a line each, in run and cache folders.
@@ -23,7 +25,7 @@ RUN_FILES = (
     *("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "relations.json"),
     *("report.html", SKIPPED),
 )
-RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last", "stages", "stages.yaml")
+RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last", "stages", "stages.yaml", SEEDS, TABLE)
 # The card of a published cache; a README without the mark is somebody else's.
 CARD, CARD_MARK = "README.md", "<!-- a soft-label cache of distill -->"
 
@@ -39,6 +41,39 @@ def next_free(kind: str) -> Path:
 def holds_run(folder: Path, *, but: str | None = None) -> bool:
     """Whether a folder holds a run, finished or not; one entry may be looked past."""
     return any((folder / entry).exists() for entry in RUN_ENTRIES if entry != but)
+
+
+def holds_seeds(folder: Path) -> bool:
+    """Whether a folder holds runs of several seeds, finished or not."""
+    return any((folder / entry).is_file() for entry in (SEEDS, TABLE))
+
+
+def finished_seeds(folder: Path) -> SeedTable | None:
+    """The table of a folder of several seeds; None where it is none.
+
+    Raises:
+        ArtifactError: Some of its runs are still to be made, or the table is malformed.
+    """
+    if not holds_seeds(folder):
+        return None
+    if not (folder / TABLE).is_file():
+        raise ArtifactError(
+            f"{folder} holds runs of several seeds that are not all finished",
+            hint=f"Go on with --resume --out {folder}",
+        )
+    return read_table(folder)
+
+
+def check_one_run(folder: Path) -> None:
+    """Refuses the runs of several seeds where one run is needed.
+
+    Raises:
+        UsageError: With the way to name one.
+    """
+    if holds_seeds(folder):
+        raise UsageError(
+            f"{folder} holds runs of several seeds", hint=f"Name one of them, as {folder}/seed-N"
+        )
 
 
 def check_writable(folder: Path) -> None:
@@ -61,8 +96,14 @@ def check_writable(folder: Path) -> None:
         raise UsageError(f"cannot write {folder}: {existing} is read-only")
 
 
-def check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
+def check_output(out: Path, *, resume: bool, overwrite: bool, seeds: bool = False) -> None:
     """Refuses to mix two runs in one folder.
+
+    Args:
+        out: The folder.
+        resume: Go on with what is in it.
+        overwrite: Replace what is in it.
+        seeds: It is for runs of several seeds, not for one run.
 
     Raises:
         UsageError: The folder holds a run and neither flag was given, or both were.
@@ -72,6 +113,12 @@ def check_output(out: Path, *, resume: bool, overwrite: bool) -> None:
     check_writable(out)
     if is_cache(out):
         raise UsageError(f"{out} is a soft-label cache", hint="Choose another --out for the run")
+    if resume and not seeds:
+        check_one_run(out)
+    if resume and seeds and holds_run(out) and not holds_seeds(out):
+        raise UsageError(
+            f"{out} holds one run, and --seeds means several", hint="Choose another --out"
+        )
     if resume and has_model(out) and not has_checkpoint(out):
         raise UsageError(
             f"{out} holds a model but no checkpoint to resume from",
@@ -108,7 +155,18 @@ def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
 
 
 def clear_run(out: Path, *, keep: str | None = None) -> None:
-    """Removes a run's own files, and nothing else, from a folder; but for one entry."""
+    """Removes a run's own files, and nothing else, from a folder; but for one entry.
+
+    Of a folder of several seeds, the run of each.
+    """
+    if holds_seeds(out):
+        for folder in out.iterdir():
+            if RUN_OF_SEED.fullmatch(folder.name) and holds_run(folder) and not folder.is_symlink():
+                with one_writer(folder):
+                    clear_run(folder)
+                (folder / ".lock").unlink(missing_ok=True)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
     for entry in RUN_ENTRIES:
         if entry == keep:
             continue
@@ -138,6 +196,7 @@ def check_model_folder(folder: Path) -> None:
     """Refuses a path that is no run or model folder, before torch is imported."""
     if not folder.exists():
         raise UsageError(f"{folder} does not exist", hint="Give a run or model folder")
+    check_one_run(folder)
     if not has_model(folder):
         raise ArtifactError(f"{folder} holds no trained model", hint="Finish it with --resume")
 

@@ -30,6 +30,7 @@ from distill_cli.recipe.fields import (
 )
 from distill_cli.recipe.parsing import as_list, parse_duration
 from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, SPLIT_BY
+from distill_cli.recipe.seed_options import SeedOptions
 from distill_cli.types import (
     Background,
     DataVersion,
@@ -171,7 +172,7 @@ class TeacherLabels(BaseModel):
     )
 
 
-class TrainRecipe(Recipe):
+class TrainRecipe(Recipe, SeedOptions):
     """The options that every training verb shares."""
 
     model: Text | None = option(
@@ -294,5 +295,8 @@ class LabelledRecipe(TrainRecipe):
         TRAINING,
     )
     require: Annotated[list[Gate], BeforeValidator(as_list)] = option(
-        [], "Gate on a figure of result.json, as test_top1>=0.97; repeatable. Exit code 5.", RUN
+        [],
+        "Gate on a figure of result.json, as test_top1>=0.97; repeatable. Exit code 5. With --seeds of "
+        "the mean; each:test_top1>=0.97 of every one.",
+        RUN,
     )

@@ -15,6 +15,7 @@ from distill_cli.recipe.parsing import (
     parse_duration,
     parse_part,
     parse_requirement,
+    parse_seeds,
     split_commas,
 )
 
@@ -59,6 +60,8 @@ Names = Annotated[list[str], BeforeValidator(split_commas)]
 Numbers = Annotated[list[Annotated[float, Field(ge=0)]], BeforeValidator(split_commas)]
 # Parsed when the recipe is read, and written as the text that they came from.
 Gate = Annotated[Requirement, PlainValidator(parse_requirement), PlainSerializer(str)]
+# A count, or a list.
+Seeds = Annotated[int | list[int], BeforeValidator(parse_seeds)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.base import Recipe
+from distill_cli.recipe.parsing import is_seed_list
 from distill_cli.recipe.recorded import said_again
 from distill_cli.recipe.rule_options import RULE_KEYS
 from distill_cli.recipe.schema import RECIPES
@@ -140,7 +141,11 @@ def load(
     spoken = from_environment(schema, environment)
     assigned = [parse_set(assignment) for assignment in assignments]
     set_to = {path[0]: value for path, value in assigned}
-    values = said_again(values, {**spoken, **set_to, **(flags or {})})
+    typed = {**spoken, **set_to, **(flags or {})}
+    values = said_again(values, typed)
+    if is_seed_list(typed.get("seeds")):
+        # A list names every seed: the one of the file, which a run's recipe.yaml has, is not among them.
+        values.pop("seed", None)
     values.update(spoken)
     for path, value in assigned:
         _assign(values, path, value)

@@ -91,7 +91,42 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-REQUIREMENT = re.compile(r"^\s*([a-z][a-z0-9_]*)\s*(>=|<=|==|>|<)\s*([-+0-9.eE]+)\s*$")
+# A count of seeds is a slip beyond this.
+MOST_SEEDS = 1000
+SEED_LIMIT = 2**63
+
+
+def is_seed_list(value: Any) -> bool:
+    """Whether seeds are named one by one, and not counted."""
+    return isinstance(value, list) or (isinstance(value, str) and "," in value)
+
+
+def parse_seeds(value: Any) -> int | list[int] | None:
+    """Seeds, spelt as a count (`5`) or one by one (`3,7` or `3,` of text, else a list).
+
+    Raises:
+        ValueError: It is neither, or a seed is named twice.
+    """
+    if value is None:
+        return None
+    parts = split_commas(value) if is_seed_list(value) else [value]
+    whole = [str(part).strip() for part in parts]
+    if not whole or not all(re.fullmatch(r"\d{1,19}", part) for part in whole):
+        raise ValueError(f"'{value}' is neither a count of seeds, as 5, nor a list, as 3,7,9")
+    numbers = [int(part) for part in whole]
+    if not is_seed_list(value):
+        if not 1 <= numbers[0] <= MOST_SEEDS:
+            raise ValueError(
+                f"a single number is a count, of 1 to {MOST_SEEDS:,}; seed {numbers[0]} alone is "
+                f"--seed {numbers[0]}"
+            )
+        return numbers[0]
+    if len(set(numbers)) < len(numbers) or len(numbers) > MOST_SEEDS or max(numbers) >= SEED_LIMIT:
+        raise ValueError(f"'{value}' are not distinct seeds below 2^63, {MOST_SEEDS:,} at most")
+    return numbers
+
+
+REQUIREMENT = re.compile(r"^\s*(each:)?\s*([a-z][a-z0-9_]*)\s*(>=|<=|==|>|<)\s*([-+0-9.eE]+)\s*$")
 
 
 class Requirement(NamedTuple):
@@ -102,19 +137,21 @@ class Requirement(NamedTuple):
         key: The figure.
         comparison: One of >=, <=, ==, > and <.
         bound: The number that the figure is compared with.
+        of_each: Whether every run of several seeds must meet it, and not their mean.
     """
 
     text: str
     key: str
     comparison: str
     bound: float
+    of_each: bool = False
 
     def __str__(self) -> str:
         return self.text
 
 
 def parse_requirement(value: Any) -> Requirement:
-    """A requirement, spelt as `test_top1>=0.97` in recipes and flags.
+    """A requirement, spelt as `test_top1>=0.97` or `each:test_top1>=0.97` in recipes and flags.
 
     Raises:
         ValueError: It has another form, or result.json has no such figure.
@@ -125,9 +162,9 @@ def parse_requirement(value: Any) -> Requirement:
     match = REQUIREMENT.match(text)
     if match is None:
         raise ValueError(f"'{text}' is not of the form test_top1>=0.97")
-    if match[1] not in FIGURES:
-        raise ValueError(f"result.json has no figure '{match[1]}'. {nearest(match[1], FIGURES)}")
-    return Requirement(text, match[1], match[2], float(match[3]))
+    if match[2] not in FIGURES:
+        raise ValueError(f"result.json has no figure '{match[2]}'. {nearest(match[2], FIGURES)}")
+    return Requirement(text, match[2], match[3], float(match[4]), of_each=match[1] is not None)
 
 
 def as_number(value: Any) -> Any:

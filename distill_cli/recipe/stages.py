@@ -23,7 +23,7 @@ REFERENCE = "stage:"
 # Keys that make a recipe several stages; a stage has none of them, nor a folder, gates or a time of
 # its own.
 SEVERAL = ("stages", "generations", "hints", "hint_epochs")
-NOT_OF_A_STAGE = (*SEVERAL, "out", "about", "recorded", "require", "max_time")
+NOT_OF_A_STAGE = (*SEVERAL, "seeds", "out", "about", "recorded", "require", "max_time")
 # Which teachers there are, and how they are joined: of the first generation only.
 OF_TEACHERS = (
     "teachers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -40,6 +40,13 @@ def worker_count(recipe: Recipe) -> int:
     return min(8, processors()) if recipe.workers is None else recipe.workers
 
 
+class OpenData(Protocol):
+    """Opens the data of a recipe, as `open_data` does."""
+
+    def __call__(self, recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
+        """The dataset."""
+
+
 def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     """The recipe's data, opened.
 
@@ -54,18 +61,12 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     """
     if recipe.data is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
-    framing = framing_of(recipe)
     dataset = open_dataset(
         locate(recipe.data),
-        split_seed=recipe.split_seed or 0,
-        val_fraction=VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
-        size=recipe.size,
-        skip_bad=recipe.skip_bad,
-        framing=framing,
+        **_images_of(recipe),
         workers=worker_count(recipe),
         progress=sink.reading,
         glance=glance,
-        rules=rules_of(recipe),
     )
     mirrored = recipe.augment is not None or may_mirror(recipe, dataset)
     sink.message(first_line(Path(recipe.data).name, dataset, size=recipe.size, mirrored=mirrored))
@@ -78,6 +79,33 @@ def may_mirror(recipe: Recipe, dataset: Dataset) -> bool:
     """Whether the presets of augmentations may mirror images: not where classes are characters."""
     earlier = rules_of(recipe).version == DATA_VERSION
     return earlier or dataset.channels == 1 or not are_characters(dataset.class_names)
+
+
+def _images_of(recipe: Recipe) -> dict[str, Any]:
+    """Which images of its data a recipe means, and their split: no seed but that of the split."""
+    return {
+        "split_seed": recipe.split_seed or 0,
+        "val_fraction": VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
+        "size": recipe.size,
+        "skip_bad": recipe.skip_bad,
+        "framing": framing_of(recipe),
+        "rules": rules_of(recipe),
+    }
+
+
+class OpenedOnce:
+    """Opens the data of several runs: again only where they are others than the run's before."""
+
+    def __init__(self) -> None:
+        self.opened: tuple[Any, Dataset] | None = None
+
+    def __call__(self, recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
+        """The recipe's data; of those that are open, nothing is said again."""
+        meant = (recipe.data, _images_of(recipe), glance)
+        if self.opened is None or self.opened[0] != meant:
+            self.opened = None  # Two data sets at once may be too large.
+            self.opened = meant, open_data(recipe, sink, glance=glance)
+        return self.opened[1]
 
 
 def said_of_pixels(dataset: Dataset) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.pipeline.folders import has_model, holds_run, kept_recipe
+from distill_cli.pipeline.folders import finished_seeds, has_model, holds_run, kept_recipe
 from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.framing import as_shown
@@ -30,7 +30,7 @@ def check_teachers(names: Sequence[str] | None) -> None:
 def expand_teachers(
     names: Sequence[str], *, coming: Callable[[str], bool] = lambda name: False
 ) -> list[str]:
-    """Teachers by folder; a folder of several caches becomes its sub-folders.
+    """Teachers by folder; one of several caches, or of the runs of several seeds, becomes these.
 
     Args:
         names: Folders, or timm/NAME.
@@ -38,6 +38,7 @@ def expand_teachers(
 
     Raises:
         UsageError: A teacher is not there, or is no run, model or cache folder.
+        ArtifactError: The runs of several seeds are not all finished.
     """
     expanded: list[str] = []
     for name in names:
@@ -53,6 +54,14 @@ def expand_teachers(
             expanded.extend(str(cache) for cache in caches)
         elif has_model(path):
             expanded.append(name)
+        elif (table := finished_seeds(path)) is not None:
+            if table.diverged:
+                finished = ",".join(map(str, table.folders(path)))
+                raise ArtifactError(
+                    f"teacher '{name}': {table.divergence}",
+                    hint=f"Name the runs that are to teach: {finished}" if finished else None,
+                )
+            expanded.extend(str(run) for run in table.folders(path))
         elif holds_run(path):
             raise UsageError(
                 f"teacher '{name}' is a run without a model yet", hint="Finish it with --resume"

@@ -1,1 +1,1 @@
-"""One training run, or several in stages."""
+"""One training run, or several: by seeds, in stages."""

@@ -14,10 +14,12 @@ from distill_cli.data.loader import Loader
 from distill_cli.files import real_path
 from distill_cli.pipeline.folders import has_checkpoint
 from distill_cli.pipeline.inputs.artifacts import DRY, Artifacts, PlannedRun
+from distill_cli.pipeline.inputs.data import OpenData, OpenedOnce, open_data
 from distill_cli.pipeline.objective.sources import related
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.resume import check_begun
+from distill_cli.pipeline.run.seeds import seeded
 from distill_cli.pipeline.run.speed import Speed, measure, seconds_of
 from distill_cli.pipeline.run.stages import check_kept, like, staged
 from distill_cli.pipeline.run.trainer import trainer_of
@@ -25,6 +27,8 @@ from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.recorded import mapping
 from distill_cli.recipe.resolved import ResolvedRecipe
+from distill_cli.recipe.seeds import SEEDS
+from distill_cli.recipe.stages import RECIPE as STAGE_RECIPE
 from distill_cli.recipe.stages import is_several
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Silent, Sink
@@ -71,21 +75,58 @@ def rehearse(
     Raises:
         DistillError: As the run would, where that can be known beforehand.
     """
-    runs_to_come = list(_prepared_runs(recipe, sink=sink, resume=resume, overwrite=overwrite))
+    runs_to_come = list(_prepared_runs(recipe, sink, resume=resume, overwrite=overwrite))
     # Afterwards: networks change while they are timed, and later stages start from earlier ones.
     return [_rehearsed(*entry) for entry in runs_to_come]
 
 
+def rehearse_seeds(
+    recipe: TrainRecipe, *, sink: Sink, resume: bool = False, overwrite: bool = False
+) -> tuple[list[Rehearsal], list[int]]:
+    """The same for a recipe of several seeds; the first run that is to come is timed for them all.
+
+    Returns:
+        One for each stage of a run, none where all runs are finished; and the seeds to come.
+    """
+    recipe, runs = seeded(recipe, resume=resume, overwrite=overwrite)
+    if not overwrite:
+        check_kept(recipe, Path(str(recipe.out)) / SEEDS)
+    opening = OpenedOnce()
+    timed: list[tuple[str | None, PreparedRun, Loader]] = []
+    to_come = []
+    for run in runs:
+        if run.is_done and not overwrite:
+            sink.message(f"seed {run.seed}: done before")
+            if (run.out / "last").exists():
+                list(_prepared_runs(run.recipe, Silent(), resume=True, opening=opening))
+            continue
+        shows = Silent() if timed else sink
+        entries = list(
+            _prepared_runs(
+                run.recipe, shows, resume=not overwrite, overwrite=overwrite, opening=opening
+            )
+        )
+        timed = timed or entries
+        to_come.append(run.seed)
+    return [_rehearsed(*entry) for entry in timed], to_come
+
+
 def _prepared_runs(
-    recipe: TrainRecipe, *, sink: Sink, resume: bool, overwrite: bool
+    recipe: TrainRecipe,
+    sink: Sink,
+    *,
+    resume: bool,
+    overwrite: bool = False,
+    opening: OpenData = open_data,
 ) -> Iterator[tuple[str | None, PreparedRun, Loader]]:
     """The prepared run of each stage, or the only one, and the batches that it would show."""
     if not is_several(recipe):
-        yield None, *_prepared(recipe, DRY, sink=sink, resume=resume, overwrite=overwrite)
+        options = {"resume": resume, "overwrite": overwrite}
+        yield None, *_prepared(recipe, DRY, opening, sink=sink, **options)
         return
     recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
     if not overwrite:
-        check_kept(recipe, Path(str(recipe.out)))
+        check_kept(recipe, Path(str(recipe.out)) / STAGE_RECIPE)
     runs = DRY
     for number, stage in enumerate(stages, start=1):
         label = f"stage {number} of {len(stages)}, {stage.name}"
@@ -93,13 +134,14 @@ def _prepared_runs(
         if done and not overwrite:
             if has_checkpoint(stage.out):
                 # Finished stages are checked too, as the run checks them: later ones may learn from them.
-                _prepared(like(stage, runs), runs, sink=Silent(), resume=True, overwrite=False)
+                finished = like(stage, runs)
+                _prepared(finished, runs, opening, sink=Silent(), resume=True, overwrite=False)
             sink.message(f"{label}: done before")
             continue
         sink.message(label)
         stage_recipe = like(stage, runs)
         prepared, loader = _prepared(
-            stage_recipe, runs, sink=sink, resume=not overwrite, overwrite=overwrite
+            stage_recipe, runs, opening, sink=sink, resume=not overwrite, overwrite=overwrite
         )
         values = prepared.kept.model_dump(mode="json")
         there = PlannedRun(recipe=values, network=prepared.network)
@@ -108,12 +150,20 @@ def _prepared_runs(
 
 
 def _prepared(
-    recipe: TrainRecipe, runs: Artifacts, *, sink: Sink, resume: bool, overwrite: bool
+    recipe: TrainRecipe,
+    runs: Artifacts,
+    opening: OpenData,
+    *,
+    sink: Sink,
+    resume: bool,
+    overwrite: bool,
 ) -> tuple[PreparedRun, Loader]:
     """A run up to its first step; weights that are not read are what they were when it was begun."""
     if resume and recipe.out is not None:
         runs = replace(runs, taught_by=_taught_by(Path(recipe.out) / "recipe.yaml"))
-    prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, runs=runs)
+    prepared = prepare(
+        recipe, sink=sink, resume=resume, overwrite=overwrite, runs=runs, opening=opening
+    )
     # Compiling would take longer than all else together.
     eager = replace(prepared, recipe=prepared.recipe.model_copy(update={"compile": False}))
     loader = trainer_of(eager, sink).loader

@@ -17,7 +17,7 @@ from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.cache_checks import say_losses
-from distill_cli.pipeline.inputs.data import data_record, open_data, view_spec
+from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data, view_spec
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.student import (
     Architecture,
@@ -71,6 +71,7 @@ def prepare(
     resume: bool = False,
     overwrite: bool = False,
     runs: Artifacts = ON_DISK,
+    opening: OpenData = open_data,
 ) -> PreparedRun:
     """Opens and checks everything before the first byte is written.
 
@@ -96,7 +97,7 @@ def prepare(
         precision=recipe.precision,
     )
     check_table(recipe, names, runs)
-    dataset = open_data(recipe, sink, glance=runs.dry)
+    dataset = opening(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
     if message := temperature_message(recipe):

@@ -20,6 +20,7 @@ from distill_cli.pipeline.folders import (
     next_free,
 )
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
+from distill_cli.pipeline.inputs.data import OpenData, open_data
 from distill_cli.pipeline.objective.sources import learnt_from
 from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
 from distill_cli.pipeline.run.prepared import NOT_TRAINING
@@ -41,6 +42,8 @@ def run(
     resume: bool = False,
     overwrite: bool = False,
     leave: Callable[[str, int], object] = leave,
+    opening: OpenData = open_data,
+    whole: Whole | None = None,
 ) -> Finished:
     """Trains what the recipe says; of several stages, those that are finished are not run again.
 
@@ -50,27 +53,28 @@ def run(
         resume: Go on where the folder's run, or its stages, stopped.
         overwrite: Replace what is in the folder.
         leave: Ends the process with a line and an exit code where a step outlasts the grace.
+        opening: Opens the data.
+        whole: The command that it is a run of, as one of several seeds; by default one of its own.
 
     Raises:
         DistillError: With the exit code of what went wrong.
     """
-    whole = Whole(limit=TimeLimit.of(recipe.max_time), leave=leave)
+    whole = whole or Whole(limit=TimeLimit.of(recipe.max_time), leave=leave)
     if not is_several(recipe):
-        return train(recipe, sink=sink, resume=resume, overwrite=overwrite, whole=whole)
+        return train(
+            recipe, sink=sink, resume=resume, overwrite=overwrite, whole=whole, opening=opening
+        )
     recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
     out = stages[-1].out
-    whole = replace(whole, out=out)
+    whole = replace(whole, out=whole.out or out)
     if overwrite and out.exists():
         # The first stage is refused, if it must be, while the earlier run is still there.
-        prepare(stages[0].recipe, sink=Silent(), overwrite=True)
-    with _tidied(out, stages), one_writer(out / STAGES):
+        prepare(stages[0].recipe, sink=Silent(), overwrite=True, opening=opening)
+    with tidied(out), one_writer(out / STAGES):
         if overwrite:
             _clear(out)
-        check_kept(recipe, out)
-        for stage in stages:
-            # Before anything is changed, and of finished ones too: others may learn from them.
-            if has_checkpoint(stage.out):
-                check_begun(prepare(like(stage), sink=Silent(), resume=True))
+        check_kept(recipe, out / RECIPE)
+        _check_begun(stages, Silent(), opening)
         write_text(out / RECIPE, to_yaml(recipe))
         finished = None
         for number, stage in enumerate(stages, start=1):
@@ -80,11 +84,39 @@ def run(
                 continue
             sink.message(label)
             if number > 1 and whole.limit is not None:
-                whole.limit.check(f"before {label}", out)
+                whole.limit.check(f"before {label}", whole.out or out)
             # A stage that was stopped goes on; one that was not begun begins.
-            finished = train(like(stage), sink=sink, resume=True, whole=whole)
+            finished = train(like(stage), sink=sink, resume=True, whole=whole, opening=opening)
         assert finished is not None, "the last stage is always run"
     return finished
+
+
+def check_before(recipe: TrainRecipe, *, sink: Sink, resume: bool, opening: OpenData) -> None:
+    """Checks a run before anything is changed: what it goes on from, or what it would replace.
+
+    Args:
+        recipe: With its folder.
+        sink: Shows progress.
+        resume: Go on with what is in the folder; else replace it.
+        opening: Opens the data.
+
+    Raises:
+        DistillError: It was made from something else, or the run cannot begin.
+    """
+    stages = [Stage(name="", recipe=recipe)]
+    if is_several(recipe):
+        _, stages = staged(recipe, resume=resume, overwrite=not resume)
+    if resume:
+        _check_begun(stages, sink, opening)
+    else:
+        prepare(stages[0].recipe, sink=sink, overwrite=True, opening=opening)
+
+
+def _check_begun(stages: Sequence[Stage], sink: Sink, opening: OpenData) -> None:
+    """Before anything is changed, and of finished ones too: others may learn from them."""
+    for stage in stages:
+        if has_checkpoint(stage.out):
+            check_begun(prepare(like(stage), sink=sink, resume=True, opening=opening))
 
 
 def staged(
@@ -110,7 +142,7 @@ def staged(
     stages = [replace(stage, recipe=as_made(stage.recipe, version)) for stage in stages]
     recorded = {"defaults": version, "asked": asked_of(recipe)}
     recipe = recipe.model_copy(update={"recorded": recorded})
-    _check_inside(out, stages)
+    check_inside(out, [stage.recipe for stage in stages])
     for stage in stages:
         # Now, rather than after the stages before it.
         check_options(stage.recipe)
@@ -123,36 +155,41 @@ def _begun_by(stages: Sequence[Stage], out: Path) -> str | None:
 
 
 @contextmanager
-def _tidied(out: Path, stages: Sequence[Stage]) -> Iterator[None]:
-    """Leaves nothing behind where the first stage was refused before it began."""
+def tidied(out: Path) -> Iterator[None]:
+    """Leaves nothing behind where the first of several runs was refused before it began."""
     new, empty = not out.exists(), out.is_dir() and not any(out.iterdir())
     try:
         yield
     except DistillError:
-        if not any((stage.out / "recipe.yaml").exists() for stage in stages):
-            if new:
-                shutil.rmtree(out, ignore_errors=True)
-            elif empty:
-                shutil.rmtree(out / STAGES, ignore_errors=True)
-                (out / RECIPE).unlink(missing_ok=True)
+        if (new or empty) and not any(out.rglob("recipe.yaml")):
+            # No run was begun, and all that lies in the folder came into it here.
+            for entry in [out] if new else list(out.iterdir()):
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
         raise
 
 
-def _check_inside(out: Path, stages: Sequence[Stage]) -> None:
+def check_inside(out: Path, recipes: Sequence[TrainRecipe]) -> None:
     """Refuses to write over what is learnt from.
+
+    Args:
+        out: The folder of them all.
+        recipes: Of one run after the other, each with its folder.
 
     Raises:
         UsageError: A teacher, or weights to start from, lie in the folder.
     """
     made: set[Path] = set()
-    for stage in stages:
-        for name in learnt_from(stage.recipe):
+    for recipe in recipes:
+        for name in learnt_from(recipe):
             path = real_path(name)
             if path not in made and path.is_relative_to(real_path(out)):
                 raise UsageError(
                     f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
                 )
-        made.add(real_path(stage.out))
+        made.add(real_path(str(recipe.out)))
 
 
 def like(stage: Stage, runs: Artifacts = ON_DISK) -> TrainRecipe:
@@ -177,16 +214,18 @@ def _clear(out: Path) -> None:
     clear_run(out, keep=STAGES)
 
 
-def check_kept(recipe: TrainRecipe, out: Path) -> None:
-    """Refuses to go on under another recipe than the one that is kept."""
-    path = out / RECIPE
+def check_kept(recipe: TrainRecipe, path: Path) -> None:
+    """Refuses to go on under another recipe than the one that the folder keeps in this file."""
     if path.is_file():
         # A key that an earlier version did not have was what it is by default.
         kept = {**validate(type(recipe), {}).model_dump(mode="json"), **read_yaml(path)}
-        then, now = _training(kept), _training(recipe.model_dump(mode="json"))
+        # Each run of several seeds is compared by itself, and there may be more of them.
+        apart = None if recipe.seeds is None else {"seed", "seeds"}
+        then, now = _training(kept), _training(recipe.model_dump(mode="json", exclude=apart))
         if changed := changes({key: then.get(key) for key in now}, now):
+            out = path.parent if recipe.seeds is None else path.parent / "seed-N"
             raise ArtifactError(
-                f"{out} was started from another recipe: {', '.join(changed)}",
+                f"{path.parent} was started from another recipe: {', '.join(changed)}",
                 hint=way_on(out, then, now),
             )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, has_checkpoint, outcome_kept
 from distill_cli.pipeline.inputs.cache_checks import check_pixels
-from distill_cli.pipeline.inputs.data import keep_skipped
+from distill_cli.pipeline.inputs.data import OpenData, keep_skipped, open_data
 from distill_cli.pipeline.run.class_relations import keep_relations
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
@@ -74,6 +74,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     whole: Whole | None = None,
+    opening: OpenData = open_data,
 ) -> Finished:
     """Trains what the recipe says, evaluates its best epoch on test once, and keeps the figures.
 
@@ -83,12 +84,13 @@ def train(
         resume: Go on from the folder's last checkpoint.
         overwrite: Replace the run that is in the folder.
         whole: The command that it is a run of; by default one of its own.
+        opening: Opens its data.
 
     Raises:
         DistillError: With the exit code of what went wrong; the table under “In scripts” in README.md.
     """
     whole = whole or Whole(limit=TimeLimit.of(recipe.max_time))
-    prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite)
+    prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=opening)
     trainer = trainer_of(prepared, sink)
     check_pixels(prepared.members, trainer.loader.views)
     with one_writer(prepared.run):
