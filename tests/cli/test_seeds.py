@@ -7,6 +7,7 @@ import shutil
 import signal
 import statistics
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
+from distill_cli.training.loop import Trainer
+from distill_cli.types import Batch
 from tests.conftest import Made, Outcome, tree
 from tests.processes import slowed, start
 
@@ -99,6 +102,84 @@ def test_each_has_the_same_bits_as_alone(
         assert_same_run(here / f"several/seed-{seed}", here / f"alone-{seed}")
     weights = [load_file(here / f"alone-{s}/model/model.safetensors") for s in (3, 4)]
     assert not all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.fixture
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: the runs take their steps in turn."""
+    monkeypatch.setattr("distill_cli.pipeline.run.seeds.take_turns", lambda recipe: True)
+
+
+TURNS = (
+    *(
+        "teacher",
+        "train",
+        "--data",
+        "digits",
+        "--model",
+        "mlp_8x2",
+        "--set",
+        "model_args.drop_rate=0.3",
+    ),
+    *("--epochs", 2, "--deterministic", "--ema", 0.9),
+)
+
+
+@pytest.mark.usefixtures("in_turn")
+def test_runs_that_take_turns_have_the_bits_that_they_have_alone(
+    here: Path, distill: Distill
+) -> None:
+    """Dropout too, whose draws each run has from a generator of its own."""
+    outcome = distill(*TURNS, "--seeds", 3, "--out", "several")
+    assert outcome.code == 0, outcome.err
+    assert "seed 2: " in outcome.err
+    for seed in range(3):
+        assert distill(*TURNS, "--seed", seed, "--quiet", "--out", f"alone-{seed}").code == 0
+        assert_same_run(here / f"several/seed-{seed}", here / f"alone-{seed}")
+    assert len(json.loads((here / "several/seeds.json").read_text())["runs"]) == 3
+
+
+@pytest.mark.usefixtures("in_turn")
+def test_runs_that_take_turns_stop_together_and_go_on(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (*TURNS, "--seeds", 2, "--quiet")
+    assert distill(*whole, "--out", "whole").code == 0
+    plain, steps = Trainer.train_step, count(1)
+
+    def stopping(self: Trainer, batch: Batch) -> None:
+        plain(self, batch)
+        if next(steps) == 15:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", stopping)
+        outcome = distill(*whole, "--out", "torn")
+    assert outcome.code == 143
+    assert "Go on with --resume --out torn" in outcome.err
+    for seed in range(2):
+        assert (here / f"torn/seed-{seed}/last/checkpoint.pt").is_file(), "each is kept"
+    assert distill("teacher", "train", "--resume", "--out", "torn", "--quiet").code == 0
+    for seed in range(2):
+        assert_same_run(here / f"torn/seed-{seed}", here / f"whole/seed-{seed}")
+
+
+@pytest.mark.usefixtures("in_turn")
+def test_one_of_those_that_take_turns_diverges_alone(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Trainer.train_step
+
+    def ruined(self: Trainer, batch: Batch) -> None:
+        plain(self, batch)
+        if self.loader.seed == 1 and self.state.step == 2:
+            next(self.network.parameters()).data.fill_(torch.nan)
+
+    monkeypatch.setattr(Trainer, "train_step", ruined)
+    outcome = distill(*TURNS, "--seeds", 3, "--quiet", "--out", "r")
+    assert outcome.code == 4
+    assert not (here / "r/seed-1/result.json").exists()
+    assert all((here / f"r/seed-{seed}/result.json").is_file() for seed in (0, 2))
 
 
 def test_the_table_is_of_all_seeds_and_of_the_sample(here: Path, distill: Distill) -> None:

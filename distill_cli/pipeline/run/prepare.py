@@ -44,6 +44,7 @@ from distill_cli.pipeline.objective.order import order_of
 from distill_cli.pipeline.objective.sources import check_sources
 from distill_cli.pipeline.objective.temperature import temperature_message
 from distill_cli.pipeline.run.compiling import compiles
+from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.resume import as_made, begun_by
@@ -51,7 +52,7 @@ from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.runtime import Runtime, decide, describe, teacher_precision
+from distill_cli.runtime import Runtime, describe, teacher_precision
 from distill_cli.training import optim
 from distill_cli.training.events import Sink
 from distill_cli.types import Targets, ViewSpec
@@ -90,12 +91,7 @@ def prepare(
         names = expand_teachers(recipe.teachers or [], coming=runs.comes)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     check_moved(recipe.data, [str(out), *names] if resume else names, runs.recipe)
-    runtime = decide(
-        recipe.device,
-        threads=recipe.threads,
-        deterministic=recipe.deterministic,
-        precision=recipe.precision,
-    )
+    runtime = runtime_of(recipe)
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)

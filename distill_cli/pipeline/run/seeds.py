@@ -13,6 +13,7 @@ from distill_cli.errors import DivergedError, UsageError, counted
 from distill_cli.files import one_writer, read_json, write_json, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
 from distill_cli.pipeline.inputs.data import OpenData, OpenedOnce
+from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepare import KINDS
 from distill_cli.pipeline.run.requirements import unmet_by_seeds
 from distill_cli.pipeline.run.resume import as_made, begun_by
@@ -23,11 +24,13 @@ from distill_cli.pipeline.run.stages import (
     run,
     tidied,
 )
+from distill_cli.pipeline.run.together import train_together
 from distill_cli.pipeline.run.train import Whole, leave
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate
 from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.seeds import SEEDS, SeedRun, seed_runs, seeds_of
+from distill_cli.recipe.stages import is_several
 from distill_cli.report.seed_table import TABLE, SeedRow, SeedTable
 from distill_cli.training.events import Sink
 from distill_cli.training.pauses import TimeLimit
@@ -103,7 +106,7 @@ def train_seeds(
 def _train_each(
     runs: Sequence[SeedRun], shown: Shown, opening: OpenData, whole: Whole
 ) -> dict[int, str]:
-    """Trains those that are not finished, one after another.
+    """Trains those that are not finished: at once on a GPU, else one after another.
 
     Args:
         runs: One a seed.
@@ -114,6 +117,24 @@ def _train_each(
     Returns:
         By seed, how a run diverged.
     """
+    left = [seed_run for seed_run in runs if not seed_run.is_done]
+    if len(left) > 1 and take_turns(left[0].recipe):
+        with shown(f"{len(left)} seeds at once") as sink:
+            for seed_run in runs:
+                if seed_run.is_done:
+                    sink.message(f"seed {seed_run.seed}: done before")
+            return train_together(left, sink, opening, whole)
+    return _one_after_another(runs, shown, opening, whole)
+
+
+def take_turns(recipe: TrainRecipe) -> bool:
+    """Whether runs of a recipe are trained at once: they are one stage each, and a GPU has room."""
+    return not is_several(recipe) and runtime_of(recipe).device.type == "cuda"
+
+
+def _one_after_another(
+    runs: Sequence[SeedRun], shown: Shown, opening: OpenData, whole: Whole
+) -> dict[int, str]:
     diverged: dict[int, str] = {}
     for number, seed_run in enumerate(runs, start=1):
         with shown(f"seed {seed_run.seed} ({number} of {len(runs)})") as sink:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,6 @@ from distill_cli.runtime import fast_kernels, stop_signals
 from distill_cli.training.events import Sink
 from distill_cli.training.loop import Trainer
 from distill_cli.training.pauses import Pauses, TimeLimit
-from distill_cli.training.state import State
 from distill_cli.types import HintResult, RunResult
 
 
@@ -90,6 +90,52 @@ def train(
         DistillError: With the exit code of what went wrong; the table under “In scripts” in README.md.
     """
     whole = whole or Whole(limit=TimeLimit.of(recipe.max_time))
+    how = {"resume": resume, "overwrite": overwrite}
+    with opened(recipe, sink=sink, opening=opening, **how) as run:
+        with stopping(recipe, whole, run.out) as pauses, fast_kernels(run.prepared.runtime):
+            run.trainer.pauses = pauses
+            run.trainer.fit(resume=run.resuming)
+        pauses.check("after the last epoch", run.out)
+        return run.finished(sink)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run whose folder is this process's, ready to train.
+
+    Attributes:
+        prepared: All that it needs.
+        trainer: Its loop.
+        resuming: Whether it goes on from a checkpoint.
+    """
+
+    prepared: PreparedRun
+    trainer: Trainer
+    resuming: bool
+
+    @property
+    def out(self) -> Path:
+        """Its folder."""
+        return self.prepared.run
+
+    def finished(self, sink: Sink) -> Finished:
+        """Evaluates what was trained, and keeps the figures."""
+        prepared, state = self.prepared, self.trainer.state
+        say_told(prepared.layers.adapters, prepared.network.class_names, sink)
+        keep_relations(prepared.run, prepared.layers.adapters, prepared.network.class_names)
+        if not isinstance(prepared.recipe, LabelledRecipe):
+            hints = finish_hints(prepared, state)
+            return Finished(run=prepared.run, recipe=prepared.recipe, result=hints)
+        result = finish(prepared, state, sink)
+        missed = unmet(prepared.recipe.require, result)
+        return Finished(run=prepared.run, recipe=prepared.recipe, result=result, unmet=missed)
+
+
+@contextmanager
+def opened(
+    recipe: TrainRecipe, *, sink: Sink, resume: bool, overwrite: bool, opening: OpenData
+) -> Iterator[Run]:
+    """A run, checked, its folder locked and begun; the arguments are those of `train`."""
     prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=opening)
     trainer = trainer_of(prepared, sink)
     check_pixels(prepared.members, trainer.loader.views)
@@ -105,37 +151,26 @@ def train(
         write_text(prepared.run / "recipe.yaml", to_yaml(prepared.kept))
         keep_skipped(prepared.run, prepared.dataset)
         with outcome_kept(prepared.run):
-            state = _fit(prepared, trainer, whole, resume=resuming)
-            return _finished(prepared, state, sink)
+            yield Run(prepared=prepared, trainer=trainer, resuming=resuming)
 
 
-def _fit(prepared: PreparedRun, trainer: Trainer, whole: Whole, *, resume: bool) -> State:
-    """Trains to the end, unless it is asked to stop."""
-    recipe, run = prepared.recipe, whole.out or prepared.run
+@contextmanager
+def stopping(recipe: TrainRecipe, whole: Whole, out: Path) -> Iterator[Pauses]:
+    """What may stop a run, or several, before the end: a signal, the time, a step that outlasts the grace.
+
+    Args:
+        recipe: The run's.
+        whole: The command.
+        out: The run's folder, or that of several.
+    """
     overdue = (
         f"stopped at once: the step under way was not over within --grace {recipe.grace}; what was "
-        f"saved before is intact. Go on with --resume --out {run}"
+        f"saved before is intact. Go on with --resume --out {whole.out or out}"
     )
     with stop_signals(recipe.grace.seconds, partial(whole.leave, overdue)) as request:
-        trainer.pauses = Pauses(
+        yield Pauses(
             signal=lambda: request.signal_number,
             checkpoint_every=recipe.checkpoint_every.seconds,
             limit=whole.limit,
             resumed_at=whole.out,
         )
-        with fast_kernels(prepared.runtime):
-            state = trainer.fit(resume=resume)
-    trainer.pauses.check("after the last epoch", prepared.run)
-    return state
-
-
-def _finished(prepared: PreparedRun, state: State, sink: Sink) -> Finished:
-    """Evaluates what was trained, and keeps the figures."""
-    say_told(prepared.layers.adapters, prepared.network.class_names, sink)
-    keep_relations(prepared.run, prepared.layers.adapters, prepared.network.class_names)
-    if not isinstance(prepared.recipe, LabelledRecipe):
-        hints = finish_hints(prepared, state)
-        return Finished(run=prepared.run, recipe=prepared.recipe, result=hints)
-    result = finish(prepared, state, sink)
-    missed = unmet(prepared.recipe.require, result)
-    return Finished(run=prepared.run, recipe=prepared.recipe, result=result, unmet=missed)

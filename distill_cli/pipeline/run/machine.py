@@ -1,0 +1,16 @@
+"""The machine that a training recipe means."""
+
+from __future__ import annotations
+
+from distill_cli.recipe.base import TrainRecipe
+from distill_cli.runtime import Runtime, decide
+
+
+def runtime_of(recipe: TrainRecipe) -> Runtime:
+    """Device, threads, determinism and precision that a recipe means on this machine."""
+    return decide(
+        recipe.device,
+        threads=recipe.threads,
+        deterministic=recipe.deterministic,
+        precision=recipe.precision,
+    )
