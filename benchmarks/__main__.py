@@ -17,10 +17,10 @@ from rich.table import Table
 
 from benchmarks.cases import CASES as ANYWHERE
 from benchmarks.cases import Case, machine
-from benchmarks.gpu import graphs, graphs_cached
+from benchmarks.gpu import graphs, graphs_cached, together
 from benchmarks.pairs import interleaved
 
-ON_GPU = {"graphs": graphs, "graphs-cached": graphs_cached}
+ON_GPU = {"graphs": graphs, "graphs-cached": graphs_cached, "together": together}
 CASES = ANYWHERE | (ON_GPU if torch.cuda.is_available() else {})
 RESULTS = Path(__file__).parent / "results"
 

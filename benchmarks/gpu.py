@@ -7,7 +7,9 @@ GPU is warm.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import torch
 from benchmarks import bare, ours
 from benchmarks.cases import Case, tensors
 from distill_cli.models import load_model
+from distill_cli.pipeline.run.together import Lane
 
 CROPS: dict[str, Any] = {"augment": ["crop:4", "flip"]}
 
@@ -87,3 +90,68 @@ def graphs_cached(root: Path) -> Iterator[Case]:
         for way in (student, eager)
     )
     yield Case(name="live cifar_resnet56 captured, over the same eagerly", ours=live, other=slow)
+
+
+class Together:
+    """Several trainings at once, as `--seeds` takes them; a turn is an epoch of each.
+
+    Args:
+        make: Makes the training of a seed.
+        count: How many.
+    """
+
+    def __init__(self, make: Callable[[int], ours.Run], count: int) -> None:
+        device = torch.device("cuda", torch.cuda.current_device())
+        self.lanes = [Lane(device) for _ in range(count)]
+        self.runs = []
+        for seed, lane in enumerate(self.lanes):
+            with lane.taken():
+                self.runs.append(make(seed))
+
+    def __call__(self) -> float:
+        """Images a second in all."""
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        turns = deque(
+            (lane, run.trainer.epoch_steps())
+            for lane, run in zip(self.lanes, self.runs, strict=True)
+        )
+        while turns:
+            lane, steps = turns.popleft()
+            with lane.taken():
+                if next(steps, turns) is not turns:
+                    turns.append((lane, steps))
+        torch.cuda.synchronize()
+        seconds, images = time.perf_counter() - start, 0
+        for run in self.runs:
+            loader = run.trainer.loader
+            images += loader.steps * loader.batch_size
+            run.trainer.state.next_epoch(images / seconds, 0.0)
+        return images / seconds
+
+
+def together(root: Path) -> Iterator[Case]:
+    """Eight students at once over one, images in all."""
+    rows: tuple[tuple[str, str, dict[str, Any], float], ...] = (
+        ("cifar_resnet20", "cifar10", CROPS, 1.9),
+        ("mlp_800x2", "mnist", {"augment": ["shift:2"]}, 2.8),
+    )
+    for model, name, augment, least in rows:
+
+        def make(
+            seed: int,
+            prefix: str = "many",
+            model: str = model,
+            name: str = name,
+            augment: dict[str, Any] = augment,
+        ) -> ours.Run:
+            options: dict[str, Any] = {"data": data(name), "model": model, "batch_size": 128}
+            out = root / f"{prefix}-{model}-{seed}"
+            return ours.training(out, seed=seed, graphs="on", compile=True, **options, **augment)
+
+        yield Case(
+            name=f"{model}, eight at once over one, in all",
+            ours=Together(make, 8),
+            other=make(0, "one"),
+            least=least,
+        )

@@ -31,6 +31,9 @@ settings.load_profile("distill")
 
 PRECISION = os.environ.get("DISTILL_TEST_PRECISION")
 DEVICE = os.environ.get("DISTILL_TEST_DEVICE", "cpu")
+# Of tests that count, stop or spoil the steps that the host takes: a GPU takes its own, which
+# training/test_graphs.py looks at.
+on_host = pytest.mark.skipif(DEVICE != "cpu", reason="it looks at the steps that the host takes")
 # Folders and files of tests that compare figures which the rounding of a processor moves: sums
 # beside oracles, and what a few steps of training lead to. They are run twice, see the Makefile.
 ROUNDED = (
@@ -79,6 +82,7 @@ def _machine() -> Iterator[None]:
 
     found = runtime.devices()
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DISTILL_TEST_DEVICE", raising=False)
         if DEVICE == "cpu":
             patch.setattr(runtime, "devices", lambda: ["cpu", *found[:-1]])
         if PRECISION is not None:

@@ -23,10 +23,13 @@ from itertools import count
 from pathlib import Path
 from typing import IO, NoReturn, Protocol
 
+import pytest
+
 # What hangs is killed after so many seconds, with all that it started. Imports alone take a minute
 # where many tests share a processor.
 PATIENCE = 300.0
 ROOT = Path(__file__).parents[1]
+DEVICE = os.environ.get("DISTILL_TEST_DEVICE", "cpu")
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,13 @@ class Process:
         time.sleep(0.005)
 
 
+def skip_beside_gpu() -> None:
+    """Skips a test that would fork from a process that has used a GPU, which no child can."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and DEVICE != "cpu":
+        pytest.skip("a forked child has no GPU")
+
+
 def fork(
     does: Callable[[], None],
     *,
@@ -139,6 +149,7 @@ def fork(
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         before()
 
+    skip_beside_gpu()
     files = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
     with warnings.catch_warnings():
         # Python warns of a fork beside threads; the child waits for none of them.
@@ -218,6 +229,7 @@ def in_files(
 
 def from_shell(*args: object) -> Process:
     """`python -m distill_cli ARGS`, which imports everything."""
+    skip_beside_gpu()
     files = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
     running = subprocess.Popen(
         [sys.executable, "-m", "distill_cli", *(str(arg) for arg in args)],
@@ -259,6 +271,7 @@ def script(path: Path, *args: object, started: Sequence[str], box: Path) -> Writ
     command.chmod(0o755)
     # The script's own `python` is this one too.
     places = (command.parent, here, os.environ["PATH"])
+    skip_beside_gpu()
     files = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
     running = subprocess.Popen(
         ["bash", path, *(str(arg) for arg in args)],

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.processes import PATIENCE, in_child, typed
+from tests.processes import PATIENCE, in_child, skip_beside_gpu, typed
 
 # What a live display cannot do without: hide the cursor.
 CONTROL = "\x1b[?25l"
@@ -75,6 +75,7 @@ def on_terminal(
     with warnings.catch_warnings():
         # Python warns of a fork beside threads; the child waits for none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
+        skip_beside_gpu()
         child, master = pty.fork()
     if child == 0:
         os.environ["TERM"] = term

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from distill_cli import runtime
-from tests.conftest import PRECISION, ROUNDED, Made
+from tests.conftest import PRECISION, ROUNDED, Made, on_host
 
 
+@on_host
 def test_auto_is_the_cpu_and_the_precision_that_was_asked_for() -> None:
     here = runtime.decide("auto", precision="auto")
     assert here.device.type == "cpu"

@@ -28,9 +28,10 @@ from distill_cli.recipe.fields import (
     Time,
     option,
 )
-from distill_cli.recipe.parsing import as_list, parse_duration
+from distill_cli.recipe.parsing import as_list
 from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, SPLIT_BY
 from distill_cli.recipe.seed_options import SeedOptions
+from distill_cli.recipe.time_options import CHECKPOINT_EVERY, GRACE, MAX_TIME
 from distill_cli.types import (
     Background,
     DataVersion,
@@ -246,24 +247,9 @@ class TrainRecipe(Recipe, SeedOptions):
     compile: bool | Literal["auto"] = COMPILE
     graphs: Literal["auto", "on", "off"] = GRAPHS
 
-    checkpoint_every: Time = option(
-        parse_duration("10m"),
-        "Time between two checkpoints within an epoch, as 90s, 5m or 1h30m; each epoch ends with one "
-        "too. The last two are kept.",
-        RUN,
-    )
-    max_time: Time | None = option(
-        None,
-        "Time that this command may take, as 2h: after the step in which it is up, the state is kept, "
-        "for --resume to go on from, and the exit code is 0.",
-        RUN,
-    )
-    grace: Time = option(
-        parse_duration("30s"),
-        "Time in which SIGTERM ends the run: with a checkpoint where the step under way is over by "
-        "then, else as the last one left it.",
-        RUN,
-    )
+    checkpoint_every: Time = CHECKPOINT_EVERY
+    max_time: Time | None = MAX_TIME
+    grace: Time = GRACE
 
 
 class LabelledRecipe(TrainRecipe):

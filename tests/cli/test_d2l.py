@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 
 from distill_cli import runtime
 from distill_cli.training.loop import Trainer
-from tests.conftest import Made, Outcome
+from tests.conftest import Made, Outcome, on_host
 from tests.saved import weights
 
 Distill = Callable[..., Outcome]
@@ -83,14 +83,14 @@ def test_rows_of_a_forced_turn(here: Path, distill: Distill) -> None:
 def snapshots(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, Any]]:
     """What the student, and what moves it, is when each epoch starts."""
     taken: dict[int, dict[str, Any]] = {}
-    original = Trainer.train_epoch
+    original = Trainer.epoch_steps
 
-    def noting(self: Trainer) -> None:
+    def noting(self: Trainer) -> Iterator[None]:
         moving = {name: part.state_dict() for name, part in self.optimisation.of_student.items()}
         taken[self.state.epoch] = deepcopy({"network": self.network.state_dict(), **moving})
-        original(self)
+        return original(self)
 
-    monkeypatch.setattr(Trainer, "train_epoch", noting)
+    monkeypatch.setattr(Trainer, "epoch_steps", noting)
     return taken
 
 
@@ -147,6 +147,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 # In the epoch before the turn, in the one of the turn, at its last step, and after it.
+@on_host
 @pytest.mark.parametrize("steps", [STEPS + 7, 2 * STEPS + 5, 3 * STEPS, 3 * STEPS + 9])
 def test_stopped_and_resumed_to_the_same_bits(
     steps: int, here: Path, distill: Distill, stop_after: Callable[[int], None]

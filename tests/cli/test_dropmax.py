@@ -23,7 +23,7 @@ from distill_cli.recipe.schema import TeacherRecipe
 from distill_cli.runtime import Precision
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
-from tests.conftest import Made, Outcome
+from tests.conftest import Made, Outcome, on_host
 from tests.saved import weights
 
 Distill = Callable[..., Outcome]
@@ -110,6 +110,7 @@ def same(one: Path, two: Path) -> None:
         assert torch.equal(value, weights(two)[key]), key
 
 
+@on_host
 def test_it_resumes_to_the_bit(here: Path, distill: Distill) -> None:
     given = ("teacher", "train", *DATA, *MODEL, *DROPMAX, "--accumulate", 2)
     assert distill(*given, "--out", "whole").code == 0
@@ -121,6 +122,7 @@ def test_it_resumes_to_the_bit(here: Path, distill: Distill) -> None:
 def test_what_is_saved_says_what_was_trained_to_the_bit(here: Path, precision: Precision) -> None:
     asked = TeacherRecipe(
         data="digits",
+        device="cpu",
         model="cifar_resnet8",
         epochs=1,
         objective="dropmax",
@@ -166,7 +168,13 @@ def test_a_plain_run_gets_fresh_gates(model: str | None, made: Made, here: Path)
 )
 def test_a_gated_run_goes_on_with_its_gates(model: str | None, objective: str, gated: Path) -> None:
     asked = TeacherRecipe(
-        data="digits", out="r", init=str(gated), model=model, objective=objective, augment=["none"]
+        data="digits",
+        device="cpu",
+        out="r",
+        init=str(gated),
+        model=model,
+        objective=objective,
+        augment=["none"],
     )
     found = prepare(asked, sink=Silent()).network
     assert found.architecture == "distill_dropmax"
@@ -200,7 +208,9 @@ def test_other_classes_get_a_fresh_head(gated: Path, here: Path) -> None:
             path = here / "data" / name / f"{index}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (8, 8), level + index).save(path)
-    asked = TeacherRecipe(data=str(here / "data"), out="r", init=str(gated), objective="dropmax")
+    asked = TeacherRecipe(
+        data=str(here / "data"), device="cpu", out="r", init=str(gated), objective="dropmax"
+    )
     found = prepare(asked, sink=Silent()).network.net.state_dict()
     assert found["fc.logits.weight"].shape[0] == 2
     assert found["fc.prior.bias"].tolist() == [OPEN_GATE_BIAS, OPEN_GATE_BIAS]

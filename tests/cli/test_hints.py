@@ -177,7 +177,7 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
     monkeypatch.setattr(runtime, "StopRequest", AfterSteps)
     assert distill(*args, *common, "--dropout", 0.2, "--out", "run").code == 143
     monkeypatch.setattr(runtime, "StopRequest", plain)
-    halfway = torch.load(here / "run/last/checkpoint.pt", weights_only=True)
+    halfway = torch.load(here / "run/last/checkpoint.pt", weights_only=True, map_location="cpu")
     assert halfway["state"]["epoch"] == 1
     assert halfway["state"]["step"] > 0
     assert halfway["parts"]["adapters"]
@@ -186,7 +186,9 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
     assert distill(args[0], "--resume", "--out", "run", "--quiet").code == 0
     assert equal(weights(here / "whole"), weights(here / "run"))
     one, two = (
-        torch.load(here / run / "last/checkpoint.pt", weights_only=True)["parts"]
+        torch.load(here / run / "last/checkpoint.pt", weights_only=True, map_location="cpu")[
+            "parts"
+        ]
         for run in ("whole", "run")
     )
     for part in ("network", "adapters"):

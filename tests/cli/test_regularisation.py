@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import Made, Outcome
+from tests.conftest import Made, Outcome, on_host
 from tests.saved import weights
 
 Distill = Callable[..., Outcome]
@@ -125,6 +125,7 @@ def test_a_copy_teaches_a_fresh_network_in_one_command(here: Path, distill: Dist
         assert torch.equal(value, weights(here / "hand")[key]), key
 
 
+@on_host
 def test_the_residual_matrix_resumes_to_the_bit(here: Path, distill: Distill) -> None:
     given = (*TRAIN, *QUICK, "--objective", "knowledge-refinery")
     assert distill(*given, "--out", "whole").code == 0
@@ -148,7 +149,9 @@ def test_the_residual_matrix_resumes_to_the_bit(here: Path, distill: Distill) ->
     for key, value in weights(here / "whole").items():
         assert torch.equal(value, weights(here / "torn")[key]), key
     parts = [
-        torch.load(here / run / "last" / "checkpoint.pt", weights_only=True)["parts"]["adapters"]
+        torch.load(here / run / "last" / "checkpoint.pt", weights_only=True, map_location="cpu")[
+            "parts"
+        ]["adapters"]
         for run in ("whole", "torn")
     ]
     for key, value in parts[0].items():
@@ -214,7 +217,9 @@ def test_a_matrix_of_classes(here: Path, distill: Distill) -> None:
     given = "objective=[{name: grouped-smoothing, epsilon: 0, group_epsilon: 0.2}]"
     outcome = distill(*TRAIN, *QUICK, "--set", given, "--groups", "alike.csv", "--out", "r")
     assert outcome.code == 0, outcome.err
-    kept = torch.load(here / "r/last/checkpoint.pt", weights_only=True)["parts"]["adapters"]
+    kept = torch.load(here / "r/last/checkpoint.pt", weights_only=True, map_location="cpu")[
+        "parts"
+    ]["adapters"]
     [target_KK] = kept.values()
     assert target_KK[7].tolist() == pytest.approx([0, 0.1, 0, 0, 0, 0, 0, 0.9, 0, 0])
     assert target_KK[1].tolist() == pytest.approx([0, 1, 0, 0, 0, 0, 0, 0, 0, 0])
@@ -252,7 +257,9 @@ def test_centroids_of_a_trained_run(here: Path, distill: Distill) -> None:
     mix = "objective=[{name: label-mix, hard: 0.5, relation: 0.5, sample: 0, model: a}]"
     outcome = distill(*TRAIN, *QUICK, "--set", mix, "--out", "b")
     assert outcome.code == 0, outcome.err
-    kept = torch.load(here / "b/last/checkpoint.pt", weights_only=True)["parts"]["adapters"]
+    kept = torch.load(here / "b/last/checkpoint.pt", weights_only=True, map_location="cpu")[
+        "parts"
+    ]["adapters"]
     [relation_KK] = kept.values()
     # A class is the most like itself.
     assert relation_KK.argmax(dim=1).tolist() == list(range(10))

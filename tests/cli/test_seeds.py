@@ -19,7 +19,7 @@ from torch import nn
 
 from distill_cli.training.loop import Trainer
 from distill_cli.types import Batch
-from tests.conftest import Made, Outcome, tree
+from tests.conftest import Made, Outcome, on_host, tree
 from tests.processes import slowed, start
 
 Distill = Callable[..., Outcome]
@@ -68,7 +68,10 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert {**recipes[0], "out": ""} == {**recipes[1], "out": ""}
     for name in ("model/config.json", "model/model.safetensors"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
-    kept = [torch.load(run / "last/checkpoint.pt", weights_only=True) for run in (a, b)]
+    kept = [
+        torch.load(run / "last/checkpoint.pt", weights_only=True, map_location="cpu")
+        for run in (a, b)
+    ]
     for name in ("format", "key", "parts", "rng"):
         assert_equal(kept[0][name], kept[1][name], name)
     results = [untimed(json.loads((run / "result.json").read_text())) for run in (a, b)]
@@ -139,6 +142,7 @@ def test_runs_that_take_turns_have_the_bits_that_they_have_alone(
     assert len(json.loads((here / "several/seeds.json").read_text())["runs"]) == 3
 
 
+@on_host
 @pytest.mark.usefixtures("in_turn")
 def test_runs_that_take_turns_stop_together_and_go_on(
     here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
@@ -164,6 +168,7 @@ def test_runs_that_take_turns_stop_together_and_go_on(
         assert_same_run(here / f"torn/seed-{seed}", here / f"whole/seed-{seed}")
 
 
+@on_host
 @pytest.mark.usefixtures("in_turn")
 def test_one_of_those_that_take_turns_diverges_alone(
     here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
@@ -544,3 +549,22 @@ def test_a_recipe_may_name_seeds(here: Path, distill: Distill) -> None:
     assert table(here / "o")["seeds"] == [6]
     (here / "r.yaml").write_text(yaml.safe_dump({**values, "seeds": [4, 8], "seed": 1}))
     assert distill("recipes", "validate", "r.yaml").code == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("graphs", ["on", "off"])
+def test_on_a_gpu_those_at_once_have_the_bits_that_they_have_alone(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch, graphs: str
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    common = (*TURNS, "--device", "cuda", "--graphs", graphs, "--quiet")
+    outcome = distill(*common, "--seeds", 8, "--out", "several")
+    assert outcome.code == 0, outcome.err
+    for seed in range(8):
+        assert distill(*common, "--seed", seed, "--out", f"alone-{seed}").code == 0
+        alone, one = (
+            load_file(here / run / "model/model.safetensors")
+            for run in (f"alone-{seed}", f"several/seed-{seed}")
+        )
+        assert all(torch.equal(alone[key], one[key]) for key in alone), seed

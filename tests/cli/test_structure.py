@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from tests.cli.test_modes import stop_after
-from tests.conftest import Made, Outcome
+from tests.conftest import Made, Outcome, on_host
 from tests.data.pictures import LEFT, TOP, listing, picture
 from tests.saved import weights
 
@@ -188,6 +188,7 @@ def unbalanced(folder: Path, counts: dict[str, int], *, unlabelled: int = 0) -> 
     return folder
 
 
+@on_host
 def test_rare_classes_are_shown_as_often_as_common_ones(
     here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,7 +221,9 @@ def test_the_first_ctrl_c_saves_and_says_how_to_go_on(here: Path) -> None:
     assert stopped.endswith("Go on with --resume --out t")
     assert "error" not in seen.text
     assert "Traceback" not in seen.text
-    state = torch.load(here / "t/last/checkpoint.pt", weights_only=True)["state"]
+    state = torch.load(here / "t/last/checkpoint.pt", weights_only=True, map_location="cpu")[
+        "state"
+    ]
     assert state["epoch"] >= 1
 
 

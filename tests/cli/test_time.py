@@ -41,7 +41,9 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state_of(run: Path, name: str = "checkpoint") -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(run / "last" / f"{name}.pt", weights_only=True)["state"]
+    state: dict[str, Any] = torch.load(
+        run / "last" / f"{name}.pt", weights_only=True, map_location="cpu"
+    )["state"]
     return state
 
 
@@ -130,7 +132,9 @@ def test_weights_that_are_no_numbers_are_not_kept(
     outcome = distill(*TRAIN, "--epochs", 3, "--out", "t", "--checkpoint-every", "1s")
     assert outcome.code == 4, outcome.err
     assert (state_of(here / "t")["epoch"], state_of(here / "t")["step"]) == (1, 4)
-    kept = torch.load(here / "t/last/checkpoint.pt", weights_only=True)["parts"]["network"]
+    kept = torch.load(here / "t/last/checkpoint.pt", weights_only=True, map_location="cpu")[
+        "parts"
+    ]["network"]
     assert all(value.isfinite().all() for value in kept.values())
     assert json.loads((here / "t/last/outcome.json").read_text())["code"] == 4
     monkeypatch.setattr(Trainer, "train_step", plain)

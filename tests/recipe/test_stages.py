@@ -229,7 +229,9 @@ def test_a_chain_that_stopped_goes_on_to_the_same_bits(
     monkeypatch.setattr(runtime, "StopRequest", plain)
     assert stopped.code == 143, stopped.err
     assert (here / "run/stages/first/result.json").exists()
-    state = torch.load(here / "run/last/checkpoint.pt", weights_only=True)["state"]
+    state = torch.load(here / "run/last/checkpoint.pt", weights_only=True, map_location="cpu")[
+        "state"
+    ]
     assert state["step"] > 0
     before, first = contents(here / "run"), contents(here / "run/stages/first")
     for changed in (("--lr", 0.5), ("--teachers", made.other), ("--seed", 9)):

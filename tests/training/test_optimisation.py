@@ -273,8 +273,12 @@ def test_accumulation_changes_nothing_but_memory(
 def test_the_average_is_what_is_saved(distill: Distill, here: Path) -> None:
     assert distill(*RUN, "--out", "plain").code == 0
     assert distill(*RUN, "--ema", 0.99, "--out", "averaged").code == 0
-    kept = torch.load(here / "averaged/last/checkpoint.pt", weights_only=True)["parts"]
-    plain = torch.load(here / "plain/last/checkpoint.pt", weights_only=True)["parts"]
+    kept = torch.load(here / "averaged/last/checkpoint.pt", weights_only=True, map_location="cpu")[
+        "parts"
+    ]
+    plain = torch.load(here / "plain/last/checkpoint.pt", weights_only=True, map_location="cpu")[
+        "parts"
+    ]
     for name, value in plain["network"].items():
         assert torch.equal(value, kept["network"][name]), "averaging does not change training"
     saved = weights(here / "averaged")

@@ -91,7 +91,7 @@ def defaults(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def network(run: Path) -> Weights:
-    content = torch.load(run / "last/checkpoint.pt", weights_only=True)
+    content = torch.load(run / "last/checkpoint.pt", weights_only=True, map_location="cpu")
     weights: Weights = content["parts"]["network"]
     return weights
 
