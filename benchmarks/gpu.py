@@ -42,10 +42,10 @@ def graphs(root: Path) -> Iterator[Case]:
     if not torch.cuda.is_available():
         raise SystemExit("the case 'graphs' needs a CUDA device")
     rows: tuple[tuple[str, int, str, float], ...] = (
-        ("cifar_resnet20", 128, "cifar10", 0.95),
-        ("cifar_resnet8x4", 128, "cifar10", 0.95),
-        ("cifar_resnet20", 1024, "cifar10", 0.95),
         ("mlp_800x2", 128, "mnist", 0.80),
+        ("cifar_resnet20", 128, "cifar10", 0.95),
+        ("cifar_resnet20", 1024, "cifar10", 0.95),
+        ("cifar_resnet8x4", 128, "cifar10", 0.95),
     )
     for model, batch, name, least in rows:
         grey = name == "mnist"
@@ -147,7 +147,7 @@ def together(root: Path) -> Iterator[Case]:
         ) -> ours.Run:
             options: dict[str, Any] = {"data": data(name), "model": model, "batch_size": 128}
             out = root / f"{prefix}-{model}-{seed}"
-            return ours.training(out, seed=seed, graphs="on", compile=True, **options, **augment)
+            return ours.training(out, seed=seed, graphs="on", **options, **augment)
 
         yield Case(
             name=f"{model}, eight at once over one, in all",
