@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -26,12 +27,18 @@ class StepGraphs:
         device: A CUDA device.
         must: Whether a step that cannot be recorded is an error; else it stays eager.
         tell: Shows a person a line.
+        quiet: Called before a recording: waits for other threads that use the device.
     """
 
     def __init__(
-        self, device: torch.device, *, must: bool, tell: Callable[[str], None] = lambda text: None
+        self,
+        device: torch.device,
+        *,
+        must: bool,
+        tell: Callable[[str], None] = lambda text: None,
+        quiet: Callable[[], None] = lambda: None,
     ) -> None:
-        self.must, self.tell = must, tell
+        self.device, self.must, self.tell, self.quiet = device, must, tell, quiet
         self.pool = torch.cuda.graph_pool_handle()
         self.stream = torch.cuda.Stream(device)
         self.recorded: dict[int, torch.cuda.CUDAGraph] = {}
@@ -67,14 +74,27 @@ class StepGraphs:
 
     def _record(self, body: Callable[[int], None], step: int) -> torch.cuda.CUDAGraph | None:
         graph = torch.cuda.CUDAGraph()
+        self.quiet()
         try:
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            # What another thread asks of the device meanwhile is no part of the recording, and no fault.
+            with torch.cuda.graph(
+                graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+            ):
                 body(step)
         except (RuntimeError, NotImplementedError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if self.must:
                 raise UsageError(f"--graphs on: this step cannot be recorded: {reason}") from None
             self.failed = True
+            generator = cuda_generator(self.device)
+            # A recording that fails leaves it waiting for the end of the recording.
+            generator.graphsafe_set_state(generator.clone_state())
             self.tell(f"steps are taken one operation at a time: {reason}")
             return None
         return graph
+
+
+def cuda_generator(device: torch.device) -> Any:
+    """The generator that kernels of a CUDA device draw from."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return torch.cuda.default_generators[index]

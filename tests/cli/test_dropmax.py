@@ -154,7 +154,7 @@ def test_a_plain_run_gets_fresh_gates(model: str | None, made: Made, here: Path)
     if model is not None:
         train(TeacherRecipe(out="plain", model=model, **common), sink=Silent())
     asked = TeacherRecipe(out="r", init=str(start), model=model, objective="dropmax", **common)
-    found = prepare(asked, sink=Silent()).network.net.state_dict()
+    found = prepare(asked, sink=Silent()).network.cpu().net.state_dict()
     given = weights(start)
     for key, value in given.items():
         assert torch.equal(found[key.replace("fc.", "fc.logits.")], value), key
@@ -188,6 +188,7 @@ def test_gates_do_not_fit_a_plain_network(gated: Path, distill: Distill) -> None
     assert "does not fit distill_mlp" in outcome.err
 
 
+@on_host
 @pytest.mark.parametrize("start", ["nothing", "plain", "gated"])
 @pytest.mark.parametrize("objective", ["ce", "dropmax"])
 def test_a_network_that_nobody_names_is_found_again(
@@ -211,7 +212,7 @@ def test_other_classes_get_a_fresh_head(gated: Path, here: Path) -> None:
     asked = TeacherRecipe(
         data=str(here / "data"), device="cpu", out="r", init=str(gated), objective="dropmax"
     )
-    found = prepare(asked, sink=Silent()).network.net.state_dict()
+    found = prepare(asked, sink=Silent()).network.cpu().net.state_dict()
     assert found["fc.logits.weight"].shape[0] == 2
     assert found["fc.prior.bias"].tolist() == [OPEN_GATE_BIAS, OPEN_GATE_BIAS]
     assert torch.equal(found["layers.0.weight"], weights(gated)["layers.0.weight"])
@@ -230,7 +231,7 @@ def test_published_weights_get_gates(here: Path, monkeypatch: pytest.MonkeyPatch
     asked = TeacherRecipe(
         data="digits", model="test_resnet", pretrained=True, objective="dropmax", out="r"
     )
-    network = prepare(asked, sink=Silent()).network
+    network = prepare(asked, sink=Silent()).network.cpu()
     assert network.model_args == {"base": "test_resnet"}
     state = network.net.state_dict()
     assert torch.equal(state["conv1.0.weight"], published["conv1.0.weight"])

@@ -214,6 +214,7 @@ def test_the_table_is_of_all_seeds_and_of_the_sample(here: Path, distill: Distil
     assert (kept["seeds"], "seed" in kept) == ([7, 2, 5], False)
 
 
+@on_host
 def test_the_table_is_printed_below_displays_that_name_their_seed(
     here: Path, distill: Distill
 ) -> None:

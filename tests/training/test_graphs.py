@@ -6,12 +6,15 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 import torch
 
+from distill_cli.errors import UsageError
 from distill_cli.objectives import OBJECTIVES
+from distill_cli.training.graphs import StepGraphs
 from distill_cli.training.loop import Trainer
 from tests.training.test_device_steps import (
     COMMON,
@@ -133,3 +136,52 @@ def test_compiled_and_recorded_is_compiled(folder: Path, tmp_path: Path) -> None
     """Equality is between compiled steps, for a compiler sums in an order of its own."""
     network = {"model": "cifar_resnet8", "model_args": {}, "augment": ["crop:1", "flip"]}
     check(folder, tmp_path, **network, compile=True)
+
+
+def test_what_cannot_be_recorded_stays_eager_and_draws_on() -> None:
+    """The generator must not wait for the end of a recording that failed."""
+    told: list[str] = []
+    device = torch.device("cuda")
+    graphs = StepGraphs(device, must=False, tell=told.append)
+    values = torch.ones(64, device=device)
+    taken: list[float] = []
+
+    def body(step: int) -> None:
+        taken.append(float(torch.nn.functional.dropout(values, 0.5).sum()))
+
+    for step in range(8):
+        graphs.take(body, step, 0)
+    assert len(told) == 1
+    assert "one operation at a time" in told[0]
+    assert len(taken) == 8
+    assert len(set(taken)) > 1
+
+
+def test_what_must_be_recorded_and_cannot_is_refused() -> None:
+    graphs = StepGraphs(torch.device("cuda"), must=True)
+    values = torch.ones(4, device="cuda")
+    with pytest.raises(UsageError, match="this step cannot be recorded"):
+        for step in range(8):
+            graphs.take(lambda step: print(values.sum().item()), step, 0)
+
+
+def test_another_thread_may_use_the_device_meanwhile() -> None:
+    """As the one that commits a dump's shards does."""
+    device = torch.device("cuda")
+    graphs = StepGraphs(device, must=True)
+    values = torch.ones(1000, 1000, device=device)
+    done = Event()
+
+    def copies() -> None:
+        while not done.is_set():
+            values.cpu()
+
+    thread = Thread(target=copies)
+    thread.start()
+    try:
+        for step in range(8):
+            graphs.take(lambda step: (values @ values).sum(), step, 0)
+    finally:
+        done.set()
+        thread.join()
+    assert graphs.recorded

@@ -26,6 +26,7 @@ class DeviceLabels:
         teachers: All teachers of a dump.
         batch: B.
         tell: Shows a person a line.
+        quiet: Waits for other threads that use the device.
     """
 
     def __init__(
@@ -34,12 +35,15 @@ class DeviceLabels:
         teachers: Sequence[LiveTeacher],
         batch: int,
         tell: Callable[[str], None] = lambda text: None,
+        quiet: Callable[[], None] = lambda: None,
     ) -> None:
         self.views, self.teachers, self.batch, device = views, tuple(teachers), batch, views.device
         self.made = DeviceViews(views)
         self.index_B = torch.zeros(batch, dtype=torch.int64, device=device)
         self.view_B, self.partner_B = torch.zeros_like(self.index_B), torch.zeros_like(self.index_B)
-        self.graphs = StepGraphs(device, must=False, tell=tell) if device.type == "cuda" else None
+        self.graphs: StepGraphs | None = None
+        if device.type == "cuda":
+            self.graphs = StepGraphs(device, must=False, tell=tell, quiet=quiet)
         self._plan: MixPlan | None = None
         self._logits: dict[tuple[int, ...], list[Tensor]] = {}
 

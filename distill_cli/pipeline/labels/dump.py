@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +23,7 @@ from distill_cli.pipeline.folders import CARD, CARD_MARK, clear_cache
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
 from distill_cli.pipeline.inputs.data import data_record, keep_skipped, locate
+from distill_cli.pipeline.labels.commits import Commits
 from distill_cli.pipeline.labels.device_labels import DeviceLabels
 from distill_cli.pipeline.labels.precision import precision_error
 from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stopped
@@ -133,47 +132,23 @@ def _fill(
     total = sum(shard.rows for shard in prepared.shards)
     missing = [set(writer.missing(prepared.shards)) for writer in writers]
     started, done, made = time.perf_counter(), 0, 0
-    # Rounding, measuring, hashing and the disk's flush run during the next shard's forward; not on
-    # the CPU, whose threads the forward needs: two teams of them get in each other's way.
-    with stop_signals() as request, ThreadPoolExecutor(1) as background:
-        submit = _at_once if prepared.runtime.device.type == "cpu" else background.submit
-        label = _labeller(prepared, set().union(*missing), sink)
-        committing: Future[None] | None = None
+    with stop_signals() as request, Commits(prepared.runtime.device) as commits:
+        label = _labeller(prepared, set().union(*missing), sink, commits.wait)
         for shard in prepared.shards:
             wanted = [index for index, keys in enumerate(missing) if shard in keys]
             if wanted:
                 labels = label(shard, wanted)
-                if committing is not None:
-                    committing.result()
                 target_N = prepared.dataset.train.label_N[shard.start : shard.stop]
-                chosen_writers = [writers[index] for index in wanted]
-                committing = submit(_commit, chosen_writers, shard, labels, target_N)
+                commits.begin([writers[index] for index in wanted], shard, labels, target_N)
                 made += shard.rows
             done += shard.rows
             progress(done, total)
             if request.signal_number is not None:
                 break
-        if committing is not None:
-            committing.result()
+        commits.wait()
         if request.signal_number is not None:
             raise stopped(done, total, prepared.recipe.out, request.signal_number)
     return made / max(time.perf_counter() - started, 1e-9) if made else None
-
-
-def _at_once(work: Callable[..., None], *args: Any) -> Future[None]:
-    """Does the work in the caller's thread, under the interface of an executor's `submit`."""
-    work(*args)
-    done: Future[None] = Future()
-    done.set_result(None)
-    return done
-
-
-def _commit(
-    writers: Sequence[CacheWriter], shard: ShardKey, labels: Sequence[Tensor], target_N: Tensor
-) -> None:
-    """Commits each teacher's logits of a shard to its own cache."""
-    for writer, logits_NK in zip(writers, labels, strict=True):
-        writer.commit(shard, logits_NK.cpu(), target_N)
 
 
 def _add_files(prepared: PreparedDump, writers: Sequence[CacheWriter], sink: Sink) -> None:
@@ -221,19 +196,27 @@ def _finished(prepared: PreparedDump, writer: CacheWriter, speed: float | None) 
 
 
 def _labeller(
-    prepared: PreparedDump, missing: Collection[ShardKey], sink: Sink
+    prepared: PreparedDump, missing: Collection[ShardKey], sink: Sink, quiet: Callable[[], None]
 ) -> Callable[[ShardKey, Sequence[int]], list[Tensor]]:
     """A function of a missing shard and teachers' numbers: fp32 logits (N, K) from each of these.
 
     On a GPU with images there, views and teachers are recorded as one graph. Else the views of all
     missing shards are made ahead, and the function must be asked for these in order.
+
+    Args:
+        prepared: The dump.
+        missing: The shards that the function will be asked for.
+        sink: Is told where nothing can be recorded.
+        quiet: Waits for the thread that commits.
     """
     batch = prepared.plans[0].teacher_batch
     if prepared.recipe.compile:
         for teacher in prepared.teachers:
             teacher.compile()
     if prepared.runtime.device.type == "cuda" and not prepared.views.by_workers:
-        on_device = DeviceLabels(prepared.views, prepared.teachers, batch, sink.message)
+        on_device = DeviceLabels(
+            prepared.views, prepared.teachers, batch, tell=sink.message, quiet=quiet
+        )
         return lambda shard, wanted: on_device.of(
             range(shard.start, shard.stop), shard.view, wanted
         )

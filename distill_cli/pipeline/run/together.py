@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
@@ -22,6 +21,7 @@ from distill_cli.pipeline.run.train import Run, Whole, opened, stopping
 from distill_cli.recipe.seeds import SeedRun
 from distill_cli.runtime import fast_kernels
 from distill_cli.training.events import EpochEvent, Sink, StepEvent
+from distill_cli.training.graphs import cuda_generator
 from distill_cli.training.pauses import Pauses
 from distill_cli.types import Count
 
@@ -69,7 +69,7 @@ class Lane:
         if device.type == "cuda":
             self.stream = torch.cuda.Stream(device)
             self.stream.wait_stream(torch.cuda.current_stream(device))
-            self.generator = _cuda_generator(device).clone_state()
+            self.generator = cuda_generator(device).clone_state()
         else:
             self.state = torch.get_rng_state()
 
@@ -79,8 +79,12 @@ class Lane:
         if self.device.type == "cuda":
             with torch.cuda.stream(self.stream):
                 # No copy: recorded steps count on in the state that they were recorded with.
-                _cuda_generator(self.device).graphsafe_set_state(self.generator)
-                yield
+                cuda_generator(self.device).graphsafe_set_state(self.generator)
+                try:
+                    yield
+                finally:
+                    # Another one where a recording failed.
+                    self.generator = cuda_generator(self.device).graphsafe_get_state()
             return
         torch.set_rng_state(self.state)
         try:
@@ -93,18 +97,13 @@ class Lane:
 def generators_kept(device: torch.device) -> Iterator[None]:
     """Leaves the generators as they were."""
     before = torch.get_rng_state()
-    on_device = _cuda_generator(device).graphsafe_get_state() if device.type == "cuda" else None
+    on_device = cuda_generator(device).graphsafe_get_state() if device.type == "cuda" else None
     try:
         yield
     finally:
         torch.set_rng_state(before)
         if on_device is not None:
-            _cuda_generator(device).graphsafe_set_state(on_device)
-
-
-def _cuda_generator(device: torch.device) -> Any:
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return torch.cuda.default_generators[index]
+            cuda_generator(device).graphsafe_set_state(on_device)
 
 
 @dataclass(kw_only=True)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from distill_cli.cache.plan import Plan
 from distill_cli.recipe.rule_options import RULE_KEYS
-from tests.conftest import Outcome
+from tests.conftest import Outcome, on_host
 from tests.pipeline.run.test_resume import distance, network
 
 KEPT = Path(__file__).parents[2] / "fixtures" / "folders-0.3.0"
@@ -94,6 +94,7 @@ def test_a_live_teacher_brings_its_split_and_is_evaluated_on_its_images(
     assert figures["samples"] == known["test_samples"]
 
 
+@on_host
 def test_a_dump_that_is_not_finished_goes_on_by_the_rules_it_began_with(
     kept: Path, distill: Distill
 ) -> None:

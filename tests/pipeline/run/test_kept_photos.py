@@ -20,7 +20,7 @@ from distill_cli.cache.manifest import read_plan
 from distill_cli.cache.reader import CacheReader
 from distill_cli.pipeline.labels import prepare
 from distill_cli.types import EARLIER_FRAMING
-from tests.conftest import Outcome
+from tests.conftest import Outcome, on_host
 from tests.fixtures.make_photos import pixels_of
 from tests.pipeline.run.test_resume import distance, network
 
@@ -71,6 +71,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(kept: Path, distill: Distill,
     assert after["recorded"]["view_spec"] == before["recorded"]["view_spec"], "without new keys"
 
 
+@on_host
 def test_caches_replay_and_go_on(
     kept: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
 ) -> None:

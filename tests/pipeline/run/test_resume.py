@@ -27,7 +27,7 @@ from distill_cli.objectives.tfkd_reg import TeacherFreeRegularisation
 from distill_cli.pipeline.run import resume as begun
 from distill_cli.recipe import earlier
 from distill_cli.training import checkpoint
-from tests.conftest import Outcome
+from tests.conftest import Outcome, on_host
 from tests.recipe.test_earlier import BEGUN, THEN
 
 Distill = Callable[..., Outcome]
@@ -211,6 +211,7 @@ def test_another_recipe_is_refused_and_harms_nothing(
     assert {path: path.read_bytes() for path in before} == before
 
 
+@on_host
 def test_every_stage_of_a_chain_has_the_defaults_that_it_began_with(
     begun_here: Path, distill: Distill, defaults: str
 ) -> None:
