@@ -89,13 +89,13 @@ class CachedTeacher:
 
     def _resident(self, batch: Batch, rows: Rows) -> StoredSignals:
         row_B = batch.view_B * self.reader.plan.dataset.samples + batch.index_B
-        return looked_up(self.reader.codec, rows, row_B)
+        return looked_up(self.reader.codec, rows, row_B.to(self.device))
 
     def signals(self, batch: Batch) -> StoredSignals:
         """The stored signals of the batch's views."""
         if self.rows is not None:
             return self._resident(batch, self.rows)
-        rows = self.reader.gather(batch.index_B, batch.view_B)
+        rows = self.reader.gather(batch.index_B.cpu(), batch.view_B.cpu())
         if self.device.type == "cuda":
             # A copy from page-locked memory overlaps with the student's forward.
             rows = {name: values.pin_memory() for name, values in rows.items()}
@@ -116,6 +116,11 @@ class StackedCaches:
         resident = [member.rows for member in members if member.rows is not None]
         assert len(resident) == len(members), "they lie on the device"
         self.rows = {name: torch.cat([rows[name] for rows in resident]) for name in resident[0]}
+        # Each has its part of them in the place of its own, which would be kept twice.
+        length = self.views * self.samples
+        for number, member in enumerate(members):
+            part = slice(number * length, (number + 1) * length)
+            member.rows = {name: values[part] for name, values in self.rows.items()}
 
     def signals(self, member_B: Tensor, batch: Batch) -> StoredSignals:
         """The stored signals of each sample by the member that is assigned to it, int64 (B)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -32,11 +33,16 @@ class _Mixture:
         # Features exist for one teacher only: layers of several have no common meaning.
         self.offers = frozenset({Need.LOGITS}).intersection(*(m.offers for m in self.members))
 
-    def stack(self) -> None:
-        """Lays caches that lie on the device beside each other, where all are of one codec."""
+    @property
+    def stackable(self) -> bool:
+        """Whether all members are caches of one codec, which can lie beside each other."""
         caches = [member for member in self.members if isinstance(member, CachedTeacher)]
-        kinds = {cache.kind for cache in caches}
-        if len(caches) == len(self.members) and len(kinds) == 1:
+        return len(caches) == len(self.members) and len({cache.kind for cache in caches}) == 1
+
+    def stack(self) -> None:
+        """Lays the caches beside each other, where they can and lie on the device."""
+        if self.stackable and self.stacked is None:
+            caches = [member for member in self.members if isinstance(member, CachedTeacher)]
             self.stacked = StackedCaches(caches)
 
     def _assigned(self, member_B: Tensor, batch: Batch) -> TeacherSignals:
@@ -142,13 +148,26 @@ class Relabelled(_Mixture):
         return self._assigned(batch.copy_B, batch)
 
 
-def reside(teacher: Teacher | None) -> None:
-    """Has every cache of a teacher lie on its device, where the rows of a batch are looked up."""
+def caches_of(teacher: Teacher | None) -> list[CachedTeacher]:
+    """Every cache that a teacher asks."""
     if isinstance(teacher, CachedTeacher):
-        teacher.reside()
-    elif isinstance(teacher, _Mixture):
-        for member in teacher.members:
-            reside(member)
+        return [teacher]
+    members: tuple[Teacher, ...] = teacher.members if isinstance(teacher, _Mixture) else ()
+    return [cache for member in members for cache in caches_of(member)]
+
+
+def fits(teacher: Teacher | None, room: float) -> bool:
+    """Whether a teacher's caches fit into so many bytes of the device's memory."""
+    return sum(cache.bytes for cache in caches_of(teacher)) <= room
+
+
+def reside(teacher: Teacher | None, room: float = math.inf) -> None:
+    """Has a teacher's caches lie on its device, where the rows of a batch are looked up; if they fit."""
+    if not fits(teacher, room):
+        return
+    for cache in caches_of(teacher):
+        cache.reside()
+    if isinstance(teacher, _Mixture):
         teacher.stack()
 
 
@@ -159,9 +178,17 @@ def variant_of(teacher: Teacher | None, step: int) -> int:
     return 0
 
 
-def unrecordable(teacher: Teacher | None) -> str | None:
-    """Why a step with this teacher cannot be recorded, once its caches lie on the device; or None."""
+def unrecordable(teacher: Teacher | None, room: float) -> str | None:
+    """Why a step with this teacher cannot be recorded; None where it can.
+
+    Args:
+        teacher: The run's.
+        room: Bytes of the device's memory that caches may take.
+    """
+    if not fits(teacher, room):
+        size = sum(cache.bytes for cache in caches_of(teacher))
+        return f"the labels take {size / 1e9:.1f} GB, for which the device's memory has no room"
     assigns = isinstance(teacher, RandomTeacherPerSample | Relabelled)
-    if assigns and isinstance(teacher, _Mixture) and teacher.stacked is None:
+    if assigns and isinstance(teacher, _Mixture) and not teacher.stackable:
         return "each image asks a network of its own, or caches of different codecs"
     return None

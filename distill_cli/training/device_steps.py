@@ -13,8 +13,8 @@ from torch import Tensor
 
 from distill_cli.data.epoch_table import EpochTable
 from distill_cli.data.loader import Loader
-from distill_cli.teachers.mixture import variant_of
-from distill_cli.training.graphs import StepGraphs
+from distill_cli.teachers.mixture import reside, variant_of
+from distill_cli.training.graphs import StepGraphs, room_on
 from distill_cli.training.optimisation import Optimisation
 from distill_cli.training.state import State
 from distill_cli.training.update import Update
@@ -89,6 +89,7 @@ class DeviceSteps:
         graphs: StepGraphs | None = None,
     ) -> None:
         self.loader, self.update, self.state, self.graphs = loader, update, state, graphs
+        reside(update.teacher, room_on(loader.views.device))
         self.table = EpochTable(loader)
         self.total_steps = epochs * loader.steps
         self.settings = Settings(update.optimisation, loader.steps, loader.views.device)

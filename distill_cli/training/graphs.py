@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -98,3 +99,11 @@ def cuda_generator(device: torch.device) -> Any:
     """The generator that kernels of a CUDA device draw from."""
     index = torch.cuda.current_device() if device.index is None else device.index
     return torch.cuda.default_generators[index]
+
+
+def room_on(device: torch.device) -> float:
+    """Bytes of a device's memory that what is looked up there may take: half of what is free."""
+    if device.type != "cuda":
+        return math.inf
+    free, _ = torch.cuda.mem_get_info(device)
+    return free / 2

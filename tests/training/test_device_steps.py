@@ -25,7 +25,7 @@ from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.teachers.mixture import reside, variant_of
+from distill_cli.teachers.mixture import fits, reside, unrecordable, variant_of
 from distill_cli.training.device_steps import DeviceSteps, Settings
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
@@ -164,7 +164,6 @@ def _taken(run: Trainer, steps: Callable[[int, int], Iterator[int]], count: int)
 
 def tabled(run: Trainer) -> DeviceSteps:
     """The same from tables."""
-    reside(run.update.teacher)
     return DeviceSteps(run.loader, run.update, run.epochs, run.state)
 
 
@@ -188,7 +187,6 @@ class Played(DeviceSteps):
 
 
 def played(run: Trainer) -> Played:
-    reside(run.update.teacher)
     steps = Played(run.loader, run.update, run.epochs, run.state)
     steps.recordings = {}
     return steps
@@ -340,3 +338,35 @@ def test_a_planted_fault_is_found(
     monkeypatch.setattr(owner, method, fault)
     with pytest.raises(AssertionError):
         check(folder, tmp_path, **objective_of(name))
+
+
+def test_a_cache_that_does_not_fit_stays_on_disk_and_is_said(folder: Path, tmp_path: Path) -> None:
+    options = {**COMMON, **DATA, "objective": "kd", **TEACHERS["caches in a mixture"]}
+    host, device = (trainer(folder, tmp_path, **options) for _ in range(2))
+    teacher = device.update.teacher
+    assert unrecordable(teacher, 1e9) is None
+    reason = unrecordable(teacher, 1000)
+    assert reason is not None
+    assert "no room" in reason
+    reside(teacher, 1000)
+    assert not fits(teacher, 1000)
+    batch = next(iter(device.loader.epoch(0)))
+    tables = tabled(trainer(folder, tmp_path, **options))
+    tables.table.load(0, 0)
+    # On disk or beside the images, rows are the same.
+    here, there = host.update.teacher, tables.update.teacher
+    assert here is not None
+    assert there is not None
+    assert torch.equal(
+        here.signals(batch).log_probs(2.0), there.signals(tables.table.batch(0)).log_probs(2.0)
+    )
+
+
+def test_images_that_ask_networks_of_their_own_are_not_recorded(
+    folder: Path, tmp_path: Path
+) -> None:
+    live = {"teachers": ["t0", "t1"], "mode": "random", "random_per": "sample"}
+    run = trainer(folder, tmp_path, **COMMON, **DATA, objective="kd", **live)
+    reason = unrecordable(run.update.teacher, 1e9)
+    assert reason is not None
+    assert "a network of its own" in reason

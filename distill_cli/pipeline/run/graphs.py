@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.run.prepared import PreparedRun
-from distill_cli.teachers.mixture import reside, unrecordable
+from distill_cli.teachers.mixture import unrecordable
 from distill_cli.training.events import Sink
-from distill_cli.training.graphs import WORTH_IT, StepGraphs
+from distill_cli.training.graphs import WORTH_IT, StepGraphs, room_on
 from distill_cli.training.optim import uncapturable
 from distill_cli.training.optimisation import Optimisation
 
@@ -15,9 +15,6 @@ def step_graphs(
     prepared: PreparedRun, optimisation: Optimisation, steps: int, sink: Sink
 ) -> StepGraphs | None:
     """The recorder of a run's steps; None where they are taken one operation at a time.
-
-    On a GPU the teacher's caches are copied there, recorded or not: whoever takes a step looks
-    labels up in the same place.
 
     Args:
         prepared: The run.
@@ -33,7 +30,6 @@ def step_graphs(
         if wanted == "on":
             raise UsageError(f"--graphs on: CUDA graphs need a GPU of NVIDIA's, not {device.type}")
         return None
-    reside(prepared.teacher)
     if wanted == "off":
         return None
     reason = _reason(prepared, optimisation)
@@ -52,4 +48,4 @@ def _reason(prepared: PreparedRun, optimisation: Optimisation) -> str | None:
     for optimizer in optimisation.optimizers:
         if (reason := uncapturable(optimizer)) is not None:
             return reason
-    return unrecordable(prepared.teacher)
+    return unrecordable(prepared.teacher, room_on(prepared.runtime.device))
