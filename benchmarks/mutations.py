@@ -97,14 +97,14 @@ MUTATIONS = (
     Mutation("teachers/gate.py", "LEVEL = 0.01", "LEVEL = 0.5", "teachers cli/test_modes.py"),
     Mutation(
         "teachers/mixture.py",
-        "bounds_M[:-1].contiguous(), right=True",
-        "bounds_M[1:].contiguous(), right=True",
+        "bounds_M[:-1].contiguous().to(device)",
+        "bounds_M[1:].contiguous().to(device)",
         "teachers",
     ),
     # Training.
     Mutation("training/rollback.py", 'kept["lr"] = group["lr"]', "pass", "training"),
     Mutation(
-        "training/loop.py",
+        "training/update.py",
         "optimisation.clip(self.network.net)",
         "pass",
         "training cli/test_train.py",
@@ -118,8 +118,8 @@ MUTATIONS = (
     # Data.
     Mutation(
         "data/splits.py",
-        "min(max(1, round(len(rows) * fraction)), len(rows) - 1)",
-        "max(1, round(len(rows) * fraction))",
+        "min(max(1, round(rows * fraction)), rows - 1)",
+        "max(1, round(rows * fraction))",
         "data",
     ),
     Mutation("data/order.py", "order[round_S - first,", "order[round_S * 0,", "data/test_order.py"),
@@ -138,7 +138,7 @@ MUTATIONS = (
     # Cache.
     Mutation("cache/reader.py", "if actual != expected:", "if False:", "cache cli/test_cache.py"),
     Mutation(
-        "cache/codec.py",
+        "cache/topk.py",
         "F.logsigmoid(log_odds_N1) - math.log(self.classes - self.kept)",
         "F.logsigmoid(log_odds_N1) - math.log(self.classes)",
         "cache",
