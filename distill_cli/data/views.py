@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
+from weakref import WeakValueDictionary
 
 import torch
 from PIL import Image
@@ -45,6 +46,21 @@ class ViewBatch:
     images_BCHW: Tensor
     partner_B: Tensor | None = None
     share_B: Tensor | None = None
+
+
+# Decoded splits on devices, which runs of several seeds share while any of them looks at them.
+_PRESENT: WeakValueDictionary[tuple[int, int, str], Tensor] = WeakValueDictionary()
+
+
+def _present(images_NCHW: Tensor, device: torch.device) -> Tensor:
+    """The images on a device: one copy of those that lie in one place in memory."""
+    if images_NCHW.device == device:
+        return images_NCHW
+    key = (images_NCHW.data_ptr(), images_NCHW.numel(), str(device))
+    present = _PRESENT.get(key)
+    if present is None:
+        present = _PRESENT[key] = images_NCHW.to(device)
+    return present
 
 
 class Views:
@@ -87,7 +103,7 @@ class Views:
     def images_NCHW(self) -> Tensor:
         """The decoded split on the device; moved there for the first view, in a dry run never."""
         assert not isinstance(self.images, ImageFiles), "files are read by workers"
-        return self.images.images_NCHW.to(self.maker)
+        return _present(self.images.images_NCHW, self.maker)
 
     def try_out(self) -> None:
         """Applies the library transforms to an empty image, so that they fail before a training.

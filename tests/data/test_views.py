@@ -178,3 +178,13 @@ def test_cutout_blanks_a_square() -> None:
     assert int(middle[0, 0, 3:6, 3:6].sum()) == 0
     corner = Cutout(3)(images, torch.tensor([[0.0, 0.0]], dtype=torch.float64))
     assert int((corner == 0).sum()) == 4
+
+
+def test_views_of_one_split_share_its_images_on_a_device() -> None:
+    """As runs of several seeds do: on a device that is not the images' own."""
+    meta, split = torch.device("meta"), table()
+    spec = ViewSpec(channels=3, height=8, width=8, augment=(), seed=0)
+    one, other = (Views(split, spec, meta) for _ in range(2))
+    assert one.images_NCHW is other.images_NCHW
+    apart = Views(replace(split, images_NCHW=split.images_NCHW.clone()), spec, meta)
+    assert apart.images_NCHW is not one.images_NCHW
