@@ -206,3 +206,59 @@ def test_images_of_every_kind_are_read_alike_by_every_verb(here: Path, distill: 
     assert figures["errors"] == json.loads(Path("t/result.json").read_text())["test_errors"]
     rows = distill("predict", "t", "data", "--json").out.splitlines()
     assert len(rows) == 21 == 16 + 5
+
+
+def test_rules_of_a_run_are_those_of_its_data(here: Path, distill: Distill) -> None:
+    """Weights that are started from, or evaluated on other images, bring no rules along."""
+    odd(here / "data")
+    assert distill(*TRAIN, "--split-by", "id", "--dedupe", "--out", "t", "--quiet").code == 0
+    classes(here / "other/Training", 12)
+    classes(here / "other/Testing", 6)
+    other = ("teacher", "train", "--data", "other", *SHORT, "--init", "t", "--out", "u")
+    outcome = distill(*other)
+    assert outcome.code == 0, outcome.err
+    assert (
+        "24 images used" in outcome.err
+        or "24 to train on" in outcome.err
+        or "other: " in outcome.err
+    )
+    said = recorded("u")
+    assert (said["split_by"], said["dedupe"]) == ("content", False)
+    assert distill(*TRAIN, "--init", "t", "--out", "same", "--quiet").code == 0
+    assert recorded("same")["split_by"] == "id", "of the same data it has seen this split"
+
+
+def test_an_old_model_reads_other_data_by_the_rules_of_today(here: Path, distill: Distill) -> None:
+    names = classes(here / "data", 12)
+    assert names is not None
+    assert distill(*TRAIN, "--out", "t", "--quiet").code == 0
+    # As a run of 0.3.0, whose recipe has no such keys.
+    kept = recorded("t")
+    for key in ("data_rules", "split_by", "dedupe", "channels"):
+        kept.pop(key)
+    Path("t/recipe.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
+    classes(here / "new/Training", 8)
+    classes(here / "new/Testing", 6)
+    outcome = distill("evaluate", "t", "--data", "new", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["samples"] == 12
+
+
+def test_one_picture_of_another_size_does_not_change_what_a_model_sees(
+    here: Path, distill: Distill
+) -> None:
+    """Its views have the size that the images had, whatever comes to them."""
+    classes(here / "data/train", 12)
+    classes(here / "data/test", 8)
+    assert distill(*TRAIN, "--out", "t", "--quiet").code == 0
+    before = json.loads(distill("evaluate", "t", "--json").out)
+    save(here / "data/train/a/zz.png", Image.new("L", (14, 14)))
+    after = json.loads(distill("evaluate", "t", "--json").out)
+    assert after["errors"] == before["errors"]
+    assert after["nll"] == pytest.approx(before["nll"], abs=1e-9)
+
+
+def test_of_channels_that_are_given_no_share_is_said(here: Path, distill: Distill) -> None:
+    classes(here / "data", 12)
+    outcome = distill(*TRAIN, "--size", 144, "--channels", 1, "--out", "t")
+    assert "(as --channels or a teacher has it)" in line(outcome)
