@@ -40,6 +40,10 @@ def test_it_is_the_network_with_its_own_normalisation(here: Path) -> None:
     normalised_BCHW = (images_BCHW - spec.mean[0]) / spec.std[0]
     with torch.no_grad():
         assert torch.allclose(network.net(normalised_BCHW), net(normalised_BCHW))
+    view = network.view
+    assert view is not None
+    assert [view.channels, view.height, view.width] == config["input_size"]
+    assert view.framing == Framing(resize="floor", orientation="exif", background="white")
     assert network.class_names == ("bars", "rows")
     assert load_model(here / "t").class_names == ("output 0", "output 1")
     assert load_model(here / "t", class_names=("a", "b", "c")).class_names[0] == "output 0"
