@@ -57,7 +57,6 @@ class Dataset:
         std: Standard deviation of each channel over the fit rows, in [0, 1].
         constant: The channels in which all pixels of the fit rows are equal.
         framing: How the pictures in files became images of a view's size.
-        rules: Rules by which files became images, splits and channels.
     """
 
     spec: str
@@ -76,7 +75,6 @@ class Dataset:
     copies: Copies | None = None
     constant: tuple[int, ...] = ()
     framing: Framing = EARLIER_FRAMING
-    rules: DataRules = TODAY
 
     @property
     def plain_view(self) -> PlainView:
@@ -191,7 +189,6 @@ def open_dataset(
         std=std,
         constant=constant,
         framing=framing,
-        rules=rules,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_cli.errors import ArtifactError
 from distill_cli.files import read_json
+from distill_cli.types import Framing
 
 OURS = "distill"
 INPUT = ("input_size", "mean", "std")
@@ -60,6 +61,11 @@ def read_config(
             "library": "timm",
             "class_names": _names(config, outputs, class_names),
             **{key: pretrained[key] for key in INPUT},
+            # Nobody saved it before framings were written down: pictures are framed as today's are.
+            "view": {
+                **dict(zip(("channels", "height", "width"), pretrained["input_size"], strict=True)),
+                **Framing(resize="floor", orientation="exif", background="white").to_json(),
+            },
         },
     }
 

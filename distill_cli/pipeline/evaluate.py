@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.inventory import left_in_words
 from distill_cli.data.pillow_io import Size
+from distill_cli.data.rules import DataRules
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
 from distill_cli.models import load_model
 from distill_cli.pipeline.folders import kept_recipe
-from distill_cli.pipeline.inputs.data import locate
 from distill_cli.pipeline.inputs.data_rules import rules_kept
+from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
@@ -73,21 +75,36 @@ def data_of(
     if spec is None:
         raise UsageError(f"{folder} does not say which data it was trained on", hint="Give --data")
     check_moved(str(spec), [str(folder)])
-    rules = rules_kept(recipe)
+    located, own = locate(str(spec)), recipe.get("data")
+
+    def opened(rules: DataRules, size: Size | None) -> Dataset:
+        return open_dataset(
+            located,
+            split_seed=recipe.get("split_seed") or 0,
+            val_fraction=recipe.get("val_fraction") or VAL_FRACTION,
+            size=size,
+            skip_bad=bool(recipe.get("skip_bad")),
+            framing=EARLIER_FRAMING if view is None else view.framing,
+            workers=min(8, processors()),
+            rules=rules if view is None else replace(rules, channels=view.channels),
+        )
+
     size: Size | None = recipe.get("size")
-    if view is not None and locate(str(spec)) != recipe.get("data"):
-        # Its own images have this size by themselves, and are remembered decoded under no other.
-        size = (view.height, view.width)
-    return open_dataset(
-        locate(str(spec)),
-        split_seed=recipe.get("split_seed") or 0,
-        val_fraction=recipe.get("val_fraction") or VAL_FRACTION,
-        size=size,
-        skip_bad=bool(recipe.get("skip_bad")),
-        framing=EARLIER_FRAMING if view is None else view.framing,
-        workers=min(8, processors()),
-        rules=rules if view is None else replace(rules, channels=view.channels),
-    )
+    of_view = size if view is None else (view.height, view.width)
+    rules = rules_kept(recipe)
+    if located == own:
+        dataset = opened(rules, size)
+        # Its images had this size by themselves, under which they are remembered decoded; unless
+        # one of another size has come to them.
+        return opened(rules, of_view) if dataset.sizes_differ and size is None else dataset
+    today = DataRules(channels=rules.channels)
+    if rules != today:
+        # The same images under another name have the split that the run's rules gave them.
+        with suppress(ArtifactError):
+            dataset = opened(rules, of_view)
+            if dataset.identity.to_json() == (recipe.get("recorded") or {}).get("dataset"):
+                return dataset
+    return opened(today, of_view)
 
 
 def evaluate_run(
@@ -115,7 +132,7 @@ def evaluate_run(
     runtime = decide(device)
     network = load_model(folder)
     dataset = data_of(folder, data, kept_recipe(folder), network.view)
-    if network.view is None:
+    if network.class_names != dataset.class_names:
         # A model of timm's may have outputs without names: as many classes of the data name them.
         network = load_model(folder, class_names=dataset.class_names)
     network = network.to(runtime.device).eval()

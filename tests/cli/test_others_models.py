@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import save_for_hf
 
 from distill_cli.models import load_model, network_fingerprint
+from distill_cli.types import Framing
 from tests.cli.test_cache import shapes
 from tests.cli.test_faults import one_line
 from tests.conftest import Made, Outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,24 +14,16 @@ from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.files import real_path, write_text
+from distill_cli.files import write_text
 from distill_cli.pipeline.folders import SKIPPED
 from distill_cli.pipeline.inputs.data_rules import recorded_rules, rules_of
 from distill_cli.pipeline.inputs.first_line import are_characters, first_line
 from distill_cli.pipeline.inputs.framing import framing_of
+from distill_cli.pipeline.inputs.located import locate
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
 from distill_cli.recipe.earlier import DATA_VERSION, FRAMING
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
-
-
-def locate(data: str) -> str:
-    """A data spec with its path made absolute; also looked up under $DISTILL_DATA."""
-    root = os.environ.get("DISTILL_DATA")
-    for path in (Path(data), *([Path(root) / data] if root else [])):
-        if path.exists():
-            return str(real_path(path))
-    return data
 
 
 def worker_count(recipe: Recipe) -> int:

@@ -94,7 +94,7 @@ def _views(dataset: Dataset, size: int | None) -> str:
         sides = "their sizes differ"
     colour = "grey" if dataset.channels == 1 else "colour"
     files = ", read from files" if dataset.from_files else ""
-    return (
-        f"{dataset.height}×{dataset.width} ({sides}) {colour} ({share} of {looked_at:,} training "
-        f"images{sampled} are grey){files}"
-    )
+    why = f"{share} of {looked_at:,} training images{sampled} are grey"
+    if not looked_at:
+        why = "as --channels or a teacher has it"
+    return f"{dataset.height}×{dataset.width} ({sides}) {colour} ({why}){files}"

@@ -9,7 +9,7 @@ from typing import Any
 from distill_cli.data.open_splits import ALIASES
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import kept_recipe
-from distill_cli.pipeline.inputs.data import locate
+from distill_cli.pipeline.inputs.located import locate
 
 BUILT_IN = ("digits", *ALIASES)
 

@@ -10,7 +10,7 @@ from distill_cli.cache.manifest import read_plan
 from distill_cli.data.csv_source import is_listing, slips
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.inputs.artifacts import Artifacts
-from distill_cli.pipeline.inputs.data import locate
+from distill_cli.pipeline.inputs.located import locate
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 
 

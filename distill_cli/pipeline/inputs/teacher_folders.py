@@ -12,6 +12,7 @@ from distill_cli.pipeline.folders import finished_seeds, has_model, holds_run, k
 from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.framing import as_shown
+from distill_cli.pipeline.inputs.located import locate
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
 
 TIMM = "timm/"
@@ -122,10 +123,13 @@ def _rules(
     """The rules by which the data of the teachers were read, as far as the recipe leaves them open.
 
     Where they differ, the earliest: whether the splits of the others agree is checked of the images.
+    Weights that are only started from decide where they saw the same data.
     """
     if is_earlier(recipe):
         return {}
-    rules = {name: kept_rules(kept(name)) for name in [*teachers, *([start] if start else [])]}
+    rules = {name: kept_rules(kept(name)) for name in teachers}
+    if start and recipe.data is not None and locate(recipe.data) == kept(start).get("data"):
+        rules[start] = kept_rules(kept(start))
     known = sorted((value for value in rules.values() if value), key=lambda v: v["data_rules"])
     update: dict[str, Any] = {}
     for key in ("data_rules", "split_by", "dedupe"):

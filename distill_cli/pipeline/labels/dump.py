@@ -22,7 +22,8 @@ from distill_cli.files import one_writer, real_path, write_text
 from distill_cli.pipeline.folders import CARD, CARD_MARK, clear_cache
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
-from distill_cli.pipeline.inputs.data import data_record, keep_skipped, locate
+from distill_cli.pipeline.inputs.data import data_record, keep_skipped
+from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.labels.commits import Commits
 from distill_cli.pipeline.labels.device_labels import DeviceLabels
 from distill_cli.pipeline.labels.precision import precision_error
