@@ -15,8 +15,8 @@ from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.models import Network
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, columns_of, map_of
-from distill_cli.pipeline.inputs.data import locate
 from distill_cli.pipeline.inputs.data_rules import rules_kept
+from distill_cli.pipeline.inputs.located import locate
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
 from distill_cli.runtime import Runtime, TeacherPrecision
