@@ -57,6 +57,7 @@ class Dataset:
         std: Standard deviation of each channel over the fit rows, in [0, 1].
         constant: The channels in which all pixels of the fit rows are equal.
         framing: How the pictures in files became images of a view's size.
+        rules: Rules by which files became images, splits and channels.
     """
 
     spec: str
@@ -75,6 +76,7 @@ class Dataset:
     copies: Copies | None = None
     constant: tuple[int, ...] = ()
     framing: Framing = EARLIER_FRAMING
+    rules: DataRules = TODAY
 
     @property
     def plain_view(self) -> PlainView:
@@ -126,7 +128,6 @@ def open_dataset(
 
     Views of up to 128 pixels are decoded once and held in memory; larger ones are read from their
     files each time. The rule looks at the data alone, so that views are the same on any machine.
-
     A glance, for a dry run, decodes no image and writes nothing: mean and sd stay 0 and 1, a table
     has no pixels, and the fingerprint is `UNREAD` where there are too many images to open them all.
 
@@ -189,6 +190,7 @@ def open_dataset(
         std=std,
         constant=constant,
         framing=framing,
+        rules=rules,
     )
 
 

@@ -188,6 +188,55 @@ def test_a_teacher_of_another_split_of_the_same_images_is_refused(
     assert distill(*TRAIN, "--init", "t", "--out", "w", "--quiet").code == 0
 
 
+@pytest.fixture
+def copied(here: Path) -> Path:
+    """Class folders without test/, in which each image is there twice: the seeded split differs."""
+    for path in sorted(classes(here / "data", 20).rglob("*.png")):
+        path.with_name(f"z{path.name}").write_bytes(path.read_bytes())
+    return here
+
+
+def test_a_teacher_that_saw_the_test_images_is_refused(copied: Path, distill: Distill) -> None:
+    """Without test/, another split_by or dedupe is another train split: other rows are test rows."""
+    assert distill(*TRAIN, "--split-by", "id", "--out", "fli", "--quiet").code == 0
+    assert distill(*TRAIN, "--out", "fl", "--quiet").code == 0
+    student = ("student", *SHORT, "--force", "--quiet", "--teachers")
+    for teachers, more, key, then, now in (
+        ("fli", ("--split-by", "content"), "split_by", "id", "content"),
+        ("fli,fl", (), "split_by", "content", "id"),
+        ("fl,fli", (), "split_by", "id", "content"),
+        ("fl", ("--dedupe",), "dedupe", "False", "True"),
+    ):
+        refused = distill(*student, teachers, *more, "--out", "s")
+        assert refused.code == 3, (teachers, more, refused.err)
+        assert f"was trained with {key} {then}, this run has {now}" in refused.err
+        assert f"Leave --{key.replace('_', '-')} out to adopt the teacher's" in refused.err
+        assert not Path("s").exists()
+    refused = distill(*TRAIN, "--init", "fl", "--dedupe", "--out", "s", "--quiet")
+    assert (refused.code, "Leave --dedupe out" in refused.err) == (3, True)
+    assert distill(*student, "fli", "--out", "same").code == 0
+    assert recorded("same")["split_by"] == "id"
+    # Other data may be split in any way: nothing that this teacher saw is held out there.
+    Path("data").rename("moved")
+    other = ("--data", "moved", "--split-by", "content")
+    assert distill(*student, "fli", *other, "--out", "other").code == 0
+
+
+def test_a_cache_of_another_split_of_the_same_data_is_refused(
+    copied: Path, distill: Distill
+) -> None:
+    assert distill(*TRAIN, "--split-by", "id", "--out", "t", "--quiet").code == 0
+    dump = ("cache-soft-labels", "--teachers", "t", "--force", "--quiet")
+    assert distill(*dump, "--out", "labels").code == 0
+    refused = distill(*dump, "--split-by", "content", "--out", "more")
+    assert refused.code == 3
+    assert "was trained with split_by id, this run has content" in refused.err
+    student = ("student", "--teachers", "labels", *SHORT, "--force", "--quiet", "--out", "s")
+    assert distill(*student, "--split-by", "content").code == 3
+    assert distill(*student, "--dedupe").code == 3
+    assert distill(*student).code == 0
+
+
 def test_images_of_every_kind_are_read_alike_by_every_verb(here: Path, distill: Distill) -> None:
     """Palette, CMYK, 16 bits, alpha, one colour among grey: trained, labelled, evaluated, predicted."""
     root = classes(here / "data", 8)

@@ -117,6 +117,28 @@ def test_a_student_has_its_teachers_pixels(teacher: Path, here: Path, distill: D
     assert "orientation 'stored' contradicts the cache's views, made with 'exif'" in outcome.err
 
 
+def test_teachers_of_other_pixels_are_not_mixed(
+    teacher: Path, here: Path, distill: Distill
+) -> None:
+    common = ("--model", "mlp_4x1", "--epochs", 1, "-b", 16, "-j", 0, "--quiet")
+    photos = teacher.parent / "photos"
+    train = ("teacher", "train", "--data", photos, "--size", 20, *common)
+    assert distill(*train, "--set", "background=black", "--out", "b").code == 0
+    assert distill(*train, "--channels", 1, "--out", "g").code == 0
+    for verb in (("student", *common), ("cache-soft-labels", "--quiet")):
+        for names in (f"b,{teacher}", f"{teacher},b"):
+            asked = (*verb, "--force", "--teachers", names, "--data", photos)
+            refused = distill(*asked, "--out", "s")
+            assert refused.code == 3
+            assert "the teachers were made with different background" in refused.err
+            assert "--set background=white" in refused.err
+        grey = distill(*verb, "--force", "--teachers", f"g,{teacher}", "--out", "s")
+        assert grey.code == 3
+        assert "made with different channels" in grey.err
+    said = distill(*asked, "--set", "background=black", "--out", "s")
+    assert said.code == 0, said.err
+
+
 def test_predict_answers_what_can_be_read(teacher: Path, here: Path, distill: Distill) -> None:
     odd_pictures(here / "odd")
     (here / "odd/broken.png").write_bytes((here / "odd/wide.png").read_bytes()[:200])

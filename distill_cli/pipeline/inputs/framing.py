@@ -11,8 +11,9 @@ from distill_cli.cache.folder import PLAN, is_cache
 from distill_cli.cache.manifest import read_manifest, read_plan
 from distill_cli.errors import ArtifactError
 from distill_cli.files import read_json
+from distill_cli.pipeline.inputs.located import locate
 from distill_cli.recipe.base import Recipe
-from distill_cli.recipe.earlier import framing_then
+from distill_cli.recipe.earlier import FRAMING, framing_then
 from distill_cli.recipe.recorded import made_by
 from distill_cli.types import EARLIER_FRAMING, FRAMINGS, Framing
 
@@ -57,23 +58,61 @@ def _filled(recipe: R, framing: Framing) -> R:
 def as_shown(recipe: R, teachers: Sequence[str], kept: Callable[[str], Mapping[str, Any]]) -> R:
     """The recipe with the framing of the pictures that its teachers saw, where it says none.
 
-    Caches decide, since their labels are of their views. Live teachers do not where they differ, nor
-    for the recipe of an earlier version's run, which meant that version's framing.
+    Caches decide, since their labels are of their views. The recipe of an earlier version's run meant
+    that version's framing, whatever its live teachers saw.
 
     Args:
-        recipe: The recipe of any verb.
+        recipe: The recipe of any verb, with its data.
         teachers: Its teachers; none where it asks none.
         kept: The recipe of a folder.
 
     Raises:
-        ArtifactError: The plan of a cache is malformed.
+        ArtifactError: Teachers of picture files saw them in different ways, or the plan of a cache is
+            malformed.
     """
     caches = [name for name in teachers if is_cache(Path(name))]
     if not caches and framing_then(made_by(recipe.recorded)) == EARLIER_FRAMING:
         return recipe
-    shown = [_framing_shown(name, kept(name)) for name in caches or teachers]
-    known = [framing for framing in shown if framing is not None]
-    return _filled(recipe, known[0]) if len(set(known)) == 1 else recipe
+    shown = {name: _framing_shown(name, kept(name)) for name in teachers}
+    known = {name: asdict(framing) for name, framing in shown.items() if framing is not None}
+    deciding = [values for name, values in known.items() if not caches or name in caches]
+    open_keys = [key for key in FRAMINGS if getattr(recipe, key) is None]
+    # Caches that differ are refused as caches, since no option has them agree.
+    if _are_files(recipe.data) and not (caches and any(v != deciding[0] for v in deciding)):
+        _check_mixed(known, open_keys, deciding[0] if caches else asdict(FRAMING))
+    agreed = [key for key in open_keys if len({values[key] for values in deciding}) == 1]
+    return recipe.model_copy(update={key: deciding[0][key] for key in agreed})
+
+
+def _are_files(data: str | None) -> bool:
+    """Whether images are pictures in files, which can be framed in several ways."""
+    return data is not None and Path(locate(data)).exists()
+
+
+def _check_mixed(
+    shown: Mapping[str, Mapping[str, str]], keys: Sequence[str], offered: Mapping[str, str]
+) -> None:
+    """Refuses teachers that saw pictures in different ways, where the recipe does not say in which.
+
+    Args:
+        shown: The framing of each teacher for which it is known.
+        keys: The keys that the recipe leaves open.
+        offered: The framing that the message suggests.
+
+    Raises:
+        ArtifactError: With the keys that differ, and what to say.
+    """
+    mixed = [key for key in keys if len({values[key] for values in shown.values()}) > 1]
+    if mixed:
+        listed = "; ".join(
+            f"{key} ({', '.join(f'{name}: {values[key]}' for name, values in shown.items())})"
+            for key in mixed
+        )
+        options = " ".join(f"--set {key}={offered[key]}" for key in mixed)
+        raise ArtifactError(
+            f"the teachers were made with different {listed}",
+            hint=f"Say which pictures all of them are shown, as {options}",
+        )
 
 
 def _framing_shown(name: str, kept: Mapping[str, Any]) -> Framing | None:

@@ -97,21 +97,30 @@ def with_data(
     for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
         if getattr(recipe, key) is not None and getattr(recipe, key) is not False:
             continue
-        kept_values = {name: kept(name).get(key) for name in teachers}
-        values = {name: value for name, value in kept_values.items() if value is not None}
-        for name, value in values.items():
-            if not isinstance(value, str | int | float):
-                raise ArtifactError(f"{name}/recipe.yaml: {key} should not be {value!r:.40}")
-        if len(set(values.values())) > 1:
-            listed = ", ".join(f"{name}: {value}" for name, value in values.items())
-            raise ArtifactError(
-                f"the teachers were made with different {key} ({listed})",
-                hint=f"Say which with --{key.replace('_', '-')}",
-            )
-        if values:
-            update[key] = next(iter(values.values()))
+        value = _agreed(key, {name: kept(name).get(key) for name in teachers})
+        if value is not None:
+            update[key] = value
     update = {**_rules(recipe, teachers, kept, start), **update}
     return as_shown(recipe.model_copy(update=update), teachers, kept)
+
+
+def _agreed(key: str, kept_values: Mapping[str, Any]) -> Any:
+    """The value that all teachers have of those that have one; None where none has.
+
+    Raises:
+        ArtifactError: They differ, or one is malformed.
+    """
+    values = {name: value for name, value in kept_values.items() if value is not None}
+    for name, value in values.items():
+        if not isinstance(value, str | int | float):
+            raise ArtifactError(f"{name}/recipe.yaml: {key} should not be {value!r:.40}")
+    if len(set(values.values())) > 1:
+        listed = ", ".join(f"{name}: {value}" for name, value in values.items())
+        raise ArtifactError(
+            f"the teachers were made with different {key} ({listed})",
+            hint=f"Say which with --{key.replace('_', '-')}",
+        )
+    return next(iter(values.values()), None)
 
 
 def _rules(
@@ -138,10 +147,11 @@ def _rules(
             update[key] = values[0]
     if "data_rules" in update and update["data_rules"] != known[-1]["data_rules"]:
         update.pop("split_by", None)
-    for name in teachers:
-        # The views of a cache are as they are; those of other data than a run's are the data's.
-        if recipe.channels is None and (recipe.data is None or is_cache(Path(name))):
-            update.setdefault("channels", rules[name].get("channels"))
+    # The views of a cache are as they are; those of other data than a run's are the data's.
+    asked = [name for name in teachers if recipe.data is None or is_cache(Path(name))]
+    if recipe.channels is None and asked:
+        channels = _agreed("channels", {name: rules[name].get("channels") for name in asked})
+        update["channels"] = channels
     return update
 
 

@@ -15,6 +15,8 @@ from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.models import Network
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, columns_of, map_of
+from distill_cli.pipeline.inputs.data_rules import rules_kept
+from distill_cli.pipeline.inputs.located import locate
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
 from distill_cli.runtime import Runtime, TeacherPrecision
@@ -27,9 +29,11 @@ from distill_cli.teachers.mixture import (
     RandomTeacherPerSample,
     Relabelled,
 )
-from distill_cli.types import UNREAD, DatasetIdentity, Need, Targets, Teacher, ViewSpec
+from distill_cli.types import UNREAD, Need, Targets, Teacher, ViewSpec
 
 Member = LiveTeacher | CachedTeacher
+# What decides the held-out rows of the same training images.
+SPLIT_KEYS = ("split_seed", "val_fraction", "split_by")
 
 
 def open_teachers(
@@ -80,7 +84,7 @@ def open_teachers(
             precision,
             class_map=map_of(maps, index, len(names)) if maps else None,
         )
-        check_split(name, dataset.identity, runs=runs)
+        check_split(name, dataset, runs=runs)
         if runs.dry:
             live.fingerprint = dict(enumerate(runs.taught_by)).get(index, UNREAD)
         members.append(live)
@@ -123,27 +127,53 @@ def check_classes(
 
 
 def check_split(
-    name: str, identity: DatasetIdentity, *, subject: str = "teacher", runs: Artifacts = ON_DISK
+    name: str, dataset: Dataset, *, subject: str = "teacher", runs: Artifacts = ON_DISK
 ) -> None:
-    """Refuses a teacher, or another run, that was trained on rows which this run holds out."""
-    recorded = runs.recipe(name).get("recorded") or {}
-    identity_then = recorded.get("dataset")
-    if identity.fingerprint == UNREAD:
+    """Refuses a teacher, or another run, that was trained on rows which this run holds out.
+
+    Args:
+        name: Its folder.
+        dataset: The data of this run.
+        subject: The noun for it, `teacher` where its options are adopted unless others are given.
+        runs: The reader of its folder.
+
+    Raises:
+        ArtifactError: The same data were split otherwise.
+    """
+    identity = dataset.identity
+    kept = runs.recipe(name)
+    identity_then = (kept.get("recorded") or {}).get("dataset")
+    if identity.fingerprint == UNREAD or identity_then is None:
         # A dry run cannot tell whether these are the images that it was trained on.
         return
-    if identity_then is None or identity_then.get("fingerprint") != identity.fingerprint:
+    if identity_then.get("fingerprint") == identity.fingerprint:
+        # A seed and a share of versions up to 0.3.0 went by the sample ids.
+        then = {"split_by": "id", **identity_then}
+        now: dict[str, Any] = {key: getattr(identity, key) for key in SPLIT_KEYS}
+    elif kept.get("data") == locate(dataset.spec):
+        # Other rows of the same data: copies moved to the other side of a seeded split, or left out.
+        rules, rules_then = dataset.rules, rules_kept(kept)
+        then = {"split_by": rules_then.split_by, "dedupe": rules_then.dedupe}
+        now = {"split_by": rules.split_by, "dedupe": rules.dedupe}
+    else:
         return
-    # A seed and a share of versions up to 0.3.0 went by the sample ids.
-    identity_then = {"split_by": "id", **identity_then}
-    for key in ("split_seed", "val_fraction", "split_by"):
-        if identity_then[key] != getattr(identity, key):
+    for key, value in now.items():
+        if then[key] != value:
             raise ArtifactError(
-                f"{subject} {name} was trained with {key} {identity_then[key]}, this run has "
-                f"{getattr(identity, key)}: it has seen rows that are held out here",
-                hint=f"Leave --{key.replace('_', '-')} out to adopt the teacher's"
-                if subject == "teacher"
-                else f"Give --{key.replace('_', '-')} {identity_then[key]}",
+                f"{subject} {name} was trained with {key} {then[key]}, this run has {value}: it has "
+                "seen rows that are held out here",
+                hint=_same_split(key, then[key], adopted=subject == "teacher"),
             )
+
+
+def _same_split(key: str, value: Any, *, adopted: bool) -> str:
+    """The hint where another split of the same data had `value` for a key."""
+    flag = f"--{key.replace('_', '-')}"
+    if adopted:
+        return f"Leave {flag} out to adopt the teacher's; several teachers must have the same"
+    if isinstance(value, bool):
+        return f"Give {flag}" if value else f"Leave {flag} out"
+    return f"Give {flag} {value}"
 
 
 def live_teacher(

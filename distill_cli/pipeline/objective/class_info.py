@@ -83,7 +83,7 @@ def class_centroids(
     """
     network = network.to(runtime.device)
     check_classes(name, network.class_names, dataset.class_names, hint=None)
-    check_split(name, dataset.identity, subject="run", runs=runs)
+    check_split(name, dataset, subject="run", runs=runs)
     label_N = dataset.train.label_N[dataset.fit_rows]
     mean_KD = []
     for label in range(len(dataset.class_names)):

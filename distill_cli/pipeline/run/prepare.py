@@ -165,7 +165,7 @@ def _student(
         weights=not runs.dry,
     )
     if recipe.init is not None:
-        check_split(recipe.init, dataset.identity, subject="run", runs=runs)
+        check_split(recipe.init, dataset, subject="run", runs=runs)
     return architecture, network.to(runtime.device).to(memory_format=runtime.memory_format)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distill_cli.data.rules import DataRules
-from distill_cli.errors import UsageError
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.inputs.data_rules import (
     kept_rules,
     read_as_begun,
@@ -78,6 +78,21 @@ def test_a_student_reads_data_as_its_teachers_did(
     found = with_data(recipe, names, lambda name: kept[name], start=start)
     for key in NEW:
         assert (getattr(found, key) or None) == (expected.get(key) or None), key
+
+
+@pytest.mark.parametrize("names", [["g", "c", "old"], ["c", "old", "g"], ["old", "c", "g"]])
+def test_grey_and_colour_teachers_are_not_mixed(names: list[str]) -> None:
+    kept = {"g": NEW, "c": {**NEW, "channels": 3}, "old": {"data": "d"}}
+    recipe = StudentRecipe(teachers=names)
+    with pytest.raises(ArtifactError, match="made with different channels") as refused:
+        with_data(recipe, names, kept.__getitem__)
+    assert "g: 1" in str(refused.value)
+    assert "c: 3" in str(refused.value)
+    assert "--channels" in str(refused.value.hint)
+    said = recipe.model_copy(update={"channels": 3})
+    assert with_data(said, names, kept.__getitem__).channels == 3
+    for pair in (["old", "g"], ["g", "old"]):
+        assert with_data(recipe, pair, kept.__getitem__).channels == 1, "the order does not matter"
 
 
 def test_a_run_of_before_that_is_gone_on_with_asks_nobody() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from distill_cli.errors import ArtifactError
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.framing import as_begun, as_shown, framing_of
 from distill_cli.recipe.earlier import FRAMING
@@ -61,6 +62,44 @@ def test_teachers_decide_where_the_recipe_does_not(made: Made, tmp_path: Path) -
     assert shown(recipe, tmp_path / "old") == EARLIER_FRAMING
     (tmp_path / "old/config.json").write_text(json.dumps({"architecture": "resnet18"}))
     assert shown(recipe, tmp_path / "old") == FRAMING
+
+
+def test_teachers_that_saw_pictures_in_different_ways_are_not_mixed(
+    made: Made, tmp_path: Path
+) -> None:
+    """Of picture files, in any order of the teachers; whoever names the keys has decided."""
+    old, new, labels = KEPT / "teacher", made.teacher, KEPT / "labels"
+    photos = StudentRecipe(data=str(tmp_path))
+    for teachers in ((old, new), (new, old)):
+        with pytest.raises(ArtifactError, match="made with different resize") as refused:
+            shown(photos, *teachers)
+        assert f"{old}: none" in str(refused.value)
+        assert f"{new}: white" in str(refused.value)
+        offered = "--set resize=floor --set orientation=exif --set background=white"
+        assert offered in str(refused.value.hint)
+    with pytest.raises(ArtifactError) as refused:
+        shown(photos, new, labels)
+    assert "--set background=none" in str(refused.value.hint), "a cache's views are as they are"
+    partly = photos.model_copy(update={"resize": "floor", "orientation": "exif"})
+    with pytest.raises(ArtifactError) as refused:
+        shown(partly, old, new)
+    assert "resize" not in str(refused.value)
+    every = partly.model_copy(update={"background": "black"})
+    assert shown(every, old, new) == replace(FRAMING, background="black")
+    assert shown(photos, old, KEPT / "cached") == EARLIER_FRAMING
+    assert shown(photos, new, Path("timm/resnet18")) == FRAMING
+    assert shown(StudentRecipe(data="digits"), old, new) == FRAMING, "these are no files"
+
+
+def test_what_teachers_agree_on_is_taken_where_the_rest_is_said(tmp_path: Path) -> None:
+    kept = {
+        "a": {"resize": "floor", "orientation": "stored", "background": "black"},
+        "b": {"resize": "floor", "orientation": "stored", "background": "white"},
+    }
+    recipe = StudentRecipe(data=str(tmp_path), background="white")
+    assert framing_of(as_shown(recipe, ["a", "b"], kept.__getitem__)) == Framing(
+        resize="floor", orientation="stored", background="white"
+    )
 
 
 def test_a_dump_goes_on_as_it_was_begun(tmp_path: Path) -> None:
