@@ -137,7 +137,7 @@ def _rules(
     if is_earlier(recipe):
         return {}
     rules = {name: kept_rules(kept(name)) for name in teachers}
-    if start and recipe.data is not None and locate(recipe.data) == kept(start).get("data"):
+    if start and (recipe.data is None or locate(recipe.data) == kept(start).get("data")):
         rules[start] = kept_rules(kept(start))
     known = sorted((value for value in rules.values() if value), key=lambda v: v["data_rules"])
     update: dict[str, Any] = {}
