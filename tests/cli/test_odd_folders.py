@@ -206,3 +206,19 @@ def test_images_of_every_kind_are_read_alike_by_every_verb(here: Path, distill: 
     assert figures["errors"] == json.loads(Path("t/result.json").read_text())["test_errors"]
     rows = distill("predict", "t", "data", "--json").out.splitlines()
     assert len(rows) == 21 == 16 + 5
+
+
+def test_evaluate_leaves_out_what_cannot_be_read_as_its_hint_says(
+    here: Path, distill: Distill
+) -> None:
+    classes(here / "data", 12)
+    train = ("teacher", "train", "--data", "data", "--model", "mlp_8x1", "--epochs", 1, "-b", 4)
+    assert distill(*train, "--out", "t", "--quiet").code == 0
+    classes(here / "others", 12)
+    (here / "others/a/03.png").write_bytes(b"no image")
+    refused = distill("evaluate", "t", "--data", "others")
+    assert refused.code == 3
+    assert "--skip-bad" in refused.err
+    outcome = distill("evaluate", "t", "--data", "others", "--skip-bad", "--json")
+    assert outcome.code == 0, outcome.err
+    assert "skipped 1 image that cannot be read" in outcome.err
