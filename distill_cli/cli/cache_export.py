@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import join
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from distill_cli.cache.folder import is_cache
+from distill_cli.cache.plan import Plan
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import print_location, result_json, say
+from distill_cli.cli.terminal import console, print_location, result_json, say
 from distill_cli.errors import UsageError
+from distill_cli.pipeline.folders import kept_recipe
 
 SUFFIXES = (".npz", ".csv")
 
@@ -54,9 +57,10 @@ def cache_export(
     from distill_cli.cache.export import export
     from distill_cli.cache.reader import CacheReader
 
+    reader = CacheReader(cache)
     with progress("export", quiet=quiet) as display:
         kind = export(
-            CacheReader(cache),
+            reader,
             out,
             view=view,
             temperature=temperature,
@@ -67,4 +71,17 @@ def cache_export(
         return
     if not quiet:
         say(f"{escape(str(out))}: {kind} of view {view}")
+        if (command := _import_of(reader.plan, cache, out, kind)) is not None:
+            # It is typed as it stands, so that it is not folded.
+            console("stderr").print(f"It is read by: {command}", markup=False, soft_wrap=True)
     print_location(out, named=not quiet)
+
+
+def _import_of(plan: Plan, cache: Path, out: Path, kind: str) -> str | None:
+    """The command that makes a cache of the file; None where its labels belong to two images each."""
+    augment = plan.view_spec.augment
+    if any(step.split(":")[0] in ("mixup", "cutmix") for step in augment):
+        return None
+    data = kept_recipe(cache).get("data") or "DATA"
+    flags = ("--kind", kind, "--augment", ",".join(augment) or "none", "--data", str(data))
+    return join(("distill", "cache", "import", str(out), *flags))

@@ -29,6 +29,9 @@ def evaluate(
     split: Annotated[
         Literal["test", "val"], typer.Option(help="Which images; val is the held-out part.")
     ] = "test",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     json: Json = False,
 ) -> None:
@@ -47,6 +50,7 @@ def evaluate(
         data=data,
         teacher=teacher,
         split=split,
+        skip_bad=skip_bad,
         device=device,
         message=lambda text: say(escape(text)),
     )

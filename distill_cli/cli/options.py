@@ -197,9 +197,14 @@ def verb(
             taken = _folded({option.name: given.pop(option.name) for option in options})
             given.pop("help_all", None)
             values = {key: value for key, value in given.items() if value not in (None, [])}
-            if taken["flags"].resume and recipe_file is None:
-                recipe_file = _kept(values.get("out"))
-            recipe = load(schema, recipe=recipe_file, assignments=assignments or (), flags=values)
+            resumed = taken["flags"].resume and recipe_file is None
+            recipe = load(
+                schema,
+                recipe=_kept(values.get("out")) if resumed else recipe_file,
+                resumed=resumed,
+                assignments=assignments or (),
+                flags=values,
+            )
             function(recipe, **taken)
 
         kind = inspect.Parameter.KEYWORD_ONLY

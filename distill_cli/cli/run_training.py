@@ -213,7 +213,7 @@ def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> 
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         expand_teachers([name for name in recipe.teachers or [] if name not in made])
-    elif recipe.data is None:
+    elif recipe.data is None and recipe.init is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
     if recipe.init is not None and recipe.init not in made:
         if not Path(recipe.init).exists():

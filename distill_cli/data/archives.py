@@ -124,7 +124,7 @@ def _folder(root: Path, listing: Listing) -> Files:
         folder = Path(name)
         lineage = above.pop(folder)
         relative = folder.relative_to(root).parts
-        below[:] = [name for name in below if listing.is_shown((*relative, name))]
+        below[:] = [n for n in below if listing.is_shown((*relative, n), folder=True)]
         for child in [folder / name for name in below]:
             if (inode := _inode(child)) in lineage:
                 raise ArtifactError(f"{child} is a link to a folder that it lies in")

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from distill_cli.data.archives import Files, FromFolder
+from distill_cli.data.class_folders import SPLITS, split_of
 from distill_cli.data.copies import Contents, contents_of
+from distill_cli.data.formats import FORMATS, NO_SUFFIX, suffix_of
 from distill_cli.data.source import FileSource, Source, Splits, digest
 from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, group_of, stratified
 from distill_cli.errors import ArtifactError, counted
-from distill_cli.types import UNLABELLED, SplitBy
+from distill_cli.types import UNLABELLED, DataVersion, SplitBy
 
 FILE, LABEL, LABELS, SPLIT = "file", "label", "labels", "split"
-SPLITS = ("train", "val", "test")
 ON_OFF = {"1": True, "0": False}
 # Fewer rows than this share that have other than one label are taken for slips.
 FEW, SHOWN = 0.05, 3
@@ -42,16 +43,21 @@ def is_listing(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
-def listed_splits(path: Path, *, split_by: SplitBy = "id") -> Splits:
+def listed_splits(
+    path: Path, version: DataVersion = "0.4.0", *, split_by: SplitBy = "id"
+) -> Splits:
     """`train`, `test` and perhaps `val` of a CSV with a header line.
 
     Its columns are `file`, relative to the CSV's folder; `label`, one name, or `labels`, names
-    separated by `;` or `|`, or instead a column of 0 and 1 for each class; and perhaps `split`.
+    separated by `;` or `|`, or instead a column of 0 and 1 for each class; and perhaps `split`, by the
+    names that folders of splits may have.
     Without `split` a seeded fifth becomes test. Where each row has exactly one name, one class
     applies to an image; else several may.
 
     Args:
         path: The CSV.
+        version: The version of distill by whose rules files are images: to those up to 0.3.0, all that
+            a table lists.
         split_by: Whether that fifth has all images of equal content, or none.
 
     Raises:
@@ -59,6 +65,8 @@ def listed_splits(path: Path, *, split_by: SplitBy = "id") -> Splits:
     """
     content = _content(path)
     rows, classes = _rows(path, content)
+    if version != "0.3.0":
+        _check_suffixes(rows)
     multi_label = classes is not None or any(len(row.labels) != 1 for row in rows)
     paths = tuple(row.parts for row in rows)
     files = Files(str(path.parent), paths, frozenset(), FromFolder(path.parent, paths))
@@ -163,14 +171,27 @@ def _row(
         )
     values = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     split = values.get(SPLIT)
-    if split is not None and split not in SPLITS:
-        raise ArtifactError(f"{where}: split '{split}' is none of {', '.join(SPLITS)}")
+    if split is not None:
+        name, split = split, split_of(split)
+        if split is None:
+            raise ArtifactError(f"{where}: split '{name}' is none of {', '.join(SPLITS)}")
     return _Row(
         where=where,
         parts=_parts(path.parent, where, values[FILE]),
         labels=frozenset([_label(where, values)] if one_class else _labels(where, values)),
         split=split,
     )
+
+
+def _check_suffixes(rows: Iterable[_Row]) -> None:
+    """Refuses files that are no images by the list that folders and `predict` go by."""
+    for row in rows:
+        suffix = suffix_of(row.parts[-1])
+        if suffix not in FORMATS:
+            raise ArtifactError(
+                f"{row.where}: {row.sample_id} is no image: {NO_SUFFIX.format(suffix or 'none')}",
+                hint="Rename it, or convert it",
+            )
 
 
 def _parts(folder: Path, where: str, file: str) -> tuple[str, ...]:

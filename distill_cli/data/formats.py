@@ -33,6 +33,7 @@ SUFFIXES_THEN = frozenset(
 # The decoders that a build of Pillow may lack, by format; the other formats need none.
 DECODERS = {"JPEG": "jpg", "PNG": "zlib", "WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
 NO_SUFFIX = f"its suffix ({{}}) is none of those that are read: {' '.join(sorted(FORMATS))}"
+EMPTY = "the file is empty"
 READ = tuple(dict.fromkeys(FORMATS.values()))
 
 
@@ -47,6 +48,8 @@ def open_image(content: bytes) -> Image.Image:
     Raises:
         BAD_IMAGE: It is none, or is damaged.
     """
+    if not content:
+        raise OSError(EMPTY)
     return Image.open(io.BytesIO(content), formats=READ)
 
 
@@ -58,6 +61,8 @@ def open_image_file(path: Path) -> Image.Image:
     """
     if suffix_of(path.name) not in FORMATS:
         raise OSError(NO_SUFFIX.format(suffix_of(path.name) or "none"))
+    if not path.stat().st_size:
+        raise OSError(EMPTY)
     return Image.open(path, formats=READ)
 
 

@@ -14,6 +14,7 @@ from distill_cli.errors import counted
 # image where no class or split is; hidden: a file or folder of the system's, never looked into; copy:
 # an image that --dedupe leaves out.
 Kind = Literal["unreadable", "suffix", "place", "hidden", "copy"]
+HIDDEN = ("hidden file", "hidden folder")
 # Suffixes that are named one by one in a line; the rest are counted together.
 NAMED = 4
 
@@ -80,5 +81,10 @@ def left_in_words(left: Sequence[Left]) -> list[str]:
         parts.append(f"not used: {by_reason(places, 'image')}")
     if hidden := of_kind(left, "hidden"):
         counts = Counter(one.reason for one in hidden)
-        parts.append("ignored: " + ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())))
+        # Those that a system makes have its own names.
+        named = [
+            counted(n, what) if what in HIDDEN else f"{n:,} {what}"
+            for what, n in sorted(counts.items())
+        ]
+        parts.append(f"ignored: {', '.join(named)}")
     return parts

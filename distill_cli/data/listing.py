@@ -79,11 +79,11 @@ class Listing:
         where = path_in(self.where, parts)
         self._left.setdefault(where, Left(where, kind, reason))
 
-    def is_shown(self, parts: tuple[str, ...]) -> bool:
+    def is_shown(self, parts: tuple[str, ...], *, folder: bool) -> bool:
         """Whether neither it nor a folder above it is hidden; else it, or that folder, is noted."""
         for depth, name in enumerate(parts, start=1):
             if self.selection.is_hidden(name):
-                what = "files" if depth == len(parts) else "folders"
+                what = "folder" if folder or depth < len(parts) else "file"
                 shown = name if name.lower() in self.selection.system_folders else f"hidden {what}"
                 self.leave(parts[:depth], "hidden", shown)
                 return False
@@ -91,7 +91,7 @@ class Listing:
 
     def is_image(self, parts: tuple[str, ...]) -> bool:
         """Whether a file is an image by its name; else it is noted."""
-        if not self.is_shown(parts):
+        if not self.is_shown(parts, folder=False):
             return False
         if not self.selection.is_image(parts[-1]):
             self.leave(parts, "suffix", "its suffix is none of an image that is read")
@@ -111,7 +111,7 @@ class Listing:
             if not folder:
                 self.leave(parts, "place", "outside the archive")
             return None
-        if not self.is_shown(parts):
+        if not self.is_shown(parts, folder=folder):
             return None
         if folder:
             self.folders.add(parts)

@@ -62,7 +62,7 @@ def open_splits(
     if path.is_dir() or (path.is_file() and is_archive(path)):
         return _class_folders(path, version, split_by)
     if path.is_file() and is_listing(path):
-        return listed_splits(path, split_by=split_by)
+        return listed_splits(path, version, split_by=split_by)
     if path.is_file():
         raise UsageError(f"--data {spec} is neither a folder nor an archive nor a .csv")
     if name.startswith("torch/"):

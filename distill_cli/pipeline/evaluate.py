@@ -113,6 +113,7 @@ def evaluate_run(
     data: str | None,
     teacher: str | None,
     split: str,
+    skip_bad: bool = False,
     device: Device,
     message: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
@@ -123,6 +124,7 @@ def evaluate_run(
         data: Other data; None for its own.
         teacher: A teacher or a cache to compare it with.
         split: `test` or `val`.
+        skip_bad: Leave out images that cannot be read, as a run does that was told to.
         device: The device to compute on.
         message: Is told what of the data is left out.
 
@@ -131,7 +133,10 @@ def evaluate_run(
     """
     runtime = decide(device)
     network = load_model(folder)
-    dataset = data_of(folder, data, kept_recipe(folder), network.view)
+    recipe = kept_recipe(folder)
+    if skip_bad:
+        recipe = {**recipe, "skip_bad": True}
+    dataset = data_of(folder, data, recipe, network.view)
     if network.class_names != dataset.class_names:
         # A model of timm's may have outputs without names: as many classes of the data name them.
         network = load_model(folder, class_names=dataset.class_names)

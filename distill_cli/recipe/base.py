@@ -66,7 +66,8 @@ class Recipe(BaseModel):
     data: Text | None = option(
         None,
         "digits, a folder, .tar, .tar.gz or .zip of class folders, a .csv of files and labels, or "
-        "torch/NAME. A relative path is also looked up under $DISTILL_DATA.",
+        "torch/NAME. A relative path is also looked up under $DISTILL_DATA. Default: those of the "
+        "teachers, or of the run of --init, where there are such.",
         DATA,
     )
     augment: Names | None = option(

@@ -34,6 +34,8 @@ R = TypeVar("R", bound=Recipe)
 ENVIRONMENT_PREFIX = "DISTILL_"
 # Folders, in which relative --data paths are looked up and decoded images kept; and switches.
 NOT_KEYS = {"CACHE", "DATA", "DEBUG"}
+# What a recipe says of one command alone: whoever goes on with its run has it no more.
+OF_A_COMMAND = ("max_time",)
 
 
 def parsed(path: Path, what: str, *, hint: str | None = None) -> Any:
@@ -117,6 +119,7 @@ def load(
     schema: type[R],
     *,
     recipe: Path | None = None,
+    resumed: bool = False,
     assignments: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
@@ -126,6 +129,7 @@ def load(
     Args:
         schema: The verb's recipe class.
         recipe: A recipe file.
+        resumed: Whether it is that of a run to go on with, as an earlier command left it.
         assignments: `key=value` of `--set`.
         flags: Flags that were typed, and no others.
         environment: The process's environment where None.
@@ -135,6 +139,8 @@ def load(
             named), or a recipe for another verb.
     """
     values: dict[str, Any] = read_yaml(recipe) if recipe is not None else {}
+    if resumed:
+        values = {key: value for key, value in values.items() if key not in OF_A_COMMAND}
     command = values.get("command", schema.COMMAND)
     if command != schema.COMMAND:
         raise UsageError(f"recipe {recipe} is for `distill {command}`, not {schema.COMMAND}")

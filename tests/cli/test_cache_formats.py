@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_exported_labels_are_imported_to_the_same_bits(
     exported = CacheReader(here / "c").gather(index_B, torch.ones_like(index_B))
     imported = CacheReader(here / "back").gather(index_B, torch.zeros_like(index_B))
     assert torch.equal(exported["logits"], imported["logits"])
+
+
+@pytest.mark.parametrize("more", [(), ("-T", 2)], ids=["logits", "probabilities"])
+def test_export_says_how_its_file_is_imported(
+    made: Made, here: Path, distill: Distill, more: tuple[object, ...]
+) -> None:
+    outcome = distill("cache", "export", made.labels / "a", "--out", "my labels.csv", *more)
+    assert outcome.code == 0, outcome.err
+    [line] = [line for line in outcome.err.splitlines() if "cache import" in line]
+    words = shlex.split(line.partition("distill ")[2])
+    kind = "probabilities" if more else "logits"
+    given = ["--kind", kind, "--augment", "shift:1", "--data", "digits"]
+    assert words == ["cache", "import", "my labels.csv", *given]
+    outcome = distill(*words, "--out", "back", "--quiet")
+    assert outcome.code == 0, outcome.err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,15 +29,72 @@ def test_other_options_are_named_with_both_values(here: Path, distill: Distill) 
     line = one_line(outcome)
     assert "r was started from another recipe or other data: epochs 1 → 3. " in line
     assert line.endswith("for a longer training: --init r --out NEW --epochs 3")
+    # What the hint says works, word for word.
+    words = line.rpartition("longer training: ")[2].split()
+    outcome = distill("teacher", "train", *words, "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert yaml.safe_load(Path("NEW/recipe.yaml").read_text())["data"] == "digits"
     outcome = distill(*more, "--seed", 5, "--label-smoothing", 0.2)
     assert outcome.code == 3
     line = one_line(outcome)
     assert "seed 0 → 5" in line
     assert "objective.label-smoothing.epsilon nothing → 0.2" in line
     assert "longer training" not in line
-    # What the hint says works.
-    outcome = distill(*TRAIN, "--init", "r", "--out", "new", "--epochs", 3, "--quiet")
+
+
+def test_the_way_to_a_longer_training_of_a_student_names_its_teachers(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    student = ("student", "--teachers", f"{made.teacher},{made.other}", "--model", "mlp_8x1")
+    assert distill(*student, "--epochs", 1, "--out", "s", "--quiet").code == 0
+    outcome = distill("student", "--resume", "--out", "s", "--epochs", 2, "--quiet")
+    words = one_line(outcome).rpartition("longer training: ")[2].split()
+    outcome = distill("student", *words, "--quiet")
     assert outcome.code == 0, outcome.err
+    assert json.loads(Path("NEW/result.json").read_text())["best_epoch"] in (1, 2)
+
+
+def test_a_run_that_starts_from_another_has_its_data_split_and_channels(
+    here: Path, distill: Distill
+) -> None:
+    """It has seen the training rows of that split; and grey views alone fit weights of grey views."""
+    shapes(here / "data", 8)
+    (here / "data/train/bars/03.png").write_bytes(b"no image")
+    train = ("teacher", "train", "--epochs", 1, "-b", 4, "--quiet")
+    options = ("--size", 10, "--skip-bad", "--split-seed", 3, "--val-fraction", 0.25)
+    first = (*train, "--data", "data", *options, "--channels", 1, "--model", "mlp_8x1")
+    assert distill(*first, "--out", "g").code == 0
+    outcome = distill(*train, "--init", "g", "--out", "more")
+    assert outcome.code == 0, outcome.err
+    then, now = (yaml.safe_load(Path(run, "recipe.yaml").read_text()) for run in ("g", "more"))
+    keys = ("data", "size", "skip_bad", "split_seed", "val_fraction", "channels")
+    assert {key: now[key] for key in keys} == {key: then[key] for key in keys}
+    assert now["recorded"]["dataset"] == then["recorded"]["dataset"]
+    # Other data are split by their own options; their views have the channels all the same.
+    shapes(here / "others", 8)
+    outcome = distill(*train, "--init", "g", "--data", "others", "--size", 10, "--out", "o")
+    assert outcome.code == 0, outcome.err
+    other = yaml.safe_load(Path("o/recipe.yaml").read_text())
+    assert (other["channels"], other["split_seed"], other["skip_bad"]) == (1, 0, False)
+    # A plain model folder has no recipe that could say so.
+    shutil.copytree("g/model", "model")
+    again = (*train, "--init", "model", "--data", "others", "--size", 10, "--out", "m")
+    line = one_line(distill(*again))
+    assert "--init model takes images of 1 channel, and these are read with 3. " in line
+    assert line.endswith("Give --channels 1")
+    assert distill(*again, "--channels", 1).code == 0
+
+
+def test_moved_data_of_a_run_that_is_started_from_are_asked_for(
+    here: Path, distill: Distill
+) -> None:
+    shapes(here / "data", 4)
+    train = ("teacher", "train", "--epochs", 1, "-b", 4, "--quiet")
+    assert distill(*train, "--data", "data", "--model", "mlp_8x1", "--out", "r").code == 0
+    shutil.move("data", "moved")
+    outcome = distill(*train, "--init", "r", "--out", "new")
+    assert outcome.code == 2
+    assert "the data of r were at " in one_line(outcome)
 
 
 def test_parameters_of_objectives_are_named(made: Made, here: Path, distill: Distill) -> None:

@@ -297,7 +297,12 @@ def votes_of(row: int, *values: object) -> Callable[[Rows], None]:
         (lambda rows: rows.__delitem__(slice(1, None)), (), 3, "no label for 1,438 samples"),
         (lambda rows: rows.append(rows[1]), (), 3, "several labels for 1 sample: index:0."),
         (lambda rows: rows.append(["cat/1.png"] * 11), (), 3, "do not have 1 sample: cat/1.png."),
-        (cell(2, 3, -1), (), 3, "'index:10' has votes below 0: -1"),
+        (
+            cell(2, 3, -1),
+            (),
+            3,
+            "'index:10' has votes below 0: -1. If these are logits, say --kind logits",
+        ),
         (cell(2, 3, "nan"), (), 3, "'index:10' has a cell that is no number"),
         (cell(2, 3, ""), (), 3, "'index:10' has a cell that is no number"),
         (cell(2, 3, "1_0"), (), 3, "'index:10' has a cell that is no number"),

@@ -25,6 +25,7 @@ from tests.saved import same
 Distill = Callable[..., Outcome]
 # Ten steps an epoch.
 TRAIN = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--dropout", 0.3, "--quiet")
+CHAIN = ("--teachers", "{teacher}", "--model", "mlp_8x1")
 MIXED = ("--ema", 0.9, "--accumulate", 2, "--augment", "shift,mixup", "--objective", "d2l")
 
 
@@ -153,8 +154,9 @@ def test_time_that_is_up_is_a_clean_stop_that_goes_on(here: Path, distill: Disti
     assert "Go on with --resume --out torn" in outcome.err
     assert not (here / "torn/result.json").exists()
     assert 0 < state_of(here / "torn")["step"] < 10
-    # Each command has the time anew; a script finds out by the folder, or by --json.
-    again = distill("teacher", "train", "--resume", "--out", "torn", "--json", "--quiet")
+    # A script finds out by the folder, or by --json.
+    resumed = ("teacher", "train", "--resume", "--out", "torn", "--json", "--quiet")
+    again = distill(*resumed, "--max-time", "18s")
     assert again.code == 0
     assert json.loads(again.out) == {"run": "torn", "state": "resumable"}
     first = state_of(here / "torn")
@@ -166,6 +168,36 @@ def test_time_that_is_up_is_a_clean_stop_that_goes_on(here: Path, distill: Disti
     assert first["epoch"] >= 1
     assert same(here / "whole", here / "torn")
     assert rows(here / "whole") == rows(here / "torn")
+
+
+@pytest.mark.usefixtures("ticks")
+@pytest.mark.parametrize(
+    ("kind", "options", "runs"),
+    [
+        (TRAIN[:2], TRAIN[2:], ["run"]),
+        (TRAIN[:2], (*TRAIN[2:], "--seeds", 2), ["seed-0", "seed-1"]),
+        (("student",), (*CHAIN, "--generations", 2, "--force"), ["generation-1", "run"]),
+    ],
+    ids=["run", "seeds", "stages"],
+)
+def test_the_time_of_a_command_ends_with_it(
+    made: Made,
+    here: Path,
+    distill: Distill,
+    kind: tuple[str, ...],
+    options: tuple[object, ...],
+    runs: list[str],
+) -> None:
+    """What the line says to go on with goes on to the end."""
+    given = [str(word).format(teacher=made.teacher) for word in options]
+    args = (*kind, *given, "--epochs", 2, "--quiet", "--out", "run")
+    outcome = distill(*args, "--max-time", "8s")
+    assert outcome.code == 0, outcome.err
+    assert "Go on with --resume --out run" in outcome.err
+    last = distill(*kind, "--resume", "--out", "run", "--quiet")
+    assert last.code == 0, last.err
+    assert "--max-time" not in last.err
+    assert sorted(path.parent.name for path in (here / "run").rglob("result.json")) == runs
 
 
 @pytest.mark.usefixtures("ticks")

@@ -173,6 +173,28 @@ def test_rows_that_are_refused(folder: Path, lines: list[str], said: str) -> Non
         open_splits(str(listing(folder / "x.csv", lines)))
 
 
+def test_splits_have_their_usual_names(folder: Path) -> None:
+    names = ("Train", "training", "Validation", "dev", "Test", "test_set")
+    rows = [f"{file}.png,x,{name}" for file, name in zip("abcdef", names, strict=True)]
+    splits = open_splits(str(listing(folder / "x.csv", ["file,label,split", *rows])))
+    ids = {name: [s.sample_id(row) for row in range(len(s))] for name, s in splits.items()}
+    assert ids == {
+        "train": ["a.png", "b.png"],
+        "val": ["c.png", "d.png"],
+        "test": ["e.png", "f.png"],
+    }
+
+
+def test_files_are_images_by_the_same_list_as_everywhere(folder: Path) -> None:
+    (folder / "d.png").rename(folder / "d.dat")
+    rows = [f"{name}.{'dat' if name == 'd' else 'png'},x" for name in "abcdef"]
+    spec = str(listing(folder / "x.csv", ["file,label", *rows]))
+    with pytest.raises(ArtifactError, match=r"x\.csv, row 5: d\.dat is no image: its suffix"):
+        open_splits(spec)
+    then = open_splits(spec, version="0.3.0")
+    assert sum(map(len, then.values())) == 6, "a run of an earlier version goes on"
+
+
 def test_bytes_that_are_no_text(folder: Path) -> None:
     (folder / "x.csv").write_bytes(b"file,labels\na.png,\xff\n")
     with pytest.raises(ArtifactError, match="no CSV in UTF-8"):

@@ -11,6 +11,7 @@ from PIL import EpsImagePlugin, UnidentifiedImageError, features
 from distill_cli.data.archives import open_files
 from distill_cli.data.dataset import open_dataset
 from distill_cli.data.formats import FORMATS, READ
+from distill_cli.data.inventory import left_in_words
 from distill_cli.data.open_splits import open_splits
 from distill_cli.data.picture_files import picture_files, read_for_network
 from distill_cli.errors import ArtifactError
@@ -119,3 +120,22 @@ def test_everything_left_out_is_noted_with_its_reason(tmp_path: Path, name: str)
     }
     assert ["/".join(parts) for parts in listed.paths] == ["a/1.png"]
     assert all(one.reason for one in listed.left)
+
+
+def test_an_empty_file_is_told_as_such(tmp_path: Path) -> None:
+    classes(tmp_path, 4)
+    empty = tmp_path / "a" / "00.png"
+    empty.write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"00\.png: the file is empty\. "):
+        open_dataset(str(tmp_path))
+    with pytest.raises(OSError, match="the file is empty"):
+        read_for_network(empty, 1, 8, 8)
+
+
+def test_one_hidden_file_is_counted_as_one(tmp_path: Path) -> None:
+    classes(tmp_path, 4)
+    for name in ("a/.one.png", ".git/x", ".svn/x", "@eaDir/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    words = left_in_words(open_files(tmp_path).left)
+    assert words == ["ignored: 1 @eaDir, 1 hidden file, 2 hidden folders"]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.models import InputSpec, Network, create_network, suggested
 from distill_cli.models.gated import gated, is_gated
 from distill_cli.objectives.base import HeadName
@@ -104,8 +104,14 @@ def adopt(network: Network, start: Network, name: str) -> None:
     """Copies the weights of another run; a head for other classes stays fresh.
 
     Raises:
-        ArtifactError: A tensor is missing or has another shape.
+        ArtifactError: It takes other channels, or a tensor is missing or has another shape.
     """
+    taken, shown = start.input_spec.channels, network.input_spec.channels
+    if taken != shown:
+        raise ArtifactError(
+            f"--init {name} takes images of {counted(taken, 'channel')}, and these are read with {shown}",
+            hint=f"Give --channels {taken}",
+        )
     fresh, given = network.net.state_dict(), start.net.state_dict()
     if network.class_names != start.class_names:
         classifier = getattr(network.net, "pretrained_cfg", {}).get("classifier") or ()

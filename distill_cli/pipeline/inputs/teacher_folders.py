@@ -82,6 +82,8 @@ def with_data(
 ) -> R:
     """The recipe with its data options filled in: by what its teachers were trained on, or by default.
 
+    Where neither it nor they name data, those of the run whose weights it starts from are meant.
+
     Args:
         recipe: The recipe of any verb.
         teachers: The folders of its teachers; none where it asks none.
@@ -94,6 +96,8 @@ def with_data(
     update: dict[str, Any] = {}
     if recipe.val_fraction is None:
         update["val_fraction"] = VAL_FRACTION
+    if recipe.data is None and start and not any(kept(name).get("data") for name in teachers):
+        teachers = [*teachers, start]
     for key in ("data", "split_seed", "val_fraction", "size", "skip_bad"):
         if getattr(recipe, key) is not None and getattr(recipe, key) is not False:
             continue
@@ -152,6 +156,9 @@ def _rules(
     if recipe.channels is None and asked:
         channels = _agreed("channels", {name: rules[name].get("channels") for name in asked})
         update["channels"] = channels
+    if recipe.channels is None and start and update.get("channels") is None:
+        # No other views fit its weights.
+        update["channels"] = kept_rules(kept(start)).get("channels")
     return update
 
 

@@ -177,7 +177,8 @@ def logits_of(
         others = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         given_K = label_file.values_MK[row_N[bad[0]]][columns_K].astype(np.float64)
         raise ArtifactError(
-            f"{label_file.path}: sample '{samples[bad[0]]}' {_fault(given_K, label_file.kind)}{others}"
+            f"{label_file.path}: sample '{samples[bad[0]]}' {_fault(given_K, label_file.kind)}{others}",
+            hint=_remedy(given_K, label_file.kind),
         )
     return torch.from_numpy(logits_NK)
 
@@ -201,6 +202,13 @@ def _wrong(given_CK: Floats, kind: Kind) -> Flags:
     wrong_C |= (given_CK < 0).any(axis=1) | ~np.isfinite(total_C)
     wrong_C |= total_C <= 0 if kind == "votes" else np.abs(total_C - 1) > SUM_TOLERANCE
     return wrong_C
+
+
+def _remedy(given_K: Floats, kind: Kind) -> str | None:
+    """The other kind that such numbers may be of."""
+    if kind != "logits" and np.isfinite(given_K).all() and (given_K < 0).any():
+        return "If these are logits, say --kind logits"
+    return None
 
 
 def _fault(given_K: Floats, kind: Kind) -> str:

@@ -90,7 +90,8 @@ def prepare(
         check_teachers(recipe.teachers)
         names = expand_teachers(recipe.teachers or [], coming=runs.comes)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
-    check_moved(recipe.data, [str(out), *names] if resume else names, runs.recipe)
+    owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
+    check_moved(recipe.data, owners, runs.recipe)
     runtime = runtime_of(recipe)
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)

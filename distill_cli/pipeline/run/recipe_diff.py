@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,23 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def way_on(run: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """A hint for whoever resumes a run with other values: what can be done in their place."""
+def way_on(
+    run: Path, then: Mapping[str, Any], now: Mapping[str, Any], teachers: Sequence[str] | None
+) -> str:
+    """A hint for whoever resumes a run with other values: what can be done in their place.
+
+    Args:
+        run: The run.
+        then: What it was started with.
+        now: What is asked for.
+        teachers: Its teachers; none of a teacher.
+    """
     hint = "Resume with the options it was started with, or choose another --out"
     before, after = then.get("epochs"), now.get("epochs")
     if isinstance(before, int) and isinstance(after, int) and before < after:
         # A schedule of rates and weights runs over all epochs: more of them are another training.
-        hint += f"; for a longer training: --init {run} --out NEW --epochs {after}"
+        taught = f"--teachers {','.join(teachers)} " if teachers else ""
+        hint += f"; for a longer training: {taught}--init {run} --out NEW --epochs {after}"
     return hint
 
 

@@ -81,7 +81,7 @@ def _differing(prepared: PreparedRun) -> ArtifactError | None:
         return None
     return ArtifactError(
         f"{prepared.run} was started from another recipe or other data: {', '.join(found)}",
-        hint=way_on(prepared.run, before, now),
+        hint=way_on(prepared.run, before, now, getattr(then, "teachers", None)),
     )
 
 

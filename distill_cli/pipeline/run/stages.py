@@ -226,7 +226,7 @@ def check_kept(recipe: TrainRecipe, path: Path) -> None:
             out = path.parent if recipe.seeds is None else path.parent / "seed-N"
             raise ArtifactError(
                 f"{path.parent} was started from another recipe: {', '.join(changed)}",
-                hint=way_on(out, then, now),
+                hint=way_on(out, then, now, kept.get("teachers")),
             )
 
 
