@@ -102,29 +102,14 @@ class Captured(Training):
     numbers of crops and flips are CUDA's own.
 
     Args:
-        net: On its device.
-        images: fp32, normalised, on the device.
-        target: int64, on the device.
-        batch_size: Images of a step.
-        pad: Padding of random crops, with flips; 0 for none.
-        autocast: Autocast context of the forward.
+        loop: The arguments of `Training`.
         compile: Whether the network is compiled before, as `--compile` does it.
         flips: Whether crops come with flips.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        images: Tensor,
-        target: Tensor,
-        batch_size: int,
-        pad: int,
-        autocast: Autocast,
-        *,
-        compile: bool = False,
-        flips: bool = True,
-    ) -> None:
-        super().__init__(net, images, target, batch_size, pad, autocast)
+    def __init__(self, *loop: Any, compile: bool = False, flips: bool = True) -> None:
+        super().__init__(*loop)
+        images, batch_size = self.images, self.batch_size
         self.steps = len(images) // batch_size
         self.order = torch.zeros(self.steps, batch_size, dtype=torch.int64, device=images.device)
         self.position = torch.zeros(1, dtype=torch.int64, device=images.device)

@@ -81,17 +81,11 @@ class EpochTable:
         if self.mixer is not None:
             partner = self.mixer.partners(rows, view)
             sides = (self.views.spec.height, self.views.spec.width)
-            self._write_mixed(self.mixer.plan(rows, partner, view, *sides))
+            plan = self.mixer.plan(rows, partner, view, *sides)
+            self._mixed = plan.written_to(self._mixed, self.device)
         columns = torch.stack([rows, view, copy, partner])
         self.host_T4B = columns.view(4, self.steps, self.batch_size).transpose(0, 1).contiguous()
         self.column_T4B.copy_(self.host_T4B)
-
-    def _write_mixed(self, plan: MixPlan) -> None:
-        """Into the same memory each time."""
-        if self._mixed is None:
-            self._mixed = plan.to(self.device)
-        else:
-            self._mixed.copy_(plan)
 
     def pictures(self, first: int) -> Iterator[Tensor]:
         """What the host makes of the images of each step from `first` on, uint8 on the CPU."""

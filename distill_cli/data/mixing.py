@@ -88,11 +88,14 @@ class MixPlan:
             lambda column: column.unflatten(0, (-1, batch_size)).index_select(0, at_1)[0]
         )
 
-    def copy_(self, other: MixPlan) -> None:
-        """Takes over the values of another plan of as many images, in place."""
-        self.share_B.copy_(other.share_B)
-        self.cut_B.copy_(other.cut_B)
-        self.box_B4.copy_(other.box_B4)
+    def written_to(self, kept: MixPlan | None, device: torch.device) -> MixPlan:
+        """The plan on a device: in the memory of one of as many images that is kept there, if any."""
+        if kept is None:
+            return self.to(device)
+        kept.share_B.copy_(self.share_B)
+        kept.cut_B.copy_(self.cut_B)
+        kept.box_B4.copy_(self.box_B4)
+        return kept
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> MixPlan:
         share_B, cut_B, box_B4 = map(change, (self.share_B, self.cut_B, self.box_B4))

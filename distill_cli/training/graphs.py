@@ -14,7 +14,7 @@ from distill_cli.errors import UsageError
 # Steps that are taken before the recording, on which libraries choose their kernels and make what
 # they keep. They are ordinary steps: a recording computes nothing, so that nothing is taken twice.
 WARM_UP = 3
-# Steps that a recording must be replayed in to pay for itself.
+# Steps below which `auto` does not record: a recording takes as long as some of them.
 WORTH_IT = 200
 
 
@@ -82,7 +82,7 @@ class StepGraphs:
                 graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
             ):
                 body(step)
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if self.must:
                 raise UsageError(f"--graphs on: this step cannot be recorded: {reason}") from None

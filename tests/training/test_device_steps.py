@@ -25,7 +25,7 @@ from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.teachers.mixture import fits, reside, unrecordable, variant_of
+from distill_cli.teachers.mixture import caches_of, reside, unrecordable, variant_of
 from distill_cli.training.device_steps import DeviceSteps, Settings
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
@@ -349,7 +349,7 @@ def test_a_cache_that_does_not_fit_stays_on_disk_and_is_said(folder: Path, tmp_p
     assert reason is not None
     assert "no room" in reason
     reside(teacher, 1000)
-    assert not fits(teacher, 1000)
+    assert all(cache.rows is None for cache in caches_of(teacher))
     batch = next(iter(device.loader.epoch(0)))
     tables = tabled(trainer(folder, tmp_path, **options))
     tables.table.load(0, 0)

@@ -71,10 +71,7 @@ class DeviceLabels:
             sides = (self.views.spec.height, self.views.spec.width)
             plan = mixer.plan(index_B, partner_B, view_B, *sides)
             self.partner_B.copy_(partner_B)
-            if self._plan is None:
-                self._plan = plan.to(self.views.device)
-            else:
-                self._plan.copy_(plan)
+            self._plan = plan.written_to(self._plan, self.views.device)
         self.index_B.copy_(index_B)
         self.view_B.copy_(view_B)
 

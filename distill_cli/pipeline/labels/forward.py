@@ -14,8 +14,8 @@ from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.runtime import Runtime, TeacherPrecision, teacher_precision
 from distill_cli.types import ViewSpec
 
-# Rows of one forward where nothing is asked for, and on a GPU, where these fill it with 32 × 32
-# pixels each: a dump of resnet56 makes 138,000 views/s there with 1,024 rows, half of that with 256.
+# Rows of one forward where nothing is asked for; on a GPU, which few small images leave idle, as many
+# as have the pixels of 1,024 images of 32 × 32, at most.
 ROWS, MOST_ROWS, PIXELS = 256, 4096, 1024 * 32 * 32
 
 
