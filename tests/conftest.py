@@ -24,6 +24,8 @@ import pytest
 from hypothesis import settings
 from typer.testing import CliRunner
 
+from tests.reliability import Reliability
+
 # Shared machines are slow at times; a deadline would test the machine.
 settings.register_profile("distill", deadline=None, max_examples=50)
 settings.load_profile("distill")
@@ -53,6 +55,10 @@ UNROUNDED = (
     *("any_architecture_learns", "of_other_sizes", "every_stage_of_a_chain", "notes_all_values"),
     *("evaluated_and_shown", "shows_every_copy", "killed_while"),
 )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability", metavar="FOLDER", help="keep the rows of docs/reliability.md")
 
 
 def pytest_configure() -> None:
@@ -181,6 +187,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def reliability(request: pytest.FixtureRequest, tmp_path: Path) -> Reliability:
+    """Compares what a test sees of a fault with docs/reliability.md, see `tests/reliability.py`."""
+    name = request.node.originalname
+    path = request.path.relative_to(Path(__file__).parent)
+    out = request.config.getoption("--reliability")
+    out = out and request.config.invocation_params.dir / out
+    return Reliability(f"{path}::{name}", (tmp_path,), out)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import Made, Outcome, invoke
 from tests.processes import Process, from_shell, slowed, start
+from tests.reliability import Reliability
 
 Distill = Callable[..., Outcome]
 TINY = ("--model", "mlp_8x1", "--epochs", 1, "--quiet")
@@ -292,13 +293,17 @@ def test_a_file_where_the_folder_should_be(here: Path, distill: Distill) -> None
     assert "file" in one_line(outcome)
 
 
-def test_two_writers(made: Made, here: Path, distill: Distill) -> None:
+def test_two_writers(made: Made, here: Path, distill: Distill, reliability: Reliability) -> None:
     from distill_cli.files import one_writer
 
     with one_writer(here / "t"):
         outcome = distill("teacher", "train", "--data", "digits", "--out", "t", *TINY)
     assert outcome.code == 2
     assert "another process" in one_line(outcome)
+    reliability(
+        *("Folders and paths", "another process writes into the same folder"),
+        *("distill teacher train --data digits --out t", outcome),
+    )
 
 
 def test_labels_are_never_written_over_runs_or_one_another(
