@@ -65,7 +65,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
         "checkpoint.pt",
     ]
     assert step_of(tmp_path) == 3
-    assert checkpoint.repair(tmp_path) is None
+    assert checkpoint.repair(tmp_path) == []
     (tmp_path / NEWEST).unlink()
     assert step_of(tmp_path) == 2
 
@@ -76,15 +76,14 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, damage: objec
         saved(tmp_path, step)
     damage(tmp_path / NEWEST)  # type: ignore[operator]
     assert checkpoint.check_key(tmp_path, "key") == "key"
-    line = checkpoint.repair(tmp_path)
-    assert line is not None
+    [line] = checkpoint.repair(tmp_path)
     assert str(tmp_path / NEWEST) in line
     assert "before it" in line
     assert step_of(tmp_path) == 2
     # What is damaged does not become the one before.
     saved(tmp_path, 4)
     cut(tmp_path / NEWEST)
-    assert checkpoint.repair(tmp_path) is not None
+    assert len(checkpoint.repair(tmp_path)) == 1
     assert step_of(tmp_path) == 2
 
 
@@ -135,7 +134,7 @@ def test_killed_between_two_renames(
     remove_temporaries(tmp_path)
     assert has_checkpoint(tmp_path)
     assert checkpoint.check_key(tmp_path, "key") == "key"
-    assert (checkpoint.repair(tmp_path) is None) == (call == 1)
+    assert (not checkpoint.repair(tmp_path)) == (call == 1)
     assert step_of(tmp_path) == 2
 
 

@@ -29,7 +29,7 @@ from distill_cli.types import UNLABELLED, HintResult, RunResult
 def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     """Evaluates the best epoch's weights on test, and writes result.json and MODEL_CARD.md."""
     run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
-    network = load_model(run / "model").to(runtime.device).eval()
+    network = load_model(run / "model", tell=sink.message).to(runtime.device).eval()
     test = dataset.test
     logits_NK = logits_of(network, test.iter_plain(), runtime.device)
     figures = measure_as(network.targets, logits_NK, test.label_N, test.label_NK)

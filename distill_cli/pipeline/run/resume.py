@@ -88,11 +88,13 @@ def _differing(prepared: PreparedRun) -> ArtifactError | None:
 def take_over(prepared: PreparedRun, sink: Sink) -> None:
     """The same, and has the checkpoint know the run by its own key from now on.
 
-    A last checkpoint that is damaged gives way to the one before it, which `sink` says. Before recipe.yaml is written anew: killed in between, either is known. Images are normalised
-    as they were: of large ones the mean is over some, and which ones is a version's affair.
+    A last checkpoint that is damaged gives way to the one before it, which `sink` says, as that one
+    has no checksum. Before recipe.yaml is written anew: killed in between, either is known. Images
+    are normalised as they were: of large ones the mean is over some, and which ones is a version's
+    affair.
     """
     key = check_begun(prepared)
-    if (line := checkpoint.repair(prepared.run)) is not None:
+    for line in checkpoint.repair(prepared.run):
         sink.message(line)
     if key != prepared.key:
         checkpoint.rename(prepared.run, prepared.key)
