@@ -14,8 +14,9 @@ from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, expand, is_cache
 from distill_cli.errors import ArtifactError, DistillError, InternalError, UsageError
 from distill_cli.files import one_writer, write_json
 from distill_cli.recipe.load import read_yaml
+from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
-from distill_cli.report.run_folder import OUTCOME, RESULT
+from distill_cli.report.run_folder import HISTORY, OUTCOME, RESULT
 from distill_cli.report.seed_table import TABLE, SeedTable, read_table
 
 RUNS = Path("runs")
@@ -119,7 +120,7 @@ def check_output(out: Path, *, resume: bool, overwrite: bool, seeds: bool = Fals
         raise UsageError(
             f"{out} holds one run, and --seeds means several", hint="Choose another --out"
         )
-    if resume and has_model(out) and not has_checkpoint(out):
+    if resume and has_model(out) and not (has_checkpoint(out) or is_first_epoch(out)):
         raise UsageError(
             f"{out} holds a model but no checkpoint to resume from",
             hint="Choose another --out, or replace it with --overwrite",
@@ -204,6 +205,20 @@ def check_model_folder(folder: Path) -> None:
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run has a state to go on from: the last checkpoint, or the one before it."""
     return any((folder / "last").glob("checkpoint*.pt"))
+
+
+def is_first_epoch(folder: Path) -> bool:
+    """Whether a run was stopped after it saved a model, and before its first checkpoint.
+
+    Little is lost where it begins anew. A model without the recipe of a run is somebody else's, and
+    a run with figures, or with rows of several epochs, has had checkpoints, which someone removed.
+    """
+    history = folder / HISTORY
+    # Its header and a row.
+    rows = history.read_bytes().count(b"\n") if history.is_file() else 0
+    by_itself = (folder / "config.json").exists() or (folder / RESULT).exists()
+    begun = made_by(kept_recipe(folder).get("recorded")) is not None
+    return begun and rows <= 2 and not by_itself and not has_checkpoint(folder)
 
 
 def check_finished(folders: Iterable[str], out: str | None) -> None:

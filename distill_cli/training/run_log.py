@@ -48,7 +48,8 @@ class RunLog:
         """Forgets what came after a checkpoint."""
         for path, length in zip((self.events, self.summary), lengths, strict=True):
             with path.open("ab") as handle:
-                handle.truncate(length)
+                # A file that lost its end stays short: it would be filled up with zeroes.
+                handle.truncate(min(length, handle.tell()))
 
     def event(self, kind: str, values: Mapping[str, Any]) -> None:
         """Appends one line."""

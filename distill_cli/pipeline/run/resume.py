@@ -66,6 +66,16 @@ def check_begun(prepared: PreparedRun) -> str:
         raise _differing(prepared) or error from None
 
 
+def check_anew(prepared: PreparedRun) -> None:
+    """Refuses to begin another run where one has saved a model, and no checkpoint.
+
+    Raises:
+        ArtifactError: Its recipe.yaml says that it was made from something else, or otherwise.
+    """
+    if (error := _differing(prepared)) is not None:
+        raise error
+
+
 def _differing(prepared: PreparedRun) -> ArtifactError | None:
     """The error that names all that differs; None where recipe.yaml does not tell."""
     then, recorded = _begun(prepared), mapping(_recorded([prepared.run / "recipe.yaml"]))
