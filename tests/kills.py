@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# A forked child has imported what this process has.
+import distill_cli.pipeline.labels.dump
+import distill_cli.pipeline.run.stages  # noqa: F401
 from tests.processes import fork, typed
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

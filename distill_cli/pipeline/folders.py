@@ -179,8 +179,12 @@ def clear_run(out: Path, *, keep: str | None = None) -> None:
 
 
 def clear_cache(folder: Path) -> None:
-    """Removes a cache's own files, and nothing else, from a folder; its manifest first."""
-    for name in (MANIFEST, PLAN, EVAL, IDS, "recipe.yaml", SKIPPED):
+    """Removes a cache's own files, and nothing else, from a folder.
+
+    Its manifest goes first, for it says that the cache is whole, and its plan last: by that a killed
+    command knows the rest for a cache.
+    """
+    for name in (MANIFEST, EVAL, IDS, "recipe.yaml", SKIPPED):
         (folder / name).unlink(missing_ok=True)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
@@ -191,6 +195,7 @@ def clear_cache(folder: Path) -> None:
                 view.unlink()
             else:
                 shutil.rmtree(view)
+    (folder / PLAN).unlink(missing_ok=True)
 
 
 def check_model_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from distill_cli.pipeline.folders import check_output, holds_run
 from tests.conftest import Made, Outcome, invoke
 from tests.kills import kept, kill, writes_of
 from tests.processes import fork, typed
+from tests.reliability import Reliability
 
 Distill = Callable[..., Outcome]
 TINY = ("--model", "mlp_8x1", "-b", 64, "--lr", 0.1, "--quiet")
@@ -144,7 +145,7 @@ MOMENTS = [
 ]
 
 
-def test_a_run_goes_on_from_the_moments_that_differ(here: Path) -> None:
+def test_a_run_goes_on_from_the_moments_that_differ(here: Path, reliability: Reliability) -> None:
     command = Command((*TEACHER, "--epochs", 2))
     writes = writes_of(command.to(here / "unbroken"), here / "unbroken")
     unbroken = kept(here / "unbroken")
@@ -156,6 +157,33 @@ def test_a_run_goes_on_from_the_moments_that_differ(here: Path) -> None:
         assert is_refused(command, out)
         wrong = goes_on(command, out, unbroken)
         assert not wrong, (event, name, wrong)
+    reliability(
+        *("Kills, disks and streams", "killed between any two writes of a run"),
+        *("distill teacher train … --out t --resume", Outcome(0, "", "")),
+        message="the bits of an unbroken run",
+    )
+
+
+def test_a_cache_that_is_replaced_is_replaced_by_the_same_command(
+    made: Made, here: Path, reliability: Reliability
+) -> None:
+    """Killed among the removals of the old one's files, of which its plan is the last."""
+    dump = ("cache-soft-labels", "--teachers", made.teacher, "--overwrite", "--quiet")
+    command = Command(dump, trains=False)
+    shutil.copytree(made.labels / "a", here / "whole")
+    writes = writes_of(command.to(here / "whole"), here / "whole")
+    for name in ("recipe.yaml", "plan.json"):
+        shutil.copytree(made.labels / "a", here / "run", dirs_exist_ok=True)
+        kill(command.to(here / "run"), here / "run", writes.index(("os.remove", name)) + 1)
+        assert not (here / "run/manifest.json").exists()
+        assert (here / "run/plan.json").exists()
+    done(*command.to(here / "run"))
+    assert kept(here / "run") == kept(here / "whole")
+    reliability(
+        *("Kills, disks and streams", "killed between any two writes of a dump, merge or import"),
+        *("distill cache-soft-labels … --out c", Outcome(0, "", "")),
+        message="the bytes of an unbroken dump",
+    )
 
 
 @pytest.mark.slow

@@ -269,3 +269,13 @@ def test_no_weights_are_published(name: str) -> None:
         made(name, pretrained=True)
     with pytest.raises(UsageError, match=r"no network|no pretrained weights"):
         pretrained_teacher(name)
+
+
+def test_published_weights_that_are_no_numbers(
+    published: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    published["conv1.0.weight"].view(-1)[0] = float("nan")
+    save_file(published, tmp_path / "bad.safetensors")
+    offer(monkeypatch, tmp_path / "bad.safetensors")
+    with pytest.raises(ArtifactError, match=r"test_resnet: tensor conv1\.0\.weight holds NaN"):
+        pretrained_teacher("test_resnet")
