@@ -48,7 +48,7 @@ def check_weights(path: Path) -> bool:
     """
     with path.open("rb") as handle:
         header = json.loads(handle.read(int.from_bytes(handle.read(_PREFIX), "little")))
-        stored = _taken(header.get(METADATA, {}))
+        stored = _taken(header.get(METADATA) or {})
         if stored is None:
             return False
         hashed = hashlib.sha256(_text(header))

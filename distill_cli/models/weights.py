@@ -57,7 +57,7 @@ def fill(network: Network, path: Path, *, copy: bool, tell: Callable[[str], obje
         raise ArtifactError(f"{path}: {fault}", hint="Train the model again, or take another one")
     if not has_checksum:
         tell(
-            f"{path} has no checksum, as before 0.5.0 and of other tools: damage would not be seen"
+            f"{path} has no checksum (an earlier version or another tool saved it): damage would not be seen"
         )
     network.net.load_state_dict(given)
 

@@ -100,7 +100,9 @@ def repair(run: Path) -> list[str]:
         path.replace(run / FILE)
         lines.append(f"{fault.message}: going on from the checkpoint before it")
     if SEALED not in content:
-        lines.append(f"{run / FILE} has no checksum, as before 0.5.0: damage may not be seen")
+        lines.append(
+            f"{run / FILE} has no checksum (an earlier version wrote it): damage may not be seen"
+        )
     return lines
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.folders import check_output, holds_run
+from tests.cli.test_faults import pictures
 from tests.conftest import Made, Outcome, invoke
+from tests.data.test_disk_cache import settle
 from tests.kills import kept, kill, writes_of
 from tests.processes import fork, typed
 from tests.reliability import Reliability
@@ -205,6 +207,27 @@ def test_a_kill_between_any_two_writes(
             wrong[number, event, name] = differing
     print(f"{kind}: {len(writes)} writes")
     assert not wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("torn", [False, True], ids=["between", "within"])
+def test_what_is_remembered_of_pictures_is_whole_or_made_again(
+    here: Path, monkeypatch: pytest.MonkeyPatch, torn: bool
+) -> None:
+    """Killed between any two writes of decoded images and digests, which no run depends on."""
+    # Files that changed a moment ago are not remembered.
+    settle(pictures(here / "data"))
+    command = Command(("teacher", "train", "--data", here / "data", *TINY, "--epochs", 1))
+    monkeypatch.setenv("DISTILL_CACHE", str(here / "first"))
+    writes = writes_of(command.to(here / "unbroken"), here / "first")
+    assert len(writes) > 5
+    unbroken = kept(here / "unbroken")
+    for number in range(1, len(writes) + 1):
+        memory = here / f"memory-{number}"
+        monkeypatch.setenv("DISTILL_CACHE", str(memory))
+        kill(command.to(here / "run"), memory, number, torn=torn)
+        assert goes_on(command, here / "run", unbroken) == []
+        shutil.rmtree(here / "run")
 
 
 @pytest.mark.slow

@@ -136,3 +136,15 @@ def test_an_infinity_that_a_new_network_has_is_meant() -> None:
     assert first_not_finite(spoilt, spoilt) == "tensor low holds NaN"
     half = {"one": torch.tensor([1, float("inf")], dtype=torch.bfloat16)}
     assert first_not_finite(half, {}) == "tensor one holds infinity"
+
+
+def test_metadata_of_nothing(folder: Path) -> None:
+    """The format allows them."""
+    path = folder / WEIGHTS
+    save_file(load_file(path), path)
+    content = path.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = {"__metadata__": None, **json.loads(content[8 : 8 + size])}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
+    load_model(folder)
