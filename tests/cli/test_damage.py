@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from distill_cli.models import Network
+from distill_cli.pipeline.run.prepared import PreparedRun
+from distill_cli.training.state import HeldOut
 from tests.cli.test_cache import shapes
 from tests.cli.test_faults import one_line
 from tests.cli.test_others_models import timms
@@ -247,3 +251,26 @@ def test_a_model_that_is_more_than_a_run_of_one_epoch_is_not_begun_anew(
     assert outcome.code == 2
     assert "holds a model but no checkpoint" in one_line(outcome)
     assert tree(copied / "t") == before
+
+
+def test_training_keeps_no_best_model_that_nobody_could_load(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A unit of bias −∞ is never on: the figures do not tell."""
+    from distill_cli.pipeline.run import trainer
+
+    plain, epochs = trainer.labels_held_out, iter(range(9))
+
+    def spoilt(prepared: PreparedRun, network: Network) -> HeldOut:
+        epoch = next(epochs)
+        if epoch == 1:
+            network.net.state_dict()["layers.0.bias"][3] = -float("inf")
+        return replace(plain(prepared, network), rank=(float(epoch),))
+
+    monkeypatch.setattr(trainer, "labels_held_out", spoilt)
+    outcome = distill(*ARGS, "--out", "t", "--quiet")
+    assert outcome.code == 4
+    assert "tensor layers.0.bias holds infinity" in one_line(outcome)
+    assert all(tensor.isfinite().all() for tensor in load_file(here / WEIGHTS).values())
+    monkeypatch.setattr(trainer, "labels_held_out", plain)
+    assert distill(*ARGS, "--resume", "--out", "t", "--quiet").code == 0
