@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -232,29 +235,33 @@ def test_what_is_remembered_of_pictures_is_whole_or_made_again(
 
 @pytest.mark.slow
 def test_kills_at_random_moments(known: dict[str, Command], here: Path) -> None:
-    """Fifty of them; some runs are killed again while they go on."""
-    draw, kills = random.Random(0), 0
-    while kills < 50:
-        kind = draw.choice(KINDS)
+    """Fifty of them; every third run is killed once more while it goes on."""
+    draw, kills, stages = random.Random(0), 0, []
+    for number in count():
+        if kills >= 50:
+            break
+        kind = KINDS[number % len(KINDS)]
         command = known[kind]
         out = begun(command, here, "unbroken")
-        steps = len(writes_of(command.to(out), out))
-        unbroken, again = kept(out), False
+        started = time.monotonic()
+        writes = len(writes_of(command.to(out), out))
+        seconds, unbroken = time.monotonic() - started, kept(out)
         out = begun(command, here)
-        while True:
-            args = command.again(out) if again else command.to(out)
+        args = command.to(out)
+        for _ in range(2 if number % 3 == 0 else 1):
             process = fork(typed(args))
-            deadline = draw.uniform(0.05, 0.03 * steps)
-            for _ in range(round(deadline / 0.005)):
-                if process.ended:
-                    break
+            deadline = time.monotonic() + draw.uniform(0, seconds)
+            while time.monotonic() < deadline and not process.ended:
                 process.pause("a random moment")
-            if process.ended:
-                ended = process.end()
+            if not process.ended:
+                process.send(signal.SIGKILL)
+            ended = process.end()
+            if ended.code != -signal.SIGKILL:
+                # It was quicker than the unbroken one.
                 assert ended.code == 0, (kind, ended.err.decode())
                 break
-            process.send(9)
-            process.end()
-            kills, again = kills + 1, True
-        found = kept(out)
-        assert found == unbroken, (kind, [name for name in found if found[name] != unbroken[name]])
+            kills += 1
+            stages.append(f"{kind}: {sum(path.is_file() for path in out.rglob('*'))} files")
+            args = command.again(out)
+        assert goes_on(command, out, unbroken) == [], (kind, writes)
+    print(f"{kills} kills in {number} runs; there were, at each, {', '.join(stages)}")
