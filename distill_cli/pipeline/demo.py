@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.data.open_splits import open_splits
+from distill_cli.data.source import Source
 from distill_cli.data.splits import stratified
 from distill_cli.files import write_atomically, write_text
 from distill_cli.pipeline.labels.dump import dump
@@ -136,20 +137,29 @@ def sentences(verdicts: dict[str, Verdict]) -> list[str]:
 def write_digits(folder: Path) -> None:
     """Writes the digits as class folders; images without a label lie loose in `train/`.
 
-    Which images have one is drawn as splits are: a stratified function of their ids.
+    Which images have one is drawn as splits are: as a function of their ids.
     """
     splits = open_splits("digits")
     for split, source in splits.items():
         rows = range(len(source))
-        ids, labels = [source.sample_id(row) for row in rows], [source.label(row) for row in rows]
-        labelled = set(rows)
-        if split == "train":
-            labelled = stratified(ids, labels, LABELLED / len(source), seed=0)
+        labelled = _some_of_each(source) if split == "train" else set(rows)
         for row in rows:
-            part = source.class_names[labels[row]] if row in labelled else ""
-            name = f"{ids[row].removeprefix('index:')}.png"
+            part = source.class_names[source.label(row)] if row in labelled else ""
+            name = f"{source.sample_id(row).removeprefix('index:')}.png"
             save = partial(source.image(row).save, format="PNG")
             write_atomically(folder / split / part / name, save)
+
+
+def _some_of_each(source: Source) -> set[int]:
+    """Equally many rows of each class, `LABELLED` in all."""
+    chosen: set[int] = set()
+    classes = range(len(source.class_names))
+    for label in classes:
+        rows = [row for row in range(len(source)) if source.label(row) == label]
+        ids = [source.sample_id(row) for row in rows]
+        share = LABELLED / len(classes) / len(rows)
+        chosen.update(rows[index] for index in stratified(ids, [label] * len(rows), share, seed=0))
+    return chosen
 
 
 def _labelled(out: Path, epochs: int) -> dict[str, Any]:
