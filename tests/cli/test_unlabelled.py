@@ -125,7 +125,7 @@ def test_a_student_is_shown_all(
 def test_hard_labels_beside_terms_of_all_images(made: Made, here: Path, distill: Distill) -> None:
     """The loss of two or three labelled images a batch blew up beside a relation of all."""
     student = ("student", *EXACT, "--objective", "similarity", "--teachers", made.teacher)
-    outcome = distill(*student, "-b", 16, "--lr", 0.3, "--epochs", 4, "--out", "s", "--json")
+    outcome = distill(*student, "-b", 8, "--lr", 0.3, "--epochs", 4, "--out", "s", "--json")
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["test_top1"] > 0.6
 

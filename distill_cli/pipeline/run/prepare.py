@@ -197,9 +197,7 @@ def _members(
     members = open_teachers(names, dataset, runtime, precision, maps, runs)
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
-        check_knowledge(
-            names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs
-        )
+    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
     return members
 
 
