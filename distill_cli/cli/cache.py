@@ -167,7 +167,7 @@ def merge(
     check_cache_folders(out, targets)
     made: list[tuple[Path, Manifest]] = []
     for target, folders in zip(targets, groups.values(), strict=True):
-        with one_writer(target), progress("merge", quiet=quiet) as display:
+        with one_writer(target, root=out), progress("merge", quiet=quiet) as display:
             made.append((target, join(folders, target, progress=display.counting("shard"))))
     if json:
         result_json(

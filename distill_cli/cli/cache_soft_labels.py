@@ -13,7 +13,8 @@ from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import UsageError, counted
-from distill_cli.pipeline.folders import check_finished, check_writable
+from distill_cli.files import check_writable
+from distill_cli.pipeline.folders import check_finished
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe

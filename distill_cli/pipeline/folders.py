@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, expand, is_cache
 from distill_cli.errors import ArtifactError, DistillError, InternalError, UsageError
-from distill_cli.files import one_writer, write_json
+from distill_cli.files import LOCK, check_writable, one_writer, remove, write_json
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
 from distill_cli.report.run_folder import OUTCOME, RESULT
@@ -74,26 +72,6 @@ def check_one_run(folder: Path) -> None:
         raise UsageError(
             f"{folder} holds runs of several seeds", hint=f"Name one of them, as {folder}/seed-N"
         )
-
-
-def check_writable(folder: Path) -> None:
-    """Refuses a folder that cannot be written, before any work is done.
-
-    Raises:
-        UsageError: It, or the nearest parent that exists, is read-only, a file or a broken link.
-    """
-    existing = folder
-    try:
-        while not existing.exists():
-            if existing.is_symlink():
-                raise UsageError(f"cannot write {folder}: {existing} is a link that leads nowhere")
-            existing = existing.parent
-    except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror}") from None
-    if not existing.is_dir():
-        raise UsageError(f"cannot write {folder}: {existing} is a file")
-    if not os.access(existing, os.W_OK):
-        raise UsageError(f"cannot write {folder}: {existing} is read-only")
 
 
 def check_output(out: Path, *, resume: bool, overwrite: bool, seeds: bool = False) -> None:
@@ -164,32 +142,24 @@ def clear_run(out: Path, *, keep: str | None = None) -> None:
             if RUN_OF_SEED.fullmatch(folder.name) and holds_run(folder) and not folder.is_symlink():
                 with one_writer(folder):
                     clear_run(folder)
-                (folder / ".lock").unlink(missing_ok=True)
+                remove(folder / LOCK)
                 if not any(folder.iterdir()):
-                    folder.rmdir()
+                    remove(folder)
     for entry in RUN_ENTRIES:
-        if entry == keep:
-            continue
-        path = out / entry
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        if entry != keep:
+            remove(out / entry)
 
 
 def clear_cache(folder: Path) -> None:
     """Removes a cache's own files, and nothing else, from a folder; its manifest first."""
     for name in (MANIFEST, PLAN, EVAL, IDS, "recipe.yaml", SKIPPED):
-        (folder / name).unlink(missing_ok=True)
+        remove(folder / name)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
-        card.unlink()
+        remove(card)
     for view in folder.iterdir():
         if re.fullmatch(r"view-\d{4,}", view.name):
-            if view.is_symlink() or not view.is_dir():
-                view.unlink()
-            else:
-                shutil.rmtree(view)
+            remove(view)
 
 
 def check_model_folder(folder: Path) -> None:
@@ -230,7 +200,7 @@ def check_finished(folders: Iterable[str], out: str | None) -> None:
 @contextmanager
 def outcome_kept(run: Path) -> Iterator[None]:
     """Has a run's folder say how the training in it ended, unless it finishes."""
-    (run / OUTCOME).unlink(missing_ok=True)
+    remove(run / OUTCOME)
     try:
         yield
     except DistillError as error:

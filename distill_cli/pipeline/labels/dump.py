@@ -73,7 +73,7 @@ def dump(
     prepared = prepare_dump(recipe, sink=sink, overwrite=overwrite)
     with ExitStack() as locks:
         for folder in prepared.folders:
-            locks.enter_context(one_writer(folder))
+            locks.enter_context(one_writer(folder, root=Path(str(prepared.recipe.out))))
         for folder in prepared.folders if overwrite else ():
             clear_cache(folder)
         writers = [
