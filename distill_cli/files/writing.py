@@ -83,7 +83,7 @@ def opened(folder: Path, *, make: bool = False) -> Iterator[int]:
         for depth, part in enumerate(parts, start=1):
             inner = _open_inner(part, descriptor, make=make)
             if inner is None:
-                raise _linked([folder, *folder.parents][len(parts) - depth])
+                raise linked([folder, *folder.parents][len(parts) - depth])
             os.close(descriptor)
             descriptor = inner
         yield descriptor
@@ -107,7 +107,8 @@ def _open_inner(name: str, folder: int, *, make: bool) -> int | None:
         raise
 
 
-def _linked(path: Path) -> ArtifactError:
+def linked(path: Path) -> ArtifactError:
+    """The error of a path that would be written and is a link."""
     return ArtifactError(
         f"{path} is a link, and nothing is written through a link in a folder of distill's",
         hint="Remove it, or choose another folder",
@@ -127,7 +128,7 @@ def check_plain(path: Path, folder: int) -> None:
     with suppress(FileNotFoundError):
         mode = os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode
         if stat.S_ISLNK(mode):
-            raise _linked(path)
+            raise linked(path)
         if not stat.S_ISREG(mode):
             raise ArtifactError(
                 f"{path} is no plain file", hint="Remove it, or choose another folder"

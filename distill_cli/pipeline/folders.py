@@ -11,21 +11,26 @@ from typing import Any
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, expand, is_cache
 from distill_cli.errors import ArtifactError, DistillError, InternalError, UsageError
 from distill_cli.files import LOCK, check_writable, one_writer, remove, write_json
+from distill_cli.pipeline.entries import (
+    CACHE,
+    CACHES,
+    CARD,
+    DEMO,
+    RUN_FILES,
+    RUN_OR_SEEDS,
+    SKIPPED,
+    check_entries,
+    check_place,
+)
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
-from distill_cli.report.run_folder import OUTCOME, RESULT
+from distill_cli.report.run_folder import OUTCOME, RECIPE, RESULT
 from distill_cli.report.seed_table import TABLE, SeedTable, read_table
 
 RUNS = Path("runs")
-# What was left out of the data, a line each, in run and cache folders.
-SKIPPED = "skipped.txt"
-RUN_FILES = (
-    *("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "relations.json"),
-    *("report.html", SKIPPED),
-)
 RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last", "stages", "stages.yaml", SEEDS, TABLE)
-# The card of a published cache; a README without the mark is somebody else's.
-CARD, CARD_MARK = "README.md", "<!-- a soft-label cache of distill -->"
+# A README of a published cache without this mark is somebody else's.
+CARD_MARK = "<!-- a soft-label cache of distill -->"
 
 
 def next_free(kind: str) -> Path:
@@ -84,13 +89,17 @@ def check_output(out: Path, *, resume: bool, overwrite: bool, seeds: bool = Fals
         seeds: It is for runs of several seeds, not for one run.
 
     Raises:
-        UsageError: The folder holds a run and neither flag was given, or both were.
+        UsageError: The folder holds a run and neither flag was given, or both were; or it is not a
+            run's own.
+        ArtifactError: An entry that would be written is a link.
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other")
     check_writable(out)
     if is_cache(out):
         raise UsageError(f"{out} is a soft-label cache", hint="Choose another --out for the run")
+    check_place(out, run=True)
+    check_entries(out, RUN_OR_SEEDS, "a run")
     if resume and not seeds:
         check_one_run(out)
     if resume and seeds and holds_run(out) and not holds_seeds(out):
@@ -119,7 +128,7 @@ def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
     Raises:
         UsageError: With the folder that is in the way.
     """
-    check_writable(out)
+    check_cache_place(out)
     for folder in dict.fromkeys([out, *folders]):
         run = holds_run(folder) and not is_cache(folder)
         if run or has_model(folder):
@@ -130,6 +139,35 @@ def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
         raise UsageError(f"{out} is one teacher's cache", hint="Choose another --out for several")
     if list(folders) == [out] and not is_cache(out) and expand(out):
         raise UsageError(f"{out} holds several caches", hint="Choose another --out for one")
+    check_entries(out, CACHE if list(folders) == [out] else CACHES, "a soft-label cache")
+
+
+def check_cache_place(out: Path) -> None:
+    """Refuses a place that no cache can have, whatever the folder holds.
+
+    Raises:
+        UsageError: It cannot be written, is `/` or the home folder, or lies in a run or a cache.
+    """
+    check_writable(out)
+    check_place(out, run=False)
+
+
+def check_demo(out: Path, *, overwrite: bool) -> None:
+    """Refuses a folder that is not the demo's own, or that holds an earlier demo.
+
+    Args:
+        out: The folder.
+        overwrite: Replace an earlier demo.
+
+    Raises:
+        UsageError: The folder cannot be written, holds other things, or an earlier demo.
+        ArtifactError: An entry that would be written is a link.
+    """
+    check_cache_place(out)
+    check_entries(out, DEMO, "the demo")
+    # What is left is the demo's own, or a log.
+    if not overwrite and out.is_dir() and any(path.is_dir() for path in out.iterdir()):
+        raise UsageError(f"{out} holds a demo", hint="Give --overwrite, or another --out")
 
 
 def clear_run(out: Path, *, keep: str | None = None) -> None:
@@ -152,7 +190,7 @@ def clear_run(out: Path, *, keep: str | None = None) -> None:
 
 def clear_cache(folder: Path) -> None:
     """Removes a cache's own files, and nothing else, from a folder; its manifest first."""
-    for name in (MANIFEST, PLAN, EVAL, IDS, "recipe.yaml", SKIPPED):
+    for name in (MANIFEST, PLAN, EVAL, IDS, RECIPE, SKIPPED):
         remove(folder / name)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):

@@ -15,7 +15,7 @@ from distill_cli.data.decode import processors
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import remove, write_text
-from distill_cli.pipeline.folders import SKIPPED
+from distill_cli.pipeline.entries import SKIPPED
 from distill_cli.pipeline.inputs.data_rules import recorded_rules, rules_of
 from distill_cli.pipeline.inputs.first_line import are_characters, first_line
 from distill_cli.pipeline.inputs.framing import framing_of
