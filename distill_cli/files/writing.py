@@ -56,9 +56,10 @@ def failing(path: Path, *, verb: str = "write") -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
+            # Only a run, whose folder is held meanwhile, is gone on with.
+            rerun = " and rerun with --resume; what was saved before is intact" if _ROOTS else ""
             raise InternalError(
-                f"disk full while writing {path}",
-                hint="Free some space and rerun with --resume; what was saved before is intact",
+                f"disk full while writing {path}", hint=f"Free some space{rerun}"
             ) from error
         kind = UsageError if error.errno in UNWRITABLE else InternalError
         raise kind(f"cannot {verb} {path}: {error.strerror or error}") from error

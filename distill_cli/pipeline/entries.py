@@ -102,15 +102,16 @@ def _foreign(folder: Path, kind: Entries) -> Iterator[Path]:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
         name, path = entry.name, folder / entry.name
-        if _is_passed_over(entry, logs=kind.logs):
-            continue
         inner = next((kind.folders[key] for key in kind.folders if re.fullmatch(key, name)), None)
         is_file = name == LOCK or re.fullmatch(kind.files, name) is not None
-        if entry.is_symlink() and (is_file or inner is not None):
-            raise linked(path)
-        if entry.is_dir(follow_symlinks=False) and inner is not None:
+        passed_over = _is_passed_over(entry, logs=kind.logs)
+        if inner is not None and entry.is_dir(follow_symlinks=False):
             yield from _foreign(path, inner)
-        elif not (is_file and entry.is_file(follow_symlinks=False)):
+        elif is_file and entry.is_file(follow_symlinks=False):
+            continue
+        elif entry.is_symlink() and (is_file or (inner is not None and not passed_over)):
+            raise linked(path)
+        elif not passed_over:
             yield path
 
 
