@@ -159,9 +159,11 @@ def merge(
 
     Example: distill cache merge part-1 part-2 --out runs/labels
     """
+    from distill_cli.pipeline.folders import check_cache_folders, check_cache_place
+
+    check_cache_place(out)
     groups = _grouped(parts, out)
     from distill_cli.cache.merge import merge as join
-    from distill_cli.pipeline.folders import check_cache_folders
 
     targets = [out / name if name else out for name in groups]
     check_cache_folders(out, targets)
