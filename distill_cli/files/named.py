@@ -42,7 +42,8 @@ def named_file(path: Path) -> Path:
     if not plain:
         kind = "a folder" if target.is_dir() else "no plain file"
         raise UsageError(f"cannot write {path}: it is {kind}", hint="Name a file")
-    _check(target.parent, path)
+    for folder in (path.parent, target.parent):
+        _check(folder, path)
     return target
 
 
