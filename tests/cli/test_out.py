@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from distill_cli.errors import DivergedError
+from distill_cli.files import locks
 from tests.conftest import Made, Outcome, tree
 from tests.reliability import Reliability
 
@@ -64,6 +65,12 @@ def test_the_root_and_home_are_nobodys_runs(
     (here / "home").mkdir()
     (here / "house").symlink_to("home")
     monkeypatch.setenv("HOME", str(here / "home"))
+
+    def begun(folder: Path) -> None:
+        # Else a test that fails would leave a run in the root of this machine's file system.
+        raise AssertionError(f"{folder} is about to be written")
+
+    monkeypatch.setattr(locks, "_open_lock", begun)
     before = sorted(Path("/").iterdir())
     for out in ("/", "//", "/tmp/..", "home", "house", "home/"):
         outcome = call(distill, made, here, verb, out)
