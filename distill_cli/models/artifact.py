@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from distill_cli.errors import ArtifactError
-from distill_cli.files import real_path, write_atomically, write_json
+from distill_cli.files import real_path, write_bytes, write_json
 from distill_cli.models.build import TORCHVISION, build, explain
 from distill_cli.models.network import InputSpec, Library, Network
 from distill_cli.models.timm_folder import read_config
@@ -43,7 +43,7 @@ def save_model(network: Network, folder: Path, *, extra: Mapping[str, Any] | Non
         for name, value in network.net.state_dict().items()
     }
     content = save(weights, metadata={"format": "pt"})
-    write_atomically(folder / WEIGHTS, lambda path: path.write_bytes(content))
+    write_bytes(folder / WEIGHTS, content)
     write_json(folder / CONFIG, config_of(network, extra))
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from distill_cli.errors import ArtifactError
-from distill_cli.files import write_atomically
+from distill_cli.files import move, write_bytes
 from distill_cli.training.state import State
 
 FILE, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
@@ -89,7 +89,7 @@ def repair(run: Path) -> str | None:
     path, _, fault = _newest(run)
     if fault is None:
         return None
-    path.replace(run / FILE)
+    move(path, run / FILE)
     return f"{fault.message}: going on from the checkpoint before it"
 
 
@@ -119,9 +119,7 @@ def _write(path: Path, content: dict[str, Any], *, before: Path | None = None) -
     # Through memory: torch reports a full disk as a RuntimeError without a cause.
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(
-        path, lambda temporary: temporary.write_bytes(buffer.getbuffer()), before=before
-    )
+    write_bytes(path, buffer.getbuffer(), before=before)
 
 
 def _checked(run: Path, keys: Collection[str]) -> dict[str, Any]:

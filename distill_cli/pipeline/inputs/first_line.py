@@ -10,7 +10,7 @@ from distill_cli.data.inventory import left_in_words, of_kind
 from distill_cli.data.left_copies import labels_of
 from distill_cli.data.split_images import Images
 from distill_cli.errors import counted
-from distill_cli.pipeline.folders import SKIPPED
+from distill_cli.pipeline.entries import SKIPPED
 from distill_cli.types import UNLABELLED
 
 
