@@ -74,7 +74,11 @@ CACHE = Entries(
 )
 # A cache is named after its teacher, and a run of the demo as the demo likes.
 CACHES = Entries(folders={".+": CACHE}, logs=True)
-DEMO = Entries(files=_any_of(("report.html",)), folders={"labels": CACHES, ".+": RUN}, logs=True)
+DEMO = Entries(
+    files=_any_of(("digits.tar", "report.html")),
+    folders={"labels": CACHES, ".+": RUN},
+    logs=True,
+)
 
 
 def check_entries(folder: Path, kind: Entries, subject: str) -> None:
