@@ -16,6 +16,7 @@ from timm.models import get_pretrained_cfg, is_model
 from torch import nn
 
 from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.models.finite import first_not_finite
 
 TORCHVISION = "torchvision/"
 # Arguments that make timm or torchvision fetch or open files, or return something that is no
@@ -101,7 +102,7 @@ def build_pretrained(architecture: str, *, weights: bool = True, **args: Any) ->
 
     Raises:
         UsageError: timm publishes no weights for it, or an argument is unknown.
-        ArtifactError: The weights cannot be downloaded.
+        ArtifactError: The weights cannot be downloaded, or one is NaN or infinite.
     """
     cfg = get_pretrained_cfg(architecture)
     if cfg is None or not cfg.has_weights:
@@ -121,6 +122,13 @@ def build_pretrained(architecture: str, *, weights: bool = True, **args: Any) ->
             hint="Check the connection, or fetch them once where there is one",
         ) from None
     assert isinstance(net, nn.Module)
+    if first_not_finite(net.state_dict(), {}) is not None:
+        fresh = timm.create_model(architecture, pretrained=False, **args)
+        if (fault := first_not_finite(net.state_dict(), fresh.state_dict())) is not None:
+            raise ArtifactError(
+                f"timm's weights of {architecture}: {fault}",
+                hint="Take another network, or fetch them again",
+            )
     return net
 
 

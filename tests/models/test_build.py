@@ -322,3 +322,13 @@ def test_weights_are_at_hand_where_torch_has_downloaded_them(
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/weights-1.pth").write_bytes(b"")
     assert weights_at_hand("test_resnet")
+
+
+def test_published_weights_that_are_no_numbers(
+    published: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    published["conv1.0.weight"].view(-1)[0] = float("nan")
+    save_file(published, tmp_path / "bad.safetensors")
+    offer(monkeypatch, tmp_path / "bad.safetensors")
+    with pytest.raises(ArtifactError, match=r"test_resnet: tensor conv1\.0\.weight holds NaN"):
+        pretrained_teacher("test_resnet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data, view_spec
 from distill_cli.pipeline.inputs.moved_data import check_moved
@@ -83,6 +84,7 @@ def prepare(
     Cheap refusals come first: folders and objectives before any image is decoded. In a dry run,
     which `runs` says, no pixels and no weights are read and no network is asked.
     """
+    runs = replace(runs, tell=once(sink.message))
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
     if resume:

@@ -28,9 +28,9 @@ from distill_cli.types import UNLABELLED, HintResult, RunResult
 
 
 def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
-    """Evaluates the best epoch's weights on test, and writes result.json and MODEL_CARD.md."""
+    """Evaluates the best epoch's weights on test, and writes its cards and result.json."""
     run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
-    network = load_model(run / "model").to(runtime.device).eval()
+    network = load_model(run / "model", tell=sink.message).to(runtime.device).eval()
     test = dataset.test
     logits_NK = logits_of(network, test.iter_plain(), runtime.device)
     figures = measure_as(network.targets, logits_NK, test.label_N, test.label_NK)
@@ -76,11 +76,12 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
             state, at_chance(network, dataset.val, runtime.device, _tries(prepared))
         ),
     )
-    write_json(run / "result.json", result.to_json())
     card = model_card(prepared.kept.model_dump(mode="json"), result, config_of(network))
     write_text(run / "MODEL_CARD.md", card)
     readme = model_readme(prepared.kept.model_dump(mode="json"), result, config_of(network))
     write_text(run / "model" / "README.md", readme)
+    # Last: a run that has it is finished.
+    write_json(run / "result.json", result.to_json())
     return result
 
 
