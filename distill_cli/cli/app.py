@@ -13,8 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from distill_cli import __version__
 from distill_cli.cli import synonyms
-from distill_cli.cli.terminal import INTERRUPTED, say, say_interrupted, say_stopped
-from distill_cli.errors import DistillError, StoppedError, nearest
+from distill_cli.cli.terminal import INTERRUPTED, escape, say, say_interrupted, say_stopped
+from distill_cli.errors import DistillError, StoppedError, nearest, reason
 from distill_cli.files import BAD_PATH, DISK_FULL
 
 # Verb → module and the line that `distill --help` shows; the module is imported when called.
@@ -114,7 +114,7 @@ def _interrupted(error: BaseException | None) -> bool:
 
 def unexpected(error: BaseException) -> tuple[str, int]:
     """The line and exit code of an error that is not ours."""
-    text = (str(error).splitlines() or [""])[0]
+    text = reason(error)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"disk full: {text}. What was saved before is intact; --resume goes on", 1
     if isinstance(error, OSError) and error.errno in BAD_PATH and error.filename is not None:
@@ -138,14 +138,8 @@ def unexpected(error: BaseException) -> tuple[str, int]:
 
 def fail(message: str, code: int) -> None:
     """Prints one line on stderr and ends the process with this exit code."""
-    say(f"[bold red]error:[/bold red] {_escape(message)}")
+    say(f"[bold red]error:[/bold red] {escape(message)}")
     raise typer.Exit(code)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 app = typer.Typer(cls=DistillGroup, rich_markup_mode="rich", no_args_is_help=True)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.markup import escape
 
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, print_location, result_json, say
+from distill_cli.cli.terminal import escape, exactly, print_location, result_json, say
 from distill_cli.errors import UsageError, counted
 from distill_cli.pipeline.folders import check_finished, check_writable
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from distill_cli.cli.compare import show
 from distill_cli.cli.options import Json, Overwrite, Quiet
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.cli.terminal import escape, result, result_json, say
 from distill_cli.errors import StoppedError, UsageError
 from distill_cli.report import table
 

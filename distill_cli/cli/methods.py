@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from distill_cli.cli.options import Json
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import console, result, result_json
+from distill_cli.cli.terminal import console, escape, result, result_json
 from distill_cli.errors import UsageError, nearest
 
 app = typer.Typer(add_completion=False)
@@ -63,7 +62,7 @@ def show(
     out = console("stdout")
     out.print(f"[bold]{name}[/bold] · {escape(method['summary'])}")
     out.print(f"{escape(method['paper'])}\n", style="dim")
-    out.print(f"{escape(method['equation'])}\n", highlight=False)
+    out.print(f"{method['equation']}\n", highlight=False, markup=False)
     for label, text in method["facts"].items():
         out.print(f"[bold]{label}[/bold]  {escape(text)}", highlight=False)
     if method["parameters"]:

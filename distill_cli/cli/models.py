@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from distill_cli.cli.options import Json
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import result_json, say
+from distill_cli.cli.terminal import escape, result_json, say
 from distill_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from distill_cli.cli.options import Assignments, Json, RunFlags, run_flags
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import exactly, result_json, say
+from distill_cli.cli.terminal import escape, exactly, result_json, say
 from distill_cli.errors import UsageError, nearest
 from distill_cli.files import write_text
 from distill_cli.recipe import catalog

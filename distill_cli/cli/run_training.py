@@ -7,13 +7,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from distill_cli.cli.cache_soft_labels import duration
 from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress
 from distill_cli.cli.seed_table import show_seeds
-from distill_cli.cli.terminal import exactly, leave_saying, print_location, result_json, say
+from distill_cli.cli.terminal import escape, exactly, leave_saying, print_location, result_json, say
 from distill_cli.errors import (
     DivergedError,
     RequirementError,
@@ -54,7 +52,7 @@ def run_training(recipe: TrainRecipe, flags: RunFlags) -> None:
 
             rehearsed = rehearse(recipe, sink=sink, resume=flags.resume, overwrite=flags.overwrite)
         if not flags.quiet:
-            say(escape(rehearsal(rehearsed)))
+            say(rehearsal(rehearsed))
         show_recipe(recipe, json=flags.json)
         return
     with resumable_shown(json=flags.json):
@@ -119,7 +117,7 @@ def _run_seeds(recipe: TrainRecipe, flags: RunFlags) -> None:
                 recipe, sink=sink, resume=flags.resume, overwrite=flags.overwrite
             )
         if not flags.quiet:
-            say(escape(rehearsal(rehearsed, seeds=to_come)))
+            say(rehearsal(rehearsed, seeds=to_come))
         show_recipe(recipe, json=flags.json)
         return
     lines: set[str] = set()
@@ -159,7 +157,7 @@ def show_recipe(recipe: Recipe, *, json: bool) -> None:
 
 
 def rehearsal(runs: Sequence[Rehearsal], *, seeds: Sequence[int] = ()) -> str:
-    """Description of each run, its number of steps and about how long it takes.
+    """Description of each run, its number of steps and about how long it takes; rich markup.
 
     Args:
         runs: The stages of one run, or the only one.
@@ -186,7 +184,7 @@ def rehearsal(runs: Sequence[Rehearsal], *, seeds: Sequence[int] = ()) -> str:
     elif len(runs) > 1:
         lines.append(f"in all about {duration(seconds)}")
     left = dict.fromkeys(thing for run in runs for thing in run.left)
-    return "\n".join([*lines, f"Left to the run: {'; '.join(left)}"])
+    return "\n".join(map(escape, [*lines, f"Left to the run: {'; '.join(left)}"]))
 
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from distill_cli.errors import sentences
+
 VERBS = {
     "train": "Use `distill teacher train` or `distill student`.",
     "train-teacher": "Use `distill teacher train`.",
@@ -73,4 +75,4 @@ def explain(error: Any, verb: str | None) -> str:
     if verb == "student" and "(train)" in text:
         return NO_SUBCOMMAND
     text = text[0].lower() + text[1:]
-    return f"{text.rstrip('.')}. See `distill {verb or ''} --help`".replace("  ", " ")
+    return sentences(text, f"See `distill {verb or ''} --help`".replace("  ", " "))

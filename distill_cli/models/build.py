@@ -11,7 +11,7 @@ import timm
 from timm.models import get_pretrained_cfg, is_model
 from torch import nn
 
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, reason
 
 TORCHVISION = "torchvision/"
 # Arguments that make timm or torchvision fetch or open files, or return something that is no
@@ -123,5 +123,4 @@ def explain(error: Exception) -> str:
     match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if match:
         return f"it has no argument '{match[1]}'"
-    line = (str(error).strip().splitlines() or [""])[0].rstrip(". ")
-    return line or type(error).__name__
+    return reason(error)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, reason
 from distill_cli.files import write_atomically
 from distill_cli.training.state import State
 
@@ -157,8 +157,9 @@ def _read(path: Path) -> dict[str, Any]:
         # weights_only: a checkpoint from someone else may hold a pickle that runs code.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(f"checkpoint {path} cannot be read: {first_line}") from None
+        foreign = isinstance(error, pickle.UnpicklingError)
+        why = "it holds more than tensors and plain values" if foreign else reason(error)
+        raise ArtifactError(f"checkpoint {path} cannot be read: {why}") from None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path} is not a checkpoint")
     return content
