@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -76,9 +76,29 @@ class DistillGroup(TyperGroup):
         finally:
             self.listing = False
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Completions of verbs, without importing any."""
+        self.listing = True
+        try:
+            return super().shell_complete(ctx, incomplete)
+        finally:
+            self.listing = False
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Reads the root's own options; a wrong one is one line, as any other fault."""
+        try:
+            return super().make_context(*args, **options)
+        except typer.TyperException as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                raise
+            fail(synonyms.explain(error, None), getattr(error, "exit_code", 2))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Answers an unknown verb with the right one."""
         name = args[0]
+        if ctx.resilient_parsing:
+            # The shell asks for completions.
+            return super().resolve_command(ctx, args)
         if name not in VERBS and not name.startswith("-"):
             hint = synonyms.VERBS.get(name) or nearest(name, VERBS)
             fail(f"there is no command '{name}'. {hint}", 2)
@@ -136,7 +156,7 @@ def unexpected(error: BaseException) -> tuple[str, int]:
     )
 
 
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     """Prints one line on stderr and ends the process with this exit code."""
     say(f"[bold red]error:[/bold red] {escape(message)}")
     raise typer.Exit(code)

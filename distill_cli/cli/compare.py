@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
 from distill_cli.cli.run_arguments import by_seed, read_runs
 from distill_cli.cli.tables import Column, show_table
@@ -16,7 +17,7 @@ from distill_cli.files import real_path
 from distill_cli.report import table
 from distill_cli.report.groups import Group, group_runs
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 # Columns in the order in which a narrow terminal keeps them.
 IMPORTANT = (

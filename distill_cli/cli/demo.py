@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from distill_cli.cli.command import VerbApp, refuse_ranks
 from distill_cli.cli.compare import show
 from distill_cli.cli.options import Json, Overwrite, Quiet
 from distill_cli.cli.progress import progress
@@ -19,7 +20,7 @@ from distill_cli.report import table
 if TYPE_CHECKING:
     from distill_cli.training.events import Sink
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()
@@ -37,6 +38,7 @@ def demo(
     """
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise UsageError(f"{out} is not empty", hint="Give --overwrite, or another --out")
+    refuse_ranks()
     started = time.monotonic()
     from distill_cli.pipeline.demo import demo as run
     from distill_cli.pipeline.demo import sentences

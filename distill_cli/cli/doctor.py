@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import escape, result, result_json
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import escape, result, result_json, say
 from distill_cli.errors import counted
@@ -15,7 +16,7 @@ from distill_cli.pipeline.folders import check_finished, check_model_folder
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.cells import cell_len
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.terminal import console, escape, result, result_json, say
 from distill_cli.errors import ArtifactError, UsageError, counted, visible
 from distill_cli.pipeline.folders import check_model_folder
@@ -18,7 +19,7 @@ from distill_cli.pipeline.inputs.file_kinds import refuse_file
 if TYPE_CHECKING:
     from distill_cli.pipeline.predict import Answers, Prediction
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 BAR = 24
 # Columns of a line that neither its class nor its bar has.

@@ -18,10 +18,16 @@ from distill_cli.errors import (
     StoppedError,
     UsageError,
     counted,
+    nearest,
 )
 from distill_cli.pipeline.folders import check_finished, check_one_run, check_output
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
-from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers
+from distill_cli.pipeline.inputs.teacher_folders import (
+    check_distinct,
+    check_teachers,
+    expand_teachers,
+)
+from distill_cli.recipe import known_names
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.seeds import seed_runs
@@ -205,12 +211,20 @@ def _check_inputs_of_stages(recipe: TrainRecipe, out: Path, *, resume: bool) -> 
 
 
 def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> None:
-    """Checks teachers, data and starting weights, but for those that earlier stages will make."""
+    """Checks teachers, data, model and starting weights, but for those that earlier stages make."""
+    if recipe.model is not None and not known_names.is_model(recipe.model):
+        raise UsageError(
+            f"model: there is no network '{recipe.model}'. "
+            f"{nearest(recipe.model, known_names.models())}"
+        )
     given = [*(getattr(recipe, "teachers", None) or []), recipe.init]
     given = [name for name in given if name is not None and name not in made]
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
-        expand_teachers([name for name in recipe.teachers or [] if name not in made])
+        expanded = expand_teachers([name for name in recipe.teachers or [] if name not in made])
+        if recipe.recorded is None:
+            # Runs of earlier versions go on with the teachers they have, one of them twice too.
+            check_distinct(expanded)
     elif recipe.data is None and recipe.init is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
     if recipe.init is not None and recipe.init not in made:

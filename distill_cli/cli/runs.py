@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import escape, result_json, say
@@ -15,7 +16,7 @@ from distill_cli.pipeline.folders import RUNS
 from distill_cli.pipeline.overview import SORTABLE, RunStanding, runs_below, sorted_by
 from distill_cli.report.format import NOTHING, plain, share, short_name
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 # Figures that are shares of one.
 SHARES = ("top1", "ece", "map", "f1", "agreement", "ece_scaled")

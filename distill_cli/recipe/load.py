@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.base import Recipe
+from distill_cli.recipe.messages import fault, key_path
 from distill_cli.recipe.parsing import is_seed_list
 from distill_cli.recipe.recorded import said_again
 from distill_cli.recipe.rule_options import RULE_KEYS
@@ -115,6 +116,10 @@ def from_environment(
     }
 
 
+def ignore(text: str) -> None:
+    """Tells nobody."""
+
+
 def load(
     schema: type[R],
     *,
@@ -123,6 +128,7 @@ def load(
     assignments: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = ignore,
 ) -> R:
     """Merges every source of options and validates the result.
 
@@ -133,6 +139,7 @@ def load(
         assignments: `key=value` of `--set`.
         flags: Flags that were typed, and no others.
         environment: The process's environment where None.
+        tell: Told in a line which variables of the environment set which values.
 
     Raises:
         UsageError: An unknown key (the nearest is named), a wrong type or range (the key is
@@ -157,30 +164,43 @@ def load(
         _assign(values, path, value)
     values.update(flags or {})
     values["command"] = schema.COMMAND
-    return validate(schema, values)
+    variables = {key: text for key, text in spoken.items() if values[key] is text}
+    loaded = validate(schema, values, variables)
+    if variables:
+        set_by = (f"{_variable(key)}={text}" for key, text in variables.items())
+        tell(f"from the environment: {', '.join(set_by)}")
+    return loaded
 
 
-def validate(schema: type[R], values: Mapping[str, Any]) -> R:
-    """The recipe of these values, or a UsageError of one line for the first that is wrong."""
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.upper()
+
+
+def validate(schema: type[R], values: Mapping[str, Any], variables: Collection[str] = ()) -> R:
+    """The recipe of these values, or a UsageError of one line for the first that is wrong.
+
+    Args:
+        schema: The recipe class.
+        values: Values by key.
+        variables: The keys whose values the environment has set: messages name the variables.
+    """
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise UsageError(explain(schema, error)) from None
+        raise UsageError(explain(schema, error, variables)) from None
 
 
-def explain(schema: type[Recipe], error: ValidationError) -> str:
-    """A validation error in one line: key path, what is wrong, what was given."""
-    first = error.errors(include_url=False)[0]
-    # Union members are pydantic's own path parts; a person types keys.
-    parts = [str(part) for part in first["loc"] if part != "str" and not str(part).endswith("]")]
-    key = ".".join(parts) or "recipe"
+def explain(schema: type[Recipe], error: ValidationError, variables: Collection[str] = ()) -> str:
+    """A validation error in one line: key path or variable, what is wrong, what was given."""
+    errors = error.errors(include_url=False)
+    first, key = errors[0], key_path(errors[0])
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'. {nearest(key, schema.model_fields)}"
+    input_of = f"environment variable {_variable(key)}" if key in variables else key
     foreign = OTHER_WORDS.get((key, str(first["input"])))
     if foreign is not None:
-        return f"{key}: here '{first['input']}' is called '{foreign}'"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
+        return f"{input_of}: here '{first['input']}' is called '{foreign}'"
+    return f"{input_of}: {fault([other for other in errors if key_path(other) == key])}"
 
 
 def to_yaml(recipe: Recipe) -> str:
