@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -17,7 +19,7 @@ from rich.control import Control
 from rich.markup import escape as escape_markup
 from rich.segment import ControlType
 
-from distill_cli.errors import INVISIBLE, visible, visible_lines
+from distill_cli.errors import INVISIBLE, reason, visible, visible_lines
 
 # Wide enough for every line: a pipe has no width, and nothing is folded or cut there.
 UNFOLDED = 1_000_000
@@ -116,6 +118,36 @@ def guard() -> None:
     os.close(descriptor)
     sys.stdout, sys.stderr = Unbreakable(sys.stdout), Unbreakable(sys.stderr)
     sys.unraisablehook = _interrupted_anywhere
+    if not os.environ.get("DISTILL_DEBUG"):
+        warnings.showwarning = _show_warning
+        logging.lastResort = LibraryLines(logging.WARNING)
+
+
+# Whose warnings are of pictures: what cannot be read is an error, which names the file.
+SILENT = "PIL"
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A library's warning as one line, without its source."""
+    if SILENT not in Path(filename).parts:
+        text = reason(message) if isinstance(message, Warning) else message
+        say(f"[dim]{escape(f'{category.__name__}: {text}')}[/dim]")
+
+
+class LibraryLines(logging.Handler):
+    """What libraries log, where nobody asked for logs: each record one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows the record."""
+        if record.name.split(".")[0] != SILENT:
+            say(f"[dim]{escape(f'{record.name}: {record.getMessage()}')}[/dim]")
 
 
 def _interrupted_anywhere(unraisable: Any) -> None:
