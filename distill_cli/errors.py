@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
+from itertools import takewhile
 from pathlib import Path
 
 # Control characters, line breaks of Unicode, directions of bidirectional text, marks without a width
@@ -19,8 +20,10 @@ SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 OBJECT = re.compile(r" ?<[\w.]+(?: object)? at 0x[0-9a-fA-F]+>")
 # Words by which a sentence of a library speaks to programmers, not to whoever trains.
 ADVICE = re.compile(
-    r"weights_only|Weights only load|In PyTorch \d|trusted source|file an issue|bug report"
+    r"weights_only|Weights only load|still be loaded|In PyTorch \d|trusted? (the )?source|file an issue"
 )
+# Likeness, from 0 to 1, from which on a name is taken for another's slip.
+CLOSE = 0.6
 # Names that a message lists where none is close.
 LISTED = 8
 # Longer names than these are no slips, and to compare them takes long.
@@ -183,29 +186,41 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         nearest few.
     """
     names = sorted(set(valid))
-    name = name[:LONGEST_NAME]
-    lower: dict[str, str] = {}
-    for other in names:
-        lower.setdefault(other.lower(), other)
-    if close := get_close_matches(name.lower(), lower, n=1, cutoff=0.6):
-        return f"Did you mean '{lower[close[0]]}'?"
+    name = name[:LONGEST_NAME].lower()
+    if (close := _closest(name, names)) is not None:
+        return f"Did you mean '{close}'?"
     if len(names) <= LISTED:
         return f"Valid: {', '.join(names)}."
-    return f"Valid: {', '.join(by_nearness(name, names)[:LISTED])}, … ({len(names):,} in all)."
+    return f"Valid: {', '.join(_by_nearness(name, names)[:LISTED])}, … ({len(names):,} in all)."
 
 
-def by_nearness(name: str, names: Sequence[str]) -> list[str]:
+def _closest(name: str, names: Sequence[str]) -> str | None:
+    """The likest name; where none begins with this one, their beginnings count too."""
+    starting = [other for other in names if other.lower().startswith(name)]
+    matcher = SequenceMatcher(b=name)
+
+    def likeness(text: str) -> float:
+        matcher.set_seq1(text.lower())
+        quick = matcher.real_quick_ratio() >= CLOSE and matcher.quick_ratio() >= CLOSE
+        return matcher.ratio() if quick else 0.0
+
+    def rank(other: str) -> tuple[float, int, int]:
+        # A name of many parts is meant by its first: mobilnet is mobilenetv3_large_100.
+        begun = 0.0 if starting else 0.99 * likeness(other[: len(name) + 1])
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(name, other.lower(), strict=False))
+        return max(likeness(other), begun), len(list(same)), -len(other)
+
+    best = max(starting or names, key=rank, default=None)
+    return best if best is not None and rank(best)[0] >= CLOSE else None
+
+
+def _by_nearness(name: str, names: Sequence[str]) -> list[str]:
     """Names, those that begin with another name first, then those that hold it, then by likeness."""
-    matcher = SequenceMatcher(b=name.lower())
+    matcher = SequenceMatcher(b=name)
 
     def distance(other: str) -> tuple[bool, bool, float, str]:
-        matcher.set_seq1(other.lower())
-        held = name.lower() in other.lower()
-        return (
-            not (held and other.lower().startswith(name.lower())),
-            not held,
-            -matcher.ratio(),
-            other,
-        )
+        lower = other.lower()
+        matcher.set_seq1(lower)
+        return not lower.startswith(name), name not in lower, -matcher.ratio(), other
 
     return sorted(names, key=distance)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,8 @@ OTHER_WORDS = {
 
 R = TypeVar("R", bound=Recipe)
 
+# Half a pair: a byte of a file name that is no UTF-8, or an escape in YAML.
+SURROGATE = re.compile("[\ud800-\udfff]")
 ENVIRONMENT_PREFIX = "DISTILL_"
 # Folders, in which relative --data paths are looked up and decoded images kept; and switches.
 NOT_KEYS = {"CACHE", "DATA", "DEBUG"}
@@ -184,10 +187,33 @@ def validate(schema: type[R], values: Mapping[str, Any], variables: Collection[s
         values: Values by key.
         variables: The keys whose values the environment has set: messages name the variables.
     """
+    for key, value in values.items():
+        if any(map(SURROGATE.search, texts_in(value))):
+            # pydantic fails on some of them, with an error of its own.
+            subject = _subject(key, variables)
+            raise UsageError(f"{subject}: must be text in UTF-8 (got {value!r:.80})")
     try:
         return schema.model_validate(values)
     except ValidationError as error:
         raise UsageError(explain(schema, error, variables)) from None
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in a value of mappings and lists, keys too."""
+    left, seen = [value], set[int]()
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            # An alias of YAML may hold itself.
+            seen.add(id(value))
+            left += value
+            left += value.values() if isinstance(value, Mapping) else ()
+
+
+def _subject(key: str, variables: Collection[str]) -> str:
+    return f"environment variable {_variable(key)}" if key in variables else key
 
 
 def explain(schema: type[Recipe], error: ValidationError, variables: Collection[str] = ()) -> str:
@@ -196,11 +222,11 @@ def explain(schema: type[Recipe], error: ValidationError, variables: Collection[
     first, key = errors[0], key_path(errors[0])
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'. {nearest(key, schema.model_fields)}"
-    input_of = f"environment variable {_variable(key)}" if key in variables else key
+    subject = _subject(key, variables)
     foreign = OTHER_WORDS.get((key, str(first["input"])))
     if foreign is not None:
-        return f"{input_of}: here '{first['input']}' is called '{foreign}'"
-    return f"{input_of}: {fault([other for other in errors if key_path(other) == key])}"
+        return f"{subject}: here '{first['input']}' is called '{foreign}'"
+    return f"{subject}: {fault([other for other in errors if key_path(other) == key])}"
 
 
 def to_yaml(recipe: Recipe) -> str:
