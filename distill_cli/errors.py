@@ -204,11 +204,11 @@ def _closest(name: str, names: Sequence[str]) -> str | None:
         quick = matcher.real_quick_ratio() >= CLOSE and matcher.quick_ratio() >= CLOSE
         return matcher.ratio() if quick else 0.0
 
-    def rank(other: str) -> tuple[float, int, int]:
+    def rank(other: str) -> tuple[float, int, int, str]:
         # A name of many parts is meant by its first: mobilnet is mobilenetv3_large_100.
         begun = 0.0 if starting else 0.99 * likeness(other[: len(name) + 1])
         same = takewhile(lambda pair: pair[0] == pair[1], zip(name, other.lower(), strict=False))
-        return max(likeness(other), begun), len(list(same)), -len(other)
+        return max(likeness(other), begun), len(list(same)), -len(other), other
 
     best = max(starting or names, key=rank, default=None)
     return best if best is not None and rank(best)[0] >= CLOSE else None
