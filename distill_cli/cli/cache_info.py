@@ -7,11 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN
 from distill_cli.cache.manifest import read_manifest, read_plan
 from distill_cli.cache.plan import Plan
+from distill_cli.cli.terminal import escape
 from distill_cli.errors import counted
 from distill_cli.report.format import share, size
 
@@ -134,13 +133,13 @@ def _lost(document: dict[str, Any]) -> Iterator[str]:
     errors = document["truncation_error"]
     if any(error["worst_kl"] for error in errors.values()):
         losses = (
-            f"{error['mean_kl']:.2g} (worst {error['worst_kl']:.2g}) at T = {t}"
+            f"{error['mean_kl']:.2g} (worst {error['worst_kl']:.2g}) at T = {escape(t)}"
             for t, error in errors.items()
         )
         yield f"  lost by the codec, nats: {', '.join(losses)}"
     if (arithmetic := document.get("precision_error")) is not None:
         yield (
-            f"  lost by the teacher's {document['precision']}, nats: {arithmetic['mean_kl']:.2g} "
+            f"  lost by the teacher's {escape(document['precision'])}, nats: {arithmetic['mean_kl']:.2g} "
             f"(worst {arithmetic['worst_kl']:.2g}) on the evaluation rows"
         )
     if (asked := document.get("error_at")) is not None:

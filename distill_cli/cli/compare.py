@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
 from distill_cli.cli.run_arguments import by_seed, read_runs
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.cli.terminal import escape, result, result_json, say
 from distill_cli.files import real_path
 from distill_cli.report import table
 from distill_cli.report.groups import Group, group_runs
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 # Columns in the order in which a narrow terminal keeps them.
 IMPORTANT = (
@@ -59,7 +59,9 @@ def show(groups: Sequence[Group]) -> None:
     ]
     cells = [[str(getattr(row, key)) for key in headings] for row in rows]
     left_out = show_table(columns, cells)
-    if sentences := [f"  {escape(row.label)}: {row.against}." for row in rows if row.against]:
+    if sentences := [
+        f"  {escape(row.label)}: {escape(row.against)}." for row in rows if row.against
+    ]:
         result(f"\nAgainst {escape(rows[0].label)}:")
     for sentence in sentences:
         result(sentence)

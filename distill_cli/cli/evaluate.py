@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
-from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.cli.terminal import escape, result, result_json, say
 from distill_cli.errors import counted
 from distill_cli.pipeline.folders import check_finished, check_model_folder
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()
@@ -77,6 +77,6 @@ def evaluate(
         )
     if evaluation.teacher_agreement is not None:
         result(
-            f"agrees with {teacher} on {100 * evaluation.teacher_agreement:.1f} %, "
+            f"agrees with {escape(teacher)} on {100 * evaluation.teacher_agreement:.1f} %, "
             f"KL(teacher ‖ run) {evaluation.teacher_kl:.4f}"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from distill_cli.errors import visible_lines
+
 
 def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,4 +19,5 @@ def _render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup
-    return environment.get_template(template).render(**values)
+    # Names of files and classes may turn the direction of a line, and may be no UTF-8.
+    return visible_lines(environment.get_template(template).render(**values))

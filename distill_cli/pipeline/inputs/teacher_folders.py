@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.files import real_path
 from distill_cli.pipeline.folders import finished_seeds, has_model, holds_run, kept_recipe
 from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
@@ -71,6 +72,27 @@ def expand_teachers(
             refuse_file(path, "teacher")
             raise UsageError(f"teacher '{name}' is no run, model or cache folder")
     return expanded
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Refuses a teacher that is named twice, as by a link, by a run and by the model in it.
+
+    Args:
+        names: Folders that are there, or timm/NAME; as `expand_teachers` returns them.
+
+    Raises:
+        UsageError: Two of them are one.
+    """
+    known: dict[Path | str, str] = {}
+    for name in names:
+        path, model = Path(name), Path(name) / "model"
+        place = real_path(model if model.is_dir() else path) if path.exists() else name
+        if place in known:
+            raise UsageError(
+                f"teachers '{known[place]}' and '{name}' are one and the same",
+                hint="Name it once; --teacher-weights of `distill student` weighs teachers",
+            )
+        known[place] = name
 
 
 def with_data(

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.errors import ArtifactError, UsageError, counted, reason
 from distill_cli.recipe.schema import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -124,9 +124,8 @@ def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
                 if name in archive.files
             }
     except UNREADABLE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ArtifactError(
-            f"{path} cannot be read: {reason}",
+            f"{path} cannot be read: {reason(error)}",
             hint="Write numbers, and names as np.array(names, dtype=str), by numpy.savez",
         ) from None
     values_MK = arrays[kind]
