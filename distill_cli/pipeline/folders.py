@@ -250,4 +250,4 @@ def kept_recipe(folder: Path) -> dict[str, Any]:
     # RUN/model says as much as RUN: its recipe lies beside it.
     places = [folder, folder.parent] if folder.name == "model" else [folder]
     found = [place / "recipe.yaml" for place in places if (place / "recipe.yaml").is_file()]
-    return read_yaml(found[0]) if found else {}
+    return read_yaml(found[0], ArtifactError) if found else {}

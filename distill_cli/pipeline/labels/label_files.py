@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 import zlib
 from array import array
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.readers.csv_rows import csv_rows
 from distill_cli.recipe.schema import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -65,26 +65,26 @@ def _read_csv(path: Path, kind: Kind) -> LabelFile:
     numbers = array("d")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
+            rows = csv_rows(file)
+            _, header = next(rows, (1, []))
             if header[:1] != [SAMPLE]:
                 raise ArtifactError(
                     f"{path}: the first column should be '{SAMPLE}', is '{(header or [''])[0]:.40}'",
                     hint="A header comes first: sample and the classes, separated by commas",
                 )
-            for row in rows:
+            for line, row in rows:
                 if not row:
                     continue
                 if len(row) != len(header):
                     raise ArtifactError(
-                        f"{path}, line {rows.line_num}: sample '{row[0]:.80}' has "
+                        f"{path}, line {line}: sample '{row[0]:.80}' has "
                         f"{counted(len(row) - 1, 'number')} for {counted(len(header) - 1, 'class', 'classes')}"
                     )
                 samples.append(row[0])
                 numbers.extend(map(_number, row[1:]))
     except UnicodeDecodeError:
         raise ArtifactError(f"{path} is no UTF-8 text", hint="Give a .csv or an .npz") from None
-    except csv.Error as error:
+    except ValueError as error:
         raise ArtifactError(f"{path} cannot be read as CSV: {error}") from None
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
