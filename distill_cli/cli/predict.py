@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from distill_cli.cli.options import Megapixels
 from distill_cli.cli.terminal import console, result, result_json, say
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.pipeline.folders import check_model_folder
@@ -43,6 +44,7 @@ def predict(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out and count images that cannot be read.")
     ] = False,
+    max_megapixels: Megapixels = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON line an image.")] = False,
 ) -> None:
     """Classes and probabilities of images, as small bar charts or JSON lines.
@@ -64,7 +66,7 @@ def predict(
     from distill_cli.data.inventory import left_in_words
     from distill_cli.pipeline.predict import predict as ask
 
-    answers = ask(run, paths, temperature=temperature, device=device)
+    answers = ask(run, paths, temperature=temperature, device=device, megapixels=max_megapixels)
     for line in left_in_words(answers.left):
         say(escape(line))
     if json:

@@ -87,7 +87,9 @@ def key_of(
     if stamp is None:
         return None
     # Copies are left out of what is remembered, or not: they are no part of the key.
-    read = [framing.to_json(), rules.version, rules.split_by, rules.channels]
+    read: list[Any] = [framing.to_json(), rules.version, rules.split_by, rules.channels]
+    # Absent where it is what it was before it could be chosen.
+    read += [] if rules.megapixels == TODAY.megapixels else [rules.megapixels]
     options = [FORMAT, stamp, size, skip_bad, PIL.__version__, *read]
     return Key(blake2b(json.dumps(options).encode(), digest_size=16).hexdigest())
 
