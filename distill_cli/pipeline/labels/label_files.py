@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +11,13 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.errors import ArtifactError, DistillError, UsageError, counted
+from distill_cli.readers.bounds import memory
 from distill_cli.readers.csv_rows import csv_rows
 from distill_cli.recipe.schema import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLE = "sample"
-# Exceptions of NumPy and zipfile on damaged or forged archives.
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 Floats = npt.NDArray[Any]
 
@@ -111,6 +105,11 @@ def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ArtifactError(f"{path} is one array and no .npz", hint="Write it by numpy.savez")
         with loaded as archive:
+            unpacked: int = sum(member.file_size for member in _members(archive))
+            if unpacked > memory():
+                raise ArtifactError(
+                    f"{path} unpacks to {unpacked / 1e9:.1f} GB, more than the memory there is"
+                )
             present = [kind_name for kind_name in KINDS if kind_name in archive.files]
             kind = kind or _only(path, present)
             if kind not in present:
@@ -123,7 +122,10 @@ def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
                 for name in (kind, "samples", "classes")
                 if name in archive.files
             }
-    except UNREADABLE as error:
+    except DistillError:
+        raise
+    except Exception as error:
+        # NumPy and zipfile raise many unrelated types on damaged or forged archives.
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ArtifactError(
             f"{path} cannot be read: {reason}",
@@ -143,6 +145,11 @@ def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
                 f"{path}: '{kind}' has shape {values_MK.shape}, and there are {len(name_list):,} {key}"
             )
     return LabelFile(path=path, kind=kind, values_MK=values_MK, **names)
+
+
+def _members(archive: Any) -> list[Any]:
+    """The members of an .npz, which is a zip; NumPy's types do not say so."""
+    return list(archive.zip.infolist())
 
 
 def _only(path: Path, kinds: Sequence[Kind]) -> Kind | None:
