@@ -272,7 +272,7 @@ def _run(folder: Path) -> None:
 def _read_kept(folder: Path, file: str) -> None:
     kept = kept_recipe(folder)
     rules_kept(kept)
-    (kept.get("recorded") or {}).get("dataset", {}).get("fingerprint")
+    ((kept.get("recorded") or {}).get("dataset") or {}).get("fingerprint")
 
 
 READERS = (

@@ -58,7 +58,7 @@ def check_depth(value: object) -> None:
         ValueError: With the reason.
     """
     level = _inside([value])
-    for _ in range(DEPTH):
+    for _ in range(DEPTH + 1):
         if not level:
             return
         level = [item for inner in level for item in _inside(inner)]

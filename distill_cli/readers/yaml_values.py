@@ -142,7 +142,7 @@ def _scan(text: str) -> None:
 
 def _check_scalar(event: Any) -> None:
     """Refuses numbers that are longer than any of ours."""
-    if len(event.value) <= _NUMBER or event.style is not None:
+    if len(event.value) <= _NUMBER or event.style:
         return
     forms = _Loader.yaml_implicit_resolvers.get(event.value[0], ())
     if any(tag in _NUMBERS and form.match(event.value) for tag, form in forms):
