@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from distill_cli.cli.command import VerbApp
-from distill_cli.cli.options import Json
+from distill_cli.cli.options import Json, Megapixels
 from distill_cli.cli.terminal import escape, result, result_json, say
 from distill_cli.errors import counted
 from distill_cli.pipeline.folders import check_finished, check_model_folder
@@ -32,6 +32,7 @@ def evaluate(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
     ] = False,
+    max_megapixels: Megapixels = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     json: Json = False,
 ) -> None:
@@ -51,6 +52,7 @@ def evaluate(
         teacher=teacher,
         split=split,
         skip_bad=skip_bad,
+        megapixels=max_megapixels,
         device=device,
         message=lambda text: say(escape(text)),
     )

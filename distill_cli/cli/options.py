@@ -52,6 +52,12 @@ HelpAll = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Megapixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-megapixels", min=1, max=10_000, help="Pictures of more pixels cannot be read (200)."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check, show the recipe and what it costs.")

@@ -11,6 +11,7 @@ import typer
 from rich.cells import cell_len
 
 from distill_cli.cli.command import VerbApp
+from distill_cli.cli.options import Megapixels
 from distill_cli.cli.terminal import console, escape, result, result_json, say
 from distill_cli.errors import ArtifactError, UsageError, counted, visible
 from distill_cli.pipeline.folders import check_model_folder
@@ -44,6 +45,7 @@ def predict(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out and count images that cannot be read.")
     ] = False,
+    max_megapixels: Megapixels = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON line an image.")] = False,
 ) -> None:
     """Classes and probabilities of images, as small bar charts or JSON lines.
@@ -70,6 +72,7 @@ def predict(
         paths,
         temperature=temperature,
         device=device,
+        megapixels=max_megapixels,
         message=lambda text: say(escape(text)),
     )
     for line in left_in_words(answers.left):

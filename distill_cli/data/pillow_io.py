@@ -193,6 +193,8 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         # Pillow names its own buffer, and formats that are never asked.
         return f"it is of no format that is read ({', '.join(READ)})"
+    if isinstance(error, Image.DecompressionBombError) and "--max-megapixels" not in str(error):
+        return "a picture in it has more pixels than --max-megapixels allows"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return reason(error)

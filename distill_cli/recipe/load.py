@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from distill_cli.errors import UsageError, nearest
+from distill_cli.errors import ArtifactError, DistillError, UsageError, nearest
+from distill_cli.readers.yaml_values import BadYamlError, read_yaml_value, yaml_value
 from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.messages import fault, key_path
 from distill_cli.recipe.parsing import is_seed_list
@@ -42,36 +43,25 @@ NOT_KEYS = {"CACHE", "DATA", "DEBUG"}
 OF_A_COMMAND = ("max_time",)
 
 
-def parsed(path: Path, what: str, *, hint: str | None = None) -> Any:
-    """The content of a YAML file that a person wrote.
+def read_yaml(path: Path, error: type[DistillError] = UsageError) -> dict[str, Any]:
+    """A YAML mapping, its top-level keys with hyphens spelt as underscores.
 
     Args:
         path: The file.
-        what: It is, as messages call it: recipe, class map.
-        hint: The remedy that the message names where there is no such file.
+        error: The kind of error: that of a file which somebody names, or of an artefact's.
 
     Raises:
-        UsageError: It cannot be read, or is no YAML.
+        DistillError: Of that kind: it cannot be read, is no YAML or no mapping, or has a key twice.
     """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {what} {path}: {error.strerror}", hint=hint) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        one_line = " ".join(str(error).split())
-        raise UsageError(f"{what} {path} is not valid YAML: {one_line}") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, its top-level keys with hyphens spelt as underscores.
-
-    Raises:
-        UsageError: It cannot be read, is no YAML, or is no mapping.
-    """
-    value = parsed(path, "recipe")
+    value = read_yaml_value(path, "recipe", error=error)
     if not isinstance(value, dict):
-        raise UsageError(f"recipe {path} must be a mapping of keys to values")
-    return {str(key).replace("-", "_"): item for key, item in value.items()}
+        raise error(f"recipe {path} must be a mapping of keys to values")
+    mapping = {str(key).replace("-", "_"): item for key, item in value.items()}
+    if len(mapping) < len(value):
+        keys = [str(key).replace("-", "_") for key in value]
+        twice = next(key for key in mapping if keys.count(key) > 1)
+        raise error(f"recipe {path} has the key '{twice:.80}' twice")
+    return mapping
 
 
 def parse_set(assignment: str) -> tuple[list[str], Any]:
@@ -80,8 +70,8 @@ def parse_set(assignment: str) -> tuple[list[str], Any]:
     if not separator or not path.strip():
         raise UsageError(f"--set takes key=value, got '{assignment}'")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = yaml_value(text)
+    except BadYamlError:
         value = text
     return path.strip().replace("-", "_").split("."), value
 
@@ -148,7 +138,9 @@ def load(
         UsageError: An unknown key (the nearest is named), a wrong type or range (the key is
             named), or a recipe for another verb.
     """
-    values: dict[str, Any] = read_yaml(recipe) if recipe is not None else {}
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        values = read_yaml(recipe, ArtifactError if resumed else UsageError)
     if resumed:
         values = {key: value for key, value in values.items() if key not in OF_A_COMMAND}
     command = values.get("command", schema.COMMAND)

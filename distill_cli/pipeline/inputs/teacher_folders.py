@@ -126,6 +126,9 @@ def with_data(
         value = _agreed(key, {name: kept(name).get(key) for name in teachers})
         if value is not None:
             update[key] = value
+    if recipe.max_megapixels is None:
+        limits = [kept(name).get("max_megapixels") for name in teachers]
+        update["max_megapixels"] = max((n for n in limits if type(n) is int), default=None)
     update = {**_rules(recipe, teachers, kept, start), **update}
     return as_shown(recipe.model_copy(update=update), teachers, kept)
 
