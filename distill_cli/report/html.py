@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
+def _cell(text: object) -> str:
+    """A cell's text, whose lines may end before a deviation and nowhere else."""
+    return str(text).replace(" ", "\u00a0").replace("\u00a0±", " ±")
+
+
 def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -17,4 +22,5 @@ def _render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup
+    environment.filters["cell"] = _cell
     return environment.get_template(template).render(**values)

@@ -74,7 +74,7 @@ def compared(tmp_path: Path, **recipe: Any) -> str:
     groups = group_runs(runs)
     found = verdict(groups[0].values("test_errors"), groups[1].values("test_errors"), 360)
     return comparison_report(
-        "Digits", comparison(groups), groups, {groups[1].label: found}, about="Two kinds of label."
+        "Digits", comparison(groups), {groups[1].label: found}, about="Two kinds of label."
     )
 
 
@@ -154,7 +154,7 @@ def test_little_history(tmp_path: Path, history: str | None) -> None:
     found = read_run(make(tmp_path / "a", history=history))
     stands_alone(run_page(found))
     groups = group_runs([found])
-    stands_alone(comparison_report("x", comparison(groups), groups))
+    stands_alone(comparison_report("x", comparison(groups)))
 
 
 def test_runs_of_unequal_length(tmp_path: Path) -> None:
@@ -164,13 +164,13 @@ def test_runs_of_unequal_length(tmp_path: Path) -> None:
         read_run(make(tmp_path / "b", {"seed": 1}, history=short)),
     ]
     groups = group_runs(runs)
-    stands_alone(comparison_report("x", comparison(groups), groups))
+    stands_alone(comparison_report("x", comparison(groups)))
     assert list(_mean([{1: 1.0, 2: 2.0}, {1: 3.0}])) == [1]
 
 
 def test_histories_may_be_given(tmp_path: Path) -> None:
     groups = group_runs([run(tmp_path / "a")])
-    text = comparison_report("x", comparison(groups), groups, (), {})
+    text = comparison_report("x", comparison(groups), (), {})
     assert "Held-out accuracy" not in text
 
 
