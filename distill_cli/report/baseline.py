@@ -94,7 +94,7 @@ def is_baseline(group: Group) -> bool:
 def _comparable(group: Group, other: Group) -> bool:
     one, two = group.runs[0], other.runs[0]
     same_network = all(one.recipe.get(key) == two.recipe.get(key) for key in NETWORK)
-    return same_network and same_test_images(one, two) is not False
+    return same_network and same_test_images(one, two) is True
 
 
 def _differing(group: Group, baseline: Group) -> list[str]:

@@ -12,7 +12,7 @@ def same_test_images(one: RunSummary, other: RunSummary) -> bool | None:
     """Whether the test images of two finished runs are the same; None where that is unknown.
 
     Runs up to 0.4.0 noted their training images only, which say as much where copies were left out
-    of both or of neither: copies are never left out of test.
+    of both or of neither: none is left out of test.
     """
     results = (one.result, other.result)
     counts = {result.test_samples for result in results if result is not None}

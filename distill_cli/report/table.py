@@ -193,9 +193,11 @@ def notes(groups: Sequence[Group]) -> list[str]:
     elif others := [run for run in runs if same_training_images(runs[0], run) is False]:
         counts = [training_images(run) for run in (runs[0], others[0])]
         numbers = "" if None in counts else f" ({counts[0]:,} and {counts[1]:,})"
-        sentences.append(
-            f"the runs learnt from different training images{numbers}, and were tested on the same"
+        known = all(same_test_images(runs[0], run) for run in others)
+        tested = (
+            "they were tested on the same" if known else "whether test is the same is not noted"
         )
+        sentences.append(f"the runs learnt from different training images{numbers}; {tested}")
     devices = {run.recorded.get("device") for run in runs} - {None}
     if len(devices) > 1:
         sentences.append("the runs were made on different devices: their times cannot be compared")

@@ -13,6 +13,7 @@ import yaml
 
 from distill_cli import __version__
 from tests.conftest import Made, Outcome
+from tests.reliability import Reliability
 from tests.report.made import RECIPE, STUDENT, make
 from tests.terminals import on_terminal
 
@@ -101,7 +102,9 @@ def others(runs: None, made: Made) -> None:
     Path("runs/seeds/seeds.yaml").write_text(yaml.safe_dump({"seeds": [0, 1]}))
 
 
-def test_what_is_no_run_is_left_out_with_a_word(others: None, distill: Distill) -> None:
+def test_what_is_no_run_is_left_out_with_a_word(
+    others: None, distill: Distill, reliability: Reliability
+) -> None:
     outcome = distill("compare", *globbed())
     assert outcome.code == 0, outcome.err
     notes = [line for line in outcome.err.splitlines() if line.startswith("note: ")]
@@ -109,13 +112,21 @@ def test_what_is_no_run_is_left_out_with_a_word(others: None, distill: Distill) 
     for name, words in LEFT_OUT.items():
         assert any(f"runs/{name} " in note and words in note for note in notes), name
     assert "teacher" in outcome.out
+    [said] = [note for note in notes if "runs/unfinished" in note]
+    fault = "a folder that holds no finished run, among runs"
+    reliability("Folders and paths", fault, "distill compare runs/*", outcome, message=said)
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
-def test_alone_it_is_refused(others: None, distill: Distill, name: str) -> None:
+def test_alone_it_is_refused(
+    others: None, distill: Distill, reliability: Reliability, name: str
+) -> None:
     outcome = distill("compare", f"runs/{name}")
     assert outcome.code == 3
     assert LEFT_OUT[name] in outcome.err
+    if name == "unfinished":
+        fault = "a folder that holds no finished run, alone"
+        reliability("Folders and paths", fault, f"distill compare runs/{name}", outcome)
 
 
 def test_what_is_damaged_or_not_there_is_refused(runs: None, distill: Distill) -> None:
@@ -133,7 +144,9 @@ def test_a_run_and_its_twin_without_copies(runs: None, distill: Distill) -> None
     made_run("whole", {"recorded": {**NOTED, **test}, "dedupe": False})
     outcome = distill("compare", "whole", "twin")
     assert "cannot be compared" not in outcome.err
-    assert "different training images (1,438 and 1,400), and were tested on the same" in outcome.err
+    assert (
+        "different training images (1,438 and 1,400); they were tested on the same" in outcome.err
+    )
     assert "dedupe=yes" in outcome.out
 
 
@@ -145,6 +158,8 @@ def test_a_page_of_it(runs: None, distill: Distill) -> None:
     for text in ("Runs on digits", "kd against hard-0…2", 'class="helped"', "held out", "<svg"):
         assert text in page, text
     assert str(Path.cwd()) not in page
+    refused = distill("compare", *globbed(), "--html", "runs")
+    assert (refused.code, "cannot write runs: it is a folder" in refused.err) == (2, True)
     assert json.loads(distill("compare", *globbed(), "--json", "--html", "page.html").out)
 
 
@@ -154,10 +169,10 @@ def test_in_a_terminal_nothing_that_is_needed_is_cut(runs: None, columns: int) -
     assert seen.code == 0, seen.text
     assert max(map(len, seen.lines)) <= columns
     needed = (
-        *("kd", "20.0", "21.0 ± 1.0", "94.00 ± 0.00 %", "95.00 ± 0.00 %", "held out", "seeds"),
-        *("test errors", "test accuracy", "hard-0…2"),
+        *("kd", "hard-0…2", "21.0 ± 1.0", "94.00 ± 0.00 %", "95.00 ± 0.00 %"),
+        *("test errors", "test accuracy", "held out", "seeds"),
     )
-    for text in needed[:1] + needed[2:]:
+    for text in needed:
         assert any(text in line for line in seen.lines), text
     heading = seen.lines[0].split()
     assert (heading[:2] == ["run", "what"]) == (columns == 80)

@@ -12,6 +12,7 @@ from distill_cli.report.groups import Group, group_runs
 from tests.report.made import STUDENT, run, seeds
 
 FEW, MANY = [20, 21, 22], [60, 61, 62]
+TESTED = {"test": {"fingerprint": "test"}}
 
 
 def groups(*of_runs: Any) -> list[Group]:
@@ -70,7 +71,8 @@ def test_without_enough_seeds_nothing_can_be_told(tmp_path: Path) -> None:
     [
         ({"model": "mlp_24x1"}, {}),
         ({"model_args": {"width": 2}}, {}),
-        ({"recorded": {"test": {"fingerprint": "other"}}}, {}),
+        ({"recorded": {**TESTED, "test": {"fingerprint": "other"}}}, {}),
+        ({"recorded": {}}, {}),
         ({}, {"test_samples": 10}),
         # Beside these, hard labels are not all that is learnt.
         ({"objective": "label-smoothing"}, {}),
@@ -82,9 +84,12 @@ def test_without_enough_seeds_nothing_can_be_told(tmp_path: Path) -> None:
 def test_what_is_no_baseline(
     tmp_path: Path, recipe: dict[str, Any], figures: dict[str, Any]
 ) -> None:
-    taught = {**STUDENT, "recorded": {"test": {"fingerprint": "test"}}}
-    found = groups([run(tmp_path / "kd", taught)], [run(tmp_path / "hard", recipe, **figures)])
-    assert judged(found) == []
+    taught, hard = {**STUDENT, "recorded": TESTED}, {"recorded": TESTED}
+    found = groups(
+        [run(tmp_path / "kd", taught)], [run(tmp_path / "hard", hard | recipe, **figures)]
+    )
+    assert all(outcome.baseline is not found[1] for outcome in judged(found))
+    assert judged(groups(found[0].runs, [run(tmp_path / "true", hard)])), "with it, there is one"
 
 
 def test_a_method_without_teachers_is_judged_too(tmp_path: Path) -> None:

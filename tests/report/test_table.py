@@ -185,7 +185,7 @@ def with_data(dataset: str, samples: int, test: str | None, **more: Any) -> dict
         (
             with_data("all", 1438, "t"),
             with_data("some", 1400, "t", dedupe=True),
-            "learnt from different training images (1,438 and 1,400), and were tested on the same",
+            "learnt from different training images (1,438 and 1,400); they were tested on the same",
         ),
         (with_data("all", 9, "t"), with_data("all", 9, "u"), "tested on different images"),
         (with_data("all", 9, "t"), with_data("all", 9, "t"), None),
@@ -195,7 +195,7 @@ def with_data(dataset: str, samples: int, test: str | None, **more: Any) -> dict
         (
             with_data("all", 9, None),
             with_data("some", 8, None, dedupe=True),
-            "learnt from different training images (9 and 8)",
+            "learnt from different training images (9 and 8); whether test is the same is not noted",
         ),
     ],
 )
