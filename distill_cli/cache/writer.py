@@ -31,7 +31,14 @@ from distill_cli.cache.sample_ids import front_coded
 from distill_cli.cache.shards import HASH, PRECISION_ERROR, Shards, as_text
 from distill_cli.cache.statistics import Statistics, measure, merged
 from distill_cli.errors import ArtifactError, InternalError, counted
-from distill_cli.files import remove_temporaries, sha256, write_atomically, write_json
+from distill_cli.files import (
+    remove,
+    remove_temporaries,
+    sha256,
+    write_atomically,
+    write_bytes,
+    write_json,
+)
 
 
 class CacheWriter:
@@ -98,8 +105,8 @@ class CacheWriter:
     def adopt(self, file: str, source: Path) -> None:
         """Copies a committed file of another folder under the same plan, atomically."""
         self._take_manifest_back()
-        with _rerun_hint():
-            write_atomically(self.folder / file, lambda path: shutil.copyfile(source / file, path))
+        with _rerun_hint(), (source / file).open("rb") as stream:
+            write_atomically(self.folder / file, lambda handle: shutil.copyfileobj(stream, handle))
 
     def write_eval(
         self,
@@ -213,11 +220,11 @@ class CacheWriter:
         payload = save(tensors, metadata={METADATA: text})
         self._take_manifest_back()
         with _rerun_hint():
-            write_atomically(self.folder / file, lambda path: path.write_bytes(payload))
+            write_bytes(self.folder / file, payload)
 
     def _take_manifest_back(self) -> None:
         """Removes a manifest: it describes the files as they were before."""
-        (self.folder / MANIFEST).unlink(missing_ok=True)
+        remove(self.folder / MANIFEST)
 
 
 def require_plan(folder: Path, plan: Plan) -> Plan:

@@ -159,15 +159,17 @@ def merge(
 
     Example: distill cache merge part-1 part-2 --out runs/labels
     """
+    from distill_cli.pipeline.folders import check_cache_folders, check_cache_place
+
+    check_cache_place(out)
     groups = _grouped(parts, out)
     from distill_cli.cache.merge import merge as join
-    from distill_cli.pipeline.folders import check_cache_folders
 
     targets = [out / name if name else out for name in groups]
     check_cache_folders(out, targets)
     made: list[tuple[Path, Manifest]] = []
     for target, folders in zip(targets, groups.values(), strict=True):
-        with one_writer(target), progress("merge", quiet=quiet) as display:
+        with one_writer(target, root=out), progress("merge", quiet=quiet) as display:
             made.append((target, join(folders, target, progress=display.counting("shard"))))
     if json:
         result_json(

@@ -15,6 +15,7 @@ from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import console, print_location, result_json, say
 from distill_cli.errors import UsageError
+from distill_cli.files import named_file
 from distill_cli.pipeline.folders import kept_recipe
 
 SUFFIXES = (".npz", ".csv")
@@ -50,7 +51,8 @@ def cache_export(
         )
     if out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out} is no .npz and no .csv", hint=f"Give {out.stem}.npz")
-    if out.is_dir() or (out.exists() and not overwrite):
+    target = named_file(out)
+    if target.exists() and not overwrite:
         raise UsageError(
             f"{out} exists", hint="Choose another --out, or replace it with --overwrite"
         )
@@ -61,7 +63,7 @@ def cache_export(
     with progress("export", quiet=quiet) as display:
         kind = export(
             reader,
-            out,
+            target,
             view=view,
             temperature=temperature,
             progress=display.counting("row"),

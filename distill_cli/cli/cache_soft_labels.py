@@ -13,7 +13,7 @@ from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import UsageError, counted
-from distill_cli.pipeline.folders import check_finished, check_writable
+from distill_cli.pipeline.folders import check_cache_place, check_finished
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
@@ -44,7 +44,7 @@ def run_dump(recipe: CacheRecipe, flags: RunFlags) -> None:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
     check_finished(expand_teachers(recipe.teachers), None)
     if recipe.out is not None:
-        check_writable(Path(recipe.out))
+        check_cache_place(Path(recipe.out))
     if flags.dry_run:
         show_estimate(recipe, flags)
         return

@@ -13,9 +13,7 @@ from distill_cli.cli.options import Json
 from distill_cli.cli.run_arguments import finished_runs
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import result, result_json, say
-from distill_cli.errors import UsageError
-from distill_cli.files import write_text
-from distill_cli.pipeline.folders import check_writable
+from distill_cli.files import named_file, write_text
 from distill_cli.report import table
 from distill_cli.report.baseline import Judged, judged
 from distill_cli.report.groups import Group, group_runs
@@ -47,17 +45,14 @@ def compare(
 
     Example: distill compare runs/*
     """
-    if html is not None:
-        check_writable(html.parent)
-        if html.is_dir():
-            raise UsageError(f"cannot write {html}: it is a folder", hint="Name a file")
+    target = None if html is None else named_file(html)
     finished, notes = finished_runs(runs)
     groups = group_runs(finished)
     for note in notes:
         say(f"[bold]note:[/bold] {escape(note)}")
     verdicts = judged(groups)
-    if html is not None:
-        write_text(html, page(groups, verdicts))
+    if target is not None:
+        write_text(target, page(groups, verdicts))
         say(f"page: {escape(str(html))}")
     if json:
         by_label = {outcome.group.label: outcome.to_json() for outcome in verdicts}

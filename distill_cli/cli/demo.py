@@ -14,7 +14,9 @@ from distill_cli.cli.compare import show
 from distill_cli.cli.options import Json, Overwrite, Quiet
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import result, result_json, say
-from distill_cli.errors import StoppedError, UsageError
+from distill_cli.errors import StoppedError
+from distill_cli.files import one_writer
+from distill_cli.pipeline.folders import check_demo
 from distill_cli.report import table
 
 if TYPE_CHECKING:
@@ -36,8 +38,7 @@ def demo(
 
     Example: distill demo
     """
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise UsageError(f"{out} is not empty", hint="Give --overwrite, or another --out")
+    check_demo(out, overwrite=overwrite)
     started = time.monotonic()
     from distill_cli.pipeline.demo import demo as run
     from distill_cli.pipeline.demo import sentences
@@ -46,7 +47,8 @@ def demo(
         return progress(label, quiet=quiet, messages=False)
 
     try:
-        outcome = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
+        with one_writer(out):
+            outcome = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
     except StoppedError as stopped:
         raise stopped.hinting("Begin again with --overwrite") from None
     if json:

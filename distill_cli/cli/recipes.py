@@ -12,7 +12,7 @@ from distill_cli.cli.options import Assignments, Json, RunFlags, run_flags
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import exactly, result_json, say
 from distill_cli.errors import UsageError, nearest
-from distill_cli.files import write_text
+from distill_cli.files import named_file, write_text
 from distill_cli.recipe import catalog
 from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.load import load, read_yaml
@@ -58,9 +58,10 @@ def show(name: Name) -> None:
 @app.command()
 def copy(name: Name, to: Annotated[Path, typer.Argument(help="The new file.")]) -> None:
     """Copy a recipe, to change it."""
-    if to.exists():
+    target = named_file(to)
+    if target.exists():
         raise UsageError(f"{to} exists", hint="Choose another name")
-    write_text(to, catalog.find(name).read_text(encoding="utf-8"))
+    write_text(target, catalog.find(name).read_text(encoding="utf-8"))
     say(f"copied to {escape(str(to))}: change it, then distill recipes run {escape(str(to))}")
 
 

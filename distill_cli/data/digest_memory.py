@@ -7,8 +7,8 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from distill_cli.data.disk_cache import FORMAT, Stat, cache_folder, is_settled
-from distill_cli.errors import InternalError
-from distill_cli.files import real_path, write_atomically
+from distill_cli.errors import DistillError
+from distill_cli.files import real_path, write_text
 
 
 class Note(NamedTuple):
@@ -72,7 +72,6 @@ class Digests:
             return
         text = json.dumps({"format": FORMAT, "seen": self.seen}, separators=(",", ":"))
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.file, lambda path: path.write_text(text))
-        except (OSError, InternalError):
+            write_text(self.file, text)
+        except DistillError:
             return

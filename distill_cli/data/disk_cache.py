@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,8 +27,8 @@ from distill_cli.data.pillow_io import Size
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.source import FileSource, ItemSource, Splits
 from distill_cli.data.split_images import ImageTable
-from distill_cli.errors import InternalError
-from distill_cli.files import real_path, write_json
+from distill_cli.errors import DistillError
+from distill_cli.files import created, move, real_path, remove, write_json
 from distill_cli.types import EARLIER_FRAMING, Framing
 
 FORMAT = 2
@@ -187,21 +186,20 @@ def remember(key: Key, decoded: Decoded) -> Decoded:
     """
     making = key.folder.with_name(f"{key.folder.name}{MAKING}{os.getpid()}")
     try:
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
+        remove(making)
         for name, table in decoded.tables.items():
-            with (making / f"{name}.u8").open("wb") as handle:
+            with created(making / f"{name}.u8") as handle:
                 table.images_NCHW.numpy().tofile(handle)
-                os.fsync(handle.fileno())
         write_json(making / INDEX, _index(decoded))
         if recall(key) is None:
             # A damaged entry is removed; another process's map of it stays valid.
-            shutil.rmtree(key.folder, ignore_errors=True)
-        making.rename(key.folder)
+            remove(key.folder)
+        move(making, key.folder)
         _forget(key.folder)
-    except (OSError, InternalError):
+    except (OSError, DistillError):
         # The disk is full or read-only, home is missing, or another process was quicker.
-        shutil.rmtree(making, ignore_errors=True)
+        with suppress(DistillError):
+            remove(making)
         return decoded
     return recall(key) or decoded
 
@@ -231,9 +229,11 @@ def _forget(kept: Path) -> None:
         if (path / INDEX).is_file() and MAKING not in path.name:
             folders.append(((path / INDEX).stat().st_mtime, path))
         elif path.stat().st_mtime < time.time() - ORPHAN_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(DistillError):
+                remove(path)
     total = 0
     for _, folder in sorted(folders, reverse=True):
         total += sum(file.stat().st_size for file in folder.iterdir())
         if total > LIMIT_BYTES and folder != kept:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(DistillError):
+                remove(folder)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill_cli.adapters.regressor import Regressor
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
-from distill_cli.errors import UsageError, counted
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data, view_spec
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.student import (
     Architecture,
+    advised,
     architecture_of,
     starting,
     student_network,
@@ -42,6 +42,11 @@ from distill_cli.pipeline.objective.offers import check_offers
 from distill_cli.pipeline.objective.order import order_of
 from distill_cli.pipeline.objective.sources import check_sources
 from distill_cli.pipeline.objective.temperature import temperature_message
+from distill_cli.pipeline.run.batches import (
+    batch_size_of,
+    check_batch,
+    learnt_from,
+)
 from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepared import PreparedRun
@@ -53,7 +58,7 @@ from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime, teacher_precision
 from distill_cli.training import optim
-from distill_cli.training.events import Sink
+from distill_cli.training.events import Silent, Sink
 from distill_cli.types import Targets, ViewSpec
 
 # The name of the run folder where the recipe names none.
@@ -78,6 +83,7 @@ def prepare(
     Cheap refusals come first: folders and objectives before any image is decoded. In a dry run,
     which `runs` says, no pixels and no weights are read and no network is asked.
     """
+    runs = replace(runs, tell=once(sink.message))
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
     if resume:
@@ -102,11 +108,14 @@ def prepare(
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
-    architecture, network = _student(recipe, composed, dataset, targets, runtime, runs)
+    dataset = learnt_from(recipe, dataset, composed, cached, sink)
+    batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
+    advice = Silent() if resume else sink
+    architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
     teacher, joining = joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
-    order = order_of(recipe, joining.get("mode"), composed, dataset, spec)
+    order = order_of(recipe, joining.get("mode"), composed, dataset, spec, batch_size)
     layers = find_layers(
         composed,
         network,
@@ -115,10 +124,10 @@ def prepare(
         stop=isinstance(recipe, HintRecipe),
     )
     check_judged(layers.composition.judging, dataset)
-    check_batch(layers, min(recipe.batch_size, len(dataset.fit_rows)))
+    check_batch(layers, batch_size)
     for line in layers.descriptions:
         sink.message(line)
-    values = {"out": str(out), **architecture._asdict(), **joining}
+    values = {"out": str(out), "batch_size": batch_size, **architecture._asdict(), **joining}
     values |= {} if order is None else {"order": order}
     complete = _resolve(recipe, values, dataset, spec, network, runtime, layers)
     return PreparedRun(
@@ -151,10 +160,13 @@ def _student(
     targets: Targets,
     runtime: Runtime,
     runs: Artifacts,
+    sink: Sink,
 ) -> tuple[Architecture, Network]:
     """The student on its device, and the keys of the recipe that name its network."""
     start = starting(recipe, runs)
     architecture = architecture_of(recipe, dataset, start)
+    if advice := advised(recipe, architecture, len(dataset.fit_rows)):
+        sink.message(advice)
     network = student_network(
         recipe,
         architecture,
@@ -186,8 +198,7 @@ def _members(
     members = open_teachers(names, dataset, runtime, precision, maps, runs)
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
-    known = {"force": recipe.force, "dry": runs.dry}
-    check_knowledge(names, members, dataset, runtime.device, sink, **known)
+    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
     return members
 
 
@@ -202,29 +213,6 @@ def check_options(recipe: TrainRecipe) -> None:
     optim.check_name(recipe.opt)
     if recipe.model is not None:
         resolve(recipe.model)
-
-
-def check_batch(layers: Layers, batch_size: int) -> None:
-    """Refuses a batch in which a regressor's batch norm would see one value of a channel.
-
-    Args:
-        layers: With their adapters.
-        batch_size: Images of a step.
-
-    Raises:
-        UsageError: With the objective.
-    """
-    for name, adapter in layers.adapters.items():
-        for module in adapter.modules():
-            if not isinstance(module, Regressor) or module.norm is None:
-                continue
-            if batch_size * module.size[0] * module.size[1] < 2:
-                raise UsageError(
-                    f"objective '{name}' normalises a layer by the batch, and a batch of "
-                    f"{counted(batch_size, 'image')} has one value of each channel",
-                    hint="Choose a --batch-size of at least 2, or normalised: false in a list of "
-                    "objectives",
-                )
 
 
 def _resolve(
@@ -244,9 +232,8 @@ def _resolve(
     opt = recipe.opt
     if opt == "auto":
         opt = optim.default_optimizer(base_of(network))
-    rows = len(dataset.fit_rows)
-    batch_size = min(recipe.batch_size, rows)
-    rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
+    steps = len(dataset.fit_rows) // values["batch_size"]
+    rate = optim.default_rate(opt, values["batch_size"]) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
     targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
     taught: dict[str, Any] = {}
@@ -260,12 +247,11 @@ def _resolve(
             **targets,
             **taught,
             **data_record(recipe, dataset, spec),
-            "batch_size": batch_size,
             "opt": opt,
             "lr": rate,
             "weight_decay": decay,
             "device": str(runtime.device),
             "precision": runtime.precision,
-            "compile": compiles(recipe, runtime, layers, recipe.epochs * (rows // batch_size)),
+            "compile": compiles(recipe, runtime, layers, recipe.epochs * steps),
         },
     )

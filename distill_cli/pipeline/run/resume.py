@@ -13,7 +13,7 @@ from distill_cli.pipeline.objective.entries import meant
 from distill_cli.pipeline.run.prepared import NOT_TRAINING, PreparedRun
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
-from distill_cli.recipe.earlier import other_formula
+from distill_cli.recipe.earlier import batch_size_then, other_formula
 from distill_cli.recipe.load import read_yaml, validate
 from distill_cli.recipe.recorded import computed_by, made_by, mapping
 from distill_cli.recipe.resolved import schema_of
@@ -36,7 +36,9 @@ def as_made(recipe: R, version: str | None) -> R:
     """The recipe, its defaults those of a version; as it is where that is not known."""
     if version is None:
         return recipe
-    return recipe.model_copy(update={"recorded": {**(recipe.recorded or {}), "defaults": version}})
+    recorded = {**(recipe.recorded or {}), "defaults": version}
+    batch_size = recipe.batch_size or batch_size_then(version)
+    return recipe.model_copy(update={"recorded": recorded, "batch_size": batch_size})
 
 
 def check_begun(prepared: PreparedRun) -> str:
@@ -66,6 +68,16 @@ def check_begun(prepared: PreparedRun) -> str:
         raise _differing(prepared) or error from None
 
 
+def check_anew(prepared: PreparedRun) -> None:
+    """Refuses to begin another run where one has saved a model, and no checkpoint.
+
+    Raises:
+        ArtifactError: Its recipe.yaml says that it was made from something else, or otherwise.
+    """
+    if (error := _differing(prepared)) is not None:
+        raise error
+
+
 def _differing(prepared: PreparedRun) -> ArtifactError | None:
     """The error that names all that differs; None where recipe.yaml does not tell."""
     then, recorded = _begun(prepared), mapping(_recorded([prepared.run / "recipe.yaml"]))
@@ -88,11 +100,13 @@ def _differing(prepared: PreparedRun) -> ArtifactError | None:
 def take_over(prepared: PreparedRun, sink: Sink) -> None:
     """The same, and has the checkpoint know the run by its own key from now on.
 
-    A last checkpoint that is damaged gives way to the one before it, which `sink` says. Before recipe.yaml is written anew: killed in between, either is known. Images are normalised
-    as they were: of large ones the mean is over some, and which ones is a version's affair.
+    A last checkpoint that is damaged gives way to the one before it, which `sink` says, as that one
+    has no checksum. Before recipe.yaml is written anew: killed in between, either is known. Images
+    are normalised as they were: of large ones the mean is over some, and which ones is a version's
+    affair.
     """
     key = check_begun(prepared)
-    if (line := checkpoint.repair(prepared.run)) is not None:
+    for line in checkpoint.repair(prepared.run):
         sink.message(line)
     if key != prepared.key:
         checkpoint.rename(prepared.run, prepared.key)

@@ -10,7 +10,7 @@ from typing import Any
 
 from distill_cli import __version__
 from distill_cli.errors import DivergedError, UsageError, counted
-from distill_cli.files import one_writer, read_json, write_json, write_text
+from distill_cli.files import one_writer, read_json, remove, write_json, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
 from distill_cli.pipeline.inputs.data import OpenData, OpenedOnce
 from distill_cli.pipeline.run.machine import runtime_of
@@ -92,7 +92,7 @@ def train_seeds(
                 for seed_run in runs:
                     check_before(seed_run.recipe, sink=sink, resume=True, opening=opening)
         write_text(out / SEEDS, to_yaml(recipe))
-        (out / TABLE).unlink(missing_ok=True)
+        remove(out / TABLE)
         whole = Whole(limit=TimeLimit.of(recipe.max_time), leave=leave, out=out)
         diverged = _train_each(runs, shown, opening, whole)
         table = SeedTable(
@@ -189,7 +189,7 @@ def seeded(
     recorded: dict[str, Any] = {"defaults": version or __version__}
     if isinstance(recipe, LabelledRecipe):
         recorded["asked"] = asked_of(recipe)
-    return recipe.model_copy(update={"recorded": recorded}), runs
+    return as_made(recipe, version).model_copy(update={"recorded": recorded}), runs
 
 
 def _check_dropped(recipe: TrainRecipe, out: Path) -> None:
