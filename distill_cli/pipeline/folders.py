@@ -25,7 +25,7 @@ from distill_cli.pipeline.entries import (
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
-from distill_cli.report.run_folder import HISTORY, OUTCOME, RECIPE, RESULT
+from distill_cli.report.run_folder import HISTORY, OUTCOME, RECIPE, RESULT, NoFiguresError
 from distill_cli.report.seed_table import TABLE, SeedTable, read_table
 
 RUNS = Path("runs")
@@ -56,12 +56,13 @@ def finished_seeds(folder: Path) -> SeedTable | None:
     """The table of a folder of several seeds; None where it is none.
 
     Raises:
-        ArtifactError: Some of its runs are still to be made, or the table is malformed.
+        NoFiguresError: Some of its runs are still to be made.
+        ArtifactError: The table is malformed.
     """
     if not holds_seeds(folder):
         return None
     if not (folder / TABLE).is_file():
-        raise ArtifactError(
+        raise NoFiguresError(
             f"{folder} holds runs of several seeds that are not all finished",
             hint=f"Go on with --resume --out {folder}",
         )

@@ -27,6 +27,10 @@ MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is n
 MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.type)}
 
 
+class NoFiguresError(ArtifactError):
+    """A folder is no run that finished, so that it has no figures; nothing in it is damaged."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
     """One run, as its folder has it.
@@ -51,6 +55,11 @@ class RunSummary:
         return real_path(self.folder).name
 
     @property
+    def seed(self) -> Any:
+        """The seed of its weights and of its order of images."""
+        return self.recipe.get("seed")
+
+    @property
     def recorded(self) -> Mapping[str, Any]:
         """Machine, data and views, as the run noted them."""
         recorded = self.recipe.get("recorded")
@@ -66,24 +75,25 @@ def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
 
     Raises:
         UsageError: There is no such folder.
-        ArtifactError: It is no run, did not finish, or a file in it is malformed.
+        NoFiguresError: It is no run, or did not finish.
+        ArtifactError: A file in it is malformed.
     """
     if not folder.exists():
         raise UsageError(f"{folder} does not exist", hint="Give the --out folder of a run")
     if not (folder / RECIPE).is_file():
-        raise ArtifactError(
+        raise NoFiguresError(
             f"{folder} is no run folder: it has no {RECIPE}",
             hint="Give the --out folder of `distill teacher train` or `distill student`",
         )
     recipe = read_recipe(folder / RECIPE)
     if recipe.get("command") == "hint-init":
-        raise ArtifactError(
+        raise NoFiguresError(
             f"{folder} is a hint-init: its classifier is not trained, so that it has no figures",
             hint="Give the student that started from it",
         )
     has_result = (folder / RESULT).is_file()
     if finished and not has_result:
-        raise ArtifactError(
+        raise NoFiguresError(
             f"run {folder} did not finish: it has no {RESULT}",
             hint=f"Go on with --resume --out {folder}",
         )

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill_cli import __version__
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network, resolve
@@ -37,7 +36,7 @@ from distill_cli.pipeline.inputs.teachers import (
 )
 from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
 from distill_cli.pipeline.objective.class_info import adapter_context
-from distill_cli.pipeline.objective.entries import entry_of, spelled
+from distill_cli.pipeline.objective.entries import spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.pipeline.objective.offers import check_offers
 from distill_cli.pipeline.objective.order import order_of
@@ -52,12 +51,12 @@ from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
+from distill_cli.pipeline.run.record import record_of
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
-from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.runtime import Runtime, describe, teacher_precision
+from distill_cli.runtime import Runtime, teacher_precision
 from distill_cli.training import optim
 from distill_cli.training.events import Silent, Sink
 from distill_cli.types import Targets, ViewSpec
@@ -130,7 +129,7 @@ def prepare(
     complete = _resolve(recipe, values, dataset, spec, network, runtime, layers)
     return PreparedRun(
         recipe=complete,
-        recorded=_record(recipe, dataset, spec, members, layers, runtime),
+        recorded=record_of(recipe, dataset, spec, names, members, layers, runtime),
         runtime=runtime,
         dataset=dataset,
         spec=spec,
@@ -261,27 +260,3 @@ def _resolve(
             "compile": compiles(recipe, runtime, layers, recipe.epochs * steps),
         },
     )
-
-
-def _record(
-    recipe: TrainRecipe,
-    dataset: Dataset,
-    spec: ViewSpec,
-    members: Sequence[Member],
-    layers: Layers,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    """How the run comes about, which its folder keeps below the recipe."""
-    recorded = {
-        **describe(runtime),
-        "dataset": dataset.identity.to_json(),
-        "view_spec": spec.to_json(),
-        "teachers": [member.fingerprint for member in members],
-        "skipped_images": dataset.skipped,
-        "layers": list(layers.recorded),
-        # Below the versions of now: of a run that goes on, they are not what its names stood for.
-        "defaults": made_by(recipe.recorded) or __version__,
-    }
-    if isinstance(recipe, LabelledRecipe):
-        return {**recorded, "asked": asked_of(recipe)}
-    return {**recorded, "objective": [entry_of(part) for part in layers.composition.parts]}
