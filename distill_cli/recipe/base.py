@@ -87,7 +87,6 @@ class Recipe(BaseModel):
         DATA,
         ge=4,
         le=2048,
-        advanced=True,
     )
     resize: Resize | None = option(
         None,
@@ -191,7 +190,15 @@ class TrainRecipe(Recipe, SeedOptions):
     init: Text | None = option(None, "Start from the weights of this run or model folder.", MODEL)
 
     epochs: int = option(30, "Passes over the training rows.", TRAINING, ge=1, le=100_000)
-    batch_size: int = option(128, "Global batch.", TRAINING, flags=("-b",), ge=1, le=1_000_000)
+    batch_size: int | None = option(
+        None,
+        "Global batch. Default: 128, or of fewer than 2,560 images the largest power of two that makes "
+        "20 steps an epoch, 8 at least.",
+        TRAINING,
+        flags=("-b",),
+        ge=1,
+        le=1_000_000,
+    )
     lr: float | None = option(
         None,
         "Peak learning rate; default 0.1 (SGD) or 0.001 (AdamW) × batch / 256.",

@@ -127,6 +127,11 @@ class ViewSpec:
     source: Source = "table"
     framing: Framing = EARLIER_FRAMING
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed in pairs."""
+        return any(step.split(":")[0] in ("mixup", "cutmix") for step in self.augment)
+
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values, those of the framing among the others."""
         values = {**asdict(self), "augment": list(self.augment), **self.framing.to_json()}

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli import __version__
-from distill_cli.adapters.regressor import Regressor
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
-from distill_cli.errors import UsageError, counted
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
@@ -43,6 +41,12 @@ from distill_cli.pipeline.objective.offers import check_offers
 from distill_cli.pipeline.objective.order import order_of
 from distill_cli.pipeline.objective.sources import check_sources
 from distill_cli.pipeline.objective.temperature import temperature_message
+from distill_cli.pipeline.run.batches import (
+    batch_size_of,
+    check_batch,
+    counts_labelled,
+    learnt_from,
+)
 from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepared import PreparedRun
@@ -103,11 +107,13 @@ def prepare(
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
+    dataset = learnt_from(recipe, dataset, composed, cached, sink)
+    batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs)
     teacher, joining = joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
-    order = order_of(recipe, joining.get("mode"), composed, dataset, spec)
+    order = order_of(recipe, joining.get("mode"), composed, dataset, spec, batch_size)
     layers = find_layers(
         composed,
         network,
@@ -116,10 +122,10 @@ def prepare(
         stop=isinstance(recipe, HintRecipe),
     )
     check_judged(layers.composition.judging, dataset)
-    check_batch(layers, min(recipe.batch_size, len(dataset.fit_rows)))
+    check_batch(layers, batch_size)
     for line in layers.descriptions:
         sink.message(line)
-    values = {"out": str(out), **architecture._asdict(), **joining}
+    values = {"out": str(out), "batch_size": batch_size, **architecture._asdict(), **joining}
     values |= {} if order is None else {"order": order}
     complete = _resolve(recipe, values, dataset, spec, network, runtime, layers)
     return PreparedRun(
@@ -133,6 +139,7 @@ def prepare(
         teacher=teacher,
         layers=layers,
         network=network,
+        counts_labelled=counts_labelled(recipe),
         optimizer=optim.create_optimizer(
             network.net,
             complete.opt,
@@ -205,29 +212,6 @@ def check_options(recipe: TrainRecipe) -> None:
         resolve(recipe.model)
 
 
-def check_batch(layers: Layers, batch_size: int) -> None:
-    """Refuses a batch in which a regressor's batch norm would see one value of a channel.
-
-    Args:
-        layers: With their adapters.
-        batch_size: Images of a step.
-
-    Raises:
-        UsageError: With the objective.
-    """
-    for name, adapter in layers.adapters.items():
-        for module in adapter.modules():
-            if not isinstance(module, Regressor) or module.norm is None:
-                continue
-            if batch_size * module.size[0] * module.size[1] < 2:
-                raise UsageError(
-                    f"objective '{name}' normalises a layer by the batch, and a batch of "
-                    f"{counted(batch_size, 'image')} has one value of each channel",
-                    hint="Choose a --batch-size of at least 2, or normalised: false in a list of "
-                    "objectives",
-                )
-
-
 def _resolve(
     recipe: TrainRecipe,
     values: Mapping[str, Any],
@@ -245,9 +229,8 @@ def _resolve(
     opt = recipe.opt
     if opt == "auto":
         opt = optim.default_optimizer(base_of(network))
-    rows = len(dataset.fit_rows)
-    batch_size = min(recipe.batch_size, rows)
-    rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
+    steps = len(dataset.fit_rows) // values["batch_size"]
+    rate = optim.default_rate(opt, values["batch_size"]) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
     targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
     taught: dict[str, Any] = {}
@@ -261,13 +244,12 @@ def _resolve(
             **targets,
             **taught,
             **data_record(recipe, dataset, spec),
-            "batch_size": batch_size,
             "opt": opt,
             "lr": rate,
             "weight_decay": decay,
             "device": str(runtime.device),
             "precision": runtime.precision,
-            "compile": compiles(recipe, runtime, layers, recipe.epochs * (rows // batch_size)),
+            "compile": compiles(recipe, runtime, layers, recipe.epochs * steps),
         },
     )
 

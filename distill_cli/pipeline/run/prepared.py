@@ -43,6 +43,7 @@ class PreparedRun:
         layers: The objectives, the layers that they compare, and their adapters.
         network: The student, on its device.
         optimizer: The optimiser of the student and of the adapters that share it.
+        counts_labelled: Whether labelled images are counted in each batch, as up to 0.4.0.
     """
 
     recipe: ResolvedRecipe
@@ -56,6 +57,7 @@ class PreparedRun:
     layers: Layers
     network: Network
     optimizer: torch.optim.Optimizer
+    counts_labelled: bool = False
 
     @property
     def run(self) -> Path:

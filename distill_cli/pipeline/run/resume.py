@@ -13,7 +13,7 @@ from distill_cli.pipeline.objective.entries import meant
 from distill_cli.pipeline.run.prepared import NOT_TRAINING, PreparedRun
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
-from distill_cli.recipe.earlier import other_formula
+from distill_cli.recipe.earlier import batch_size_then, other_formula
 from distill_cli.recipe.load import read_yaml, validate
 from distill_cli.recipe.recorded import computed_by, made_by, mapping
 from distill_cli.recipe.resolved import schema_of
@@ -36,7 +36,9 @@ def as_made(recipe: R, version: str | None) -> R:
     """The recipe, its defaults those of a version; as it is where that is not known."""
     if version is None:
         return recipe
-    return recipe.model_copy(update={"recorded": {**(recipe.recorded or {}), "defaults": version}})
+    recorded = {**(recipe.recorded or {}), "defaults": version}
+    batch_size = recipe.batch_size or batch_size_then(version)
+    return recipe.model_copy(update={"recorded": recorded, "batch_size": batch_size})
 
 
 def check_begun(prepared: PreparedRun) -> str:

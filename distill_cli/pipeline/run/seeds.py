@@ -189,7 +189,7 @@ def seeded(
     recorded: dict[str, Any] = {"defaults": version or __version__}
     if isinstance(recipe, LabelledRecipe):
         recorded["asked"] = asked_of(recipe)
-    return recipe.model_copy(update={"recorded": recorded}), runs
+    return as_made(recipe, version).model_copy(update={"recorded": recorded}), runs
 
 
 def _check_dropped(recipe: TrainRecipe, out: Path) -> None:

@@ -140,7 +140,7 @@ def staged(
     # Stages that are not begun have the defaults of those that are.
     stages = [replace(stage, recipe=as_made(stage.recipe, version)) for stage in stages]
     recorded = {"defaults": version, "asked": asked_of(recipe)}
-    recipe = recipe.model_copy(update={"recorded": recorded})
+    recipe = as_made(recipe, version).model_copy(update={"recorded": recorded})
     check_inside(out, [stage.recipe for stage in stages])
     for stage in stages:
         # Now, rather than after the stages before it.
