@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from distill_cli.data.split_images import Images
+from distill_cli.errors import ArtifactError, counted
 from distill_cli.metrics import Metrics, measure_as
 from distill_cli.models import Network
 
@@ -68,6 +70,19 @@ class Collected:
         """All rows, where they were made; an empty tensor where there is none."""
         self._close()
         return torch.cat(self._full) if self._full else torch.empty(0)
+
+
+def check_answers(folder: Path, logits_NK: Tensor) -> None:
+    """Refuses a network whose weights are numbers, and whose answers are not.
+
+    Raises:
+        ArtifactError: A logit is NaN or infinite.
+    """
+    if bad := int((~logits_NK.isfinite()).any(dim=-1).sum()):
+        raise ArtifactError(
+            f"{folder} answers NaN or infinity to {bad:,} of {counted(len(logits_NK), 'image')}",
+            hint="Its weights are too large for its arithmetic: train it again with a lower --lr",
+        )
 
 
 def evaluate(network: Network, images: Images, device: torch.device) -> Metrics:

@@ -90,7 +90,7 @@ def _network(name: str, size: int, channels: int) -> Network:
     if Path(name).is_dir():
         if not has_model(Path(name)):
             raise UsageError(f"{name} holds no trained model")
-        return load_model(Path(name))
+        return load_model(Path(name), tell=lambda line: say(escape(line)))
     grey = (0.5,) * channels
     view = InputSpec(channels=channels, height=size, width=size, mean=grey, std=grey)
     return create_network(name, class_names=tuple(map(str, range(10))), view=view)

@@ -64,7 +64,13 @@ def predict(
     from distill_cli.data.inventory import left_in_words
     from distill_cli.pipeline.predict import predict as ask
 
-    answers = ask(run, paths, temperature=temperature, device=device)
+    answers = ask(
+        run,
+        paths,
+        temperature=temperature,
+        device=device,
+        message=lambda text: say(escape(text)),
+    )
     for line in left_in_words(answers.left):
         say(escape(line))
     if json:

@@ -216,13 +216,14 @@ def append(path: Path, text: str) -> None:
 
 
 def cut(path: Path, length: int) -> None:
-    """Cuts a log back to a length in bytes.
+    """Cuts a log back to a length in bytes; one that is shorter stays so.
 
     Raises:
         DistillError: As `write_atomically`.
     """
     with _log(path) as handle:
-        handle.truncate(length)
+        # A file that lost its end would be filled up with zeroes.
+        handle.truncate(min(length, handle.tell()))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from math import isfinite
@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from distill_cli.errors import ArtifactError
-from distill_cli.files import real_path, write_bytes, write_json
+from distill_cli.files import read_json, real_path, write_bytes, write_json
 from distill_cli.models.build import TORCHVISION, build, explain
+from distill_cli.models.checksum import check_config, sealed_config, sealed_weights
 from distill_cli.models.network import InputSpec, Library, Network
 from distill_cli.models.timm_folder import read_config
+from distill_cli.models.weights import fill
 from distill_cli.types import PlainView, Targets
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -27,7 +26,7 @@ FORMAT = 1
 
 
 def save_model(network: Network, folder: Path, *, extra: Mapping[str, Any] | None = None) -> None:
-    """Writes weights, then config, each atomically; equal networks give equal bytes.
+    """Writes weights, then config, each atomically and with its checksum; equal networks give equal bytes.
 
     `timm.create_model("local-dir:FOLDER", pretrained=True)` loads it where the architecture is
     timm's, and ours after `import distill_cli.models`.
@@ -42,9 +41,8 @@ def save_model(network: Network, folder: Path, *, extra: Mapping[str, Any] | Non
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in network.net.state_dict().items()
     }
-    content = save(weights, metadata={"format": "pt"})
-    write_bytes(folder / WEIGHTS, content)
-    write_json(folder / CONFIG, config_of(network, extra))
+    write_bytes(folder / WEIGHTS, sealed_weights(weights))
+    write_json(folder / CONFIG, sealed_config(config_of(network, extra)))
 
 
 def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -96,7 +94,7 @@ def _probabilities(network: Network) -> dict[str, Any]:
 def save_temperature(network: Network, folder: Path, temperature: float) -> None:
     """Writes a fitted temperature into the config of a saved model."""
     network.temperature = temperature
-    write_json(model_folder(folder) / CONFIG, config_of(network))
+    write_json(model_folder(folder) / CONFIG, sealed_config(config_of(network)))
 
 
 def model_folder(path: Path) -> Path:
@@ -119,6 +117,7 @@ def load_model(
     device: torch.device | str = "cpu",
     weights: bool = True,
     class_names: Sequence[str] | None = None,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> Network:
     """The network of a run or model folder, in eval mode.
 
@@ -130,14 +129,18 @@ def load_model(
         device: Device that the network is put on.
         weights: Read the weights; otherwise they stay fresh, and only the file's header is checked.
         class_names: Names of as many outputs, where timm saved the model and it has none.
+        tell: Is told of weights that have no checksum.
 
     Raises:
-        ArtifactError: Something is missing, damaged, or neither ours nor timm's.
+        ArtifactError: Something is missing, damaged, or neither ours nor timm's, or a weight is NaN
+            or infinite.
     """
     config, stored = _file(folder, CONFIG), _file(folder, WEIGHTS)
     with _ours(config):
         network = _network(read_config(config, FORMAT, class_names))
-    _fill(network, stored, copy=weights)
+    fill(network, stored, copy=weights, tell=tell)
+    # Last: what else is wrong says more than that something is.
+    _check_config(config)
     return network.to(device).eval()
 
 
@@ -149,7 +152,20 @@ def input_spec(folder: Path) -> InputSpec:
     """
     config = _file(folder, CONFIG)
     with _ours(config):
-        return _parsed_input_spec(read_config(config, FORMAT)["distill"])
+        spec = _parsed_input_spec(read_config(config, FORMAT)["distill"])
+    _check_config(config)
+    return spec
+
+
+def _check_config(config: Path) -> None:
+    """Refuses a config that is not as it was saved; one without a checksum is believed."""
+    try:
+        check_config(read_json(config))
+    except ValueError as error:
+        raise ArtifactError(
+            f"{config} is damaged: {error}",
+            hint="Restore it, or take the line `checksum` out of it where the change is meant",
+        ) from None
 
 
 @contextmanager
@@ -235,32 +251,6 @@ def _parsed_input_spec(ours: Mapping[str, Any]) -> InputSpec:
     if not all(isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
         raise ValueError("mean and std are finite, std above 0")
     return InputSpec(channels=channels, height=height, width=width, mean=mean, std=std)
-
-
-def _fill(network: Network, path: Path, *, copy: bool) -> None:
-    """Puts the weights into the network; names, types and shapes of all tensors must agree."""
-    try:
-        # The file is mapped: tensors that are not copied are not read.
-        given = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ArtifactError(
-            f"{path} is no intact safetensors file: {explain(error)}",
-            hint="Copy or train the model again",
-        ) from None
-    expected = network.net.state_dict()
-    for name in sorted(expected.keys() | given.keys()):
-        stored, needed = _form(given.get(name)), _form(expected.get(name))
-        if stored != needed:
-            raise ArtifactError(
-                f"{path} does not fit {network.architecture}: tensor {name} is {stored}, not {needed}",
-                hint="config.json and the weights are of different models",
-            )
-    if copy:
-        network.net.load_state_dict(given)
-
-
-def _form(value: Tensor | None) -> str:
-    return "absent" if value is None else f"{str(value.dtype)[6:]} {list(value.shape)}"
 
 
 def network_fingerprint(network: Network) -> str:

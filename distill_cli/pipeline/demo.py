@@ -10,17 +10,18 @@ teacher-b 21 ± 3, of both 23. Where all 1,438 labels are given, no student of 8
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from distill_cli.data.open_splits import open_splits
 from distill_cli.data.source import Source
 from distill_cli.data.splits import stratified
-from distill_cli.files import write_atomically, write_text
+from distill_cli.files import write_bytes, write_text
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.train import train
 from distill_cli.recipe.load import validate
@@ -31,7 +32,7 @@ from distill_cli.report.run_folder import read_run
 from distill_cli.report.verdict import Verdict, verdict
 from distill_cli.training.events import Sink
 
-DATA = "data"
+DATA = "digits.tar"
 AUGMENT = ["shift:1"]
 STUDENT = "mlp_64x1"
 TEACHERS: dict[str, dict[str, Any]] = {
@@ -88,7 +89,7 @@ def demo(out: Path, *, seeds: int, epochs: int, shown: Shown, overwrite: bool) -
         overwrite: Replace what an earlier demo left.
     """
     runs: dict[str, list[Path]] = {}
-    write_digits(out / DATA)
+    write_bytes(out / DATA, digits_tar())
     for name, given in TEACHERS.items():
         runs[f"{name}, {given['model']}"] = [out / name]
         taught = validate(
@@ -134,20 +135,26 @@ def sentences(verdicts: dict[str, Verdict]) -> list[str]:
     ]
 
 
-def write_digits(folder: Path) -> None:
-    """Writes the digits as class folders; images without a label lie loose in `train/`.
+def digits_tar() -> bytes:
+    """A tar of the digits in class folders; images without a label lie loose in `train/`.
 
     Which images have one is drawn as splits are: as a function of their ids.
     """
-    splits = open_splits("digits")
-    for split, source in splits.items():
-        rows = range(len(source))
-        labelled = _some_of_each(source) if split == "train" else set(rows)
-        for row in rows:
-            part = source.class_names[source.label(row)] if row in labelled else ""
-            name = f"{source.sample_id(row).removeprefix('index:')}.png"
-            save = partial(source.image(row).save, format="PNG")
-            write_atomically(folder / split / part / name, save)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for split, source in open_splits("digits").items():
+            rows = range(len(source))
+            labelled = _some_of_each(source) if split == "train" else set(rows)
+            for row in rows:
+                names = [source.class_names[source.label(row)]] if row in labelled else []
+                file = f"{source.sample_id(row).removeprefix('index:')}.png"
+                image = io.BytesIO()
+                source.image(row).save(image, format="PNG")
+                member = tarfile.TarInfo("/".join([split, *names, file]))
+                member.size = image.tell()
+                image.seek(0)
+                tar.addfile(member, image)
+    return buffer.getvalue()
 
 
 def _some_of_each(source: Source) -> set[int]:

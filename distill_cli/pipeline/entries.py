@@ -74,11 +74,9 @@ CACHE = Entries(
 )
 # A cache is named after its teacher, and a run of the demo as the demo likes.
 CACHES = Entries(folders={".+": CACHE}, logs=True)
-_DIGITS = r"\d+\.png"
-_SPLIT = Entries(files=_DIGITS, folders={r"\d": Entries(files=_DIGITS)})
 DEMO = Entries(
-    files=_any_of(("report.html",)),
-    folders={"data": Entries(folders={"train|test": _SPLIT}), "labels": CACHES, ".+": RUN},
+    files=_any_of(("digits.tar", "report.html")),
+    folders={"labels": CACHES, ".+": RUN},
     logs=True,
 )
 

@@ -16,10 +16,11 @@ from distill_cli.data.inventory import left_in_words
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.rules import DataRules
 from distill_cli.errors import ArtifactError, UsageError, counted
-from distill_cli.evaluate import latency_ms, logits_of
+from distill_cli.evaluate import check_answers, latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
 from distill_cli.models import load_model
 from distill_cli.pipeline.folders import kept_recipe
+from distill_cli.pipeline.inputs.artifacts import Artifacts, once
 from distill_cli.pipeline.inputs.data_rules import rules_kept
 from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.inputs.moved_data import check_moved
@@ -126,20 +127,20 @@ def evaluate_run(
         split: `test` or `val`.
         skip_bad: Leave out images that cannot be read, as a run does that was told to.
         device: The device to compute on.
-        message: Is told what of the data is left out.
+        message: Is told what of the data is left out, and of weights without a checksum.
 
     Raises:
         ArtifactError: The classes of model, teacher and data differ.
     """
-    runtime = decide(device)
-    network = load_model(folder)
+    runtime, tell = decide(device), once(message)
+    network = load_model(folder, tell=tell)
     recipe = kept_recipe(folder)
     if skip_bad:
         recipe = {**recipe, "skip_bad": True}
     dataset = data_of(folder, data, recipe, network.view)
     if network.class_names != dataset.class_names:
         # A model of timm's may have outputs without names: as many classes of the data name them.
-        network = load_model(folder, class_names=dataset.class_names)
+        network = load_model(folder, class_names=dataset.class_names, tell=tell)
     network = network.to(runtime.device).eval()
     for line in left_in_words(dataset.left):
         message(line)
@@ -151,6 +152,7 @@ def evaluate_run(
         )
     table = dataset.val if split == "val" else dataset.test
     logits_NK = logits_of(network, table.iter_plain(), runtime.device)
+    check_answers(folder, logits_NK)
     same = divergence = None
     if teacher is not None:
         names = expand_teachers([teacher])
@@ -158,7 +160,7 @@ def evaluate_run(
             raise UsageError(
                 f"{teacher} holds {counted(len(names), 'teacher')}", hint="Name one of them"
             )
-        members = open_teachers(names, dataset, runtime, "fp32")
+        members = open_teachers(names, dataset, runtime, "fp32", runs=Artifacts(tell=tell))
         check_targets(names, members, network.targets)
         [member] = members
         teacher_NK = member.split_logits(split, table)

@@ -23,8 +23,9 @@ from distill_cli.pipeline.entries import (
     check_place,
 )
 from distill_cli.recipe.load import read_yaml
+from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
-from distill_cli.report.run_folder import OUTCOME, RECIPE, RESULT
+from distill_cli.report.run_folder import HISTORY, OUTCOME, RECIPE, RESULT
 from distill_cli.report.seed_table import TABLE, SeedTable, read_table
 
 RUNS = Path("runs")
@@ -106,7 +107,7 @@ def check_output(out: Path, *, resume: bool, overwrite: bool, seeds: bool = Fals
         raise UsageError(
             f"{out} holds one run, and --seeds means several", hint="Choose another --out"
         )
-    if resume and has_model(out) and not has_checkpoint(out):
+    if resume and has_model(out) and not (has_checkpoint(out) or is_first_epoch(out)):
         raise UsageError(
             f"{out} holds a model but no checkpoint to resume from",
             hint="Choose another --out, or replace it with --overwrite",
@@ -189,8 +190,12 @@ def clear_run(out: Path, *, keep: str | None = None) -> None:
 
 
 def clear_cache(folder: Path) -> None:
-    """Removes a cache's own files, and nothing else, from a folder; its manifest first."""
-    for name in (MANIFEST, PLAN, EVAL, IDS, RECIPE, SKIPPED):
+    """Removes a cache's own files, and nothing else, from a folder.
+
+    Its manifest goes first, for it says that the cache is whole, and its plan last: by that a killed
+    command knows the rest for a cache.
+    """
+    for name in (MANIFEST, EVAL, IDS, RECIPE, SKIPPED):
         remove(folder / name)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
@@ -198,6 +203,7 @@ def clear_cache(folder: Path) -> None:
     for view in folder.iterdir():
         if re.fullmatch(r"view-\d{4,}", view.name):
             remove(view)
+    remove(folder / PLAN)
 
 
 def check_model_folder(folder: Path) -> None:
@@ -212,6 +218,20 @@ def check_model_folder(folder: Path) -> None:
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run has a state to go on from: the last checkpoint, or the one before it."""
     return any((folder / "last").glob("checkpoint*.pt"))
+
+
+def is_first_epoch(folder: Path) -> bool:
+    """Whether a run was stopped after it saved a model, and before its first checkpoint.
+
+    Little is lost where it begins anew. A model without the recipe of a run is somebody else's, and
+    a run with figures, or with rows of several epochs, has had checkpoints, which someone removed.
+    """
+    history = folder / HISTORY
+    # Its header and a row.
+    rows = history.read_bytes().count(b"\n") if history.is_file() else 0
+    by_itself = (folder / "config.json").exists() or (folder / RESULT).exists()
+    begun = made_by(kept_recipe(folder).get("recorded")) is not None
+    return begun and rows <= 2 and not by_itself and not has_checkpoint(folder)
 
 
 def check_finished(folders: Iterable[str], out: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from distill_cli.data.inventory import Left
 from distill_cli.data.picture_files import picture_files, read_for_network, read_picture
 from distill_cli.data.pillow_io import BAD_IMAGE, reason_of
 from distill_cli.data.split_images import to_batch
-from distill_cli.evaluate import logits_of
+from distill_cli.evaluate import check_answers, logits_of
 from distill_cli.models import Network, load_model
 from distill_cli.recipe.fields import Device
 from distill_cli.runtime import decide
@@ -59,7 +59,12 @@ class Answers:
 
 
 def predict(
-    folder: Path, images: Sequence[str], *, temperature: float | None, device: Device
+    folder: Path,
+    images: Sequence[str],
+    *,
+    temperature: float | None,
+    device: Device,
+    message: Callable[[str], None] = lambda text: None,
 ) -> Answers:
     """Classes and probabilities of image files, or of all images below a folder.
 
@@ -70,12 +75,14 @@ def predict(
             learns from at T. None for the fitted one, which makes the network as sure as it is
             right.
         device: The device to compute on.
+        message: Is told of weights without a checksum.
 
     Raises:
+        ArtifactError: The network cannot be used.
         UsageError: No image is given, or a folder holds none.
     """
     runtime = decide(device)
-    network: Network = load_model(folder).to(runtime.device).eval()
+    network: Network = load_model(folder, tell=message).to(runtime.device).eval()
     files, left = picture_files([Path(image) for image in images])
     names: list[str] = []
     unreadable: list[tuple[str, str]] = []
@@ -92,8 +99,10 @@ def predict(
             if pictures:
                 yield to_batch(pictures).contiguous()
 
-    parts = logits_of(network, batches(), runtime.device)
-    predictions = _predictions(network, names, parts, temperature) if names else ()
+    logits_NK = logits_of(network, batches(), runtime.device)
+    if names:
+        check_answers(folder, logits_NK)
+    predictions = _predictions(network, names, logits_NK, temperature) if names else ()
     return Answers(predictions=predictions, unreadable=tuple(unreadable), left=tuple(left))
 
 

@@ -1,10 +1,12 @@
 """Checkpoints: all that a run needs to go on to the same bits, in one file, whole or absent.
 
-A run keeps the last two: where the newer cannot be read, it goes on from the older.
+A run keeps the last two: where the newer cannot be read, it goes on from the older. Behind the
+archive that torch writes, as its comment, stands the sha256 of all that is before it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import zipfile
@@ -22,6 +24,12 @@ from distill_cli.training.state import State
 
 FILE, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
 FORMAT = 3
+# The comment of the archive, before the 64 digits of the sum. The content has a key that says that
+# there is one, so that damage to these words does not pass for a checkpoint of before 0.5.0.
+SEAL, DIGITS = b"distill sha256 ", 64
+SEALED = "checksum"
+# An archive's last record without a comment: its mark, and the comment's length, which comes last.
+_END, _END_SIZE = b"PK\x05\x06", 22
 # What torch and zipfile raise for files that are damaged, or no checkpoints.
 UNREADABLE = (
     *(RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError),
@@ -80,17 +88,20 @@ def check_key(run: Path, *keys: str) -> str:
     return str(_checked(run, keys)["key"])
 
 
-def repair(run: Path) -> str | None:
+def repair(run: Path) -> list[str]:
     """Puts the checkpoint before in place of a last one that is damaged or missing.
 
     Returns:
-        A line that says so; None where there is nothing to repair, or nothing to repair it with.
+        Lines that say so, or that the checkpoint has no checksum; none where all is well.
     """
-    path, _, fault = _newest(run)
-    if fault is None:
-        return None
-    move(path, run / FILE)
-    return f"{fault.message}: going on from the checkpoint before it"
+    path, content, fault = _newest(run)
+    lines = []
+    if fault is not None:
+        move(path, run / FILE)
+        lines.append(f"{fault.message}: going on from the checkpoint before it")
+    if SEALED not in content:
+        lines.append(f"{run / FILE} has no checksum, as before 0.5.0: damage may not be seen")
+    return lines
 
 
 def rename(run: Path, key: str) -> None:
@@ -118,8 +129,18 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
 def _write(path: Path, content: dict[str, Any], *, before: Path | None = None) -> None:
     # Through memory: torch reports a full disk as a RuntimeError without a cause.
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save({**content, SEALED: "sha256"}, buffer)
+    _seal(buffer)
     write_bytes(path, buffer.getbuffer(), before=before)
+
+
+def _seal(archive: io.BytesIO) -> None:
+    """Appends the checksum."""
+    end = archive.seek(-_END_SIZE, io.SEEK_END)
+    assert archive.read().startswith(_END), "torch writes no comment"
+    archive.seek(end + _END_SIZE - 2)
+    archive.write((len(SEAL) + DIGITS).to_bytes(2, "little") + SEAL)
+    archive.write(hashlib.sha256(archive.getbuffer()).hexdigest().encode())
 
 
 def _checked(run: Path, keys: Collection[str]) -> dict[str, Any]:
@@ -151,22 +172,56 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"there is no checkpoint at {path}", hint="Start without --resume")
     try:
-        _check_bytes(path)
+        sealed = _check_sum(path)
+        _check_archive(path, sums=not sealed)
         # weights_only: a checkpoint from someone else may hold a pickle that runs code.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(f"checkpoint {path} cannot be read: {first_line}") from None
+        raise _unreadable(path, first_line) from None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path} is not a checkpoint")
+    if SEALED in content and not sealed:
+        raise _unreadable(path, "its checksum is missing")
     return content
 
 
-def _check_bytes(path: Path) -> None:
-    """Checks the sums of an archive, which torch writes and does not read."""
+def _unreadable(path: Path, reason: str) -> ArtifactError:
+    return ArtifactError(
+        f"checkpoint {path} cannot be read: {reason}",
+        hint="Copy it again, or begin anew with --overwrite",
+    )
+
+
+def _check_sum(path: Path) -> bool:
+    """Checks the checksum behind an archive.
+
+    Returns:
+        Whether there is one.
+
+    Raises:
+        ValueError: The bytes before it are not those that it was made of.
+    """
+    with path.open("rb") as file:
+        left = file.seek(0, io.SEEK_END) - DIGITS
+        file.seek(max(0, left - len(SEAL)))
+        if not file.read().startswith(SEAL):
+            return False
+        file.seek(0)
+        hashed = hashlib.sha256()
+        while left and (block := file.read(min(left, 1 << 20))):
+            hashed.update(block)
+            left -= len(block)
+        if hashed.hexdigest().encode() != file.read():
+            raise ValueError("its checksum does not agree")
+    return True
+
+
+def _check_archive(path: Path, *, sums: bool) -> None:
+    """Checks that an archive is not compressed, and its own sums, which torch writes and does not read."""
     with zipfile.ZipFile(path) as archive:
         # Ours is not compressed: what is may grow without an end.
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise ValueError("it is compressed")
-        if (entry := archive.testzip()) is not None:
+        if sums and (entry := archive.testzip()) is not None:
             raise ValueError(f"its part {entry} is damaged")

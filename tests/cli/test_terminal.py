@@ -431,6 +431,7 @@ def test_json_loses_no_character(made: Made, here: Path) -> None:
     shutil.copytree(made.student, here / "s")
     config = json.loads((here / "s/model/config.json").read_text())
     config["distill"]["class_names"][0] = "łódź 日本"
+    del config["distill"]["checksum"]
     (here / "s/model/config.json").write_text(json.dumps(config))
     for encoding in ("utf-8", "ascii", "latin-1"):
         found = in_files("predict", "s", "image.png", "--json", encoding=encoding)

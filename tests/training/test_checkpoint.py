@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -65,7 +68,7 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
         "checkpoint.pt",
     ]
     assert step_of(tmp_path) == 3
-    assert checkpoint.repair(tmp_path) is None
+    assert checkpoint.repair(tmp_path) == []
     (tmp_path / NEWEST).unlink()
     assert step_of(tmp_path) == 2
 
@@ -76,15 +79,14 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, damage: objec
         saved(tmp_path, step)
     damage(tmp_path / NEWEST)  # type: ignore[operator]
     assert checkpoint.check_key(tmp_path, "key") == "key"
-    line = checkpoint.repair(tmp_path)
-    assert line is not None
+    [line] = checkpoint.repair(tmp_path)
     assert str(tmp_path / NEWEST) in line
     assert "before it" in line
     assert step_of(tmp_path) == 2
     # What is damaged does not become the one before.
     saved(tmp_path, 4)
     cut(tmp_path / NEWEST)
-    assert checkpoint.repair(tmp_path) is not None
+    assert len(checkpoint.repair(tmp_path)) == 1
     assert step_of(tmp_path) == 2
 
 
@@ -135,7 +137,7 @@ def test_killed_between_two_renames(
     remove_temporaries(tmp_path)
     assert has_checkpoint(tmp_path)
     assert checkpoint.check_key(tmp_path, "key") == "key"
-    assert (checkpoint.repair(tmp_path) is None) == (call == 1)
+    assert (not checkpoint.repair(tmp_path)) == (call == 1)
     assert step_of(tmp_path) == 2
 
 
@@ -153,3 +155,50 @@ def test_a_write_that_fails_leaves_both(tmp_path: Path, monkeypatch: pytest.Monk
     assert step_of(tmp_path) == 2
     (tmp_path / NEWEST).unlink()
     assert step_of(tmp_path) == 1
+
+
+def test_no_flipped_bit_is_gone_on_from(tmp_path: Path) -> None:
+    """One of each eleventh byte, and of all of the checksum: in weights and in the archive's own records."""
+    saved(tmp_path, 1)
+    path, draw = tmp_path / NEWEST, random.Random(0)
+    whole = path.read_bytes()
+    for at in {*range(draw.randrange(11), len(whole), 11), *range(len(whole) - 81, len(whole))}:
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << draw.randrange(8)
+        path.write_bytes(flipped)
+        with pytest.raises(ArtifactError, match=r"last/checkpoint\.pt cannot be read"):
+            checkpoint.check_key(tmp_path, "key")
+    path.write_bytes(whole)
+    assert step_of(tmp_path) == 1
+
+
+def test_one_without_a_checksum_is_gone_on_from_with_a_line(tmp_path: Path) -> None:
+    """As 0.4.0 wrote it; torch reads either."""
+    saved(tmp_path, 1)
+    content = torch.load(tmp_path / NEWEST, weights_only=True)
+    assert content.pop("checksum") == "sha256"
+    torch.save(content, tmp_path / NEWEST)
+    [line] = checkpoint.repair(tmp_path)
+    assert f"{tmp_path / NEWEST} has no checksum" in line
+    assert step_of(tmp_path) == 1
+    saved(tmp_path, 2)
+    assert checkpoint.repair(tmp_path) == []
+    # Where the last one is damaged, the one before says so of itself.
+    cut(tmp_path / NEWEST)
+    assert ["before it" in line for line in checkpoint.repair(tmp_path)] == [True, False]
+
+
+def test_a_checksum_of_the_right_bytes_makes_no_pickle_safe(tmp_path: Path) -> None:
+    """Anybody can compute one: what is read is still weights alone, and not compressed."""
+    saved(tmp_path, 1)
+    path = tmp_path / NEWEST
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    checkpoint._seal(buffer)
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(ArtifactError, match="compressed"):
+        checkpoint.check_key(tmp_path, "key")

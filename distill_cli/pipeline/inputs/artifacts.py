@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,11 +36,13 @@ class Artifacts:
         coming: Artifacts that are not made yet, by their resolved folders.
         taught_by: Of a run that is gone on with, the fingerprints of its teachers: weights that are
             not read are taken to be these.
+        tell: Is told of weights that have no checksum.
     """
 
     dry: bool = False
     coming: Mapping[Path, PlannedRun] = field(default_factory=dict)
     taught_by: Sequence[str] = ()
+    tell: Callable[[str], object] = lambda line: None
 
     def comes(self, name: str) -> bool:
         """Whether this folder would be made by an earlier stage."""
@@ -63,7 +65,9 @@ class Artifacts:
         """
         there = self.coming.get(real_path(name))
         if there is None:
-            return load_model(Path(name), weights=not self.dry, class_names=class_names)
+            return load_model(
+                Path(name), weights=not self.dry, class_names=class_names, tell=self.tell
+            )
         # A copy: who asks for it may freeze it, or change its precision.
         return deepcopy(there.network).eval()
 
@@ -77,6 +81,18 @@ class Artifacts:
         if name.startswith(TIMM) and not Path(name).exists():
             return pretrained_teacher(name.removeprefix(TIMM), class_names, weights=not self.dry)
         return self.network(name, class_names)
+
+
+def once(tell: Callable[[str], object]) -> Callable[[str], None]:
+    """The same, but that no line is told twice: several names may lead to one file."""
+    told: set[str] = set()
+
+    def tell_new(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            tell(line)
+
+    return tell_new
 
 
 ON_DISK, DRY = Artifacts(), Artifacts(dry=True)

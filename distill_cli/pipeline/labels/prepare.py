@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill_cli.cache.codec import codec
@@ -20,7 +20,7 @@ from distill_cli.pipeline.folders import (
     check_finished,
     next_free,
 )
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.data_rules import read_as_begun
 from distill_cli.pipeline.inputs.framing import as_begun
@@ -107,6 +107,7 @@ def prepare_dump(
     recipe = with_data(recipe, names)
     check_moved(recipe.data, names)
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    runs = replace(runs, tell=once(sink.message))
     dataset = open_data(recipe, sink, glance=runs.dry)
     spec = view_spec(recipe, dataset, None)
     begun = None if overwrite else begun_plan(folders)
@@ -115,8 +116,7 @@ def prepare_dump(
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     if dataset.multi_label:
         check_targets(names, members, "sigmoid", force=recipe.force)
-    known = {"force": recipe.force, "dry": runs.dry}
-    check_knowledge(names, members, dataset, runtime.device, sink, **known)
+    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
     views = open_views(recipe, dataset, spec, runtime.device)
     if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
         raise UsageError(

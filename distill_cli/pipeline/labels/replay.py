@@ -15,7 +15,7 @@ from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.replay import Replay, replay
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.pipeline.folders import has_model, kept_recipe
-from distill_cli.pipeline.inputs.artifacts import ON_DISK
+from distill_cli.pipeline.inputs.artifacts import Artifacts
 from distill_cli.pipeline.inputs.cache_checks import check_probe
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.data_rules import kept_rules
@@ -70,7 +70,7 @@ def replay_cache(
     reader.require_dataset(dataset.identity)
     live = live_teacher(
         teacher,
-        ON_DISK.teacher(teacher, dataset.class_names),
+        Artifacts(tell=sink.message).teacher(teacher, dataset.class_names),
         reader.class_names,
         runtime.device,
         precision_of(reader.plan),

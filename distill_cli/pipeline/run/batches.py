@@ -15,22 +15,12 @@ from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.objective.layers import Layers
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.default_batch import MOST, default_batch
 from distill_cli.recipe.earlier import batch_size_then, counts_labelled_then
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.schema import TeacherRecipe
 from distill_cli.training.events import Sink
 from distill_cli.types import UNLABELLED, ViewSpec
-
-# The batch that nobody asks for: the largest power of two from LEAST to MOST that makes STEPS steps.
-MOST, LEAST, STEPS = 128, 8, 20
-
-
-def counts_labelled(recipe: TrainRecipe) -> bool:
-    """Whether images without labels lie in every batch, and labelled ones are counted in each.
-
-    So it was up to 0.4.0, and a run of such a version is gone on with as it was begun.
-    """
-    return counts_labelled_then(made_by(recipe.recorded))
 
 
 def learnt_from(
@@ -52,39 +42,33 @@ def learnt_from(
     Raises:
         ArtifactError: No training image has a label, and nothing is learnt without.
     """
-    if dataset.multi_label or counts_labelled(recipe):
+    if dataset.multi_label or counts_labelled_then(made_by(recipe.recorded)):
+        # A run of an earlier version is gone on with as it was begun: all images lie in every batch.
         return dataset
     label_N = dataset.train.label_N[dataset.fit_rows]
-    rows, known = dataset.fit_rows[label_N != UNLABELLED], f"{len(label_N):,}"
+    rows = dataset.fit_rows[label_N != UNLABELLED]
     if len(rows) == len(label_N):
         return dataset
-    names = {part.objective.info.name: part.objective.info.labelled_only for part in composed.parts}
-    taught = " and ".join(name for name, labelled_only in names.items() if labelled_only)
-    if not composed.learns_from_labels:
+    taught, others = _names(composed, labelled_only=True), _names(composed, labelled_only=False)
+    line = f"{taught}: learnt from the {counted(len(rows), 'labelled image')} of {len(label_N):,}"
+    if not composed.learns_from_labels or (cached is not None and cached.mixes and len(rows)):
         if taught and len(rows):
-            others = " and ".join(
-                name for name, labelled_only in names.items() if not labelled_only
-            )
-            sink.message(
-                f"{taught} learns from the {counted(len(rows), 'labelled image')}, {others} from all {known}"
-            )
+            sink.message(f"{line}; {others}: from all" if others else line)
         return dataset
     if not len(rows):
         raise ArtifactError(
-            f"no training image of {dataset.spec} has a label, and {taught} learns from labels alone",
+            f"no training image of {dataset.spec} has a label, which is all that {taught} learns from",
             hint="Put some into train/<class>/, or teach a student with kd, which needs none",
         )
-    if cached is not None and cached.mixes:
-        return dataset
-    advice = (
-        "students that learn from it by kd learn from all"
-        if isinstance(recipe, TeacherRecipe)
-        else "kd learns from all"
-    )
-    sink.message(
-        f"trained on the {counted(len(rows), 'labelled image')} of {known}: {taught} needs labels; {advice}"
-    )
+    learner = "a student learns by kd" if isinstance(recipe, TeacherRecipe) else "kd learns"
+    sink.message(f"{line}; from the others {learner}")
     return replace(dataset, fit_rows=rows)
+
+
+def _names(composed: Composition, *, labelled_only: bool) -> str:
+    """The objectives that learn from labelled images alone, or the others, in words."""
+    infos = [part.objective.info for part in composed.parts]
+    return " and ".join(info.name for info in infos if info.labelled_only == labelled_only)
 
 
 def batch_size_of(recipe: TrainRecipe, rows: int, sink: Sink) -> int:
@@ -100,24 +84,11 @@ def batch_size_of(recipe: TrainRecipe, rows: int, sink: Sink) -> int:
         return min(asked, rows)
     size = default_batch(rows, recipe.accumulate)
     if size < MOST:
+        steps = counted(rows // size, "step")
         sink.message(
-            f"batch {size}: {counted(rows, 'image')} make {counted(rows // size, 'step')} an epoch "
-            f"(of {MOST}, {rows // MOST:,}); --batch-size says otherwise"
+            f"batch {size} for {counted(rows, 'image')}: {steps} an epoch; --batch-size says otherwise"
         )
     return size
-
-
-def default_batch(rows: int, parts: int = 1) -> int:
-    """The largest power of two up to 128 of which there are 20 in an epoch, not below 8.
-
-    Args:
-        rows: Number of images to train on, at least 1; no batch is larger.
-        parts: Parts that a batch is accumulated from, of two images at least.
-    """
-    size = MOST
-    while rows // size < STEPS and size // 2 >= max(LEAST, 2 * parts):
-        size //= 2
-    return min(size, rows)
 
 
 def check_batch(layers: Layers, batch_size: int) -> None:

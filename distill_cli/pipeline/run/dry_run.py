@@ -12,13 +12,13 @@ from pathlib import Path
 
 from distill_cli.data.loader import Loader
 from distill_cli.files import real_path
-from distill_cli.pipeline.folders import has_checkpoint
+from distill_cli.pipeline.folders import has_checkpoint, has_model
 from distill_cli.pipeline.inputs.artifacts import DRY, Artifacts, PlannedRun
 from distill_cli.pipeline.inputs.data import OpenData, OpenedOnce, open_data
 from distill_cli.pipeline.objective.sources import related
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
-from distill_cli.pipeline.run.resume import check_begun
+from distill_cli.pipeline.run.resume import check_anew, check_begun
 from distill_cli.pipeline.run.seeds import seeded
 from distill_cli.pipeline.run.speed import Speed, measure, seconds_of
 from distill_cli.pipeline.run.stages import check_kept, like, staged
@@ -167,8 +167,11 @@ def _prepared(
     # Compiling would take longer than all else together.
     eager = replace(prepared, recipe=prepared.recipe.model_copy(update={"compile": False}))
     loader = trainer_of(eager, sink).loader
-    if resume and has_checkpoint(prepared.run) and _is_known(prepared):
-        check_begun(prepared)
+    if resume and _is_known(prepared):
+        if has_checkpoint(prepared.run):
+            check_begun(prepared)
+        elif has_model(prepared.run):
+            check_anew(prepared)
     return prepared, loader
 
 

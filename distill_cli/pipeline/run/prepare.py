@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
-from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data, view_spec
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.student import (
     Architecture,
+    advised,
     architecture_of,
     starting,
     student_network,
@@ -44,7 +46,6 @@ from distill_cli.pipeline.objective.temperature import temperature_message
 from distill_cli.pipeline.run.batches import (
     batch_size_of,
     check_batch,
-    counts_labelled,
     learnt_from,
 )
 from distill_cli.pipeline.run.compiling import compiles
@@ -58,7 +59,7 @@ from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime, describe, teacher_precision
 from distill_cli.training import optim
-from distill_cli.training.events import Sink
+from distill_cli.training.events import Silent, Sink
 from distill_cli.types import Targets, ViewSpec
 
 # The name of the run folder where the recipe names none.
@@ -83,6 +84,7 @@ def prepare(
     Cheap refusals come first: folders and objectives before any image is decoded. In a dry run,
     which `runs` says, no pixels and no weights are read and no network is asked.
     """
+    runs = replace(runs, tell=once(sink.message))
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
     if resume:
@@ -109,7 +111,8 @@ def prepare(
     spec = view_spec(recipe, dataset, cached)
     dataset = learnt_from(recipe, dataset, composed, cached, sink)
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
-    architecture, network = _student(recipe, composed, dataset, targets, runtime, runs)
+    advice = Silent() if resume else sink
+    architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
     teacher, joining = joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
@@ -139,7 +142,6 @@ def prepare(
         teacher=teacher,
         layers=layers,
         network=network,
-        counts_labelled=counts_labelled(recipe),
         optimizer=optim.create_optimizer(
             network.net,
             complete.opt,
@@ -159,10 +161,13 @@ def _student(
     targets: Targets,
     runtime: Runtime,
     runs: Artifacts,
+    sink: Sink,
 ) -> tuple[Architecture, Network]:
     """The student on its device, and the keys of the recipe that name its network."""
     start = starting(recipe, runs)
     architecture = architecture_of(recipe, dataset, start)
+    if advice := advised(recipe, architecture, len(dataset.fit_rows)):
+        sink.message(advice)
     network = student_network(
         recipe,
         architecture,
@@ -194,8 +199,7 @@ def _members(
     members = open_teachers(names, dataset, runtime, precision, maps, runs)
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
-    known = {"force": recipe.force, "dry": runs.dry}
-    check_knowledge(names, members, dataset, runtime.device, sink, **known)
+    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
     return members
 
 

@@ -15,6 +15,8 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.layers import Layers
+from distill_cli.recipe.earlier import counts_labelled_then
+from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.resolved import ResolvedLabelled, ResolvedRecipe
 from distill_cli.recipe.schema import HintRecipe
 from distill_cli.runtime import Runtime
@@ -43,7 +45,6 @@ class PreparedRun:
         layers: The objectives, the layers that they compare, and their adapters.
         network: The student, on its device.
         optimizer: The optimiser of the student and of the adapters that share it.
-        counts_labelled: Whether labelled images are counted in each batch, as up to 0.4.0.
     """
 
     recipe: ResolvedRecipe
@@ -57,7 +58,6 @@ class PreparedRun:
     layers: Layers
     network: Network
     optimizer: torch.optim.Optimizer
-    counts_labelled: bool = False
 
     @property
     def run(self) -> Path:
@@ -73,6 +73,11 @@ class PreparedRun:
     def order(self) -> OrderName:
         """In which order the samples of an epoch follow each other."""
         return self.recipe.order if isinstance(self.recipe, ResolvedLabelled) else "shuffled"
+
+    @property
+    def counts_labelled(self) -> bool:
+        """Whether labelled images are counted in each batch, as its version did."""
+        return counts_labelled_then(made_by(self.recorded))
 
     @property
     def is_hint_init(self) -> bool:

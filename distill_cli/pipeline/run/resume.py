@@ -68,6 +68,16 @@ def check_begun(prepared: PreparedRun) -> str:
         raise _differing(prepared) or error from None
 
 
+def check_anew(prepared: PreparedRun) -> None:
+    """Refuses to begin another run where one has saved a model, and no checkpoint.
+
+    Raises:
+        ArtifactError: Its recipe.yaml says that it was made from something else, or otherwise.
+    """
+    if (error := _differing(prepared)) is not None:
+        raise error
+
+
 def _differing(prepared: PreparedRun) -> ArtifactError | None:
     """The error that names all that differs; None where recipe.yaml does not tell."""
     then, recorded = _begun(prepared), mapping(_recorded([prepared.run / "recipe.yaml"]))
@@ -90,11 +100,13 @@ def _differing(prepared: PreparedRun) -> ArtifactError | None:
 def take_over(prepared: PreparedRun, sink: Sink) -> None:
     """The same, and has the checkpoint know the run by its own key from now on.
 
-    A last checkpoint that is damaged gives way to the one before it, which `sink` says. Before recipe.yaml is written anew: killed in between, either is known. Images are normalised
-    as they were: of large ones the mean is over some, and which ones is a version's affair.
+    A last checkpoint that is damaged gives way to the one before it, which `sink` says, as that one
+    has no checksum. Before recipe.yaml is written anew: killed in between, either is known. Images
+    are normalised as they were: of large ones the mean is over some, and which ones is a version's
+    affair.
     """
     key = check_begun(prepared)
-    if (line := checkpoint.repair(prepared.run)) is not None:
+    for line in checkpoint.repair(prepared.run):
         sink.message(line)
     if key != prepared.key:
         checkpoint.rename(prepared.run, prepared.key)

@@ -10,7 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from distill_cli.files import one_writer, remove_temporaries, write_text
-from distill_cli.pipeline.folders import check_output, clear_run, has_checkpoint, outcome_kept
+from distill_cli.pipeline.folders import (
+    check_output,
+    clear_run,
+    has_checkpoint,
+    has_model,
+    outcome_kept,
+)
 from distill_cli.pipeline.inputs.cache_checks import check_pixels
 from distill_cli.pipeline.inputs.data import OpenData, keep_skipped, open_data
 from distill_cli.pipeline.run.class_relations import keep_relations
@@ -18,7 +24,7 @@ from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.requirements import unmet
 from distill_cli.pipeline.run.results import finish, finish_hints, say_told
-from distill_cli.pipeline.run.resume import take_over
+from distill_cli.pipeline.run.resume import check_anew, take_over
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
@@ -148,6 +154,9 @@ def opened(
         resuming = resume and has_checkpoint(prepared.run)
         if resuming:
             take_over(prepared, sink)
+        elif resume and has_model(prepared.run):
+            check_anew(prepared)
+            sink.message(f"{prepared.run} has no checkpoint yet: it begins anew")
         write_text(prepared.run / "recipe.yaml", to_yaml(prepared.kept))
         keep_skipped(prepared.run, prepared.dataset)
         with outcome_kept(prepared.run):

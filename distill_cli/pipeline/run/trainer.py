@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill_cli.data.loader import Loader
-from distill_cli.errors import UsageError
+from distill_cli.errors import DivergedError, UsageError
 from distill_cli.metrics import one_vs_all
 from distill_cli.models import Network, save_model
+from distill_cli.models.finite import first_not_finite
 from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.inputs.data import open_views
 from distill_cli.pipeline.run.graphs import step_graphs
@@ -74,12 +75,27 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
             penultimate_of, prepared.network, dataset.train, dataset.fit_rows, recipe.seed
         ),
         evaluate=partial(hints_held_out if stop else labels_held_out, prepared),
-        save_best=lambda network: save_model(network, prepared.run / "model"),
+        save_best=partial(_save_best, prepared),
         run=prepared.run,
         key=prepared.key,
         sink=sink,
         graphs=step_graphs(prepared, optimisation, loader.steps, sink),
     )
+
+
+def _save_best(prepared: PreparedRun, network: Network) -> None:
+    """Keeps a network as the best one, unless nobody could load it: figures may hide its weights.
+
+    Raises:
+        DivergedError: A weight is NaN or infinite.
+    """
+    fresh = dict(network.net.named_buffers())
+    if (fault := first_not_finite(network.net.state_dict(), fresh)) is not None:
+        raise DivergedError(
+            f"the weights are no longer numbers: {fault}",
+            hint="Lower --lr; the best model and the last checkpoint before it are kept",
+        )
+    save_model(network, prepared.run / "model")
 
 
 def _label_targets(prepared: PreparedRun) -> Tensor | None:

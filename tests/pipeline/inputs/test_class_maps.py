@@ -36,6 +36,7 @@ def shuffled(run: Path, to: Path, names: dict[str, str] | None = None) -> Path:
     old = config["label_names"]
     config["label_names"] = [(names or {}).get(old[k], old[k]) for k in ORDER]
     config["distill"]["class_names"] = config["label_names"]
+    del config["distill"]["checksum"]
     path.write_text(json.dumps(config))
     tensors = load_file(to / "model.safetensors")
     last = [key for key in tensors if tensors[key].shape[0] == 10]

@@ -1,0 +1,66 @@
+"""Weights of a saved model: read from safetensors, checked, put into the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from distill_cli.errors import ArtifactError
+from distill_cli.models.build import explain
+from distill_cli.models.checksum import check_weights
+from distill_cli.models.finite import first_not_finite
+from distill_cli.models.network import Network
+
+
+def fill(network: Network, path: Path, *, copy: bool, tell: Callable[[str], object]) -> None:
+    """Puts the weights of a safetensors file into a fresh network.
+
+    Args:
+        network: The network; names, types and shapes of all its tensors must agree with the file's.
+        path: The file.
+        copy: Read and check the weights; otherwise only the file's header is.
+        tell: Is told where the file has no checksum.
+
+    Raises:
+        ArtifactError: They do not agree, the file is damaged, or a weight is NaN or infinite.
+    """
+    try:
+        # The file is mapped: tensors that are not copied are not read.
+        given = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} is no intact safetensors file: {explain(error)}",
+            hint="Copy or train the model again",
+        ) from None
+    expected = network.net.state_dict()
+    for name in sorted(expected.keys() | given.keys()):
+        stored, needed = _form(given.get(name)), _form(expected.get(name))
+        if stored != needed:
+            raise ArtifactError(
+                f"{path} does not fit {network.architecture}: tensor {name} is {stored}, not {needed}",
+                hint="config.json and the weights are of different models",
+            )
+    if not copy:
+        return
+    try:
+        has_checksum = check_weights(path)
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path} is damaged: {error}",
+            hint="Copy or train the model again; whatever changes it on purpose leaves `checksum` out",
+        ) from None
+    if (fault := first_not_finite(given, expected)) is not None:
+        raise ArtifactError(f"{path}: {fault}", hint="Train the model again, or take another one")
+    if not has_checksum:
+        tell(
+            f"{path} has no checksum, as before 0.5.0 and of other tools: damage would not be seen"
+        )
+    network.net.load_state_dict(given)
+
+
+def _form(value: Tensor | None) -> str:
+    return "absent" if value is None else f"{str(value.dtype)[6:]} {list(value.shape)}"
