@@ -7,6 +7,7 @@ does besides (imports, Python's own beginning and end) start Python: `from_shell
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -337,3 +339,41 @@ def _changed(module: str, name: str, first: Callable[[int], None]) -> Callable[[
         setattr(owner, last, changed)
 
     return patch
+
+
+def read_only(folder: Path) -> Callable[[], None]:
+    """A `before`: to this child alone, a file system that is mounted read-only begins at a folder.
+
+    It needs no root, but a kernel that lets everybody have a name space of mounts: `can_mount`.
+    """
+
+    def mount() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def call(result: int) -> None:
+            if result != 0:
+                raise OSError(ctypes.get_errno(), "no name space of mounts")
+
+        path, ids = os.fsencode(folder), (os.getuid(), os.getgid())
+        new_user, new_mounts = 0x10000000, 0x20000
+        call(libc.unshare(new_user | new_mounts))
+        Path("/proc/self/setgroups").write_text("deny")
+        for name, number in zip(("uid_map", "gid_map"), ids, strict=True):
+            Path("/proc/self", name).write_text(f"{number} {number} 1")
+        read_only, remount, bind, recursive, private = 1, 32, 4096, 0x4000, 0x40000
+        call(libc.mount(b"none", b"/", None, recursive | private, None))
+        call(libc.mount(path, path, None, bind, None))
+        # What the mount below is not allowed, one on it may not allow.
+        locked = os.statvfs(path).f_flag & (2 | 4 | 8 | 1024 | 2048)
+        call(libc.mount(None, path, None, bind | remount | read_only | locked, None))
+
+    return mount
+
+
+@cache
+def can_mount() -> bool:
+    """Whether this machine lets a child mount a folder read-only."""
+    if not sys.platform.startswith("linux"):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        return fork(read_only(Path(folder))).end().code == 0

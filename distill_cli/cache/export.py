@@ -6,9 +6,11 @@ Shapes: N rows, K classes, B rows of a chunk.
 from __future__ import annotations
 
 import csv
+import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -66,13 +68,13 @@ def export(
                 hint="Give --out FILE.npz: its rows are in the order of the sorted sample ids",
             )
         rows = zip(sample_ids, (row for chunk_BK in chunks for row in chunk_BK), strict=True)
-        write_atomically(path, lambda temporary: _write_csv(temporary, classes, rows))
+        write_atomically(path, lambda handle: _write_csv(handle, classes, rows))
         return kind
     names = {"classes": classes, **({} if sample_ids is None else {"samples": sample_ids})}
     shape = plan.dataset.samples, len(classes)
 
-    def write(temporary: Path) -> None:
-        with zipfile.ZipFile(temporary, "w") as archive:
+    def write(handle: BinaryIO) -> None:
+        with zipfile.ZipFile(handle, "w") as archive:
             with archive.open(f"{kind}.npy", "w", force_zip64=True) as file:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
@@ -103,11 +105,13 @@ def _labels(
 
 
 def _write_csv(
-    path: Path, classes: tuple[str, ...], rows: Iterator[tuple[str, npt.NDArray[np.float32]]]
+    handle: BinaryIO, classes: tuple[str, ...], rows: Iterator[tuple[str, npt.NDArray[np.float32]]]
 ) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["sample", *classes])
-        for sample_id, label_K in rows:
-            # Nine digits give each fp32 number back.
-            writer.writerow([sample_id, *(f"{value:.9g}" for value in label_K)])
+    file = io.TextIOWrapper(handle, encoding="utf-8", newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["sample", *classes])
+    for sample_id, label_K in rows:
+        # Nine digits give each fp32 number back.
+        writer.writerow([sample_id, *(f"{value:.9g}" for value in label_K)])
+    # The handle stays open to whoever writes the file.
+    file.detach()

@@ -7,14 +7,14 @@ from shlex import join
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from distill_cli.cache.folder import is_cache
 from distill_cli.cache.plan import Plan
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import console, print_location, result_json, say
-from distill_cli.errors import UsageError
+from distill_cli.cli.terminal import console, escape, print_location, result_json, say
+from distill_cli.errors import UsageError, visible
+from distill_cli.files import named_file
 from distill_cli.pipeline.folders import kept_recipe
 
 SUFFIXES = (".npz", ".csv")
@@ -50,7 +50,8 @@ def cache_export(
         )
     if out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out} is no .npz and no .csv", hint=f"Give {out.stem}.npz")
-    if out.is_dir() or (out.exists() and not overwrite):
+    target = named_file(out)
+    if target.exists() and not overwrite:
         raise UsageError(
             f"{out} exists", hint="Choose another --out, or replace it with --overwrite"
         )
@@ -61,7 +62,7 @@ def cache_export(
     with progress("export", quiet=quiet) as display:
         kind = export(
             reader,
-            out,
+            target,
             view=view,
             temperature=temperature,
             progress=display.counting("row"),
@@ -73,7 +74,9 @@ def cache_export(
         say(f"{escape(str(out))}: {kind} of view {view}")
         if (command := _import_of(reader.plan, cache, out, kind)) is not None:
             # It is typed as it stands, so that it is not folded.
-            console("stderr").print(f"It is read by: {command}", markup=False, soft_wrap=True)
+            console("stderr").print(
+                f"It is read by: {visible(command)}", markup=False, soft_wrap=True
+            )
     print_location(out, named=not quiet)
 
 

@@ -12,7 +12,7 @@ from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, print_location, result_json, say
 from distill_cli.errors import UsageError
-from distill_cli.pipeline.folders import check_writable
+from distill_cli.pipeline.folders import check_cache_place
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import ImportRecipe
 
@@ -45,7 +45,7 @@ def run_import(recipe: ImportRecipe, flags: RunFlags) -> None:
     if not Path(recipe.labels).exists():
         raise UsageError(f"labels '{recipe.labels}' do not exist", hint="Give a .csv or an .npz")
     if recipe.out is not None:
-        check_writable(Path(recipe.out))
+        check_cache_place(Path(recipe.out))
     with progress("import", quiet=flags.quiet) as display:
         from distill_cli.pipeline.labels.importing import import_labels, prepare_import
 

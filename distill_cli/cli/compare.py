@@ -7,63 +7,113 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
-from distill_cli.cli.run_arguments import by_seed, read_runs
+from distill_cli.cli.run_arguments import finished_runs
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import result, result_json, say
-from distill_cli.files import real_path
+from distill_cli.cli.terminal import escape, result, result_json, say
+from distill_cli.files import named_file, write_text
 from distill_cli.report import table
+from distill_cli.report.baseline import Judged, judged
 from distill_cli.report.groups import Group, group_runs
+from distill_cli.report.table import Comparison
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
-# Columns in the order in which a narrow terminal keeps them.
-IMPORTANT = (
-    *("label", "errors", "top1", "map", "f1", "seeds"),
-    *("params", "latency", "nll", "ece", "size"),
-)
+# Columns in the order in which a narrow terminal keeps them, the first ones whatever its width: a
+# terminal that is too narrow for those shows a block of lines for each row.
+NEEDED = ("runs", "errors", "top1", "held_out", "seeds")
+IMPORTANT = (*NEEDED, "label", "map", "f1", "params", "latency", "nll", "ece", "size")
+# The least widths of columns whose text may take several lines.
+FOLDS = {"runs": 8, "label": 14}
 
 
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, and folders of several seeds.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots, too.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Runs side by side, each against the first; runs that differ in seed only are one row.
+    """Runs side by side, the best first, and whether distillation helped.
 
-    Example: distill compare runs/a runs/student-1
+    Runs that differ in their seed only are one row; what each row is against the first run that is
+    named stands below. A network that learnt from labels alone is the baseline of every run of the
+    same network.
+
+    Example: distill compare runs/*
     """
-    # The same folder twice is one run, not two seeds.
-    expanded, notes = by_seed(runs)
-    distinct = {real_path(run): run for run in expanded}
-    groups = group_runs(read_runs(distinct.values()))
+    target = None if html is None else named_file(html)
+    finished, notes = finished_runs(runs)
+    groups = group_runs(finished)
     for note in notes:
         say(f"[bold]note:[/bold] {escape(note)}")
+    verdicts = judged(groups)
+    if target is not None:
+        write_text(target, page(groups, verdicts))
+        say(f"page: {escape(str(html))}")
     if json:
-        result_json(table.to_json(groups))
+        by_label = {outcome.group.label: outcome.to_json() for outcome in verdicts}
+        result_json(
+            [{**group, "verdict": by_label.get(group["label"])} for group in table.to_json(groups)]
+        )
         return
     show(groups)
+    if verdicts:
+        result("\nDid it help? Test errors against the same network on hard labels:")
+    for subject, outcome in named(groups, verdicts).items():
+        result(f"  {escape(subject)}: {escape(outcome.sentence)}.")
+
+
+def named(groups: Sequence[Group], verdicts: Sequence[Judged]) -> dict[str, Judged]:
+    """Each verdict by its subject: `kd against hard`."""
+    rows = table.comparison(groups)
+    names = {group.label: row.runs for group, row in zip(rows.groups, rows.rows, strict=True)}
+    return {
+        f"{names[outcome.group.label]} against {names[outcome.baseline.label]}": outcome
+        for outcome in verdicts
+    }
+
+
+def page(groups: Sequence[Group], verdicts: Sequence[Judged]) -> str:
+    """The page of these groups, with a verdict where there is a baseline."""
+    from distill_cli.report.comparison_page import comparison_page
+    from distill_cli.report.format import short_name
+
+    data = dict.fromkeys(short_name(str(group.runs[0].recipe.get("data"))) for group in groups)
+    return comparison_page(f"Runs on {', '.join(data)}", "", groups, named(groups, verdicts))
 
 
 def show(groups: Sequence[Group]) -> None:
     """Table and sentences on stdout; on stderr notes of doubt, and the columns without room."""
-    rows = table.rows(groups)
-    hidden = () if table.has_label_figures(rows) else table.LABEL_FIGURES
+    compared = table.comparison(groups)
+    hidden = () if table.has_label_figures(compared.rows) else table.LABEL_FIGURES
     headings = {key: name for key, name in table.COLUMNS.items() if key not in hidden}
     columns = [
-        # The label of a row and its errors are always shown.
-        Column(heading=name, rank=max(0, IMPORTANT.index(key) - 1), right=key != "label")
+        Column(
+            heading=name,
+            rank=max(0, IMPORTANT.index(key) - len(NEEDED) + 1),
+            right=key not in FOLDS,
+            folds=FOLDS.get(key, 0),
+        )
         for key, name in headings.items()
     ]
-    cells = [[str(getattr(row, key)) for key in headings] for row in rows]
-    left_out = show_table(columns, cells)
-    if sentences := [f"  {escape(row.label)}: {row.against}." for row in rows if row.against]:
-        result(f"\nAgainst {escape(rows[0].label)}:")
-    for sentence in sentences:
-        result(sentence)
+    cells = [[str(getattr(row, key)) for key in headings] for row in compared.rows]
+    left_out = show_table(columns, cells, blocks=True)
+    _against(compared)
     if left_out:
         say(f"[dim]In a wider terminal, and with --json: {', '.join(left_out)}[/dim]")
-    for note in table.notes(groups):
+    for note in compared.notes:
         say(f"[bold]note:[/bold] {escape(note)}")
+
+
+def _against(compared: Comparison) -> None:
+    if sentences := [
+        f"  {escape(row.runs)}: {escape(row.against)}." for row in compared.rows if row.against
+    ]:
+        reference = compared.reference_row
+        result(f"\nAgainst {escape(reference.runs)} ({escape(reference.label)}):")
+    for sentence in sentences:
+        result(sentence)

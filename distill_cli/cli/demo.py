@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli.command import VerbApp, refuse_ranks
 from distill_cli.cli.compare import show
 from distill_cli.cli.options import Json, Overwrite, Quiet
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import result, result_json, say
-from distill_cli.errors import StoppedError, UsageError
+from distill_cli.cli.terminal import escape, result, result_json, say
+from distill_cli.errors import StoppedError
+from distill_cli.files import one_writer
+from distill_cli.pipeline.folders import check_demo
 from distill_cli.report import table
 
 if TYPE_CHECKING:
     from distill_cli.training.events import Sink
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()
@@ -36,8 +38,8 @@ def demo(
 
     Example: distill demo
     """
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise UsageError(f"{out} is not empty", hint="Give --overwrite, or another --out")
+    check_demo(out, overwrite=overwrite)
+    refuse_ranks()
     started = time.monotonic()
     from distill_cli.pipeline.demo import demo as run
     from distill_cli.pipeline.demo import sentences
@@ -46,7 +48,8 @@ def demo(
         return progress(label, quiet=quiet, messages=False)
 
     try:
-        outcome = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
+        with one_writer(out):
+            outcome = run(out, seeds=seeds, epochs=epochs, shown=shown, overwrite=overwrite)
     except StoppedError as stopped:
         raise stopped.hinting("Begin again with --overwrite") from None
     if json:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.run_arguments import read_runs
 from distill_cli.cli.terminal import exactly
-from distill_cli.files import write_text
+from distill_cli.files import check_writable, named_file, write_text
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()
@@ -25,9 +26,11 @@ def report(
 
     Example: distill report runs/student-1
     """
+    target = None if out is None else named_file(out)
     [summary] = read_runs([run])
+    if target is None:
+        check_writable(run)
     from distill_cli.report.run_page import run_page
 
-    path = out or run / "report.html"
-    write_text(path, run_page(summary))
-    exactly(str(path))
+    write_text(target or run / "report.html", run_page(summary))
+    exactly(str(out or run / "report.html"))

@@ -5,30 +5,54 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from distill_cli.errors import ArtifactError
+from distill_cli.cache.folder import expand
+from distill_cli.errors import UsageError
+from distill_cli.files import real_path
 from distill_cli.pipeline.folders import check_one_run, finished_seeds
 from distill_cli.recipe.recorded import is_spelled
-from distill_cli.report.run_folder import RunSummary, read_run
+from distill_cli.report.run_folder import NoFiguresError, RunSummary, read_run
 
 
-def by_seed(folders: Iterable[Path]) -> tuple[list[Path], list[str]]:
-    """Run folders, those of several seeds as their runs; and notes on runs that are not among them.
+def finished_runs(folders: Iterable[Path]) -> tuple[list[RunSummary], list[str]]:
+    """The runs in these folders, those of several seeds one by one; and notes on what is left out.
+
+    A folder that holds no finished run is left out, for a pattern as `runs/*` may mean such ones too.
 
     Raises:
-        ArtifactError: The runs of several seeds have not all ended, or all diverged.
+        UsageError: There is no such folder.
+        NoFiguresError: None of them holds a finished run.
+        ArtifactError: A file of one is malformed.
     """
-    runs: list[Path] = []
-    notes = []
-    for folder in folders:
-        table = finished_seeds(folder)
-        if table is None:
-            runs.append(folder)
-            continue
-        if not table.done:
-            raise ArtifactError(f"{folder} has no run that finished: {table.divergence}")
-        runs += table.folders(folder)
-        notes += [f"{folder}: {table.divergence}"] if table.diverged else []
-    return runs, notes
+    runs: list[RunSummary] = []
+    notes, left_out = [], list[NoFiguresError]()
+    # The same folder twice is one run, not two seeds.
+    for folder in {real_path(folder): folder for folder in folders}.values():
+        try:
+            expanded, diverged = _by_seed(folder)
+            runs += [read_run(run) for run in expanded]
+            notes += diverged
+        except NoFiguresError as error:
+            left_out.append(error)
+    if not runs and left_out:
+        raise left_out[0]
+    distinct = {real_path(run.folder): run for run in runs}
+    notes += [f"{error.message}; it is left out" for error in left_out]
+    return as_meant(list(distinct.values())), notes
+
+
+def _by_seed(folder: Path) -> tuple[list[Path], list[str]]:
+    """A run folder, or the runs of several seeds in it; and a note on runs that diverged."""
+    if not folder.exists():
+        raise UsageError(f"{folder} does not exist", hint="Give the --out folder of a run")
+    if expand(folder):
+        raise NoFiguresError(f"{folder} holds soft labels, no run")
+    table = finished_seeds(folder)
+    if table is None:
+        return [folder], []
+    if not table.done:
+        raise NoFiguresError(f"{folder} has no run that finished: {table.divergence}")
+    notes = [f"{folder}: {table.divergence}"] if table.diverged else []
+    return table.folders(folder), notes
 
 
 def read_runs(folders: Iterable[Path]) -> list[RunSummary]:
@@ -42,6 +66,11 @@ def read_runs(folders: Iterable[Path]) -> list[RunSummary]:
     for folder in folders:
         check_one_run(folder)
         runs.append(read_run(folder))
+    return as_meant(runs)
+
+
+def as_meant(runs: list[RunSummary]) -> list[RunSummary]:
+    """The same runs, those of an earlier version with the defaults that it had."""
     if all(is_spelled(run.recorded) for run in runs):
         return runs
     # Defaults of objectives are declared beside torch, which takes seconds to import.

@@ -49,6 +49,8 @@ class Dataset:
         test: The test split, to be looked at once.
         identity: Fingerprint and split, which must agree with other artefacts.
         skipped: Number of images that could not be read and were left out.
+        test_fingerprint: The ids, labels and contents of test, hashed; `UNREAD` in a dry run that did
+            not read them all.
         left: Everything beside the images that are used, with its reason, sorted by path.
         grey: How many training images are grey, and of how many that were looked at.
         sizes_differ: Whether images that are read from files are of several sizes.
@@ -68,6 +70,7 @@ class Dataset:
     test: Images
     identity: DatasetIdentity
     skipped: int
+    test_fingerprint: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     left: tuple[Left, ...] = ()
@@ -153,8 +156,7 @@ def open_dataset(
     if rules.dedupe and digests:
         splits, digests, copies = without_copies(splits, digests)
         left = tuple(sorted((*left, *copies)))
-    if "val" not in splits:
-        _check_fraction(val_fraction)
+    _check_fraction(val_fraction, needed="val" not in splits)
     train, names = splits["train"], read.class_names
     _check_classes(spec, train, names)
     held, split_by = set[int](), rules.split_by
@@ -182,6 +184,7 @@ def open_dataset(
             dedupe=rules.dedupe,
         ),
         skipped=read.skipped,
+        test_fingerprint=_fingerprint_of(splits["test"], digests.get("test")),
         left=left,
         grey=read.grey,
         sizes_differ=isinstance(read, Listed) and read.sizes_differ,
@@ -206,7 +209,7 @@ def _identity(
         sure: The ids are those of the split even so: neither bad images nor copies are left out.
     """
     return DatasetIdentity(
-        fingerprint=UNREAD if digests is None else _dataset_fingerprint(train, digests),
+        fingerprint=_fingerprint_of(train, digests),
         ids_digest=UNREAD if digests is None and not sure else digest_of_ids(train.sample_ids),
         samples=len(train.sample_ids),
         class_names=names,
@@ -215,8 +218,8 @@ def _identity(
     )
 
 
-def _check_fraction(fraction: float) -> None:
-    if not 0 < fraction < 1:
+def _check_fraction(fraction: float, *, needed: bool) -> None:
+    if needed and not 0 < fraction < 1:
         raise UsageError(
             f"val_fraction {fraction} is not between 0 and 1",
             hint="The best epoch is chosen on held-out images, and there is no val/",
@@ -278,7 +281,10 @@ def _statistics(
     return tuple(mean.tolist()), tuple(std.tolist()), tuple(constant.tolist())
 
 
-def _dataset_fingerprint(table: Images, digests: Sequence[bytes]) -> str:
+def _fingerprint_of(table: Images, digests: Sequence[bytes] | None) -> str:
+    """blake2b of the ids, labels and contents of a split; `UNREAD` without the contents."""
+    if digests is None:
+        return UNREAD
     whole = blake2b(digest_size=16)
     labels: list[Any] = table.label_N.tolist()
     if table.label_NK is not None:

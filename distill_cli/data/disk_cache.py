@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,14 +21,17 @@ import PIL
 import torch
 
 from distill_cli.counters import sample_key
+from distill_cli.data.class_folders import SPLITS
 from distill_cli.data.decode import Decoded
 from distill_cli.data.inventory import Left
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.source import FileSource, ItemSource, Splits
 from distill_cli.data.split_images import ImageTable
-from distill_cli.errors import InternalError
-from distill_cli.files import real_path, write_json
+from distill_cli.errors import DistillError
+from distill_cli.files import created, move, real_path, remove, write_json
+from distill_cli.readers.bounds import LISTS
+from distill_cli.readers.json_values import read_json
 from distill_cli.types import EARLIER_FRAMING, Framing
 
 FORMAT = 2
@@ -87,7 +89,9 @@ def key_of(
     if stamp is None:
         return None
     # Copies are left out of what is remembered, or not: they are no part of the key.
-    read = [framing.to_json(), rules.version, rules.split_by, rules.channels]
+    read: list[Any] = [framing.to_json(), rules.version, rules.split_by, rules.channels]
+    # Absent where it is what it was before it could be chosen.
+    read += [] if rules.megapixels == TODAY.megapixels else [rules.megapixels]
     options = [FORMAT, stamp, size, skip_bad, PIL.__version__, *read]
     return Key(blake2b(json.dumps(options).encode(), digest_size=16).hexdigest())
 
@@ -136,7 +140,7 @@ def recall(key: Key, *, glance: bool = False) -> Decoded | None:
         glance: Only read the index, for a dry run, and do not note its use.
     """
     try:
-        index = json.loads((key.folder / INDEX).read_text())
+        index = read_json(key.folder / INDEX, LISTS)
         tables = {
             name: _map(key.folder, name, kept, glance) for name, kept in index["tables"].items()
         }
@@ -150,7 +154,8 @@ def recall(key: Key, *, glance: bool = False) -> Decoded | None:
             left=tuple(Left(*one) for one in index["left"]),
             grey=(index["grey"][0], index["grey"][1]),
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+    except Exception:
+        # Whatever is wrong with what is remembered, the images are at hand.
         return None
     if glance:
         return decoded
@@ -162,8 +167,11 @@ def recall(key: Key, *, glance: bool = False) -> Decoded | None:
 
 def _map(folder: Path, name: str, kept: Mapping[str, Any], glance: bool) -> ImageTable:
     path, shape = folder / f"{name}.u8", kept["shape"]
+    rows = {len(kept[key]) for key in ("ids", "labels", "digests")}
+    if name not in SPLITS or rows != {shape[0]} or not all(type(n) is int and n > 0 for n in shape):
+        raise ValueError("no images of a split")
     size = shape[0] * shape[1] * shape[2] * shape[3]
-    if path.stat().st_size != size or len(kept["ids"]) != shape[0] != 0:
+    if path.stat().st_size != size:
         raise ValueError("not what the index says")
     if glance:
         pixels = torch.empty(size, dtype=torch.uint8, device="meta")
@@ -187,21 +195,20 @@ def remember(key: Key, decoded: Decoded) -> Decoded:
     """
     making = key.folder.with_name(f"{key.folder.name}{MAKING}{os.getpid()}")
     try:
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
+        remove(making)
         for name, table in decoded.tables.items():
-            with (making / f"{name}.u8").open("wb") as handle:
+            with created(making / f"{name}.u8") as handle:
                 table.images_NCHW.numpy().tofile(handle)
-                os.fsync(handle.fileno())
         write_json(making / INDEX, _index(decoded))
         if recall(key) is None:
             # A damaged entry is removed; another process's map of it stays valid.
-            shutil.rmtree(key.folder, ignore_errors=True)
-        making.rename(key.folder)
+            remove(key.folder)
+        move(making, key.folder)
         _forget(key.folder)
-    except (OSError, InternalError):
+    except (OSError, DistillError):
         # The disk is full or read-only, home is missing, or another process was quicker.
-        shutil.rmtree(making, ignore_errors=True)
+        with suppress(DistillError):
+            remove(making)
         return decoded
     return recall(key) or decoded
 
@@ -231,9 +238,11 @@ def _forget(kept: Path) -> None:
         if (path / INDEX).is_file() and MAKING not in path.name:
             folders.append(((path / INDEX).stat().st_mtime, path))
         elif path.stat().st_mtime < time.time() - ORPHAN_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(DistillError):
+                remove(path)
     total = 0
     for _, folder in sorted(folders, reverse=True):
         total += sum(file.stat().st_size for file in folder.iterdir())
         if total > LIMIT_BYTES and folder != kept:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(DistillError):
+                remove(folder)

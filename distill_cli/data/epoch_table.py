@@ -132,6 +132,7 @@ class EpochTable:
             target_BK=target_BK,
             mixing=mixing,
             unlabelled=self.loader.unlabelled,
+            labelled_share=self.loader.labelled_share,
         )
 
     def advance(self) -> None:

@@ -37,6 +37,8 @@ class Loader:
             1, 0, or −1 throughout an unlabelled row.
         order_name: `balanced` shows every class equally often in each batch; it needs one copy,
             labels of all rows and views without mixing.
+        counts_labelled: Means over labelled images divide by the number in each batch, as up to
+            0.4.0, rather than by the number that a batch has on average.
     """
 
     views: Views
@@ -48,10 +50,13 @@ class Loader:
     copies: int = 1
     target_NK: Tensor | None = None
     order_name: OrderName = "shuffled"
+    counts_labelled: bool = False
 
     def __post_init__(self) -> None:
-        known = self.target_N if self.target_NK is None else self.target_NK
-        self.unlabelled = bool((known[self.rows] == UNLABELLED).any())
+        known = self.target_N[:, None] if self.target_NK is None else self.target_NK
+        known_N = (known[self.rows] != UNLABELLED).any(dim=-1)
+        self.unlabelled = not bool(known_N.all())
+        self.labelled_share = None if self.counts_labelled else float(known_N.double().mean())
 
     @property
     def steps(self) -> int:
@@ -148,6 +153,7 @@ class Loader:
                 target_BK=self._labels(index_B, images),
                 mixing=self._mixing(images),
                 unlabelled=self.unlabelled,
+                labelled_share=self.labelled_share,
             )
 
     def _labels(self, index_B: Tensor, made: ViewBatch) -> Tensor | None:

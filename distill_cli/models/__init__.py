@@ -15,7 +15,14 @@ from distill_cli.models.artifact import (
     save_temperature,
 )
 from distill_cli.models.network import InputSpec, Network
-from distill_cli.models.zoo import create_network, names, pretrained_teacher, resolve, suggested
+from distill_cli.models.zoo import (
+    create_network,
+    names,
+    pretrained_teacher,
+    resolve,
+    suggested,
+    weights_at_hand,
+)
 
 __all__ = [
     "InputSpec",
@@ -31,4 +38,5 @@ __all__ = [
     "save_model",
     "save_temperature",
     "suggested",
+    "weights_at_hand",
 ]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from inspect import signature
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
 from timm.models import get_pretrained_cfg, is_model
 from torch import nn
 
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, reason
 from distill_cli.models.finite import first_not_finite
 
 TORCHVISION = "torchvision/"
@@ -27,6 +31,8 @@ RESERVED = frozenset(
 # Auxiliary heads would make the output a tuple in training. `init_weights`, the truncated normal of
 # the papers, is given because torchvision warns where it is left open.
 AUXILIARY = {"aux_logits": False, "init_weights": True}
+# Names that timm's hub has for weights.
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 # torchvision's families whose class accepts any keyword, so that a misspelt one would be ignored in
 # silence: the class, and the keywords that only its builder takes.
 SWALLOWING = {
@@ -126,10 +132,31 @@ def build_pretrained(architecture: str, *, weights: bool = True, **args: Any) ->
     return net
 
 
+def weights_at_hand(architecture: str) -> bool:
+    """Whether timm's weights of a network lie on this machine; nothing is fetched, nor asked for.
+
+    Args:
+        architecture: timm's name, with a tag or without; of other networks there are none.
+    """
+    cfg = get_pretrained_cfg(architecture) if is_model(architecture.split(".")[0]) else None
+    if cfg is None or not cfg.has_weights:
+        return False
+    if cfg.file:
+        return Path(cfg.file).is_file()
+    if cfg.hf_hub_id:
+        repository, _, revision = cfg.hf_hub_id.partition("@")
+        files = [cfg.hf_hub_filename] if cfg.hf_hub_filename else WEIGHT_FILES
+        kept = (
+            try_to_load_from_cache(repository, file, revision=revision or None) for file in files
+        )
+        return any(isinstance(path, str) for path in kept)
+    name = urlparse(cfg.url or "").path.rpartition("/")[2]
+    return bool(name) and (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file()
+
+
 def explain(error: Exception) -> str:
     """The message of a library's exception, in one line without a full stop."""
     match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if match:
         return f"it has no argument '{match[1]}'"
-    line = (str(error).strip().splitlines() or [""])[0].rstrip(". ")
-    return line or type(error).__name__
+    return reason(error)

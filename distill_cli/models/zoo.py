@@ -22,6 +22,7 @@ from distill_cli.models.build import (
     explain,
     torchvision_names,
 )
+from distill_cli.models.build import weights_at_hand as kept_weights
 from distill_cli.models.fitnets import NETWORKS as FITNETS
 from distill_cli.models.gated import BASE, gated
 from distill_cli.models.gated import NAME as GATED
@@ -74,6 +75,11 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     elif plain in torchvision_names():
         return TORCHVISION + plain, {}
     raise UsageError(f"model: there is no network '{name}'. {nearest(name, names())}")
+
+
+def weights_at_hand(name: str) -> bool:
+    """Whether `--pretrained` would find timm's weights of a network on this machine."""
+    return kept_weights(name.removeprefix(TIMM))
 
 
 def _check_tag(name: str) -> None:

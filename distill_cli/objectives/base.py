@@ -128,6 +128,7 @@ class ObjectiveInfo:
         targets: The kinds of targets that it is for.
         rule: Rule that pairs layers where nobody names them; None where it looks at none.
         coupled: Whether it compares the samples of a batch with each other.
+        labelled_only: Whether it learns from labelled samples alone, in all of its terms.
         head: The classifier that the network must have for it; None for the network's own.
         terms: Names of the terms that it may return, which no other objective of a composition has.
     """
@@ -142,6 +143,7 @@ class ObjectiveInfo:
     targets: frozenset[Targets] = frozenset({"softmax"})
     rule: PairRule | None = None
     coupled: bool = False
+    labelled_only: bool = False
     head: HeadName | None = None
     terms: frozenset[str] = frozenset()
 

@@ -44,6 +44,7 @@ class BinaryCrossEntropy:
         defaults="ε = 0 is the plain loss; label smoothing has 0.1 here too",
         owns=frozenset({Owns.HARD_TARGET}),
         targets=frozenset({"sigmoid"}),
+        labelled_only=True,
         terms=frozenset({"bce"}),
     )
 

@@ -100,7 +100,8 @@ def mean_over(term: Term, batch: Batch) -> Tensor:
     """A term's share of its mean over the effective batch, a scalar.
 
     Divided by the count of the whole, so that the parts of an accumulated batch sum to its mean.
-    A coupled term is one number already.
+    Of a term for labelled samples it is the number of them that a batch has on average: whatever lies
+    beside it, each weighs the same. A coupled term is one number already.
     """
     if term.coupled:
         assert batch.whole is None, "what compares samples sees the whole batch"
@@ -140,6 +141,15 @@ class Composition:
     def coupled(self) -> tuple[str, ...]:
         """The objectives that compare the samples of a batch with each other."""
         return tuple(p.objective.info.name for p in self.parts if p.objective.info.coupled)
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Whether nothing is learnt from a sample without a label, as the weights are set."""
+        return all(
+            part.objective.info.labelled_only
+            for part in self.parts
+            if any(part.weight.at(fraction) > 0 for fraction in (0.0, 0.5, 1.0))
+        )
 
     @property
     def judging(self) -> tuple[str, ...]:
@@ -192,6 +202,9 @@ class Composition:
         fraction = progress.fraction
         shared = Step(student=student, batch=batch, progress=progress, teacher_signals=teacher)
         soft_B = self._soft_samples(shared)
+        # At a rate for whole batches, a mean over the few samples that have a label is too loud: each
+        # moves the weights as much as in a batch of labelled samples alone.
+        share = 1.0 if batch.labelled_share is None else batch.labelled_share
         for part in self.parts:
             course = part.weight
             weight = (
@@ -204,8 +217,9 @@ class Composition:
                     term = replace(term, loss_B=term.loss_B.where(kept_B, 0.0))
                 assert name not in means, "terms of one name are refused before"
                 mean = mean_over(term, batch)
-                whole = isinstance(weight, float) and weight == 1
-                weighted.append(mean if whole else weight * mean)
+                reached = weight * share if term.labelled_only and share < 1 else weight
+                whole = isinstance(reached, float) and reached == 1
+                weighted.append(mean if whole else reached * mean)
                 means[name], weights[name] = mean.detach(), (objective.info.name, course)
         return Loss(total=sum(weighted[1:], weighted[0]), terms=means, weights=weights)
 

@@ -20,6 +20,7 @@ class CrossEntropy:
         paper="—",
         defaults="there are none",
         owns=frozenset({Owns.HARD_TARGET}),
+        labelled_only=True,
         terms=frozenset({"ce"}),
     )
 

@@ -85,6 +85,7 @@ class DecoupledDistillation:
         "warm-up is 20 of 240 epochs and grows by the epoch, ours is the same share and grows "
         "by the step",
         needs=frozenset({Need.TEACHER}),
+        labelled_only=True,
         terms=frozenset({"tckd", "nckd"}),
     )
 

@@ -89,6 +89,7 @@ class NormalisedDistillation:
         defaults="the authors' code's for ResNet-18 after ResNet-34 on CIFAR-100; for ImageNet it has "
         "T = 1 and γ = 1.5. α is 1 in both, where it is no parameter",
         needs=frozenset({Need.TEACHER}),
+        labelled_only=True,
         terms=frozenset({"nkd_target", "nkd_others"}),
     )
 

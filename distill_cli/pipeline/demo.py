@@ -1,14 +1,27 @@
-"""The main job in a minute: two teachers, their soft labels, four kinds of student, on digits."""
+"""The main job in a minute or two: two teachers, their soft labels, five kinds of student, on digits.
+
+Few images have a label, as in life. On 200 labels a small fully connected student misses about
+twice as many digits as a convolutional teacher does; what that teacher says of images that nobody
+labelled closes most of the gap. A fully connected teacher knows hardly more than its student, and
+its row shows that distillation does not always help. This was chosen on 359 of the training digits,
+which stood for the test: students on hard labels missed 41 ± 10 of them, of teacher-a 37 ± 8, of
+teacher-b 21 ± 3, of both 23. Where all 1,438 labels are given, no student of 8 to 128 units gained.
+"""
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_cli.files import write_text
+from distill_cli.data.open_splits import open_splits
+from distill_cli.data.source import Source
+from distill_cli.data.splits import stratified
+from distill_cli.files import write_bytes, write_text
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.train import train
 from distill_cli.recipe.load import validate
@@ -19,22 +32,32 @@ from distill_cli.report.run_folder import read_run
 from distill_cli.report.verdict import Verdict, verdict
 from distill_cli.training.events import Sink
 
+DATA = "digits.tar"
 AUGMENT = ["shift:1"]
-STUDENT = "mlp_16x1"
+STUDENT = "mlp_64x1"
 TEACHERS: dict[str, dict[str, Any]] = {
     "teacher-a": {"model": "mlp_512x2", "dropout": 0.3},
     "teacher-b": {"model": "cifar_resnet8"},
 }
 HARD = "student, hard labels"
 LEARNING: dict[str, tuple[str, tuple[str, ...]]] = {
-    "student, one teacher": ("single", ("teacher-a",)),
-    "student, ensemble": ("ensemble", ("teacher-a", "teacher-b")),
-    "student, random teacher": ("random", ("teacher-a", "teacher-b")),
+    "student of teacher-a": ("single", ("teacher-a",)),
+    "student of teacher-b": ("single", ("teacher-b",)),
+    "student of both, ensemble": ("ensemble", ("teacher-a", "teacher-b")),
+    "student of both, random": ("random", ("teacher-a", "teacher-b")),
 }
+LABELLED = 200
+# Batches of the labelled images, 160 without those held out, and of all images: 10 and 22 steps an
+# epoch. Students on hard labels train as many more epochs as makes their steps equal.
+LABELLED_BATCH, BATCH = 16, 64
+STEPS = (10, 22)
 ABOUT = (
-    "Real handwritten digits, 8×8 pixels: 1,438 to train on (a tenth of them held out to choose "
-    "the epoch), 359 to test. Every student is the same small network; only its labels differ. "
-    "Each seed starts all of them from the same weights."
+    f"Real handwritten digits, 8×8 pixels: 1,438 images to train on, {LABELLED} of them with a label "
+    "(a fifth of these is held out to choose the epoch), 359 to test. The teachers and the student on "
+    "hard labels learn from the labelled images; then the teachers label all images, softly, and "
+    "their students learn from that. Every student is the same small network, trained for as many "
+    "steps, and each seed starts all of them from the same weights. Networks, rates and epochs were "
+    "chosen on other digits than the test images."
 )
 
 Shown = Callable[[str], AbstractContextManager[Sink]]
@@ -66,11 +89,11 @@ def demo(out: Path, *, seeds: int, epochs: int, shown: Shown, overwrite: bool) -
         overwrite: Replace what an earlier demo left.
     """
     runs: dict[str, list[Path]] = {}
+    write_bytes(out / DATA, digits_tar())
     for name, given in TEACHERS.items():
         runs[f"{name}, {given['model']}"] = [out / name]
         taught = validate(
-            TeacherRecipe,
-            {**given, **_common(epochs), "data": "digits", "out": str(out / name)},
+            TeacherRecipe, {**given, **_labelled(out, epochs), "out": str(out / name)}
         )
         with shown(name) as sink:
             train(taught, sink=sink, overwrite=overwrite)
@@ -108,29 +131,70 @@ def demo(out: Path, *, seeds: int, epochs: int, shown: Shown, overwrite: bool) -
 def sentences(verdicts: dict[str, Verdict]) -> list[str]:
     """Each verdict, said of what it is about."""
     return [
-        f"{label.removeprefix('student, ').capitalize()}: {outcome.sentence}."
-        for label, outcome in verdicts.items()
+        f"{label[0].upper()}{label[1:]}: {outcome.sentence}." for label, outcome in verdicts.items()
     ]
 
 
-def _common(epochs: int) -> dict[str, Any]:
-    return {"epochs": epochs, "augment": AUGMENT, "batch_size": 64}
+def digits_tar() -> bytes:
+    """A tar of the digits in class folders; images without a label lie loose in `train/`.
+
+    Which images have one is drawn as splits are: as a function of their ids.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for split, source in open_splits("digits").items():
+            rows = range(len(source))
+            labelled = _some_of_each(source) if split == "train" else set(rows)
+            for row in rows:
+                names = [source.class_names[source.label(row)]] if row in labelled else []
+                file = f"{source.sample_id(row).removeprefix('index:')}.png"
+                image = io.BytesIO()
+                source.image(row).save(image, format="PNG")
+                member = tarfile.TarInfo("/".join([split, *names, file]))
+                member.size = image.tell()
+                image.seek(0)
+                tar.addfile(member, image)
+    return buffer.getvalue()
+
+
+def _some_of_each(source: Source) -> set[int]:
+    """Equally many rows of each class, `LABELLED` in all."""
+    chosen: set[int] = set()
+    classes = range(len(source.class_names))
+    for label in classes:
+        rows = [row for row in range(len(source)) if source.label(row) == label]
+        ids = [source.sample_id(row) for row in rows]
+        share = LABELLED / len(classes) / len(rows)
+        chosen.update(rows[index] for index in stratified(ids, [label] * len(rows), share, seed=0))
+    return chosen
+
+
+def _labelled(out: Path, epochs: int) -> dict[str, Any]:
+    """Values of training on the labelled images alone."""
+    return {**_common(out, epochs), "batch_size": LABELLED_BATCH}
+
+
+def _common(out: Path, epochs: int) -> dict[str, Any]:
+    return {"data": str(out / DATA), "val_fraction": 0.2, "epochs": epochs, "augment": AUGMENT}
 
 
 def _students(
     out: Path, seed: int, epochs: int
 ) -> Iterator[tuple[str, Path, TeacherRecipe | StudentRecipe]]:
     """The student on hard labels, then by each kind of teaching; one seed."""
-    shared = {**_common(epochs), "model": STUDENT, "seed": seed, "lr": 0.1}
+    shared = {"model": STUDENT, "seed": seed, "lr": 0.1}
     path = out / f"hard-{seed}"
-    # The views are the cache's, so that students differ in their labels only. 0.1 was the best
-    # rate for hard and soft labels alike on the held-out digits, of 0.025, 0.1 and 0.3.
-    hard = {**shared, "data": "digits", "view_seed": 0, "out": str(path)}
-    yield HARD, path, validate(TeacherRecipe, hard)
+    labelled, every = STEPS
+    # The views are the cache's, so that students differ in their labels only. On held-out digits
+    # the rate 0.1 was the best of 0.03, 0.1 and 0.3 for hard labels.
+    hard = {**_labelled(out, epochs * every // labelled), **shared, "view_seed": 0}
+    yield HARD, path, validate(TeacherRecipe, {**hard, "out": str(path)})
     for label, (mode, names) in LEARNING.items():
-        path = out / f"{mode}-{seed}"
+        path = out / f"{f'student-of-{names[0]}' if mode == 'single' else mode}-{seed}"
         taught = {
+            **_common(out, epochs),
             **shared,
+            "batch_size": BATCH,
             "teachers": [str(out / "labels" / name) for name in names],
             "mode": mode,
             "out": str(path),

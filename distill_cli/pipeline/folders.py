@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,23 +10,28 @@ from typing import Any
 
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, expand, is_cache
 from distill_cli.errors import ArtifactError, DistillError, InternalError, UsageError
-from distill_cli.files import one_writer, write_json
+from distill_cli.files import LOCK, check_writable, one_writer, remove, write_json
+from distill_cli.pipeline.entries import (
+    CACHE,
+    CACHES,
+    CARD,
+    DEMO,
+    RUN_FILES,
+    RUN_OR_SEEDS,
+    SKIPPED,
+    check_entries,
+    check_place,
+)
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
-from distill_cli.report.run_folder import HISTORY, OUTCOME, RESULT
+from distill_cli.report.run_folder import HISTORY, OUTCOME, RECIPE, RESULT, NoFiguresError
 from distill_cli.report.seed_table import TABLE, SeedTable, read_table
 
 RUNS = Path("runs")
-# What was left out of the data, a line each, in run and cache folders.
-SKIPPED = "skipped.txt"
-RUN_FILES = (
-    *("recipe.yaml", "metrics.jsonl", "summary.csv", "result.json", "relations.json"),
-    *("report.html", SKIPPED),
-)
 RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last", "stages", "stages.yaml", SEEDS, TABLE)
-# The card of a published cache; a README without the mark is somebody else's.
-CARD, CARD_MARK = "README.md", "<!-- a soft-label cache of distill -->"
+# A README of a published cache without this mark is somebody else's.
+CARD_MARK = "<!-- a soft-label cache of distill -->"
 
 
 def next_free(kind: str) -> Path:
@@ -53,12 +56,13 @@ def finished_seeds(folder: Path) -> SeedTable | None:
     """The table of a folder of several seeds; None where it is none.
 
     Raises:
-        ArtifactError: Some of its runs are still to be made, or the table is malformed.
+        NoFiguresError: Some of its runs are still to be made.
+        ArtifactError: The table is malformed.
     """
     if not holds_seeds(folder):
         return None
     if not (folder / TABLE).is_file():
-        raise ArtifactError(
+        raise NoFiguresError(
             f"{folder} holds runs of several seeds that are not all finished",
             hint=f"Go on with --resume --out {folder}",
         )
@@ -77,26 +81,6 @@ def check_one_run(folder: Path) -> None:
         )
 
 
-def check_writable(folder: Path) -> None:
-    """Refuses a folder that cannot be written, before any work is done.
-
-    Raises:
-        UsageError: It, or the nearest parent that exists, is read-only, a file or a broken link.
-    """
-    existing = folder
-    try:
-        while not existing.exists():
-            if existing.is_symlink():
-                raise UsageError(f"cannot write {folder}: {existing} is a link that leads nowhere")
-            existing = existing.parent
-    except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror}") from None
-    if not existing.is_dir():
-        raise UsageError(f"cannot write {folder}: {existing} is a file")
-    if not os.access(existing, os.W_OK):
-        raise UsageError(f"cannot write {folder}: {existing} is read-only")
-
-
 def check_output(out: Path, *, resume: bool, overwrite: bool, seeds: bool = False) -> None:
     """Refuses to mix two runs in one folder.
 
@@ -107,13 +91,17 @@ def check_output(out: Path, *, resume: bool, overwrite: bool, seeds: bool = Fals
         seeds: It is for runs of several seeds, not for one run.
 
     Raises:
-        UsageError: The folder holds a run and neither flag was given, or both were.
+        UsageError: The folder holds a run and neither flag was given, or both were; or it is not a
+            run's own.
+        ArtifactError: An entry that would be written is a link.
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite contradict each other")
     check_writable(out)
     if is_cache(out):
         raise UsageError(f"{out} is a soft-label cache", hint="Choose another --out for the run")
+    check_place(out, run=True)
+    check_entries(out, RUN_OR_SEEDS, "a run")
     if resume and not seeds:
         check_one_run(out)
     if resume and seeds and holds_run(out) and not holds_seeds(out):
@@ -142,7 +130,7 @@ def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
     Raises:
         UsageError: With the folder that is in the way.
     """
-    check_writable(out)
+    check_cache_place(out)
     for folder in dict.fromkeys([out, *folders]):
         run = holds_run(folder) and not is_cache(folder)
         if run or has_model(folder):
@@ -153,6 +141,35 @@ def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
         raise UsageError(f"{out} is one teacher's cache", hint="Choose another --out for several")
     if list(folders) == [out] and not is_cache(out) and expand(out):
         raise UsageError(f"{out} holds several caches", hint="Choose another --out for one")
+    check_entries(out, CACHE if list(folders) == [out] else CACHES, "a soft-label cache")
+
+
+def check_cache_place(out: Path) -> None:
+    """Refuses a place that no cache can have, whatever the folder holds.
+
+    Raises:
+        UsageError: It cannot be written, is `/` or the home folder, or lies in a run or a cache.
+    """
+    check_writable(out)
+    check_place(out, run=False)
+
+
+def check_demo(out: Path, *, overwrite: bool) -> None:
+    """Refuses a folder that is not the demo's own, or that holds an earlier demo.
+
+    Args:
+        out: The folder.
+        overwrite: Replace an earlier demo.
+
+    Raises:
+        UsageError: The folder cannot be written, holds other things, or an earlier demo.
+        ArtifactError: An entry that would be written is a link.
+    """
+    check_cache_place(out)
+    check_entries(out, DEMO, "the demo")
+    # What is left is the demo's own, or a log.
+    if not overwrite and out.is_dir() and any(path.is_dir() for path in out.iterdir()):
+        raise UsageError(f"{out} holds a demo", hint="Give --overwrite, or another --out")
 
 
 def clear_run(out: Path, *, keep: str | None = None) -> None:
@@ -165,17 +182,12 @@ def clear_run(out: Path, *, keep: str | None = None) -> None:
             if RUN_OF_SEED.fullmatch(folder.name) and holds_run(folder) and not folder.is_symlink():
                 with one_writer(folder):
                     clear_run(folder)
-                (folder / ".lock").unlink(missing_ok=True)
+                remove(folder / LOCK)
                 if not any(folder.iterdir()):
-                    folder.rmdir()
+                    remove(folder)
     for entry in RUN_ENTRIES:
-        if entry == keep:
-            continue
-        path = out / entry
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        if entry != keep:
+            remove(out / entry)
 
 
 def clear_cache(folder: Path) -> None:
@@ -184,18 +196,15 @@ def clear_cache(folder: Path) -> None:
     Its manifest goes first, for it says that the cache is whole, and its plan last: by that a killed
     command knows the rest for a cache.
     """
-    for name in (MANIFEST, EVAL, IDS, "recipe.yaml", SKIPPED):
-        (folder / name).unlink(missing_ok=True)
+    for name in (MANIFEST, EVAL, IDS, RECIPE, SKIPPED):
+        remove(folder / name)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
-        card.unlink()
+        remove(card)
     for view in folder.iterdir():
         if re.fullmatch(r"view-\d{4,}", view.name):
-            if view.is_symlink() or not view.is_dir():
-                view.unlink()
-            else:
-                shutil.rmtree(view)
-    (folder / PLAN).unlink(missing_ok=True)
+            remove(view)
+    remove(folder / PLAN)
 
 
 def check_model_folder(folder: Path) -> None:
@@ -250,7 +259,7 @@ def check_finished(folders: Iterable[str], out: str | None) -> None:
 @contextmanager
 def outcome_kept(run: Path) -> Iterator[None]:
     """Has a run's folder say how the training in it ended, unless it finishes."""
-    (run / OUTCOME).unlink(missing_ok=True)
+    remove(run / OUTCOME)
     try:
         yield
     except DistillError as error:
@@ -270,4 +279,17 @@ def kept_recipe(folder: Path) -> dict[str, Any]:
     # RUN/model says as much as RUN: its recipe lies beside it.
     places = [folder, folder.parent] if folder.name == "model" else [folder]
     found = [place / "recipe.yaml" for place in places if (place / "recipe.yaml").is_file()]
-    return read_yaml(found[0]) if found else {}
+    if not found:
+        return {}
+    recipe = read_yaml(found[0], ArtifactError)
+    recorded = recipe.get("recorded") or {}
+    for name, value in (("recorded", recorded), *_parts(recorded)):
+        if not isinstance(value, dict):
+            raise ArtifactError(f"{found[0]} is malformed: {name} should be keys and values")
+    return recipe
+
+
+def _parts(recorded: Any) -> list[tuple[str, Any]]:
+    """The mappings in what a run records, where it has them."""
+    keys = ("versions", "dataset", "asked") if isinstance(recorded, dict) else ()
+    return [(f"recorded.{key}", recorded[key]) for key in keys if recorded.get(key) is not None]

@@ -29,7 +29,7 @@ from distill_cli.recipe.fields import (
     option,
 )
 from distill_cli.recipe.parsing import as_list
-from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, SPLIT_BY
+from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, MAX_MEGAPIXELS, SPLIT_BY
 from distill_cli.recipe.seed_options import SeedOptions
 from distill_cli.recipe.time_options import CHECKPOINT_EVERY, GRACE, MAX_TIME
 from distill_cli.types import (
@@ -87,7 +87,6 @@ class Recipe(BaseModel):
         DATA,
         ge=4,
         le=2048,
-        advanced=True,
     )
     resize: Resize | None = option(
         None,
@@ -120,6 +119,7 @@ class Recipe(BaseModel):
         DATA,
         advanced=True,
     )
+    max_megapixels: int | None = MAX_MEGAPIXELS
     dedupe: bool = DEDUPE
     channels: Channels | None = CHANNELS
     split_by: SplitBy | None = SPLIT_BY
@@ -191,7 +191,15 @@ class TrainRecipe(Recipe, SeedOptions):
     init: Text | None = option(None, "Start from the weights of this run or model folder.", MODEL)
 
     epochs: int = option(30, "Passes over the training rows.", TRAINING, ge=1, le=100_000)
-    batch_size: int = option(128, "Global batch.", TRAINING, flags=("-b",), ge=1, le=1_000_000)
+    batch_size: int | None = option(
+        None,
+        "Global batch. Default: 128, or of fewer than 2,560 images the largest power of two that makes "
+        "20 steps an epoch, 8 at least.",
+        TRAINING,
+        flags=("-b",),
+        ge=1,
+        le=1_000_000,
+    )
     lr: float | None = option(
         None,
         "Peak learning rate; default 0.1 (SGD) or 0.001 (AdamW) × batch / 256.",

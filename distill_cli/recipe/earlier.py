@@ -38,6 +38,9 @@ DATA_VERSION: DataVersion = "0.3.0"
 # How pictures become pixels where nothing is said, and the last version that did it as `EARLIER_FRAMING`.
 FRAMING = Framing(resize="floor", orientation="exif", background="white")
 LAST_EARLIER_FRAMING = "0.3.0"
+# The batch where nothing is said, whatever the number of images, and the last version that had it. It
+# also had images without labels in every batch, and took means over the labelled ones of each.
+BATCH_SIZE, LAST_FIXED_BATCH = 128, "0.4.0"
 
 
 def defaults_then(version: str | None, name: str) -> dict[str, Any]:
@@ -111,6 +114,24 @@ def framing_then(version: str | None) -> Framing:
     """
     earlier = version is not None and _numbers(version) <= _numbers(LAST_EARLIER_FRAMING)
     return EARLIER_FRAMING if earlier else FRAMING
+
+
+def batch_size_then(version: str | None) -> int | None:
+    """A version's batch where nothing is said; None where it goes by the images.
+
+    Args:
+        version: The distill whose defaults a recipe has; None for today's.
+    """
+    return BATCH_SIZE if counts_labelled_then(version) else None
+
+
+def counts_labelled_then(version: str | None) -> bool:
+    """Whether a version took the mean over those images of a batch that have a label.
+
+    Args:
+        version: The distill whose defaults a recipe has; None for today's.
+    """
+    return version is not None and _numbers(version) <= _numbers(LAST_FIXED_BATCH)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

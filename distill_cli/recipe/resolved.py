@@ -27,6 +27,7 @@ class ResolvedRecipe(TrainRecipe):
     orientation: Orientation
     background: Background
     model: str
+    batch_size: int
     lr: float
     weight_decay: float
     compile: bool

@@ -42,6 +42,13 @@ class TeacherRecipe(LabelledRecipe):
 
     COMMAND: ClassVar[str] = "teacher train"
 
+    force: bool = option(
+        False,
+        "Go on where the copy that tfkd-self trains first is no better than chance.",
+        LABELS,
+        advanced=True,
+    )
+
 
 class StudentRecipe(LabelledRecipe, HintLayers):
     """`distill student`: a network that learns from teachers."""

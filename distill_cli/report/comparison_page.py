@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from distill_cli.errors import counted
 from distill_cli.report import plots, table
+from distill_cli.report.baseline import Judged
 from distill_cli.report.format import NOTHING
 from distill_cli.report.groups import Group
 from distill_cli.report.html import _render
@@ -20,8 +21,7 @@ from distill_cli.report.verdict import CAVEAT, Verdict
 def comparison_report(
     title: str,
     comparison: Comparison,
-    groups: Sequence[Group],
-    verdicts: Mapping[str, Verdict] | Sequence[str] = (),
+    verdicts: Mapping[str, Verdict | Judged] | Sequence[str] = (),
     histories: Mapping[str, Sequence[History]] | None = None,
     *,
     about: str = "",
@@ -30,12 +30,12 @@ def comparison_report(
 
     Args:
         title: Heading.
-        comparison: Its rows and notes are shown.
-        groups: The groups that are compared, for the plots.
+        comparison: The groups that are compared, with their rows and notes.
         verdicts: Verdicts by their subject, or whole sentences.
         histories: Histories of the runs by group label; default: the groups' own.
         about: A paragraph below the heading.
     """
+    groups = comparison.groups
     if histories is None:
         histories = {group.label: [run.history for run in group.runs] for group in groups}
     pictures = [_dots(groups), _held_out(histories)]
@@ -44,13 +44,12 @@ def comparison_report(
         title=title,
         about=about,
         comparison=comparison,
-        reference=groups[0].label,
+        reference=comparison.reference.label,
         columns=_columns(comparison),
         colours=[plots.colour_of(style) for style in range(len(groups))],
         verdicts=_verdicts(verdicts),
         caveat=CAVEAT,
         pictures=[picture for picture in pictures if picture is not None],
-        runs=[(group.label, [run.name for run in group.runs]) for group in groups],
     )
 
 
@@ -72,13 +71,15 @@ def comparison_page(
     title: str,
     about: str,
     groups: Sequence[Group],
-    verdicts: Mapping[str, Verdict] | Sequence[str],
+    verdicts: Mapping[str, Verdict | Judged] | Sequence[str],
 ) -> str:
     """The page of groups against their first."""
-    return comparison_report(title, table.comparison(groups), groups, verdicts, about=about)
+    return comparison_report(title, table.comparison(groups), verdicts, about=about)
 
 
-def _verdicts(verdicts: Mapping[str, Verdict] | Sequence[str]) -> list[tuple[str, str, str]]:
+def _verdicts(
+    verdicts: Mapping[str, Verdict | Judged] | Sequence[str],
+) -> list[tuple[str, str, str]]:
     """(kind as a CSS class, subject, sentence) of each verdict."""
     if not isinstance(verdicts, Mapping):
         return [("", "", sentence) for sentence in verdicts]

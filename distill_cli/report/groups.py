@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,10 +32,12 @@ class Group:
     Attributes:
         label: Name of the group for a reader.
         runs: Its runs, one a seed.
+        repeats: Runs of a seed that another one has already: they are no further draw.
     """
 
     label: str
     runs: tuple[RunSummary, ...]
+    repeats: tuple[RunSummary, ...] = ()
 
     @property
     def role(self) -> Role:
@@ -68,16 +71,40 @@ def role_of(recipe: Mapping[str, Any]) -> Role:
 
 
 def group_runs(runs: Sequence[RunSummary]) -> list[Group]:
-    """Groups in the order in which each first appears, every label another one."""
+    """Groups in the order in which each first appears, every label another one.
+
+    Of several runs of one recipe and seed, the first counts.
+    """
     by_recipe: dict[str, list[RunSummary]] = {}
     for run in runs:
         by_recipe.setdefault(json.dumps(_kept(run), sort_keys=True, default=str), []).append(run)
     first = [members[0] for members in by_recipe.values()]
     labels = _told_apart([label_of(run.recipe) for run in first], first)
     return [
-        Group(label=label, runs=tuple(members))
-        for label, members in zip(labels, by_recipe.values(), strict=True)
+        _of_seeds(label, members) for label, members in zip(labels, by_recipe.values(), strict=True)
     ]
+
+
+def _of_seeds(label: str, members: Sequence[RunSummary]) -> Group:
+    by_seed: dict[Any, RunSummary] = {}
+    for run in members:
+        by_seed.setdefault(run.seed, run)
+    counted = list(map(id, by_seed.values()))
+    return Group(
+        label=label,
+        runs=tuple(by_seed.values()),
+        repeats=tuple(run for run in members if id(run) not in counted),
+    )
+
+
+def ranked(groups: Iterable[Group]) -> list[Group]:
+    """The best first, by test accuracy; those without any come last."""
+
+    def key(group: Group) -> float:
+        accuracy = group.mean("test_top1")
+        return math.inf if accuracy is None else -accuracy
+
+    return sorted(groups, key=key)
 
 
 def _kept(run: RunSummary) -> dict[str, Any]:

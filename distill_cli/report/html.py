@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from distill_cli.errors import visible_lines
+
+
+def _cell(text: object) -> str:
+    """A cell's text, whose lines may end before a deviation and nowhere else."""
+    return str(text).replace(" ", "\u00a0").replace("\u00a0±", " ±")
+
 
 def _render(template: str, **values: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,4 +24,6 @@ def _render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup
-    return environment.get_template(template).render(**values)
+    environment.filters["cell"] = _cell
+    # Names of files and classes may turn the direction of a line, and may be no UTF-8.
+    return visible_lines(environment.get_template(template).render(**values))

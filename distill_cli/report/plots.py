@@ -23,6 +23,8 @@ COLOURS = {**PLACES, INK: "var(--ink)", LINE: "var(--line)"}
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.6)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 # Points wide: shown about as large on a phone, a little larger beside another plot on a desk.
 WIDTH, FONT = 330, 10
+# Where the largest value of a curve is more than so many times the smallest, the scale is logarithmic.
+SPAN = 20
 LONGEST_LABEL = 50
 LONGEST_CLASS = 14
 
@@ -78,7 +80,7 @@ def curves(lines: Sequence[Line], *, y: str, about: str, mark: float | None = No
         )
     if mark is not None:
         axes.axvline(mark, color=INK, linewidth=0.9, alpha=0.55, linestyle=(0, (2, 2)), zorder=0)
-    _cut_away_the_start(axes, lines)
+    _fit_all(axes, lines)
     axes.grid(axis="y", color=LINE, linewidth=0.7)
     axes.set_xlabel("epoch")
     axes.set_ylabel(y)
@@ -88,17 +90,18 @@ def curves(lines: Sequence[Line], *, y: str, about: str, mark: float | None = No
     return _svg(figure, about)
 
 
-def _cut_away_the_start(axes: Any, lines: Sequence[Line]) -> None:
-    """Fits the vertical axis to what comes after the first tenth, or the rest would be flat."""
-    settled, every = [], []
-    for line in lines:
-        values = [value for value in line.y_by_x.values() if math.isfinite(value)]
-        every += values
-        settled += values[len(values) // 10 :]
-    if not settled or not max(settled) > min(settled):
+def _fit_all(axes: Any, lines: Sequence[Line]) -> None:
+    """Has every point inside the axes; where most would be flat on a line, on a logarithmic scale."""
+    values = [value for line in lines for value in line.y_by_x.values() if math.isfinite(value)]
+    axes.margins(y=0.06)
+    if not values or min(values) <= 0 or max(values) < SPAN * min(values):
         return
-    room = 0.06 * (max(settled) - min(settled))
-    axes.set_ylim(min(settled) - room, max(settled) + room)
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def dots(groups: Mapping[str, Sequence[float]], *, x: str, about: str) -> str:

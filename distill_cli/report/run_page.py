@@ -12,8 +12,16 @@ from distill_cli.report.html import _render
 from distill_cli.report.run_folder import RunSummary
 from distill_cli.report.run_plots import of_run
 from distill_cli.types import RunResult
+from distill_cli.types.relation import is_number
 
 NOT_SHOWN = {"recorded", "out", "command", "about"}
+# Keys that stand beside the heading of the recipe, which is folded.
+GIST = ("epochs", "batch_size", "opt", "lr", "augment")
+TEACHER_COLUMNS = {
+    "model": "network",
+    "accuracy": "test accuracy",
+    "params": "parameters",
+}
 
 
 def run_page(run: RunSummary) -> str:
@@ -31,9 +39,11 @@ def run_page(run: RunSummary) -> str:
         shown=[] if run.result is None else _key_figures(run.result),
         pictures=of_run(run),
         teachers=_teachers(run),
+        teacher_columns=TEACHER_COLUMNS,
+        gist=_gist(recipe),
         mode=plain(recipe.get("mode")),
         recipe=_in_words({**_shown(recipe), "objective": values_of(recipe)}),
-        data=_in_words(_mapping(recorded.get("dataset"))),
+        data=_in_words({**_mapping(recorded.get("dataset")), **_test_images(recorded)}),
         environment=_environment(recorded),
     )
 
@@ -60,7 +70,7 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
     if result.scaled and nll_scaled is not None and ece_scaled is not None:
         below = f"NLL {nll_scaled:.3f}, T {result.temperature:.2f} fitted held out"
         scaled = share(ece_scaled, decimals=1)
-        shown.insert(3, ("error, logits scaled", scaled, below))
+        shown.insert(3, ("calibration error, logits scaled", scaled, below))
     if result.test_map is not None:
         f1 = "" if result.test_f1 is None else f"F1 {share(result.test_f1)}"
         shown.insert(2, ("mAP", share(result.test_map), f1))
@@ -85,17 +95,54 @@ def _in_words(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _environment(recorded: Mapping[str, Any]) -> dict[str, str]:
-    elsewhere = {"dataset", "teachers", "versions", "view_spec", "asked"}
+    elsewhere = {
+        "dataset",
+        "test",
+        "teachers",
+        "teacher_networks",
+        "versions",
+        "view_spec",
+        "asked",
+    }
     others = {key: value for key, value in recorded.items() if key not in elsewhere}
     views = {f"view {key}": value for key, value in _mapping(recorded.get("view_spec")).items()}
     return _in_words({**others, **views, **_mapping(recorded.get("versions"))})
 
 
-def _teachers(run: RunSummary) -> list[tuple[str, str]]:
-    """(name, fingerprint) of each."""
+def _test_images(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"test {key}": value for key, value in _mapping(recorded.get("test")).items()}
+
+
+def _gist(recipe: Mapping[str, Any]) -> str:
+    """`epochs 30 · batch size 128 · opt sgd · lr 0.1`: what most people look for in a recipe."""
+    return " · ".join(
+        f"{key.replace('_', ' ')} {plain(recipe[key])}" for key in GIST if recipe.get(key)
+    )
+
+
+def _teachers(run: RunSummary) -> list[dict[str, str]]:
+    """Name, fingerprint, architecture, test accuracy and parameters of each, as far as noted."""
     if role_of(run.recipe) == "teacher":
         return []
-    names = [short_name(str(name)) for name in run.recipe["teachers"]]
-    marks = [str(mark) for mark in run.recorded.get("teachers") or []]
-    marks += [NOTHING] * (len(names) - len(marks))
-    return list(zip(names, marks, strict=False))
+    teachers = []
+    for index, name in enumerate(run.recipe["teachers"]):
+        network = _mapping(_item(run.recorded.get("teacher_networks"), index))
+        accuracy, params = (
+            value if is_number(value) else None
+            for value in (network.get("test_top1"), network.get("params"))
+        )
+        teachers.append(
+            {
+                "name": short_name(str(name)),
+                "fingerprint": plain(_item(run.recorded.get("teachers"), index)),
+                "model": plain(network.get("model")),
+                "accuracy": share(accuracy),
+                "params": NOTHING if params is None else count(params),
+            }
+        )
+    return teachers
+
+
+def _item(values: Any, index: int) -> Any:
+    """An item of a list; None where there is none."""
+    return values[index] if isinstance(values, list) and index < len(values) else None

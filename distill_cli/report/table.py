@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from distill_cli.report.format import (
@@ -13,7 +13,13 @@ from distill_cli.report.format import (
     plus_minus,
     size,
 )
-from distill_cli.report.groups import Group
+from distill_cli.report.groups import Group, ranked
+from distill_cli.report.run_names import group_names
+from distill_cli.report.same_images import (
+    same_test_images,
+    same_training_images,
+    training_images,
+)
 from distill_cli.types import FIGURES
 
 # Ratios closer to one than this are said as equal: timings of one machine vary by as much.
@@ -22,12 +28,14 @@ NEAR = 1.1
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One group as a terminal shows it, each cell as text.
+    """One group, each cell as text.
 
     Attributes:
+        runs: Names of its run folders.
         label: Name of the group.
         errors: Test errors, mean ± sd.
         top1: Test accuracy in per cent.
+        held_out: Held-out accuracy of the epoch that was kept, in per cent.
         map: Test mean average precision in per cent, where labels stand by themselves.
         f1: Test F1 of all labels together in per cent, where they do.
         nll: Test NLL in nats.
@@ -35,13 +43,18 @@ class Row:
         params: Parameters.
         size: Size of the weights file.
         latency: Time of one image.
-        seeds: Runs in the group.
+        seeds: Runs in the group, each of another seed.
         against: Comparison with the reference in words; empty for that one.
+        test_samples: Number of test images.
+        speed: Training images a second.
+        agreement: Test images with the teacher's class, in per cent.
     """
 
+    runs: str
     label: str
     errors: str
     top1: str
+    held_out: str
     map: str
     f1: str
     nll: str
@@ -51,28 +64,18 @@ class Row:
     latency: str
     seeds: int
     against: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class FullRow(Row):
-    """A row of a page, which has room for more.
-
-    Attributes:
-        test_samples: Number of test images.
-        speed: Training images a second.
-        agreement: Test images with the teacher's class, in per cent.
-    """
-
     test_samples: str
     speed: str
     agreement: str
 
 
-# Headings for terminals, in the order of `Row` but for what stands below the table; of the page.
+# Headings for terminals, in the order of `Row`; of the page, which has room for more.
 COLUMNS = {
+    "runs": "run",
     "label": "what",
     "errors": "test errors",
-    "top1": "accuracy",
+    "top1": "test accuracy",
+    "held_out": "held out",
     "map": "mAP",
     "f1": "F1",
     "nll": "NLL",
@@ -86,7 +89,8 @@ PAGE_COLUMNS = {
     "seeds": "seeds",
     "errors": "test errors",
     "test_samples": "of images",
-    "top1": "accuracy",
+    "top1": "test accuracy",
+    "held_out": "held out",
     "map": "mAP",
     "f1": "F1",
     "nll": "NLL",
@@ -106,39 +110,36 @@ class Comparison:
     """Groups side by side.
 
     Attributes:
-        groups: The groups that are compared.
+        groups: The groups that are compared, the best first.
+        reference: The one that the others are described against.
         rows: Its rows, one a group.
         notes: Reasons why the groups are not comparable, in words.
     """
 
     groups: tuple[Group, ...]
-    rows: tuple[FullRow, ...]
+    reference: Group
+    rows: tuple[Row, ...]
     notes: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Numbers, not cells: mean and sd of every figure of every group."""
-        return {
-            "reference": self.groups[0].label,
-            "groups": to_json(self.groups),
-            "notes": list(self.notes),
-        }
+    @property
+    def reference_row(self) -> Row:
+        """The row of the reference."""
+        return self.rows[self.groups.index(self.reference)]
 
 
 def comparison(groups: Sequence[Group]) -> Comparison:
-    """Groups side by side, each described against the first."""
+    """Groups side by side, the best first, each described against the first that is given."""
     assert groups, "the first group is what the others are described against"
+    best_first = ranked(groups)
+    names = group_names([[run.folder for run in group.runs] for group in best_first])
     return Comparison(
-        groups=tuple(groups),
-        rows=tuple(_row(group, groups[0]) for group in groups),
+        groups=tuple(best_first),
+        reference=groups[0],
+        rows=tuple(
+            _row(group, groups[0], name) for group, name in zip(best_first, names, strict=True)
+        ),
         notes=tuple(notes(groups)),
     )
-
-
-def rows(groups: Sequence[Group]) -> list[Row]:
-    """The rows that a terminal shows, each described against the first group."""
-    names = [field.name for field in fields(Row)]
-    full = comparison(groups).rows if groups else ()
-    return [Row(**{name: getattr(row, name) for name in names}) for row in full]
 
 
 def has_label_figures(rows: Sequence[Row]) -> bool:
@@ -146,14 +147,16 @@ def has_label_figures(rows: Sequence[Row]) -> bool:
     return any(row.map != NOTHING for row in rows)
 
 
-def _row(group: Group, reference: Group) -> FullRow:
+def _row(group: Group, reference: Group, runs: str) -> Row:
     params, weights = group.mean("params"), group.mean("model_bytes")
     speed, samples = group.mean("images_per_second"), group.values("test_samples")
-    return FullRow(
+    return Row(
+        runs=runs,
         label=group.label,
         errors=errors(group),
         test_samples=" / ".join(f"{number:.0f}" for number in dict.fromkeys(samples)) or NOTHING,
         top1=_per_cent(group, "test_top1", decimals=2),
+        held_out=_per_cent(group, "val_top1", decimals=2),
         map=_per_cent(group, "test_map", decimals=2),
         f1=_per_cent(group, "test_f1", decimals=2),
         nll=plus_minus(group.mean("test_nll"), group.sd("test_nll"), decimals=3),
@@ -180,22 +183,42 @@ def _per_cent(group: Group, figure: str, *, decimals: int) -> str:
 
 
 def notes(groups: Sequence[Group]) -> list[str]:
-    """Reasons why the groups are not comparable, in words."""
+    """Reasons why the groups are not comparable, and runs that do not count, in words."""
     sentences = []
     runs = [run for group in groups for run in group.runs]
-    data = {_fingerprint(run.recorded.get("dataset")) for run in runs} - {None}
-    sizes = {result.test_samples for group in groups for result in group.results}
-    if len(data) > 1 or len(sizes) > 1:
-        sentences.append("the runs were made on different data: their errors cannot be compared")
+    if any(same_test_images(runs[0], run) is False for run in runs):
+        sentences.append(
+            "the runs were tested on different images: their errors cannot be compared"
+        )
+    elif others := [run for run in runs if same_training_images(runs[0], run) is False]:
+        counts = [training_images(run) for run in (runs[0], others[0])]
+        numbers = "" if None in counts else f" ({counts[0]:,} and {counts[1]:,})"
+        known = all(same_test_images(runs[0], run) for run in others)
+        tested = (
+            "they were tested on the same" if known else "whether test is the same is not noted"
+        )
+        sentences.append(f"the runs learnt from different training images{numbers}; {tested}")
     devices = {run.recorded.get("device") for run in runs} - {None}
     if len(devices) > 1:
         sentences.append("the runs were made on different devices: their times cannot be compared")
+    return [*sentences, *_repeats(groups)]
+
+
+def _repeats(groups: Sequence[Group]) -> list[str]:
+    pairs = [
+        (run, next(first for first in group.runs if first.seed == run.seed))
+        for group in groups
+        for run in group.repeats
+    ]
+    names = group_names([[run.folder] for pair in pairs for run in pair])
+    sentences = []
+    for (run, first), name, first_name in zip(pairs, names[::2], names[1::2], strict=True):
+        sentence = f"{name} has the recipe and the seed of {first_name}, which alone counts"
+        errors = [one.result.test_errors for one in (run, first) if one.result is not None]
+        if len(set(errors)) > 1:
+            sentence += f" ({errors[0]} and {errors[1]} test errors)"
+        sentences.append(sentence)
     return sentences
-
-
-def _fingerprint(dataset: Any) -> str | None:
-    """None where a run did not note its data: nothing can be said then."""
-    return dataset.get("fingerprint") if isinstance(dataset, dict) else None
 
 
 def describe_against(group: Group, reference: Group) -> str:
@@ -237,13 +260,19 @@ def _errors(group: Group, reference: Group) -> str:
 
 
 def to_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Every group with mean and sd of every figure (null where unknown), and its runs."""
+    """Every group with mean and sd of every figure (null where unknown), its runs, and its rank.
+
+    The order is that in which they were given.
+    """
+    best_first = ranked(groups)
     return [
         {
             "label": group.label,
+            "rank": 1 + best_first.index(group),
             "role": group.role,
             "runs": [str(run.folder) for run in group.runs],
-            "seeds": [run.recipe.get("seed") for run in group.runs],
+            "seeds": [run.seed for run in group.runs],
+            "repeats": [str(run.folder) for run in group.repeats],
             "figures": {name: {"mean": group.mean(name), "sd": group.sd(name)} for name in FIGURES},
             "against_first": "" if index == 0 else describe_against(group, groups[0]),
         }

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 import torch
 
-from distill_cli.errors import ArtifactError
-from distill_cli.files import write_atomically
+from distill_cli.errors import ArtifactError, reason
+from distill_cli.files import move, write_bytes
 from distill_cli.training.state import State
 
 FILE, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
@@ -97,7 +97,7 @@ def repair(run: Path) -> list[str]:
     path, content, fault = _newest(run)
     lines = []
     if fault is not None:
-        path.replace(run / FILE)
+        move(path, run / FILE)
         lines.append(f"{fault.message}: going on from the checkpoint before it")
     if SEALED not in content:
         lines.append(
@@ -133,9 +133,7 @@ def _write(path: Path, content: dict[str, Any], *, before: Path | None = None) -
     buffer = io.BytesIO()
     torch.save({**content, SEALED: "sha256"}, buffer)
     _seal(buffer)
-    write_atomically(
-        path, lambda temporary: temporary.write_bytes(buffer.getbuffer()), before=before
-    )
+    write_bytes(path, buffer.getbuffer(), before=before)
 
 
 def _seal(archive: io.BytesIO) -> None:
@@ -181,8 +179,9 @@ def _read(path: Path) -> dict[str, Any]:
         # weights_only: a checkpoint from someone else may hold a pickle that runs code.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _unreadable(path, first_line) from None
+        foreign = isinstance(error, pickle.UnpicklingError)
+        why = "it holds more than tensors and plain values" if foreign else reason(error)
+        raise _unreadable(path, why) from None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path} is not a checkpoint")
     if SEALED in content and not sealed:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill_cli.files import append, cut
 from distill_cli.training.state import State
 
 
@@ -47,13 +47,11 @@ class RunLog:
     def cut_back(self, lengths: tuple[int, int]) -> None:
         """Forgets what came after a checkpoint."""
         for path, length in zip((self.events, self.summary), lengths, strict=True):
-            with path.open("ab") as handle:
-                # A file that lost its end stays short: it would be filled up with zeroes.
-                handle.truncate(min(length, handle.tell()))
+            cut(path, length)
 
     def event(self, kind: str, values: Mapping[str, Any]) -> None:
         """Appends one line."""
-        _append(self.events, json.dumps({"event": kind, **values}, allow_nan=False) + "\n")
+        append(self.events, json.dumps({"event": kind, **values}, allow_nan=False) + "\n")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Appends an epoch to both files; in the table, whose cells are numbers, yes is 1."""
@@ -64,15 +62,8 @@ class RunLog:
             writer.writeheader()
         cells = {key: int(cell) if isinstance(cell, bool) else cell for key, cell in row.items()}
         writer.writerow(cells)
-        _append(self.summary, text.getvalue())
+        append(self.summary, text.getvalue())
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _append(path: Path, text: str) -> None:
-    with path.open("ab") as handle:
-        handle.write(text.encode())
-        handle.flush()
-        os.fsync(handle.fileno())

@@ -15,6 +15,9 @@ from distill_cli.training.growth import Growth
 from distill_cli.training.tally import Tally
 from distill_cli.types import Batch
 
+# The share of a step's images that have a label, where others have none: right answers are of these.
+LABELLED = "labelled"
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
@@ -81,12 +84,22 @@ class State:
     def note(self, logits_BK: Tensor | None, part: Batch, loss: Loss) -> None:
         """Adds a part of the step under way: the student's logits and the loss."""
         figures = {"loss": loss.total.detach(), **loss.terms}
+        if part.unlabelled and part.labelled_share is not None and logits_BK is not None:
+            figures[LABELLED] = part.known_B.sum().to(loss.total.dtype) / part.samples
         self.tally.note(logits_BK, part, figures)
         self.growth.note(loss, first=self.epoch == 0 and self.step == 0)
 
     def means(self) -> dict[str, float]:
-        """Means over the epoch's steps so far; waits for the device."""
-        return {name: total / self.step for name, total in self.tally.read().items()}
+        """Means over the epoch's steps so far; waits for the device.
+
+        The share of right answers, `top1`, is of the images that have a label.
+        """
+        sums = self.tally.read()
+        labelled = sums.pop(LABELLED, None)
+        means = {name: total / self.step for name, total in sums.items()}
+        if labelled is not None:
+            means["top1"] = sums["top1"] / labelled if labelled else 0.0
+        return means
 
     def look(self, tell: Callable[[str], None], epochs: int, steps: int) -> None:
         """Looks at the epoch's figures so far, and tells what is wrong; waits for the device.

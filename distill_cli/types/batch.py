@@ -49,6 +49,8 @@ class Batch:
         mixing: The other half of mixed images; None where images are not mixed.
         whole: The effective batch that this is a part of; None where it is whole itself.
         unlabelled: Whether any sample may be without a label: if none can, none is looked for.
+        labelled_share: Share of the run's images that have a label, by which each labelled one weighs
+            the same in every batch; None to count those of each batch, as up to 0.4.0.
     """
 
     images_BCHW: Tensor
@@ -62,6 +64,7 @@ class Batch:
     mixing: Mixing | None = None
     whole: Batch | None = None
     unlabelled: bool = True
+    labelled_share: float | None = None
 
     @property
     def samples(self) -> int:
@@ -69,11 +72,20 @@ class Batch:
         return len((self.whole or self).index_B)
 
     @property
-    def labelled(self) -> Tensor | int:
-        """Labelled samples of the effective batch, at least 1; a scalar on the run's device."""
+    def labelled(self) -> Tensor | float:
+        """Labelled samples of the effective batch, expected or counted: what their mean divides by."""
         if not self.unlabelled:
             return self.samples
+        if self.labelled_share is not None:
+            return self.samples * self.labelled_share or 1.0
         return ((self.whole or self).target_B != UNLABELLED).sum().clamp(min=1)
+
+    @property
+    def known_B(self) -> Tensor:
+        """bool (B,): the samples that have a label, whatever kind of targets there are."""
+        if self.target_BK is None:
+            return self.target_B != UNLABELLED
+        return (self.target_BK != UNLABELLED).any(dim=-1)
 
     def take(self, rows: slice | Tensor) -> Batch:
         """Some of its samples; means stay the whole's.
@@ -95,6 +107,7 @@ class Batch:
             mixing=self.mixing and self.mixing.take(there),
             whole=self.whole or self,
             unlabelled=self.unlabelled,
+            labelled_share=self.labelled_share,
         )
 
     def split(self, parts: int) -> Iterator[Batch]:

@@ -100,7 +100,8 @@ class Term:
 
     Attributes:
         loss_B: Loss per sample, fp32; a scalar where `coupled`.
-        labelled_only: Averaged over the labelled samples, instead of all; 0 on the others.
+        labelled_only: Averaged over the labelled samples, instead of all; 0 on the others. Where
+            `coupled`, a number of the labelled samples alone.
         coupled: The samples of a batch are compared with each other: there is one number of all.
     """
 

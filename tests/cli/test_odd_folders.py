@@ -156,6 +156,9 @@ def test_copies_are_said_and_dedupe_offered(here: Path, distill: Distill) -> Non
     first = line(distill(*TRAIN, "--dedupe", "--out", "u"))
     assert "left out 1 copy" in first
     assert "copies:" not in first
+    # Nothing is left out of test: both were tested on the same images.
+    compared = distill("compare", "t", "u")
+    assert "training images (25 and 24); they were tested on the same" in compared.err
 
 
 def test_splits_by_other_names_train_and_are_evaluated(here: Path, distill: Distill) -> None:
@@ -214,6 +217,9 @@ def test_a_teacher_that_saw_the_test_images_is_refused(copied: Path, distill: Di
         assert not Path("s").exists()
     refused = distill(*TRAIN, "--init", "fl", "--dedupe", "--out", "s", "--quiet")
     assert (refused.code, "Leave --dedupe out" in refused.err) == (3, True)
+    assert distill(*TRAIN, "--dedupe", "--out", "without", "--quiet").code == 0
+    assert "they were tested on the same" in distill("compare", "fl", "without").err
+    assert "tested on different images" in distill("compare", "fl", "fli").err
     assert distill(*student, "fli", "--out", "same").code == 0
     assert recorded("same")["split_by"] == "id"
     # Other data may be split in any way: nothing that this teacher saw is held out there.

@@ -260,7 +260,7 @@ def _ended_at_once(code: int, lines: list[str]) -> None:
         (DISPLAYS["train"], "distill_cli.pipeline.run.train", "finish", 1),
         slow(OTHERS["evaluate"], "distill_cli.pipeline.evaluate", "evaluate_run", 1),
         (OTHERS["methods"], "distill_cli.cli.app", "DistillGroup.make_context", 1),
-        slow(OTHERS["compare"], "distill_cli.cli.compare", "read_runs", 1),
+        slow(OTHERS["compare"], "distill_cli.cli.compare", "finished_runs", 1),
     ],
 )
 def test_ctrl_c_anywhere_is_one_line(
@@ -279,7 +279,7 @@ def test_ctrl_c_in_a_destructor_is_not_lost(made: Made) -> None:
 
         import distill_cli.cli.compare as module
 
-        module.read_runs = lambda runs: [Falls()]  # type: ignore[assignment]
+        module.finished_runs = lambda runs: ([Falls()], [])  # type: ignore[assignment]
         module.group_runs = lambda runs: runs.clear()  # type: ignore[assignment]
 
     seen = on_terminal("compare", made.teacher, whens=TWICE[:1], before=before)

@@ -75,6 +75,7 @@ def test_several_labels_are_those_of_the_rows() -> None:
     target_NK = torch.randint(0, 2, (N, 3), dtype=torch.int8)
     made = labelled(target_NK, "flip")
     assert not made.unlabelled
+    assert made.labelled_share == 1
     for batch in made.epoch(0):
         assert batch.target_BK is not None
         assert batch.target_BK.equal(target_NK[batch.index_B].float())
@@ -86,6 +87,7 @@ def test_labels_are_mixed_as_images_are() -> None:
     target_NK[2] = UNLABELLED
     made = labelled(target_NK, "mixup")
     assert made.unlabelled
+    assert made.labelled_share == (N - 2) / (N - 1)
     for epoch in range(3):
         for batch in made.epoch(epoch):
             assert batch.target_BK is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,15 @@ from safetensors.torch import save_file
 from timm.models import _registry
 
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.models import InputSpec, Network, build, create_network, names, suggested
+from distill_cli.models import (
+    InputSpec,
+    Network,
+    build,
+    create_network,
+    names,
+    suggested,
+    weights_at_hand,
+)
 from distill_cli.models.zoo import pretrained_teacher, resolve
 
 GREY = InputSpec(channels=1, height=8, width=8, mean=(0.3,), std=(0.2,))
@@ -269,6 +278,50 @@ def test_no_weights_are_published(name: str) -> None:
         made(name, pretrained=True)
     with pytest.raises(UsageError, match=r"no network|no pretrained weights"):
         pretrained_teacher(name)
+
+
+def test_weights_are_at_hand_where_the_hub_has_kept_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found in the hub's own folder, by file or by link, and nothing is asked of the network."""
+
+    def unreachable(*args: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", unreachable)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert not weights_at_hand("test_resnet")
+    kept = tmp_path / "models--timm--test_resnet.r160_in1k"
+    (kept / "snapshots/abc").mkdir(parents=True)
+    (kept / "refs").mkdir()
+    (kept / "refs/main").write_text("abc")
+    assert not weights_at_hand("test_resnet")
+    (kept / "snapshots/abc/model.safetensors").write_bytes(b"")
+    for name in ("test_resnet", "test_resnet.r160_in1k", "timm/test_resnet"):
+        assert weights_at_hand(name)
+    for name in ("test_vit", "mlp_8x1", "torchvision/resnet18", "nothing", "a b/c"):
+        assert not weights_at_hand(name)
+
+
+def test_weights_are_at_hand_where_timm_names_a_file(
+    published: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    assert weights_at_hand("test_resnet")
+    (tmp_path / "weights.safetensors").unlink()
+    assert not weights_at_hand("test_resnet")
+
+
+def test_weights_are_at_hand_where_torch_has_downloaded_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = _registry._model_pretrained_cfgs["test_resnet"]
+    remote = replace(cfg, file=None, hf_hub_id=None, url="https://example.org/a/weights-1.pth?x=1")
+    monkeypatch.setitem(_registry._model_pretrained_cfgs, "test_resnet", remote)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert not weights_at_hand("test_resnet")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/weights-1.pth").write_bytes(b"")
+    assert weights_at_hand("test_resnet")
 
 
 def test_published_weights_that_are_no_numbers(

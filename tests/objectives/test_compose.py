@@ -109,6 +109,40 @@ def test_mean_is_over_labelled_samples_only() -> None:
     assert float(none.total) == 0
 
 
+def test_a_labelled_sample_weighs_the_same_whatever_lies_beside_it() -> None:
+    """A mean over the one sample that had a label was taken at the rate for eight of them."""
+    target = torch.tensor([0, -1, 1, -1, -1, -1, -1, -1])
+    shared = replace(batch(target), labelled_share=0.125)
+    s, t = student(), teacher()
+    parts = (part(CrossEntropy(), 0.5), part(KnowledgeDistillation(), 0.5))
+    loss = Composition(parts)(s, t, shared, progress())
+    kept = target >= 0
+    ce = cross_entropy(s.logits_BK[kept], target[kept]).sum()
+    kd = distillation(s.logits_BK, t.log_probs(4.0), 4.0).mean()
+    assert torch.allclose(loss.total, 0.5 * ce / B + 0.5 * kd)
+    # The figure is a mean all the same, over batches: of a labelled image in eight there is one here.
+    assert loss.terms["ce"] == pytest.approx(float(ce))
+    none = replace(batch(torch.full((B,), -1)), labelled_share=0.0)
+    assert float(Composition((part(CrossEntropy()),))(s, None, none, progress()).total) == 0
+
+
+def test_parts_of_a_batch_sum_to_its_loss_whatever_has_labels() -> None:
+    target = torch.tensor([0, -1, 1, -1, -1, -1, 2, -1])
+    whole = replace(batch(target), labelled_share=0.25)
+    s = student()
+    composition = Composition((part(CrossEntropy()),))
+    parts = [
+        composition(
+            StudentSignals(logits=s.logits_BK[start : start + 3]),
+            None,
+            whole.take(slice(start, start + 3)),
+            progress(),
+        ).total
+        for start in (0, 3, 6)
+    ]
+    assert torch.allclose(sum(parts), composition(s, None, whole, progress()).total)
+
+
 def test_soft_term_covers_unlabelled_samples() -> None:
     target = torch.full((B,), -1)
     s, t = student(), teacher()
@@ -261,6 +295,44 @@ def test_one_loss_a_sample_or_a_declared_one_of_all(cls: type) -> None:
         assert term.loss_B.shape == (() if term.coupled else (B,))
         assert term.loss_B.dtype == torch.float32
     assert any(term.coupled for term in terms.values()) == cls.info.coupled
+
+
+@EVERY
+def test_declares_whether_it_learns_from_labels_alone(cls: type) -> None:
+    """What is said to need labels learns nothing from the rest, and what is not does."""
+    values = {"centres": "batch"} if cls.info.name == "category-structure" else {}
+    objective, s, t, adapters = filled(cls, **values)
+    if selects(cls):
+        adapters = nn.ModuleDict()
+    given = multi_label(cls)
+    hidden = torch.arange(B) % 2 == 1
+    some = replace(
+        given,
+        target_B=given.target_B.masked_fill(hidden, -1),
+        target_BK=None
+        if given.target_BK is None
+        else given.target_BK.masked_fill(hidden[:, None], -1),
+    )
+    own = dict(adapters.items()).get(cls.info.name)
+    terms = objective(step_of(s, t, some, LATER, own))
+    assert all(term.labelled_only for term in terms.values()) == cls.info.labelled_only
+    sum(term.loss_B.sum() for term in terms.values()).backward()
+    read = [s.logits_BK, *(each for each in s.features.values() if each.requires_grad)]
+    moved = sum(float(each.grad[hidden].abs().sum()) for each in read if each.grad is not None)
+    assert (moved == 0) == cls.info.labelled_only
+
+
+def test_a_weight_of_0_asks_for_no_image() -> None:
+    hard, soft = CrossEntropy(), KnowledgeDistillation()
+    for parts, alone in (
+        ((part(hard),), True),
+        ((part(hard), part(soft, 0.0)), True),
+        ((part(hard), part(soft)), False),
+        ((part(hard), part(soft, 0.0, 0.5, "linear")), False),
+        ((part(hard), part(soft, 0.5, 0.0, "step")), False),
+        ((part(soft),), False),
+    ):
+        assert Composition(parts).learns_from_labels == alone
 
 
 FORMS = {"category-structure": [{"form": form} for form in ("release", "teacher-free")]}

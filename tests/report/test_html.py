@@ -74,7 +74,7 @@ def compared(tmp_path: Path, **recipe: Any) -> str:
     groups = group_runs(runs)
     found = verdict(groups[0].values("test_errors"), groups[1].values("test_errors"), 360)
     return comparison_report(
-        "Digits", comparison(groups), groups, {groups[1].label: found}, about="Two kinds of label."
+        "Digits", comparison(groups), {groups[1].label: found}, about="Two kinds of label."
     )
 
 
@@ -99,6 +99,65 @@ def test_the_page_of_a_comparison(tmp_path: Path) -> None:
     labels = [svg["aria-label"] for svg in page.named("svg") if svg.get("role") == "img"]
     assert any("41.3 ± 1.5" in str(label) for label in labels)
     assert len(page.named("th")) > 2
+
+
+def test_every_calibration_error_is_called_so(tmp_path: Path) -> None:
+    text = run_page(run(tmp_path / "a", test_ece=0.051, test_ece_scaled=0.018, temperature=0.42))
+    tiles = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text))
+    assert tiles["calibration error"] == "5.1 %"
+    assert tiles["calibration error, logits scaled"] == "1.8 %"
+    assert [name for name in tiles if "error" in name] == [
+        "test errors",
+        "calibration error",
+        "calibration error, logits scaled",
+    ]
+
+
+def test_teachers_have_their_network_accuracy_and_size(tmp_path: Path) -> None:
+    networks = [
+        {"model": "mlp_512x2", "params": 301_066, "test_top1": 0.9666},
+        {"model": "resnet18", "params": None, "test_top1": None},
+    ]
+    recorded = {**RECIPE["recorded"], "teachers": ["abad", "1dea"]}
+    taught = {**STUDENT, "teachers": ["runs/a", "/home/me/labels"]}
+    noted = {"recorded": recorded | {"teacher_networks": networks}}
+    text = run_page(run(tmp_path / "a", {**taught, **noted}))
+    stands_alone(text)
+    rows = re.findall(r'<tr><th scope="row">(\S+?)<small>.*?</tr>', text, flags=re.DOTALL)
+    assert rows == ["runs/a", "labels"]
+    for shown in ("mlp_512x2", "96.66\u00a0%", "301\u00a0K", "resnet18", "abad", "1dea"):
+        assert shown in text, shown
+    # A run of an earlier version noted fingerprints only.
+    text = run_page(run(tmp_path / "b", {**taught, "recorded": recorded}))
+    stands_alone(text)
+    assert "abad" in text
+
+
+def test_the_recipe_is_folded_with_its_gist_beside_it(tmp_path: Path) -> None:
+    text = run_page(run(tmp_path / "a", {"batch_size": 64, "augment": ["shift:1"]}))
+    page = stands_alone(text)
+    assert len(page.named("details")) == 3, "recipe, data, environment"
+    assert all("open" not in attributes for attributes in page.named("details"))
+    assert "epochs 3 · batch size 64 · lr 0.1 · augment shift:1" in text
+    # A sheet of paper cannot be unfolded.
+    assert "details::details-content" in text[text.index("@media print") :]
+
+
+def test_curves_begin_inside_the_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "_svg", lambda figure, about: figure)
+    falling = {epoch: 2 + 6 / epoch for epoch in range(1, 31)}
+    steep = {epoch: 1000.0 ** (1 / epoch) for epoch in range(1, 31)}
+    rising = {epoch: 100 - 90 / epoch for epoch in range(1, 31)}
+    crossing = {epoch: epoch - 2.0 for epoch in range(1, 31)}
+    for values, scale in (
+        *((falling, "linear"), (steep, "log"), (rising, "linear"), (crossing, "linear")),
+        ({1: float("nan"), 2: 1.0}, "linear"),
+    ):
+        line = plots.Line(label="", y_by_x=values, style=0)
+        [axes] = plots.curves([line], y="y", about="x").axes  # type: ignore[attr-defined]
+        low, high = axes.get_ylim()
+        assert all(low <= value <= high for value in values.values() if value == value)
+        assert axes.get_yscale() == scale
 
 
 def test_every_seed_is_a_dot() -> None:
@@ -154,7 +213,7 @@ def test_little_history(tmp_path: Path, history: str | None) -> None:
     found = read_run(make(tmp_path / "a", history=history))
     stands_alone(run_page(found))
     groups = group_runs([found])
-    stands_alone(comparison_report("x", comparison(groups), groups))
+    stands_alone(comparison_report("x", comparison(groups)))
 
 
 def test_runs_of_unequal_length(tmp_path: Path) -> None:
@@ -164,13 +223,13 @@ def test_runs_of_unequal_length(tmp_path: Path) -> None:
         read_run(make(tmp_path / "b", {"seed": 1}, history=short)),
     ]
     groups = group_runs(runs)
-    stands_alone(comparison_report("x", comparison(groups), groups))
+    stands_alone(comparison_report("x", comparison(groups)))
     assert list(_mean([{1: 1.0, 2: 2.0}, {1: 3.0}])) == [1]
 
 
 def test_histories_may_be_given(tmp_path: Path) -> None:
     groups = group_runs([run(tmp_path / "a")])
-    text = comparison_report("x", comparison(groups), groups, (), {})
+    text = comparison_report("x", comparison(groups), (), {})
     assert "Held-out accuracy" not in text
 
 

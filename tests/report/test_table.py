@@ -16,7 +16,7 @@ from distill_cli.report.table import (
     comparison,
     describe_against,
     has_label_figures,
-    rows,
+    to_json,
 )
 from tests.report.made import STUDENT, run, seeds
 
@@ -60,7 +60,9 @@ def test_rows(tmp_path: Path) -> None:
     runs = seeds(tmp_path / "s", [30, 32], {**STUDENT})
     groups = group_runs([run(tmp_path / "t", params=13_000), *runs])
     compared = comparison(groups)
+    assert [row.runs for row in compared.rows] == ["t", "s"]
     first, second = compared.rows
+    assert first.held_out == "91.00 %"
     assert (first.seeds, second.seeds) == (1, 2)
     assert (first.errors, second.errors) == ("36", "31.0 ± 1.4")
     assert first.test_samples == "360"
@@ -82,28 +84,36 @@ def test_agreement_is_shown_where_it_is_known(tmp_path: Path) -> None:
     assert comparison([known]).rows[0].agreement == "97.5 %"
 
 
-def test_the_first_is_the_reference(tmp_path: Path) -> None:
-    groups = [group(tmp_path, "b", params=1000), group(tmp_path, "a", params=100)]
+def test_the_best_stands_first_and_the_first_that_is_given_is_the_reference(tmp_path: Path) -> None:
+    groups = [
+        group(tmp_path, "b", params=1000),
+        group(tmp_path, "worst", test_top1=0.8),
+        group(tmp_path, "a", params=100, test_top1=0.95),
+    ]
     compared = comparison(groups)
-    assert compared.rows[0].against == ""
-    assert compared.rows[1].against.startswith("10× smaller")
-    assert compared.to_json()["reference"] == "b"
-    assert compared.to_json()["groups"][0]["against_first"] == ""
-    assert compared.to_json()["groups"][1]["against_first"].startswith("10× smaller")
+    assert [row.label for row in compared.rows] == ["a", "b", "worst"]
+    assert compared.reference is groups[0]
+    assert compared.reference_row.label == "b"
+    assert compared.reference_row.against == ""
+    assert compared.rows[0].against.startswith("10× smaller")
+    # A script's rows keep the order in which it named them.
+    rows = to_json(groups)
+    assert [row["label"] for row in rows] == ["b", "worst", "a"]
+    assert [row["rank"] for row in rows] == [2, 3, 1]
+    assert rows[0]["against_first"] == ""
+    assert rows[2]["against_first"].startswith("10× smaller")
 
 
 def test_headings_fit_the_rows(tmp_path: Path) -> None:
     groups = [group(tmp_path, "a")]
-    assert list(asdict(rows(groups)[0])) == [*COLUMNS, "against"]
-    assert set(PAGE_COLUMNS) | {"label", "against"} == set(asdict(comparison(groups).rows[0]))
-    assert rows([]) == []
+    row = set(asdict(comparison(groups).rows[0]))
+    assert row - {"against", "test_samples", "speed", "agreement"} == set(COLUMNS)
+    assert row - {"label", "runs", "against"} == set(PAGE_COLUMNS)
 
 
 def test_json_holds_numbers(tmp_path: Path) -> None:
     groups = [Group(label="a", runs=tuple(seeds(tmp_path / "a", [10, 14])))]
-    found = json.loads(json.dumps(comparison(groups).to_json(), allow_nan=False))
-    assert set(found) == {"reference", "groups", "notes"}
-    entry = found["groups"][0]
+    [entry] = json.loads(json.dumps(to_json(groups), allow_nan=False))
     assert entry["label"] == "a"
     assert entry["role"] == "teacher"
     assert entry["seeds"] == [0, 1]
@@ -140,3 +150,58 @@ def test_labels_that_stand_by_themselves(tmp_path: Path) -> None:
     both = comparison([group(tmp_path, "one"), group(tmp_path, "two", test_map=0.75, test_f1=0.5)])
     assert has_label_figures(both.rows)
     assert [(row.map, row.f1) for row in both.rows] == [("–", "–"), ("75.00 %", "50.00 %")]
+
+
+def test_two_runs_of_one_seed_are_one_draw(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path / "a", test_errors=36),
+        run(tmp_path / "b", test_errors=36),
+        run(tmp_path / "c", test_errors=38),
+    ]
+    [group] = group_runs(runs)
+    assert group.runs == (runs[0],)
+    assert group.repeats == tuple(runs[1:])
+    compared = comparison([group])
+    [row] = compared.rows
+    assert (row.seeds, row.errors) == (1, "36")
+    assert compared.notes == (
+        "b has the recipe and the seed of a, which alone counts",
+        "c has the recipe and the seed of a, which alone counts (38 and 36 test errors)",
+    )
+    [entry] = to_json([group])
+    assert entry["seeds"] == [0]
+    assert entry["repeats"] == [str(tmp_path / "b"), str(tmp_path / "c")]
+
+
+def with_data(dataset: str, samples: int, test: str | None, **more: Any) -> dict[str, Any]:
+    recorded = {"dataset": {"fingerprint": dataset, "samples": samples, **more}}
+    return {"recorded": recorded | ({} if test is None else {"test": {"fingerprint": test}})}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "note"),
+    [
+        # A run and its twin with --dedupe: other images were learnt, the same ones tested.
+        (
+            with_data("all", 1438, "t"),
+            with_data("some", 1400, "t", dedupe=True),
+            "learnt from different training images (1,438 and 1,400); they were tested on the same",
+        ),
+        (with_data("all", 9, "t"), with_data("all", 9, "u"), "tested on different images"),
+        (with_data("all", 9, "t"), with_data("all", 9, "t"), None),
+        # Runs up to 0.4.0 noted their training images alone.
+        (with_data("all", 9, None), with_data("other", 9, "t"), "tested on different images"),
+        (with_data("all", 9, None), with_data("all", 9, "t"), None),
+        (
+            with_data("all", 9, None),
+            with_data("some", 8, None, dedupe=True),
+            "learnt from different training images (9 and 8); whether test is the same is not noted",
+        ),
+    ],
+)
+def test_the_test_images_decide_what_can_be_compared(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any], note: str | None
+) -> None:
+    compared = comparison([group(tmp_path, "a", one), group(tmp_path, "b", other)])
+    assert len(compared.notes) == (note is not None)
+    assert (note or "") in "".join(compared.notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import zipfile
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from distill_cli import files
 from distill_cli.errors import ArtifactError, InternalError
 from distill_cli.files import remove_temporaries
 from distill_cli.pipeline.folders import has_checkpoint
@@ -122,16 +122,16 @@ def test_killed_between_two_renames(
 ) -> None:
     for step in (1, 2):
         saved(tmp_path, step)
-    plain, calls = Path.replace, []
+    plain, calls = os.replace, []
 
-    def killed(self: Path, target: Path) -> Path:
+    def killed(name: str, target: str, **folders: int) -> None:
         calls.append(target)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return plain(self, target)
+        plain(name, target, **folders)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", killed)
+        patch.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             saved(tmp_path, 3)
     remove_temporaries(tmp_path)
@@ -149,7 +149,7 @@ def test_a_write_that_fails_leaves_both(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(InternalError, match="disk full"):
             saved(tmp_path, 3)
     assert step_of(tmp_path) == 2

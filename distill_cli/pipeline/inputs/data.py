@@ -14,8 +14,8 @@ from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.files import write_text
-from distill_cli.pipeline.folders import SKIPPED
+from distill_cli.files import remove, write_text
+from distill_cli.pipeline.entries import SKIPPED
 from distill_cli.pipeline.inputs.data_rules import recorded_rules, rules_of
 from distill_cli.pipeline.inputs.first_line import are_characters, first_line
 from distill_cli.pipeline.inputs.framing import framing_of
@@ -194,4 +194,4 @@ def keep_skipped(folder: Path, dataset: Dataset) -> None:
         root = str(Path(dataset.spec).parent if is_listing(Path(dataset.spec)) else dataset.spec)
         write_text(path, "".join(one.line(root) for one in dataset.left))
     else:
-        path.unlink(missing_ok=True)
+        remove(path)

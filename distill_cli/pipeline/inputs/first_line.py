@@ -10,7 +10,8 @@ from distill_cli.data.inventory import left_in_words, of_kind
 from distill_cli.data.left_copies import labels_of
 from distill_cli.data.split_images import Images
 from distill_cli.errors import counted
-from distill_cli.pipeline.folders import SKIPPED
+from distill_cli.pipeline.entries import SKIPPED
+from distill_cli.types import UNLABELLED
 
 
 def are_characters(class_names: Sequence[str]) -> bool:
@@ -40,7 +41,8 @@ def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool)
     used = sum(len(part.sample_ids) for part in images)
     parts = [
         f"{_files(dataset, used)}{counted(used, 'image')} used",
-        f"{len(dataset.fit_rows):,} to train on, {len(dataset.val.sample_ids):,} held out, "
+        f"{len(dataset.fit_rows):,} to train on{_unlabelled(dataset)}, "
+        f"{len(dataset.val.sample_ids):,} held out, "
         f"{len(dataset.test.sample_ids):,} test",
         *_left(dataset),
         _classes(dataset, images),
@@ -66,8 +68,17 @@ def _left(dataset: Dataset) -> list[str]:
     return [*parts[:-1], f"{parts[-1]} (all in {SKIPPED})"] if parts else []
 
 
+def _unlabelled(dataset: Dataset) -> str:
+    """How many of the images to train on have a label, where some have none."""
+    label_N = dataset.train.label_N[dataset.fit_rows]
+    labelled = int((label_N != UNLABELLED).sum())
+    if dataset.multi_label or labelled == len(label_N):
+        return ""
+    return f" ({labelled:,} labelled, {len(label_N) - labelled:,} without labels)"
+
+
 def _classes(dataset: Dataset, images: Sequence[Images]) -> str:
-    """The classes with their smallest and largest counts, and what has no label."""
+    """The classes with their smallest and largest counts."""
     labels = [label for part in images for label in labels_of(part)]
     counts = Counter(one for label in labels for one in label)
     ranked = sorted((counts[k], k) for k in range(len(dataset.class_names)))
@@ -77,9 +88,7 @@ def _classes(dataset: Dataset, images: Sequence[Images]) -> str:
     each = f" of {sizes} images{names if least < most else ' each'}"
     if dataset.multi_label:
         return f"{counted(len(dataset.class_names), 'label')}, several an image,{each}"
-    unlabelled = sum(not label for label in labels)
-    more = f"; {unlabelled:,} unlabelled" if unlabelled else ""
-    return f"{counted(len(dataset.class_names), 'class', 'classes')}{each}{more}"
+    return f"{counted(len(dataset.class_names), 'class', 'classes')}{each}"
 
 
 def _views(dataset: Dataset, size: int | None) -> str:

@@ -8,12 +8,16 @@ import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError, counted
-from distill_cli.models import InputSpec, Network, create_network, suggested
+from distill_cli.models import InputSpec, Network, create_network, suggested, weights_at_hand
 from distill_cli.models.gated import gated, is_gated
 from distill_cli.objectives.base import HeadName
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.default_batch import MOST, STEPS
 from distill_cli.types import Targets
+
+# Images below which the default batch is not the usual one either.
+FEW = MOST * STEPS
 
 
 def starting(recipe: TrainRecipe, runs: Artifacts = ON_DISK) -> Network | None:
@@ -43,6 +47,22 @@ def architecture_of(recipe: TrainRecipe, dataset: Dataset, start: Network | None
         return Architecture(start.architecture, {**start.model_args, **recipe.model_args})
     name = suggested(dataset.channels, dataset.height, dataset.width)
     return Architecture(name, recipe.model_args)
+
+
+def advised(recipe: TrainRecipe, architecture: Architecture, rows: int) -> str | None:
+    """A word for who trains a network on few images from nothing, though its weights are at hand.
+
+    Args:
+        recipe: The run's.
+        architecture: The network.
+        rows: Number of images to train on.
+    """
+    if recipe.pretrained or recipe.init or rows >= FEW or not weights_at_hand(architecture.model):
+        return None
+    return (
+        f"{counted(rows, 'image')} to train on, and timm's weights of {architecture.model} are on this "
+        "machine: --pretrained starts from them"
+    )
 
 
 def student_network(

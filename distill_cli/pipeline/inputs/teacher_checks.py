@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from distill_cli.cache.plan import IMPORTED
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.split_images import Images
 from distill_cli.errors import ArtifactError
 from distill_cli.evaluate import logits_of
 from distill_cli.models import Network
+from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
+from distill_cli.pipeline.inputs.remedies import listed, remedies
+from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.gate import Judgement, judge, judge_labels, sampled
@@ -20,6 +24,10 @@ from distill_cli.training.events import Sink
 from distill_cli.types import UNLABELLED, Targets
 
 FORCED = "Say with --targets which they are, of both; --force goes on nevertheless"
+DISORDER = (
+    "Its classes or its rows may be in another order than the data's, or the labels of other images"
+)
+OTHERWISE = "another --lr"
 UNTRAINED = "Its head may be untrained, its classes in another order or its images unlike these"
 
 
@@ -31,7 +39,7 @@ def check_knowledge(
     sink: Sink,
     *,
     force: bool = False,
-    dry: bool = False,
+    runs: Artifacts = ON_DISK,
 ) -> None:
     """The teacher gate: each is measured on the held-out images, as the student will see them.
 
@@ -42,19 +50,43 @@ def check_knowledge(
         device: The device that live teachers compute on.
         sink: Is told how good each is.
         force: Go on with one that is no better than guessing.
-        dry: No network is asked; stored labels are looked at nevertheless.
+        runs: The reader of their folders; in a dry run no network is asked, and stored labels are
+            looked at nevertheless.
 
     Raises:
         ArtifactError: A teacher is no better than naming the most frequent class.
     """
     for name, member in zip(names, members, strict=True):
-        if dry and isinstance(member, LiveTeacher):
+        if runs.dry and isinstance(member, LiveTeacher):
             continue
         verdict = _verdict(member, dataset, device)
         if verdict is None:
             sink.message(f"teacher {name} is not measured: {_why_not(member, dataset)}")
             continue
-        check_verdict(f"teacher {name}", verdict, sink, force=force, hint=UNTRAINED)
+        hint = _before_force(name, member, dataset, runs)
+        check_verdict(f"teacher {name}", verdict, sink, force=force, hint=hint)
+
+
+def _before_force(name: str, member: Member, dataset: Dataset, runs: Artifacts) -> str:
+    """The likely reason why a teacher knows nothing, and what to try before it is learnt from."""
+    recipe, side = runs.recipe(name), max(dataset.height, dataset.width)
+    if isinstance(member, CachedTeacher):
+        plan = member.reader.plan
+        if plan.architecture.startswith(IMPORTED):
+            return DISORDER
+        # Of the run that it was dumped from, a cache knows the network and the views.
+        tries = remedies({}, architecture=plan.architecture, side=side, rows=None)
+        return f"{UNTRAINED}. Train its teacher anew, with {listed(tries)}, and dump it again"
+    architecture = member.network.architecture
+    if not recipe:
+        tuned = f"distill teacher train --pretrained --model {architecture}"
+        if name.startswith(TIMM):
+            return f"{UNTRAINED}. Train it on these images first, by `{tuned}`"
+        return UNTRAINED
+    known = int((dataset.train.label_N[dataset.fit_rows] != UNLABELLED).sum())
+    rows = len(dataset.fit_rows) if dataset.multi_label else known
+    tries = remedies(recipe, architecture=architecture, side=side, rows=rows)
+    return f"{UNTRAINED}. Train it anew, with {listed([*tries, OTHERWISE])}"
 
 
 def check_targets(
@@ -134,14 +166,23 @@ def asked_of(
     return judged(logits_of(logits, asked.iter_plain(), device), asked)
 
 
-def at_chance(network: Network, val: Images, device: torch.device) -> str | None:
-    """A warning about a trained network that would not pass the gate; None where it would."""
+def at_chance(
+    network: Network, val: Images, device: torch.device, tries: Sequence[str] = ()
+) -> str | None:
+    """A warning about a trained network that would not pass the gate; None where it would.
+
+    Args:
+        network: What was trained.
+        val: The held-out images.
+        device: The device to compute on.
+        tries: What to try, before what helps against a loss that blew up.
+    """
     verdict = asked_of(network, val, device)
     if verdict is None or not verdict.conclusive or verdict.passed:
         return None
     said = f"{verdict.finding('held-out image')}, where {verdict.baseline()}"
     # Measured: DKD and DIST at their weights, on networks without batch norm, need such a bound.
-    return f"no better than chance: {said}. Try --set clip_grad=1, or another --lr"
+    return f"no better than chance: {said}. Try {listed([*tries, '--set clip_grad=1', OTHERWISE])}"
 
 
 def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:

@@ -19,7 +19,8 @@ from distill_cli.cache.writer import CacheWriter
 from distill_cli.data.views import ViewBatch
 from distill_cli.evaluate import Collected, logits_of
 from distill_cli.files import one_writer, real_path, write_text
-from distill_cli.pipeline.folders import CARD, CARD_MARK, clear_cache
+from distill_cli.pipeline.entries import CARD
+from distill_cli.pipeline.folders import CARD_MARK, clear_cache
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
 from distill_cli.pipeline.inputs.data import data_record, keep_skipped
@@ -73,7 +74,7 @@ def dump(
     prepared = prepare_dump(recipe, sink=sink, overwrite=overwrite)
     with ExitStack() as locks:
         for folder in prepared.folders:
-            locks.enter_context(one_writer(folder))
+            locks.enter_context(one_writer(folder, root=Path(str(prepared.recipe.out))))
         for folder in prepared.folders if overwrite else ():
             clear_cache(folder)
         writers = [

@@ -29,7 +29,7 @@ from distill_cli.pipeline.inputs.data import (
 )
 from distill_cli.pipeline.inputs.data_rules import read_as_begun
 from distill_cli.pipeline.inputs.framing import as_begun
-from distill_cli.pipeline.inputs.teacher_checks import check_verdict, judged
+from distill_cli.pipeline.inputs.teacher_checks import DISORDER, check_verdict, judged
 from distill_cli.pipeline.labels.dump import Dumped
 from distill_cli.pipeline.labels.label_files import LabelFile, read_label_file
 from distill_cli.pipeline.labels.label_rows import columns_of, logits_of, match_rows
@@ -39,10 +39,6 @@ from distill_cli.recipe.schema import ImportRecipe
 from distill_cli.runtime import cpu_capability, decide, stop_signals, versions
 from distill_cli.training.events import Sink
 from distill_cli.types import Count, ViewSpec
-
-DISORDER = (
-    "Its classes or its rows may be in another order than the data's, or the labels of other images"
-)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,8 +116,7 @@ def prepare_dump(
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     if dataset.multi_label:
         check_targets(names, members, "sigmoid", force=recipe.force)
-    known = {"force": recipe.force, "dry": runs.dry}
-    check_knowledge(names, members, dataset, runtime.device, sink, **known)
+    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
     views = open_views(recipe, dataset, spec, runtime.device)
     if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
         raise UsageError(

@@ -27,6 +27,7 @@ def order_of(
     composed: Composition,
     dataset: Dataset,
     spec: ViewSpec,
+    batch_size: int,
 ) -> OrderName | None:
     """The order of samples that the recipe asks for, or else its objectives; None without labels.
 
@@ -36,6 +37,7 @@ def order_of(
         composed: Its objectives, of which at most one order is wanted.
         dataset: What is shown.
         spec: Its views.
+        batch_size: Images of a step.
 
     Raises:
         UsageError: The balanced order contradicts another option.
@@ -45,7 +47,7 @@ def order_of(
         return None
     order, subject = _order_of(recipe, composed)
     if order == "balanced":
-        _check_options(min(recipe.batch_size, len(dataset.fit_rows)), mode, subject, spec.augment)
+        _check_options(batch_size, mode, subject, spec.augment)
         _check_data(subject, dataset)
     return order
 
@@ -60,7 +62,8 @@ def check_order(recipe: TrainRecipe, composed: Composition) -> None:
         order, subject = _order_of(recipe, composed)
         if order == "balanced":
             mode = recipe.mode if isinstance(recipe, StudentRecipe) else None
-            _check_options(recipe.batch_size, mode, subject, recipe.augment or [])
+            batch_size = recipe.batch_size or SMALLEST_BATCH
+            _check_options(batch_size, mode, subject, recipe.augment or [])
 
 
 def _order_of(recipe: LabelledRecipe, composed: Composition) -> tuple[OrderName, str]:

@@ -7,11 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill_cli import __version__
-from distill_cli.adapters.regressor import Regressor
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
-from distill_cli.errors import UsageError, counted
 from distill_cli.models import Network, resolve
 from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
@@ -22,6 +19,7 @@ from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data, v
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.student import (
     Architecture,
+    advised,
     architecture_of,
     starting,
     student_network,
@@ -38,24 +36,29 @@ from distill_cli.pipeline.inputs.teachers import (
 )
 from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
 from distill_cli.pipeline.objective.class_info import adapter_context
-from distill_cli.pipeline.objective.entries import entry_of, spelled
+from distill_cli.pipeline.objective.entries import spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.pipeline.objective.offers import check_offers
 from distill_cli.pipeline.objective.order import order_of
 from distill_cli.pipeline.objective.sources import check_sources
 from distill_cli.pipeline.objective.temperature import temperature_message
+from distill_cli.pipeline.run.batches import (
+    batch_size_of,
+    check_batch,
+    learnt_from,
+)
 from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
+from distill_cli.pipeline.run.record import record_of
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
-from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.runtime import Runtime, describe, teacher_precision
+from distill_cli.runtime import Runtime, teacher_precision
 from distill_cli.training import optim
-from distill_cli.training.events import Sink
+from distill_cli.training.events import Silent, Sink
 from distill_cli.types import Targets, ViewSpec
 
 # The name of the run folder where the recipe names none.
@@ -87,10 +90,7 @@ def prepare(
         recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
     check_options(recipe)
     check_sources(recipe, out, coming=runs.comes, resume=resume)
-    names: list[str] = []
-    if isinstance(recipe, TeacherLabels):
-        check_teachers(recipe.teachers)
-        names = expand_teachers(recipe.teachers or [], coming=runs.comes)
+    names = _teacher_names(recipe, runs)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
     check_moved(recipe.data, owners, runs.recipe)
@@ -105,11 +105,14 @@ def prepare(
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
-    architecture, network = _student(recipe, composed, dataset, targets, runtime, runs)
+    dataset = learnt_from(recipe, dataset, composed, cached, sink)
+    batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
+    advice = Silent() if resume else sink
+    architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
     teacher, joining = joined(recipe, names, members, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
-    order = order_of(recipe, joining.get("mode"), composed, dataset, spec)
+    order = order_of(recipe, joining.get("mode"), composed, dataset, spec, batch_size)
     layers = find_layers(
         composed,
         network,
@@ -118,15 +121,15 @@ def prepare(
         stop=isinstance(recipe, HintRecipe),
     )
     check_judged(layers.composition.judging, dataset)
-    check_batch(layers, min(recipe.batch_size, len(dataset.fit_rows)))
+    check_batch(layers, batch_size)
     for line in layers.descriptions:
         sink.message(line)
-    values = {"out": str(out), **architecture._asdict(), **joining}
+    values = {"out": str(out), "batch_size": batch_size, **architecture._asdict(), **joining}
     values |= {} if order is None else {"order": order}
     complete = _resolve(recipe, values, dataset, spec, network, runtime, layers)
     return PreparedRun(
         recipe=complete,
-        recorded=_record(recipe, dataset, spec, members, layers, runtime),
+        recorded=record_of(recipe, dataset, spec, names, members, layers, runtime),
         runtime=runtime,
         dataset=dataset,
         spec=spec,
@@ -147,6 +150,14 @@ def prepare(
     )
 
 
+def _teacher_names(recipe: TrainRecipe, runs: Artifacts) -> list[str]:
+    """The teachers' folders; none where the recipe has no teachers."""
+    if not isinstance(recipe, TeacherLabels):
+        return []
+    check_teachers(recipe.teachers)
+    return expand_teachers(recipe.teachers or [], coming=runs.comes)
+
+
 def _student(
     recipe: TrainRecipe,
     composed: Composition,
@@ -154,10 +165,13 @@ def _student(
     targets: Targets,
     runtime: Runtime,
     runs: Artifacts,
+    sink: Sink,
 ) -> tuple[Architecture, Network]:
     """The student on its device, and the keys of the recipe that name its network."""
     start = starting(recipe, runs)
     architecture = architecture_of(recipe, dataset, start)
+    if advice := advised(recipe, architecture, len(dataset.fit_rows)):
+        sink.message(advice)
     network = student_network(
         recipe,
         architecture,
@@ -189,8 +203,7 @@ def _members(
     members = open_teachers(names, dataset, runtime, precision, maps, runs)
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
-    known = {"force": recipe.force, "dry": runs.dry}
-    check_knowledge(names, members, dataset, runtime.device, sink, **known)
+    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
     return members
 
 
@@ -205,29 +218,6 @@ def check_options(recipe: TrainRecipe) -> None:
     optim.check_name(recipe.opt)
     if recipe.model is not None:
         resolve(recipe.model)
-
-
-def check_batch(layers: Layers, batch_size: int) -> None:
-    """Refuses a batch in which a regressor's batch norm would see one value of a channel.
-
-    Args:
-        layers: With their adapters.
-        batch_size: Images of a step.
-
-    Raises:
-        UsageError: With the objective.
-    """
-    for name, adapter in layers.adapters.items():
-        for module in adapter.modules():
-            if not isinstance(module, Regressor) or module.norm is None:
-                continue
-            if batch_size * module.size[0] * module.size[1] < 2:
-                raise UsageError(
-                    f"objective '{name}' normalises a layer by the batch, and a batch of "
-                    f"{counted(batch_size, 'image')} has one value of each channel",
-                    hint="Choose a --batch-size of at least 2, or normalised: false in a list of "
-                    "objectives",
-                )
 
 
 def _resolve(
@@ -247,9 +237,8 @@ def _resolve(
     opt = recipe.opt
     if opt == "auto":
         opt = optim.default_optimizer(base_of(network))
-    rows = len(dataset.fit_rows)
-    batch_size = min(recipe.batch_size, rows)
-    rate = optim.default_rate(opt, batch_size) if recipe.lr is None else recipe.lr
+    steps = len(dataset.fit_rows) // values["batch_size"]
+    rate = optim.default_rate(opt, values["batch_size"]) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
     targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
     taught: dict[str, Any] = {}
@@ -263,36 +252,11 @@ def _resolve(
             **targets,
             **taught,
             **data_record(recipe, dataset, spec),
-            "batch_size": batch_size,
             "opt": opt,
             "lr": rate,
             "weight_decay": decay,
             "device": str(runtime.device),
             "precision": runtime.precision,
-            "compile": compiles(recipe, runtime, layers, recipe.epochs * (rows // batch_size)),
+            "compile": compiles(recipe, runtime, layers, recipe.epochs * steps),
         },
     )
-
-
-def _record(
-    recipe: TrainRecipe,
-    dataset: Dataset,
-    spec: ViewSpec,
-    members: Sequence[Member],
-    layers: Layers,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    """How the run comes about, which its folder keeps below the recipe."""
-    recorded = {
-        **describe(runtime),
-        "dataset": dataset.identity.to_json(),
-        "view_spec": spec.to_json(),
-        "teachers": [member.fingerprint for member in members],
-        "skipped_images": dataset.skipped,
-        "layers": list(layers.recorded),
-        # Below the versions of now: of a run that goes on, they are not what its names stood for.
-        "defaults": made_by(recipe.recorded) or __version__,
-    }
-    if isinstance(recipe, LabelledRecipe):
-        return {**recorded, "asked": asked_of(recipe)}
-    return {**recorded, "objective": [entry_of(part) for part in layers.composition.parts]}

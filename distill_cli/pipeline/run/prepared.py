@@ -15,6 +15,8 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.layers import Layers
+from distill_cli.recipe.earlier import counts_labelled_then
+from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.resolved import ResolvedLabelled, ResolvedRecipe
 from distill_cli.recipe.schema import HintRecipe
 from distill_cli.runtime import Runtime
@@ -24,6 +26,7 @@ from distill_cli.types import OrderName, Teacher, ViewSpec
 NOT_TRAINING = {
     *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "teachers"),
     *("force", "class_map", "graphs", "checkpoint_every", "max_time", "grace"),
+    "max_megapixels",
 }
 
 
@@ -71,6 +74,11 @@ class PreparedRun:
     def order(self) -> OrderName:
         """In which order the samples of an epoch follow each other."""
         return self.recipe.order if isinstance(self.recipe, ResolvedLabelled) else "shuffled"
+
+    @property
+    def counts_labelled(self) -> bool:
+        """Whether labelled images are counted in each batch, as its version did."""
+        return counts_labelled_then(made_by(self.recorded))
 
     @property
     def is_hint_init(self) -> bool:

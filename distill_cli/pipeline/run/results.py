@@ -14,6 +14,7 @@ from distill_cli.evaluate import latency_ms, logits_of
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
 from distill_cli.models import config_of, load_model, model_bytes, save_temperature
+from distill_cli.pipeline.inputs.remedies import remedies
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.run.prepared import PreparedRun
@@ -71,7 +72,9 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
         seconds=state.seconds,
         teacher_agreement=same,
         teacher_kl=divergence,
-        warnings=_warnings(state, at_chance(network, dataset.val, runtime.device)),
+        warnings=_warnings(
+            state, at_chance(network, dataset.val, runtime.device, _tries(prepared))
+        ),
     )
     card = model_card(prepared.kept.model_dump(mode="json"), result, config_of(network))
     write_text(run / "MODEL_CARD.md", card)
@@ -96,6 +99,16 @@ def finish_hints(prepared: PreparedRun, state: State) -> HintResult:
     )
     write_json(prepared.run / "result.json", result.to_json())
     return result
+
+
+def _tries(prepared: PreparedRun) -> list[str]:
+    recipe, dataset = prepared.recipe, prepared.dataset
+    return remedies(
+        recipe.model_dump(include={"epochs", "batch_size", "pretrained", "init"}),
+        architecture=recipe.model,
+        side=max(dataset.height, dataset.width),
+        rows=len(dataset.fit_rows),
+    )
 
 
 def _warnings(state: State, *others: str | None) -> tuple[str, ...]:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, DistillError
 from distill_cli.models.artifact import input_spec
 from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.objective.entries import meant
 from distill_cli.pipeline.run.prepared import NOT_TRAINING, PreparedRun
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
-from distill_cli.recipe.earlier import other_formula
+from distill_cli.recipe.earlier import batch_size_then, other_formula
 from distill_cli.recipe.load import read_yaml, validate
 from distill_cli.recipe.recorded import computed_by, made_by, mapping
 from distill_cli.recipe.resolved import schema_of
@@ -29,14 +29,18 @@ def begun_by(files: Sequence[Path]) -> str | None:
 
 
 def _recorded(files: Sequence[Path]) -> Any:
-    return next((read_yaml(file) for file in files if file.is_file()), {}).get("recorded")
+    return next((read_yaml(file, ArtifactError) for file in files if file.is_file()), {}).get(
+        "recorded"
+    )
 
 
 def as_made(recipe: R, version: str | None) -> R:
     """The recipe, its defaults those of a version; as it is where that is not known."""
     if version is None:
         return recipe
-    return recipe.model_copy(update={"recorded": {**(recipe.recorded or {}), "defaults": version}})
+    recorded = {**(recipe.recorded or {}), "defaults": version}
+    batch_size = recipe.batch_size or batch_size_then(version)
+    return recipe.model_copy(update={"recorded": recorded, "batch_size": batch_size})
 
 
 def check_begun(prepared: PreparedRun) -> str:
@@ -117,9 +121,11 @@ def _begun(prepared: PreparedRun) -> TrainRecipe | None:
     file = prepared.run / "recipe.yaml"
     try:
         return meant(
-            validate(schema_of(prepared.recipe), read_yaml(file) if file.is_file() else {})
+            validate(
+                schema_of(prepared.recipe), read_yaml(file, ArtifactError) if file.is_file() else {}
+            )
         )
-    except UsageError:
+    except DistillError:
         return None
 
 
@@ -128,7 +134,7 @@ def _earlier(prepared: PreparedRun) -> list[str]:
     if then is None or _training(then) != _training(prepared.recipe):
         return []
     file = prepared.run / "recipe.yaml"
-    kept = read_yaml(file) if file.is_file() else {}
+    kept = read_yaml(file, ArtifactError) if file.is_file() else {}
     return [prepared.key_of({key: kept[key] for key in kept if key not in NOT_TRAINING})]
 
 

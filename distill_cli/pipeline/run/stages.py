@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distill_cli import __version__
 from distill_cli.errors import ArtifactError, DistillError, UsageError
-from distill_cli.files import one_writer, real_path, write_text
+from distill_cli.files import LOCK, one_writer, real_path, remove, write_text
 from distill_cli.pipeline.folders import (
     check_output,
     clear_run,
@@ -70,7 +69,7 @@ def run(
     if overwrite and out.exists():
         # The first stage is refused, if it must be, while the earlier run is still there.
         prepare(stages[0].recipe, sink=Silent(), overwrite=True, opening=opening)
-    with tidied(out), one_writer(out / STAGES):
+    with tidied(out), one_writer(out / STAGES, root=out):
         if overwrite:
             _clear(out)
         check_kept(recipe, out / RECIPE)
@@ -141,7 +140,7 @@ def staged(
     # Stages that are not begun have the defaults of those that are.
     stages = [replace(stage, recipe=as_made(stage.recipe, version)) for stage in stages]
     recorded = {"defaults": version, "asked": asked_of(recipe)}
-    recipe = recipe.model_copy(update={"recorded": recorded})
+    recipe = as_made(recipe, version).model_copy(update={"recorded": recorded})
     check_inside(out, [stage.recipe for stage in stages])
     for stage in stages:
         # Now, rather than after the stages before it.
@@ -164,10 +163,8 @@ def tidied(out: Path) -> Iterator[None]:
         if (new or empty) and not any(out.rglob("recipe.yaml")):
             # No run was begun, and all that lies in the folder came into it here.
             for entry in [out] if new else list(out.iterdir()):
-                if entry.is_dir():
-                    shutil.rmtree(entry, ignore_errors=True)
-                else:
-                    entry.unlink(missing_ok=True)
+                with suppress(DistillError):
+                    remove(entry)
         raise
 
 
@@ -205,12 +202,8 @@ def like(stage: Stage, runs: Artifacts = ON_DISK) -> TrainRecipe:
 def _clear(out: Path) -> None:
     """Removes an earlier run and its stages, but for the lock that is held."""
     for entry in (out / STAGES).iterdir():
-        if entry.name == ".lock":
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        if entry.name != LOCK:
+            remove(entry)
     clear_run(out, keep=STAGES)
 
 
@@ -218,7 +211,10 @@ def check_kept(recipe: TrainRecipe, path: Path) -> None:
     """Refuses to go on under another recipe than the one that the folder keeps in this file."""
     if path.is_file():
         # A key that an earlier version did not have was what it is by default.
-        kept = {**validate(type(recipe), {}).model_dump(mode="json"), **read_yaml(path)}
+        kept = {
+            **validate(type(recipe), {}).model_dump(mode="json"),
+            **read_yaml(path, ArtifactError),
+        }
         # Each run of several seeds is compared by itself, and there may be more of them.
         apart = None if recipe.seeds is None else {"seed", "seeds"}
         then, now = _training(kept), _training(recipe.model_dump(mode="json", exclude=apart))

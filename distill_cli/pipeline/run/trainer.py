@@ -20,7 +20,7 @@ from distill_cli.pipeline.run.graphs import step_graphs
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
-from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.resolved import ResolvedRecipe
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.mixture import Relabelled
 from distill_cli.training import schedule
@@ -45,6 +45,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         target_NK=_label_targets(prepared),
         copies=len(prepared.teacher.members) if isinstance(prepared.teacher, Relabelled) else 1,
         order_name=prepared.order,
+        counts_labelled=prepared.counts_labelled,
     )
     taps, stop = prepared.layers.taps, prepared.is_hint_init
     optimisation = _optimisation(prepared, loader.steps)
@@ -107,7 +108,7 @@ def _label_targets(prepared: PreparedRun) -> Tensor | None:
     return one_vs_all(train.label_N, len(network.class_names))
 
 
-def _check_parts(recipe: TrainRecipe, network: Network) -> None:
+def _check_parts(recipe: ResolvedRecipe, network: Network) -> None:
     """Refuses parts of a batch that are empty, or too small for batch norm."""
     smallest = 2 if any(isinstance(m, _BatchNorm) for m in network.modules()) else 1
     if smallest > recipe.batch_size:

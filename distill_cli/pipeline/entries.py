@@ -1,0 +1,168 @@
+"""The names that distill's own folders hold: whatever else lies in one is somebody else's. Torch-free."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, is_cache
+from distill_cli.errors import UsageError
+from distill_cli.files import LOCK, TEMPORARY, linked, real_path
+from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
+from distill_cli.recipe.stages import RECIPE as STAGES_RECIPE
+from distill_cli.recipe.stages import STAGES
+from distill_cli.report.run_folder import RECIPE, RESULT
+from distill_cli.report.seed_table import TABLE
+
+# What was left out of the data, a line each, in run and cache folders.
+SKIPPED = "skipped.txt"
+RUN_FILES = (
+    *(RECIPE, "metrics.jsonl", "summary.csv", RESULT, "relations.json"),
+    *("report.html", SKIPPED),
+)
+# The card of a published cache.
+CARD = "README.md"
+# Beside what distill wrote, a folder may hold what a command printed, at the top of a run or cache ...
+LOGS = re.compile(r".+\.(log|out|err|txt)", re.DOTALL)
+# ... and, anywhere, what systems leave behind.
+LEFT_BY_SYSTEMS = re.compile(r"\.DS_Store|\.nfs.+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entries:
+    """What a folder of a kind may hold, by patterns of whole names.
+
+    Attributes:
+        files: Its files.
+        folders: Its folders, each with what that may hold.
+        logs: Whether logs may lie in it; not where a folder is removed with all that is in it.
+    """
+
+    files: str = ""
+    folders: dict[str, Entries] = field(default_factory=dict)
+    logs: bool = False
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return "|".join(map(re.escape, names))
+
+
+_RUN_FILES = _any_of((*RUN_FILES, "MODEL_CARD.md", STAGES_RECIPE))
+_PLAIN_RUN = {
+    "model": Entries(files=_any_of(("config.json", "model.safetensors", "README.md"))),
+    "last": Entries(files=r"checkpoint(-before)?\.pt|outcome\.json"),
+}
+# A stage's folder is named as the recipe says.
+_STAGED_RUN = {
+    **_PLAIN_RUN,
+    STAGES: Entries(folders={".+": Entries(files=_RUN_FILES, folders=_PLAIN_RUN)}),
+}
+RUN = Entries(files=_RUN_FILES, folders=_STAGED_RUN, logs=True)
+# Runs of several seeds give way to one run, and one run to several.
+RUN_OR_SEEDS = Entries(
+    files=f"{_RUN_FILES}|{_any_of((SEEDS, TABLE))}",
+    folders={**_STAGED_RUN, RUN_OF_SEED.pattern: RUN},
+    logs=True,
+)
+CACHE = Entries(
+    files=_any_of((PLAN, MANIFEST, EVAL, IDS, RECIPE, SKIPPED, CARD)),
+    folders={r"view-\d{4,}": Entries(files=r"shard-\d{5,}\.safetensors")},
+    logs=True,
+)
+# A cache is named after its teacher, and a run of the demo as the demo likes.
+CACHES = Entries(folders={".+": CACHE}, logs=True)
+DEMO = Entries(
+    files=_any_of(("digits.tar", "report.html")),
+    folders={"labels": CACHES, ".+": RUN},
+    logs=True,
+)
+
+
+def check_entries(folder: Path, kind: Entries, subject: str) -> None:
+    """Refuses a folder that holds anything but entries of a kind.
+
+    Args:
+        folder: The folder; it may be absent.
+        kind: What it may hold.
+        subject: What it is for: "a run".
+
+    Raises:
+        UsageError: With the first entry that is somebody else's.
+        ArtifactError: An entry that would be written is a link.
+    """
+    if folder.is_dir() and (foreign := next(_foreign(folder, kind), None)) is not None:
+        raise UsageError(
+            f"{folder} holds {foreign.relative_to(folder)}, which is not of {subject}",
+            hint="Choose another --out: an empty folder, or one that is not there yet",
+        )
+
+
+def _foreign(folder: Path, kind: Entries) -> Iterator[Path]:
+    """The files and folders below a folder that are not of its kind, sorted."""
+    with os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+    for entry in listed:
+        name, path = entry.name, folder / entry.name
+        inner = next((kind.folders[key] for key in kind.folders if re.fullmatch(key, name)), None)
+        is_file = name == LOCK or re.fullmatch(kind.files, name) is not None
+        passed_over = _is_passed_over(entry, logs=kind.logs)
+        if inner is not None and entry.is_dir(follow_symlinks=False):
+            yield from _foreign(path, inner)
+        elif is_file and entry.is_file(follow_symlinks=False):
+            continue
+        elif entry.is_symlink() and (is_file or (inner is not None and not passed_over)):
+            raise linked(path)
+        elif not passed_over:
+            yield path
+
+
+def _is_passed_over(entry: os.DirEntry[str], *, logs: bool) -> bool:
+    """Whether an entry is no matter: a log, or what a killed writer or a system left."""
+    if entry.name.startswith(TEMPORARY) or LEFT_BY_SYSTEMS.fullmatch(entry.name):
+        return not entry.is_dir(follow_symlinks=False)
+    return logs and LOGS.fullmatch(entry.name) is not None and entry.is_file()
+
+
+def check_place(out: Path, *, run: bool) -> None:
+    """Refuses places that are never a run's or a cache's own, whatever they hold.
+
+    Args:
+        out: The folder that was asked for.
+        run: It is for a run, which may be one of several seeds or a stage.
+
+    Raises:
+        UsageError: It is `/` or the home folder, or it lies in a run or a cache.
+    """
+    real = real_path(out)
+    if real == Path("/") or real == _home():
+        place = "the root of the file system" if real == Path("/") else "your home folder"
+        raise UsageError(f"--out {out} is {place}", hint="Choose a folder of its own, as runs/a")
+    for parent in real.parents:
+        inside = real.relative_to(parent).as_posix()
+        if is_cache(parent) or (_is_run(parent) and not (run and _OWN_RUNS.fullmatch(inside))):
+            kind = "soft-label cache" if is_cache(parent) else "run"
+            raise UsageError(
+                f"--out {out} lies in the {kind} {parent}", hint="Choose another --out, beside it"
+            )
+
+
+def _home() -> Path | None:
+    try:
+        return real_path(Path.home())
+    except RuntimeError:
+        return None
+
+
+# The runs in a folder of several.
+_OWN_RUNS = re.compile(rf"({RUN_OF_SEED.pattern}/)?{STAGES}/[^/]+|{RUN_OF_SEED.pattern}")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is surely a run or several; a recipe alone may be one that a person wrote."""
+    if (folder / RECIPE).is_file():
+        return any((folder / name).exists() for name in ("metrics.jsonl", "last", RESULT))
+    several = (STAGES_RECIPE, STAGES), (SEEDS, LOCK), (SEEDS, TABLE)
+    return any(all((folder / name).exists() for name in names) for names in several)

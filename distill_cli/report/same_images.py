@@ -1,0 +1,47 @@
+"""Whether two runs were tested on the same images, as far as they noted them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill_cli.report.run_folder import RunSummary
+
+
+def same_test_images(one: RunSummary, other: RunSummary) -> bool | None:
+    """Whether the test images of two finished runs are the same; None where that is unknown.
+
+    Runs up to 0.4.0 noted their training images only, which say as much where copies were left out
+    of both or of neither: none is left out of test.
+    """
+    results = (one.result, other.result)
+    counts = {result.test_samples for result in results if result is not None}
+    if len(counts) > 1:
+        return False
+    tests = [_noted(run, "test", "fingerprint") for run in (one, other)]
+    if None not in tests:
+        return bool(tests[0] == tests[1])
+    trained = [_noted(run, "dataset", "fingerprint") for run in (one, other)]
+    if None in trained:
+        return None
+    if trained[0] == trained[1]:
+        return True
+    without_copies = [bool(_noted(run, "dataset", "dedupe")) for run in (one, other)]
+    return None if without_copies[0] != without_copies[1] else False
+
+
+def same_training_images(one: RunSummary, other: RunSummary) -> bool | None:
+    """Whether two runs learnt from the same images; None where one did not note its own."""
+    trained = [_noted(run, "dataset", "fingerprint") for run in (one, other)]
+    return None if None in trained else bool(trained[0] == trained[1])
+
+
+def training_images(run: RunSummary) -> int | None:
+    """Training images of a run, the held-out ones included; None where it noted none."""
+    samples = _noted(run, "dataset", "samples")
+    return samples if isinstance(samples, int) else None
+
+
+def _noted(run: RunSummary, part: str, key: str) -> Any:
+    values = run.recorded.get(part)
+    return values.get(key) if isinstance(values, Mapping) else None
