@@ -284,7 +284,8 @@ def test_a_run_at_chance_says_so_last(here: Path, distill: Callable[..., Outcome
     [said] = json.loads((here / "t/result.json").read_text())["warnings"]
     assert re.fullmatch(
         r"no better than chance: right on \d+\.\d % of 143 held-out images, "
-        r"where naming one class always is on \d+\.\d %\. Try --set clip_grad=1, or another --lr",
+        r"where naming one class always is on \d+\.\d %\. Try more --epochs \(it had 1 epoch of 20 "
+        r"steps\), --set clip_grad=1 or another --lr",
         said,
     )
     assert " ".join(outcome.err.split()).endswith(f"warning: {said}")

@@ -18,7 +18,7 @@ def student(**values: object) -> StudentRecipe:
 
 def test_defaults() -> None:
     recipe = student()
-    assert (recipe.objective, recipe.epochs, recipe.batch_size) == ("kd", 30, 128)
+    assert (recipe.objective, recipe.epochs, recipe.batch_size) == ("kd", 30, None)
     assert recipe.command == "student"
 
 

@@ -166,7 +166,7 @@ def test_a_run_that_blew_up_says_so_and_ends_well(
     )
     outcome = distill(
         *("student", "--teachers", KEPT / "teacher", "-r", "r.yaml", "--model", "mlp_8x2"),
-        *("--epochs", 2, "--lr", 0.02, "--precision", "fp32", "--out", "s"),
+        *("--epochs", 2, "-b", 128, "--lr", 0.02, "--precision", "fp32", "--out", "s"),
     )
     assert outcome.code == 0, outcome.err
     err = " ".join(outcome.err.split())
