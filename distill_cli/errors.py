@@ -2,13 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+import re
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from itertools import takewhile
 from pathlib import Path
+
+# Control characters, line breaks of Unicode, directions of bidirectional text, marks without a width
+# and halves of surrogate pairs, which stand for bytes of file names that are no UTF-8. The joiners
+# (U+200C, U+200D) are letters of Persian and Hindi, and of emoji.
+INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+# An object that a library shows by its address, with the blank before it.
+OBJECT = re.compile(r" ?<[\w.]+(?: object)? at 0x[0-9a-fA-F]+>")
+# Words by which a sentence of a library speaks to programmers, not to whoever trains.
+ADVICE = re.compile(
+    r"weights_only|Weights only load|still be loaded|In PyTorch \d|trusted? (the )?source|file an issue"
+)
+# Likeness, from 0 to 1, from which on a name is taken for another's slip.
+CLOSE = 0.6
+# Names that a message lists where none is close.
+LISTED = 8
+# Longer names than these are no slips, and to compare them takes long.
+LONGEST_NAME = 100
+
+
+def visible(text: str) -> str:
+    """The text as one line that shows all of its characters and moves no cursor.
+
+    What is no letter stands as in Python's source: an escape is `\\x1b`, a line break `\\n`, a byte of a
+    file name that is no UTF-8 `\\xff`. To make a text visible twice changes no more.
+    """
+    return INVISIBLE.sub(_escaped, text)
+
+
+def visible_lines(text: str) -> str:
+    """The same for a text of several lines, whose line breaks are ours."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        # Python's sign of the byte 0x80 to 0xff.
+        code -= 0xDC00
+    if character in SHORT:
+        return SHORT[character]
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
+
+
+def in_one_line(text: str) -> str:
+    """A message as people read it: visible, and without the addresses of objects."""
+    return visible(OBJECT.sub("", text))
+
+
+def reason(error: BaseException) -> str:
+    """The message of a library's exception: its first line, or its kind.
+
+    Without a full stop, addresses of objects, and sentences of advice to programmers.
+    """
+    lines = str(error).strip().splitlines() or [""]
+    parts = re.split(r"(?<=[.!?]) ", in_one_line(lines[0]))
+    text = " ".join(part for part in parts if not ADVICE.search(part))
+    return text.strip().rstrip(".") or type(error).__name__
+
+
+def sentences(*parts: str) -> str:
+    """Sentences one behind the other, each with one full stop where it has no mark of its own."""
+    # A path may end with two dots.
+    ended = [
+        part if part.endswith(("?", "!")) or re.search(r"(?<!\.)\.$", part) else f"{part}."
+        for part in parts[:-1]
+    ]
+    return " ".join([*ended, *parts[-1:]])
 
 
 class DistillError(Exception):
     """An error in one line, what is wrong and what to do, with the exit code of its kind.
+
+    Names, paths and reasons in it come from files and libraries: whatever they hold, it is one line.
 
     Args:
         message: The fault in one line, with the names and values involved.
@@ -18,11 +100,9 @@ class DistillError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        if hint is not None and message.endswith(".") and not message.endswith(".."):
-            # Reasons that libraries give are sentences; a path may end with two dots.
-            message = message[:-1]
-        super().__init__(message if hint is None else f"{message}. {hint}")
-        self.message = message
+        parts = [message] if hint is None else [message, hint]
+        super().__init__(in_one_line(sentences(*parts)))
+        self.message = in_one_line(message)
         self.hint = hint
 
 
@@ -102,11 +182,45 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """A phrase that points from a misspelt name to the right one.
 
     Returns:
-        "Did you mean 'x'?" where a valid name is close, else "Valid: a, b, c.".
+        "Did you mean 'x'?" where a valid name is close, else "Valid: a, b, c."; of many names the
+        nearest few.
     """
     names = sorted(set(valid))
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"Did you mean '{close[0]}'?"
-    shown = ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
-    return f"Valid: {shown}."
+    name = name[:LONGEST_NAME].lower()
+    if (close := _closest(name, names)) is not None:
+        return f"Did you mean '{close}'?"
+    if len(names) <= LISTED:
+        return f"Valid: {', '.join(names)}."
+    return f"Valid: {', '.join(_by_nearness(name, names)[:LISTED])}, … ({len(names):,} in all)."
+
+
+def _closest(name: str, names: Sequence[str]) -> str | None:
+    """The likest name; where none begins with this one, their beginnings count too."""
+    starting = [other for other in names if other.lower().startswith(name)]
+    matcher = SequenceMatcher(b=name)
+
+    def likeness(text: str) -> float:
+        matcher.set_seq1(text.lower())
+        quick = matcher.real_quick_ratio() >= CLOSE and matcher.quick_ratio() >= CLOSE
+        return matcher.ratio() if quick else 0.0
+
+    def rank(other: str) -> tuple[float, int, int, str]:
+        # A name of many parts is meant by its first: mobilnet is mobilenetv3_large_100.
+        begun = 0.0 if starting else 0.99 * likeness(other[: len(name) + 1])
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(name, other.lower(), strict=False))
+        return max(likeness(other), begun), len(list(same)), -len(other), other
+
+    best = max(starting or names, key=rank, default=None)
+    return best if best is not None and rank(best)[0] >= CLOSE else None
+
+
+def _by_nearness(name: str, names: Sequence[str]) -> list[str]:
+    """Names, those that begin with another name first, then those that hold it, then by likeness."""
+    matcher = SequenceMatcher(b=name)
+
+    def distance(other: str) -> tuple[bool, bool, float, str]:
+        lower = other.lower()
+        matcher.set_seq1(lower)
+        return not lower.startswith(name), name not in lower, -matcher.ratio(), other
+
+    return sorted(names, key=distance)

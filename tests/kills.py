@@ -1,7 +1,7 @@
 """Kills a command between any two of its writes, or in the middle of one.
 
-Python tells an audit hook of every file that is about to be opened, renamed or removed. The kernel
-keeps what was written before and loses what is still in the process, as in any kill.
+Python tells an audit hook of every file that is about to be renamed or removed, and `os.open`, by which
+distill opens what it writes, is watched. The kernel keeps what was written before and loses what is still in the process, as in any kill.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 # A forked child has imported what this process has.
 import distill_cli.pipeline.labels.dump
 import distill_cli.pipeline.run.stages  # noqa: F401
+from distill_cli.files import TEMPORARY
 from tests.processes import fork, typed
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -28,22 +29,30 @@ TORN = 7
 TIMES = {"seconds", "images_per_second", "latency_ms"}
 
 
+# Where the descriptor of a folder stands among the arguments of an event, and the path.
+FOLDERS = {"os.rename": 2, "os.remove": 1, "os.mkdir": 2, "os.rmdir": 1}
+
+
+def _absolute(path: Any, folder: int | None) -> Path | None:
+    """The path that is meant, beside a folder's descriptor; None for a descriptor."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        return None
+    base = Path.cwd() if folder in (None, -1) else Path(f"/proc/self/fd/{folder}").readlink()
+    return base / os.fsdecode(path)
+
+
 def _changed(event: str, args: tuple[Any, ...]) -> Path | None:
     """The path that an audit event is about to change; None where it changes nothing."""
     if event == "open":
-        path, _, flags = args
-        if not isinstance(path, str | bytes | os.PathLike) or not flags & WRITES:
-            return None
-        return Path(os.fsdecode(path))
-    if event not in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"):
+        path, mode, flags = args
+        # The event of os.open, which has no mode, does not tell the folder.
+        return _absolute(path, None) if mode is not None and flags & WRITES else None
+    if event not in FOLDERS:
         return None
-    path = args[0]
-    if not isinstance(path, str | bytes | os.PathLike):
-        return None
-    there = os.path.lexists(path)
+    path = _absolute(args[0], args[FOLDERS[event]])
     # Most are told to be content where the folder is there already, or the file is not.
-    needless = there if event == "os.mkdir" else not there
-    return None if needless else Path(os.fsdecode(path))
+    needless = path is not None and os.path.lexists(path) is (event == "os.mkdir")
+    return None if needless else path
 
 
 @dataclass
@@ -63,12 +72,25 @@ class Watch:
         """A `before` of a child: from now on, to its end."""
         folder = os.fspath(self.folder)
 
-        def hook(event: str, args: tuple[Any, ...]) -> None:
-            path = _changed(event, args)
+        def tell(event: str, path: Path | None) -> None:
             if path is not None and os.path.abspath(path).startswith(folder):  # noqa: PTH100
                 self.writes += 1
                 self.at(self.writes, event, path)
 
+        def hook(event: str, args: tuple[Any, ...]) -> None:
+            path = _changed(event, args)
+            if event == "os.rename" and path is not None and path.name.startswith(TEMPORARY):
+                path = path.with_name(f"{TEMPORARY}{Path(os.fsdecode(args[1])).name}")
+            tell(event, path)
+
+        plain = os.open
+
+        def opening(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+            if flags & WRITES:
+                tell("open", _absolute(path, dir_fd))
+            return plain(path, flags, mode, dir_fd=dir_fd)
+
+        os.open = opening
         sys.addaudithook(hook)
 
 
@@ -83,7 +105,15 @@ def writes_of(command: Sequence[object], out: Path) -> list[tuple[str, str]]:
     ended = fork(typed(command), before=Watch(out, note).begin).end()
     os.close(descriptor)
     assert ended.code == 0, ended.err.decode()
-    return [tuple(line.split(" ", 1)) for line in log.read_text().splitlines()]  # type: ignore[misc]
+    writes: list[tuple[str, str]] = []
+    temporary = ""
+    for line in reversed(log.read_text().splitlines()):
+        event, name = line.split(" ", 1)
+        if name.startswith(TEMPORARY):
+            # Temporary names are random: a file is called by what it becomes.
+            temporary = name = name if event == "os.rename" else temporary
+        writes.append((event, name))
+    return writes[::-1]
 
 
 def kill(command: Sequence[object], out: Path, number: int, *, torn: bool = False) -> None:

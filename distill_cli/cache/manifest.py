@@ -6,6 +6,7 @@ names is opened unless it lies inside the cache folder.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -14,12 +15,19 @@ from typing import Any, TypeVar
 
 from distill_cli.cache.folder import MANIFEST, PLAN, refuse_links_out
 from distill_cli.cache.plan import Plan, ShardKey, typed
-from distill_cli.cache.quality import TEMPERATURES, Calibration, TruncationError
+from distill_cli.cache.quality import TEMPERATURES, Calibration, TruncationError, check_range
 from distill_cli.errors import ArtifactError, counted
-from distill_cli.files import read_json
+from distill_cli.readers.bounds import LISTS
+from distill_cli.readers.json_values import read_json
 from distill_cli.types import UNREAD
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
+
+# The figures that every manifest has.
+FIGURES = (
+    *("labelled", "teacher_accuracy", "teacher_nll", "teacher_ece"),
+    *("entropy", "calibration", "truncation_error"),
+)
 
 T = TypeVar("T")
 
@@ -106,24 +114,12 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values: the keys of the plan, then those of the manifest."""
         ids = {} if self.plan.format_version == 1 else {"ids_sha256": self.ids_sha256}
-        measured = self.precision_error
-        arithmetic = {} if measured is None else {"precision_error": asdict(measured)}
         return {
             **self.plan.to_json(),
             "shards": [shard.to_json() for shard in self.shards],
             "eval_sha256": self.eval_sha256,
             **ids,
-            "labelled": self.labelled,
-            "teacher_accuracy": self.teacher_accuracy,
-            "teacher_nll": self.teacher_nll,
-            "teacher_ece": self.teacher_ece,
-            "entropy": self.entropy,
-            "calibration": {key: list(bins) for key, bins in asdict(self.calibration).items()},
-            "truncation_error": {
-                str(temperature): asdict(error)
-                for temperature, error in self.truncation_error.items()
-            },
-            **arithmetic,
+            **figures_of(vars(self)),
         }
 
     @classmethod
@@ -143,7 +139,7 @@ class Manifest:
             raise ValueError(
                 f"it names {counted(len(entries), 'shard')}, its plan has {plan.views * plan.shards_per_view}"
             )
-        return cls(
+        manifest = cls(
             plan=plan,
             shards=tuple(
                 StoredShard.from_json(entry, key)
@@ -164,6 +160,45 @@ class Manifest:
                 else None
             ),
         )
+        _check(manifest)
+        return manifest
+
+
+def figures_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a cache as plain JSON values, from its attributes; None for none is left out."""
+    known = {key: values[key] for key in FIGURES}
+    calibration, lost = asdict(values["calibration"]), values["truncation_error"]
+    known["calibration"] = {key: list(bins) for key, bins in calibration.items()}
+    known["truncation_error"] = {str(t): asdict(error) for t, error in lost.items()}
+    if (measured := values["precision_error"]) is not None:
+        known["precision_error"] = asdict(measured)
+    return known
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuses figures that no labels can have.
+
+    Raises:
+        ValueError: With the figure.
+    """
+    views = manifest.plan.views * manifest.plan.dataset.samples
+    check_range("labelled", manifest.labelled, 0, views)
+    check_range("entropy", manifest.entropy, 0, _entropy_bound(manifest.plan))
+    highest = {"teacher_accuracy": 1.0, "teacher_nll": math.inf, "teacher_ece": 1.0}
+    for key, most in highest.items():
+        figure = getattr(manifest, key)
+        if (figure is None) != (manifest.labelled == 0):
+            raise ValueError(f"'{key}' is {figure}, with {manifest.labelled:,} labelled views")
+        if figure is not None:
+            check_range(key, figure, 0, most)
+    for key, total in (("views", views), ("labelled", manifest.labelled)):
+        if sum(getattr(manifest.calibration, key)) != total:
+            raise ValueError(f"'calibration.{key}' should add up to {total:,}")
+
+
+def _entropy_bound(plan: Plan) -> float:
+    """The largest mean entropy of labels, nats: of softmax over K classes it is ln K."""
+    return math.log(len(plan.dataset.class_names))
 
 
 def _hash(value: Mapping[str, Any], key: str) -> str | None:
@@ -210,7 +245,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
     try:
-        value = read_json(path)
+        value = read_json(path, LISTS)
         if not isinstance(value, dict):
             raise ValueError("it is no JSON object")
         return parse(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
@@ -28,6 +29,8 @@ IMPORTED = "imported-"
 
 # Bounds for plans from elsewhere: more than anyone stores, and few enough to be listed.
 MOST_SHARDS, MOST_PIXELS = 1_000_000, 1 << 16
+
+SHARD_FILE = re.compile(r"view-(\d{4,9})/shard-(\d{5,9})\.safetensors")
 
 T = TypeVar("T")
 
@@ -116,6 +119,15 @@ class Plan:
             for number in range(self.shards_per_view)
         ]
 
+    def has(self, file: str) -> bool:
+        """Whether a path inside the cache folder is that of one of its shards."""
+        match = SHARD_FILE.fullmatch(file)
+        if match is None:
+            return False
+        view, number = int(match[1]), int(match[2])
+        shard = ShardKey(view=view, number=number, start=0, stop=0)
+        return view < self.views and number < self.shards_per_view and shard.file == file
+
     @property
     def maker(self) -> str:
         """The command that made it."""
@@ -201,7 +213,7 @@ class Plan:
             device=typed(value, "device", str),
             teacher_batch=_count(value, "teacher_batch"),
             shard_length=_count(value, "shard_length"),
-            versions=typed(value, "versions", dict),
+            versions=_versions(value),
             cpu_capability=typed(value, "cpu_capability", str),
             targets=_targets(teacher),
             sample_ids=version > 1 and typed(value, "sample_ids", bool),
@@ -211,6 +223,13 @@ class Plan:
         if plan.views * plan.shards_per_view > MOST_SHARDS:
             raise ValueError(f"it has more than {MOST_SHARDS:,} shards")
         return plan
+
+
+def _versions(value: Mapping[str, Any]) -> Mapping[str, str]:
+    versions = typed(value, "versions", dict)
+    if not all(isinstance(version, str) for version in versions.values()):
+        raise ValueError("'versions' should hold texts")
+    return versions
 
 
 def _targets(teacher: Mapping[str, Any]) -> Targets:

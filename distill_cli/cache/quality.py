@@ -12,6 +12,8 @@ from distill_cli.types import ECE_BINS
 
 # Temperatures at which a codec's loss KL(full ‖ stored) is measured.
 TEMPERATURES = (1, 2, 4, 8, 20)
+# Share by which figures and the sums in fp64 that they are of may differ.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +33,11 @@ class TruncationError:
         """Reads numbers of the same names.
 
         Raises:
-            ValueError: A number is missing or malformed.
+            ValueError: A number is missing or malformed, or no such divergence can be.
         """
-        return cls(mean_kl=typed(value, "mean_kl", float), worst_kl=typed(value, "worst_kl", float))
+        mean_kl, worst_kl = typed(value, "mean_kl", float), typed(value, "worst_kl", float)
+        check_range("mean_kl", mean_kl, 0, worst_kl)
+        return cls(mean_kl=mean_kl, worst_kl=worst_kl)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,4 +70,32 @@ class Calibration:
                 type(number) in kinds and 0 <= number < math.inf for number in column
             ):
                 raise ValueError(f"'calibration.{name}' should hold {ECE_BINS} numbers")
-        return cls(**columns)
+        calibration = cls(**columns)
+        check_calibration(calibration)
+        return calibration
+
+
+def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Refuses a figure that cannot be, up to rounding.
+
+    Raises:
+        ValueError: With the figure.
+    """
+    if not least - ROUNDING <= value <= most + ROUNDING * max(1, abs(most)):
+        bound = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
+        raise ValueError(f"'{name}' should be {bound}, is {value:g}")
+
+
+def check_calibration(bins: Calibration) -> None:
+    """Refuses counts that cannot be: more right answers than labels, more labels than views.
+
+    Raises:
+        ValueError: With the bin.
+    """
+    columns = zip(bins.views, bins.labelled, bins.confidence, bins.correct, strict=True)
+    for number, (views, labelled, confidence, correct) in enumerate(columns):
+        if not max(correct, confidence * (1 - ROUNDING)) <= labelled <= views:
+            raise ValueError(
+                f"'calibration' has {correct} right of {labelled} labelled of {views} views, with a "
+                f"confidence of {confidence:g} in all, in bin {number}"
+            )

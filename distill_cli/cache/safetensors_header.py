@@ -7,19 +7,28 @@ truncated file at the cost of one small read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from distill_cli.errors import ArtifactError, counted
+from distill_cli.readers.json_values import json_value
 
 # The one metadata key of our files: safetensors writes several in random order.
 METADATA = "distill"
 
 _PREFIX = 8
 _LONGEST = 1 << 20
+_AXES = 16
+# Bytes of a number by its type, of those types that anyone's cache holds.
+_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +85,29 @@ def _parse(path: Path) -> Header:
         length = int.from_bytes(handle.read(_PREFIX), "little")
         if not 0 < length <= min(_LONGEST, size - _PREFIX):
             raise ValueError(f"a header of {counted(length, 'byte')} in a file of {size}")
-        header = json.loads(handle.read(length))
-    metadata = header.pop("__metadata__", {}).get(METADATA, "{}")
+        header = json_value(handle.read(length))
+    text = header.pop("__metadata__", {}).get(METADATA, "{}")
+    metadata = json_value(text.encode("utf-8"))
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are no JSON object")
     data = _PREFIX + length
     spans = {name: _span(entry, data) for name, entry in header.items()}
-    end = max((span.stop for span in spans.values()), default=data)
+    end = data
+    for span in sorted(spans.values(), key=lambda span: (span.start, span.stop)):
+        if span.start != end:
+            raise ValueError("its tensors overlap, or leave a gap")
+        end = span.stop
     if end != size:
         raise ValueError(f"{counted(size, 'byte')}, its header says {end}")
-    return Header(spans=spans, metadata=dict(json.loads(metadata)), data=data, size=size)
+    return Header(spans=spans, metadata=metadata, data=data, size=size)
 
 
 def _span(entry: Mapping[str, Any], data: int) -> Span:
-    start, stop = (int(offset) for offset in entry["data_offsets"])
-    if not 0 <= start <= stop:
-        raise ValueError(f"offsets {start} to {stop}")
-    return Span(
-        dtype=str(entry["dtype"]),
-        shape=tuple(int(size) for size in entry["shape"]),
-        start=data + start,
-        stop=data + stop,
-    )
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not all(type(number) is int and number >= 0 for number in (*shape, *offsets)):
+        raise ValueError(f"a shape {shape!r:.40} with offsets {offsets!r:.40}")
+    start, stop = offsets
+    # The numbers are below 2^64 and few: their product cannot take long.
+    if len(shape) > _AXES or prod(shape) * _BYTES[dtype] != stop - start:
+        raise ValueError(f"{dtype} {shape!r:.80} in {counted(stop - start, 'byte')}")
+    return Span(dtype=dtype, shape=tuple(shape), start=data + start, stop=data + stop)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.cache.codec import codec_of, layout_fault
+from distill_cli.cache.figures import PRECISION_ERROR
 from distill_cli.cache.folder import EVAL, refuse_links_out
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.quality import TruncationError
 from distill_cli.cache.safetensors_header import read_header
-from distill_cli.cache.statistics import Statistics
+from distill_cli.cache.sums import Statistics
 from distill_cli.errors import ArtifactError
 
 # Metadata key: sha256 of the other metadata and of the data behind the header.
 HASH = "sha256"
-# The metadata of evaluation rows: what the teacher's arithmetic costs.
-PRECISION_ERROR = "precision_error"
 
 
 class Shards:

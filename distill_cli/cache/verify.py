@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill_cli.cache.figures import check_figures
 from distill_cli.cache.folder import EVAL, IDS, PLAN
 from distill_cli.cache.manifest import read_manifest, read_plan
 from distill_cli.errors import ArtifactError
@@ -35,7 +36,8 @@ def damaged(folder: Path, *, workers: int, progress: Count) -> list[Damage]:
         progress: Called with (files hashed, files in all).
 
     Raises:
-        ArtifactError: It is no cache, not finished, or its manifest cannot be trusted.
+        ArtifactError: It is no cache, not finished, or its manifest cannot be trusted: it has other
+            figures than its shards.
     """
     manifest = read_manifest(folder)
     expected = {shard.file: shard.sha256 for shard in manifest.shards}
@@ -60,6 +62,9 @@ def damaged(folder: Path, *, workers: int, progress: Count) -> list[Damage]:
         same = False
     if not same:
         damages.append(Damage(file=PLAN, fault="is not the plan that the manifest has"))
+    if not damages:
+        # Of files that are what it says: who wrote it may have written other figures.
+        check_figures(folder, manifest)
     return damages
 
 

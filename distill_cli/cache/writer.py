@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from distill_cli.cache.figures import PRECISION_ERROR, figures
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN
 from distill_cli.cache.manifest import Manifest, StoredShard, as_read, read_manifest, read_plan
 from distill_cli.cache.pixel_probe import PixelProbe
@@ -28,8 +29,9 @@ from distill_cli.cache.quality import TruncationError
 from distill_cli.cache.rows import first_bad_row
 from distill_cli.cache.safetensors_header import METADATA
 from distill_cli.cache.sample_ids import front_coded
-from distill_cli.cache.shards import HASH, PRECISION_ERROR, Shards, as_text
-from distill_cli.cache.statistics import Statistics, measure, merged
+from distill_cli.cache.shards import HASH, Shards, as_text
+from distill_cli.cache.statistics import measure
+from distill_cli.cache.sums import Statistics, merged
 from distill_cli.errors import ArtifactError, InternalError, counted
 from distill_cli.files import (
     remove,
@@ -196,14 +198,7 @@ class CacheWriter:
             ),
             eval_sha256=sha256(self.folder / EVAL) if self.has_eval else None,
             ids_sha256=sha256(self.folder / IDS) if self.plan.sample_ids else None,
-            labelled=total.labelled,
-            teacher_accuracy=total.accuracy if total.labelled else None,
-            teacher_nll=total.nll if total.labelled else None,
-            teacher_ece=total.ece if total.labelled else None,
-            entropy=total.entropy,
-            calibration=total.calibration,
-            truncation_error=total.truncation_error,
-            precision_error=self.shards.precision_error() if self.has_eval else None,
+            **figures(total, self.shards.precision_error() if self.has_eval else None),
         )
 
     def _write(self, file: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

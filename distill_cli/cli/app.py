@@ -6,15 +6,15 @@ import os
 import sys
 import traceback
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from distill_cli import __version__
 from distill_cli.cli import synonyms
-from distill_cli.cli.terminal import INTERRUPTED, say, say_interrupted, say_stopped
-from distill_cli.errors import DistillError, StoppedError, nearest
+from distill_cli.cli.terminal import INTERRUPTED, escape, say, say_interrupted, say_stopped
+from distill_cli.errors import DistillError, StoppedError, nearest, reason
 from distill_cli.files import BAD_PATH, DISK_FULL
 
 # Verb → module and the line that `distill --help` shows; the module is imported when called.
@@ -76,9 +76,29 @@ class DistillGroup(TyperGroup):
         finally:
             self.listing = False
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Completions of verbs, without importing any."""
+        self.listing = True
+        try:
+            return super().shell_complete(ctx, incomplete)
+        finally:
+            self.listing = False
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Reads the root's own options; a wrong one is one line, as any other fault."""
+        try:
+            return super().make_context(*args, **options)
+        except typer.TyperException as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                raise
+            fail(synonyms.explain(error, None), getattr(error, "exit_code", 2))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Answers an unknown verb with the right one."""
         name = args[0]
+        if ctx.resilient_parsing:
+            # The shell asks for completions.
+            return super().resolve_command(ctx, args)
         if name not in VERBS and not name.startswith("-"):
             hint = synonyms.VERBS.get(name) or nearest(name, VERBS)
             fail(f"there is no command '{name}'. {hint}", 2)
@@ -114,7 +134,7 @@ def _interrupted(error: BaseException | None) -> bool:
 
 def unexpected(error: BaseException) -> tuple[str, int]:
     """The line and exit code of an error that is not ours."""
-    text = (str(error).splitlines() or [""])[0]
+    text = reason(error)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return f"disk full: {text}. What was saved before is intact; --resume goes on", 1
     if isinstance(error, OSError) and error.errno in BAD_PATH and error.filename is not None:
@@ -136,16 +156,10 @@ def unexpected(error: BaseException) -> tuple[str, int]:
     )
 
 
-def fail(message: str, code: int) -> None:
+def fail(message: str, code: int) -> NoReturn:
     """Prints one line on stderr and ends the process with this exit code."""
-    say(f"[bold red]error:[/bold red] {_escape(message)}")
+    say(f"[bold red]error:[/bold red] {escape(message)}")
     raise typer.Exit(code)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 app = typer.Typer(cls=DistillGroup, rich_markup_mode="rich", no_args_is_help=True)

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from distill_cli.cache.folder import expand
 from distill_cli.cache.manifest import Manifest, read_manifest, read_plan
 from distill_cli.cli.cache_export import cache_export
 from distill_cli.cli.cache_import import cache_import
 from distill_cli.cli.cache_info import described, sketched
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import console, exactly, result, result_json, say
+from distill_cli.cli.terminal import console, escape, exactly, result, result_json, say
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.files import one_writer, real_path
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = VerbApp(no_args_is_help=True)
 
 REPAIR = "Rerun {} with the same options: only damaged shards are made again"
 

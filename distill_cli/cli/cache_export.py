@@ -7,14 +7,13 @@ from shlex import join
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from distill_cli.cache.folder import is_cache
 from distill_cli.cache.plan import Plan
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import console, print_location, result_json, say
-from distill_cli.errors import UsageError
+from distill_cli.cli.terminal import console, escape, print_location, result_json, say
+from distill_cli.errors import UsageError, visible
 from distill_cli.files import named_file
 from distill_cli.pipeline.folders import kept_recipe
 
@@ -75,7 +74,9 @@ def cache_export(
         say(f"{escape(str(out))}: {kind} of view {view}")
         if (command := _import_of(reader.plan, cache, out, kind)) is not None:
             # It is typed as it stands, so that it is not folded.
-            console("stderr").print(f"It is read by: {command}", markup=False, soft_wrap=True)
+            console("stderr").print(
+                f"It is read by: {visible(command)}", markup=False, soft_wrap=True
+            )
     print_location(out, named=not quiet)
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
+from distill_cli.cache.figures import check_figures
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN
-from distill_cli.cache.manifest import read_manifest, read_plan
+from distill_cli.cache.manifest import figures_of, read_manifest, read_plan
 from distill_cli.cache.plan import Plan
+from distill_cli.cli.terminal import escape
 from distill_cli.errors import counted
 from distill_cli.report.format import share, size
 
@@ -26,6 +25,7 @@ def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
         return _unfinished(folder, read_plan(folder))
     manifest = read_manifest(folder)
+    check_figures(folder, manifest)
     plan = manifest.plan
     stored = plan.views * plan.dataset.samples
     files = [PLAN, MANIFEST, *(shard.file for shard in manifest.shards)]
@@ -38,18 +38,8 @@ def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
         "bytes_per_view": round(taken / stored, 2),
         "eval_bytes": evaluation.stat().st_size if evaluation.is_file() else 0,
         "ids_bytes": ids.stat().st_size if plan.sample_ids and ids.is_file() else 0,
-        "labelled": manifest.labelled,
-        "teacher_accuracy": manifest.teacher_accuracy,
-        "teacher_nll": manifest.teacher_nll,
-        "teacher_ece": manifest.teacher_ece,
-        "entropy": manifest.entropy,
-        "calibration": {key: list(bins) for key, bins in asdict(manifest.calibration).items()},
-        "truncation_error": {
-            str(t): asdict(error) for t, error in manifest.truncation_error.items()
-        },
+        **figures_of(vars(manifest)),
     }
-    if manifest.precision_error is not None:
-        document["precision_error"] = asdict(manifest.precision_error)
     if temperature is not None:
         document["error_at"] = _error_at(folder, temperature)
     return document
@@ -72,12 +62,13 @@ def _of_plan(folder: Path, plan: Plan) -> dict[str, Any]:
 
 
 def _unfinished(folder: Path, plan: Plan) -> dict[str, Any]:
-    files = [shard.file for shard in plan.shards()]
+    # Counted as they lie there: a plan from elsewhere may have a million shards that do not.
+    names = (f"{path.parent.name}/{path.name}" for path in folder.glob("view-*/shard-*"))
     return {
         **_of_plan(folder, plan),
         "finished": False,
-        "shards": sum((folder / file).is_file() for file in files),
-        "shards_planned": len(files),
+        "shards": sum(plan.has(name) and (folder / name).is_file() for name in names),
+        "shards_planned": plan.views * plan.shards_per_view,
     }
 
 
@@ -134,13 +125,13 @@ def _lost(document: dict[str, Any]) -> Iterator[str]:
     errors = document["truncation_error"]
     if any(error["worst_kl"] for error in errors.values()):
         losses = (
-            f"{error['mean_kl']:.2g} (worst {error['worst_kl']:.2g}) at T = {t}"
+            f"{error['mean_kl']:.2g} (worst {error['worst_kl']:.2g}) at T = {escape(t)}"
             for t, error in errors.items()
         )
         yield f"  lost by the codec, nats: {', '.join(losses)}"
     if (arithmetic := document.get("precision_error")) is not None:
         yield (
-            f"  lost by the teacher's {document['precision']}, nats: {arithmetic['mean_kl']:.2g} "
+            f"  lost by the teacher's {escape(document['precision'])}, nats: {arithmetic['mean_kl']:.2g} "
             f"(worst {arithmetic['worst_kl']:.2g}) on the evaluation rows"
         )
     if (asked := document.get("error_at")) is not None:

@@ -6,15 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.markup import escape
-
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import exactly, print_location, result_json, say
+from distill_cli.cli.terminal import escape, exactly, print_location, result_json, say
 from distill_cli.errors import UsageError, counted
 from distill_cli.pipeline.folders import check_cache_place, check_finished
-from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
+from distill_cli.pipeline.inputs.teacher_folders import check_distinct, expand_teachers
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.report.format import share, size
@@ -22,7 +20,7 @@ from distill_cli.report.format import share, size
 if TYPE_CHECKING:
     from distill_cli.pipeline.labels.dump import Dumped
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()
@@ -42,7 +40,9 @@ def run_dump(recipe: CacheRecipe, flags: RunFlags) -> None:
     """Checks early, dumps, and prints where the caches are."""
     if not recipe.teachers:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
-    check_finished(expand_teachers(recipe.teachers), None)
+    teachers = expand_teachers(recipe.teachers)
+    check_distinct(teachers)
+    check_finished(teachers, None)
     if recipe.out is not None:
         check_cache_place(Path(recipe.out))
     if flags.dry_run:

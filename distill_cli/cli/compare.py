@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
 from distill_cli.cli.run_arguments import finished_runs
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.cli.terminal import escape, result, result_json, say
 from distill_cli.files import named_file, write_text
 from distill_cli.report import table
 from distill_cli.report.baseline import Judged, judged
 from distill_cli.report.groups import Group, group_runs
 from distill_cli.report.table import Comparison
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 # Columns in the order in which a narrow terminal keeps them, the first ones whatever its width: a
 # terminal that is too narrow for those shows a block of lines for each row.
@@ -111,7 +111,7 @@ def show(groups: Sequence[Group]) -> None:
 
 def _against(compared: Comparison) -> None:
     if sentences := [
-        f"  {escape(row.runs)}: {row.against}." for row in compared.rows if row.against
+        f"  {escape(row.runs)}: {escape(row.against)}." for row in compared.rows if row.against
     ]:
         reference = compared.reference_row
         result(f"\nAgainst {escape(reference.runs)} ({escape(reference.label)}):")

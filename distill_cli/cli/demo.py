@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli.command import VerbApp, refuse_ranks
 from distill_cli.cli.compare import show
 from distill_cli.cli.options import Json, Overwrite, Quiet
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.cli.terminal import escape, result, result_json, say
 from distill_cli.errors import StoppedError
 from distill_cli.files import one_writer
 from distill_cli.pipeline.folders import check_demo
@@ -22,7 +22,7 @@ from distill_cli.report import table
 if TYPE_CHECKING:
     from distill_cli.training.events import Sink
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()
@@ -39,6 +39,7 @@ def demo(
     Example: distill demo
     """
     check_demo(out, overwrite=overwrite)
+    refuse_ranks()
     started = time.monotonic()
     from distill_cli.pipeline.demo import demo as run
     from distill_cli.pipeline.demo import sentences

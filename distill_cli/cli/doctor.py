@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
-from distill_cli.cli.terminal import result, result_json
+from distill_cli.cli.terminal import escape, result, result_json
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()

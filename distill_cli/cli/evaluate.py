@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
-from distill_cli.cli.options import Json
-from distill_cli.cli.terminal import result, result_json, say
+from distill_cli.cli.command import VerbApp
+from distill_cli.cli.options import Json, Megapixels
+from distill_cli.cli.terminal import escape, result, result_json, say
 from distill_cli.errors import counted
 from distill_cli.pipeline.folders import check_finished, check_model_folder
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()
@@ -32,6 +32,7 @@ def evaluate(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
     ] = False,
+    max_megapixels: Megapixels = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     json: Json = False,
 ) -> None:
@@ -51,6 +52,7 @@ def evaluate(
         teacher=teacher,
         split=split,
         skip_bad=skip_bad,
+        megapixels=max_megapixels,
         device=device,
         message=lambda text: say(escape(text)),
     )
@@ -77,6 +79,6 @@ def evaluate(
         )
     if evaluation.teacher_agreement is not None:
         result(
-            f"agrees with {teacher} on {100 * evaluation.teacher_agreement:.1f} %, "
+            f"agrees with {escape(teacher)} on {100 * evaluation.teacher_agreement:.1f} %, "
             f"KL(teacher ‖ run) {evaluation.teacher_kl:.4f}"
         )

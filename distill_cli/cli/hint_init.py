@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.run_training import run_training
 from distill_cli.recipe.schema import HintRecipe
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()

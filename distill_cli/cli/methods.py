@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli import completion
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import console, result, result_json
+from distill_cli.cli.terminal import console, escape, result, result_json
 from distill_cli.errors import UsageError, nearest
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.callback(invoke_without_command=True)
@@ -43,7 +44,9 @@ def methods(context: typer.Context, json: Json = False) -> None:
 @app.command()
 def show(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="An objective's name.")],
+    name: Annotated[
+        str, typer.Argument(help="An objective's name.", autocompletion=completion.objectives)
+    ],
     json: Json = False,
 ) -> None:
     """One objective: equation, parameters and their defaults, a command line to try.
@@ -63,7 +66,7 @@ def show(
     out = console("stdout")
     out.print(f"[bold]{name}[/bold] · {escape(method['summary'])}")
     out.print(f"{escape(method['paper'])}\n", style="dim")
-    out.print(f"{escape(method['equation'])}\n", highlight=False)
+    out.print(f"{method['equation']}\n", highlight=False, markup=False)
     for label, text in method["facts"].items():
         out.print(f"[bold]{label}[/bold]  {escape(text)}", highlight=False)
     if method["parameters"]:

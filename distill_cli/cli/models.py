@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli import completion
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import result_json, say
+from distill_cli.cli.terminal import escape, result_json, say
 from distill_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from distill_cli.models.network import Network
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = VerbApp(no_args_is_help=True)
 
 
 @app.callback()
@@ -26,7 +27,12 @@ def _models() -> None:
 
 @app.command()
 def taps(
-    name: Annotated[str, typer.Argument(help="A network's name, or a run or model folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A network's name, or a run or model folder.", autocompletion=completion.models
+        ),
+    ],
     size: Annotated[int, typer.Option(min=4, max=2048, help="Side of the images.")] = 32,
     channels: Annotated[int, typer.Option(min=1, max=3, help="1 (grey) or 3.")] = 3,
     json: Json = False,

@@ -6,20 +6,26 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
+from distill_cli.cli.command import refuse_ranks
+from distill_cli.cli.completion import completer
+from distill_cli.cli.terminal import escape, say
 from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.fields import PANELS
-from distill_cli.recipe.load import load
+from distill_cli.recipe.load import ignore, load
 from distill_cli.recipe.parsing import Duration
 from distill_cli.recipe.reference import default_of, help_of
 from distill_cli.recipe.seeds import SEEDS
 from distill_cli.recipe.stages import RECIPE
 
 R = TypeVar("R", bound=Recipe)
+# Values of flags that are not given.
+NOTHING: tuple[Any, ...] = (None, [])
 
 
 def _help_all(ctx: typer.Context, wanted: bool) -> None:
@@ -46,6 +52,12 @@ HelpAll = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Megapixels = Annotated[
+    int | None,
+    typer.Option(
+        "--max-megapixels", min=1, max=10_000, help="Pictures of more pixels cannot be read (200)."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check, show the recipe and what it costs.")
@@ -96,7 +108,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         annotation = bool | None
         if field.default is not False:
             flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    elif get_origin(field.annotation) is list and name == "require":
+    elif holds_list(field.annotation):
         annotation = list[str] | None
     option = typer.Option(
         flag,
@@ -106,6 +118,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         hidden=extra["advanced"],
         metavar=None if annotation == bool | None else metavar(field),
         show_default=False,
+        autocompletion=None if annotation == bool | None else completer(name, field),
     )
     return inspect.Parameter(
         name,
@@ -113,6 +126,14 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         default=None,
         annotation=Annotated[annotation, option],
     )
+
+
+def holds_list(annotation: Any) -> bool:
+    """Whether a value may be a list: its flag takes commas, and may be given again."""
+    if get_origin(annotation) is list:
+        return True
+    unions = (Annotated, Union, UnionType)
+    return get_origin(annotation) in unions and any(map(holds_list, get_args(annotation)))
 
 
 def _help(field: FieldInfo) -> str:
@@ -196,7 +217,10 @@ def verb(
         def command(recipe_file: Path | None, assignments: list[str] | None, **given: Any) -> None:
             taken = _folded({option.name: given.pop(option.name) for option in options})
             given.pop("help_all", None)
-            values = {key: value for key, value in given.items() if value not in (None, [])}
+            refuse_ranks()
+            values = {
+                key: joined(key, value) for key, value in given.items() if value not in NOTHING
+            }
             resumed = taken["flags"].resume and recipe_file is None
             recipe = load(
                 schema,
@@ -204,6 +228,7 @@ def verb(
                 resumed=resumed,
                 assignments=assignments or (),
                 flags=values,
+                tell=teller(quiet=taken["flags"].quiet),
             )
             function(recipe, **taken)
 
@@ -216,6 +241,16 @@ def verb(
         return _disguised(command, function, [*keys, *common, *options, *last])
 
     return decorate
+
+
+def joined(key: str, value: Any) -> Any:
+    """A list's flag, given once or again, as one text with commas; gates stay apart."""
+    return ",".join(value) if isinstance(value, list) and key != "require" else value
+
+
+def teller(*, quiet: bool) -> Callable[[str], None]:
+    """Shows a line on stderr, or nothing."""
+    return ignore if quiet else lambda text: say(escape(text))
 
 
 def _kept(out: str | None) -> Path | None:

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.cells import cell_len
 
-from distill_cli.cli.terminal import console, result, result_json, say
-from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.cli.command import VerbApp
+from distill_cli.cli.options import Megapixels
+from distill_cli.cli.terminal import console, escape, result, result_json, say
+from distill_cli.errors import ArtifactError, UsageError, counted, visible
 from distill_cli.pipeline.folders import check_model_folder
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 
 if TYPE_CHECKING:
     from distill_cli.pipeline.predict import Answers, Prediction
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 BAR = 24
 # Columns of a line that neither its class nor its bar has.
@@ -43,6 +45,7 @@ def predict(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out and count images that cannot be read.")
     ] = False,
+    max_megapixels: Megapixels = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON line an image.")] = False,
 ) -> None:
     """Classes and probabilities of images, as small bar charts or JSON lines.
@@ -69,6 +72,7 @@ def predict(
         paths,
         temperature=temperature,
         device=device,
+        megapixels=max_megapixels,
         message=lambda text: say(escape(text)),
     )
     for line in left_in_words(answers.left):
@@ -100,11 +104,13 @@ def _bars(predictions: Sequence[Prediction], top: int) -> None:
     plain = not screen.is_terminal
     for prediction in predictions:
         result(f"[bold]{escape(prediction.image)}[/bold]")
-        width = max(len(name) for name, _ in prediction.classes[:top])
-        for name, probability in prediction.classes[:top]:
+        shown_classes = [(visible(name), share) for name, share in prediction.classes[:top]]
+        width = max(cell_len(name) for name, _ in shown_classes)
+        for name, probability in shown_classes:
             bar = "█" * round(min(BAR, max(0, screen.width - width - BESIDE_BAR)) * probability)
             shown = bar if plain else f"[cyan]{bar}[/cyan]"
-            result(f"  {escape(name):<{width}}  {100 * probability:5.1f} %  {shown}")
+            blank = " " * (width - cell_len(name))
+            result(f"  {escape(name)}{blank}  {100 * probability:5.1f} %  {shown}")
 
 
 def _expand(image: str) -> list[str]:

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from distill_cli.cli.bar import (
     ACCURACY,
     HELD_OUT,
@@ -21,8 +19,8 @@ from distill_cli.cli.bar import (
     Pace,
     Part,
 )
-from distill_cli.cli.terminal import DISPLAYS, console, say
-from distill_cli.errors import counted
+from distill_cli.cli.terminal import DISPLAYS, console, escape, say
+from distill_cli.errors import counted, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +63,7 @@ class LogDisplay:
     """A plain line every few seconds, or nothing at all.
 
     Args:
-        label: Name of the run.
+        label: Name of the run, rich markup.
         messages: Show lines beside the progress.
         earlier: Lines that are not shown again.
         quiet: Show nothing.
@@ -220,11 +218,11 @@ def progress(
     """
     screen = console("stderr")
     if quiet or not screen.is_terminal or screen.is_dumb_terminal:
-        yield LogDisplay(label, messages=messages, earlier=earlier, quiet=quiet)
+        yield LogDisplay(escape(label), messages=messages, earlier=earlier, quiet=quiet)
         return
     from rich.live import Live
 
-    line = Line(label)
+    line = Line(visible(label))
     live = Live(line, console=screen, transient=True, refresh_per_second=1 / ON_TERMINAL)
     DISPLAYS.append(live.stop)
     try:

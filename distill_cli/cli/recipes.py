@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from distill_cli.cli.options import Assignments, Json, RunFlags, run_flags
+from distill_cli.cli import completion
+from distill_cli.cli.command import VerbApp, refuse_ranks
+from distill_cli.cli.options import Assignments, Json, RunFlags, run_flags, teller
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import exactly, result_json, say
+from distill_cli.cli.terminal import escape, exactly, result_json, say
 from distill_cli.errors import UsageError, nearest
 from distill_cli.files import named_file, write_text
 from distill_cli.recipe import catalog
@@ -20,9 +21,14 @@ from distill_cli.recipe.schema import RECIPES, CacheRecipe, ImportRecipe
 from distill_cli.recipe.seeds import seeds_of
 from distill_cli.recipe.stages import is_several, stages_of
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = VerbApp(no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A shipped recipe, as digits/teacher, or a file.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="A shipped recipe, as digits/teacher, or a file.", autocompletion=completion.recipes
+    ),
+]
 
 
 @app.callback()
@@ -65,7 +71,7 @@ def copy(name: Name, to: Annotated[Path, typer.Argument(help="The new file.")]) 
     say(f"copied to {escape(str(to))}: change it, then distill recipes run {escape(str(to))}")
 
 
-def read(name: str, assignments: list[str] | None) -> Recipe:
+def read(name: str, assignments: list[str] | None, *, quiet: bool = False) -> Recipe:
     """A recipe, validated under the schema of its command.
 
     Raises:
@@ -75,7 +81,9 @@ def read(name: str, assignments: list[str] | None) -> Recipe:
     command = str(read_yaml(path).get("command", ""))
     if command not in RECIPES:
         raise UsageError(f"recipe {path}: command '{command}'? {nearest(command, RECIPES)}")
-    return load(RECIPES[command], recipe=path, assignments=assignments or ())
+    return load(
+        RECIPES[command], recipe=path, assignments=assignments or (), tell=teller(quiet=quiet)
+    )
 
 
 @app.command()
@@ -102,7 +110,8 @@ def run(name: Name, assignments: Assignments = None, *, flags: RunFlags) -> None
 
     Example: distill recipes run digits/teacher --set epochs=10
     """
-    recipe = read(name, assignments)
+    refuse_ranks()
+    recipe = read(name, assignments, quiet=flags.quiet)
     if isinstance(recipe, TrainRecipe):
         from distill_cli.cli.run_training import run_training
 

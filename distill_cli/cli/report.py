@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.run_arguments import read_runs
 from distill_cli.cli.terminal import exactly
 from distill_cli.files import check_writable, named_file, write_text
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 
 @app.command()

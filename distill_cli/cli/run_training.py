@@ -7,23 +7,27 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from distill_cli.cli.cache_soft_labels import duration
 from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress
 from distill_cli.cli.seed_table import show_seeds
-from distill_cli.cli.terminal import exactly, leave_saying, print_location, result_json, say
+from distill_cli.cli.terminal import escape, exactly, leave_saying, print_location, result_json, say
 from distill_cli.errors import (
     DivergedError,
     RequirementError,
     StoppedError,
     UsageError,
     counted,
+    nearest,
 )
 from distill_cli.pipeline.folders import check_finished, check_one_run, check_output
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
-from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers
+from distill_cli.pipeline.inputs.teacher_folders import (
+    check_distinct,
+    check_teachers,
+    expand_teachers,
+)
+from distill_cli.recipe import known_names
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.seeds import seed_runs
@@ -54,7 +58,7 @@ def run_training(recipe: TrainRecipe, flags: RunFlags) -> None:
 
             rehearsed = rehearse(recipe, sink=sink, resume=flags.resume, overwrite=flags.overwrite)
         if not flags.quiet:
-            say(escape(rehearsal(rehearsed)))
+            say(rehearsal(rehearsed))
         show_recipe(recipe, json=flags.json)
         return
     with resumable_shown(json=flags.json):
@@ -119,7 +123,7 @@ def _run_seeds(recipe: TrainRecipe, flags: RunFlags) -> None:
                 recipe, sink=sink, resume=flags.resume, overwrite=flags.overwrite
             )
         if not flags.quiet:
-            say(escape(rehearsal(rehearsed, seeds=to_come)))
+            say(rehearsal(rehearsed, seeds=to_come))
         show_recipe(recipe, json=flags.json)
         return
     lines: set[str] = set()
@@ -159,7 +163,7 @@ def show_recipe(recipe: Recipe, *, json: bool) -> None:
 
 
 def rehearsal(runs: Sequence[Rehearsal], *, seeds: Sequence[int] = ()) -> str:
-    """Description of each run, its number of steps and about how long it takes.
+    """Description of each run, its number of steps and about how long it takes; rich markup.
 
     Args:
         runs: The stages of one run, or the only one.
@@ -186,7 +190,7 @@ def rehearsal(runs: Sequence[Rehearsal], *, seeds: Sequence[int] = ()) -> str:
     elif len(runs) > 1:
         lines.append(f"in all about {duration(seconds)}")
     left = dict.fromkeys(thing for run in runs for thing in run.left)
-    return "\n".join([*lines, f"Left to the run: {'; '.join(left)}"])
+    return "\n".join(map(escape, [*lines, f"Left to the run: {'; '.join(left)}"]))
 
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
@@ -207,12 +211,20 @@ def _check_inputs_of_stages(recipe: TrainRecipe, out: Path, *, resume: bool) -> 
 
 
 def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> None:
-    """Checks teachers, data and starting weights, but for those that earlier stages will make."""
+    """Checks teachers, data, model and starting weights, but for those that earlier stages make."""
+    if recipe.model is not None and not known_names.is_model(recipe.model):
+        raise UsageError(
+            f"model: there is no network '{recipe.model}'. "
+            f"{nearest(recipe.model, known_names.models())}"
+        )
     given = [*(getattr(recipe, "teachers", None) or []), recipe.init]
     given = [name for name in given if name is not None and name not in made]
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
-        expand_teachers([name for name in recipe.teachers or [] if name not in made])
+        expanded = expand_teachers([name for name in recipe.teachers or [] if name not in made])
+        if recipe.recorded is None:
+            # Runs of earlier versions go on with the teachers they have, one of them twice too.
+            check_distinct(expanded)
     elif recipe.data is None and recipe.init is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
     if recipe.init is not None and recipe.init not in made:

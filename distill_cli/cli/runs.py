@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import result_json, say
+from distill_cli.cli.terminal import escape, result_json, say
 from distill_cli.errors import UsageError, nearest
 from distill_cli.pipeline.folders import RUNS
 from distill_cli.pipeline.overview import SORTABLE, RunStanding, runs_below, sorted_by
 from distill_cli.report.format import NOTHING, plain, share, short_name
 
-app = typer.Typer(add_completion=False)
+app = VerbApp()
 
 # Figures that are shares of one.
 SHARES = ("top1", "ece", "map", "f1", "agreement", "ece_scaled")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rich.markup import escape
-
 from distill_cli.cli.tables import Column, show_table
-from distill_cli.cli.terminal import say
+from distill_cli.cli.terminal import escape, say
 from distill_cli.report.format import plus_minus
 from distill_cli.report.seed_table import SeedTable, Spread
 

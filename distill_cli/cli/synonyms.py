@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from distill_cli.errors import sentences
+
 VERBS = {
     "train": "Use `distill teacher train` or `distill student`.",
     "train-teacher": "Use `distill teacher train`.",
@@ -63,7 +65,8 @@ _OPTION = re.compile(r"[Nn]o such option: (\S+)")
 def explain(error: Any, verb: str | None) -> str:
     """A command-line error in one line, with the right name where another tool's was typed."""
     text = str(error.format_message() if hasattr(error, "format_message") else error)
-    text = " ".join(text.split())
+    # Some versions of the library put the kind of their own exception before its message.
+    text = " ".join(text.split()).replace("Value error, ", "")
     match = _OPTION.search(text)
     option = match[1].rstrip(".,") if match else ""
     if verb == "cache-soft-labels" and option in ("-T", "--temperature"):
@@ -73,4 +76,4 @@ def explain(error: Any, verb: str | None) -> str:
     if verb == "student" and "(train)" in text:
         return NO_SUBCOMMAND
     text = text[0].lower() + text[1:]
-    return f"{text.rstrip('.')}. See `distill {verb or ''} --help`".replace("  ", " ")
+    return sentences(text, f"See `distill {verb or ''} --help`".replace("  ", " "))

@@ -8,9 +8,9 @@ from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 
-from distill_cli.cli.terminal import console
+from distill_cli.cli.terminal import console, escape
+from distill_cli.errors import visible
 
 GAP = 2
 
@@ -62,6 +62,7 @@ def show_table(
         The headings that a terminal had no room for.
     """
     screen = console(stream)
+    rows = [list(map(visible, row)) for row in rows]
     cells = [[column.heading, *(row[i] for row in rows)] for i, column in enumerate(columns)]
     widths = [max(map(cell_len, column_cells)) for column_cells in cells]
     if not screen.is_terminal:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
+from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.run_training import run_training
 from distill_cli.recipe.schema import TeacherRecipe
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Train a network with hard labels."
-)
+app = VerbApp(no_args_is_help=True, help="Train a network with hard labels.")
 
 
 @app.callback()

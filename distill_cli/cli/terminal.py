@@ -5,16 +5,21 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from rich.console import Console
 from rich.control import Control
+from rich.markup import escape as escape_markup
 from rich.segment import ControlType
+
+from distill_cli.errors import INVISIBLE, reason, visible, visible_lines
 
 # Wide enough for every line: a pipe has no width, and nothing is folded or cut there.
 UNFOLDED = 1_000_000
@@ -113,6 +118,36 @@ def guard() -> None:
     os.close(descriptor)
     sys.stdout, sys.stderr = Unbreakable(sys.stdout), Unbreakable(sys.stderr)
     sys.unraisablehook = _interrupted_anywhere
+    if not os.environ.get("DISTILL_DEBUG"):
+        warnings.showwarning = _show_warning
+        logging.lastResort = LibraryLines(logging.WARNING)
+
+
+# Whose warnings are of pictures: what cannot be read is an error, which names the file.
+SILENT = "PIL"
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A library's warning as one line, without its source."""
+    if SILENT not in Path(filename).parts:
+        text = reason(message) if isinstance(message, Warning) else message
+        say(f"[dim]{escape(f'{category.__name__}: {text}')}[/dim]")
+
+
+class LibraryLines(logging.Handler):
+    """What libraries log, where nobody asked for logs: each record one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Shows the record."""
+        if record.name.split(".")[0] != SILENT:
+            say(f"[dim]{escape(f'{record.name}: {record.getMessage()}')}[/dim]")
 
 
 def _interrupted_anywhere(unraisable: Any) -> None:
@@ -128,7 +163,7 @@ def say_stopped(text: str) -> None:
     screen = console("stderr")
     if not screen.is_dumb_terminal:
         screen.control(Control((ControlType.CARRIAGE_RETURN,)))
-    screen.print(text, markup=False)
+    screen.print(visible(text), markup=False)
 
 
 def say_interrupted() -> None:
@@ -156,13 +191,31 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+class Screen(Console):
+    """A console on which a text has no control characters but the line breaks between its lines.
+
+    Texts of files and libraries go through `escape`, which shows their line breaks too. Whatever has
+    not, moves no cursor either.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints; texts are made visible first."""
+        texts = [visible_lines(text) if isinstance(text, str) else text for text in objects]
+        super().print(*texts, **options)
+
+
+def escape(text: object) -> str:
+    """A text that is not ours, in one line and as it is: no control characters, no markup."""
+    return escape_markup(visible(str(text)))
+
+
 def console(name: str) -> Console:
     """A console on `stdout` or `stderr`: no colour and no control codes without a terminal."""
     # Bound now: a live display puts a proxy of its own into sys.stderr, which writes to the
     # display's console. Looked up at each write, that console would write to itself for ever.
     stream = Unbreakable(getattr(sys, name))
     terminal = stream.isatty()
-    return Console(
+    return Screen(
         file=stream,  # type: ignore[arg-type]
         force_terminal=terminal,
         no_color=None if terminal else True,
@@ -185,8 +238,16 @@ def result(text: Any) -> None:
 
 
 def exactly(text: str) -> None:
-    """A result on stdout to the letter, never folded: paths, recipes, what is pasted elsewhere."""
-    console("stdout").print(text, markup=False, soft_wrap=True)
+    """A result on stdout to the letter, never folded: paths, recipes, what is pasted elsewhere.
+
+    On a terminal it is visible; a script gets it as it is, even a path with a line break.
+    """
+    screen = console("stdout")
+    if screen.is_terminal:
+        screen.print(text, markup=False, soft_wrap=True)
+    else:
+        screen.file.write(text + "\n")
+        screen.file.flush()
 
 
 def print_location(path: Path, *, named: bool) -> None:
@@ -203,9 +264,15 @@ def print_location(path: Path, *, named: bool) -> None:
 def result_json(value: Any, *, indent: int | None = 2) -> None:
     """One JSON document on stdout; one line where `indent` is None.
 
-    Where the encoding is not Unicode, what it may lack is written as JSON's own escapes.
+    What no terminal should be sent is written as JSON's own escapes; so is all that is not ASCII
+    where the encoding is not Unicode.
     """
     stream = Unbreakable(sys.stdout)
     escaped = not stream.encoding.lower().startswith("utf")
-    stream.write(json.dumps(value, indent=indent, ensure_ascii=escaped, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=indent, ensure_ascii=escaped, allow_nan=False)
+    # Line breaks between values are not part of any text: those are written as \\n already.
+    lines = [
+        INVISIBLE.sub(lambda match: json.dumps(match[0])[1:-1], line) for line in text.split("\n")
+    ]
+    stream.write("\n".join(lines) + "\n")
     stream.flush()

@@ -8,25 +8,19 @@ import lzma
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
+from distill_cli.data.archive_bounds import Held, TarStream, member_fault, read_zip_member
 from distill_cli.data.inventory import Left
 from distill_cli.data.listing import COMPRESSED_TAR, SELECTIONS, Listing, path_in
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, DistillError
 from distill_cli.types import DataVersion
 
 OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
-
-# RuntimeError includes NotImplementedError, zipfile's word for an unknown compression.
-DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError, RuntimeError),
-)
 
 
 @dataclass(frozen=True)
@@ -110,8 +104,17 @@ def _check_name(path: Path, parts: tuple[str, ...]) -> None:
 def _damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except DAMAGE as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from None
+    except DistillError:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:
+        # tarfile, zipfile and the decompressors raise many unrelated types on damaged archives.
+        raise ArtifactError(f"{path} cannot be read: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _folder(root: Path, listing: Listing) -> Files:
@@ -155,7 +158,7 @@ def _inode(folder: Path) -> tuple[int, int]:
 
 
 def _members(
-    handle: IO[bytes], listing: Listing
+    handle: TarStream, listing: Listing
 ) -> Iterator[tuple[tuple[str, ...], tarfile.TarInfo]]:
     """Images of a tar in its order; fills the listing. The handle only moves forward."""
     with tarfile.open(fileobj=handle, mode="r:") as tar:
@@ -166,6 +169,10 @@ def _members(
             if not member.isreg():
                 listing.leave(parts, "place", "links or devices in an archive")
             elif listing.is_image(parts):
+                if member.issparse():
+                    raise tarfile.ReadError(
+                        f"{member.name} is stored with holes: pack it without --sparse"
+                    )
                 yield parts, member
         if handle.tell() <= tar.offset:
             # A whole tar ends in a block of zeros: without it, members may be missing.
@@ -174,7 +181,8 @@ def _members(
 
 def _tar(path: Path, listing: Listing) -> Files:
     """Plain tar: indexed once, then read by offset."""
-    with path.open("rb") as handle:
+    with path.open("rb") as raw:
+        handle = TarStream(raw)
         # A path that occurs twice was replaced: the last member counts, as when unpacking.
         positions = {
             parts: (member.offset_data, member.size) for parts, member in _members(handle, listing)
@@ -201,7 +209,12 @@ class _FromTar:
         if self.descriptor is None:
             self.descriptor = os.open(self.path, os.O_RDONLY)
         offset, size = self.positions[index]
-        return os.pread(self.descriptor, size, offset)
+        if (fault := member_fault(size)) is not None:
+            raise OSError(fault)
+        content = os.pread(self.descriptor, size, offset)
+        if len(content) != size:
+            raise OSError("the archive ends early")
+        return content
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "descriptor": None}
@@ -210,18 +223,21 @@ class _FromTar:
 def _compressed_tar(path: Path, listing: Listing) -> Files:
     """A compressed stream has no random access: one pass, the members' bytes stay in memory."""
     contents: dict[tuple[str, ...], bytes] = {}
+    held = Held(str(path))
     with path.open("rb") as raw:
         opener = OPENERS.get(raw.read(2))
         if opener is None:
             raise tarfile.ReadError("it is not compressed as its name says")
         raw.seek(0)
         # tarfile's own stream mode would check neither checksum nor end of the stream.
-        with opener(raw) as handle:
+        with opener(raw) as unpacked:
+            handle = TarStream(unpacked, raw)
             for parts, member in _members(handle, listing):
-                handle.seek(member.offset_data)
-                contents[parts] = handle.read(member.size)
-            while handle.read(1 << 20):
-                pass
+                if (fault := member_fault(member.size)) is not None:
+                    raise tarfile.ReadError(f"{member.name}: {fault}")
+                held.add(member.size)
+                contents[parts] = handle.content(member)
+            handle.to_the_end()
     by_number = tuple(contents.values())
     return Files(
         str(path),
@@ -265,10 +281,12 @@ class _FromZip:
         if self.opened is None or self.opened[0] != os.getpid():
             self.opened = os.getpid(), zipfile.ZipFile(self.path)
         try:
-            return self.opened[1].read(self.members[index])
-        except DAMAGE as error:
+            return read_zip_member(self.opened[1], self.members[index])
+        except OSError:
+            raise
+        except Exception as error:
             # A bad member is a bad image: the caller names or skips it.
-            raise OSError(str(error)) from None
+            raise OSError(_reason(error)) from None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "opened": None}

@@ -54,9 +54,9 @@ def _content(
     source: FileSource, row: int, number: int, stat: Stat | None, known: Digests
 ) -> bytes | None:
     """The digest of a file, remembered where it has a file of its own."""
-    noted = None if stat is None else known.get(source.where(row), stat)
+    noted = None if stat is None else known.content(source.where(row), stat)
     if noted is not None:
-        return bytes.fromhex(noted)
+        return noted
     try:
         content = digest(source.files.read(number))
     except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,8 @@ from distill_cli.data.formats import FORMATS, NO_SUFFIX, suffix_of
 from distill_cli.data.source import FileSource, Source, Splits, digest
 from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, group_of, stratified
 from distill_cli.errors import ArtifactError, counted
+from distill_cli.readers.bounds import read_bounded
+from distill_cli.readers.csv_rows import TABLE_BYTES, csv_rows
 from distill_cli.types import UNLABELLED, DataVersion, SplitBy
 
 FILE, LABEL, LABELS, SPLIT = "file", "label", "labels", "split"
@@ -119,16 +120,19 @@ def slips(path: Path) -> str | None:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bounded(path, TABLE_BYTES)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from None
 
 
 def _lines(path: Path, content: bytes) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header, and each row that is not empty with its number; the header is row 1."""
     try:
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        lines = [cells for _, cells in csv_rows(text, strict=True)]
+    except ValueError as error:
         raise ArtifactError(f"{path} is no CSV in UTF-8: {error}") from None
     header = [cell.strip() for cell in lines[0]] if lines else []
     return header, [(number, cells) for number, cells in enumerate(lines[1:], start=2) if cells]
@@ -203,7 +207,13 @@ def _parts(folder: Path, where: str, file: str) -> tuple[str, ...]:
             f"{where}: '{file}' is no path below the folder of the CSV",
             hint="Paths are relative to it",
         )
-    if not folder.joinpath(*name.parts).is_file():
+    try:
+        is_file = folder.joinpath(*name.parts).is_file()
+    except (OSError, ValueError) as error:
+        # Python says of most paths that no file can have that there is none; not of one too long.
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"{where}: '{file:.60}…' is no path of a file: {reason}") from None
+    if not is_file:
         raise ArtifactError(f"{where}: there is no file {folder.joinpath(*name.parts)}")
     return name.parts
 

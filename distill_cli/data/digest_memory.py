@@ -7,8 +7,10 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from distill_cli.data.disk_cache import FORMAT, Stat, cache_folder, is_settled
-from distill_cli.errors import DistillError
+from distill_cli.errors import ArtifactError, DistillError
 from distill_cli.files import real_path, write_text
+from distill_cli.readers.bounds import LISTS
+from distill_cli.readers.json_values import read_json
 
 
 class Note(NamedTuple):
@@ -30,7 +32,22 @@ class Note(NamedTuple):
     decoded: bool
     grey_pixels: bool | None = None
 
+    def checked(self) -> Note:
+        """The note itself.
 
+        Raises:
+            TypeError, ValueError: It was damaged.
+        """
+        bytes.fromhex(self.digest)
+        sizes = [type(side) is int and 0 < side < MOST_PIXELS for side in (self.width, self.height)]
+        flags = [type(flag) is bool for flag in (self.grey, self.decoded)]
+        if not all(sizes + flags) or self.grey_pixels not in (True, False, None):
+            raise ValueError("no note of an image")
+        return self
+
+
+# More pixels than a side of any picture has.
+MOST_PIXELS = 1 << 20
 # The note of an image that a dry run does not open.
 UNSEEN = Note("", 0, 0, True, False)
 
@@ -48,17 +65,34 @@ class Digests:
         self.file = cache_folder() / "digests" / f"{name}.json"
         self.seen: dict[str, list[Any]] = {}
         try:
-            kept = json.loads(self.file.read_text())
-            if kept.pop("format") == FORMAT:
+            kept = read_json(self.file, LISTS)
+            if kept["format"] == FORMAT and isinstance(kept["seen"], dict):
                 self.seen = kept["seen"]
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (ArtifactError, KeyError, TypeError):
             pass
         self.changed = False
 
-    def get(self, path: str, stat: Stat) -> Any | None:
-        """The value of a file; None where the file is new or may have changed."""
+    def get(self, path: str, stat: Stat) -> Note | None:
+        """The note of a file; None where the file is new or may have changed."""
+        noted = self._value(path, stat)
+        try:
+            return Note(*noted).checked() if isinstance(noted, list) else None
+        except (TypeError, ValueError):
+            return None
+
+    def content(self, path: str, stat: Stat) -> bytes | None:
+        """The content digest of a file of which nothing else is remembered; None as for `get`."""
+        noted = self._value(path, stat)
+        try:
+            return bytes.fromhex(noted) if isinstance(noted, str) else None
+        except ValueError:
+            return None
+
+    def _value(self, path: str, stat: Stat) -> Any:
         noted = self.seen.get(path)
-        return noted[1] if noted is not None and tuple(noted[0]) == stat else None
+        if not isinstance(noted, list) or len(noted) != 2 or noted[0] != list(stat):
+            return None
+        return noted[1]
 
     def note(self, path: str, stat: Stat, value: Any) -> None:
         """Remembers a JSON value of a file, unless it changed a moment ago."""

@@ -21,6 +21,7 @@ import PIL
 import torch
 
 from distill_cli.counters import sample_key
+from distill_cli.data.class_folders import SPLITS
 from distill_cli.data.decode import Decoded
 from distill_cli.data.inventory import Left
 from distill_cli.data.pillow_io import Size
@@ -29,6 +30,8 @@ from distill_cli.data.source import FileSource, ItemSource, Splits
 from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import DistillError
 from distill_cli.files import created, move, real_path, remove, write_json
+from distill_cli.readers.bounds import LISTS
+from distill_cli.readers.json_values import read_json
 from distill_cli.types import EARLIER_FRAMING, Framing
 
 FORMAT = 2
@@ -86,7 +89,9 @@ def key_of(
     if stamp is None:
         return None
     # Copies are left out of what is remembered, or not: they are no part of the key.
-    read = [framing.to_json(), rules.version, rules.split_by, rules.channels]
+    read: list[Any] = [framing.to_json(), rules.version, rules.split_by, rules.channels]
+    # Absent where it is what it was before it could be chosen.
+    read += [] if rules.megapixels == TODAY.megapixels else [rules.megapixels]
     options = [FORMAT, stamp, size, skip_bad, PIL.__version__, *read]
     return Key(blake2b(json.dumps(options).encode(), digest_size=16).hexdigest())
 
@@ -135,7 +140,7 @@ def recall(key: Key, *, glance: bool = False) -> Decoded | None:
         glance: Only read the index, for a dry run, and do not note its use.
     """
     try:
-        index = json.loads((key.folder / INDEX).read_text())
+        index = read_json(key.folder / INDEX, LISTS)
         tables = {
             name: _map(key.folder, name, kept, glance) for name, kept in index["tables"].items()
         }
@@ -149,7 +154,8 @@ def recall(key: Key, *, glance: bool = False) -> Decoded | None:
             left=tuple(Left(*one) for one in index["left"]),
             grey=(index["grey"][0], index["grey"][1]),
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+    except Exception:
+        # Whatever is wrong with what is remembered, the images are at hand.
         return None
     if glance:
         return decoded
@@ -161,8 +167,11 @@ def recall(key: Key, *, glance: bool = False) -> Decoded | None:
 
 def _map(folder: Path, name: str, kept: Mapping[str, Any], glance: bool) -> ImageTable:
     path, shape = folder / f"{name}.u8", kept["shape"]
+    rows = {len(kept[key]) for key in ("ids", "labels", "digests")}
+    if name not in SPLITS or rows != {shape[0]} or not all(type(n) is int and n > 0 for n in shape):
+        raise ValueError("no images of a split")
     size = shape[0] * shape[1] * shape[2] * shape[3]
-    if path.stat().st_size != size or len(kept["ids"]) != shape[0] != 0:
+    if path.stat().st_size != size:
         raise ValueError("not what the index says")
     if glance:
         pixels = torch.empty(size, dtype=torch.uint8, device="meta")

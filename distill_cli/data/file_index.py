@@ -240,8 +240,8 @@ def _notes(
             archives[name] = stat_of(file)
         stats[row] = archives[name] if archive else stat_of(file)
         noted = known.get(source.where(row), stats[row])
-        if noted is not None and (Note(*noted).decoded or not decoded):
-            remembered[row] = Note(*noted)
+        if noted is not None and (noted.decoded or not decoded):
+            remembered[row] = noted
     unseen = set() if glanced is None else set(range(len(source))) - glanced - remembered.keys()
     remembered |= dict.fromkeys(unseen, UNSEEN)
     unknown = [row for row in range(len(source)) if row not in remembered]

@@ -34,7 +34,12 @@ SUFFIXES_THEN = frozenset(
 DECODERS = {"JPEG": "jpg", "PNG": "zlib", "WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
 NO_SUFFIX = f"its suffix ({{}}) is none of those that are read: {' '.join(sorted(FORMATS))}"
 EMPTY = "the file is empty"
+# Pictures of more megapixels are refused where nobody says; decoded, these take 800 MB.
+MEGAPIXELS = 200
+TOO_LARGE = "it has more than {} megapixels, the limit of --max-megapixels"
 READ = tuple(dict.fromkeys(FORMATS.values()))
+# Such pictures are refused, or were asked for.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def suffix_of(name: str) -> str:
@@ -42,28 +47,49 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 
-def open_image(content: bytes) -> Image.Image:
+def open_image(content: bytes, megapixels: int = MEGAPIXELS) -> Image.Image:
     """An image of one of our formats, whatever its suffix; of most only the header is read.
 
+    Args:
+        content: The content of its file.
+        megapixels: One of more is refused.
+
     Raises:
-        BAD_IMAGE: It is none, or is damaged.
+        BAD_IMAGE: It is none, is damaged, or is too large.
     """
     if not content:
         raise OSError(EMPTY)
-    return Image.open(io.BytesIO(content), formats=READ)
+    return _opened(io.BytesIO(content), megapixels)
 
 
-def open_image_file(path: Path) -> Image.Image:
+def open_image_file(path: Path, megapixels: int = MEGAPIXELS) -> Image.Image:
     """An image file that somebody names; it is one by the same list as those in a folder.
 
+    Args:
+        path: The file.
+        megapixels: One of more is refused.
+
     Raises:
-        BAD_IMAGE: Its suffix is none of ours, or it cannot be read.
+        BAD_IMAGE: Its suffix is none of ours, it cannot be read, or it is too large.
     """
     if suffix_of(path.name) not in FORMATS:
         raise OSError(NO_SUFFIX.format(suffix_of(path.name) or "none"))
     if not path.stat().st_size:
         raise OSError(EMPTY)
-    return Image.open(path, formats=READ)
+    return _opened(path, megapixels)
+
+
+def _opened(file: io.BytesIO | Path, megapixels: int) -> Image.Image:
+    # Pillow's own bound is one of all images; beyond twice of it, it decodes none, as in an icon.
+    Image.MAX_IMAGE_PIXELS = megapixels * 1_000_000
+    try:
+        image = Image.open(file, formats=READ)
+    except Image.DecompressionBombError:
+        raise Image.DecompressionBombError(TOO_LARGE.format(megapixels)) from None
+    if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        image.close()
+        raise Image.DecompressionBombError(TOO_LARGE.format(megapixels))
+    return image
 
 
 def is_decoded(image_format: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distill_cli.errors import UsageError, nearest
+from distill_cli.errors import UsageError, nearest, reason
 
 # Names of the papers for torchvision's transforms.
 ALIASES = {
@@ -48,8 +48,9 @@ class LibraryTransform:
                 changed = self.apply(image)
             except Exception as error:
                 # Libraries raise any exception on an image that they cannot use.
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise UsageError(f"augment: {self.spelled} fails on an image: {reason}") from None
+                raise UsageError(
+                    f"augment: {self.spelled} fails on an image: {reason(error)}"
+                ) from None
         if not isinstance(changed, Image.Image) or changed.size != image.size:
             raise UsageError(
                 f"augment: {self.spelled} does not give back an image of the same size",
@@ -109,7 +110,7 @@ def _torchvision(spelled: str, name: str, arguments: list[str]) -> Any:
     try:
         return getattr(v2, name)(**{key: _value(text) for key, _, text in pairs})
     except (TypeError, ValueError) as error:
-        raise UsageError(f"augment: {spelled}: {error}") from None
+        raise UsageError(f"augment: {spelled}: {reason(error)}") from None
 
 
 def _value(text: str) -> Any:
@@ -137,9 +138,8 @@ def _timm(spec: str, side: int) -> Any:
     try:
         transform = build(spec, hparams)
     except (AssertionError, ValueError, KeyError, TypeError) as error:
-        reason = str(error) or "no such policy"
         raise UsageError(
-            f"augment: timm/{spec}: {reason}",
+            f"augment: timm/{spec}: {reason(error) if str(error) else 'no such policy'}",
             hint="As timm spells it: rand-m9-mstd0.5-inc1, augmix-m5-w4-d2, original-mstd0.5, 3a",
         ) from None
     # timm fills with a colour: grey images go through RGB, and come back unchanged otherwise.

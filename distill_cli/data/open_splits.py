@@ -19,7 +19,7 @@ from distill_cli.data.csv_source import is_listing, listed_splits
 from distill_cli.data.listing import is_archive
 from distill_cli.data.source import ItemSource, Source, Splits, digest
 from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, stratified
-from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.errors import ArtifactError, UsageError, nearest, reason
 from distill_cli.types import DataVersion, SplitBy
 
 ALIASES = {
@@ -179,8 +179,7 @@ def _load(dataset: Any, root: str, split: str, download: bool) -> Any:
         raise
     # Datasets raise any exception: for the network, for damaged files, for a missing library.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ArtifactError(
-            f"torch/{dataset.__name__} cannot be read from disk nor downloaded: {reason}",
+            f"torch/{dataset.__name__} cannot be read from disk nor downloaded: {reason(error)}",
             hint=f"Put its files below {root}",
         ) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from distill_cli.data.archives import open_files
-from distill_cli.data.formats import check_decoders, open_image_file
+from distill_cli.data.formats import MEGAPIXELS, check_decoders, open_image_file
 from distill_cli.data.inventory import Left
 from distill_cli.data.pillow_io import centre_crop, framed
 from distill_cli.errors import UsageError
@@ -39,23 +39,25 @@ def picture_files(paths: Sequence[Path]) -> tuple[list[Path], list[Left]]:
     return files, left
 
 
-def read_picture(path: Path, view: PlainView) -> Image.Image:
+def read_picture(path: Path, view: PlainView, megapixels: int = MEGAPIXELS) -> Image.Image:
     """A file's picture as training and `evaluate` see it: upright, in the view's size and channels.
 
     Raises:
-        BAD_IMAGE: It cannot be read.
+        BAD_IMAGE: It cannot be read, or has more megapixels.
     """
-    with open_image_file(path) as image:
+    with open_image_file(path, megapixels) as image:
         return framed(image, (view.height, view.width), view.framing, view.channels)
 
 
-def read_for_network(path: Path, channels: int, height: int, width: int) -> Image.Image:
+def read_for_network(
+    path: Path, channels: int, height: int, width: int, megapixels: int = MEGAPIXELS
+) -> Image.Image:
     """A file's picture in the channels and size of a network that was saved without its view.
 
     Versions before 0.4.0 did so: first the channels, then the size.
 
     Raises:
-        BAD_IMAGE: It cannot be read.
+        BAD_IMAGE: It cannot be read, or has more megapixels.
     """
-    with open_image_file(path) as image:
+    with open_image_file(path, megapixels) as image:
         return centre_crop(framed(image, None, EARLIER_FRAMING, channels), height, width)

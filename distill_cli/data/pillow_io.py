@@ -11,7 +11,7 @@ from PIL.ExifTags import Base
 
 from distill_cli.data.formats import READ
 from distill_cli.data.source import Source
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, reason
 from distill_cli.types import EARLIER_FRAMING, Background, Framing, Orientation, Resize
 
 # Exceptions that Pillow was seen to raise for damaged files; TypeError by its TIFF reader.
@@ -193,6 +193,8 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         # Pillow names its own buffer, and formats that are never asked.
         return f"it is of no format that is read ({', '.join(READ)})"
+    if isinstance(error, Image.DecompressionBombError) and "--max-megapixels" not in str(error):
+        return "a picture in it has more pixels than --max-megapixels allows"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return reason(error)

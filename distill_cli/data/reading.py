@@ -56,6 +56,7 @@ def read_images(
         if known is not None:
             return known
     splits = open_splits(spec, download=not glance, version=rules.version, split_by=rules.split_by)
+    splits = {split: _limited(source, rules.megapixels) for split, source in splits.items()}
     if not skip_bad:
         check_decoders(_names(splits))
     read = _read_from(spec, splits, options, workers, progress, glance)
@@ -75,6 +76,11 @@ def _recalled(stamp: str | None, options: dict[str, Any], glance: bool) -> Decod
         if known is not None and rules.channels in (None, known.tables["train"].size[0]):
             return known
     return None
+
+
+def _limited(source: Source, megapixels: int) -> Source:
+    """The source, of which larger pictures are refused; those of torchvision's datasets are as they are."""
+    return replace(source, megapixels=megapixels) if isinstance(source, FileSource) else source
 
 
 def _names(splits: Splits) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distill_cli.data.formats import MEGAPIXELS
 from distill_cli.types import DataVersion, SplitBy
 
 
@@ -18,12 +19,14 @@ class DataRules:
         split_by: Whether seeded splits keep images of equal content on one side.
         channels: 1 for grey views, 3 for colour; None to decide by the images.
         dedupe: Leave out copies.
+        megapixels: Pictures of more are refused.
     """
 
     version: DataVersion = "0.4.0"
     split_by: SplitBy = "content"
     channels: int | None = None
     dedupe: bool = False
+    megapixels: int = MEGAPIXELS
 
 
 TODAY = DataRules()

@@ -11,7 +11,7 @@ from typing import Protocol
 from PIL import Image
 
 from distill_cli.data.archives import Files
-from distill_cli.data.formats import open_image
+from distill_cli.data.formats import MEGAPIXELS, open_image
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.types import UNLABELLED
 
@@ -70,6 +70,7 @@ class FileSource:
         class_names: Names of the classes in label order.
         label_sets: Labels of each row, where several may apply to an image; else None.
         listing: Digest of the CSV that lists the files; empty without one.
+        megapixels: Pictures of more are refused.
     """
 
     files: Files
@@ -77,6 +78,7 @@ class FileSource:
     class_names: tuple[str, ...]
     label_sets: tuple[tuple[int, ...], ...] | None = None
     listing: str = ""
+    megapixels: int = MEGAPIXELS
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -106,11 +108,11 @@ class FileSource:
     def fetch(self, index: int) -> tuple[Image.Image, bytes]:
         """Opens the image; its pixels are decoded when asked for."""
         content = self.files.read(self.rows[index][0])
-        return open_image(content), digest(content)
+        return open_image(content, self.megapixels), digest(content)
 
     def image(self, index: int) -> Image.Image:
         """Opens the image; its pixels are decoded when asked for."""
-        return open_image(self.files.read(self.rows[index][0]))
+        return open_image(self.files.read(self.rows[index][0]), self.megapixels)
 
     def file(self, index: int) -> Path:
         """The image's own file, or the archive."""

@@ -3,7 +3,7 @@
 See `writing` for what is written through, and `named` for paths that a person named.
 """
 
-from distill_cli.files.content import read_json, sha256, write_json, write_text
+from distill_cli.files.content import sha256, write_json, write_text
 from distill_cli.files.locks import LOCK, is_written, one_writer
 from distill_cli.files.named import check_writable, named_file, real_path
 from distill_cli.files.writing import (
@@ -37,7 +37,6 @@ __all__ = [
     "move",
     "named_file",
     "one_writer",
-    "read_json",
     "real_path",
     "remove",
     "remove_temporaries",

@@ -1,4 +1,4 @@
-"""Texts and JSON, written whole or not at all, and read."""
+"""Texts and JSON, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distill_cli.errors import ArtifactError
 from distill_cli.files.writing import write_bytes
 
 
@@ -37,20 +36,6 @@ def _indented(value: Any, before: str) -> str:
 
 def _one_line(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        ArtifactError: It is missing or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing") from None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def sha256(path: Path) -> str:

@@ -6,19 +6,26 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
-from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from distill_cli.errors import ArtifactError
-from distill_cli.files import read_json, real_path, write_bytes, write_json
+from distill_cli.files import real_path, write_bytes, write_json
 from distill_cli.models.build import TORCHVISION, build, explain
 from distill_cli.models.checksum import check_config, sealed_config, sealed_weights
+from distill_cli.models.config_checks import (
+    built_within,
+    check_ranges,
+    parsed_input_spec,
+    parsed_temperature,
+    try_out,
+)
 from distill_cli.models.network import InputSpec, Library, Network
 from distill_cli.models.timm_folder import read_config
 from distill_cli.models.weights import fill
+from distill_cli.readers.json_values import read_json
 from distill_cli.types import PlainView, Targets
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -152,7 +159,7 @@ def input_spec(folder: Path) -> InputSpec:
     """
     config = _file(folder, CONFIG)
     with _ours(config):
-        spec = _parsed_input_spec(read_config(config, FORMAT)["distill"])
+        spec = parsed_input_spec(read_config(config, FORMAT)["distill"])
     _check_config(config)
     return spec
 
@@ -172,7 +179,8 @@ def _check_config(config: Path) -> None:
 def _ours(config: Path) -> Iterator[None]:
     """Turns every exception that a foreign config causes into one error."""
     try:
-        yield
+        with built_within(config.with_name(WEIGHTS)):
+            yield
     except ArtifactError:
         raise
     except Exception as error:
@@ -207,50 +215,30 @@ def _network(config: Any) -> Network:
     Raises:
         Exception: Any kind, where the config is not one of ours.
     """
+    check_ranges(config)
     ours, architecture, args = config["distill"], config["architecture"], config["model_args"]
     if ours["format_version"] != FORMAT:
         raise ValueError(f"format {ours['format_version']}, this version reads {FORMAT}")
-    if not isinstance(architecture, str) or not isinstance(args, dict):
-        raise TypeError("architecture is a text, model_args a mapping")
     names = ours["class_names"]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        raise TypeError("class_names is a list of texts")
     library: Library = "torchvision" if architecture.startswith(TORCHVISION) else "timm"
     if ours["library"] != library:
         raise ValueError(f"{architecture} is not of {ours['library']}")
     targets = ours.get("targets", "softmax")
     if targets not in get_args(Targets):
         raise ValueError(f"targets are one of {', '.join(get_args(Targets))}")
-    return Network(
+    network = Network(
         build(architecture, len(names), args),
         architecture=architecture,
         model_args=args,
         library=library,
         class_names=tuple(names),
-        input_spec=_parsed_input_spec(ours),
+        input_spec=parsed_input_spec(ours),
         targets=targets,
-        temperature=_temperature(ours),
+        temperature=parsed_temperature(ours),
         view=PlainView.from_json(ours["view"]) if "view" in ours else None,
     )
-
-
-def _temperature(ours: Mapping[str, Any]) -> float:
-    temperature = ours.get("temperature", 1.0)
-    if type(temperature) not in (int, float) or not isfinite(temperature) or temperature <= 0:
-        raise ValueError("temperature is a number above 0")
-    return float(temperature)
-
-
-def _parsed_input_spec(ours: Mapping[str, Any]) -> InputSpec:
-    channels, height, width = ours["input_size"]
-    mean, std = tuple(ours["mean"]), tuple(ours["std"])
-    if not all(type(side) is int and side > 0 for side in (channels, height, width)):
-        raise ValueError("input_size is channels, height and width in whole pixels")
-    if channels not in (1, 3) or not channels == len(mean) == len(std):
-        raise ValueError("1 or 3 channels, each with its mean and std")
-    if not all(isfinite(value) for value in (*mean, *std)) or min(std) <= 0:
-        raise ValueError("mean and std are finite, std above 0")
-    return InputSpec(channels=channels, height=height, width=width, mean=mean, std=std)
+    try_out(network)
+    return network
 
 
 def network_fingerprint(network: Network) -> str:

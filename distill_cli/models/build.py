@@ -15,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from timm.models import get_pretrained_cfg, is_model
 from torch import nn
 
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, UsageError, reason
 from distill_cli.models.finite import first_not_finite
 
 TORCHVISION = "torchvision/"
@@ -159,5 +159,4 @@ def explain(error: Exception) -> str:
     match = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if match:
         return f"it has no argument '{match[1]}'"
-    line = (str(error).strip().splitlines() or [""])[0].rstrip(". ")
-    return line or type(error).__name__
+    return reason(error)

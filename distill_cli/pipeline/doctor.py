@@ -10,6 +10,7 @@ import torch
 
 from distill_cli import runtime
 from distill_cli.data.dataset import open_dataset
+from distill_cli.errors import reason
 from distill_cli.models import InputSpec, create_network
 
 
@@ -50,7 +51,7 @@ def _device(name: str) -> Check:
         network = create_network("mlp_8x1", class_names=("a", "b"), view=view).to(name)
         network(torch.zeros(2, 1, 8, 8, device=name)).sum().backward()
     except (RuntimeError, AssertionError) as error:
-        return Check(f"device {name}", False, str(error).splitlines()[0])
+        return Check(f"device {name}", False, reason(error))
     precision = runtime.best_precision(torch.device(name))
     finding = f"a forward and backward pass worked; --precision auto means {precision}"
     return Check(f"device {name}", True, finding)

@@ -98,7 +98,7 @@ def data_of(
         # Its images had this size by themselves, under which they are remembered decoded; unless
         # one of another size has come to them.
         return opened(rules, of_view) if dataset.sizes_differ and size is None else dataset
-    today = DataRules(channels=rules.channels)
+    today = DataRules(channels=rules.channels, megapixels=rules.megapixels)
     if rules != today:
         # The same images under another name have the split that the run's rules gave them.
         with suppress(ArtifactError):
@@ -115,6 +115,7 @@ def evaluate_run(
     teacher: str | None,
     split: str,
     skip_bad: bool = False,
+    megapixels: int | None = None,
     device: Device,
     message: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
@@ -126,6 +127,7 @@ def evaluate_run(
         teacher: A teacher or a cache to compare it with.
         split: `test` or `val`.
         skip_bad: Leave out images that cannot be read, as a run does that was told to.
+        megapixels: Pictures of more cannot be read; None for the run's own limit.
         device: The device to compute on.
         message: Is told what of the data is left out, and of weights without a checksum.
 
@@ -137,6 +139,8 @@ def evaluate_run(
     recipe = kept_recipe(folder)
     if skip_bad:
         recipe = {**recipe, "skip_bad": True}
+    if megapixels is not None:
+        recipe = {**recipe, "max_megapixels": megapixels}
     dataset = data_of(folder, data, recipe, network.view)
     if network.class_names != dataset.class_names:
         # A model of timm's may have outputs without names: as many classes of the data name them.

@@ -279,4 +279,17 @@ def kept_recipe(folder: Path) -> dict[str, Any]:
     # RUN/model says as much as RUN: its recipe lies beside it.
     places = [folder, folder.parent] if folder.name == "model" else [folder]
     found = [place / "recipe.yaml" for place in places if (place / "recipe.yaml").is_file()]
-    return read_yaml(found[0]) if found else {}
+    if not found:
+        return {}
+    recipe = read_yaml(found[0], ArtifactError)
+    recorded = recipe.get("recorded") or {}
+    for name, value in (("recorded", recorded), *_parts(recorded)):
+        if not isinstance(value, dict):
+            raise ArtifactError(f"{found[0]} is malformed: {name} should be keys and values")
+    return recipe
+
+
+def _parts(recorded: Any) -> list[tuple[str, Any]]:
+    """The mappings in what a run records, where it has them."""
+    keys = ("versions", "dataset", "asked") if isinstance(recorded, dict) else ()
+    return [(f"recorded.{key}", recorded[key]) for key in keys if recorded.get(key) is not None]

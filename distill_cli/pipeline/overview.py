@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill_cli.errors import ArtifactError, DivergedError
-from distill_cli.files import is_written, read_json, real_path
+from distill_cli.files import is_written, real_path
+from distill_cli.readers.json_values import read_json
 from distill_cli.recipe.stages import RECIPE as RECIPE_OF_STAGES
 from distill_cli.recipe.stages import STAGES
 from distill_cli.report.run_folder import (

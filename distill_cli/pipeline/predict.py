@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from distill_cli.data.formats import MEGAPIXELS
 from distill_cli.data.inventory import Left
 from distill_cli.data.picture_files import picture_files, read_for_network, read_picture
 from distill_cli.data.pillow_io import BAD_IMAGE, reason_of
@@ -64,6 +65,7 @@ def predict(
     *,
     temperature: float | None,
     device: Device,
+    megapixels: int | None = None,
     message: Callable[[str], None] = lambda text: None,
 ) -> Answers:
     """Classes and probabilities of image files, or of all images below a folder.
@@ -75,6 +77,7 @@ def predict(
             learns from at T. None for the fitted one, which makes the network as sure as it is
             right.
         device: The device to compute on.
+        megapixels: Pictures of more cannot be read; None for 200.
         message: Is told of weights without a checksum.
 
     Raises:
@@ -92,7 +95,7 @@ def predict(
             pictures = []
             for file in files[start : start + PREDICTED]:
                 try:
-                    pictures.append(_shown(file, network))
+                    pictures.append(_shown(file, network, megapixels or MEGAPIXELS))
                     names.append(str(file))
                 except BAD_IMAGE as error:
                     unreadable.append((str(file), reason_of(error)))
@@ -106,11 +109,11 @@ def predict(
     return Answers(predictions=predictions, unreadable=tuple(unreadable), left=tuple(left))
 
 
-def _shown(file: Path, network: Network) -> Image.Image:
+def _shown(file: Path, network: Network, megapixels: int) -> Image.Image:
     """A file's picture as the network is shown it."""
     if network.view is None:
-        return read_for_network(file, *network.input_size)
-    return read_picture(file, network.view)
+        return read_for_network(file, *network.input_size, megapixels)
+    return read_picture(file, network.view, megapixels)
 
 
 def _predictions(

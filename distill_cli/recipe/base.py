@@ -29,7 +29,7 @@ from distill_cli.recipe.fields import (
     option,
 )
 from distill_cli.recipe.parsing import as_list
-from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, SPLIT_BY
+from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, MAX_MEGAPIXELS, SPLIT_BY
 from distill_cli.recipe.seed_options import SeedOptions
 from distill_cli.recipe.time_options import CHECKPOINT_EVERY, GRACE, MAX_TIME
 from distill_cli.types import (
@@ -119,6 +119,7 @@ class Recipe(BaseModel):
         DATA,
         advanced=True,
     )
+    max_megapixels: int | None = MAX_MEGAPIXELS
     dedupe: bool = DEDUPE
     channels: Channels | None = CHANNELS
     split_by: SplitBy | None = SPLIT_BY

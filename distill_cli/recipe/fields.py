@@ -12,6 +12,7 @@ from distill_cli.recipe.parsing import (
     Requirement,
     as_number,
     check_codec,
+    check_device,
     parse_duration,
     parse_part,
     parse_requirement,
@@ -62,7 +63,7 @@ Numbers = Annotated[list[Annotated[float, Field(ge=0)]], BeforeValidator(split_c
 Gate = Annotated[Requirement, PlainValidator(parse_requirement), PlainSerializer(str)]
 # A count, or a list.
 Seeds = Annotated[int | list[int], BeforeValidator(parse_seeds)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")]
+Device = Annotated[str, AfterValidator(check_device)]
 
 
 Channels = Annotated[Literal[1, 3], BeforeValidator(as_number)]

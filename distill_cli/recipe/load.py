@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from distill_cli.errors import UsageError, nearest
+from distill_cli.errors import ArtifactError, DistillError, UsageError, nearest
+from distill_cli.readers.yaml_values import BadYamlError, read_yaml_value, yaml_value
 from distill_cli.recipe.base import Recipe
+from distill_cli.recipe.messages import fault, key_path
 from distill_cli.recipe.parsing import is_seed_list
 from distill_cli.recipe.recorded import said_again
 from distill_cli.recipe.rule_options import RULE_KEYS
@@ -31,6 +34,8 @@ OTHER_WORDS = {
 
 R = TypeVar("R", bound=Recipe)
 
+# Half a pair: a byte of a file name that is no UTF-8, or an escape in YAML.
+SURROGATE = re.compile("[\ud800-\udfff]")
 ENVIRONMENT_PREFIX = "DISTILL_"
 # Folders, in which relative --data paths are looked up and decoded images kept; and switches.
 NOT_KEYS = {"CACHE", "DATA", "DEBUG"}
@@ -38,36 +43,25 @@ NOT_KEYS = {"CACHE", "DATA", "DEBUG"}
 OF_A_COMMAND = ("max_time",)
 
 
-def parsed(path: Path, what: str, *, hint: str | None = None) -> Any:
-    """The content of a YAML file that a person wrote.
+def read_yaml(path: Path, error: type[DistillError] = UsageError) -> dict[str, Any]:
+    """A YAML mapping, its top-level keys with hyphens spelt as underscores.
 
     Args:
         path: The file.
-        what: It is, as messages call it: recipe, class map.
-        hint: The remedy that the message names where there is no such file.
+        error: The kind of error: that of a file which somebody names, or of an artefact's.
 
     Raises:
-        UsageError: It cannot be read, or is no YAML.
+        DistillError: Of that kind: it cannot be read, is no YAML or no mapping, or has a key twice.
     """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {what} {path}: {error.strerror}", hint=hint) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        one_line = " ".join(str(error).split())
-        raise UsageError(f"{what} {path} is not valid YAML: {one_line}") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, its top-level keys with hyphens spelt as underscores.
-
-    Raises:
-        UsageError: It cannot be read, is no YAML, or is no mapping.
-    """
-    value = parsed(path, "recipe")
+    value = read_yaml_value(path, "recipe", error=error)
     if not isinstance(value, dict):
-        raise UsageError(f"recipe {path} must be a mapping of keys to values")
-    return {str(key).replace("-", "_"): item for key, item in value.items()}
+        raise error(f"recipe {path} must be a mapping of keys to values")
+    mapping = {str(key).replace("-", "_"): item for key, item in value.items()}
+    if len(mapping) < len(value):
+        keys = [str(key).replace("-", "_") for key in value]
+        twice = next(key for key in mapping if keys.count(key) > 1)
+        raise error(f"recipe {path} has the key '{twice:.80}' twice")
+    return mapping
 
 
 def parse_set(assignment: str) -> tuple[list[str], Any]:
@@ -76,8 +70,8 @@ def parse_set(assignment: str) -> tuple[list[str], Any]:
     if not separator or not path.strip():
         raise UsageError(f"--set takes key=value, got '{assignment}'")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = yaml_value(text)
+    except BadYamlError:
         value = text
     return path.strip().replace("-", "_").split("."), value
 
@@ -115,6 +109,10 @@ def from_environment(
     }
 
 
+def ignore(text: str) -> None:
+    """Tells nobody."""
+
+
 def load(
     schema: type[R],
     *,
@@ -123,6 +121,7 @@ def load(
     assignments: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    tell: Callable[[str], None] = ignore,
 ) -> R:
     """Merges every source of options and validates the result.
 
@@ -133,12 +132,15 @@ def load(
         assignments: `key=value` of `--set`.
         flags: Flags that were typed, and no others.
         environment: The process's environment where None.
+        tell: Told in a line which variables of the environment set which values.
 
     Raises:
         UsageError: An unknown key (the nearest is named), a wrong type or range (the key is
             named), or a recipe for another verb.
     """
-    values: dict[str, Any] = read_yaml(recipe) if recipe is not None else {}
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        values = read_yaml(recipe, ArtifactError if resumed else UsageError)
     if resumed:
         values = {key: value for key, value in values.items() if key not in OF_A_COMMAND}
     command = values.get("command", schema.COMMAND)
@@ -157,30 +159,66 @@ def load(
         _assign(values, path, value)
     values.update(flags or {})
     values["command"] = schema.COMMAND
-    return validate(schema, values)
+    variables = {key: text for key, text in spoken.items() if values[key] is text}
+    loaded = validate(schema, values, variables)
+    if variables:
+        set_by = (f"{_variable(key)}={text}" for key, text in variables.items())
+        tell(f"from the environment: {', '.join(set_by)}")
+    return loaded
 
 
-def validate(schema: type[R], values: Mapping[str, Any]) -> R:
-    """The recipe of these values, or a UsageError of one line for the first that is wrong."""
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.upper()
+
+
+def validate(schema: type[R], values: Mapping[str, Any], variables: Collection[str] = ()) -> R:
+    """The recipe of these values, or a UsageError of one line for the first that is wrong.
+
+    Args:
+        schema: The recipe class.
+        values: Values by key.
+        variables: The keys whose values the environment has set: messages name the variables.
+    """
+    for key, value in values.items():
+        if any(map(SURROGATE.search, texts_in(value))):
+            # pydantic fails on some of them, with an error of its own.
+            subject = _subject(key, variables)
+            raise UsageError(f"{subject}: must be text in UTF-8 (got {value!r:.80})")
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise UsageError(explain(schema, error)) from None
+        raise UsageError(explain(schema, error, variables)) from None
 
 
-def explain(schema: type[Recipe], error: ValidationError) -> str:
-    """A validation error in one line: key path, what is wrong, what was given."""
-    first = error.errors(include_url=False)[0]
-    # Union members are pydantic's own path parts; a person types keys.
-    parts = [str(part) for part in first["loc"] if part != "str" and not str(part).endswith("]")]
-    key = ".".join(parts) or "recipe"
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in a value of mappings and lists, keys too."""
+    left, seen = [value], set[int]()
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            # An alias of YAML may hold itself.
+            seen.add(id(value))
+            left += value
+            left += value.values() if isinstance(value, Mapping) else ()
+
+
+def _subject(key: str, variables: Collection[str]) -> str:
+    return f"environment variable {_variable(key)}" if key in variables else key
+
+
+def explain(schema: type[Recipe], error: ValidationError, variables: Collection[str] = ()) -> str:
+    """A validation error in one line: key path or variable, what is wrong, what was given."""
+    errors = error.errors(include_url=False)
+    first, key = errors[0], key_path(errors[0])
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'. {nearest(key, schema.model_fields)}"
+    subject = _subject(key, variables)
     foreign = OTHER_WORDS.get((key, str(first["input"])))
     if foreign is not None:
-        return f"{key}: here '{first['input']}' is called '{foreign}'"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]} (got {first['input']!r})"
+        return f"{subject}: here '{first['input']}' is called '{foreign}'"
+    return f"{subject}: {fault([other for other in errors if key_path(other) == key])}"
 
 
 def to_yaml(recipe: Recipe) -> str:

@@ -86,6 +86,18 @@ def check_codec(name: str) -> str:
     return name
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
+def check_device(name: str) -> str:
+    """The name, if it spells a device, perhaps with its number."""
+    if re.fullmatch(rf"({'|'.join(DEVICES)})(:[0-9]+)?", name) is None:
+        raise ValueError(
+            f"'{name}' is none of {', '.join(DEVICES)}, nor one with a number, as cuda:1"
+        )
+    return name
+
+
 def as_list(value: Any) -> Any:
     """One text is a list of one."""
     return [value] if isinstance(value, str) else value

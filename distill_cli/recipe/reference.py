@@ -16,8 +16,10 @@ Made from the recipe schema by `python -m distill_cli.recipe.reference > docs/op
 
 Every option is a flag (`--batch-size 64`), a recipe key (`batch_size: 64`), a `--set` path
 (`--set batch_size=64`) and an environment variable (`DISTILL_BATCH_SIZE=64`). A flag wins over
-`--set`, that over the environment, that over the recipe, that over the default. Options marked ·
-are listed by `--help-all` only.
+`--set`, that over the environment, that over the recipe, that over the default; a line says which
+values come from the environment. A list is written with commas, or by its flag again: `--teachers a,b`,
+`--teachers a --teachers b`. Of a flag of one value that is given again the last counts, and a line says
+so. Options marked · are listed by `--help-all` only.
 """
 
 

@@ -31,6 +31,14 @@ SPLIT_BY: Any = option(
     DATA,
     advanced=True,
 )
+MAX_MEGAPIXELS: Any = option(
+    None,
+    "Pictures of more pixels are refused, as files that could fill the memory (200).",
+    DATA,
+    advanced=True,
+    ge=1,
+    le=10_000,
+)
 DATA_RULES: Any = option(
     None,
     "The version of distill by whose rules files are images, folders splits and views grey "

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from distill_cli.errors import visible
+
 NOTHING = "–"
 
 
@@ -104,7 +106,7 @@ def plain(value: Any) -> str:
 
 def markdown(value: Any) -> str:
     """A value in Markdown that it cannot break out of, in tables too."""
-    text = " ".join(plain(value).split())
+    text = visible(" ".join(plain(value).split()))
     for character in "\\`*_<>[]|#":
         text = text.replace(character, f"\\{character}")
     return text
@@ -112,5 +114,5 @@ def markdown(value: Any) -> str:
 
 def markdown_code(value: Any) -> str:
     """A value as code; a backtick would end it, a bar a table's cell."""
-    text = " ".join(plain(value).split()).replace("`", "'").replace("|", "\\|")
+    text = visible(" ".join(plain(value).split())).replace("`", "'").replace("|", "\\|")
     return f"`{text}`"

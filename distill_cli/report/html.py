@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from distill_cli.errors import visible_lines
+
 
 def _cell(text: object) -> str:
     """A cell's text, whose lines may end before a deviation and nowhere else."""
@@ -23,4 +25,5 @@ def _render(template: str, **values: Any) -> str:
     )
     environment.filters["svg"] = Markup
     environment.filters["cell"] = _cell
-    return environment.get_template(template).render(**values)
+    # Names of files and classes may turn the direction of a line, and may be no UTF-8.
+    return visible_lines(environment.get_template(template).render(**values))

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.files import read_json, real_path
+from distill_cli.files import real_path
+from distill_cli.readers.bounds import USUAL, read_bounded
+from distill_cli.readers.csv_rows import csv_rows
+from distill_cli.readers.json_values import read_json
+from distill_cli.readers.yaml_values import BadYamlError, yaml_value
 from distill_cli.types import Relation, RunResult
 from distill_cli.types.relation import RELATIONS, checked_text, is_number
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
 # How a command ended that did not finish its run: `code` and `message`.
 OUTCOME = "last/outcome.json"
+# Bytes of a recipe.yaml or summary.csv.
+TEXT_BYTES = USUAL.size
 # Keys that earlier versions did not have; figures that a run may not know.
 MAY_BE_ABSENT = {field.name for field in fields(RunResult) if field.default is not MISSING}
 MAY_BE_NONE = {field.name for field in fields(RunResult) if "None" in str(field.type)}
@@ -105,8 +108,10 @@ def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bounded(path, TEXT_BYTES).decode("utf-8")
+    except OSError as error:
+        raise _malformed(path, str(error.strerror)) from None
+    except ValueError as error:
         raise _malformed(path, str(error)) from None
 
 
@@ -124,9 +129,9 @@ def read_recipe(path: Path) -> Mapping[str, Any]:
         ArtifactError: It is malformed.
     """
     try:
-        recipe = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
-        raise _malformed(path, " ".join(str(error).split())) from None
+        recipe = yaml_value(_text(path))
+    except BadYamlError as error:
+        raise _malformed(path, str(error)) from None
     if not isinstance(recipe, dict):
         raise _malformed(path, "it holds no keys")
     return {str(key): value for key, value in recipe.items()}
@@ -185,13 +190,22 @@ def read_history(path: Path) -> tuple[Mapping[str, float], ...]:
     # A row without its line end is what a killed writer left of it.
     whole = _text(path).rpartition("\n")[0]
     rows = []
-    for number, row in enumerate(csv.DictReader(whole.splitlines()), start=2):
-        if None in row or None in row.values():
-            raise _malformed(path, f"line {number} has another number of cells than its header")
-        try:
-            rows.append({key: float(cell) if cell else math.nan for key, cell in row.items()})
-        except ValueError as error:
-            raise _malformed(path, f"line {number}: {error}") from None
+    try:
+        lines = [line for line in csv_rows(whole.splitlines(keepends=True)) if line[1]]
+        (_, header), *others = lines or [(1, [])]
+        for number, row in others:
+            if len(row) != len(header):
+                raise ValueError(f"line {number} has another number of cells than its header")
+            rows.append(dict(zip(header, (_cell(number, cell) for cell in row), strict=True)))
+    except ValueError as error:
+        raise _malformed(path, str(error)) from None
     if rows and "epoch" not in rows[0]:
         raise _malformed(path, "it has no column 'epoch'")
     return tuple(rows)
+
+
+def _cell(line: int, cell: str) -> float:
+    try:
+        return float(cell) if cell else math.nan
+    except ValueError:
+        raise ValueError(f"line {line}: {cell!r:.40} is no number") from None

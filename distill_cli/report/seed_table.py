@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_cli.errors import ArtifactError
-from distill_cli.files import read_json
+from distill_cli.readers.json_values import read_json
 from distill_cli.types.relation import is_number
 
 TABLE = "seeds.json"

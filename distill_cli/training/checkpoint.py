@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from distill_cli.errors import ArtifactError
+from distill_cli.errors import ArtifactError, reason
 from distill_cli.files import move, write_bytes
 from distill_cli.training.state import State
 
@@ -177,8 +177,9 @@ def _read(path: Path) -> dict[str, Any]:
         # weights_only: a checkpoint from someone else may hold a pickle that runs code.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _unreadable(path, first_line) from None
+        foreign = isinstance(error, pickle.UnpicklingError)
+        why = "it holds more than tensors and plain values" if foreign else reason(error)
+        raise _unreadable(path, why) from None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path} is not a checkpoint")
     if SEALED in content and not sealed:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from distill_cli.errors import UsageError
+from distill_cli.errors import UsageError, reason
 
 # Steps that are taken before the recording, on which libraries choose their kernels and make what
 # they keep. They are ordinary steps: a recording computes nothing, so that nothing is taken twice.
@@ -83,14 +83,15 @@ class StepGraphs:
             ):
                 body(step)
         except RuntimeError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             if self.must:
-                raise UsageError(f"--graphs on: this step cannot be recorded: {reason}") from None
+                raise UsageError(
+                    f"--graphs on: this step cannot be recorded: {reason(error)}"
+                ) from None
             self.failed = True
             generator = cuda_generator(self.device)
             # A recording that fails leaves it waiting for the end of the recording.
             generator.graphsafe_set_state(generator.clone_state())
-            self.tell(f"steps are taken one operation at a time: {reason}")
+            self.tell(f"steps are taken one operation at a time: {reason(error)}")
             return None
         return graph
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill_cli.errors import UsageError, nearest
+from distill_cli.errors import UsageError, nearest, reason
 
 # Peak rate at a batch of 256 and weight decay, by optimiser family.
 SGD_RATE, SGD_DECAY = 0.1, 5e-4
@@ -98,8 +98,7 @@ def create_optimizer(
         )
     except (AssertionError, ImportError, TypeError, ValueError) as error:
         # Some need a library or a device that is not here, and say so in their own ways.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"opt: '{name}' cannot be used here: {reason}") from None
+        raise UsageError(f"opt: '{name}' cannot be used here: {reason(error)}") from None
     assert isinstance(optimizer, torch.optim.Optimizer)
     others = list(adapter_parameters)
     for decay, group in (

@@ -18,6 +18,8 @@ Orientation = Literal["stored", "exif"]
 Background = Literal["none", "white", "black"]
 # The fingerprint of what a dry run does not read: contents of images, weights of a teacher.
 UNREAD = ""
+# Pixels of a side of a view that networks and caches from elsewhere may have.
+MOST_SIDE = 4096
 # The values that each key of a framing may have.
 FRAMINGS: Mapping[str, tuple[str, ...]] = {
     "resize": get_args(Resize),
@@ -99,8 +101,10 @@ class PlainView:
             KeyError, ValueError: It is malformed.
         """
         channels, height, width = sizes = [value[key] for key in ("channels", "height", "width")]
-        if not all(type(size) is int and size > 0 for size in sizes) or channels not in (1, 3):
-            raise ValueError("a view has 1 or 3 channels, height and width in whole pixels")
+        if not all(type(size) is int and 0 < size <= MOST_SIDE for size in sizes):
+            raise ValueError(f"a view has height and width in pixels, {MOST_SIDE:,} at most")
+        if channels not in (1, 3):
+            raise ValueError("a view has 1 or 3 channels")
         return cls(channels=channels, height=height, width=width, framing=Framing.from_json(value))
 
 

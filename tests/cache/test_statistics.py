@@ -10,7 +10,8 @@ import torch
 
 from distill_cli.cache import rows
 from distill_cli.cache.codec import codec
-from distill_cli.cache.statistics import Statistics, measure, merged
+from distill_cli.cache.statistics import measure
+from distill_cli.cache.sums import Statistics, merged
 from tests.cache.examples import dump, logits, plan, targets
 
 TEMPERATURES = (1, 2, 4, 8, 20)

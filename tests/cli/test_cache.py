@@ -62,8 +62,10 @@ def student(distill: Distill, *args: object, teacher: str = "c") -> Outcome:
 
 
 def dump(distill: Distill, *args: object, out: str = "c") -> Outcome:
+    # Lists add up where their flag is given again.
+    augment = () if "--augment" in args else ("--augment", "crop:1,flip")
     return distill(
-        *("cache-soft-labels", "--teachers", "t", "--views", 2, "--augment", "crop:1,flip"),
+        *("cache-soft-labels", "--teachers", "t", "--views", 2, *augment),
         *("--shard-length", 16, "--teacher-batch", 8, "--out", out, "--quiet", *args),
     )
 

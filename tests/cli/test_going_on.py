@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from distill_cli.data import source
 from distill_cli.errors import ArtifactError
 from tests.cli.test_cache import shapes
 from tests.cli.test_faults import one_line
@@ -181,9 +182,13 @@ def test_a_reason_that_is_a_sentence_ends_with_one_full_stop(
     here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes(here / "data", 4)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+
+    def refuse(content: bytes, megapixels: int) -> Image.Image:
+        raise OSError("The decoder gave up.")
+
+    monkeypatch.setattr(source, "open_image", refuse)
     outcome = distill("teacher", "train", "--data", "data", "--model", "mlp_8x1", "--quiet")
     assert outcome.code == 3
     line = one_line(outcome)
-    assert "decompression bomb DOS attack. Replace it" in line
+    assert "The decoder gave up. Replace it" in line
     assert ArtifactError("cannot write ..", hint="Go up").args == ("cannot write ... Go up",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from distill_cli.errors import ArtifactError, UsageError, counted, nearest
 from distill_cli.losses.soft_targets import group_relation
-from distill_cli.recipe.load import parsed
+from distill_cli.readers.csv_rows import csv_rows
+from distill_cli.readers.yaml_values import read_yaml_value
 
 WORDS = "words"
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
@@ -39,8 +39,10 @@ def rule_of(spec: str, class_names: Sequence[str]) -> Tensor:
 def _from_matrix(path: Path, class_names: Sequence[str]) -> Tensor:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = [line for line in csv.reader(file) if line] or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            header, *lines = [row for _, row in csv_rows(file) if row] or [[]]
+    except OSError as error:
+        raise UsageError(f"cannot read groups {path}: {error.strerror}") from None
+    except ValueError as error:
         raise UsageError(f"cannot read groups {path}: {error}") from None
     columns, names = [name.strip() for name in header[1:]], [line[0].strip() for line in lines]
     for where, listed in (("row", columns), ("column", names)):
@@ -96,7 +98,9 @@ def _by_words(class_names: Sequence[str]) -> dict[str, str]:
 
 
 def _from_file(path: Path, class_names: Sequence[str]) -> dict[str, str]:
-    content = parsed(path, "groups", hint=f"Give a YAML file, a CSV of a matrix, or {WORDS}")
+    content = read_yaml_value(
+        path, "groups", hint=f"Give a YAML file, a CSV of a matrix, or {WORDS}"
+    )
     named: dict[str, str] = {}
     for group, members in _leaves(content, str(path), ""):
         for member in members:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.errors import ArtifactError, UsageError, counted, nearest
-from distill_cli.recipe.load import parsed
+from distill_cli.readers.yaml_values import read_yaml_value
 
 BY_NAME = "by-name"
 
@@ -62,7 +62,7 @@ def columns_of(spec: str, name: str, teacher: Sequence[str], data: Sequence[str]
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    value = parsed(path, "class map", hint=f"Give a YAML file, or {BY_NAME}")
+    value = read_yaml_value(path, "class map", hint=f"Give a YAML file, or {BY_NAME}")
     if not isinstance(value, dict):
         raise UsageError(f"class map {path} must be a mapping of classes to classes or numbers")
     return {str(key): item for key, item in value.items()}

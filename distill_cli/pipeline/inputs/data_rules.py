@@ -30,6 +30,7 @@ def rules_of(recipe: Recipe) -> DataRules:
         split_by=recipe.split_by or ("id" if version == DATA_VERSION else DataRules.split_by),
         channels=recipe.channels,
         dedupe=recipe.dedupe,
+        megapixels=recipe.max_megapixels or DataRules.megapixels,
     )
 
 
@@ -41,7 +42,11 @@ def kept_rules(kept: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not kept:
         return {}
-    keys = {key: kept[key] for key in RULE_KEYS if kept.get(key) not in (None, False)}
+    keys = {
+        key: kept[key]
+        for key in (*RULE_KEYS, "max_megapixels")
+        if kept.get(key) not in (None, False)
+    }
     return {"data_rules": DATA_VERSION, **keys}
 
 

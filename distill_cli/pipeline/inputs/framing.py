@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from distill_cli.cache.folder import PLAN, is_cache
 from distill_cli.cache.manifest import read_manifest, read_plan
 from distill_cli.errors import ArtifactError
-from distill_cli.files import read_json
 from distill_cli.pipeline.inputs.located import locate
+from distill_cli.readers.json_values import read_json
 from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.earlier import FRAMING, framing_then
 from distill_cli.recipe.recorded import made_by

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.files import real_path
 from distill_cli.pipeline.folders import finished_seeds, has_model, holds_run, kept_recipe
 from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
@@ -73,6 +74,27 @@ def expand_teachers(
     return expanded
 
 
+def check_distinct(names: Sequence[str]) -> None:
+    """Refuses a teacher that is named twice, as by a link, by a run and by the model in it.
+
+    Args:
+        names: Folders that are there, or timm/NAME; as `expand_teachers` returns them.
+
+    Raises:
+        UsageError: Two of them are one.
+    """
+    known: dict[Path | str, str] = {}
+    for name in names:
+        path, model = Path(name), Path(name) / "model"
+        place = real_path(model if model.is_dir() else path) if path.exists() else name
+        if place in known:
+            raise UsageError(
+                f"teachers '{known[place]}' and '{name}' are one and the same",
+                hint="Name it once; --teacher-weights of `distill student` weighs teachers",
+            )
+        known[place] = name
+
+
 def with_data(
     recipe: R,
     teachers: Sequence[str],
@@ -104,6 +126,9 @@ def with_data(
         value = _agreed(key, {name: kept(name).get(key) for name in teachers})
         if value is not None:
             update[key] = value
+    if recipe.max_megapixels is None:
+        limits = [kept(name).get("max_megapixels") for name in teachers]
+        update["max_megapixels"] = max((n for n in limits if type(n) is int), default=None)
     update = {**_rules(recipe, teachers, kept, start), **update}
     return as_shown(recipe.model_copy(update=update), teachers, kept)
 

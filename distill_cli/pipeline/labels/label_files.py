@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import zipfile
-import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +11,13 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.errors import ArtifactError, DistillError, UsageError, counted, reason
+from distill_cli.readers.bounds import memory
+from distill_cli.readers.csv_rows import csv_rows
 from distill_cli.recipe.schema import Kind
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SAMPLE = "sample"
-# Exceptions of NumPy and zipfile on damaged or forged archives.
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, MemoryError, NotImplementedError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 Floats = npt.NDArray[Any]
 
@@ -65,26 +59,26 @@ def _read_csv(path: Path, kind: Kind) -> LabelFile:
     numbers = array("d")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
+            rows = csv_rows(file)
+            _, header = next(rows, (1, []))
             if header[:1] != [SAMPLE]:
                 raise ArtifactError(
                     f"{path}: the first column should be '{SAMPLE}', is '{(header or [''])[0]:.40}'",
                     hint="A header comes first: sample and the classes, separated by commas",
                 )
-            for row in rows:
+            for line, row in rows:
                 if not row:
                     continue
                 if len(row) != len(header):
                     raise ArtifactError(
-                        f"{path}, line {rows.line_num}: sample '{row[0]:.80}' has "
+                        f"{path}, line {line}: sample '{row[0]:.80}' has "
                         f"{counted(len(row) - 1, 'number')} for {counted(len(header) - 1, 'class', 'classes')}"
                     )
                 samples.append(row[0])
                 numbers.extend(map(_number, row[1:]))
     except UnicodeDecodeError:
         raise ArtifactError(f"{path} is no UTF-8 text", hint="Give a .csv or an .npz") from None
-    except csv.Error as error:
+    except ValueError as error:
         raise ArtifactError(f"{path} cannot be read as CSV: {error}") from None
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {error.strerror}") from None
@@ -111,6 +105,11 @@ def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
         if not isinstance(loaded, np.lib.npyio.NpzFile):
             raise ArtifactError(f"{path} is one array and no .npz", hint="Write it by numpy.savez")
         with loaded as archive:
+            unpacked: int = sum(member.file_size for member in _members(archive))
+            if unpacked > memory():
+                raise ArtifactError(
+                    f"{path} unpacks to {unpacked / 1e9:.1f} GB, more than the memory there is"
+                )
             present = [kind_name for kind_name in KINDS if kind_name in archive.files]
             kind = kind or _only(path, present)
             if kind not in present:
@@ -123,10 +122,12 @@ def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
                 for name in (kind, "samples", "classes")
                 if name in archive.files
             }
-    except UNREADABLE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    except DistillError:
+        raise
+    except Exception as error:
+        # NumPy and zipfile raise many unrelated types on damaged or forged archives.
         raise ArtifactError(
-            f"{path} cannot be read: {reason}",
+            f"{path} cannot be read: {reason(error)}",
             hint="Write numbers, and names as np.array(names, dtype=str), by numpy.savez",
         ) from None
     values_MK = arrays[kind]
@@ -143,6 +144,11 @@ def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
                 f"{path}: '{kind}' has shape {values_MK.shape}, and there are {len(name_list):,} {key}"
             )
     return LabelFile(path=path, kind=kind, values_MK=values_MK, **names)
+
+
+def _members(archive: Any) -> list[Any]:
+    """The members of an .npz, which is a zip; NumPy's types do not say so."""
+    return list(archive.zip.infolist())
 
 
 def _only(path: Path, kinds: Sequence[Kind]) -> Kind | None:

@@ -24,6 +24,7 @@ from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import live_teacher
 from distill_cli.pipeline.labels.forward import precision_of
 from distill_cli.recipe.earlier import data_version_then
+from distill_cli.recipe.messages import in_words
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.runtime import decide
 from distill_cli.training.events import Sink
@@ -128,5 +129,5 @@ def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
     except ValidationError as error:
         first = error.errors()[0]
         raise ArtifactError(
-            f"{reader.folder}/recipe.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            f"{reader.folder}/recipe.yaml: {'.'.join(map(str, first['loc']))}: {in_words(first)}"
         ) from None

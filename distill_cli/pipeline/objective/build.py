@@ -23,6 +23,7 @@ from distill_cli.pipeline.objective.rules import (
 from distill_cli.pipeline.objective.temperature import tempered
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import HARD_WEIGHT, OWN_WEIGHT, defaults_then, parameters_then
+from distill_cli.recipe.messages import fault, in_words
 from distill_cli.recipe.parsing import split_commas
 from distill_cli.recipe.recorded import NAMED_ONLY, made_by
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe
@@ -245,8 +246,7 @@ def _part(entry: dict[str, Any]) -> Weighted:
         spelled = {"start": "weight", "end": "weight_end"}
         key = ".".join(spelled.get(str(part), str(part)) for part in first["loc"])
         subject = f"objective '{name}'" + (f", {key}" if key else "")
-        got = f" (got {first['input']!r})" if key else ""
-        raise UsageError(f"{subject}: {first['msg'].removeprefix('Value error, ')}{got}") from None
+        raise UsageError(f"{subject}: {fault([first]) if key else in_words(first)}") from None
     # As validated: a text may stand for a number, and pydantic has no such switch for dataclasses.
     for key in values:
         value = getattr(part.objective, key)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distill_cli.data.loader import Loader
+from distill_cli.errors import ArtifactError
 from distill_cli.files import real_path
 from distill_cli.pipeline.folders import has_checkpoint, has_model
 from distill_cli.pipeline.inputs.artifacts import DRY, Artifacts, PlannedRun
@@ -177,7 +178,8 @@ def _prepared(
 
 def _taught_by(file: Path) -> Sequence[str]:
     """The fingerprints of its teachers that a run has noted."""
-    noted = mapping(read_yaml(file).get("recorded")).get("teachers") if file.is_file() else None
+    kept = read_yaml(file, ArtifactError) if file.is_file() else {}
+    noted = mapping(kept.get("recorded")).get("teachers")
     return [str(mark) for mark in noted] if isinstance(noted, list) else []
 
 

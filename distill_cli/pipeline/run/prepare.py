@@ -90,10 +90,7 @@ def prepare(
         recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
     check_options(recipe)
     check_sources(recipe, out, coming=runs.comes, resume=resume)
-    names: list[str] = []
-    if isinstance(recipe, TeacherLabels):
-        check_teachers(recipe.teachers)
-        names = expand_teachers(recipe.teachers or [], coming=runs.comes)
+    names = _teacher_names(recipe, runs)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
     check_moved(recipe.data, owners, runs.recipe)
@@ -151,6 +148,14 @@ def prepare(
             adapter_parameters=layers.shared,
         ),
     )
+
+
+def _teacher_names(recipe: TrainRecipe, runs: Artifacts) -> list[str]:
+    """The teachers' folders; none where the recipe has no teachers."""
+    if not isinstance(recipe, TeacherLabels):
+        return []
+    check_teachers(recipe.teachers)
+    return expand_teachers(recipe.teachers or [], coming=runs.comes)
 
 
 def _student(

@@ -10,11 +10,11 @@ from typing import Any
 from distill_cli import __version__
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import DistillError
-from distill_cli.files import read_json
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.entries import entry_of
 from distill_cli.pipeline.objective.layers import Layers
+from distill_cli.readers.json_values import read_json
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.report.run_folder import RESULT

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.errors import ArtifactError, DistillError
 from distill_cli.models.artifact import input_spec
 from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.objective.entries import meant
@@ -29,7 +29,9 @@ def begun_by(files: Sequence[Path]) -> str | None:
 
 
 def _recorded(files: Sequence[Path]) -> Any:
-    return next((read_yaml(file) for file in files if file.is_file()), {}).get("recorded")
+    return next((read_yaml(file, ArtifactError) for file in files if file.is_file()), {}).get(
+        "recorded"
+    )
 
 
 def as_made(recipe: R, version: str | None) -> R:
@@ -119,9 +121,11 @@ def _begun(prepared: PreparedRun) -> TrainRecipe | None:
     file = prepared.run / "recipe.yaml"
     try:
         return meant(
-            validate(schema_of(prepared.recipe), read_yaml(file) if file.is_file() else {})
+            validate(
+                schema_of(prepared.recipe), read_yaml(file, ArtifactError) if file.is_file() else {}
+            )
         )
-    except UsageError:
+    except DistillError:
         return None
 
 
@@ -130,7 +134,7 @@ def _earlier(prepared: PreparedRun) -> list[str]:
     if then is None or _training(then) != _training(prepared.recipe):
         return []
     file = prepared.run / "recipe.yaml"
-    kept = read_yaml(file) if file.is_file() else {}
+    kept = read_yaml(file, ArtifactError) if file.is_file() else {}
     return [prepared.key_of({key: kept[key] for key in kept if key not in NOT_TRAINING})]
 
 

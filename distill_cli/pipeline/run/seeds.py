@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli import __version__
-from distill_cli.errors import DivergedError, UsageError, counted
-from distill_cli.files import one_writer, read_json, remove, write_json, write_text
+from distill_cli.errors import ArtifactError, DivergedError, UsageError, counted
+from distill_cli.files import one_writer, remove, write_json, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
 from distill_cli.pipeline.inputs.data import OpenData, OpenedOnce
 from distill_cli.pipeline.run.machine import runtime_of
@@ -26,6 +26,7 @@ from distill_cli.pipeline.run.stages import (
 )
 from distill_cli.pipeline.run.together import train_together
 from distill_cli.pipeline.run.train import Whole, leave
+from distill_cli.readers.json_values import read_json
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate
 from distill_cli.recipe.recorded import asked_of, made_by
@@ -196,7 +197,7 @@ def _check_dropped(recipe: TrainRecipe, out: Path) -> None:
     """Refuses to leave out seeds that the folder has: its table would not be of all its runs."""
     if not (out / SEEDS).is_file():
         return
-    kept = validate(type(recipe), read_yaml(out / SEEDS))
+    kept = validate(type(recipe), read_yaml(out / SEEDS, ArtifactError))
     before = [] if kept.seeds is None else seeds_of(kept)
     if dropped := [str(seed) for seed in before if seed not in seeds_of(recipe)]:
         raise UsageError(

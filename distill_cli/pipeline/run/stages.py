@@ -211,7 +211,10 @@ def check_kept(recipe: TrainRecipe, path: Path) -> None:
     """Refuses to go on under another recipe than the one that the folder keeps in this file."""
     if path.is_file():
         # A key that an earlier version did not have was what it is by default.
-        kept = {**validate(type(recipe), {}).model_dump(mode="json"), **read_yaml(path)}
+        kept = {
+            **validate(type(recipe), {}).model_dump(mode="json"),
+            **read_yaml(path, ArtifactError),
+        }
         # Each run of several seeds is compared by itself, and there may be more of them.
         apart = None if recipe.seeds is None else {"seed", "seeds"}
         then, now = _training(kept), _training(recipe.model_dump(mode="json", exclude=apart))

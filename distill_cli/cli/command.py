@@ -1,0 +1,76 @@
+"""Commands that say what a repeated option did, and refuse to be one of several racing processes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from distill_cli.cli.terminal import escape, say
+from distill_cli.errors import UsageError
+
+# The number of processes and this one's, as torchrun tells them.
+PROCESSES, NUMBERS = "WORLD_SIZE", ("RANK", "LOCAL_RANK")
+
+
+class Command(TyperCommand):
+    """A verb. Options that take one value take the last one given, and a line says so."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the arguments."""
+        typed = list(args)
+        rest: list[str] = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing and not ctx.params.get("quiet"):
+            for line in self._repeated(ctx, typed):
+                say(f"[bold]note:[/bold] {escape(line)}")
+        return rest
+
+    def _repeated(self, ctx: Any, args: list[str]) -> list[str]:
+        """A line for each option that is given several times and keeps one value."""
+        values, _, order = self.make_parser(ctx).parse_args(args=args)
+        lines = []
+        option: Any
+        for option, times in Counter(order).items():
+            if times == 1 or option.param_type_name != "option" or option.multiple:
+                continue
+            if not option.is_flag:
+                name = max(option.opts, key=len)
+                often = "twice" if times == 2 else f"{times} times"
+                lines.append(f"{name} is given {often}; the last counts: {values[option.name]}")
+            elif option.secondary_opts:
+                names = " and ".join([*option.opts, *option.secondary_opts])
+                lines.append(f"of {names} the last counts")
+        return lines
+
+
+class VerbApp(typer.Typer):
+    """The commands of a verb's module."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(add_completion=False, **options)
+
+    def command(  # type: ignore[override]
+        self, name: str | None = None, **options: Any
+    ) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Registers a function as a `Command`."""
+        return super().command(name, cls=Command, **options)
+
+
+def refuse_ranks() -> None:
+    """Refuses to be one of several processes that each would do all of the work.
+
+    Raises:
+        UsageError: torchrun, or another launcher by its variables, started more than one.
+    """
+    processes = os.environ.get(PROCESSES, "")
+    if not processes.isdecimal() or int(processes) < 2 or not any(map(os.environ.get, NUMBERS)):
+        return
+    raise UsageError(
+        f"this version trains and dumps on one device, and {processes} processes were started, "
+        f"each of which would do all of the work ({PROCESSES}={processes})",
+        hint="Start it once, without torchrun; --part 1/2 and 2/2 share a dump between processes",
+    )
