@@ -55,15 +55,14 @@ def _shortest(paths: set[Path]) -> dict[Path, str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    if len(names) <= LISTED:
-        return ", ".join(names)
     numbered = [NUMBERED.fullmatch(name) for name in names]
     matches = [match for match in numbered if match is not None]
     numbers = [int(match[2]) for match in matches]
     if (
-        len(matches) == len(names)
+        len(matches) == len(names) > 1
         and len({match[1] for match in matches}) == 1
         and all(after == before + 1 for before, after in pairwise(numbers))
     ):
         return f"{names[0]}…{numbers[-1]}"
-    return f"{', '.join(names[:LISTED])}, +{len(names) - LISTED}"
+    more = len(names) - LISTED
+    return ", ".join(names if more <= 0 else [*names[:LISTED], f"+{more}"])

@@ -17,6 +17,8 @@ from distill_cli.report.run_names import group_names
         ([["/x/kd/seed-0", "/x/kd/seed-1"], ["/x/hard/seed-0"]], ["kd", "hard/seed-0"]),
         ([["/x/kd/seed-0", "/x/kd/seed-1", "/x/more"]], ["kd, more"]),
         ([["/x/hard-0", "/x/hard-1", "/x/hard-2"]], ["hard-0…2"]),
+        ([["/x/hard-9", "/x/hard-10"]], ["hard-9…10"]),
+        ([["/x/hard-0", "/x/hard-7"]], ["hard-0, hard-7"]),
         ([["/x/hard-0", "/x/hard-1", "/x/hard-7"]], ["hard-0, hard-1, +1"]),
         ([["/x/a/seed-1"], ["/y/a/seed-1"]], ["x/a/seed-1", "y/a/seed-1"]),
         ([["a", "a/../b"]], ["a, b"]),
