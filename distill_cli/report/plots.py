@@ -102,6 +102,7 @@ def _fit_all(axes: Any, lines: Sequence[Line]) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="y", which="minor", length=0)
 
 
 def dots(groups: Mapping[str, Sequence[float]], *, x: str, about: str) -> str:

@@ -122,17 +122,18 @@ def test_the_rest_fits_a_terminal(made: Made, name: str, columns: int) -> None:
 
 def test_a_row_is_a_line_and_what_it_is_against_the_first_a_sentence(made: Made) -> None:
     args = ("compare", made.teacher, made.other, made.student)
-    wide = on_terminal(*args).lines
+    wide = on_terminal(*args, columns=160).lines
     heading, *rows = wide[:4]
-    assert heading.split("  ")[0] == "what"
+    assert heading.split()[:2] == ["run", "what"]
     assert "test errors" in heading
     assert "accuracy" in heading
     assert all("mlp_" in row for row in rows), "one line a row"
-    assert wide[4].startswith("Against mlp_32x1")
+    assert wide[4].startswith("Against a (mlp_32x1")
     assert sum(line.endswith(("errors more.", "error more.", "fewer.")) for line in wide) == 2
     narrow = on_terminal(*args, columns=40).lines
-    assert "test errors" in narrow[0]
-    assert "NLL" not in narrow[0]
+    assert narrow[0] == "a"
+    assert sum(line.startswith("  test errors ") for line in narrow) == 3
+    assert not any("NLL  " in line for line in narrow)
     assert any("--json" in line for line in narrow), "says where the rest is"
 
 
