@@ -29,7 +29,7 @@ app = VerbApp()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the runs.")] = Path("demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Students of each kind.")] = 5,
-    epochs: Annotated[int, typer.Option(min=1, help="Of every network.")] = 40,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the students, over all images.")] = 40,
     json: Json = False,
     quiet: Quiet = False,
     overwrite: Overwrite = False,
