@@ -18,7 +18,7 @@ from distill_cli.data.rules import DataRules
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.evaluate import check_answers, latency_ms, logits_of
 from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
-from distill_cli.models import load_model
+from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import Artifacts, once
 from distill_cli.pipeline.inputs.data_rules import rules_kept
@@ -26,10 +26,10 @@ from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
-from distill_cli.pipeline.inputs.teachers import check_classes, open_teachers
+from distill_cli.pipeline.inputs.teachers import Member, check_classes, open_teachers
 from distill_cli.recipe.base import VAL_FRACTION
 from distill_cli.recipe.fields import Device
-from distill_cli.runtime import decide
+from distill_cli.runtime import Runtime, decide
 from distill_cli.types import EARLIER_FRAMING, PlainView
 
 
@@ -108,6 +108,18 @@ def data_of(
     return opened(today, of_view)
 
 
+def _teacher(
+    name: str, network: Network, dataset: Dataset, runtime: Runtime, runs: Artifacts
+) -> Member:
+    """The one teacher that a network is compared with."""
+    names = expand_teachers([name])
+    if len(names) > 1:
+        raise UsageError(f"{name} holds {counted(len(names), 'teacher')}", hint="Name one of them")
+    members = open_teachers(names, dataset, runtime, "fp32", runs=runs)
+    check_targets(names, members, network.targets)
+    return members[0]
+
+
 def evaluate_run(
     folder: Path,
     *,
@@ -159,14 +171,7 @@ def evaluate_run(
     check_answers(folder, logits_NK)
     same = divergence = None
     if teacher is not None:
-        names = expand_teachers([teacher])
-        if len(names) > 1:
-            raise UsageError(
-                f"{teacher} holds {counted(len(names), 'teacher')}", hint="Name one of them"
-            )
-        members = open_teachers(names, dataset, runtime, "fp32", runs=Artifacts(tell=tell))
-        check_targets(names, members, network.targets)
-        [member] = members
+        member = _teacher(teacher, network, dataset, runtime, Artifacts(tell=tell))
         teacher_NK = member.split_logits(split, table)
         if teacher_NK is None:
             raise UsageError(f"cache {teacher} holds no labels of this {split} split")
