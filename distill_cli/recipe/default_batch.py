@@ -6,14 +6,13 @@ from __future__ import annotations
 MOST, LEAST, STEPS = 128, 8, 20
 
 
-def default_batch(rows: int, parts: int = 1) -> int:
+def default_batch(rows: int) -> int:
     """The largest power of two up to 128 of which there are 20 in an epoch, not below 8.
 
     Args:
         rows: Number of images to train on, at least 1; no batch is larger.
-        parts: Parts that a batch is accumulated from, of two images at least.
     """
     size = MOST
-    while rows // size < STEPS and size // 2 >= max(LEAST, 2 * parts):
+    while rows // size < STEPS and size > LEAST:
         size //= 2
     return min(size, rows)

@@ -452,7 +452,7 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
     from distill_cli import runtime
 
     args = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--dropout", 0.3)
-    args = (*args, *more, "--epochs", 3, "--quiet", "--out")
+    args = (*args, *more, "--epochs", 3, "-b", 128, "--quiet", "--out")
     assert distill(*args, "whole").code == 0
     plain = runtime.StopRequest
 

@@ -29,18 +29,15 @@ def test_the_batch_goes_by_the_images(rows: int, batch: int) -> None:
     assert default_batch(rows) == batch
 
 
-@given(st.integers(1, 10_000), st.integers(1, 32))
-def test_it_is_the_largest_of_which_there_are_enough(rows: int, parts: int) -> None:
-    batch = default_batch(rows, parts)
-    least = max(8, 2 * parts)
-    if batch == rows < 128:
-        # All images are a batch, or fewer than the least.
-        assert batch < 2 * least
+@given(st.integers(1, 10_000))
+def test_it_is_the_largest_of_which_there_are_enough(rows: int) -> None:
+    batch = default_batch(rows)
+    if rows < 8:
+        assert batch == rows
         return
     assert batch in (8, 16, 32, 64, 128)
-    assert batch >= min(128, least), "each part of an accumulated batch has two images"
     assert batch == 128 or rows // (2 * batch) < 20
-    assert rows // batch >= 20 or batch < 2 * least
+    assert rows // batch >= 20 or batch == 8
 
 
 @pytest.mark.parametrize(

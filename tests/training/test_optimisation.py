@@ -246,7 +246,10 @@ def test_a_tally_is_the_sum_of_what_was_noted(sizes: list[int], stop: int, seed:
     assert tally.read() == pytest.approx({"top1": hits, "loss": losses}, abs=1e-5)
 
 
-RUN = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--epochs", 2, "--quiet")
+RUN = (
+    *("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--epochs", 2, "-b", 128),
+    "--quiet",
+)
 
 
 def flat(run: Path) -> torch.Tensor:

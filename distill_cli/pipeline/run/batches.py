@@ -82,7 +82,7 @@ def batch_size_of(recipe: TrainRecipe, rows: int, sink: Sink) -> int:
     asked = recipe.batch_size or batch_size_then(made_by(recipe.recorded))
     if asked is not None:
         return min(asked, rows)
-    size = default_batch(rows, recipe.accumulate)
+    size = default_batch(rows)
     if size < MOST:
         steps = counted(rows // size, "step")
         sink.message(

@@ -121,7 +121,8 @@ def _check_parts(recipe: ResolvedRecipe, network: Network) -> None:
         needed = " of two, which batch norm needs" if smallest == 2 else ""
         raise UsageError(
             f"--accumulate {recipe.accumulate}: a batch of {recipe.batch_size} has not so many "
-            f"parts{needed}"
+            f"parts{needed}",
+            hint="Choose fewer, or a larger --batch-size",
         )
     if recipe.clip_mode != "norm" and recipe.clip_grad is None:
         raise UsageError(f"clip_mode {recipe.clip_mode} without a bound: set clip_grad too")
