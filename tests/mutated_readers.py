@@ -202,6 +202,11 @@ def _cache(folder: Path) -> None:
     dump(folder)
 
 
+def _read_plan(folder: Path, file: str) -> None:
+    _read_cache(folder, file)
+    assert read_plan(folder).digest
+
+
 def _read_cache(folder: Path, file: str) -> None:
     list(sketched(described(folder), 80))
 
@@ -310,7 +315,7 @@ READERS = (
         lambda folder, file: read_run(folder / "r"),
     ),
     Reader("manifest", _cache, ("manifest.json",), _read_cache),
-    Reader("plan", _unfinished, ("plan.json",), _read_cache),
+    Reader("plan", _unfinished, ("plan.json",), _read_plan),
     Reader(
         "shards",
         _cache,

@@ -14,9 +14,11 @@ from distill_cli.data.source import Source
 from distill_cli.errors import ArtifactError, reason
 from distill_cli.types import EARLIER_FRAMING, Background, Framing, Orientation, Resize
 
-# Exceptions that Pillow was seen to raise for damaged files; TypeError by its TIFF reader.
+# Exceptions that Pillow was seen to raise for damaged files, TypeError by its TIFF reader and
+# RuntimeError by its AVIF reader, and others that code for damaged files raises.
 BAD_IMAGE = (
-    *(OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error),
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, RuntimeError),
+    *(ArithmeticError, LookupError, AttributeError),
     Image.DecompressionBombError,
 )
 # PIL's modes of one channel; 16-bit ones are scaled to 8 bits.

@@ -589,15 +589,21 @@ def test_markup_in_a_forged_manifest_is_only_text(dumped: Path, distill: Distill
     path = dumped / "c/manifest.json"
     manifest = json.loads(path.read_text())
     manifest["teacher"] = {"fingerprint": "[/x][bold]", "architecture": "[/y]"}
-    manifest["calibration"] = {key: [0] * 15 for key in manifest["calibration"]}
     path.write_text(json.dumps(manifest))
+    outcome = distill("cache", "info", "c")
+    assert outcome.code == 3
+    assert "they are of other rows, or of another plan" in one_line(outcome)
+    path.unlink()
+    plan = json.loads((dumped / "c/plan.json").read_text())
+    plan["teacher"] = manifest["teacher"]
+    (dumped / "c/plan.json").write_text(json.dumps(plan))
     outcome = distill("cache", "info", "c")
     assert outcome.code == 0, outcome.err
     assert "[/x][bold]" in outcome.out
-    plan = json.loads((dumped / "c/plan.json").read_text())
+    shards = len(manifest["shards"])
+    assert f"not finished: {shards} of {shards} shards" in outcome.out
     plan["view_spec"]["views"] = 10**11
     (dumped / "c/plan.json").write_text(json.dumps(plan))
-    path.unlink()
     outcome = distill("cache", "info", "c")
     assert outcome.code == 3
     assert "more than 1,000,000 shards" in one_line(outcome)

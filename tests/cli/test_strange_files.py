@@ -102,6 +102,12 @@ def test_each_figure_is_computed_again(key: str, labels: Path) -> None:
         check_figures(labels, read_manifest(labels))
 
 
+@pytest.mark.parametrize("version", ["kept-0.2.0", "kept-0.3.0", "folders-0.3.0"])
+def test_caches_of_earlier_versions_have_the_figures_of_their_shards(version: str) -> None:
+    folder = Path(__file__).parents[1] / "fixtures" / version / "labels"
+    check_figures(folder, read_manifest(folder))
+
+
 def test_a_cache_that_lacks_a_shard_has_no_figures(labels: Path, distill: Distill) -> None:
     shard = labels / "view-0001" / "shard-00001.safetensors"
     shard.unlink()

@@ -122,6 +122,8 @@ def _read_npz(path: Path, kind: Kind | None) -> LabelFile:
                 for name in (kind, "samples", "classes")
                 if name in archive.files
             }
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("what it holds is no array")
     except DistillError:
         raise
     except Exception as error:
