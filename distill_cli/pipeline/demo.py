@@ -51,6 +51,8 @@ LABELLED = 200
 # epoch. What learns from the labelled ones trains as many more epochs as makes the steps equal.
 LABELLED_BATCH, BATCH = 16, 64
 STEPS = (10, 22)
+# After an epoch or two, which somebody may ask for, a teacher knows nothing.
+NEVERTHELESS = {"force": True}
 ABOUT = (
     f"Real handwritten digits, 8×8 pixels: 1,438 images to train on, {LABELLED} of them with a label "
     "(a fifth of these is held out to choose the epoch), 359 to test. The teachers and the student on "
@@ -106,8 +108,7 @@ def demo(out: Path, *, seeds: int, epochs: int, shown: Shown, overwrite: bool) -
                     "augment": AUGMENT,
                     "views": epochs,
                     "out": str(out / "labels" / name),
-                    # After an epoch or two, which somebody may ask for, a teacher knows nothing.
-                    "force": True,
+                    **NEVERTHELESS,
                 },
             )
             dump(labels, sink=sink, progress=sink.counting("view"), overwrite=overwrite)
@@ -199,6 +200,7 @@ def _students(
             "batch_size": BATCH,
             "teachers": [str(out / "labels" / name) for name in names],
             "mode": mode,
+            **NEVERTHELESS,
             "out": str(path),
         }
         yield label, path, validate(StudentRecipe, taught)
