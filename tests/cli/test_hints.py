@@ -157,6 +157,7 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
     args: tuple[object, ...],
 ) -> None:
     common = ("--teachers", made.teacher, "--augment", "shift:1,mixup", "--epochs", 2, "--quiet")
+    common = (*common, "-b", 128)
     assert distill(*args, *common, "--dropout", 0.2, "--out", "whole").code == 0
     plain = runtime.StopRequest
 

@@ -153,7 +153,18 @@ def test_stopped_in_mid_block_and_resumed_to_the_same_bits(
     made: Made, here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch, mode: tuple[str, ...]
 ) -> None:
     args = ("student", "--teachers", f"{made.teacher},{made.other}", *mode, *TINY)
-    args = (*args, "--augment", "shift:1,mixup", "--epochs", 3, "--dropout", 0.2, "--out")
+    args = (
+        *args,
+        "--augment",
+        "shift:1,mixup",
+        "--epochs",
+        3,
+        "--dropout",
+        0.2,
+        "-b",
+        128,
+        "--out",
+    )
     assert distill(*args, "whole").code == 0
     undo = stop_after(monkeypatch, 14)
     assert distill(*args, "run").code == 143

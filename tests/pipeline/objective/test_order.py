@@ -56,7 +56,8 @@ FULL = dataset([0, 1, 2, 0, 1, 2, 0])
 
 
 def order(recipe: TrainRecipe, wanted: Composition, data: Dataset = FULL) -> OrderName | None:
-    return order_of(recipe, getattr(recipe, "mode", None), wanted, data, SPEC)
+    batch_size = recipe.batch_size or len(data.fit_rows)
+    return order_of(recipe, getattr(recipe, "mode", None), wanted, data, SPEC, batch_size)
 
 
 def test_the_recipe_first_then_the_objectives_then_shuffled() -> None:
