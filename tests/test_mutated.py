@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
 
 from tests import processes
-from tests.mutated import Reader, fault_of, faults
+from tests.mutated import MEMORY, Reader, fault_of, faults
 from tests.mutated_readers import READERS
 
 # In all some 2,000 files; under `slow`, so many a reader.
@@ -20,6 +21,9 @@ def _found(reader: Reader, folder: Path, count: int) -> list[str]:
     """The kinds of faults, found in a child: its peak of memory is that of this reader alone."""
 
     def look() -> None:
+        # Whatever takes far more is stopped before the machine is out of memory.
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 4 * MEMORY, used + 4 * MEMORY))
         print(json.dumps(sorted({fault.what for fault in faults(reader, folder, count)})))
 
     ended = processes.fork(look).end()

@@ -18,9 +18,10 @@ from torch.func import functional_call
 from torch.nn.modules import module as registration
 
 from distill_cli.models.network import InputSpec, Network
+from distill_cli.models.timm_folder import MOST_OUTPUTS
 
-# Bounds of what is saved: characters of a name, number of classes, pixels of a side.
-NAME, CLASSES, SIDE = 1000, 1_000_000, 4096
+# Bounds of what is saved: characters of a name, pixels of a side.
+NAME, SIDE = 1000, 4096
 # Bounds of arguments: a number, entries of a list, lists in each other.
 NUMBER, ENTRIES, DEPTH = 1 << 24, 10_000, 4
 # Means and deviations of pixels in [0, 1]; temperatures.
@@ -41,7 +42,7 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         Exception: Any kind, with the reason; a field may be missing.
     """
     names, args = config["distill"]["class_names"], config["model_args"]
-    if not isinstance(names, list) or not 0 < len(names) <= CLASSES:
+    if not isinstance(names, list) or not 0 < len(names) <= MOST_OUTPUTS:
         raise ValueError("class_names is a list of texts")
     for name in (config["architecture"], *names):
         if not isinstance(name, str) or len(name) > NAME:

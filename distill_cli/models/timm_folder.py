@@ -11,6 +11,8 @@ from distill_cli.readers.json_values import read_json
 from distill_cli.types import Framing
 
 OURS = "distill"
+# Outputs of a network, each of which is given a name.
+MOST_OUTPUTS = 1_000_000
 INPUT = ("input_size", "mean", "std")
 
 
@@ -47,8 +49,8 @@ def read_config(
     pretrained, outputs = config["pretrained_cfg"] or {}, config.get("num_classes")
     if lacking := [key for key in INPUT if key not in pretrained]:
         raise ValueError(f"its pretrained_cfg has no {lacking[0]}")
-    if type(outputs) is not int:
-        raise ValueError("num_classes is a whole number")
+    if type(outputs) is not int or not 0 < outputs <= MOST_OUTPUTS:
+        raise ValueError(f"num_classes is a whole number, {MOST_OUTPUTS:,} at most")
     args = {
         key: value for key, value in config.get("model_args", {}).items() if key != "num_classes"
     }
