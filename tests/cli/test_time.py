@@ -24,7 +24,10 @@ from tests.saved import same
 
 Distill = Callable[..., Outcome]
 # Ten steps an epoch.
-TRAIN = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--dropout", 0.3, "--quiet")
+TRAIN = (
+    *("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--dropout", 0.3, "-b", 128),
+    "--quiet",
+)
 CHAIN = ("--teachers", "{teacher}", "--model", "mlp_8x1")
 MIXED = ("--ema", 0.9, "--accumulate", 2, "--augment", "shift,mixup", "--objective", "d2l")
 
