@@ -36,6 +36,9 @@ NO_SUFFIX = f"its suffix ({{}}) is none of those that are read: {' '.join(sorted
 EMPTY = "the file is empty"
 # Pictures of more megapixels are refused where nobody says; decoded, these take 800 MB.
 MEGAPIXELS = 200
+# Pixels that a byte of a file may stand for, in pictures of more than so many pixels: a page of one
+# colour has fewer, and what has more is a damaged header that would be decoded for seconds.
+PIXELS_OF_A_BYTE, EVEN_PIXELS = 10_000, 40_000_000
 TOO_LARGE = "it has more than {} megapixels, the limit of --max-megapixels"
 READ = tuple(dict.fromkeys(FORMATS.values()))
 # Such pictures are refused, or were asked for.
@@ -89,6 +92,12 @@ def _opened(file: io.BytesIO | Path, megapixels: int) -> Image.Image:
     if image.width * image.height > Image.MAX_IMAGE_PIXELS:
         image.close()
         raise Image.DecompressionBombError(TOO_LARGE.format(megapixels))
+    size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
+    if image.width * image.height > max(EVEN_PIXELS, PIXELS_OF_A_BYTE * size):
+        image.close()
+        raise OSError(
+            f"it says that it has {image.width} × {image.height} pixels, in {size:,} bytes"
+        )
     return image
 
 

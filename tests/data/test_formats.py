@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from pathlib import Path
 
 import pytest
-from PIL import EpsImagePlugin, UnidentifiedImageError, features
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError, features
 
 from distill_cli.data.archives import open_files
 from distill_cli.data.dataset import open_dataset
-from distill_cli.data.formats import FORMATS, READ
+from distill_cli.data.formats import FORMATS, READ, open_image
 from distill_cli.data.inventory import left_in_words
 from distill_cli.data.open_splits import open_splits
 from distill_cli.data.picture_files import picture_files, read_for_network
@@ -139,3 +140,12 @@ def test_one_hidden_file_is_counted_as_one(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     words = left_in_words(open_files(tmp_path).left)
     assert words == ["ignored: 1 @eaDir, 1 hidden file, 2 hidden folders"]
+
+
+def test_a_page_of_one_colour_is_no_bomb() -> None:
+    """A header that claims more than its bytes can hold is: tests/fixtures/mutated has one."""
+    content = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(content, "PNG")
+    assert open_image(content.getvalue()).size == (10_000, 10_000)
+    with pytest.raises(Image.DecompressionBombError, match="more than 99 megapixels"):
+        open_image(content.getvalue(), 99)
