@@ -291,9 +291,9 @@ def test_resolved_values_are_those_of_the_run(made: Made, here: Path, distill: D
 def test_stdout_keeps_its_keys_and_stderr_says_the_rest(here: Path, distill: Distill) -> None:
     outcome = distill(*TRAIN, "--dry-run", "--json")
     assert json.loads(outcome.out).keys() == TeacherRecipe.model_fields.keys() - {"seeds"}
-    assert "mlp_64x1, 4,810 parameters, sgd, lr 0.05, weight decay 0.0005, batch 128" in outcome.err
+    assert "mlp_64x1, 4,810 parameters, sgd, lr 0.025, weight decay 0.0005, batch 64" in outcome.err
     assert "augment shift:1" in outcome.err
-    assert "1 epoch of 10 steps, 10 in all: about " in outcome.err
+    assert "1 epoch of 20 steps, 20 in all: about " in outcome.err
     assert distill(*TRAIN, "--dry-run", "--quiet").err == ""
 
 

@@ -250,7 +250,7 @@ def test_divergence_keeps_the_best_and_the_checkpoint(
     from timm.scheduler import CosineLRScheduler
 
     plain = CosineLRScheduler.step_update
-    steps = 10
+    steps = 20
     monkeypatch.setattr(
         CosineLRScheduler,
         "step_update",
