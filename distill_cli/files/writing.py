@@ -262,11 +262,18 @@ def remove(path: Path) -> None:
             os.unlink(path.name, dir_fd=folder)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Removes temporary files of killed writers below `folder`, where no link leads."""
+def remove_temporaries(folder: Path, *, below: bool = True) -> None:
+    """Removes temporary files of killed writers in `folder` and below it, where no link leads.
+
+    Args:
+        folder: The folder, whose lock is held.
+        below: Also in its sub-folders; not where these have locks of their own.
+    """
     for inner, folders, names in os.walk(folder):
         for name in (*names, *folders):
             path = Path(inner, name)
             if name.startswith(TEMPORARY) and (name in names or path.is_symlink()):
                 with suppress(OSError):
                     path.unlink()
+        if not below:
+            break

@@ -77,7 +77,9 @@ def commands(made: Made, root: Path) -> dict[str, Command]:
             (*TEACHER, "--epochs", 1, "--overwrite"),
             before=lambda out: done(*TEACHER, "--seed", 5, "--epochs", 1, "--out", out),
         ),
-        "dump": Command((*dump, "--teachers", both, "--publish"), trains=False),
+        "dump": Command(
+            ("cache-soft-labels", "--teachers", both, *dump[3:], "--publish"), trains=False
+        ),
         "dump over": Command(
             (*dump, "--overwrite"),
             trains=False,
@@ -167,6 +169,16 @@ def test_a_run_goes_on_from_the_moments_that_differ(here: Path, reliability: Rel
         *("distill teacher train … --out t --resume", Outcome(0, "", "")),
         message="the bits of an unbroken run",
     )
+
+
+def test_what_a_kill_left_of_several_seeds_is_tidied(here: Path) -> None:
+    """In their own folder, where nobody else writes; the run of each tidies its own."""
+    command = Command((*TEACHER, "--epochs", 1, "--seeds", 2))
+    done(*command.to(here / "whole"))
+    # Its folder and its lock come before.
+    kill(command.to(here / "run"), here / "run", 4)
+    assert list((here / "run").glob(".tmp*"))
+    assert goes_on(command, here / "run", kept(here / "whole")) == []
 
 
 def test_a_cache_that_is_replaced_is_replaced_by_the_same_command(

@@ -10,7 +10,7 @@ from typing import Any
 
 from distill_cli import __version__
 from distill_cli.errors import ArtifactError, DivergedError, UsageError, counted
-from distill_cli.files import one_writer, remove, write_json, write_text
+from distill_cli.files import one_writer, remove, remove_temporaries, write_json, write_text
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
 from distill_cli.pipeline.inputs.data import OpenData, OpenedOnce
 from distill_cli.pipeline.run.machine import runtime_of
@@ -87,6 +87,7 @@ def train_seeds(
     with tidied(out), one_writer(out):
         if overwrite:
             _clear(folders)
+        remove_temporaries(out, below=False)
         check_kept(recipe, out / SEEDS)
         if any(map(holds_run, folders[1:])):
             with shown(counted(len(runs), "seed")) as sink:
