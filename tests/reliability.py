@@ -97,6 +97,8 @@ class Reliability:
             message = errors[-1] if errors else ""
         for folder in self.folders:
             message = message.replace(f"{folder}/", "").replace(str(folder), ".")
+        # A figure of a network may be another on another processor.
+        message = re.sub(r"\d+\.\d+ %", "… %", message)
         row = Row(section, fault, command, outcome.code, message, self.test)
         if self.out is None:
             page = PAGE.read_text(encoding="utf-8")

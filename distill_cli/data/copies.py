@@ -20,10 +20,11 @@ Contents = Sequence[bytes | None]
 Labels = Sequence[tuple[int, ...]]
 
 
-def contents_of(source: Source) -> list[bytes | None]:
+def contents_of(source: Source, *, glance: bool = False) -> list[bytes | None]:
     """The digest of each row that may have a copy; None where none has its size, or it is gone.
 
-    The digests of files are remembered, so that the next command reads none of them again.
+    The digests of files are remembered, so that the next command reads none of them again; but not by
+    a glance, which writes nothing.
     """
     if not isinstance(source, FileSource):
         return [source.fetch(row)[1] for row in range(len(source))]
@@ -39,7 +40,8 @@ def contents_of(source: Source) -> list[bytes | None]:
             continue
         stat = stat_of(source.file(row)) if alone else None
         contents.append(_content(source, row, number, stat, known))
-    known.save()
+    if not glance:
+        known.save()
     return contents
 
 

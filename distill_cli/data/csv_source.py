@@ -45,7 +45,11 @@ def is_listing(path: Path) -> bool:
 
 
 def listed_splits(
-    path: Path, version: DataVersion = "0.4.0", *, split_by: SplitBy = "id"
+    path: Path,
+    version: DataVersion = "0.4.0",
+    *,
+    split_by: SplitBy = "id",
+    glance: bool = False,
 ) -> Splits:
     """`train`, `test` and perhaps `val` of a CSV with a header line.
 
@@ -60,6 +64,7 @@ def listed_splits(
         version: The version of distill by whose rules files are images: to those up to 0.3.0, all that
             a table lists.
         split_by: Whether that fifth has all images of equal content, or none.
+        glance: Remember no digest, for a dry run.
 
     Raises:
         ArtifactError: A row is unusable; the message names it.
@@ -74,7 +79,7 @@ def listed_splits(
     contents = None
     if split_by == "content" and rows[0].split is None:
         everything = [(index, row.sample_id, UNLABELLED) for index, row in enumerate(rows)]
-        contents = contents_of(FileSource(files, tuple(everything), ()))
+        contents = contents_of(FileSource(files, tuple(everything), ()), glance=glance)
     splits = _split(path, rows, multi_label, contents)
     names = _class_names(path, splits, classes)
     number = {name: label for label, name in enumerate(names)}

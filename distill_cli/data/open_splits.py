@@ -39,7 +39,7 @@ def by_id(indices: Sequence[int]) -> tuple[int, ...]:
 def open_splits(
     spec: str,
     *,
-    download: bool = True,
+    glance: bool = False,
     version: DataVersion = "0.4.0",
     split_by: SplitBy = "id",
 ) -> Splits:
@@ -47,7 +47,7 @@ def open_splits(
 
     Args:
         spec: The value of `--data`.
-        download: Fetch a dataset of torchvision that is not on disk.
+        glance: Write nothing, for a dry run: no dataset of torchvision is fetched, no digest remembered.
         version: The version of distill by whose rules files are images and folders splits.
         split_by: Whether a seeded test split has all images of equal content, or none.
 
@@ -60,13 +60,13 @@ def open_splits(
     if spec == "digits":
         return _digits()
     if path.is_dir() or (path.is_file() and is_archive(path)):
-        return _class_folders(path, version, split_by)
+        return _class_folders(path, version, split_by, glance)
     if path.is_file() and is_listing(path):
-        return listed_splits(path, version, split_by=split_by)
+        return listed_splits(path, version, split_by=split_by, glance=glance)
     if path.is_file():
         raise UsageError(f"--data {spec} is neither a folder nor an archive nor a .csv")
     if name.startswith("torch/"):
-        return _torchvision(name.removeprefix("torch/"), download)
+        return _torchvision(name.removeprefix("torch/"), not glance)
     raise UsageError(f"--data {spec} does not exist. {nearest(spec, ['digits', *ALIASES])}")
 
 
@@ -92,7 +92,10 @@ def _chosen(source: ItemSource, rows: Sequence[int]) -> ItemSource:
 
 
 def _with_test(
-    everything: S, choose: Callable[[Sequence[int]], S], split_by: SplitBy
+    everything: S,
+    choose: Callable[[Sequence[int]], S],
+    split_by: SplitBy,
+    glance: bool = False,
 ) -> dict[str, S]:
     """Splits a stratified fifth off as test: a function of sample ids, and perhaps of contents."""
     count = len(everything)
@@ -101,7 +104,7 @@ def _with_test(
         [everything.label(row) for row in range(count)],
         TEST_FRACTION,
         TEST_SEED,
-        contents=contents_of(everything) if split_by == "content" else None,
+        contents=contents_of(everything, glance=glance) if split_by == "content" else None,
     )
     return {
         "train": choose([row for row in range(count) if row not in test]),
@@ -109,7 +112,7 @@ def _with_test(
     }
 
 
-def _class_folders(path: Path, version: DataVersion, split_by: SplitBy) -> Splits:
+def _class_folders(path: Path, version: DataVersion, split_by: SplitBy, glance: bool) -> Splits:
     splits = class_folders(open_files(path, version), version)
     if "all" not in splits:
         return splits
@@ -118,6 +121,7 @@ def _class_folders(path: Path, version: DataVersion, split_by: SplitBy) -> Split
         everything,
         lambda rows: replace(everything, rows=tuple(everything.rows[row] for row in rows)),
         split_by,
+        glance,
     )
 
 

@@ -55,7 +55,7 @@ def read_images(
         known = _recalled(archive_stamp(path), options, glance)
         if known is not None:
             return known
-    splits = open_splits(spec, download=not glance, version=rules.version, split_by=rules.split_by)
+    splits = open_splits(spec, glance=glance, version=rules.version, split_by=rules.split_by)
     splits = {split: _limited(source, rules.megapixels) for split, source in splits.items()}
     if not skip_bad:
         check_decoders(_names(splits))

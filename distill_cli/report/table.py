@@ -210,9 +210,10 @@ def _repeats(groups: Sequence[Group]) -> list[str]:
         for group in groups
         for run in group.repeats
     ]
-    names = group_names([[run.folder] for pair in pairs for run in pair])
+    names = iter(group_names([[run.folder] for pair in pairs for run in pair]))
     sentences = []
-    for (run, first), name, first_name in zip(pairs, names[::2], names[1::2], strict=True):
+    for run, first in pairs:
+        name, first_name = next(names), next(names)
         sentence = f"{name} has the recipe and the seed of {first_name}, which alone counts"
         errors = [one.result.test_errors for one in (run, first) if one.result is not None]
         if len(set(errors)) > 1:
