@@ -43,7 +43,8 @@ class Command(TyperCommand):
                 lines.append(f"{name} is given {often}; the last counts: {values[option.name]}")
             elif option.secondary_opts:
                 names = " and ".join([*option.opts, *option.secondary_opts])
-                lines.append(f"of {names} the last counts")
+                last = option.opts if values[option.name] else option.secondary_opts
+                lines.append(f"of {names} the last counts: {last[0]}")
         return lines
 
 

@@ -87,6 +87,8 @@ class RunFlags:
     overwrite: Overwrite = False
 
 
+# A count or a list: given again, it is another answer and no further entry.
+COUNTED = ("seeds",)
 FLAG_NAMES = tuple(field.name for field in fields(RunFlags))
 
 
@@ -108,7 +110,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         annotation = bool | None
         if field.default is not False:
             flag = f"{flag}/--no-{flag.removeprefix('--')}"
-    elif holds_list(field.annotation):
+    elif holds_list(field.annotation) and name not in COUNTED:
         annotation = list[str] | None
     option = typer.Option(
         flag,

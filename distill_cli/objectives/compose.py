@@ -101,7 +101,7 @@ def mean_over(term: Term, batch: Batch) -> Tensor:
 
     Divided by the count of the whole, so that the parts of an accumulated batch sum to its mean.
     Of a term for labelled samples it is the number of them that a batch has on average: whatever lies
-    beside it, each weighs the same. A coupled term is one number already.
+    beside it, each weighs the same; a mixed one by its own share. A coupled term is one number already.
     """
     if term.coupled:
         assert batch.whole is None, "what compares samples sees the whole batch"
@@ -202,8 +202,9 @@ class Composition:
         fraction = progress.fraction
         shared = Step(student=student, batch=batch, progress=progress, teacher_signals=teacher)
         soft_B = self._soft_samples(shared)
-        # At a rate for whole batches, a mean over the few samples that have a label is too loud: each
-        # moves the weights as much as in a batch of labelled samples alone.
+        # The mean over the samples that have a label times their share is their sum over all samples:
+        # each moves the weights as much as in a batch of labelled ones. The mean of two or three at the
+        # rate of whole batches ruined networks.
         share = 1.0 if batch.labelled_share is None else batch.labelled_share
         for part in self.parts:
             course = part.weight

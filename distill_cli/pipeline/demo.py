@@ -47,10 +47,10 @@ LEARNING: dict[str, tuple[str, tuple[str, ...]]] = {
     "student of both, random": ("random", ("teacher-a", "teacher-b")),
 }
 LABELLED = 200
-# Batches of the labelled images, 160 without those held out, and of all images: 10 and 22 steps an
+# Batches of the labelled images, 160 without those held out, and of all images: 10 and 21 steps an
 # epoch. What learns from the labelled ones trains as many more epochs as makes the steps equal.
 LABELLED_BATCH, BATCH = 16, 64
-STEPS = (10, 22)
+STEPS = (10, 21)
 # After an epoch or two, which somebody may ask for, a teacher knows nothing.
 NEVERTHELESS = {"force": True}
 ABOUT = (

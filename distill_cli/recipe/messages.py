@@ -43,7 +43,8 @@ def fault(errors: Sequence[ErrorDetails]) -> str:
     text = " or ".join(dict.fromkeys(map(in_words, errors)))
     text = text.replace(" or must be ", " or ")
     value = repr(errors[0]["input"])
-    if value in text:
+    if errors[0]["type"] == "value_error" and value in text:
+        # Our own sentence names it; the 0 of "greater than 0" is a bound.
         return text
     return f"{text} (got {value if len(value) <= SHOWN else value[:SHOWN] + '…'})"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from distill_cli.report.format import plain
@@ -19,6 +20,8 @@ LEARNING = {
 }
 # Keys that name the network: without the same network there is no baseline.
 NETWORK = ("model", "model_args")
+# The objectives of hard labels, by kind of targets.
+HARD = ("ce", "bce")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +86,9 @@ def is_baseline(group: Group) -> bool:
     objective = recipe.get("objective") or "ce"
     entries = objective if isinstance(objective, list) else [objective]
     plain_labels = all(
-        (entry.get("name") == "ce" and not entry.get("epsilon"))
+        (entry.get("name") in HARD and not entry.get("epsilon"))
         if isinstance(entry, Mapping)
-        else entry == "ce"
+        else entry in HARD
         for entry in entries
     )
     return role_of(recipe) == "teacher" and plain_labels and not recipe.get("label_smoothing")
@@ -94,7 +97,8 @@ def is_baseline(group: Group) -> bool:
 def _comparable(group: Group, other: Group) -> bool:
     one, two = group.runs[0], other.runs[0]
     same_network = all(one.recipe.get(key) == two.recipe.get(key) for key in NETWORK)
-    return same_network and same_test_images(one, two) is True
+    pairs = product(group.runs, other.runs)
+    return same_network and all(same_test_images(*pair) is True for pair in pairs)
 
 
 def _differing(group: Group, baseline: Group) -> list[str]:

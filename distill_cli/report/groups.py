@@ -11,13 +11,23 @@ from typing import Any, Literal
 
 from distill_cli.report.format import plain, short_name
 from distill_cli.report.run_folder import RunSummary
+from distill_cli.report.same_images import IMAGES, noted_images
 from distill_cli.types import RunResult
 
 # Keys that may differ between the runs of a group: the seed, and those that do not change training.
 # `command` is only what the file is for; whether there are teachers tells the verbs apart.
 NOT_THE_RECIPE = {
     *("seed", "view_seed", "out", "recorded", "require", "about", "command"),
-    *("device", "threads", "workers", "graphs", "checkpoint_every", "max_time", "grace"),
+    *(
+        "max_megapixels",
+        "device",
+        "threads",
+        "workers",
+        "graphs",
+        "checkpoint_every",
+        "max_time",
+        "grace",
+    ),
 }
 # The defaults of kd in 0.1.0, whose runs record its name alone; later runs record every value.
 KD_OF_0_1_0: Mapping[str, float] = {"temperature": 4, "weight": 0.9}
@@ -73,16 +83,29 @@ def role_of(recipe: Mapping[str, Any]) -> Role:
 def group_runs(runs: Sequence[RunSummary]) -> list[Group]:
     """Groups in the order in which each first appears, every label another one.
 
-    Of several runs of one recipe and seed, the first counts.
+    Runs of one recipe on other images, as far as they noted them, are of other groups. Of several
+    runs of one recipe and seed, the first counts.
     """
     by_recipe: dict[str, list[RunSummary]] = {}
     for run in runs:
         by_recipe.setdefault(json.dumps(_kept(run), sort_keys=True, default=str), []).append(run)
-    first = [members[0] for members in by_recipe.values()]
+    split = [members for runs in by_recipe.values() for members in _by_images(runs)]
+    first = [members[0] for members in split]
     labels = _told_apart([label_of(run.recipe) for run in first], first)
-    return [
-        _of_seeds(label, members) for label, members in zip(labels, by_recipe.values(), strict=True)
-    ]
+    return [_of_seeds(label, members) for label, members in zip(labels, split, strict=True)]
+
+
+def _by_images(runs: Sequence[RunSummary]) -> list[list[RunSummary]]:
+    """The runs by their training and test images; what one did not note is that of the first."""
+    usual: dict[str, Any] = {}
+    by_images: dict[tuple[Any, ...], list[RunSummary]] = {}
+    for part in IMAGES:
+        noted = (noted_images(run, part) for run in runs)
+        usual[part] = next((images for images in noted if images is not None), None)
+    for run in runs:
+        key = tuple(noted_images(run, part) or usual[part] for part in IMAGES)
+        by_images.setdefault(key, []).append(run)
+    return list(by_images.values())
 
 
 def _of_seeds(label: str, members: Sequence[RunSummary]) -> Group:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from distill_cli.report.run_folder import RunSummary
+
+
+Images = Literal["dataset", "test"]
+IMAGES: tuple[Images, ...] = get_args(Images)
 
 
 def same_test_images(one: RunSummary, other: RunSummary) -> bool | None:
@@ -18,10 +22,10 @@ def same_test_images(one: RunSummary, other: RunSummary) -> bool | None:
     counts = {result.test_samples for result in results if result is not None}
     if len(counts) > 1:
         return False
-    tests = [_noted(run, "test", "fingerprint") for run in (one, other)]
+    tests = [noted_images(run, "test") for run in (one, other)]
     if None not in tests:
         return bool(tests[0] == tests[1])
-    trained = [_noted(run, "dataset", "fingerprint") for run in (one, other)]
+    trained = [noted_images(run, "dataset") for run in (one, other)]
     if None in trained:
         return None
     if trained[0] == trained[1]:
@@ -32,7 +36,7 @@ def same_test_images(one: RunSummary, other: RunSummary) -> bool | None:
 
 def same_training_images(one: RunSummary, other: RunSummary) -> bool | None:
     """Whether two runs learnt from the same images; None where one did not note its own."""
-    trained = [_noted(run, "dataset", "fingerprint") for run in (one, other)]
+    trained = [noted_images(run, "dataset") for run in (one, other)]
     return None if None in trained else bool(trained[0] == trained[1])
 
 
@@ -40,6 +44,11 @@ def training_images(run: RunSummary) -> int | None:
     """Training images of a run, the held-out ones included; None where it noted none."""
     samples = _noted(run, "dataset", "samples")
     return samples if isinstance(samples, int) else None
+
+
+def noted_images(run: RunSummary, part: Images) -> Any:
+    """The fingerprint of a run's training or test images; None where it noted none."""
+    return _noted(run, part, "fingerprint")
 
 
 def _noted(run: RunSummary, part: str, key: str) -> Any:

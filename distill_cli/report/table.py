@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from distill_cli.report.format import (
@@ -252,7 +253,7 @@ def _errors(group: Group, reference: Group) -> str:
     mine, theirs = group.mean("test_errors"), reference.mean("test_errors")
     if mine is None or theirs is None:
         return ""
-    if set(group.values("test_samples")) != set(reference.values("test_samples")):
+    if any(same_test_images(*pair) is False for pair in product(group.runs, reference.runs)):
         return "errors of other test images"
     shown = f"{abs(mine - theirs):.1f}".removesuffix(".0")
     if shown == "0":

@@ -9,6 +9,7 @@ import pytest
 
 from distill_cli.report.baseline import is_baseline, judged
 from distill_cli.report.groups import Group, group_runs
+from distill_cli.report.table import describe_against
 from tests.report.made import STUDENT, run, seeds
 
 FEW, MANY = [20, 21, 22], [60, 61, 62]
@@ -101,3 +102,22 @@ def test_a_method_without_teachers_is_judged_too(tmp_path: Path) -> None:
     [outcome] = judged(found)
     assert outcome.group is found[1]
     assert outcome.differing == ()
+
+
+def test_runs_on_other_images_are_neither_seeds_nor_repeats_nor_compared(tmp_path: Path) -> None:
+    """As after photographs were added to the folder: the recipe is the same, the images are not."""
+    hard = seeds(tmp_path / "hard", MANY)
+    noted = {"dataset": {"fingerprint": "more"}, "test": {"fingerprint": "others"}}
+    other = run(tmp_path / "again", {**hard[0].recipe, "recorded": noted}, test_errors=5)
+    found = groups(hard, [other])
+    assert [len(group.runs) for group in found] == [3, 1]
+    assert not any(group.repeats for group in found)
+    moved = {**STUDENT, "recorded": {"dataset": {"fingerprint": "data"}, **TESTED}}
+    student = seeds(tmp_path / "kd", FEW, moved)
+    assert not judged(groups(hard, [other], student))
+    assert describe_against(groups(student)[0], found[1]).endswith("errors of other test images")
+
+
+def test_hard_labels_of_sigmoid_targets_are_a_baseline(tmp_path: Path) -> None:
+    recipe = {"objective": [{"name": "bce", "epsilon": 0.0, "weight": 1.0}]}
+    assert is_baseline(groups(seeds(tmp_path / "hard", MANY, recipe))[0])

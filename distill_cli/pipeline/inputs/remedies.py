@@ -23,11 +23,15 @@ def remedies(
         recipe: The recipe.yaml of the training; empty where it is not at hand.
         architecture: The network's.
         side: The longer side of its views in pixels.
-        rows: Labelled images that there are to train on; None where that is not known.
+        rows: Images that it was trained on; None where that is not known.
     """
     epochs, batch_size = recipe.get("epochs"), recipe.get("batch_size")
     tries = []
-    if not (isinstance(epochs, int) and isinstance(batch_size, int) and rows):
+    # A recipe that was changed by hand may hold anything.
+    if (
+        not (type(epochs) is int and type(batch_size) is int and rows)
+        or min(epochs, batch_size) < 1
+    ):
         tries.append("more --epochs")
     else:
         steps = max(1, rows // batch_size)

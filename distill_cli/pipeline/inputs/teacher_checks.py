@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -83,9 +83,10 @@ def _before_force(name: str, member: Member, dataset: Dataset, runs: Artifacts) 
         if name.startswith(TIMM):
             return f"{UNTRAINED}. Train it on these images first, by `{tuned}`"
         return UNTRAINED
-    known = int((dataset.train.label_N[dataset.fit_rows] != UNLABELLED).sum())
-    rows = len(dataset.fit_rows) if dataset.multi_label else known
-    tries = remedies(recipe, architecture=architecture, side=side, rows=rows)
+    recorded = recipe.get("recorded")
+    rows = recorded.get("trained_on") if isinstance(recorded, Mapping) else None
+    known = rows if type(rows) is int else None
+    tries = remedies(recipe, architecture=architecture, side=side, rows=known)
     return f"{UNTRAINED}. Train it anew, with {listed([*tries, OTHERWISE])}"
 
 

@@ -42,12 +42,16 @@ def learnt_from(
     Raises:
         ArtifactError: No training image has a label, and nothing is learnt without.
     """
-    if dataset.multi_label or counts_labelled_then(made_by(recipe.recorded)):
-        # A run of an earlier version is gone on with as it was begun: all images lie in every batch.
-        return dataset
     label_N = dataset.train.label_N[dataset.fit_rows]
     rows = dataset.fit_rows[label_N != UNLABELLED]
-    if len(rows) == len(label_N):
+    if dataset.multi_label or len(rows) == len(label_N):
+        return dataset
+    if counts_labelled_then(made_by(recipe.recorded)):
+        # A recipe of an earlier version means the same, and a run of one goes on as it was begun.
+        sink.message(
+            f"as its version did: batches of all {counted(len(label_N), 'image')}, "
+            f"{len(rows):,} of them with a label"
+        )
         return dataset
     taught, others = _names(composed, labelled_only=True), _names(composed, labelled_only=False)
     line = f"{taught}: learnt from the {counted(len(rows), 'labelled image')} of {len(label_N):,}"

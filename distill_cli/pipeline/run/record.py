@@ -38,6 +38,7 @@ def record_of(
     recorded = {
         **describe(runtime),
         "dataset": dataset.identity.to_json(),
+        "trained_on": len(dataset.fit_rows),
         "test": {"samples": len(dataset.test.sample_ids), "fingerprint": dataset.test_fingerprint},
         "view_spec": spec.to_json(),
         "teachers": [member.fingerprint for member in members],
