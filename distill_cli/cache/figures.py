@@ -48,7 +48,7 @@ def check_figures(folder: Path, manifest: Manifest) -> None:
             raise ArtifactError(
                 f"{folder / MANIFEST} has {key} {_shown(kept.get(key))}, the sums in its shards give "
                 f"{_shown(again.get(key))}",
-                hint="It was changed by hand or damaged: restore it, or dump again into a new folder",
+                hint="It was changed by hand or damaged: restore it, or run the command of the dump again",
             )
 
 

@@ -254,7 +254,7 @@ def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(
             f"{path} is malformed: {error}",
-            hint="It was changed by hand or damaged: restore it, or dump again into a new folder",
+            hint="It was changed by hand or damaged: restore it, or run the command of the dump again",
         ) from None
 
 

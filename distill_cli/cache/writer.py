@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from distill_cli.cache.figures import PRECISION_ERROR, figures
+from distill_cli.cache.figures import PRECISION_ERROR, check_figures, figures
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN
 from distill_cli.cache.manifest import Manifest, StoredShard, as_read, read_manifest, read_plan
 from distill_cli.cache.pixel_probe import PixelProbe
@@ -172,7 +172,7 @@ class CacheWriter:
         return manifest
 
     def _finished(self) -> Manifest | None:
-        """The manifest of an earlier run, if it is this plan's and all its files are intact."""
+        """The manifest of an earlier run, if it is this plan's and all its files and figures are intact."""
         try:
             manifest = read_manifest(self.folder)
         except ArtifactError:
@@ -187,7 +187,14 @@ class CacheWriter:
             (self.folder / file).is_file() and sha256(self.folder / file) == expected
             for file, expected in files.items()
         )
-        return manifest if same else None
+        try:
+            if same:
+                check_figures(self.folder, manifest)
+                return manifest
+        except ArtifactError:
+            # Figures that were changed by hand are computed again from the shards.
+            pass
+        return None
 
     def _manifest(self, total: Statistics) -> Manifest:
         return Manifest(

@@ -27,8 +27,10 @@ RUN_FILES = (
 CARD = "README.md"
 # Beside what distill wrote, a folder may hold what a command printed, at the top of a run or cache ...
 LOGS = re.compile(r".+\.(log|out|err|txt)", re.DOTALL)
-# ... and, anywhere, what systems leave behind.
-LEFT_BY_SYSTEMS = re.compile(r"\.DS_Store|\.nfs.+")
+# ... and, anywhere, what systems leave behind: macOS keeps `._NAME` beside every file on shares and sticks.
+LEFT_BY_SYSTEMS = re.compile(
+    r"\.DS_Store|\._.+|\.nfs.+|Thumbs\.db|desktop\.ini|\.directory", re.DOTALL
+)
 
 
 @dataclass(frozen=True, kw_only=True)

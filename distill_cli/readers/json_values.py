@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,8 @@ def _whole(text: str) -> int:
 def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in mapping if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r:.80} stands twice")
+        times = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {max(times, key=times.__getitem__)!r:.80} stands twice")
     return mapping
 
 

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 from distill_cli.report.run_folder import RunSummary
 
-
 Images = Literal["dataset", "test"]
 IMAGES: tuple[Images, ...] = get_args(Images)
 

@@ -230,3 +230,12 @@ def test_a_demo_beside_its_log(
     assert "begun in demo" in one_line(distill("demo", "--overwrite"))
     (here / "demo/teacher-a/photo.jpg").write_text("mine")
     assert "demo holds teacher-a/photo.jpg" in one_line(distill("demo", "--overwrite"))
+
+
+def test_what_systems_leave_in_a_run_is_no_matter(made: Made, here: Path, distill: Distill) -> None:
+    """macOS makes `._NAME` beside every file on a share; Windows and KDE have theirs."""
+    shutil.copytree(made.teacher, here / "t")
+    for name in ("._recipe.yaml", "model/._config.json", "Thumbs.db", ".directory", ".DS_Store"):
+        (here / "t" / name).write_bytes(b"")
+    outcome = distill("teacher", "train", "--resume", "--out", "t", "--quiet")
+    assert outcome.code == 0, outcome.err

@@ -83,6 +83,20 @@ def test_a_cache_says_what_its_shards_say(
     )
 
 
+@pytest.mark.parametrize("accuracy", [0.999, 4.2])
+def test_the_command_of_the_dump_computes_forged_figures_again(
+    made: Made, labels: Path, distill: Distill, accuracy: float
+) -> None:
+    before = (labels / "manifest.json").read_bytes()
+    forged(labels / "manifest.json", lambda manifest: manifest.update(teacher_accuracy=accuracy))
+    outcome = distill(
+        *("cache-soft-labels", "--teachers", made.teacher, "--views", 2, "--augment", "shift:1"),
+        *("--shard-length", 600, "--out", labels, "--quiet"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert (labels / "manifest.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("key", ["labelled", "teacher_nll", "teacher_ece", "entropy"])
 def test_each_figure_is_computed_again(key: str, labels: Path) -> None:
     check_figures(labels, read_manifest(labels))

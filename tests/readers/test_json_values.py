@@ -81,3 +81,10 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
         read_json(tmp_path / "none.json")
     with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
         read_json(tmp_path)
+
+
+def test_a_key_that_stands_twice_among_many_is_found_at_once() -> None:
+    """Counting each key took 28 s for 40,000 of them."""
+    keys = ",".join(f'"{number}":0' for number in range(200_000))
+    with pytest.raises(ValueError, match="the key '199999' stands twice"):
+        json_value(f'{{{keys},"199999":0}}'.encode())
