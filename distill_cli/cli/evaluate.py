@@ -64,7 +64,7 @@ def evaluate(
         result_json({"run": str(run), **others, **asdict(figures)})
         return
     result(
-        f"{split}: {counted(figures.errors, 'error')} of {figures.samples:,} ({100 * figures.top1:.2f} %), "
+        f"{split}: {counted(figures.errors, 'error')} of {figures.samples:,} ({100 * figures.top1:.2f} % right), "
         f"NLL {figures.nll:.4f}, ECE {100 * figures.ece:.1f} %, {evaluation.latency_ms:.3f} ms an image"
     )
     if evaluation.ece_scaled is not None:

@@ -263,7 +263,7 @@ def summary(finished: Finished) -> str:
     lines = [
         first,
         f"test: [bold]{counted(figures.test_errors, 'error')}[/bold] of {figures.test_samples:,} "
-        f"({100 * figures.test_top1:.2f} %), NLL {figures.test_nll:.4f}, "
+        f"({100 * figures.test_top1:.2f} % right), NLL {figures.test_nll:.4f}, "
         f"ECE {100 * figures.test_ece:.1f} %",
         *_calibrated(figures),
     ]

@@ -222,7 +222,10 @@ def _names_of(
         if not labelled[split] and not (split == "train" and unlabelled):
             if split == "val" and (folder,) not in below.folders:
                 continue
-            raise ArtifactError(f"{files.where} has no images in {folder}/<class>/", hint=WANTED)
+            more = "; move a fifth of each class there" if split == "test" else ""
+            raise ArtifactError(
+                f"{files.where} has no images in {folder}/<class>/", hint=f"{WANTED}{more}"
+            )
         used = _class_names(
             files,
             {p[1] for p in below.folders if len(p) == 2 and p[0] == folder},

@@ -45,11 +45,7 @@ def is_listing(path: Path) -> bool:
 
 
 def listed_splits(
-    path: Path,
-    version: DataVersion = "0.4.0",
-    *,
-    split_by: SplitBy = "id",
-    glance: bool = False,
+    path: Path, version: DataVersion = "0.4.0", *, split_by: SplitBy = "id", glance: bool = False
 ) -> Splits:
     """`train`, `test` and perhaps `val` of a CSV with a header line.
 
@@ -61,8 +57,7 @@ def listed_splits(
 
     Args:
         path: The CSV.
-        version: The version of distill by whose rules files are images: to those up to 0.3.0, all that
-            a table lists.
+        version: The distill by whose rules files are images: up to 0.3.0, all that it lists.
         split_by: Whether that fifth has all images of equal content, or none.
         glance: Remember no digest, for a dry run.
 

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from distill_cli.report.format import plain
-from distill_cli.report.groups import NOT_THE_RECIPE, Group, role_of
+from distill_cli.report.groups import NETWORK, NOT_THE_RECIPE, Group, role_of
 from distill_cli.report.same_images import same_test_images
 from distill_cli.report.verdict import SEEDS, Kind, Verdict, verdict
 from distill_cli.types import RunResult
@@ -19,7 +19,6 @@ LEARNING = {
     *("schedule", "targets", "order", "teacher_precision", "class_map", "force"),
 }
 # Keys that name the network: without the same network there is no baseline.
-NETWORK = ("model", "model_args")
 # The objectives of hard labels, by kind of targets.
 HARD = ("ce", "bce")
 

@@ -32,6 +32,8 @@ NOT_THE_RECIPE = {
 # The defaults of kd in 0.1.0, whose runs record its name alone; later runs record every value.
 KD_OF_0_1_0: Mapping[str, float] = {"temperature": 4, "weight": 0.9}
 
+# Keys that say which network is trained.
+NETWORK = ("model", "model_args")
 Role = Literal["teacher", "student"]
 
 

@@ -14,7 +14,7 @@ from distill_cli.report.format import (
     plus_minus,
     size,
 )
-from distill_cli.report.groups import Group, ranked
+from distill_cli.report.groups import NETWORK, Group, ranked
 from distill_cli.report.run_names import group_names
 from distill_cli.report.same_images import (
     same_test_images,
@@ -228,9 +228,15 @@ def describe_against(group: Group, reference: Group) -> str:
 
     Ratios within 10 % are said as equal; errors of different test images are not compared.
     """
+    size = _ratio(group, reference, "params", ("smaller", "larger", "as large"))
+    # Two times of one network differ by noise alone.
+    same = size == "as large" and all(
+        group.runs[0].recipe.get(key) == reference.runs[0].recipe.get(key)
+        for key in (*NETWORK, "size")
+    )
     parts = [
-        _ratio(group, reference, "params", ("smaller", "larger", "as large")),
-        _ratio(group, reference, "latency_ms", ("faster", "slower", "as fast")),
+        size,
+        "" if same else _ratio(group, reference, "latency_ms", ("faster", "slower", "as fast")),
         _errors(group, reference),
     ]
     return ", ".join(part for part in parts if part)

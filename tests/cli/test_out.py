@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from distill_cli.errors import DivergedError
+from distill_cli.errors import DivergedError, UsageError
 from distill_cli.files import locks
+from distill_cli.pipeline.inputs.beside_data import check_beside_data
+from tests.cli.test_dry_run import pictures
 from tests.conftest import Made, Outcome, tree
 from tests.reliability import Reliability
 
@@ -239,3 +242,36 @@ def test_what_systems_leave_in_a_run_is_no_matter(made: Made, here: Path, distil
         (here / "t" / name).write_bytes(b"")
     outcome = distill("teacher", "train", "--resume", "--out", "t", "--quiet")
     assert outcome.code == 0, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("data", "out", "is_refused"),
+    [
+        *(("flat", "flat/run", True), ("flat", "flat/cat/run", True), ("flat", "run", False)),
+        *(("splits", "splits/train/x", True), ("splits", "splits/Test/cat/x", True)),
+        *(("splits", "splits/runs/a", False), ("flat", "link/run", True), ("digits", "x", False)),
+    ],
+)
+def test_a_folder_among_the_images_is_refused(
+    here: Path, data: str, out: str, is_refused: bool
+) -> None:
+    """It would be taken for a class; beside train/ and test/ it would not."""
+    for folder in ("flat/cat", "flat/dog", "splits/train/cat", "splits/Test/cat"):
+        (here / folder).mkdir(parents=True)
+    (here / "link").symlink_to("flat")
+    with pytest.raises(UsageError, match="among the images") if is_refused else nullcontext():
+        check_beside_data(Path(out), data)
+
+
+@pytest.mark.parametrize("verb", ["train", "dump"])
+def test_images_keep_their_folder(made: Made, here: Path, distill: Distill, verb: str) -> None:
+    pictures(here / "flat", "ab", count=6)
+    command = (
+        ("teacher", "train", *TINY)
+        if verb == "train"
+        else ("cache-soft-labels", "--teachers", made.teacher)
+    )
+    outcome = distill(*command, "--data", "flat/train", "--out", "flat/train/run")
+    assert outcome.code == 2, outcome.err
+    assert "would be taken for one of its classes" in one_line(outcome)
+    assert not (here / "flat/train/run").exists()

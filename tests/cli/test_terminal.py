@@ -298,7 +298,7 @@ def test_ctrl_c_in_a_destructor_leaves_no_bar_behind(here: Path) -> None:
 
         import distill_cli.data.reading as module
 
-        module.open_splits = lambda spec, download, **rules: Falls() and {}  # type: ignore[assignment]
+        module.open_splits = lambda spec, **rules: Falls() and {}  # type: ignore[assignment]
 
     seen = on_terminal(*TRAIN, "--epochs", 1, whens=TWICE[:1], before=before)
     _ended_at_once(seen.code, seen.lines)

@@ -21,6 +21,7 @@ from distill_cli.pipeline.folders import (
     next_free,
 )
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
+from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.data_rules import read_as_begun
 from distill_cli.pipeline.inputs.framing import as_begun
@@ -106,6 +107,8 @@ def prepare_dump(
         recipe = as_begun(read_as_begun(recipe, folders[0]), folders)
     recipe = with_data(recipe, names)
     check_moved(recipe.data, names)
+    for folder in folders:
+        check_beside_data(folder, recipe.data)
     runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
     runs = replace(runs, tell=once(sink.message))
     dataset = open_data(recipe, sink, glance=runs.dry)

@@ -14,6 +14,7 @@ from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
+from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data, view_spec
 from distill_cli.pipeline.inputs.moved_data import check_moved
@@ -94,6 +95,7 @@ def prepare(
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
     check_moved(recipe.data, owners, runs.recipe)
+    check_beside_data(out, recipe.data)
     runtime = runtime_of(recipe)
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
