@@ -28,7 +28,7 @@ app = VerbApp()
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the runs.")] = Path("demo"),
-    seeds: Annotated[int, typer.Option(min=1, help="Students of each kind.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Students of each kind.")] = 8,
     epochs: Annotated[int, typer.Option(min=1, help="Of the students, over all images.")] = 40,
     json: Json = False,
     quiet: Quiet = False,
