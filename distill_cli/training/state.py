@@ -210,6 +210,6 @@ def _is_growth(value: object) -> bool:
     return (
         isinstance(value, dict)
         and _are_figures(value.get("first", {}))
-        and isinstance(said := value.get("said", {}), dict)
-        and all(isinstance(word, str) for word in (*said, *said.values()))
+        and isinstance(warned := value.get("said", {}), dict)
+        and all(isinstance(word, str) for word in (*warned, *warned.values()))
     )
