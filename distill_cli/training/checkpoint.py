@@ -10,7 +10,6 @@ import hashlib
 import io
 import pickle
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -30,11 +29,8 @@ SEAL, DIGITS = b"distill sha256 ", 64
 SEALED = "checksum"
 # An archive's last record without a comment: its mark, and the comment's length, which comes last.
 _END, _END_SIZE = b"PK\x05\x06", 22
-# What torch and zipfile raise for files that are damaged, or no checkpoints.
-UNREADABLE = (
-    *(RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+# What every checkpoint of this format has, whatever version wrote it.
+KINDS = {"key": str, "state": dict, "parts": dict, "rng": torch.Tensor, "cuda_rng": list}
 
 
 class OtherRecipeError(ArtifactError):
@@ -85,7 +81,7 @@ def check_key(run: Path, *keys: str) -> str:
         ArtifactError: There is no checkpoint, or it is damaged.
         OtherRecipeError: It is of another recipe.
     """
-    return str(_checked(run, keys)["key"])
+    return str(_checked(run, keys)[1]["key"])
 
 
 def repair(run: Path) -> list[str]:
@@ -119,12 +115,19 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
     Raises:
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
     """
-    content = _checked(run, (key,))
-    for name, part in parts.items():
-        part.load_state_dict(content["parts"][name])
-    torch.set_rng_state(content["rng"])
-    if content["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(content["cuda_rng"])
+    path, content = _checked(run, (key,))
+    name = ""
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(content["parts"][name])
+        name = "generators"
+        torch.set_rng_state(content["rng"])
+        if content["cuda_rng"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["cuda_rng"])
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        raise _unreadable(path, f"the state of its {name} does not fit ({_why(error)})") from None
     return State.from_state_dict(content["state"])
 
 
@@ -145,17 +148,15 @@ def _seal(archive: io.BytesIO) -> None:
     archive.write(hashlib.sha256(archive.getbuffer()).hexdigest().encode())
 
 
-def _checked(run: Path, keys: Collection[str]) -> dict[str, Any]:
-    """The newest checkpoint that can be read, if it is ours and of one of these recipes."""
+def _checked(run: Path, keys: Collection[str]) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint that can be read, if it is of one of these recipes."""
     path, content, _ = _newest(run)
-    if content.get("format") != FORMAT:
-        raise ArtifactError(f"{path} is not a checkpoint of this version of distill")
     if content["key"] not in keys:
         raise OtherRecipeError(
             f"{run} was started from another recipe or other data",
             hint="Resume with the options it was started with, or choose another --out",
         )
-    return content
+    return path, content
 
 
 def _newest(run: Path) -> tuple[Path, dict[str, Any], ArtifactError | None]:
@@ -166,27 +167,52 @@ def _newest(run: Path) -> tuple[Path, dict[str, Any], ArtifactError | None]:
         fault = error
     try:
         return run / BEFORE, _read(run / BEFORE), fault
-    except ArtifactError:
-        raise fault from None
+    except ArtifactError as error:
+        alone = (run / BEFORE).is_file() and not (run / FILE).is_file()
+        raise (error if alone else fault) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ArtifactError(f"there is no checkpoint at {path}", hint="Start without --resume")
+        raise ArtifactError(f"there is no checkpoint at {path}", hint="Begin anew with --overwrite")
     try:
         sealed = _check_sum(path)
         _check_archive(path, sums=not sealed)
         # weights_only: a checkpoint from someone else may hold a pickle that runs code.
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+        _check_content(content, sealed=sealed)
+    # A pickle is a program: a damaged one fails as it likes.
+    except Exception as error:
         foreign = isinstance(error, pickle.UnpicklingError)
-        why = "it holds more than tensors and plain values" if foreign else reason(error)
+        why = "it holds more than tensors and plain values" if foreign else _why(error)
         raise _unreadable(path, why) from None
-    if not isinstance(content, dict):
-        raise ArtifactError(f"{path} is not a checkpoint")
+    return dict(content)
+
+
+def _check_content(content: Any, *, sealed: bool) -> None:
+    """Checks all of a content that does not depend on the run.
+
+    Raises:
+        ValueError: A key is missing, or of another kind.
+    """
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
+        raise ValueError("it is not a checkpoint")
+    if content["format"] != FORMAT:
+        raise ValueError("it is not a checkpoint of this version of distill")
     if SEALED in content and not sealed:
-        raise _unreadable(path, "its checksum is missing")
-    return content
+        raise ValueError("its checksum is missing")
+    for key, kind in KINDS.items():
+        if not isinstance(content.get(key), kind):
+            raise ValueError(f"{key} is missing or damaged")
+    if not all(isinstance(state, torch.Tensor) for state in content["cuda_rng"]):
+        raise ValueError("cuda_rng is damaged")
+    torch.Generator().set_state(content["rng"])
+    State.from_state_dict(content["state"])
+
+
+def _why(error: Exception) -> str:
+    """The message of an exception; that of a KeyError is a key alone."""
+    return f"{error} is missing" if isinstance(error, KeyError) else reason(error)
 
 
 def _unreadable(path: Path, reason: str) -> ArtifactError:

@@ -149,10 +149,67 @@ class State:
 
     @classmethod
     def from_state_dict(cls, values: dict[str, Any]) -> State:
-        """The inverse."""
+        """The inverse.
+
+        Raises:
+            ValueError: A value is missing, of another kind, or out of its range.
+        """
+        # A checkpoint of 0.1.0 has none.
+        values = {"growth": {}, **values}
+        _check_kinds(values)
         tally, growth = Tally(), Growth()
         tally.load_state_dict(values["tally"])
-        # A checkpoint of 0.1.0 has none.
-        growth.load_state_dict(values.get("growth", {}))
+        growth.load_state_dict(values["growth"])
         parts = {"tally": tally, "growth": growth}
         return cls(**{**values, **parts, "log_lengths": tuple(values["log_lengths"])})
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    """Refuses what `State.state_dict` does not make, with a ValueError."""
+    right: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys(("epoch", "step"), _is_count),
+        "best_epoch": lambda value: _is_count(value) or (type(value) is int and value == -1),
+        **dict.fromkeys(("epoch_seconds", "seconds"), _is_number),
+        **dict.fromkeys(("tally", "best"), _are_figures),
+        **dict.fromkeys(("best_rank", "rates"), _are_numbers),
+        "growth": _is_growth,
+        "log_lengths": _are_two_counts,
+    }
+    for name, is_right in right.items():
+        if name not in values or not is_right(values[name]):
+            raise ValueError(f"{name} of its state is missing or damaged")
+    if more := sorted(map(str, values.keys() - right.keys())):
+        raise ValueError(f"its state has an unknown value {more[0]}")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _are_two_counts(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 1 << 63)
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list) and all(map(_is_number, values))
+
+
+def _are_figures(values: object) -> bool:
+    return (
+        isinstance(values, dict)
+        and all(isinstance(name, str) for name in values)
+        and all(map(_is_number, values.values()))
+    )
+
+
+def _is_growth(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and _are_figures(value.get("first", {}))
+        and isinstance(warned := value.get("said", {}), dict)
+        and all(isinstance(word, str) for word in (*warned, *warned.values()))
+    )

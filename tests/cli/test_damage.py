@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -173,6 +174,43 @@ def test_two_checkpoints_with_a_flipped_bit_are_not_gone_on_from(
         *("distill teacher train --resume --out t", outcome),
     )
     assert distill(*RESUME[:2], "--data", "digits", "--overwrite", "--out", "t", *TINY).code == 0
+
+
+def test_a_checkpoint_with_a_wrong_content_is_damaged(
+    copied: Path, distill: Distill, reliability: Reliability
+) -> None:
+    """As another program would write one; sums of bytes tell nothing of it."""
+    (copied / "t" / "result.json").unlink()
+    (copied / BEFORE).unlink()
+    content = torch.load(copied / LAST, weights_only=True)
+    del content["checksum"]
+    parts = {**content["parts"], "optimizer": {}}
+    state = {**content["state"], "epoch": "x"}
+    for change, named in (
+        ({"parts": parts}, "the state of its optimizer does not fit"),
+        ({"state": state}, "epoch of its state is missing or damaged"),
+    ):
+        torch.save({**content, **change}, copied / LAST)
+        outcome = distill(*RESUME, "--quiet")
+        assert outcome.code == 3, outcome.err
+        assert f"checkpoint {LAST} cannot be read: {named}" in one_line(outcome)
+    reliability(
+        *("Models and checkpoints", "a checkpoint with another content"),
+        *("distill teacher train --resume --out t", outcome),
+    )
+
+
+def test_a_damaged_checkpoint_before_without_a_last_one_is_no_dead_end(
+    copied: Path, distill: Distill
+) -> None:
+    (copied / LAST).unlink()
+    flip(copied / BEFORE)
+    outcome = distill(*RESUME, "--quiet")
+    assert outcome.code == 3
+    line = one_line(outcome)
+    assert f"checkpoint {BEFORE} cannot be read: its checksum does not agree" in line
+    assert "--overwrite" in line
+    assert "without --resume" not in line
 
 
 def test_models_and_checkpoints_of_before_are_used_with_a_line_each(

@@ -6,7 +6,9 @@ import io
 import os
 import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -201,4 +203,90 @@ def test_a_checksum_of_the_right_bytes_makes_no_pickle_safe(tmp_path: Path) -> N
     checkpoint._seal(buffer)
     path.write_bytes(buffer.getvalue())
     with pytest.raises(ArtifactError, match="compressed"):
+        checkpoint.check_key(tmp_path, "key")
+
+
+def without_seal(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Writes another content, as a version before 0.5.0 would have."""
+    content = torch.load(path, weights_only=True)
+    del content["checksum"]
+    change(content)
+    torch.save(content, path)
+
+
+def put(*keys: str, value: object) -> Callable[[dict[str, Any]], object]:
+    def change(content: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+WRONG = {
+    **{
+        f"no {key}": lambda content, key=key: content.pop(key)
+        for key in ("key", "state", "parts", "rng", "cuda_rng", "format")
+    },
+    **{
+        f"{key} a number": put(key, value=1.5)
+        for key in ("key", "state", "parts", "rng", "cuda_rng", "format")
+    },
+    "another version": put("format", value=99),
+    "format a tensor": put("format", value=torch.zeros(2)),
+    "rng short": put("rng", value=torch.zeros(8, dtype=torch.uint8)),
+    "rng of zeroes": put("rng", value=torch.zeros_like(torch.get_rng_state())),
+    "cuda_rng of words": put("cuda_rng", value=["x"]),
+    "no epoch": lambda content: content["state"].pop("epoch"),
+    "epoch a word": put("state", "epoch", value="x"),
+    "epoch below 0": put("state", "epoch", value=-1),
+    "tally of words": put("state", "tally", value={"loss": "x"}),
+    "growth of words": put("state", "growth", value={"first": {"ce": "x"}}),
+    "one log": put("state", "log_lengths", value=[3]),
+    "unknown state": put("state", "x", value=1),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_content_is_a_damage_as_others(tmp_path: Path, case: str) -> None:
+    for step in (1, 2):
+        saved(tmp_path, step)
+    without_seal(tmp_path / NEWEST, WRONG[case])
+    assert checkpoint.check_key(tmp_path, "key") == "key"
+    [line] = checkpoint.repair(tmp_path)
+    assert line.startswith(f"checkpoint {tmp_path / NEWEST} cannot be read: ")
+    assert step_of(tmp_path) == 1
+    without_seal(tmp_path / NEWEST, WRONG[case])
+    with pytest.raises(ArtifactError, match=r"last/checkpoint\.pt cannot be read: .*--overwrite"):
+        checkpoint.check_key(tmp_path, "key")
+
+
+@pytest.mark.parametrize(
+    "part", [None, {}, {"weight": torch.ones(9)}, {"weight": "x", "bias": "y"}, 5, "absent"]
+)
+def test_a_part_that_does_not_fit_is_named(tmp_path: Path, part: object) -> None:
+    saved(tmp_path, 1)
+    without_seal(
+        tmp_path / NEWEST,
+        put("parts", value={} if part == "absent" else {"network": part}),
+    )
+    with pytest.raises(ArtifactError, match=r"checkpoint\.pt cannot be read: .*network"):
+        step_of(tmp_path)
+
+
+def test_an_optimizer_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    parts = {"optimizer": torch.optim.AdamW(net.parameters())}
+    checkpoint.save(tmp_path, State(), parts, "key")
+    without_seal(tmp_path / NEWEST, put("parts", "optimizer", value={}))
+    with pytest.raises(ArtifactError, match=r"optimizer does not fit \('param_groups' is missing"):
+        checkpoint.load(tmp_path, parts, "key")
+
+
+def test_the_one_before_is_named_where_it_is_alone(tmp_path: Path) -> None:
+    for step in (1, 2):
+        saved(tmp_path, step)
+    (tmp_path / NEWEST).unlink()
+    cut(tmp_path / BEFORE)
+    with pytest.raises(ArtifactError, match=r"checkpoint-before\.pt cannot be read: .*--overwrite"):
         checkpoint.check_key(tmp_path, "key")
