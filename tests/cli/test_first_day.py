@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from distill_cli.cli.app import VERBS
-from tests.conftest import Outcome
+from distill_cli.files import remove
+from tests.conftest import Made, Outcome
 
 Distill = Callable[..., Outcome]
 GROUPS = ("teacher", "recipes", "cache", "models")
@@ -37,3 +40,31 @@ def test_help_is_an_option(distill: Distill) -> None:
     outcome = distill("help")
     assert outcome.code == 2
     assert "`distill --help`" in outcome.err
+
+
+@pytest.mark.parametrize("lost", ["model", "model/config.json", "model/model.safetensors"])
+def test_a_run_whose_model_is_gone(made: Made, here: Path, distill: Distill, lost: str) -> None:
+    """Each verb pointed to another, and none led on."""
+    shutil.copytree(made.teacher, "r2")
+    remove(here / "r2" / lost)
+    picture = Image.new("L", (8, 8))
+    picture.save("x.png")
+    for args in (
+        ("evaluate", "r2"),
+        ("predict", "r2", "x.png"),
+        ("teacher", "train", "--resume", "--out", "r2"),
+        ("student", "--teachers", "r2", "--model", "mlp_8x1"),
+        ("student", "--teachers", made.teacher, "--init", "r2"),
+        ("cache-soft-labels", "--teachers", "r2"),
+        ("models", "taps", "r2"),
+    ):
+        outcome = distill(*args)
+        assert outcome.code == 3, (args, outcome.err)
+        assert "r2 is done, but its model is gone: --overwrite trains it anew" in outcome.err, args
+
+
+def test_what_never_was_a_run_is_not_to_be_finished(here: Path, distill: Distill) -> None:
+    (here / "empty").mkdir()
+    outcome = distill("evaluate", "empty")
+    assert outcome.code == 3
+    assert "Give a run or model folder" in outcome.err
