@@ -89,7 +89,7 @@ class DistillGroup(TyperGroup):
         try:
             return super().make_context(*args, **options)
         except typer.TyperException as error:
-            if type(error).__name__ == "NoArgsIsHelpError":
+            if _is_help(error):
                 raise
             fail(synonyms.explain(error, None), getattr(error, "exit_code", 2))
 
@@ -115,6 +115,8 @@ class DistillGroup(TyperGroup):
         except DistillError as error:
             fail(str(error), error.exit_code)
         except typer.TyperException as error:
+            if _is_help(error):
+                raise
             fail(synonyms.explain(error, ctx.invoked_subcommand), getattr(error, "exit_code", 2))
         except (typer.Exit, typer.Abort):
             raise
@@ -123,6 +125,12 @@ class DistillGroup(TyperGroup):
                 say_interrupted()
                 raise typer.Exit(INTERRUPTED) from None
             fail(*unexpected(error))
+
+
+def _is_help(error: Exception) -> bool:
+    """Whether a group was called without a command: its help is shown already, and typer ends with 2."""
+    # typer has its own copy of this class, or click's, by its version.
+    return type(error).__name__ == "NoArgsIsHelpError"
 
 
 def _interrupted(error: BaseException | None) -> bool:
@@ -162,7 +170,13 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-app = typer.Typer(cls=DistillGroup, rich_markup_mode="rich", no_args_is_help=True)
+app = typer.Typer(
+    cls=DistillGroup,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    # All verbs inherit them.
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 
 
 def _show_version(wanted: bool) -> None:

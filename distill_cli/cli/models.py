@@ -91,11 +91,10 @@ def taps(
 def _network(name: str, size: int, channels: int) -> Network:
     """A saved network, or a fresh one for images of this size."""
     from distill_cli.models import InputSpec, create_network, load_model
-    from distill_cli.pipeline.folders import has_model
+    from distill_cli.pipeline.folders import check_model_folder
 
     if Path(name).is_dir():
-        if not has_model(Path(name)):
-            raise UsageError(f"{name} holds no trained model")
+        check_model_folder(Path(name))
         return load_model(Path(name), tell=lambda line: say(escape(line)))
     grey = (0.5,) * channels
     view = InputSpec(channels=channels, height=size, width=size, mean=grey, std=grey)

@@ -21,6 +21,7 @@ from distill_cli.errors import (
     nearest,
 )
 from distill_cli.pipeline.folders import check_finished, check_one_run, check_output
+from distill_cli.pipeline.gone_models import check_not_gone
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import (
     check_distinct,
@@ -232,6 +233,7 @@ def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> 
             raise UsageError(f"--init {recipe.init} does not exist")
         refuse_file(Path(recipe.init), "--init")
         check_one_run(Path(recipe.init))
+        check_not_gone(Path(recipe.init))
     check_finished(given, recipe.out if resume else None)
 
 

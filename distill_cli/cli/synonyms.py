@@ -17,6 +17,7 @@ VERBS = {
     "eval": "Use `distill evaluate`.",
     "test": "Use `distill evaluate`.",
     "infer": "Use `distill predict`.",
+    "help": "Use `distill --help`, or --help behind a command.",
     "list": "Use `distill methods` or `distill recipes list`.",
 }
 
@@ -75,5 +76,5 @@ def explain(error: Any, verb: str | None) -> str:
         return f"no such option: {option}. {OPTIONS[option]}"
     if verb == "student" and "(train)" in text:
         return NO_SUBCOMMAND
-    text = text[0].lower() + text[1:]
+    text = text[:1].lower() + text[1:]
     return sentences(text, f"See `distill {verb or ''} --help`".replace("  ", " "))

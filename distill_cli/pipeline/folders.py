@@ -22,6 +22,7 @@ from distill_cli.pipeline.entries import (
     check_entries,
     check_place,
 )
+from distill_cli.pipeline.gone_models import check_not_gone
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
@@ -104,6 +105,7 @@ def check_output(out: Path, *, resume: bool, overwrite: bool, seeds: bool = Fals
     check_entries(out, RUN_OR_SEEDS, "a run")
     if resume and not seeds:
         check_one_run(out)
+        check_not_gone(out)
     if resume and seeds and holds_run(out) and not holds_seeds(out):
         raise UsageError(
             f"{out} holds one run, and --seeds means several", hint="Choose another --out"
@@ -212,8 +214,10 @@ def check_model_folder(folder: Path) -> None:
     if not folder.exists():
         raise UsageError(f"{folder} does not exist", hint="Give a run or model folder")
     check_one_run(folder)
+    check_not_gone(folder)
     if not has_model(folder):
-        raise ArtifactError(f"{folder} holds no trained model", hint="Finish it with --resume")
+        hint = "Finish it with --resume" if holds_run(folder) else "Give a run or model folder"
+        raise ArtifactError(f"{folder} holds no trained model", hint=hint)
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import real_path
 from distill_cli.pipeline.folders import finished_seeds, has_model, holds_run, kept_recipe
+from distill_cli.pipeline.gone_models import check_not_gone
 from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.framing import as_shown
@@ -55,6 +56,7 @@ def expand_teachers(
         elif caches := expand(path):
             expanded.extend(str(cache) for cache in caches)
         elif has_model(path):
+            check_not_gone(path)
             expanded.append(name)
         elif (table := finished_seeds(path)) is not None:
             if table.diverged:
@@ -65,6 +67,7 @@ def expand_teachers(
                 )
             expanded.extend(str(run) for run in table.folders(path))
         elif holds_run(path):
+            check_not_gone(path)
             raise UsageError(
                 f"teacher '{name}' is a run without a model yet", hint="Finish it with --resume"
             )
