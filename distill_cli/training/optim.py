@@ -159,8 +159,9 @@ def restore(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> None:
     for parameter, state in optimizer.state.items():
         # Where none was kept, it is made anew.
         for name, shape in shapes.get(parameter, {}).items() if state else ():
-            value = state.get(name, False)
-            if value is not None and (value is False or torch.as_tensor(value).shape != shape):
+            value = state.get(name)
+            # SGD takes a momentum of None for one that is not begun.
+            if name not in state or (value is not None and torch.as_tensor(value).shape != shape):
                 raise ValueError(f"{name} is missing or has another shape")
 
 

@@ -18,7 +18,7 @@ from distill_cli.errors import ArtifactError, InternalError
 from distill_cli.files import remove_temporaries
 from distill_cli.pipeline.folders import has_checkpoint
 from distill_cli.training import checkpoint
-from distill_cli.training.optim import materialise
+from distill_cli.training.optim import create_optimizer, materialise
 from distill_cli.training.state import State
 
 NEWEST, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
@@ -296,6 +296,28 @@ def test_an_optimizer_that_does_not_fit_is_named(tmp_path: Path, case: str) -> N
     without_seal(tmp_path / NEWEST, lambda content: change(content["parts"]["optimizer"]))
     with pytest.raises(ArtifactError, match=f"state of its optimizer does not fit .{words}"):
         checkpoint.load(tmp_path, {"optimizer": optimizer}, "key")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "muon", "adafactor", "lion", "nadamw"])
+@pytest.mark.parametrize("stepped", [False, True])
+def test_an_optimizer_that_fits_is_restored(tmp_path: Path, name: str, stepped: bool) -> None:
+    """Into a new one, and into one that has stepped: some keep flags and nothing in their state."""
+
+    def made() -> torch.optim.Optimizer:
+        return create_optimizer(net, name, rate=0.01, weight_decay=0.1, momentum=0.9)
+
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    net(torch.ones(2, 3)).sum().backward()
+    optimizer = made()
+    materialise(optimizer)
+    if stepped:
+        optimizer.step()
+    checkpoint.save(tmp_path, State(), {"optimizer": optimizer}, "key")
+    fresh = made()
+    materialise(fresh)
+    for other in (fresh, optimizer):
+        checkpoint.load(tmp_path, {"optimizer": other}, "key")
+        other.step()
 
 
 def test_the_one_before_is_named_where_it_is_alone(tmp_path: Path) -> None:
