@@ -7,18 +7,21 @@ readers, and what a format has of lengths and checksums is made right again, so 
 from __future__ import annotations
 
 import gzip
+import io
 import random
 import re
 import resource
 import struct
 import time
 import traceback
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from distill_cli.errors import DistillError
+from distill_cli.training import checkpoint
 
 # Bounds of one input: seconds of CPU time, and bytes of memory beyond what the process had.
 SECONDS, MEMORY = 2.0, 1 << 30
@@ -119,6 +122,8 @@ def mutated(content: bytes, draw: random.Random, file: str) -> bytes:
         return len(header).to_bytes(8, "little") + header + content[8 + length :]
     if file.endswith(".tar") and draw.random() < 0.7:
         return _tar_header_changed(content, draw)
+    if file.endswith(".pt") and draw.random() < 0.9:
+        return _pickle_changed(content, draw)
     content = _changed(content, draw)
     return _png_sums(content) if file.endswith(".png") and draw.random() < 0.7 else content
 
@@ -217,6 +222,26 @@ def _tar_header_changed(content: bytes, draw: random.Random) -> bytes:
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\x00 " % sum(header)
     return content[:at] + bytes(header) + content[at + 512 :]
+
+
+def _pickle_changed(content: bytes, draw: random.Random) -> bytes:
+    """The pickle of a checkpoint is another, the archive's sums right, and ours right or taken away."""
+    changed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as archive,
+        zipfile.ZipFile(changed, "w") as other,
+    ):
+        for name in archive.namelist():
+            part = archive.read(name)
+            if name.endswith("data.pkl"):
+                part = _flip(part, draw) if draw.random() < 0.4 else _changed(part, draw)
+                if draw.random() < 0.5:
+                    # Without the key, no sum is asked for; one letter keeps the pickle whole.
+                    part = part.replace(checkpoint.SEALED.encode(), b"checkvvv")
+            other.writestr(name, part)
+    if checkpoint.SEALED.encode() in changed.getvalue():
+        checkpoint._seal(changed)
+    return changed.getvalue()
 
 
 def _png_sums(content: bytes) -> bytes:

@@ -39,6 +39,8 @@ from distill_cli.pipeline.labels.label_files import read_label_file
 from distill_cli.recipe.load import load, to_yaml
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.run_folder import read_run
+from distill_cli.training import checkpoint
+from distill_cli.training.state import State
 from distill_cli.types import EARLIER_FRAMING
 from tests.cache.examples import dump
 from tests.mutated import Reader
@@ -274,6 +276,37 @@ def _run(folder: Path) -> None:
     )
 
 
+def _trained() -> tuple[State, dict[str, checkpoint.Stateful]]:
+    """What a run keeps after a step."""
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+    net(torch.ones(4, 2)).sum().backward()
+    optimizer.step()
+    state = State(step=1, best={"top1": 0.5}, best_rank=[0.5], rates=[3.5], log_lengths=(5, 7))
+    state.tally.load_state_dict({"top1": 3.0, "loss": 0.25})
+    state.growth.load_state_dict({"first": {"ce": 0.5}, "said": {"ce": "grown"}})
+    return state, {"network": net, "optimizer": optimizer, "scaler": torch.amp.GradScaler("cpu")}
+
+
+def _checkpoint(folder: Path) -> None:
+    state, parts = _trained()
+    checkpoint.save(folder, state, parts, "key")
+
+
+def _read_checkpoint(folder: Path, file: str) -> None:
+    """As --resume does, and the next step."""
+    _, parts = _trained()
+    kept = torch.get_rng_state()
+    try:
+        checkpoint.repair(folder)
+        state = checkpoint.load(folder, parts, "key")
+    finally:
+        torch.set_rng_state(kept)
+    state.means()
+    json.dumps(state.state_dict())
+    parts["optimizer"].step()  # type: ignore[attr-defined]
+
+
 def _read_kept(folder: Path, file: str) -> None:
     kept = kept_recipe(folder)
     rules_kept(kept)
@@ -287,6 +320,7 @@ READERS = (
         ("recipe.yaml", "short.yaml"),
         lambda folder, file: load(StudentRecipe, recipe=folder / file, environment={}),
     ),
+    Reader("checkpoint", _checkpoint, (checkpoint.FILE,), _read_checkpoint),
     Reader("kept", _recipe, ("recipe.yaml",), _read_kept),
     Reader(
         "class-map",

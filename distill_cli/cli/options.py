@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from distill_cli.cli.begun import kept_file
 from distill_cli.cli.command import refuse_ranks
 from distill_cli.cli.completion import completer
 from distill_cli.cli.terminal import escape, say
@@ -20,8 +21,6 @@ from distill_cli.recipe.fields import PANELS
 from distill_cli.recipe.load import ignore, load
 from distill_cli.recipe.parsing import Duration
 from distill_cli.recipe.reference import default_of, help_of
-from distill_cli.recipe.seeds import SEEDS
-from distill_cli.recipe.stages import RECIPE
 
 R = TypeVar("R", bound=Recipe)
 # Values of flags that are not given.
@@ -226,7 +225,7 @@ def verb(
             resumed = taken["flags"].resume and recipe_file is None
             recipe = load(
                 schema,
-                recipe=_kept(values.get("out")) if resumed else recipe_file,
+                recipe=_kept(values) if resumed else recipe_file,
                 resumed=resumed,
                 assignments=assignments or (),
                 flags=values,
@@ -255,8 +254,5 @@ def teller(*, quiet: bool) -> Callable[[str], None]:
     return ignore if quiet else lambda text: say(escape(text))
 
 
-def _kept(out: str | None) -> Path | None:
-    """The recipe of the run to resume, so that `--resume --out RUN` is enough."""
-    # Runs of several seeds or stages have the recipe of all; recipe.yaml is that of the last stage.
-    paths = [Path(out) / name for name in (SEEDS, RECIPE, "recipe.yaml")] if out else []
-    return next((path for path in paths if path.is_file()), None)
+def _kept(values: Mapping[str, Any]) -> Path | None:
+    return kept_file(Path(values["out"])) if "out" in values else None

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill_cli.cli.begun import check_begun
 from distill_cli.cli.cache_soft_labels import duration
 from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress
@@ -20,8 +21,8 @@ from distill_cli.errors import (
     counted,
     nearest,
 )
+from distill_cli.pipeline.entries import check_not_gone
 from distill_cli.pipeline.folders import check_finished, check_one_run, check_output
-from distill_cli.pipeline.gone_models import check_not_gone
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import (
     check_distinct,
@@ -109,6 +110,8 @@ def _run_seeds(recipe: TrainRecipe, flags: RunFlags) -> None:
         DivergedError: Some did; the others are done.
         RequirementError: A gate was not met; everything is saved.
     """
+    if flags.resume:
+        check_begun(recipe)
     out = Path(recipe.out or "the run")
     runs = seed_runs(recipe, out)
     # The runs differ in nothing that is checked here but their folders.
@@ -196,6 +199,8 @@ def rehearsal(runs: Sequence[Rehearsal], *, seeds: Sequence[int] = ()) -> str:
 
 def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
     """Refuses what paths and folders tell, before torch is imported."""
+    if resume:
+        check_begun(recipe)
     if recipe.out is not None:
         check_output(Path(recipe.out), resume=resume, overwrite=overwrite)
     _check_inputs_of_stages(recipe, Path(recipe.out or "the run"), resume=resume)

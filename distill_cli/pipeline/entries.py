@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, is_cache
-from distill_cli.errors import UsageError
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import LOCK, TEMPORARY, linked, real_path
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
 from distill_cli.recipe.stages import RECIPE as STAGES_RECIPE
@@ -53,8 +53,10 @@ def _any_of(names: Iterable[str]) -> str:
 
 
 _RUN_FILES = _any_of((*RUN_FILES, "MODEL_CARD.md", STAGES_RECIPE))
+# Without these no model can be read.
+_MODEL_FILES = ("config.json", "model.safetensors")
 _PLAIN_RUN = {
-    "model": Entries(files=_any_of(("config.json", "model.safetensors", "README.md"))),
+    "model": Entries(files=_any_of((*_MODEL_FILES, "README.md"))),
     "last": Entries(files=r"checkpoint(-before)?\.pt|outcome\.json"),
 }
 # A stage's folder is named as the recipe says.
@@ -168,3 +170,15 @@ def _is_run(folder: Path) -> bool:
         return any((folder / name).exists() for name in ("metrics.jsonl", "last", RESULT))
     several = (STAGES_RECIPE, STAGES), (SEEDS, LOCK), (SEEDS, TABLE)
     return any(all((folder / name).exists() for name in names) for names in several)
+
+
+def check_not_gone(run: Path) -> None:
+    """Refuses a run that is done and has lost its model: it can be neither used nor gone on with.
+
+    Raises:
+        ArtifactError: With the way to have it again.
+    """
+    if (run / RESULT).is_file() and not all(
+        (run / "model" / name).exists() for name in _MODEL_FILES
+    ):
+        raise ArtifactError(f"{run} is done, but its model is gone: --overwrite trains it anew")

@@ -20,9 +20,9 @@ from distill_cli.pipeline.entries import (
     RUN_OR_SEEDS,
     SKIPPED,
     check_entries,
+    check_not_gone,
     check_place,
 )
-from distill_cli.pipeline.gone_models import check_not_gone
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS

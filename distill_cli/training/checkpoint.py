@@ -19,6 +19,7 @@ import torch
 
 from distill_cli.errors import ArtifactError, reason
 from distill_cli.files import move, write_bytes
+from distill_cli.training.optim import restore
 from distill_cli.training.state import State
 
 FILE, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
@@ -119,7 +120,11 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
     name = ""
     try:
         for name, part in parts.items():
-            part.load_state_dict(content["parts"][name])
+            kept = content["parts"][name]
+            if isinstance(part, torch.optim.Optimizer):
+                restore(part, kept)
+            else:
+                part.load_state_dict(kept)
         name = "generators"
         torch.set_rng_state(content["rng"])
         if content["cuda_rng"] and torch.cuda.is_available():

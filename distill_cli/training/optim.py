@@ -135,6 +135,46 @@ def materialise(optimizer: torch.optim.Optimizer) -> None:
                     state["max_exp_avg_sq"] = torch.zeros_like(parameter)
 
 
+def restore(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> None:
+    """Loads a kept state, and checks what `load_state_dict` does not: what a step would stumble over.
+
+    Raises:
+        ValueError: An option is missing or of another kind, or a state that is made before the first
+            step has another shape than the kept one.
+    """
+    options = [
+        {name: group[name] for name in optimizer.defaults if name in group}
+        for group in optimizer.param_groups
+    ]
+    shapes = {
+        parameter: {name: torch.as_tensor(value).shape for name, value in state.items()}
+        for parameter, state in optimizer.state.items()
+        if all(isinstance(value, torch.Tensor | int | float) for value in state.values())
+    }
+    optimizer.load_state_dict(values)
+    for before, group in zip(options, optimizer.param_groups, strict=True):
+        for name, value in before.items():
+            if name not in group or not _alike(group[name], value):
+                raise ValueError(f"option {name} is missing or damaged")
+    for parameter, state in optimizer.state.items():
+        # Where none was kept, it is made anew.
+        for name, shape in shapes.get(parameter, {}).items() if state else ():
+            value = state.get(name)
+            # SGD takes a momentum of None for one that is not begun.
+            if name not in state or (value is not None and torch.as_tensor(value).shape != shape):
+                raise ValueError(f"{name} is missing or has another shape")
+
+
+def _alike(value: object, before: object) -> bool:
+    """Whether an option is a number, or a row of numbers, where it was one."""
+    if isinstance(before, tuple | list):
+        row = value if isinstance(value, tuple | list) else ()
+        return len(row) == len(before) and all(map(_alike, row, before))
+    if isinstance(before, bool) or not isinstance(before, int | float):
+        return True
+    return isinstance(value, int | float | torch.Tensor)
+
+
 def uncapturable(optimizer: torch.optim.Optimizer) -> str | None:
     """Why no CUDA graph can hold a step of this optimiser; None where one can."""
     kind = type(optimizer)

@@ -68,3 +68,29 @@ def test_what_never_was_a_run_is_not_to_be_finished(here: Path, distill: Distill
     outcome = distill("evaluate", "empty")
     assert outcome.code == 3
     assert "Give a run or model folder" in outcome.err
+
+
+def test_no_run_to_go_on_with(made: Made, here: Path, distill: Distill) -> None:
+    """They asked which images."""
+    shutil.copytree(made.teacher, "bare")
+    (here / "bare" / "recipe.yaml").unlink()
+    for verb in (("teacher", "train"), ("student",), ("hint-init",), ("student", "--seeds", 2)):
+        outcome = distill(*verb, "--resume", "--out", "none")
+        assert outcome.code == 2
+        assert "there is no run in none to go on with. Give the --out folder of" in outcome.err
+        needed = "--data" if verb[0] == "teacher" else "--teachers"
+        assert f"or {needed} and all else" in outcome.err
+        assert not (here / "none").exists()
+    outcome = distill("teacher", "train", "--resume", "--out", "bare")
+    assert outcome.code == 2
+    assert "there is no run in bare to go on with. bare/recipe.yaml is missing" in outcome.err
+    outcome = distill("teacher", "train", "--resume")
+    assert outcome.code == 2
+    assert "which run is to go on? Give --out RUN" in outcome.err
+
+
+def test_complete_options_begin_a_run(here: Path, distill: Distill) -> None:
+    given = ("--data", "digits", "--model", "mlp_8x1", "--epochs", 1)
+    outcome = distill("teacher", "train", "--resume", "--out", "new", *given, "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert (here / "new" / "result.json").exists()

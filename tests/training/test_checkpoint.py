@@ -18,6 +18,7 @@ from distill_cli.errors import ArtifactError, InternalError
 from distill_cli.files import remove_temporaries
 from distill_cli.pipeline.folders import has_checkpoint
 from distill_cli.training import checkpoint
+from distill_cli.training.optim import create_optimizer, materialise
 from distill_cli.training.state import State
 
 NEWEST, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
@@ -274,13 +275,49 @@ def test_a_part_that_does_not_fit_is_named(tmp_path: Path, part: object) -> None
         step_of(tmp_path)
 
 
-def test_an_optimizer_that_does_not_fit_is_named(tmp_path: Path) -> None:
+OPTIMIZERS = {
+    "nothing": (lambda kept: kept.clear(), "'param_groups' is missing"),
+    "an option": (lambda kept: kept["param_groups"][0].pop("eps"), "option eps is missing"),
+    "a rate": (lambda kept: kept["param_groups"][0].update(lr="x"), "option lr is missing or"),
+    "a row": (lambda kept: kept["param_groups"][0].update(betas=[0.9]), "option betas is"),
+    "a state": (lambda kept: kept["state"][0].pop("exp_avg"), "exp_avg is missing"),
+    "a shape": (lambda kept: kept["state"][0].update(exp_avg=torch.ones(2)), "exp_avg is missing"),
+}
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS)
+def test_an_optimizer_that_does_not_fit_is_named(tmp_path: Path, case: str) -> None:
+    """What it would stumble over at its next step; torch looks at the sizes of groups alone."""
     net = nn.Linear(3, 2)
-    parts = {"optimizer": torch.optim.AdamW(net.parameters())}
-    checkpoint.save(tmp_path, State(), parts, "key")
-    without_seal(tmp_path / NEWEST, put("parts", "optimizer", value={}))
-    with pytest.raises(ArtifactError, match=r"optimizer does not fit \('param_groups' is missing"):
-        checkpoint.load(tmp_path, parts, "key")
+    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+    materialise(optimizer)
+    checkpoint.save(tmp_path, State(), {"optimizer": optimizer}, "key")
+    change, words = OPTIMIZERS[case]
+    without_seal(tmp_path / NEWEST, lambda content: change(content["parts"]["optimizer"]))
+    with pytest.raises(ArtifactError, match=f"state of its optimizer does not fit .{words}"):
+        checkpoint.load(tmp_path, {"optimizer": optimizer}, "key")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "muon", "adafactor", "lion", "nadamw"])
+@pytest.mark.parametrize("stepped", [False, True])
+def test_an_optimizer_that_fits_is_restored(tmp_path: Path, name: str, stepped: bool) -> None:
+    """Into a new one, and into one that has stepped: some keep flags and nothing in their state."""
+
+    def made() -> torch.optim.Optimizer:
+        return create_optimizer(net, name, rate=0.01, weight_decay=0.1, momentum=0.9)
+
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    net(torch.ones(2, 3)).sum().backward()
+    optimizer = made()
+    materialise(optimizer)
+    if stepped:
+        optimizer.step()
+    checkpoint.save(tmp_path, State(), {"optimizer": optimizer}, "key")
+    fresh = made()
+    materialise(fresh)
+    for other in (fresh, optimizer):
+        checkpoint.load(tmp_path, {"optimizer": other}, "key")
+        other.step()
 
 
 def test_the_one_before_is_named_where_it_is_alone(tmp_path: Path) -> None:

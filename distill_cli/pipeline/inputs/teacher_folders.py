@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import real_path
+from distill_cli.pipeline.entries import check_not_gone
 from distill_cli.pipeline.folders import finished_seeds, has_model, holds_run, kept_recipe
-from distill_cli.pipeline.gone_models import check_not_gone
 from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.framing import as_shown
