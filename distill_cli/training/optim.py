@@ -175,10 +175,14 @@ def _alike(value: object, before: object) -> bool:
     """Whether an option is a number, or a row of numbers, where it was one."""
     if isinstance(before, tuple | list):
         row = value if isinstance(value, tuple | list) else ()
-        return len(row) == len(before) and all(map(_alike, row, before))
+        # Most are shares, as betas are: beyond 1, roots of what is negative are taken.
+        return len(row) == len(before) and all(
+            _alike(one, other) and (0 <= one <= 1 or not 0 <= other <= 1)
+            for one, other in zip(row, before, strict=True)
+        )
     if isinstance(before, bool) or not isinstance(before, int | float):
         return True
-    return isinstance(value, int | float | torch.Tensor)
+    return isinstance(value, int | float | torch.Tensor) and _form(value) == _form(before)
 
 
 def uncapturable(optimizer: torch.optim.Optimizer) -> str | None:
