@@ -302,7 +302,8 @@ def _read_checkpoint(folder: Path, file: str) -> None:
         state = checkpoint.load(folder, parts, "key")
     finally:
         torch.set_rng_state(kept)
-    state.means()
+    if state.step:
+        state.means()
     json.dumps(state.state_dict())
     parts["optimizer"].step()  # type: ignore[attr-defined]
 

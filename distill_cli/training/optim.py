@@ -140,14 +140,14 @@ def restore(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> None:
 
     Raises:
         ValueError: An option is missing or of another kind, or a state that is made before the first
-            step has another shape than the kept one.
+            step differs from the kept one in shape or kind.
     """
     options = [
         {name: group[name] for name in optimizer.defaults if name in group}
         for group in optimizer.param_groups
     ]
-    shapes = {
-        parameter: {name: torch.as_tensor(value).shape for name, value in state.items()}
+    forms = {
+        parameter: {name: _form(value) for name, value in state.items()}
         for parameter, state in optimizer.state.items()
         if all(isinstance(value, torch.Tensor | int | float) for value in state.values())
     }
@@ -158,21 +158,31 @@ def restore(optimizer: torch.optim.Optimizer, values: dict[str, Any]) -> None:
                 raise ValueError(f"option {name} is missing or damaged")
     for parameter, state in optimizer.state.items():
         # Where none was kept, it is made anew.
-        for name, shape in shapes.get(parameter, {}).items() if state else ():
+        for name, form in forms.get(parameter, {}).items() if state else ():
             value = state.get(name)
             # SGD takes a momentum of None for one that is not begun.
-            if name not in state or (value is not None and torch.as_tensor(value).shape != shape):
-                raise ValueError(f"{name} is missing or has another shape")
+            if name not in state or (value is not None and _form(value) != form):
+                raise ValueError(f"{name} is missing or damaged")
+
+
+def _form(value: object) -> tuple[torch.Size, bool]:
+    """The shape of a tensor or number, and whether it is complex."""
+    tensor = torch.as_tensor(value)
+    return tensor.shape, tensor.is_complex()
 
 
 def _alike(value: object, before: object) -> bool:
     """Whether an option is a number, or a row of numbers, where it was one."""
     if isinstance(before, tuple | list):
         row = value if isinstance(value, tuple | list) else ()
-        return len(row) == len(before) and all(map(_alike, row, before))
+        # Most are shares, as betas are: beyond 1, roots of what is negative are taken.
+        return len(row) == len(before) and all(
+            _alike(one, other) and (0 <= one <= 1 or not 0 <= other <= 1)
+            for one, other in zip(row, before, strict=True)
+        )
     if isinstance(before, bool) or not isinstance(before, int | float):
         return True
-    return isinstance(value, int | float | torch.Tensor)
+    return isinstance(value, int | float | torch.Tensor) and _form(value) == _form(before)
 
 
 def uncapturable(optimizer: torch.optim.Optimizer) -> str | None:

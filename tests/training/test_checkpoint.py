@@ -281,6 +281,7 @@ OPTIMIZERS = {
     "a rate": (lambda kept: kept["param_groups"][0].update(lr="x"), "option lr is missing or"),
     "a row": (lambda kept: kept["param_groups"][0].update(betas=[0.9]), "option betas is"),
     "a state": (lambda kept: kept["state"][0].pop("exp_avg"), "exp_avg is missing"),
+    "a kind": (lambda kept: kept["param_groups"][0].update(lr=torch.tensor(1j)), "option lr is"),
     "a shape": (lambda kept: kept["state"][0].update(exp_avg=torch.ones(2)), "exp_avg is missing"),
 }
 
