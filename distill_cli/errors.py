@@ -106,6 +106,13 @@ class DistillError(Exception):
         self.hint = hint
 
 
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: extension modules turn one into errors of their own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 class InternalError(DistillError):
     """The machine failed us: disk full, out of memory, a worker died (exit code 1)."""
 

@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from distill_cli import __version__
 from distill_cli.cli import synonyms
 from distill_cli.cli.terminal import INTERRUPTED, escape, say, say_interrupted, say_stopped
-from distill_cli.errors import DistillError, StoppedError, nearest, reason
+from distill_cli.errors import DistillError, StoppedError, is_interrupt, nearest, reason
 from distill_cli.files import BAD_PATH, DISK_FULL
 
 # Verb → module and the line that `distill --help` shows; the module is imported when called.
@@ -121,7 +121,7 @@ class DistillGroup(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except (Exception, KeyboardInterrupt) as error:
-            if _interrupted(error):
+            if is_interrupt(error):
                 say_interrupted()
                 raise typer.Exit(INTERRUPTED) from None
             fail(*unexpected(error))
@@ -131,13 +131,6 @@ def _is_help(error: Exception) -> bool:
     """Whether a group was called without a command: its help is shown already, and typer ends with 2."""
     # typer has its own copy of this class, or click's, by its version.
     return type(error).__name__ == "NoArgsIsHelpError"
-
-
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: extension modules turn one into errors of their own."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def unexpected(error: BaseException) -> tuple[str, int]:

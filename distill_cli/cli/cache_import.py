@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from distill_cli.cli.cache_soft_labels import document, summary
+from distill_cli.cli.cache_soft_labels import document, interruptible, summary
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import exactly, print_location, result_json, say
@@ -46,7 +46,7 @@ def run_import(recipe: ImportRecipe, flags: RunFlags) -> None:
         raise UsageError(f"labels '{recipe.labels}' do not exist", hint="Give a .csv or an .npz")
     if recipe.out is not None:
         check_cache_place(Path(recipe.out))
-    with progress("import", quiet=flags.quiet) as display:
+    with interruptible(recipe.out), progress("import", quiet=flags.quiet) as display:
         from distill_cli.pipeline.labels.importing import import_labels, prepare_import
 
         if flags.dry_run:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import escape, exactly, print_location, result_json, say
-from distill_cli.errors import UsageError, counted
+from distill_cli.cli.terminal import INTERRUPTION, escape, exactly, print_location, result_json, say
+from distill_cli.errors import DistillError, StoppedError, UsageError, counted, is_interrupt
 from distill_cli.pipeline.folders import check_cache_place, check_finished
 from distill_cli.pipeline.inputs.teacher_folders import check_distinct, expand_teachers
 from distill_cli.recipe.load import to_yaml
@@ -48,7 +51,7 @@ def run_dump(recipe: CacheRecipe, flags: RunFlags) -> None:
     if flags.dry_run:
         show_estimate(recipe, flags)
         return
-    with progress("cache", quiet=flags.quiet) as display:
+    with interruptible(recipe.out), progress("cache", quiet=flags.quiet) as display:
         from distill_cli.pipeline.labels.dump import dump
 
         views = display.counting("view")
@@ -61,6 +64,24 @@ def run_dump(recipe: CacheRecipe, flags: RunFlags) -> None:
     else:
         for dumped in finished:
             print_location(dumped.folder, named=not flags.quiet)
+
+
+@contextmanager
+def interruptible(out: str | None) -> Iterator[None]:
+    """Has a Ctrl-C that ends a dump or an import at once say how it goes on.
+
+    Args:
+        out: The folder that the command names, if any: it goes on in the same one.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, DistillError) or not is_interrupt(error):
+            raise
+        again = "The same command" if out else "The same command with --out and its folder"
+        raise StoppedError(
+            INTERRUPTION, signal_number=signal.SIGINT, hint=f"{again} goes on"
+        ) from None
 
 
 def show_estimate(recipe: CacheRecipe, flags: RunFlags) -> None:

@@ -16,6 +16,9 @@ from distill_cli.errors import UsageError
 # The number of processes and this one's, as torchrun tells them.
 PROCESSES, NUMBERS = "WORLD_SIZE", ("RANK", "LOCAL_RANK")
 
+# Parameters that may be given again, and whose values no commas join.
+APART = ("require", "assignments")
+
 
 class Command(TyperCommand):
     """A verb. Options that take one value take the last one given, and a line says so."""
@@ -23,11 +26,35 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the arguments."""
         typed = list(args)
-        rest: list[str] = super().parse_args(ctx, args)
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            if "unexpected extra argument" in str(error) and (line := self._spread(ctx, typed)):
+                raise UsageError(line) from None
+            raise
         if not ctx.resilient_parsing and not ctx.params.get("quiet"):
             for line in self._repeated(ctx, typed):
                 say(f"[bold]note:[/bold] {escape(line)}")
         return rest
+
+    def _spread(self, ctx: Any, args: list[str]) -> str | None:
+        """What to type where a blank stands between the values of one option; None where none does."""
+        params: list[Any] = self.get_params(ctx)
+        options = {
+            name: option
+            for option in params
+            if getattr(option, "multiple", False)
+            for name in option.opts
+        }
+        for number, word in enumerate(args):
+            flag, joined, first = word.partition("=")
+            values = [first, *args[number + 1 :]] if joined else args[number + 1 :]
+            if flag in options and len(values) > 1 and not values[1].startswith("-"):
+                again = f"{flag} {values[0]} {flag} {values[1]}"
+                if options[flag].name in APART:
+                    return f"{flag} takes one value at a time: {again}"
+                return f"{flag} takes commas, or is given again: {flag} {values[0]},{values[1]} or {again}"
+        return None
 
     def _repeated(self, ctx: Any, args: list[str]) -> list[str]:
         """A line for each option that is given several times and keeps one value."""

@@ -13,7 +13,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from distill_cli.cli.begun import kept_file
-from distill_cli.cli.command import refuse_ranks
+from distill_cli.cli.command import APART, refuse_ranks
 from distill_cli.cli.completion import completer
 from distill_cli.cli.terminal import escape, say
 from distill_cli.recipe.base import Recipe
@@ -246,7 +246,7 @@ def verb(
 
 def joined(key: str, value: Any) -> Any:
     """A list's flag, given once or again, as one text with commas; gates stay apart."""
-    return ",".join(value) if isinstance(value, list) and key != "require" else value
+    return ",".join(value) if isinstance(value, list) and key not in APART else value
 
 
 def teller(*, quiet: bool) -> Callable[[str], None]:

@@ -93,9 +93,10 @@ def _tell_unreadable(answers: Answers, *, skip_bad: bool) -> None:
         say(escape(f"cannot read image {path}: {reason}"))
     if bad:
         total = bad + len(answers.predictions)
+        others = "All others are answered; --skip-bad leaves such images out"
         raise ArtifactError(
             f"{bad:,} of {counted(total, 'image')} cannot be read",
-            hint="All others are answered; --skip-bad leaves such images out",
+            hint=others if answers.predictions else None,
         )
 
 

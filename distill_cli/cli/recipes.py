@@ -12,11 +12,11 @@ from distill_cli.cli.command import VerbApp, refuse_ranks
 from distill_cli.cli.options import Assignments, Json, RunFlags, run_flags, teller
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import escape, exactly, result_json, say
-from distill_cli.errors import UsageError, nearest
+from distill_cli.errors import UsageError
 from distill_cli.files import named_file, write_text
 from distill_cli.recipe import catalog
 from distill_cli.recipe.base import Recipe, TrainRecipe
-from distill_cli.recipe.load import load, read_yaml
+from distill_cli.recipe.load import check_command, load, read_yaml
 from distill_cli.recipe.schema import RECIPES, CacheRecipe, ImportRecipe
 from distill_cli.recipe.seeds import seeds_of
 from distill_cli.recipe.stages import is_several, stages_of
@@ -78,11 +78,10 @@ def read(name: str, assignments: list[str] | None, *, quiet: bool = False) -> Re
         UsageError: It names no command, or is not valid.
     """
     path = catalog.find(name)
-    command = str(read_yaml(path).get("command", ""))
-    if command not in RECIPES:
-        raise UsageError(f"recipe {path}: command '{command}'? {nearest(command, RECIPES)}")
+    command = read_yaml(path).get("command")
+    check_command(path, command)
     return load(
-        RECIPES[command], recipe=path, assignments=assignments or (), tell=teller(quiet=quiet)
+        RECIPES[str(command)], recipe=path, assignments=assignments or (), tell=teller(quiet=quiet)
     )
 
 

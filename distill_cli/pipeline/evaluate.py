@@ -22,8 +22,7 @@ from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import Artifacts, once
 from distill_cli.pipeline.inputs.data_rules import rules_kept
-from distill_cli.pipeline.inputs.located import locate
-from distill_cli.pipeline.inputs.moved_data import check_moved
+from distill_cli.pipeline.inputs.moved_data import check_moved, typed_place
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.pipeline.inputs.teachers import Member, check_classes, open_teachers
@@ -76,7 +75,7 @@ def data_of(
     if spec is None:
         raise UsageError(f"{folder} does not say which data it was trained on", hint="Give --data")
     check_moved(str(spec), [str(folder)])
-    located, own = locate(str(spec)), recipe.get("data")
+    located, own = typed_place(str(spec)), recipe.get("data")
 
     def opened(rules: DataRules, size: Size | None) -> Dataset:
         return open_dataset(

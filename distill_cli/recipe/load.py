@@ -109,6 +109,19 @@ def from_environment(
     }
 
 
+def check_command(recipe: Path | None, command: Any) -> None:
+    """Refuses a recipe that is for no command, or does not say for which.
+
+    Raises:
+        UsageError: With the nearest command, or all of them.
+    """
+    if command is None:
+        valid = f"Name one of: {', '.join(RECIPES)}"
+        raise UsageError(f"recipe {recipe}: the key 'command' is missing", hint=valid)
+    if str(command) not in RECIPES:
+        raise UsageError(f"recipe {recipe}: command '{command}'? {nearest(str(command), RECIPES)}")
+
+
 def ignore(text: str) -> None:
     """Tells nobody."""
 
@@ -145,6 +158,7 @@ def load(
         values = {key: value for key, value in values.items() if key not in OF_A_COMMAND}
     command = values.get("command", schema.COMMAND)
     if command != schema.COMMAND:
+        check_command(recipe, command)
         raise UsageError(f"recipe {recipe} is for `distill {command}`, not {schema.COMMAND}")
     spoken = from_environment(schema, environment)
     assigned = [parse_set(assignment) for assignment in assignments]

@@ -94,3 +94,98 @@ def test_complete_options_begin_a_run(here: Path, distill: Distill) -> None:
     outcome = distill("teacher", "train", "--resume", "--out", "new", *given, "--quiet")
     assert outcome.code == 0, outcome.err
     assert (here / "new" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (
+            ("student", "--teachers", "a", "b"),
+            "--teachers takes commas, or is given again: --teachers a,b or --teachers a --teachers b",
+        ),
+        (("cache-soft-labels", "--teachers=a", "b", "c"), "--teachers a,b or "),
+        (("student", "--require", "a>1", "b>2"), "at a time: --require a>1 --require b>2"),
+        (("student", "--set", "a=1", "b=2"), "at a time: --set a=1 --set b=2"),
+        (("student", "--model", "a", "b"), "got unexpected extra argument"),
+        (("student", "train", "--teachers", "a"), "takes no sub-command"),
+    ],
+)
+def test_values_behind_one_flag(distill: Distill, args: tuple[str, ...], hint: str) -> None:
+    outcome = distill(*args)
+    assert outcome.code == 2
+    assert hint in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("command: studnet", "command 'studnet'? Did you mean 'student'?"),
+        ("command: [a]", "command '['a']'? Valid: "),
+        ("command: student", "is for `distill student`, not teacher train"),
+        ("epochs: 2", "the key 'command' is missing. Name one of: teacher train, student, "),
+    ],
+)
+def test_the_command_of_a_recipe(here: Path, distill: Distill, command: str, hint: str) -> None:
+    (here / "r.yaml").write_text(f"{command}\n")
+    validated = ("recipes", "validate", "r.yaml")
+    trained = ("teacher", "train", "--recipe", "r.yaml")
+    for args in {
+        "command: student": (trained,),
+        "epochs: 2": (validated, ("recipes", "run", "r.yaml")),
+    }.get(command, (validated, trained)):
+        outcome = distill(*args)
+        assert outcome.code == 2
+        assert hint in outcome.err, args
+
+
+def test_where_data_were_looked_for(
+    made: Made, here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISTILL_DATA", raising=False)
+    train = ("teacher", "train", "--model", "mlp_8x1", "--data")
+    for data in ("photos/", "imagenet", "digits/x"):
+        for args in ((*train, data), ("evaluate", made.teacher, "--data", data)):
+            outcome = distill(*args)
+            assert outcome.code == 2
+            assert f"--data {data} does not exist. It was looked for" in outcome.err
+            assert f"in the current folder ({here})" in outcome.err
+            assert "$DISTILL_DATA is not set" in outcome.err
+    assert "Did you mean 'cifar10'?" in distill(*train, "cifar1").err
+    assert "Give a folder, an archive, a .csv or digits" in distill(*train, here / "none").err
+    monkeypatch.setenv("DISTILL_DATA", "/elsewhere")
+    assert "and in $DISTILL_DATA (/elsewhere)" in distill(*train, "photos/").err
+
+
+def test_no_others_are_answered(made: Made, here: Path, distill: Distill) -> None:
+    (here / "bad.png").write_bytes(b"no picture")
+    outcome = distill("predict", made.teacher, "bad.png")
+    assert outcome.code == 3
+    assert outcome.err.splitlines()[-1] == "error: 1 of 1 image cannot be read"
+    Image.new("L", (8, 8)).save("good.png")
+    assert "All others are answered" in distill("predict", made.teacher, "bad.png", "good.png").err
+
+
+@pytest.mark.parametrize(
+    ("out", "hint"),
+    [
+        (("--out", "c"), "The same command goes on"),
+        ((), "The same command with --out and its folder goes on"),
+    ],
+)
+def test_an_interrupted_dump_says_how_it_goes_on(
+    made: Made,
+    here: Path,
+    distill: Distill,
+    monkeypatch: pytest.MonkeyPatch,
+    out: tuple[str, ...],
+    hint: str,
+) -> None:
+    from distill_cli.pipeline.labels import dump
+
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dump, "prepare_dump", interrupted)
+    outcome = distill("cache-soft-labels", "--teachers", made.teacher, *out)
+    assert outcome.code == 130
+    assert outcome.err.endswith(f"stopped at once; what was saved before is intact. {hint}\n")

@@ -20,6 +20,7 @@ from distill_cli.pipeline.inputs.data_rules import recorded_rules, rules_of
 from distill_cli.pipeline.inputs.first_line import are_characters, first_line
 from distill_cli.pipeline.inputs.framing import framing_of
 from distill_cli.pipeline.inputs.located import locate
+from distill_cli.pipeline.inputs.moved_data import typed_place
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
 from distill_cli.recipe.earlier import DATA_VERSION, FRAMING
 from distill_cli.training.events import Sink
@@ -53,7 +54,7 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     if recipe.data is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
     dataset = open_dataset(
-        locate(recipe.data),
+        typed_place(recipe.data),
         **_images_of(recipe),
         workers=worker_count(recipe),
         progress=sink.reading,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill_cli.data.open_splits import ALIASES
-from distill_cli.errors import UsageError
+from distill_cli.errors import UsageError, nearest
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.located import locate
 
@@ -37,3 +38,24 @@ def check_moved(
             f"the data of {owner} were at {data}, where there is nothing now",
             hint="Say where they are with --data",
         )
+
+
+def typed_place(data: str) -> str:
+    """Data that a person named, as `locate` has them.
+
+    Raises:
+        UsageError: A path that is nowhere, with the folders in which it was looked for. A slip in the
+            name of a dataset is left to whoever opens it.
+    """
+    place = locate(data)
+    if data in BUILT_IN or data.startswith("torch/") or Path(place).exists():
+        return place
+    if "/" not in data and nearest(data, BUILT_IN).startswith("Did you"):
+        return place
+    if Path(data).is_absolute():
+        hint = "Give a folder, an archive, a .csv or digits"
+    else:
+        root = os.environ.get("DISTILL_DATA")
+        second = f"in $DISTILL_DATA ({root})" if root else "nowhere else: $DISTILL_DATA is not set"
+        hint = f"It was looked for in the current folder ({Path.cwd()}) and {second}"
+    raise UsageError(f"--data {data} does not exist", hint=hint)
