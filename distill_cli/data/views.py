@@ -183,7 +183,9 @@ class Views:
         if self.mixer is None:
             return index_B, view_B, index_B
         partner_B = self.mixer.partners(index_B, view_B)
-        if len(index_B) % 2 == 0 and torch.equal(neighbours(index_B), partner_B):
+        # A neighbour that is the partner's row in another view has other pixels than the partner.
+        paired = len(index_B) % 2 == 0 and torch.equal(neighbours(view_B), view_B)
+        if paired and torch.equal(neighbours(index_B), partner_B):
             return index_B, view_B, partner_B
         return torch.cat([index_B, partner_B]), torch.cat([view_B, view_B]), partner_B
 

@@ -387,7 +387,7 @@ def lines(path: Path) -> int:
     ("begin", "number", "code"),
     [
         (from_shell, signal.SIGKILL, -9),
-        (from_shell, signal.SIGINT, 130),
+        pytest.param(from_shell, signal.SIGINT, 130, marks=pytest.mark.slow),
         (start, signal.SIGTERM, 143),
     ],
 )

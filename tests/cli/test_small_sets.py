@@ -97,6 +97,7 @@ def test_a_run_goes_on_with_the_batch_that_it_began_with(here: Path, distill: Di
     assert "batch_size" in error(refused)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [("--generations", 2), ("--seeds", 2)], ids=["stages", "seeds"])
 def test_several_runs_of_an_earlier_version_go_on_by_their_recipe(
     made: Made, here: Path, distill: Distill, several: tuple[object, ...]

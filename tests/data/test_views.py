@@ -72,6 +72,18 @@ def test_a_view_does_not_depend_on_its_batch(
         assert torch.equal(together[position], alone[0])
 
 
+def test_a_neighbour_in_another_view_is_no_partner() -> None:
+    """Rows 6 and 9 are partners in views 0 and 4: next to each other each was mixed with the other's."""
+    maker = views("crop:2", "mixup:0.4")
+    assert maker.mixer is not None
+    rows, view_list = [6, 9], [0, 4]
+    assert maker.mixer.partners(torch.tensor(rows), torch.tensor(view_list)).tolist() == [9, 6]
+    together = pixels(maker, rows, view_list)
+    for position in (0, 1):
+        alone = pixels(maker, rows[position : position + 1], view_list[position : position + 1])
+        assert torch.equal(together[position], alone[0])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_view_does_not_depend_on_threads(threads: int) -> None:
     """Larger images, which kernels split over threads."""

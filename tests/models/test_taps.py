@@ -392,4 +392,4 @@ def test_the_command_lists_them(tmp_path: Path, distill: Callable[..., Outcome])
     assert "16 × 16 × 16" in outcome.out
     assert distill("models", "taps", "cifar_resnet8", "--channels", 2).code == 2
     assert distill("models", "taps", "resnet5000").code == 2
-    assert distill("models", "taps", tmp_path).code == 2
+    assert distill("models", "taps", tmp_path).code == 3
