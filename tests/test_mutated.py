@@ -13,7 +13,7 @@ from tests.mutated import MEMORY, Reader, fault_of, faults
 from tests.mutated_readers import READERS
 
 # In all some 2,000 files; under `slow`, so many a reader.
-COUNT, SLOW_COUNT = 125, 20_000
+COUNT, SLOW_COUNT = 118, 20_000
 CORPUS = Path(__file__).parent / "fixtures" / "mutated"
 
 

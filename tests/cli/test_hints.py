@@ -264,12 +264,12 @@ FAST_PAIRS = [
     ("test_resnet", "test_vit2", 30),
     ("test_convnext", "test_vit", 32),
     ("mobilenetv4_conv_small", "test_efficientnet", 32),
+]
+SLOW_PAIRS = [
     ("test_efficientnet", "test_convnext2", 32),
     ("mixer_s32_224", "test_byobnet", 32),
     ("test_mambaout", SWIN_TINY, 32),
     (SWIN_TINY, "test_resnet", 32),
-]
-SLOW_PAIRS = [
     ("test_vit3", "test_convnext3", 32),
     ("test_convnext3", "test_vit4", 30),
     ("test_vit_relpos", "test_maxvit", 32),

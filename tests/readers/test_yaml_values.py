@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.readers.yaml_values import BadYamlError, read_yaml_value, yaml_value
 from tests.readers.test_json_values import PLAIN
 
+BREAKS = re.compile(r"\\x85|\\u2028|\\u2029")
+
 
 @given(PLAIN)
 def test_what_is_dumped_is_read_as_it_is(value: object) -> None:
+    # PyYAML writes these three as line breaks, and its own reader takes them for spaces.
+    assume(not BREAKS.search(repr(value)))
     assert yaml_value(yaml.safe_dump(value, allow_unicode=True)) == value
 
 
