@@ -64,6 +64,11 @@ _STAGED_RUN = {
     **_PLAIN_RUN,
     STAGES: Entries(folders={".+": Entries(files=_RUN_FILES, folders=_PLAIN_RUN)}),
 }
+# All that a run's folder holds of a run, in the order in which it is removed.
+RUN_ENTRIES = (
+    *(*RUN_FILES, "MODEL_CARD.md", *_PLAIN_RUN),
+    *(STAGES, STAGES_RECIPE, SEEDS, TABLE),
+)
 RUN = Entries(files=_RUN_FILES, folders=_STAGED_RUN, logs=True)
 # Runs of several seeds give way to one run, and one run to several.
 RUN_OR_SEEDS = Entries(

@@ -16,7 +16,7 @@ from distill_cli.pipeline.entries import (
     CACHES,
     CARD,
     DEMO,
-    RUN_FILES,
+    RUN_ENTRIES,
     RUN_OR_SEEDS,
     SKIPPED,
     check_entries,
@@ -30,7 +30,6 @@ from distill_cli.report.run_folder import HISTORY, OUTCOME, RECIPE, RESULT, NoFi
 from distill_cli.report.seed_table import TABLE, SeedTable, read_table
 
 RUNS = Path("runs")
-RUN_ENTRIES = (*RUN_FILES, "MODEL_CARD.md", "model", "last", "stages", "stages.yaml", SEEDS, TABLE)
 # A README of a published cache without this mark is somebody else's.
 CARD_MARK = "<!-- a soft-label cache of distill -->"
 

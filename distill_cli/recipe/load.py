@@ -243,4 +243,21 @@ def to_yaml(recipe: Recipe) -> str:
     ordered = {key: value for key, value in values.items() if key != "recorded"}
     if values["recorded"] is not None:
         ordered["recorded"] = values["recorded"]
-    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100)
+    return yaml_text(ordered)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's, but for line breaks of Unicode, which it writes as they are and reads back as spaces."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """A text; in double quotes, where such a break is escaped, if it has one."""
+        style = '"' if {*"\x85\u2028\u2029"} & set(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def yaml_text(value: Any) -> str:
+    """A value of texts, numbers, lists and mappings as YAML that reads back to an equal one."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

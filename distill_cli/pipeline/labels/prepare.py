@@ -14,8 +14,8 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.data.views import Views
 from distill_cli.errors import StoppedError, UsageError, counted
 from distill_cli.files import real_path
+from distill_cli.pipeline.entries import RUN_ENTRIES
 from distill_cli.pipeline.folders import (
-    RUN_ENTRIES,
     check_cache_folders,
     check_finished,
     next_free,
