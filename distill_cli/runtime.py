@@ -18,6 +18,8 @@ import torch
 
 from distill_cli import __version__
 from distill_cli.errors import UsageError
+from distill_cli.launched import place
+from distill_cli.ranks import ALONE, Ranks, join
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
 
@@ -37,12 +39,14 @@ class Runtime:
         deterministic: Whether kernels that are not deterministic are refused.
         precision: Arithmetic of the student's forward and backward; weights and losses stay in
             fp32.
+        ranks: The processes that do the work together.
     """
 
     device: torch.device
     threads: int
     deterministic: bool
     precision: Precision = "fp32"
+    ranks: Ranks = ALONE
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -123,6 +127,8 @@ def decide(
     present = devices()
     if device == "auto":
         device = present[0]
+        if device == "cuda:0":
+            device = present[place().local_rank % torch.cuda.device_count()]
     elif device not in present and f"{device}:0" not in present:
         raise UsageError(f"there is no device '{device}' here", hint=f"Found: {', '.join(present)}")
     if threads is not None:
@@ -132,8 +138,11 @@ def decide(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     chosen = torch.device(device)
+    if chosen.type == "cuda" and place().ranks > 1:
+        torch.cuda.set_device(chosen)
     return Runtime(
         device=chosen,
+        ranks=join(chosen),
         threads=torch.get_num_threads(),
         deterministic=deterministic,
         precision=best_precision(chosen) if precision == "auto" else precision,

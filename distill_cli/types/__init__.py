@@ -25,6 +25,7 @@ from distill_cli.types.identity import (
 )
 from distill_cli.types.relation import Relation
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
+from distill_cli.types.share import WHOLE, Share
 from distill_cli.types.signals import (
     BIAS,
     GATED_PARTS,
@@ -56,6 +57,7 @@ __all__ = [
     "POSTERIOR",
     "UNLABELLED",
     "UNREAD",
+    "WHOLE",
     "Background",
     "Batch",
     "Count",
@@ -74,6 +76,7 @@ __all__ = [
     "Resize",
     "RunResult",
     "ScheduleName",
+    "Share",
     "Source",
     "SplitBy",
     "StudentSignals",
