@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distill_cli.errors import DistillError, InternalError, reason
+from distill_cli.files import leave_to_others
 from distill_cli.launched import place
 
 T = TypeVar("T")
@@ -89,7 +90,26 @@ class Ranks:
         if not self.alone:
             with _answering():
                 for tensor in tensors:
-                    dist.broadcast(tensor, 0)
+                    # Rows of memory: what is sent lies densely, and gloo knows no bool.
+                    sent = tensor.detach().contiguous()
+                    sent = sent.byte() if sent.dtype == torch.bool else sent.clone()
+                    dist.broadcast(sent, 0)
+                    tensor.detach().copy_(sent)
+
+    def require_equal(self, tensors: Iterable[Tensor]) -> None:
+        """Looks whether all ranks hold the same tensors; waits for the device.
+
+        Raises:
+            InternalError: They do not: their machines compute differently, or a memory is faulty.
+        """
+        if self.alone:
+            return
+        own = [_sum_of_bits(tensor) for tensor in tensors]
+        if any(other != own for other in self.values(own)):
+            raise InternalError(
+                "the ranks no longer hold the same weights",
+                hint="Run them on machines of one kind; --resume goes on from the last checkpoint",
+            )
 
     def values(self, value: T) -> list[T]:
         """The value that each rank has, in their order; waits for what a rank does alone."""
@@ -148,10 +168,21 @@ class Ranks:
         result, told = sent[0]
         if told is not None:
             raise RankLostError(_words(told), ended=told)
-        return result
+        value: T = result
+        return value
 
 
 ALONE = Ranks()
+
+
+# Whole numbers as wide as an element of a tensor.
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _sum_of_bits(tensor: Tensor) -> int:
+    """A checksum of a tensor's bits, made where it lies."""
+    bits = tensor.detach().contiguous().flatten().view(_WORDS[tensor.element_size()])
+    return int(bits.sum(dtype=torch.int64))
 
 
 class _Group:
@@ -172,7 +203,7 @@ class _Gather(torch.autograd.Function):
         return gathered
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0][ctx.span], None
 
 
@@ -194,7 +225,15 @@ def join(device: torch.device, *, timeout: float = TIMEOUT) -> Ranks:
         with _answering():
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
             _Group.patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        if here.rank > 0:
+            leave_to_others()
     return Ranks(here.rank, here.ranks)
+
+
+def current() -> Ranks:
+    """The ranks that this process has met; `ALONE` before it joined any."""
+    here = place()
+    return Ranks(here.rank, here.ranks) if dist.is_initialized() else ALONE
 
 
 def leave_word(code: int, message: str) -> None:

@@ -19,7 +19,7 @@ import torch
 from distill_cli import __version__
 from distill_cli.errors import UsageError
 from distill_cli.launched import place
-from distill_cli.ranks import ALONE, Ranks, join
+from distill_cli.ranks import ALONE, TIMEOUT, Ranks, join
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
 
@@ -118,8 +118,16 @@ def decide(
     threads: int | None = None,
     deterministic: bool = False,
     precision: Precision | Literal["auto"] = "fp32",
+    timeout: float = TIMEOUT,
 ) -> Runtime:
-    """Settles device, threads, determinism and precision for this process.
+    """Settles device, threads, determinism and precision for this process, and meets the other ranks.
+
+    Args:
+        device: Its name, or `auto`.
+        threads: Threads on the CPU; None for torch's own number.
+        deterministic: Whether to refuse kernels that are not deterministic.
+        precision: Of the student's forward and backward; `auto` takes what the device is best at.
+        timeout: Seconds that a rank waits for the others in a step.
 
     Raises:
         UsageError: The device does not exist on this machine; the message lists those that do.
@@ -142,7 +150,7 @@ def decide(
         torch.cuda.set_device(chosen)
     return Runtime(
         device=chosen,
-        ranks=join(chosen),
+        ranks=join(chosen, timeout=timeout),
         threads=torch.get_num_threads(),
         deterministic=deterministic,
         precision=best_precision(chosen) if precision == "auto" else precision,
