@@ -32,7 +32,7 @@ from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stop
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.report.cache_card import cache_card
-from distill_cli.runtime import stop_signals
+from distill_cli.stopping import stop_signals
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
 from distill_cli.types import Count

@@ -33,7 +33,8 @@ from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.resolved import ResolvedRecipe
-from distill_cli.runtime import fast_kernels, stop_signals
+from distill_cli.runtime import fast_kernels
+from distill_cli.stopping import stop_signals
 from distill_cli.training.events import Sink
 from distill_cli.training.loop import Trainer
 from distill_cli.training.pauses import Pauses, TimeLimit
