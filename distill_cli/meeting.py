@@ -159,34 +159,45 @@ def word_of_lost(timeout: float = ROLL_CALL) -> Word:
         timeout: Seconds to wait for words and answers.
     """
     ranks, own, store = place().ranks, place().rank, _Meeting.store
-    gone: list[int] = []
     try:
         store.set(f"here/{own}", "")
         until = time.monotonic() + timeout
-        while time.monotonic() < until and not gone:
+        while time.monotonic() < until:
             if (word := last_word()) is not None:
                 return word
-            about = [json.loads(store.get(f"rank/{rank}")) for rank in range(ranks)]
-            gone = [rank for rank, who in enumerate(about) if _is_gone(who)]
+            came = {rank: _about(rank) for rank in range(ranks) if store.check([f"rank/{rank}"])}
+            if gone := [rank for rank, about in came.items() if _is_gone(about)]:
+                return _left_for(gone, came, "was killed")
             time.sleep(_LOOK)
-        gone = gone or [rank for rank in range(ranks) if not store.check([f"here/{rank}"])]
-        hosts = [who["host"] for who in about]
+        if absent := [rank for rank in range(ranks) if rank not in came]:
+            others = f" of ranks {', '.join(map(str, absent))}" if absent[1:] else ""
+            return leave_word(1, f"it has not come{others}", rank=absent[0], host="its machine")
+        silent = [rank for rank in came if not store.check([f"here/{rank}"])]
+        if silent:
+            return _left_for(silent, came, "does not answer any more")
     except Exception:
         # Whoever keeps the store is gone.
-        gone, hosts = [0], [os.environ.get("MASTER_ADDR", "")] * ranks
-    if not gone:
-        return leave_word(1, "the connection to the other ranks was lost")
-    others = "".join(f", and so is rank {rank} on {hosts[rank]}" for rank in gone[1:])
-    message = f"it was killed, or its machine is lost{others}"
-    return leave_word(1, message, rank=gone[0], host=hosts[gone[0]])
+        lost = {0: {"host": os.environ.get("MASTER_ADDR", "")}}
+        return _left_for([0], lost, "was killed, or its machine is lost")
+    return leave_word(1, "the connection to the other ranks was lost")
+
+
+def _about(rank: int) -> dict[str, Any]:
+    return dict(json.loads(_Meeting.store.get(f"rank/{rank}")))
+
+
+def _left_for(gone: list[int], came: dict[int, dict[str, Any]], what: str) -> Word:
+    """Leaves word of ranks that cannot do so any more."""
+    others = "".join(f", and rank {rank} on {came[rank]['host']} too" for rank in gone[1:])
+    message = f"it {what}{others}"
+    return leave_word(1, message, rank=gone[0], host=came[gone[0]]["host"])
 
 
 def host_of(rank: int) -> str:
     """The machine of a rank; empty where it is not known."""
     with suppress(Exception):
-        store = _Meeting.store
-        if store.check([f"rank/{rank}"]):
-            return str(json.loads(store.get(f"rank/{rank}"))["host"])
+        if _Meeting.store.check([f"rank/{rank}"]):
+            return str(_about(rank)["host"])
     return ""
 
 

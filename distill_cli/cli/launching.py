@@ -24,13 +24,19 @@ from distill_cli.cli.terminal import (
     say_interrupted,
     say_stopped,
 )
-from distill_cli.errors import UsageError
-from distill_cli.launched import by_option, go_on, place
+from distill_cli.errors import DistillError, UsageError
+from distill_cli.launched import UNMENDED, by_option, go_on, goes_on, place
+from distill_cli.readers.json_values import read_json
+from distill_cli.report.run_folder import OUTCOME
 
 # More processes than this a core share it in turns so short that none gets anywhere.
 MOST_A_CORE = 8
-# What ranks import: all of a training.
-IMPORTS = ("distill_cli.cli.launching", "distill_cli.cli.app", "distill_cli.pipeline.run.stages")
+# Ranks are forked from a process of one thread that has imported all of a training once.
+START = "forkserver"
+IMPORTS = (
+    *("distill_cli.cli.launching", "distill_cli.cli.app", "distill_cli.pipeline.run.stages"),
+    "torch.distributed.elastic.multiprocessing.api",
+)
 
 Ranks = Annotated[
     int,
@@ -128,14 +134,14 @@ class RankFlags:
                 hint=f"At most {MOST_A_CORE * cores()}; one a core, or one a GPU, is fastest",
             )
 
-    def address(self) -> tuple[str, int] | None:
-        """Host and port where machines meet; None of one machine.
+    def address(self) -> tuple[str, int]:
+        """Host and port where machines meet; of one machine any that is free.
 
         Raises:
             UsageError: It is none.
         """
         if self.rendezvous is None:
-            return None
+            return "127.0.0.1", 0
         host, _, port = self.rendezvous.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
             raise UsageError(f"--rendezvous is HOST:PORT, as node0:29500, not '{self.rendezvous}'")
@@ -168,9 +174,9 @@ def start(
     if address is None and Path("/sys/class/net/lo").exists():
         # What ranks of one machine exchange does not leave it, nor needs a name that others know.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    _prepare()
     from distill_cli import launcher
 
-    launcher.prepare(IMPORTS)
     _check_gpus(flags, device)
     node = flags.node_rank or 0
     launch = launcher.Launcher(
@@ -179,6 +185,7 @@ def start(
         ),
         work=work,
         args=sys.argv[1:],
+        start_method=START,
         restarts=flags.max_restarts,
         grace=grace,
         state=lambda: _state(out),
@@ -192,6 +199,38 @@ def start(
     elif ended.line is not None:
         say(f"[bold red]error:[/bold red] {escape(ended.line)}")
     raise typer.Exit(ended.code)
+
+
+def _prepare() -> None:
+    """Has the process that ranks are forked from import everything, beside this one."""
+    if START == "forkserver":
+        from multiprocessing import forkserver, set_forkserver_preload
+
+        set_forkserver_preload(list(IMPORTS))
+        forkserver.ensure_running()
+
+
+class EndedBeforeError(DistillError):
+    """The attempt before ended in a way that another one would."""
+
+
+def check_before(out: str | None) -> None:
+    """Ends an attempt of torchrun's at once where the one before ended by what is not the machine's fault.
+
+    Args:
+        out: The folder of the command, where it names one.
+
+    Raises:
+        EndedBeforeError: With its code and message.
+    """
+    if by_option() or not goes_on() or out is None:
+        return
+    file = Path(out) / OUTCOME
+    ended = read_json(file) if file.is_file() else None
+    if isinstance(ended, dict) and ended.get("code") in UNMENDED:
+        error = EndedBeforeError(f"{ended.get('message')} (so the attempt before ended)")
+        error.exit_code = int(ended["code"])
+        raise error
 
 
 def _check_gpus(flags: RankFlags, device: str) -> None:

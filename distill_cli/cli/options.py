@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from distill_cli.cli.begun import kept_file
 from distill_cli.cli.command import APART, refuse_ranks
 from distill_cli.cli.completion import completer
-from distill_cli.cli.launching import RankFlags, start
+from distill_cli.cli.launching import RankFlags, check_before, start
 from distill_cli.cli.terminal import escape, say
 from distill_cli.launched import goes_on
 from distill_cli.recipe.base import Recipe, TrainRecipe
@@ -269,6 +269,7 @@ def start_ranks(recipe: TrainRecipe, ranks: RankFlags, *, dry: bool) -> None:
         dry: Whether nothing is trained: then one process checks it.
     """
     ranks.check(out=recipe.out, device=recipe.device)
+    check_before(recipe.out)
     if ranks.several and not dry:
         grace = recipe.grace.seconds
         start(ranks, out=recipe.out, device=recipe.device, threads=recipe.threads, grace=grace)
