@@ -38,6 +38,16 @@ TRAIN = (
 HOST = socket.gethostname()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _ready() -> None:
+    """Has children find everything imported, and the digits read."""
+    from distill_cli.data.dataset import open_dataset
+    from distill_cli.pipeline.run import stages
+
+    open_dataset("digits")
+    assert stages
+
+
 def told(ended: Written) -> Outcome:
     """How a command ended, as the page of faults is told."""
     assert b"Traceback" not in ended.err, ended.err.decode()
