@@ -21,6 +21,7 @@ from distill_cli.models import InputSpec, create_network, save_model
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Step
 from distill_cli.objectives.cross_entropy import CrossEntropy
+from distill_cli.pipeline.inputs.data import OpenedOnce
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.trainer import trainer_of
@@ -55,6 +56,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 TAUGHT = [name for name, cls in OBJECTIVES.items() if cls.info.needs & {Need.TEACHER}]
 STEPS = 30
+OPENING = OpenedOnce()
 GROUPS = Path("groups.yaml")
 
 
@@ -96,7 +98,7 @@ def trainer(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
     out = tmp_path / str(number)
     out.mkdir()
     asked = kind(out=str(out), **options)
-    made = trainer_of(prepare(asked, sink=Silent(), overwrite=True), Silent())
+    made = trainer_of(prepare(asked, sink=Silent(), overwrite=True, opening=OPENING), Silent())
     made.start(resume=False)
     made.network.train()
     torch.manual_seed(5)
