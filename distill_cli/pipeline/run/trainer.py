@@ -46,6 +46,8 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         copies=len(prepared.teacher.members) if isinstance(prepared.teacher, Relabelled) else 1,
         order_name=prepared.order,
         counts_labelled=prepared.counts_labelled,
+        views_per_read=recipe.views_per_read,
+        epochs=recipe.epochs,
     )
     taps, stop = prepared.layers.taps, prepared.is_hint_init
     optimisation = _optimisation(prepared, loader.steps)
