@@ -9,13 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 
 from distill_cli.data.formats import READ
 from distill_cli.data.source import Source
+from distill_cli.data.upright import (
+    TURNED_LEFT,
+    TURNED_UP,
+    orientation_tag,
+    shown_size,
+    upright,
+)
 from distill_cli.errors import ArtifactError, reason
-from distill_cli.types import EARLIER_FRAMING, Background, Framing, Orientation, Resize
+from distill_cli.types import EARLIER_FRAMING, Background, Framing, Resize
 
 # Exceptions that Pillow was seen to raise for damaged files, TypeError by its TIFF reader and
 # RuntimeError by its AVIF reader, and others that code for damaged files raises.
@@ -26,21 +32,6 @@ BAD_IMAGE = (
 )
 # PIL's modes of one channel; 16-bit ones are scaled to 8 bits.
 GREY_MODES, DEEP_MODES = ("1", "L", "LA"), ("I;16", "I;16B", "I;16L", "I")
-
-# How to undo each EXIF orientation: its name says where the first row and column are.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# The orientations whose pixels lie on their side, and where Pillow notes the tags of a PNG.
-SIDEWAYS, PNG_TAGS = (5, 6, 7, 8), frozenset({"exif", "Raw profile type exif"})
-# The orientations which turn the last column or row of the pixels in a file to the left, and to the top.
-TURNED_LEFT, TURNED_UP = (2, 3, 6, 7), (3, 4, 7, 8)
 
 # By how much a JPEG's decoder can divide its sides.
 SCALES = (1, 2, 4, 8)
@@ -66,34 +57,6 @@ def without_colour(pixels: Pixels) -> Pixels:
 def is_majority(count: int, total: int) -> bool:
     """Whether so many are more than half of all."""
     return 2 * count > total
-
-
-def upright(image: Image.Image, orientation: Orientation) -> Image.Image:
-    """An image as viewers show it: turned by its EXIF tag, if that is asked for."""
-    turn = TURNS.get(_tag(image, orientation))
-    return image if turn is None else image.transpose(turn)
-
-
-def shown_size(image: Image.Image, orientation: Orientation) -> tuple[int, int]:
-    """Width and height of the upright image, by its header."""
-    width, height = image.size
-    return (height, width) if _tag(image, orientation) in SIDEWAYS else (width, height)
-
-
-def _tag(image: Image.Image, orientation: Orientation) -> int:
-    """The EXIF orientation of an image that is not decoded yet; 1 where it lies as it is shown.
-
-    Pillow itself turns a TIFF. It would decode a whole PNG to look for a tag behind the pixels,
-    which other readers ignore too.
-    """
-    late = image.format == "PNG" and not PNG_TAGS.intersection(image.info)
-    if orientation == "stored" or image.format == "TIFF" or late:
-        return 1
-    try:
-        return int(image.getexif().get(Base.Orientation, 1))
-    except Exception:
-        # A damaged tag stops no viewer, and Pillow raises any exception on one.
-        return 1
 
 
 def to_eight_bits(image: Image.Image, background: Background = "none") -> Image.Image:
@@ -217,7 +180,7 @@ def decoded(image: Image.Image, framing: Framing, scale: int = 1) -> Whole:
     """
     left = top = 0.0
     if scale > 1:
-        tag = _tag(image, framing.orientation)
+        tag = orientation_tag(image, framing.orientation)
         over_x, over_y = (-side % scale / scale for side in shown_size(image, framing.orientation))
         left, top = over_x * (tag in TURNED_LEFT), over_y * (tag in TURNED_UP)
         image.draft(None, (image.width // scale, image.height // scale))

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from distill_cli.data.geometry import ResizedCrop
-from distill_cli.data.pillow_io import shown_size
 from distill_cli.data.split_images import ImageFiles, to_batch
+from distill_cli.data.upright import shown_size
 
 # Left, top, width and height in pixels of the upright image.
 Box = list[int]

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform
+from distill_cli.data.ahead import copied_ahead
 from distill_cli.data.augment import Augmentation, parse
 from distill_cli.data.geometry import ResizedCrop
 from distill_cli.data.library_transforms import LibraryTransform
@@ -149,7 +150,7 @@ class Views:
         whole = [self._with_partners(*request) for request in requests]
         if self.by_workers:
             pictures = self.pictures([request[:2] for request in whole], workers=workers)
-            parts = (part.to(self.maker, non_blocking=True) for part in pictures)
+            parts = copied_ahead(pictures, self.maker)
         else:
             # index_select copies whole rows: many times faster than indexing on uint8.
             parts = (

@@ -11,6 +11,7 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
+from distill_cli.data.ahead import copied_ahead
 from distill_cli.data.epoch_table import EpochTable
 from distill_cli.data.loader import Loader
 from distill_cli.teachers.mixture import reside, variant_of
@@ -102,7 +103,7 @@ class DeviceSteps:
         self.settings.load(epoch)
         made: Iterator[Tensor | None] = repeat(None)
         if self.table.by_host:
-            made = iter(self.table.pictures(first))
+            made = copied_ahead(self.table.pictures(first), self.loader.views.device)
         for number in range(first, self.loader.steps):
             self._hold(next(made))
             self._take(epoch * self.loader.steps + number)
@@ -110,13 +111,16 @@ class DeviceSteps:
         self.settings.prepare(epoch + 1)
 
     def _hold(self, pictures_BCHW: Tensor | None) -> None:
-        """Copies what the host made of a step's images to where the step looks for it."""
+        """Copies what the host made of a step's images to where every step looks for it.
+
+        It lies on the device already. The copy follows the step before on the same stream, which has
+        read its own by then.
+        """
         if pictures_BCHW is None:
             return
         if self._pictures_BCHW is None:
-            self._pictures_BCHW = pictures_BCHW.to(self.loader.views.device)
-        else:
-            self._pictures_BCHW.copy_(pictures_BCHW, non_blocking=True)
+            self._pictures_BCHW = torch.empty_like(pictures_BCHW)
+        self._pictures_BCHW.copy_(pictures_BCHW)
 
     def _take(self, step: int) -> None:
         if self.graphs is None:

@@ -15,8 +15,9 @@ from timm.data import create_transform, resolve_data_config
 from distill_cli.data.dataset import open_dataset
 from distill_cli.data.disk_cache import key_of
 from distill_cli.data.picture_files import read_picture
-from distill_cli.data.pillow_io import framed, has_alpha, to_pixels, upright
+from distill_cli.data.pillow_io import framed, has_alpha, to_pixels
 from distill_cli.data.rules import DataRules
+from distill_cli.data.upright import upright
 from distill_cli.data.views import Views
 from distill_cli.models import InputSpec, create_network, save_model
 from distill_cli.recipe.earlier import FRAMING

@@ -36,7 +36,7 @@ SCALED = replace(FRAMING, decoding="scaled")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of 150 to 1,100 pixels: JPEGs, some of them turned, and a PNG."""
+    """Pictures of 150 to 690 pixels: JPEGs, some of them turned, and a PNG."""
     root = tmp_path_factory.mktemp("reads")
     for split, count in (("train", COUNT), ("test", 2)):
         for number in range(count):
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path = root / split / "ab"[number % 2] / f"{number}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             coarse = noise(24, 32, 3, seed=number)
-            size = (150 + 105 * number, 150 + 90 * number) if split == "train" else (640, 480)
+            size = (150 + 60 * number, 150 + 55 * number) if split == "train" else (640, 480)
             options = {"exif": tagged(6)} if number % 3 == 1 else {}
             coarse.resize(size, Image.Resampling.BICUBIC).save(path, **options)
     return root
