@@ -270,10 +270,10 @@ def test_images_that_are_read_are_those_of_the_host(folder: Path, tmp_path: Path
     host, device = (trainer(folder, tmp_path, **options) for _ in range(2))
     assert host.loader.steps == 4
     steps, places = tabled(device), set()
-    for run, taken in ((host, host._steps_on_host), (device, steps.epoch)):
+    for run, made in ((host, host._steps_on_host), (device, steps.epoch)):
         for _ in range(3):
             torch.manual_seed(7)
-            _taken(run, taken, 3)
+            taken(run, made, 3)
             if steps._pictures_BCHW is not None:
                 places.add(steps._pictures_BCHW.data_ptr())
     assert_same(host, device)

@@ -36,9 +36,9 @@ from tests.training.test_device_steps import (
     objective_of,
     state_of,
     tabled,
+    taken,
     trainer,
 )
-from tests.training.test_device_steps import _taken as taken
 from tests.training.test_device_steps import folder as folder
 
 # Batch norm over all ranks.
