@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ T = TypeVar("T")
 TIMEOUT = 120.0
 # Waiting for what one rank does alone, as reading data, has no natural end.
 _PATIENCE = timedelta(days=7)
-_END = "distill/end"
+_END, _PARTED = "distill/end", "distill/parted"
+# Seconds that a rank waits for the others at its end.
+PARTING = 5.0
 
 
 class RankLostError(InternalError):
@@ -245,6 +248,21 @@ def leave_word(code: int, message: str) -> None:
             _store().compare_set(_END, "", json.dumps(told))
 
 
+def part() -> None:
+    """Waits a moment until every rank is through with the others: who leaves first is a fault to them.
+
+    By counting in the store: a collective of those that end in some other way would never be met.
+    """
+    if not dist.is_initialized():
+        return
+    here, deadline = place(), time.monotonic() + PARTING
+    with suppress(Exception):
+        gone = _store().add(_PARTED, 1)
+        while gone < here.ranks and time.monotonic() < deadline:
+            time.sleep(0.01)
+            gone = _store().add(_PARTED, 0)
+
+
 def _told(error: BaseException, ranks: Ranks) -> dict[str, Any]:
     """An error in the words that other ranks repeat."""
     code = error.exit_code if isinstance(error, DistillError) else 1
@@ -277,10 +295,11 @@ def _answering() -> Iterator[None]:
     """Turns what a collective raises where a rank is gone into an error of ours."""
     try:
         yield
-    except (RuntimeError, dist.DistError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, dist.DistError):
         ended = _last_word()
         if ended is not None:
             raise RankLostError(_words(ended), ended=ended) from None
-        raise RankLostError(f"another rank ended or does not answer: {reason(error)}") from None
+        # gloo's and NCCL's own words are of sockets and of source files.
+        raise RankLostError("another rank ended, or does not answer") from None

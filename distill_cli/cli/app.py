@@ -192,4 +192,9 @@ def run() -> None:
     if not sys.stderr.isatty() and not sys.stdout.isatty():
         # Typer forces colour under some CI variables; a pipe or a log file wants plain text.
         os.environ.setdefault("_TYPER_FORCE_DISABLE_TERMINAL", "1")
-    app(prog_name="distill")
+    try:
+        app(prog_name="distill")
+    finally:
+        # Of a command that did not compute, there is nobody to part from.
+        if (ranks := sys.modules.get("distill_cli.ranks")) is not None:
+            ranks.part()

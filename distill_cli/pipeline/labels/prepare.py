@@ -115,7 +115,7 @@ def prepare_dump(
     check_moved(recipe.data, names)
     for folder in folders:
         check_beside_data(folder, recipe.data)
-    runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    runtime = runtime_of(recipe)
     runs = replace(runs, tell=once(sink.message))
     dataset = open_data(recipe, sink, glance=runs.dry)
     spec = view_spec(recipe, dataset, None)
@@ -248,3 +248,8 @@ def plan_of(
         targets=teacher.targets,
         sample_ids=recipe.sample_ids,
     )
+
+
+def runtime_of(recipe: CacheRecipe) -> Runtime:
+    """Device, threads and determinism that a recipe means on this machine."""
+    return decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
