@@ -28,13 +28,14 @@ from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.labels.commits import Commits
 from distill_cli.pipeline.labels.device_labels import DeviceLabels
 from distill_cli.pipeline.labels.precision import precision_error
-from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stopped
+from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stopped, unrecordable
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.report.cache_card import cache_card
 from distill_cli.runtime import stop_signals
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
+from distill_cli.training.graphs import StepGraphs
 from distill_cli.types import Count
 
 
@@ -202,7 +203,7 @@ def _labeller(
 ) -> Callable[[ShardKey, Sequence[int]], list[Tensor]]:
     """A function of a missing shard and teachers' numbers: fp32 logits (N, K) from each of these.
 
-    On a GPU with images there, views and teachers are recorded as one graph. Else the views of all
+    On a GPU with images there, views and teachers may be recorded as one graph. Elsewhere the views of all
     missing shards are made ahead, and the function must be asked for these in order.
 
     Args:
@@ -215,10 +216,13 @@ def _labeller(
     if prepared.recipe.compile:
         for teacher in prepared.teachers:
             teacher.compile()
-    if prepared.runtime.device.type == "cuda" and not prepared.views.by_workers:
-        on_device = DeviceLabels(
-            prepared.views, prepared.teachers, batch, tell=sink.message, quiet=quiet
-        )
+    device, wanted_graphs = prepared.runtime.device, prepared.recipe.graphs
+    if device.type == "cuda" and unrecordable(prepared.views) is None:
+        graphs = None
+        if wanted_graphs != "off":
+            must = wanted_graphs == "on"
+            graphs = StepGraphs(device, must=must, tell=sink.message, quiet=quiet)
+        on_device = DeviceLabels(prepared.views, prepared.teachers, batch, graphs)
         return lambda shard, wanted: on_device.of(
             range(shard.start, shard.stop), shard.view, wanted
         )
