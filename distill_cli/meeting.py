@@ -22,9 +22,11 @@ from distill_cli.errors import InternalError, UsageError, reason
 from distill_cli.launched import attempt, by_option, place
 
 # Keys of the store.
-_END, _SAID = "end", "said"
+_END, _SAID, _PARTED = "end", "said", "parted"
 # Seconds that the others have to tell that they are there, and that rank 0 has to speak.
 ROLL_CALL, HEARING = 2.0, 3.0
+# Seconds that a rank waits for the others at its end.
+PARTING = 5.0
 # Seconds to find the store for a last word, which must not keep anybody.
 _BRIEF = 5.0
 _LOOK = 0.02
@@ -36,6 +38,8 @@ class _Meeting:
     """The store of this process's launch."""
 
     store: Any = None
+    # Whether this rank has said that it is through.
+    parts = False
 
 
 def address() -> tuple[str, int]:
@@ -111,6 +115,21 @@ def store_at(host: str, port: int, *, leads: bool, timeout: float) -> Any:
 def is_open() -> bool:
     """Whether this rank has met the others."""
     return _Meeting.store is not None
+
+
+def part() -> None:
+    """Waits a moment until every rank is through with the others: who leaves first is a fault to them.
+
+    By counting in the store: a collective of those that end in some other way would never be met.
+    """
+    deadline = time.monotonic() + PARTING
+    with suppress(Exception):
+        while is_open() and time.monotonic() < deadline:
+            gone = _Meeting.store.add(_PARTED, 0 if _Meeting.parts else 1)
+            _Meeting.parts = True
+            if gone >= place().ranks:
+                return
+            time.sleep(_LOOK)
 
 
 def leave_word(code: int, message: str, *, rank: int | None = None, host: str = "") -> Word:

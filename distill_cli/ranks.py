@@ -265,10 +265,11 @@ def _answering() -> Iterator[None]:
     """Turns what a collective raises where a rank is gone into an error of ours."""
     try:
         yield
-    except (RuntimeError, dist.DistError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        if meeting.is_open():
-            ended = meeting.word_of_lost()
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, dist.DistError):
+        ended = meeting.word_of_lost() if meeting.is_open() else None
+        if ended is not None:
             raise RankLostError(meeting.in_words(ended), ended=ended) from None
-        raise RankLostError(f"another rank ended or does not answer: {reason(error)}") from None
+        # gloo's and NCCL's own words are of sockets and of source files.
+        raise RankLostError("another rank ended, or does not answer") from None

@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "A table of runs; seeds are grouped."),
     "runs": ("runs", "The runs of a folder: which are done, and which go on."),
     "report": ("report", "One self-contained HTML page of a run."),
-    "cache": ("cache", "Describe, check, join, import and export soft-label caches."),
+    "cache": ("cache", "Describe, check, join, import, export and share soft-label caches."),
     "recipes": ("recipes", "List, show, copy, validate and run recipes."),
     "models": ("models", "Where the layers of a network can be tapped."),
     "methods": ("methods", "The objectives there are."),
@@ -214,4 +214,9 @@ def run() -> None:
     if not sys.stderr.isatty() and not sys.stdout.isatty():
         # Typer forces colour under some CI variables; a pipe or a log file wants plain text.
         os.environ.setdefault("_TYPER_FORCE_DISABLE_TERMINAL", "1")
-    app(prog_name="distill")
+    try:
+        app(prog_name="distill")
+    finally:
+        # Of a command that did not compute, there is nobody to part from.
+        if (meeting := sys.modules.get("distill_cli.meeting")) is not None:
+            meeting.part()
