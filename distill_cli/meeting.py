@@ -40,6 +40,21 @@ class _Meeting:
     store: Any = None
     # Whether this rank has said that it is through.
     parts = False
+    unreachable = False
+
+
+def _briefly() -> Any:
+    """The store, for a last word, which keeps nobody waiting.
+
+    Raises:
+        DistillError: It cannot be reached; it is tried once.
+    """
+    if _Meeting.unreachable:
+        raise InternalError("the other ranks cannot be told")
+    _Meeting.unreachable = True
+    store = meet(_BRIEF)
+    _Meeting.unreachable = False
+    return store
 
 
 def address() -> tuple[str, int]:
@@ -148,7 +163,7 @@ def leave_word(code: int, message: str, *, rank: int | None = None, host: str = 
     word = {"code": code, "message": message, "by": own, "rank": own if rank is None else rank}
     word["host"] = host or socket.gethostname()
     with suppress(Exception):
-        kept = meet(_BRIEF).compare_set(_END, "", json.dumps(word))
+        kept = _briefly().compare_set(_END, "", json.dumps(word))
         return dict(json.loads(kept))
     return word
 
@@ -234,7 +249,7 @@ def _is_gone(who: dict[str, Any]) -> bool:
 def claim(store: Any = None) -> bool:
     """Whether it falls to this process to say how it all ended, which is said once."""
     try:
-        store = store or meet(_BRIEF)
+        store = store or _briefly()
         own = f"{socket.gethostname()}:{os.getpid()}"
         return bool(store.compare_set(_SAID, "", own).decode() == own)
     except Exception:
@@ -265,7 +280,7 @@ def _is_said_soon() -> bool:
     """Whether rank 0, given a moment, says how it all ended."""
     until = time.monotonic() + HEARING
     with suppress(Exception):
-        store = meet(_BRIEF)
+        store = _briefly()
         while time.monotonic() < until:
             if store.check([_SAID]):
                 return True

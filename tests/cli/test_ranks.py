@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Outcome
+from tests.conftest import Made, Outcome
 from tests.processes import Process, Written, fork, typed
 from tests.ranks import launch, on_rank, placed, port, ranks_of
 from tests.reliability import Reliability
@@ -76,6 +76,21 @@ def test_one_rank_speaks_and_no_process_is_left(here: Path) -> None:
     assert ended.err.count("digits: 1,797 images used") == 1
     assert not ranks_of(process)
     assert not list(Path("/tmp").glob("distill-ranks-*/none"))
+
+
+def test_evaluations_and_dumps_are_shared_out(made: Made, distill: Distill, here: Path) -> None:
+    alone = distill("evaluate", made.teacher, "--json", "--device", "cpu")
+    evaluated = told(
+        launch("evaluate", made.teacher, "--json", "--device", "cpu", "--ranks", 2).end()
+    )
+    assert evaluated.code == 0, evaluated.err
+    one, two = json.loads(alone.out), json.loads(evaluated.out)
+    assert two["nll"] == pytest.approx(one["nll"], rel=1e-5)
+    dump = ("cache-soft-labels", "--teachers", made.teacher, "--views", 2, "--shard-length", 600)
+    dumped = told(launch(*dump, "--out", "c", "--ranks", 2).end())
+    assert dumped.code == 0, dumped.err
+    assert dumped.out == "c\n"
+    assert told(launch("cache", "verify", "c").end()).code == 0
 
 
 # Faults of one rank.
@@ -399,5 +414,3 @@ def test_restarts_need_a_folder(here: Path, distill: Distill) -> None:
 
 def test_what_trains_nothing_has_no_ranks(here: Path, distill: Distill) -> None:
     assert distill("predict", "t", "x.png", "--ranks", 2).code == 2
-    outcome = distill("recipes", "run", "digits/cache", "--ranks", 2)
-    assert outcome.code == 2, outcome.err
