@@ -19,9 +19,15 @@ from benchmarks.cases import CASES as ANYWHERE
 from benchmarks.cases import Case, machine
 from benchmarks.gpu import graphs, graphs_cached, together
 from benchmarks.pairs import interleaved
+from benchmarks.reads import reads, reads_on_gpu
 
-ON_GPU = {"graphs": graphs, "graphs-cached": graphs_cached, "together": together}
-CASES = ANYWHERE | (ON_GPU if torch.cuda.is_available() else {})
+ON_GPU = {
+    "graphs": graphs,
+    "graphs-cached": graphs_cached,
+    "together": together,
+    "reads-gpu": reads_on_gpu,
+}
+CASES = {**ANYWHERE, "reads": reads} | (ON_GPU if torch.cuda.is_available() else {})
 RESULTS = Path(__file__).parent / "results"
 
 
