@@ -200,7 +200,7 @@ def _disguised(
 
 
 def verb(
-    schema: type[R], *, resumes: bool = True
+    schema: type[R], *, resumes: bool = True, ranked: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the flags of a recipe class, and its first argument the loaded recipe.
 
@@ -209,6 +209,7 @@ def verb(
     Args:
         schema: The recipe class.
         resumes: Whether there is a flag --resume.
+        ranked: Whether several ranks can do it together.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -218,7 +219,8 @@ def verb(
         def command(recipe_file: Path | None, assignments: list[str] | None, **given: Any) -> None:
             taken = _folded({option.name: given.pop(option.name) for option in options})
             given.pop("help_all", None)
-            refuse_ranks()
+            if not ranked:
+                refuse_ranks()
             values = {
                 key: joined(key, value) for key, value in given.items() if value not in NOTHING
             }

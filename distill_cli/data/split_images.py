@@ -71,9 +71,14 @@ class ImageTable:
             label_NK=None if self.label_NK is None else self.label_NK[index_N],
         )
 
-    def iter_plain(self) -> Iterator[Tensor]:
-        """The images as they are, uint8 (B, C, H, W), in order, in batches of bounded memory."""
-        return iter(self.images_NCHW.split(_batch_size(self.size)))
+    def iter_plain(self, *, first: int = 0, every: int = 1) -> Iterator[Tensor]:
+        """The images as they are, uint8 (B, C, H, W), in order, in batches of bounded memory.
+
+        Args:
+            first: Number of the first batch.
+            every: Batches from one to the next: where several processes take turns.
+        """
+        return iter(self.images_NCHW.split(_batch_size(self.size))[first::every])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +187,14 @@ class ImageFiles:
         except BAD_IMAGE as error:
             raise bad_image(self.source, int(self.row_N[index]), error) from None
 
-    def iter_plain(self) -> Iterator[Tensor]:
-        """Centre crops, uint8 (B, C, H, W), in order, in batches of bounded memory."""
-        parts = torch.arange(len(self.row_N)).split(_batch_size(self.size))
+    def iter_plain(self, *, first: int = 0, every: int = 1) -> Iterator[Tensor]:
+        """Centre crops, uint8 (B, C, H, W), in order, in batches of bounded memory.
+
+        Args:
+            first: Number of the first batch.
+            every: Batches from one to the next: where several processes take turns.
+        """
+        parts = torch.arange(len(self.row_N)).split(_batch_size(self.size))[first::every]
         workers = self.workers if len(self.row_N) >= WORTH_WORKERS else 0
         return stream(partial(_plain_batch, self), parts, workers=workers)
 

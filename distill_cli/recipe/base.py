@@ -36,6 +36,7 @@ from distill_cli.recipe.file_options import (
     VIEWS_PER_READ,
 )
 from distill_cli.recipe.parsing import as_list
+from distill_cli.recipe.rank_options import RankOptions
 from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, MAX_MEGAPIXELS, SPLIT_BY
 from distill_cli.recipe.seed_options import SeedOptions
 from distill_cli.recipe.time_options import CHECKPOINT_EVERY, GRACE, MAX_TIME
@@ -167,7 +168,7 @@ class TeacherLabels(BaseModel):
     )
 
 
-class TrainRecipe(Recipe, SeedOptions):
+class TrainRecipe(Recipe, SeedOptions, RankOptions):
     """The options that every training verb shares."""
 
     model: Text | None = option(

@@ -88,6 +88,16 @@ def test_every_kind_of_teacher(folder: Path, tmp_path: Path, kind: str) -> None:
     assert len(run.graphs.recorded) == 1 + several
 
 
+@pytest.mark.parametrize("kind", [kind for kind in TEACHERS if "cache" in kind])
+def test_caches_that_do_not_fit_are_streamed_and_recorded(
+    folder: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bits of caches that lie on the device."""
+    resident = trained(folder, tmp_path, "on", EPOCHS, objective="kd", **TEACHERS[kind])
+    monkeypatch.setattr("distill_cli.training.device_steps.room_on", lambda device: -1)
+    assert_same(resident, check(folder, tmp_path, objective="kd", **TEACHERS[kind]))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_network_with_batch_norm_in_every_precision(
     folder: Path, tmp_path: Path, precision: str

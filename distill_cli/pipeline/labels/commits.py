@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from distill_cli.cache.plan import ShardKey
-from distill_cli.cache.writer import CacheWriter
+
+
+class Writer(Protocol):
+    """Stores shards: a cache in the making, or what makes single shards of one."""
+
+    def commit(self, shard: ShardKey, logits_NK: Tensor, target_N: Tensor) -> None:
+        """Stores one shard."""
 
 
 class Commits:
@@ -53,7 +60,7 @@ class Commits:
 
     def begin(
         self,
-        writers: Sequence[CacheWriter],
+        writers: Sequence[Writer],
         shard: ShardKey,
         labels: Sequence[Tensor],
         target_N: Tensor,
@@ -67,7 +74,7 @@ class Commits:
 
 
 def _commit(
-    writers: Sequence[CacheWriter], shard: ShardKey, labels: Sequence[Tensor], target_N: Tensor
+    writers: Sequence[Writer], shard: ShardKey, labels: Sequence[Tensor], target_N: Tensor
 ) -> None:
     for writer, logits_NK in zip(writers, labels, strict=True):
         writer.commit(shard, logits_NK.cpu(), target_N)

@@ -69,7 +69,12 @@ class PreparedDump:
 
 
 def prepare_dump(
-    recipe: CacheRecipe, *, sink: Sink, overwrite: bool = False, runs: Artifacts = ON_DISK
+    recipe: CacheRecipe,
+    *,
+    sink: Sink,
+    overwrite: bool = False,
+    runs: Artifacts = ON_DISK,
+    measured: bool = False,
 ) -> PreparedDump:
     """Opens data and teachers and checks all that can be checked before the first byte is written.
 
@@ -78,6 +83,7 @@ def prepare_dump(
         sink: Shows messages.
         overwrite: Caches that are there will be replaced.
         runs: Reader of the teachers' folders; in a dry run no image is decoded and no teacher asked.
+        measured: Whether another worker has measured the teachers.
 
     Raises:
         DistillError: The dump cannot be made; the exit code is that of the fault.
@@ -119,7 +125,10 @@ def prepare_dump(
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     if dataset.multi_label:
         check_targets(names, members, "sigmoid", force=recipe.force)
-    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
+    if not measured:
+        check_knowledge(
+            names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs
+        )
     views = open_views(recipe, dataset, spec, runtime.device)
     if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
         raise UsageError(

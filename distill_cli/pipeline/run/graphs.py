@@ -6,7 +6,7 @@ from distill_cli.errors import UsageError
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.teachers.mixture import unrecordable
 from distill_cli.training.events import Sink
-from distill_cli.training.graphs import WORTH_IT, StepGraphs, room_on
+from distill_cli.training.graphs import WORTH_IT, StepGraphs
 from distill_cli.training.optim import uncapturable
 from distill_cli.training.optimisation import Optimisation
 
@@ -48,4 +48,4 @@ def _reason(prepared: PreparedRun, optimisation: Optimisation) -> str | None:
     for optimizer in optimisation.optimizers:
         if (reason := uncapturable(optimizer)) is not None:
             return reason
-    return unrecordable(prepared.teacher, room_on(prepared.runtime.device))
+    return unrecordable(prepared.teacher)
