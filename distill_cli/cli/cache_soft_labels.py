@@ -75,7 +75,7 @@ Staging = Annotated[
 
 
 @app.command()
-@verb(CacheRecipe, resumes=False)
+@verb(CacheRecipe, ranked=True, resumes=False)
 def cache_soft_labels(
     recipe: CacheRecipe,
     on: On = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distill_cli.recipe.fields import TRAINING, option
+from distill_cli.recipe.fields import TEACHERS, TRAINING, option
 
 COMPILE: Any = option(
     "auto",
@@ -17,4 +17,11 @@ GRAPHS: Any = option(
     "CUDA graphs, which launch a whole step at once, to the same bits: auto where a step can be "
     "recorded and it pays, on to refuse what cannot.",
     TRAINING,
+)
+DUMP_GRAPHS: Any = option(
+    "auto",
+    "CUDA graphs, which launch views and teachers of a batch at once, to the same bits: auto where images "
+    "lie on a GPU, on to refuse where they cannot.",
+    TEACHERS,
+    advanced=True,
 )

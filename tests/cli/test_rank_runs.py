@@ -178,3 +178,31 @@ def test_what_cannot_be_shared_out_is_refused(here: Path, options: Any, words: s
     assert_ended(written, 2)
     assert words in " ".join(written[0].err.decode().split())
     assert not (here / "r").exists()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything in a cache but the record of the machine."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (".lock", "recipe.yaml")
+    }
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_dumps_are_shared_out(distill: Cli, here: Path, made: Made, ranks: int) -> None:
+    """The same bytes, whichever rank made a shard; and of a dump that goes on."""
+    command = (
+        *("cache-soft-labels", "--teachers", f"{made.teacher},{made.other}", "--views", 2),
+        *("--augment", "shift:1", "--shard-length", 300, "--threads", 1, "--quiet"),
+    )
+    alone = distill(*command, "--out", "one")
+    assert alone.code == 0, alone.err
+    assert_ended(by_ranks(ranks, *command, "--out", "two"))
+    assert len(files(here / "one")) > 20
+    assert files(here / "one") == files(here / "two")
+    lost = sorted((here / "two").rglob("shard-*"))[1::2]
+    for path in lost:
+        path.unlink()
+    assert_ended(by_ranks(ranks, *command, "--out", "two"))
+    assert files(here / "one") == files(here / "two")

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.quality import TruncationError
-from distill_cli.evaluate import logits_of
 from distill_cli.files import real_path
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
@@ -49,7 +48,7 @@ def write_evaluation(prepared: PreparedDump, writers: Mapping[int, EvalWriter], 
             probe = probe_of(prepared.plans[0], prepared.views)
         splits = {
             name: (
-                logits_of(teacher.logits, images.iter_plain(), prepared.runtime.device),
+                teacher.split_logits(name, images, ranks=prepared.runtime.ranks),
                 images.label_N,
             )
             for name, images in (("val", prepared.dataset.val), ("test", prepared.dataset.test))

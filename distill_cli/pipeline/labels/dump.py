@@ -11,7 +11,7 @@ from pathlib import Path
 from distill_cli.cache.manifest import Manifest
 from distill_cli.cache.plan import Plan
 from distill_cli.cache.writer import CacheWriter
-from distill_cli.files import one_writer, write_text
+from distill_cli.files import by_every_rank, one_writer, write_text
 from distill_cli.pipeline.engines.protocol import WorkerId
 from distill_cli.pipeline.entries import CARD
 from distill_cli.pipeline.folders import CARD_MARK, clear_cache
@@ -19,7 +19,7 @@ from distill_cli.pipeline.inputs.data import keep_skipped
 from distill_cli.pipeline.labels.beside import public_name, recipe_beside, write_evaluation
 from distill_cli.pipeline.labels.commits import Commits
 from distill_cli.pipeline.labels.labeller import Labeller
-from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, stopped
+from distill_cli.pipeline.labels.prepare import PreparedDump, prepare_dump, runtime_of, stopped
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.report.cache_card import cache_card
@@ -63,35 +63,53 @@ def dump(
     Raises:
         DistillError: The dump failed or was stopped; the exit code is that of the fault.
     """
-    prepared = prepare_dump(recipe, sink=sink, overwrite=overwrite)
+    ranks = runtime_of(recipe).ranks
+    prepared = ranks.together(lambda: prepare_dump(recipe, sink=sink, overwrite=overwrite))
     with ExitStack() as locks:
-        for folder in prepared.folders:
-            locks.enter_context(one_writer(folder, root=Path(str(prepared.recipe.out))))
-        for folder in prepared.folders if overwrite else ():
-            clear_cache(folder)
-        writers = [
-            CacheWriter(folder, plan)
-            for folder, plan in zip(prepared.folders, prepared.plans, strict=True)
-        ]
-        for folder, name in zip(prepared.folders, prepared.names, strict=True):
-            write_text(folder / "recipe.yaml", to_yaml(recipe_beside(prepared, name)))
-            keep_skipped(folder, prepared.dataset)
-        speed = _fill(prepared, writers, progress, sink)
+
+        def begun() -> None:
+            for folder in prepared.folders:
+                locks.enter_context(one_writer(folder, root=Path(str(prepared.recipe.out))))
+            for folder in prepared.folders if overwrite else ():
+                clear_cache(folder)
+            _writers(prepared)
+            for folder, name in zip(prepared.folders, prepared.names, strict=True):
+                write_text(folder / "recipe.yaml", to_yaml(recipe_beside(prepared, name)))
+                keep_skipped(folder, prepared.dataset)
+
+        ranks.led(begun)
+        speed = _fill(prepared, _writers(prepared), progress, sink)
+        # Anew: what other ranks committed is there too.
+        writers = _writers(prepared)
         _add_files(prepared, writers, sink)
-        return [finished(prepared.recipe, writer, speed) for writer in writers]
+        return ranks.led(lambda: [finished(prepared.recipe, writer, speed) for writer in writers])
+
+
+def _writers(prepared: PreparedDump) -> list[CacheWriter]:
+    """The caches, each begun where it was not."""
+    return [
+        CacheWriter(folder, plan)
+        for folder, plan in zip(prepared.folders, prepared.plans, strict=True)
+    ]
 
 
 def _fill(
     prepared: PreparedDump, writers: Sequence[CacheWriter], progress: Count, sink: Sink
 ) -> float | None:
-    """Makes the missing shards; returns views a second, or None where none was missing."""
-    total = sum(shard.rows for shard in prepared.shards)
-    missing = [set(writer.missing(prepared.shards)) for writer in writers]
+    """Makes the missing shards, each rank every so many; returns views a second, or None where none was."""
+    ranks = prepared.runtime.ranks
+    shards = prepared.shards[ranks.number :: ranks.count]
+    total = sum(shard.rows for shard in shards)
+    missing = [set(writer.missing(shards)) for writer in writers]
     started, done, made = time.perf_counter(), 0, 0
-    with stop_signals() as request, Commits(prepared.runtime.device) as commits:
+    with (
+        stop_signals() as request,
+        by_every_rank(),
+        Commits(prepared.runtime.device) as commits,
+    ):
         labeller = Labeller(prepared, sink, commits.wait)
-        label = labeller.over(prepared.shards, set().union(*missing))
-        for shard in prepared.shards:
+        label = labeller.over(shards, set().union(*missing))
+        for shard in shards:
             wanted = [index for index, keys in enumerate(missing) if shard in keys]
             if wanted:
                 labels = label(shard, wanted)
@@ -99,12 +117,15 @@ def _fill(
                 commits.begin([writers[index] for index in wanted], shard, labels, target_N)
                 made += shard.rows
             done += shard.rows
-            progress(done, total)
+            # What one rank does, the others do about as fast.
+            progress(ranks.count * done, ranks.count * total)
             if request.signal_number is not None:
                 break
         commits.wait()
-        if request.signal_number is not None:
-            raise stopped(done, total, prepared.recipe.out, request.signal_number)
+        ends = ranks.values((done, total, made, request.signal_number))
+        done, total, made = (sum(end[part] or 0 for end in ends) for part in range(3))
+        if (number := max((end[3] or 0 for end in ends), default=0)) > 0:
+            raise stopped(done, total, prepared.recipe.out, number)
     return made / max(time.perf_counter() - started, 1e-9) if made else None
 
 

@@ -12,9 +12,10 @@ from distill_cli.cache.plan import ShardKey
 from distill_cli.data.views import ViewBatch
 from distill_cli.evaluate import Collected
 from distill_cli.pipeline.labels.device_labels import DeviceLabels
-from distill_cli.pipeline.labels.prepare import PreparedDump
+from distill_cli.pipeline.labels.prepare import PreparedDump, unrecordable
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
+from distill_cli.training.graphs import StepGraphs
 
 # A function of a shard and teachers' numbers: fp32 logits (N, K) from each of these.
 Label = Callable[[ShardKey, Sequence[int]], list[Tensor]]
@@ -23,7 +24,7 @@ Label = Callable[[ShardKey, Sequence[int]], list[Tensor]]
 class Labeller:
     """Asks the teachers of a dump.
 
-    On a GPU with images there, views and teachers are recorded as one graph, once.
+    On a GPU with images there, views and teachers may be recorded as one graph, once.
 
     Args:
         prepared: The dump.
@@ -37,10 +38,12 @@ class Labeller:
             for teacher in prepared.teachers:
                 teacher.compile()
         self._on_device: DeviceLabels | None = None
-        if prepared.runtime.device.type == "cuda" and not prepared.views.by_workers:
-            self._on_device = DeviceLabels(
-                prepared.views, prepared.teachers, self.batch, tell=sink.message, quiet=quiet
-            )
+        device, asked = prepared.runtime.device, prepared.recipe.graphs
+        if device.type == "cuda" and unrecordable(prepared.views) is None:
+            graphs = None
+            if asked != "off":
+                graphs = StepGraphs(device, must=asked == "on", tell=sink.message, quiet=quiet)
+            self._on_device = DeviceLabels(prepared.views, prepared.teachers, self.batch, graphs)
 
     def over(self, shards: Sequence[ShardKey], missing: Collection[ShardKey]) -> Label:
         """A function that labels those of some shards that are missing; it is asked in their order."""

@@ -35,6 +35,7 @@ from distill_cli.recipe.schema import CacheRecipe, ImportRecipe
 from distill_cli.runtime import Runtime, cpu_capability, decide, device_name, versions
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
+from distill_cli.training.graphs import check_wanted
 from distill_cli.types import ViewSpec
 
 # A shard's labels are held in memory until they are committed: 256 MB of logits at most.
@@ -115,7 +116,7 @@ def prepare_dump(
     check_moved(recipe.data, names)
     for folder in folders:
         check_beside_data(folder, recipe.data)
-    runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    runtime = runtime_of(recipe)
     runs = replace(runs, tell=once(sink.message))
     dataset = open_data(recipe, sink, glance=runs.dry)
     spec = view_spec(recipe, dataset, None)
@@ -130,6 +131,7 @@ def prepare_dump(
             names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs
         )
     views = open_views(recipe, dataset, spec, runtime.device)
+    check_wanted(recipe.graphs, runtime.device, unrecordable(views))
     if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
         raise UsageError(
             f"--codec {recipe.codec} keeps likeliest classes, and these labels apply each by itself",
@@ -156,6 +158,13 @@ def prepare_dump(
         teachers=teachers,
         views=views,
     )
+
+
+def unrecordable(views: Views) -> str | None:
+    """Why the labels of views cannot be recorded; None where they can."""
+    if views.by_workers:
+        return "these views are made by worker processes, image by image"
+    return None
 
 
 def say_plan(recipe: CacheRecipe | ImportRecipe, out: Path, plan: Plan, sink: Sink) -> None:
@@ -248,3 +257,8 @@ def plan_of(
         targets=teacher.targets,
         sample_ids=recipe.sample_ids,
     )
+
+
+def runtime_of(recipe: CacheRecipe) -> Runtime:
+    """Device, threads and determinism that a recipe means on this machine."""
+    return decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)

@@ -18,12 +18,12 @@ from distill_cli.pipeline.folders import (
     clear_run,
     has_checkpoint,
     has_model,
-    outcome_kept,
 )
 from distill_cli.pipeline.inputs.cache_checks import check_pixels
 from distill_cli.pipeline.inputs.data import OpenData, keep_skipped, open_data
 from distill_cli.pipeline.run.class_relations import keep_relations
 from distill_cli.pipeline.run.machine import runtime_of
+from distill_cli.pipeline.run.outcome import outcome_kept
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.requirements import unmet
