@@ -18,10 +18,9 @@ from rich.table import Table
 from benchmarks.cases import CASES as ANYWHERE
 from benchmarks.cases import Case, machine
 from benchmarks.cpu import on_cpu
-from benchmarks.gpu import graphs, graphs_cached, together
+from benchmarks.gpu import CASES as ON_GPU
 from benchmarks.pairs import interleaved
 
-ON_GPU = {"graphs": graphs, "graphs-cached": graphs_cached, "together": together}
 CASES = ANYWHERE | {"cpu": on_cpu} | (ON_GPU if torch.cuda.is_available() else {})
 RESULTS = Path(__file__).parent / "results"
 
