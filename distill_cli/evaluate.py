@@ -5,15 +5,18 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from distill_cli.data.ahead import copied_ahead
 from distill_cli.data.split_images import Images
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.metrics import Metrics, measure_as
 from distill_cli.models import Network
+from distill_cli.ranks import ALONE, Ranks
 
 LATENCY_RUNS = 100
 COLLECTED = 8192
@@ -31,9 +34,24 @@ def logits_of(
         device: Device of `forward`.
     """
     collected = Collected()
-    for images_BCHW in batches:
-        collected.add(forward(images_BCHW.to(device, non_blocking=True) / 255).float())
+    for images_BCHW in copied_ahead(batches, device):
+        collected.add(forward(images_BCHW / 255).float())
     return collected.rows()
+
+
+def logits_by_ranks(
+    forward: Callable[[Tensor], Tensor], images: Images, device: torch.device, ranks: Ranks
+) -> Tensor:
+    """The same of all images on every rank, each image computed by one of them.
+
+    A rank computes whole batches of those that a single process does: the same sums to the bit.
+    """
+    if ranks.alone:
+        return logits_of(forward, images.iter_plain(), device)
+    parts = images.iter_plain(first=ranks.number, every=ranks.count)
+    own = [logits_of(forward, [part], device) for part in parts]
+    turns = zip_longest(*ranks.values(own))
+    return torch.cat([rows for turn in turns for rows in turn if rows is not None])
 
 
 class Collected:
@@ -85,11 +103,13 @@ def check_answers(folder: Path, logits_NK: Tensor) -> None:
         )
 
 
-def evaluate(network: Network, images: Images, device: torch.device) -> Metrics:
+def evaluate(
+    network: Network, images: Images, device: torch.device, ranks: Ranks = ALONE
+) -> Metrics:
     """The metrics of a network on images, every sample counted once; its mode is restored."""
     training = network.training
     network.eval()
-    logits_NK = logits_of(network, images.iter_plain(), device)
+    logits_NK = logits_by_ranks(network, images, device, ranks)
     metrics = measure_as(network.targets, logits_NK, images.label_N, images.label_NK)
     network.train(training)
     return metrics

@@ -1,23 +1,22 @@
-"""Device, threads, determinism and precision, decided once and passed on; and stop signals."""
+"""Device, threads, determinism and precision, decided once and passed on."""
 
 from __future__ import annotations
 
 import os
 import platform
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from types import FrameType
 from typing import Any, Literal
 
 import torch
 
 from distill_cli import __version__
 from distill_cli.errors import UsageError
+from distill_cli.launched import place
+from distill_cli.ranks import ALONE, TIMEOUT, Ranks, join
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
 
@@ -37,12 +36,14 @@ class Runtime:
         deterministic: Whether kernels that are not deterministic are refused.
         precision: Arithmetic of the student's forward and backward; weights and losses stay in
             fp32.
+        ranks: The processes that do the work together.
     """
 
     device: torch.device
     threads: int
     deterministic: bool
     precision: Precision = "fp32"
+    ranks: Ranks = ALONE
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -114,8 +115,16 @@ def decide(
     threads: int | None = None,
     deterministic: bool = False,
     precision: Precision | Literal["auto"] = "fp32",
+    timeout: float = TIMEOUT,
 ) -> Runtime:
-    """Settles device, threads, determinism and precision for this process.
+    """Settles device, threads, determinism and precision for this process, and meets the other ranks.
+
+    Args:
+        device: Its name, or `auto`.
+        threads: Threads on the CPU; None for torch's own number.
+        deterministic: Whether to refuse kernels that are not deterministic.
+        precision: Of the student's forward and backward; `auto` takes what the device is best at.
+        timeout: Seconds that a rank waits for the others in a step.
 
     Raises:
         UsageError: The device does not exist on this machine; the message lists those that do.
@@ -123,6 +132,8 @@ def decide(
     present = devices()
     if device == "auto":
         device = present[0]
+        if device == "cuda:0":
+            device = present[place().local_rank % torch.cuda.device_count()]
     elif device not in present and f"{device}:0" not in present:
         raise UsageError(f"there is no device '{device}' here", hint=f"Found: {', '.join(present)}")
     if threads is not None:
@@ -132,8 +143,11 @@ def decide(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     chosen = torch.device(device)
+    if chosen.type == "cuda" and place().ranks > 1:
+        torch.cuda.set_device(chosen)
     return Runtime(
         device=chosen,
+        ranks=join(chosen, timeout=timeout),
         threads=torch.get_num_threads(),
         deterministic=deterministic,
         precision=best_precision(chosen) if precision == "auto" else precision,
@@ -191,105 +205,3 @@ def fast_kernels(runtime: Runtime) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
-
-
-class StopRequest:
-    """Remembers the first SIGINT or SIGTERM; the second SIGINT interrupts at once."""
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
-        if self.signal_number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal_number = number
-
-
-class _Watch:
-    """Ends this process where a SIGTERM is not honoured in time, whatever the main thread does.
-
-    Python's own handler runs between two operations of the main thread, and one may take minutes. The
-    kernel's delivery writes the signal's number into a pipe at once, which a thread reads.
-
-    Args:
-        grace: Seconds from the signal to the end.
-        overdue: Ends the process with an exit code, with a line for a person.
-    """
-
-    # Child processes forget the pipe: what ends one of them must not end this one.
-    in_force = False
-
-    def __init__(self, grace: float, overdue: Callable[[int], object]) -> None:
-        self.grace, self.overdue, self.over = grace, overdue, threading.Event()
-        self.reader, self.writer = os.pipe()
-        os.set_blocking(self.writer, False)
-        self.previous = signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
-        _Watch.in_force = True
-        self.thread = threading.Thread(target=self._run, name="grace", daemon=True)
-        self.thread.start()
-
-    def close(self) -> None:
-        """Watches no longer."""
-        signal.set_wakeup_fd(self.previous)
-        _Watch.in_force = False
-        self.over.set()
-        os.write(self.writer, b"\0")
-        self.thread.join()
-        os.close(self.reader)
-        os.close(self.writer)
-
-    def _run(self) -> None:
-        while signal.SIGTERM not in os.read(self.reader, 4096):
-            if self.over.is_set():
-                return
-        # The last line is inside the grace too, and whoever reads it may have gone to sleep.
-        for_words = min(1.0, self.grace / 10)
-        if self.over.wait(self.grace - for_words):
-            return
-        code = 128 + signal.SIGTERM
-        words = threading.Thread(target=self.overdue, args=(code,), daemon=True)
-        words.start()
-        words.join(for_words)
-        os._exit(code)
-
-
-def _forget_pipe() -> None:
-    if _Watch.in_force:
-        signal.set_wakeup_fd(-1)
-
-
-os.register_at_fork(after_in_child=_forget_pipe)
-
-
-@contextmanager
-def stop_signals(
-    grace: float | None = None, overdue: Callable[[int], object] = os._exit
-) -> Iterator[StopRequest]:
-    """Turns SIGINT and SIGTERM into a request that the loop honours after its step.
-
-    Outside the main thread, where Python allows no handlers, the request never comes.
-
-    Args:
-        grace: Seconds after a SIGTERM at which the process ends in any case, with exit code 143, unless
-            this context is left before; None to wait for the loop. A call that holds Python's lock
-            all the while is waited for.
-        overdue: Ends it then, given the exit code.
-    """
-    request = StopRequest()
-    previous: dict[int, Any] = {}
-    watch: _Watch | None = None
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, request)
-        if grace is not None:
-            watch = _Watch(grace, overdue)
-    except ValueError:
-        previous.clear()
-    try:
-        yield request
-    finally:
-        if watch is not None:
-            watch.close()
-        for restored, handler in previous.items():
-            signal.signal(restored, handler)

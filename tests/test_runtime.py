@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from distill_cli.runtime import stop_signals
+from distill_cli.stopping import stop_signals
 from tests.processes import fork
 
 OVERDUE = 77

@@ -11,7 +11,7 @@ app = VerbApp()
 
 
 @app.command()
-@verb(HintRecipe)
+@verb(HintRecipe, ranked=True)
 def hint_init(recipe: HintRecipe, flags: RunFlags) -> None:
     """Start a student from a middle layer of its teacher: FitNets, stage 1.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -15,8 +15,10 @@ from pydantic.fields import FieldInfo
 from distill_cli.cli.begun import kept_file
 from distill_cli.cli.command import APART, refuse_ranks
 from distill_cli.cli.completion import completer
+from distill_cli.cli.launching import RankFlags, start
 from distill_cli.cli.terminal import escape, say
-from distill_cli.recipe.base import Recipe
+from distill_cli.launched import goes_on
+from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.fields import PANELS
 from distill_cli.recipe.load import ignore, load
 from distill_cli.recipe.parsing import Duration
@@ -88,7 +90,8 @@ class RunFlags:
 
 # A count or a list: given again, it is another answer and no further entry.
 COUNTED = ("seeds",)
-FLAG_NAMES = tuple(field.name for field in fields(RunFlags))
+# Parameters of commands that stand for several options each.
+FOLDS: dict[str, type[Any]] = {"flags": RunFlags, "start": RankFlags}
 
 
 def recipe_parameters(schema: type[Recipe]) -> list[inspect.Parameter]:
@@ -157,7 +160,7 @@ def metavar(field: FieldInfo) -> str:
 
 
 def run_flags(function: Callable[..., None]) -> Callable[..., None]:
-    """Unfolds the parameter `flags` of a command that takes no flags of a recipe class."""
+    """Unfolds the parameters `flags` and `start` of a command that takes no flags of a recipe class."""
 
     def command(**options: Any) -> None:
         function(**_folded(options))
@@ -166,24 +169,31 @@ def run_flags(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _unfolded(function: Callable[..., None], *, resumes: bool = True) -> list[inspect.Parameter]:
-    """The parameters of a command, with one for each of `RunFlags` in place of `flags`."""
+    """The parameters of a command, with one for each of their fields in place of `FOLDS`."""
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-        if name == "flags":
-            flags = inspect.signature(RunFlags, eval_str=True).parameters
-            parameters += [flags[flag] for flag in FLAG_NAMES if resumes or flag != "resume"]
+        if name in FOLDS:
+            parameters += [one for one in _fields(name) if resumes or one.name != "resume"]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     return parameters
 
 
+def _fields(fold: str) -> list[inspect.Parameter]:
+    return list(inspect.signature(FOLDS[fold], eval_str=True).parameters.values())
+
+
 def _folded(options: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse, of the values that a call gives."""
-    flags = RunFlags(**{name: options[name] for name in FLAG_NAMES if name in options})
-    return {
-        **{name: value for name, value in options.items() if name not in FLAG_NAMES},
-        "flags": flags,
-    }
+    folded = dict(options)
+    for name, fold in FOLDS.items():
+        values = {one.name: folded.pop(one.name) for one in _fields(name) if one.name in folded}
+        if values:
+            folded[name] = fold(**values)
+    if goes_on() and "flags" in folded:
+        # Started anew, it goes on with what was begun, whatever it was told at first.
+        folded["flags"] = replace(folded["flags"], resume=True, overwrite=False)
+    return folded
 
 
 def _disguised(
@@ -200,7 +210,7 @@ def _disguised(
 
 
 def verb(
-    schema: type[R], *, resumes: bool = True
+    schema: type[R], *, resumes: bool = True, ranked: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the flags of a recipe class, and its first argument the loaded recipe.
 
@@ -209,16 +219,20 @@ def verb(
     Args:
         schema: The recipe class.
         resumes: Whether there is a flag --resume.
+        ranked: Whether several ranks can do it together.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         options = [one for one in _unfolded(function, resumes=resumes) if one.name != "recipe"]
+        options += _fields("start") if ranked else []
         keys = recipe_parameters(schema)
 
         def command(recipe_file: Path | None, assignments: list[str] | None, **given: Any) -> None:
             taken = _folded({option.name: given.pop(option.name) for option in options})
+            ranks: RankFlags = taken.pop("start", RankFlags())
             given.pop("help_all", None)
-            refuse_ranks()
+            if not ranked:
+                refuse_ranks()
             values = {
                 key: joined(key, value) for key, value in given.items() if value not in NOTHING
             }
@@ -231,6 +245,8 @@ def verb(
                 flags=values,
                 tell=teller(quiet=taken["flags"].quiet),
             )
+            if isinstance(recipe, TrainRecipe):
+                start_ranks(recipe, ranks, dry=taken["flags"].dry_run)
             function(recipe, **taken)
 
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -242,6 +258,20 @@ def verb(
         return _disguised(command, function, [*keys, *common, *options, *last])
 
     return decorate
+
+
+def start_ranks(recipe: TrainRecipe, ranks: RankFlags, *, dry: bool) -> None:
+    """Has several ranks do what a recipe says, where that is asked for, and ends with their code.
+
+    Args:
+        recipe: The recipe of a training.
+        ranks: How it is started.
+        dry: Whether nothing is trained: then one process checks it.
+    """
+    ranks.check(out=recipe.out, device=recipe.device)
+    if ranks.several and not dry:
+        grace = recipe.grace.seconds
+        start(ranks, out=recipe.out, device=recipe.device, threads=recipe.threads, grace=grace)
 
 
 def joined(key: str, value: Any) -> Any:

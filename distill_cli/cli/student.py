@@ -11,7 +11,7 @@ app = VerbApp()
 
 
 @app.command()
-@verb(StudentRecipe)
+@verb(StudentRecipe, ranked=True)
 def student(recipe: StudentRecipe, flags: RunFlags) -> None:
     """Train a student from one teacher, an ensemble, one drawn at random, or relabelled data.
 

@@ -16,7 +16,7 @@ def _teacher() -> None:
 
 
 @app.command("train")
-@verb(TeacherRecipe)
+@verb(TeacherRecipe, ranked=True)
 def train(recipe: TeacherRecipe, flags: RunFlags) -> None:
     """Train a network with hard labels: a teacher, or a student to compare with.
 

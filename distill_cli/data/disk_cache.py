@@ -29,7 +29,7 @@ from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.source import FileSource, ItemSource, Splits
 from distill_cli.data.split_images import ImageTable
 from distill_cli.errors import DistillError
-from distill_cli.files import created, move, real_path, remove, write_json
+from distill_cli.files import by_every_rank, created, move, real_path, remove, write_json
 from distill_cli.readers.bounds import LISTS
 from distill_cli.readers.json_values import read_json
 from distill_cli.types import EARLIER_FRAMING, Framing
@@ -193,6 +193,12 @@ def remember(key: Key, decoded: Decoded) -> Decoded:
     Returns:
         The same images, mapped from disk where they could be kept.
     """
+    # The memory is a machine's, and ranks may be on several.
+    with by_every_rank():
+        return _remember(key, decoded)
+
+
+def _remember(key: Key, decoded: Decoded) -> Decoded:
     making = key.folder.with_name(f"{key.folder.name}{MAKING}{os.getpid()}")
     try:
         remove(making)

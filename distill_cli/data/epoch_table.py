@@ -54,7 +54,8 @@ class EpochTable:
     @property
     def beside(self) -> bool:
         """Whether partners stand next to their images in every batch."""
-        return self.batch_size % 2 == 0 and self.loader.copies == 1
+        share = self.loader.share
+        return self.batch_size // (share.parts * share.ranks) % 2 == 0 and self.loader.copies == 1
 
     def load(self, epoch: int, first: int) -> None:
         """Writes the order of an epoch, and sets the counter to its step `first`."""
@@ -91,7 +92,8 @@ class EpochTable:
     def pictures(self, first: int) -> Iterator[Tensor]:
         """What the host makes of the images of each step from `first` on, uint8 on the CPU."""
         requests = []
-        for index_B, view_B, _, partner_B in self.host_T4B[first:]:
+        for column_4B in self.host_T4B[first:]:
+            index_B, view_B, _, partner_B = map(self.loader.share.of, column_4B)
             if self.mixer is not None and not self.beside:
                 index_B, view_B = torch.cat([index_B, partner_B]), torch.cat([view_B, view_B])
             requests.append((index_B, view_B))
@@ -110,19 +112,21 @@ class EpochTable:
         mixing, target_BK = None, None
         if self.target_NK is not None:
             target_BK = self.target_NK.index_select(0, index_B).float()
+        share = self.loader.share
+        own = share.of(index_B), share.of(view_B)
         if self._mixed is None:
-            images_BCHW = self.made.plain(index_B, view_B, pictures_BCHW)
+            images_BCHW = self.made.plain(*own, pictures_BCHW)
         else:
             plan = self._mixed.of_step(at_1, self.batch_size)
             images_BCHW = self.made.mixed(
-                index_B, view_B, partner_B, plan, pictures_BCHW, beside=self.beside
+                *own, share.of(partner_B), plan.of(share), pictures_BCHW, beside=self.beside
             )
             other_B = self.target_N.index_select(0, partner_B)
             mixing = Mixing(share_B=plan.share_B, target_B=other_B)
             if self.target_NK is not None and target_BK is not None:
                 other_BK = self.target_NK.index_select(0, partner_B).float()
                 target_BK = mixed_labels(target_BK, other_BK, plan.share_B)
-        return Batch(
+        batch = Batch(
             images_BCHW=images_BCHW,
             target_B=self.target_N.index_select(0, index_B),
             index_B=index_B,
@@ -135,6 +139,7 @@ class EpochTable:
             unlabelled=self.loader.unlabelled,
             labelled_share=self.loader.labelled_share,
         )
+        return batch.shared(share)
 
     def advance(self) -> None:
         """Counts the step that was taken."""

@@ -14,10 +14,11 @@ from distill_cli.data.order import (
     block_order,
     epoch_order,
     paired_order,
+    read_order,
     side_by_side,
 )
 from distill_cli.data.views import ViewBatch, Views
-from distill_cli.types import UNLABELLED, Batch, Mixing, OrderName
+from distill_cli.types import UNLABELLED, WHOLE, Batch, Mixing, OrderName, Share
 
 
 @dataclass(kw_only=True)
@@ -39,6 +40,10 @@ class Loader:
             labels of all rows and views without mixing.
         counts_labelled: Means over labelled images divide by the number in each batch, as up to
             0.4.0, rather than by the number that a batch has on average.
+        share: What this rank sees of each batch.
+        views_per_read: Number of views of an image that stand side by side; more than one needs one
+            copy, the shuffled order and views without mixing.
+        epochs: Epochs of the training, which end the last block of such views; None for no end.
     """
 
     views: Views
@@ -51,6 +56,9 @@ class Loader:
     target_NK: Tensor | None = None
     order_name: OrderName = "shuffled"
     counts_labelled: bool = False
+    share: Share = WHOLE
+    views_per_read: int = 1
+    epochs: int | None = None
 
     def __post_init__(self) -> None:
         known = self.target_N[:, None] if self.target_NK is None else self.target_NK
@@ -105,10 +113,13 @@ class Loader:
         In the balanced order a row may come back within an epoch, or only after several. Its view
         is the number of times it was shown before, so that it never comes back the same.
         """
+        stored = self.stored_views
+        if self.views_per_read > 1:
+            rows, view = read_order(self.rows, self.views_per_read, self.seed, epoch, self.epochs)
+            return rows, torch.zeros_like(rows), view if stored is None else view % stored
         if self.order_name == "balanced":
             label_N = self.target_N[self.rows]
             rows, view = balanced_order(self.rows, label_N, self.seed, epoch, self.batch_size)
-            stored = self.stored_views
             return rows, torch.zeros_like(rows), view if stored is None else view % stored
         rows, copy = self._shuffled(epoch)
         view_of_copy = torch.tensor([self.view_of(epoch, copy) for copy in range(self.copies)])
@@ -117,7 +128,8 @@ class Loader:
     @property
     def is_plain(self) -> bool:
         """Whether an epoch is one permutation of the rows in one view."""
-        return self.copies == 1 and self.order_name == "shuffled" and self.views.mixer is None
+        single = self.copies == self.views_per_read == 1
+        return single and self.order_name == "shuffled" and self.views.mixer is None
 
     def _single(self, epoch: int) -> Tensor:
         if self.views.mixer is None:
@@ -138,11 +150,13 @@ class Loader:
             self.target_N[order].to(self.views.device),
         )
         parts = list(zip(*(column.split(self.batch_size) for column in columns), strict=True))
-        made = self.views.stream([(index_B, view_B) for index_B, view_B, _, _ in parts])
+        of = self.share.of
+        made = self.views.stream([(of(index_B), of(view_B)) for index_B, view_B, _, _ in parts])
         for step, ((index_B, view_B, copy_B, target_B), images) in enumerate(
             zip(parts, made, strict=True), start=first
         ):
-            yield Batch(
+            partner_B, share_B = self._partners(index_B, view_B, images)
+            batch = Batch(
                 images_BCHW=images.images_BCHW,
                 target_B=target_B,
                 index_B=index_B,
@@ -150,27 +164,41 @@ class Loader:
                 step=epoch * self.steps + step,
                 epoch=epoch,
                 copy_B=copy_B if self.copies > 1 else None,
-                target_BK=self._labels(index_B, images),
-                mixing=self._mixing(images),
+                target_BK=self._labels(index_B, partner_B, share_B),
+                mixing=self._mixing(partner_B, share_B),
                 unlabelled=self.unlabelled,
                 labelled_share=self.labelled_share,
             )
+            yield batch.shared(self.share)
 
-    def _labels(self, index_B: Tensor, made: ViewBatch) -> Tensor | None:
+    def _partners(
+        self, index_B: Tensor, view_B: Tensor, made: ViewBatch
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Partners of all images of a batch and the images' shares, of which a rank makes some."""
+        mixer, spec = self.views.mixer, self.views.spec
+        if mixer is None or self.share.is_all:
+            return made.partner_B, made.share_B
+        partner_B = mixer.partners(index_B, view_B)
+        plan = mixer.plan(index_B, partner_B, view_B, spec.height, spec.width)
+        return partner_B, plan.share_B.to(self.views.device)
+
+    def _labels(
+        self, index_B: Tensor, partner_B: Tensor | None, share_B: Tensor | None
+    ) -> Tensor | None:
         """Multi-label targets, mixed as the images are, fp32; None where one class applies."""
         if self.target_NK is None:
             return None
         target_BK = self.target_NK[index_B].float().to(self.views.device)
-        if made.partner_B is None or made.share_B is None:
+        if partner_B is None or share_B is None:
             return target_BK
-        other_BK = self.target_NK[made.partner_B].float().to(self.views.device)
-        return mixed_labels(target_BK, other_BK, made.share_B)
+        other_BK = self.target_NK[partner_B].float().to(self.views.device)
+        return mixed_labels(target_BK, other_BK, share_B)
 
-    def _mixing(self, made: ViewBatch) -> Mixing | None:
-        if made.partner_B is None or made.share_B is None:
+    def _mixing(self, partner_B: Tensor | None, share_B: Tensor | None) -> Mixing | None:
+        if partner_B is None or share_B is None:
             return None
-        target_B = self.target_N[made.partner_B].to(self.views.device)
-        return Mixing(share_B=made.share_B, target_B=target_B)
+        target_B = self.target_N[partner_B].to(self.views.device)
+        return Mixing(share_B=share_B, target_B=target_B)
 
 
 def mixed_labels(target_BK: Tensor, other_BK: Tensor, share_B: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, permutation, uniform
+from distill_cli.types import Share
 
 # Views whose pairs are kept at hand; a batch rarely holds more than one.
 KNOWN_VIEWS = 4
@@ -77,6 +78,10 @@ class MixPlan:
         )[:, None]
         # lerp's vectorised and scalar forms may differ by a bit.
         return images_BCHW * weight_B1HW + others_BCHW * (1 - weight_B1HW)
+
+    def of(self, share: Share) -> MixPlan:
+        """The plan of a rank's share of the images."""
+        return self._each(share.of)
 
     def to(self, device: torch.device) -> MixPlan:
         """The same on a device."""

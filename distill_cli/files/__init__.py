@@ -4,6 +4,7 @@ See `writing` for what is written through, and `named` for paths that a person n
 """
 
 from distill_cli.files.content import sha256, write_json, write_text
+from distill_cli.files.hand import by_every_rank, leave_to_others, writes
 from distill_cli.files.locks import LOCK, is_written, one_writer
 from distill_cli.files.named import check_writable, named_file, real_path
 from distill_cli.files.writing import (
@@ -29,10 +30,12 @@ __all__ = [
     "TEMPORARY",
     "append",
     "below",
+    "by_every_rank",
     "check_writable",
     "created",
     "cut",
     "is_written",
+    "leave_to_others",
     "linked",
     "move",
     "named_file",
@@ -45,4 +48,5 @@ __all__ = [
     "write_bytes",
     "write_json",
     "write_text",
+    "writes",
 ]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distill_cli.errors import UsageError
+from distill_cli.files.hand import writes
 from distill_cli.files.writing import PLAIN, below, check_plain, failing, opened
 
 LOCK = ".lock"
@@ -30,6 +31,9 @@ def one_writer(folder: Path, *, root: Path | None = None) -> Iterator[None]:
     """
     import fcntl
 
+    if not writes():
+        yield
+        return
     with below(root or folder):
         lock = _open_lock(folder)
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from distill_cli.errors import ArtifactError, InternalError, UsageError
+from distill_cli.files.hand import writes
 
 TEMPORARY = ".tmp-"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -178,6 +179,8 @@ def write_atomically(
         ArtifactError: A link leads there, or something that is no plain file is there.
         InternalError: The disk is full or refuses the write.
     """
+    if not writes():
+        return
     with failing(path), opened(path.parent, make=True) as folder:
         for target in (path, before):
             if target is not None:
@@ -211,6 +214,8 @@ def append(path: Path, text: str) -> None:
     Raises:
         DistillError: As `write_atomically`.
     """
+    if not writes():
+        return
     with _log(path) as handle:
         handle.write(text.encode())
 
@@ -221,6 +226,8 @@ def cut(path: Path, length: int) -> None:
     Raises:
         DistillError: As `write_atomically`.
     """
+    if not writes():
+        return
     with _log(path) as handle:
         # A file that lost its end would be filled up with zeroes.
         handle.truncate(min(length, handle.tell()))
@@ -243,6 +250,8 @@ def move(path: Path, to: Path) -> None:
     Raises:
         DistillError: As `write_atomically`.
     """
+    if not writes():
+        return
     with failing(to), opened(path.parent) as source, opened(to.parent) as target:
         check_plain(to, target)
         os.replace(path.name, to.name, src_dir_fd=source, dst_dir_fd=target)
@@ -254,6 +263,8 @@ def remove(path: Path) -> None:
     Raises:
         DistillError: As `write_atomically`.
     """
+    if not writes():
+        return
     with failing(path, verb="remove"), suppress(FileNotFoundError), opened(path.parent) as folder:
         if stat.S_ISDIR(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
             # It follows no link either.
@@ -269,7 +280,7 @@ def remove_temporaries(folder: Path, *, below: bool = True) -> None:
         folder: The folder, whose lock is held.
         below: Also in its sub-folders; not where these have locks of their own.
     """
-    for inner, folders, names in os.walk(folder):
+    for inner, folders, names in os.walk(folder) if writes() else ():
         for name in (*names, *folders):
             path = Path(inner, name)
             if name.startswith(TEMPORARY) and (name in names or path.is_symlink()):

@@ -20,6 +20,7 @@ NOT_THE_RECIPE = {
     *("seed", "view_seed", "out", "recorded", "require", "about", "command"),
     *(
         "max_megapixels",
+        "rank_timeout",
         "device",
         "threads",
         "workers",

@@ -6,6 +6,7 @@ import torch
 
 from distill_cli.cache.reader import CacheReader
 from distill_cli.data.split_images import Images
+from distill_cli.ranks import ALONE, Ranks
 from distill_cli.teachers.tables import StoredSignals, Table, numbers
 from distill_cli.types import Batch, Need
 
@@ -29,10 +30,13 @@ class CachedTeacher:
         self.table: Table | None = None
         self.offers = frozenset({Need.LOGITS}) if reader.codec.dense else frozenset[Need]()
 
-    def split_logits(self, split: str, images: Images) -> torch.Tensor | None:
+    def split_logits(
+        self, split: str, images: Images, *, ranks: Ranks = ALONE
+    ) -> torch.Tensor | None:
         """fp32 logits (N, K) of a whole split, `val` or `test`; None where they are not stored.
 
         Nor are they used unless the images' labels equal the stored ones: rows must not be mispaired.
+        Every one of the ranks looks them up.
         """
         rows = self.reader.eval_rows(split)
         if rows is None or not torch.equal(rows[1], images.label_N):

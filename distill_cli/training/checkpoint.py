@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import torch
 
 from distill_cli.errors import ArtifactError, reason
-from distill_cli.files import move, write_bytes
+from distill_cli.files import move, write_bytes, writes
+from distill_cli.ranks import ALONE, Ranks
 from distill_cli.training.optim import restore
 from distill_cli.training.state import State
 
@@ -57,6 +58,8 @@ def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> No
         parts: Everything that training changes, by name: the student, its optimiser, …
         key: Identifies the recipe, so that another one does not resume from it.
     """
+    if not writes():
+        return
     content = {
         "format": FORMAT,
         "key": key,
@@ -110,13 +113,30 @@ def rename(run: Path, key: str) -> None:
         _write(run / BEFORE, {**_read(run / BEFORE), "key": key})
 
 
-def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
+def tensors_of(parts: Mapping[str, Stateful]) -> list[torch.Tensor]:
+    """Tensors of networks and other modules among the parts that training changes."""
+    return [
+        value
+        for part in parts.values()
+        if isinstance(part, torch.nn.Module)
+        for value in part.state_dict().values()
+        if isinstance(value, torch.Tensor)
+    ]
+
+
+def load(run: Path, parts: Mapping[str, Stateful], key: str, *, ranks: Ranks = ALONE) -> State:
     """Restores all parts and the generators, and returns the state of the loop.
+
+    Args:
+        run: The run folder, which rank 0 reads.
+        parts: Everything that training changes, by name.
+        key: Identifies the recipe.
+        ranks: The ranks that go on, as many as before or not.
 
     Raises:
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
     """
-    path, content = _checked(run, (key,))
+    path, content = ranks.led(lambda: _checked(run, (key,)))
     name = ""
     try:
         for name, part in parts.items():
@@ -128,7 +148,11 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str) -> State:
         name = "generators"
         torch.set_rng_state(content["rng"])
         if content["cuda_rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(content["cuda_rng"])
+            kept = content["cuda_rng"]
+            # The generator of rank 0 is that of every rank, each on a device of its own.
+            torch.cuda.set_rng_state_all(
+                kept if ranks.alone else kept[:1] * torch.cuda.device_count()
+            )
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:

@@ -12,6 +12,7 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
+from distill_cli.data.ahead import copied_ahead
 from distill_cli.data.epoch_table import EpochTable
 from distill_cli.data.loader import Loader
 from distill_cli.teachers.labels_ahead import LabelsAhead, Wanted
@@ -108,7 +109,7 @@ class DeviceSteps:
         self.settings.load(epoch)
         made: Iterator[Tensor | None] = repeat(None)
         if self.table.by_host:
-            made = iter(self.table.pictures(first))
+            made = copied_ahead(self.table.pictures(first), self.loader.views.device)
         with closing(self._labels(epoch, first)) as labels:
             for number in range(first, self.loader.steps):
                 self._hold(next(made))
@@ -122,19 +123,23 @@ class DeviceSteps:
         if not self.labels.streams:
             yield from repeat(None)
         columns = enumerate(self.table.host_T4B[first:], start=epoch * self.loader.steps + first)
+        of = self.loader.share.of
         yield from self.labels.batches(
-            Wanted(step, epoch, index_B, view_B, copy_B)
+            Wanted(step, epoch, of(index_B), of(view_B), of(copy_B))
             for step, (index_B, view_B, copy_B, _) in columns
         )
 
     def _hold(self, pictures_BCHW: Tensor | None) -> None:
-        """Copies what the host made of a step's images to where the step looks for it."""
+        """Copies what the host made of a step's images to where every step looks for it.
+
+        It lies on the device already. The copy follows the step before on the same stream, which has
+        read its own by then.
+        """
         if pictures_BCHW is None:
             return
         if self._pictures_BCHW is None:
-            self._pictures_BCHW = pictures_BCHW.to(self.loader.views.device)
-        else:
-            self._pictures_BCHW.copy_(pictures_BCHW, non_blocking=True)
+            self._pictures_BCHW = torch.empty_like(pictures_BCHW)
+        self._pictures_BCHW.copy_(pictures_BCHW)
 
     def _take(self, step: int) -> None:
         if self.graphs is None:

@@ -81,13 +81,13 @@ class Trainer:
 
     def start(self, *, resume: bool) -> None:
         """Takes the state of the last checkpoint if `resume`, else a new one."""
-        self.log = RunLog(self.run)
+        self.log, ranks = RunLog(self.run), self.optimisation.runtime.ranks
         nets: dict[str, checkpoint.Stateful] = {"network": self.network, "adapters": self.adapters}
-        self.parts = {**nets, **self.optimisation.parts}
-        self.state = State()
+        self.parts, self.state = {**nets, **self.optimisation.parts}, State()
+        ranks.same(checkpoint.tensors_of(self.parts))
         self.optimisation.begin()
         if resume:
-            self.state = checkpoint.load(self.run, self.parts, self.key)
+            self.state = checkpoint.load(self.run, self.parts, self.key, ranks=ranks)
             self.optimisation.materialise()
         self.log.cut_back(self.state.log_lengths)
         steps = device_steps(self.loader, self.update, self.epochs, self.state, self.graphs)
@@ -101,7 +101,7 @@ class Trainer:
             self.state.step += 1
             self.sink.step(step_event(self.state, self.epochs, self.loader.steps, images))
             if self.state.step % LOOK_EVERY == 0:
-                self.state.look(self.sink.message, self.epochs, self.loader.steps)
+                self.update.look(self.state, self.sink.message, self.epochs, self.loader.steps)
             if self.pauses.due():
                 # The loss tells of the weights before the step alone.
                 self.state.require_finite_weights(self.network.state_dict())
@@ -110,21 +110,21 @@ class Trainer:
                 self.pauses.check(self.state.where(self.epochs), self.run)
                 started = time.perf_counter()
             yield
-        self.state.look(self.sink.message, self.epochs, self.loader.steps)
+        self.update.look(self.state, self.sink.message, self.epochs, self.loader.steps)
         self.state.epoch_seconds += time.perf_counter() - started
 
     def _steps_on_host(self, epoch: int, first: int) -> Iterator[int]:
         for batch in self.loader.epoch(epoch, first=first):
-            self.train_step(batch)
-            yield batch.samples
+            yield self.train_step(batch)
 
-    def train_step(self, batch: Batch) -> None:
-        """The step of a batch that the host has made."""
-        total, epoch, seed = self.epochs * self.loader.steps, self.state.epoch, self.loader.seed
-        progress = Progress(epoch=epoch, step=batch.step, total_steps=total, seed=seed)
+    def train_step(self, batch: Batch) -> int:
+        """The step of a batch that the host has made; the images that all ranks saw in it."""
+        counts = {"step": batch.step, "total_steps": self.epochs * self.loader.steps}
+        progress = Progress(epoch=self.state.epoch, seed=self.loader.seed, **counts)
         self.optimisation.schedule.step_update(batch.step)
         self.update(batch, progress, self.state)
         self.optimisation.average(self.network, batch.step)
+        return (batch.of_all or batch).samples
 
     def _end_epoch(self) -> None:
         started = time.perf_counter()
@@ -138,8 +138,7 @@ class Trainer:
             self.save_best(network)
         rate = self.loader.steps * self.loader.batch_size / max(state.epoch_seconds, 1e-9)
         figures = {**held_out.figures, **verdict.figures, "images_per_second": rate}
-        row = epoch_row(state, figures, lr=self.optimisation.rate)
-        self.log.epoch(row)
+        self.log.epoch(row := epoch_row(state, figures, lr=self.optimisation.rate))
         self.sink.epoch(EpochEvent(epoch=state.epoch, epochs=self.epochs, row=row, best=best))
         state.next_epoch(rate, state.epoch_seconds + time.perf_counter() - started)
         self._save()

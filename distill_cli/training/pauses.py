@@ -10,6 +10,7 @@ from pathlib import Path
 
 from distill_cli.errors import StoppedError
 from distill_cli.recipe.parsing import Duration
+from distill_cli.training.exchange import Exchange, Wishes
 
 
 def clock() -> float:
@@ -40,13 +41,22 @@ class TimeLimit:
         Raises:
             StoppedError: It is.
         """
-        if clock() >= self.at:
-            raise StoppedError(
-                f"stopped {where}: --max-time {self.text} is up",
-                signal_number=None,
-                hint=f"Go on with --resume --out {run}",
-                run=run,
-            )
+        if self.is_up:
+            raise self.error(where, run)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the time is over."""
+        return clock() >= self.at
+
+    def error(self, where: str, run: Path) -> StoppedError:
+        """The end of the run in this folder because the time is up."""
+        return StoppedError(
+            f"stopped {where}: --max-time {self.text} is up",
+            signal_number=None,
+            hint=f"Go on with --resume --out {run}",
+            run=run,
+        )
 
 
 @dataclass(kw_only=True)
@@ -58,12 +68,14 @@ class Pauses:
         checkpoint_every: Seconds between two checkpoints.
         limit: The end of the command's time; None where it may take any.
         resumed_at: The folder that `--resume` goes on from, if it is not the run's own.
+        exchange: By what ranks agree to stop, all after the same step; None for one by itself.
     """
 
     signal: Callable[[], int | None] = lambda: None
     checkpoint_every: float = math.inf
     limit: TimeLimit | None = None
     resumed_at: Path | None = None
+    exchange: Exchange | None = None
     _next: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,7 +88,18 @@ class Pauses:
 
     def due(self) -> bool:
         """Whether the state is to be kept now: by time, or because the run is to stop."""
-        return self.signal() is not None or clock() >= self._next
+        if self.exchange is None:
+            return self.signal() is not None or clock() >= self._next
+        self.exchange.ask(self._wishes())
+        return self.exchange.agreed != Wishes() or clock() >= self._next
+
+    def _wishes(self) -> Wishes:
+        time_up = self.limit is not None and self.limit.is_up
+        return Wishes(signal_number=self.signal(), time_up=time_up)
+
+    def _agreed(self) -> Wishes:
+        """What counts: the wishes of this process, or those that all ranks know of."""
+        return self._wishes() if self.exchange is None else self.exchange.agreed
 
     def check(self, where: str, run: Path) -> None:
         """Ends a run that is to stop; what it goes on from is kept before.
@@ -88,9 +111,9 @@ class Pauses:
         Raises:
             StoppedError: A signal came, or the time is up.
         """
-        run = self.resumed_at or run
-        if (number := self.signal()) is not None:
+        run, agreed = self.resumed_at or run, self._agreed()
+        if (number := agreed.signal_number) is not None:
             hint = f"Go on with --resume --out {run}"
             raise StoppedError(f"stopped {where}", signal_number=number, hint=hint, run=run)
-        if self.limit is not None:
-            self.limit.check(where, run)
+        if self.limit is not None and agreed.time_up:
+            raise self.limit.error(where, run)

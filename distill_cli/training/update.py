@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from distill_cli.models import Network
 from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import EpochVerdict, Probe
+from distill_cli.training.exchange import Exchange
 from distill_cli.training.optimisation import Optimisation
 from distill_cli.training.state import State
 from distill_cli.types import Batch, Progress, StudentSignals, Teacher
@@ -26,6 +27,7 @@ class Update:
         optimisation: Optimiser, precision, accumulation; its rates are set before.
         teacher: Frozen, or None.
         composition: The loss.
+        exchange: What ranks exchange in a step.
     """
 
     network: Network
@@ -34,10 +36,16 @@ class Update:
     optimisation: Optimisation
     teacher: Teacher | None
     composition: Composition
+    exchange: Exchange
 
     def judged(self, probe: Probe, finished: int, epochs: int) -> EpochVerdict:
         """The verdict of the objectives on the epoch that has just ended, of `epochs`."""
         return self.composition.after_epoch(probe, finished, epochs, self.adapters)
+
+    def look(self, state: State, tell: Callable[[str], None], epochs: int, steps: int) -> None:
+        """Looks at what came of the epoch's steps so far; the arguments are those of `State.look`."""
+        self.exchange.look()
+        state.look(tell, epochs, steps)
 
     def __call__(self, batch: Batch, progress: Progress, state: State) -> None:
         """One step of the optimisers, in as many parts as the batch is accumulated from.
@@ -52,11 +60,13 @@ class Update:
             optimizer.zero_grad(set_to_none=True)
         for part in batch.split(optimisation.accumulate):
             teacher = None if self.teacher is None else self.teacher.signals(part)
-            with optimisation.runtime.autocast():
+            with optimisation.runtime.autocast(), self.exchange.forward(part):
                 student = self.forward(part.images_BCHW)
+            student, teacher, part = self.exchange.joined(student, teacher, part)
             loss = self.composition(student, teacher, part, progress, self.adapters)
             optimisation.scaler.scale(loss.total).backward()
             state.note(student.logits, part, loss)
+        self.exchange.reduce(optimisation.optimizers)
         optimisation.clip(self.network.net)
         for optimizer in optimisation.optimizers:
             optimisation.scaler.step(optimizer)

@@ -13,6 +13,7 @@ from distill_cli.types.identity import (
     Background,
     DatasetIdentity,
     DataVersion,
+    Decoding,
     Framing,
     Orientation,
     PlainView,
@@ -25,6 +26,7 @@ from distill_cli.types.identity import (
 )
 from distill_cli.types.relation import Relation
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
+from distill_cli.types.share import WHOLE, Share
 from distill_cli.types.signals import (
     BIAS,
     GATED_PARTS,
@@ -56,11 +58,13 @@ __all__ = [
     "POSTERIOR",
     "UNLABELLED",
     "UNREAD",
+    "WHOLE",
     "Background",
     "Batch",
     "Count",
     "DataVersion",
     "DatasetIdentity",
+    "Decoding",
     "Features",
     "Framing",
     "HintResult",
@@ -74,6 +78,7 @@ __all__ = [
     "Resize",
     "RunResult",
     "ScheduleName",
+    "Share",
     "Source",
     "SplitBy",
     "StudentSignals",

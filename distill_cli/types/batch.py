@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from distill_cli.types.share import Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +50,8 @@ class Batch:
             fp32, on the run's device; None where a sample has one class.
         mixing: The other half of mixed images; None where images are not mixed.
         whole: The effective batch that this is a part of; None where it is whole itself.
+        of_all: The same samples with those of the other ranks, in the order of one process, without
+            images; None where there is one rank.
         unlabelled: Whether any sample may be without a label: if none can, none is looked for.
         labelled_share: Share of the run's images that have a label, by which each labelled one weighs
             the same in every batch; None to count those of each batch, as up to 0.4.0.
@@ -63,6 +67,7 @@ class Batch:
     target_BK: Tensor | None = None
     mixing: Mixing | None = None
     whole: Batch | None = None
+    of_all: Batch | None = None
     unlabelled: bool = True
     labelled_share: float | None = None
 
@@ -112,8 +117,31 @@ class Batch:
 
     def split(self, parts: int) -> Iterator[Batch]:
         """The batch in at most `parts` runs of samples, for accumulation; means stay the whole's."""
-        size = -(-len(self.index_B) // parts)
-        for start in range(0, len(self.index_B), size) if parts > 1 else ():
-            yield self.take(slice(start, start + size))
         if parts == 1:
             yield self
+            return
+        size = -(-len(self.index_B) // parts)
+        others = [None] * parts if self.of_all is None else self.of_all.split(parts)
+        for start, of_all in zip(range(0, len(self.index_B), size), others, strict=False):
+            yield replace(self.take(slice(start, start + size)), of_all=of_all)
+
+    def shared(self, share: Share) -> Batch:
+        """The rank's share of the samples, beside all of them; itself where one rank sees everything.
+
+        Args:
+            share: The rank's; `images_BCHW` are of its share already.
+        """
+        if share.is_all:
+            return self
+        mixing = self.mixing
+        return replace(
+            self,
+            target_B=share.of(self.target_B),
+            index_B=share.of(self.index_B),
+            view_B=share.of(self.view_B),
+            copy_B=None if self.copy_B is None else share.of(self.copy_B),
+            target_BK=None if self.target_BK is None else share.of(self.target_BK),
+            mixing=mixing
+            and Mixing(share_B=share.of(mixing.share_B), target_B=share.of(mixing.target_B)),
+            of_all=replace(self, images_BCHW=self.images_BCHW[:0]),
+        )

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_cli import runtime
+from distill_cli import stopping
 from distill_cli.training.loop import Trainer
 from tests.conftest import Made, Outcome, on_host
 from tests.saved import weights
@@ -113,7 +113,7 @@ def test_the_turn_undoes_an_epoch_to_the_bit(
     assert rates[0] != rates[1]
 
 
-class AfterSteps(runtime.StopRequest):
+class AfterSteps(stopping.StopRequest):
     """Asks to stop once so many steps are taken; 0 for never."""
 
     steps = 0
@@ -137,7 +137,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         AfterSteps.input_spec += 1
 
     monkeypatch.setattr(Trainer, "train_step", counting)
-    monkeypatch.setattr(runtime, "StopRequest", AfterSteps)
+    monkeypatch.setattr(stopping, "StopRequest", AfterSteps)
 
     def set_steps(steps: int) -> None:
         AfterSteps.steps, AfterSteps.input_spec = steps, 0

@@ -449,12 +449,12 @@ def test_resume_under_another_recipe_is_refused_and_harms_nothing(
 def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
     here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch, more: tuple[object, ...]
 ) -> None:
-    from distill_cli import runtime
+    from distill_cli import stopping
 
     args = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--dropout", 0.3)
     args = (*args, *more, "--epochs", 3, "-b", 128, "--quiet", "--out")
     assert distill(*args, "whole").code == 0
-    plain = runtime.StopRequest
+    plain = stopping.StopRequest
 
     class AfterSteps(plain):
         """Asks to stop when it has been looked at often enough: in the second epoch."""
@@ -470,12 +470,12 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
         def signal_number(self, value: int | None) -> None:
             pass
 
-    monkeypatch.setattr(runtime, "StopRequest", AfterSteps)
+    monkeypatch.setattr(stopping, "StopRequest", AfterSteps)
     assert distill(*args, "run").code == 143
     state = torch.load(here / "run/last/checkpoint.pt", weights_only=True)["state"]
     assert state["epoch"] == 1
     assert 0 < state["step"] < 10
-    monkeypatch.setattr(runtime, "StopRequest", plain)
+    monkeypatch.setattr(stopping, "StopRequest", plain)
     assert distill("teacher", "train", "--resume", "--out", "run", "--quiet").code == 0
     one, two = (load_file(here / run / "model/model.safetensors") for run in ("whole", "run"))
     assert all(torch.equal(one[key], two[key]) for key in one)

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 import distill_cli.models  # noqa: F401  registers our networks in timm
-from distill_cli import runtime
+from distill_cli import stopping
 from distill_cli.models import InputSpec, create_network, load_model, save_model
 from distill_cli.pipeline.objective.build import composition
 from distill_cli.recipe.load import load
@@ -159,7 +159,7 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
     common = ("--teachers", made.teacher, "--augment", "shift:1,mixup", "--epochs", 2, "--quiet")
     common = (*common, "-b", 128)
     assert distill(*args, *common, "--dropout", 0.2, "--out", "whole").code == 0
-    plain = runtime.StopRequest
+    plain = stopping.StopRequest
 
     class AfterSteps(plain):
         """Asks to stop when it has been looked at often enough: in the second epoch."""
@@ -175,9 +175,9 @@ def test_stopped_in_mid_epoch_and_resumed_to_the_same_bits(
         def signal_number(self, value: int | None) -> None:
             pass
 
-    monkeypatch.setattr(runtime, "StopRequest", AfterSteps)
+    monkeypatch.setattr(stopping, "StopRequest", AfterSteps)
     assert distill(*args, *common, "--dropout", 0.2, "--out", "run").code == 143
-    monkeypatch.setattr(runtime, "StopRequest", plain)
+    monkeypatch.setattr(stopping, "StopRequest", plain)
     halfway = torch.load(here / "run/last/checkpoint.pt", weights_only=True, map_location="cpu")
     assert halfway["state"]["epoch"] == 1
     assert halfway["state"]["step"] > 0

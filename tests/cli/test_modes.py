@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_cli import runtime
+from distill_cli import stopping
 from distill_cli.data.loader import Loader
 from distill_cli.models import InputSpec, create_network, load_model, save_model
 from tests.conftest import Made, Outcome
@@ -25,7 +25,7 @@ TINY = ("--model", "mlp_8x1", "--quiet")
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, looks: int) -> Callable[[], None]:
     """Has the next runs ask to stop when that was looked at often enough; undone by the result."""
-    plain = runtime.StopRequest
+    plain = stopping.StopRequest
 
     class AfterSteps(plain):
         seen = 0
@@ -39,8 +39,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, looks: int) -> Callable[[], None
         def signal_number(self, value: int | None) -> None:
             pass
 
-    monkeypatch.setattr(runtime, "StopRequest", AfterSteps)
-    return lambda: monkeypatch.setattr(runtime, "StopRequest", plain)
+    monkeypatch.setattr(stopping, "StopRequest", AfterSteps)
+    return lambda: monkeypatch.setattr(stopping, "StopRequest", plain)
 
 
 def loader(copies: int, batch: int, *augment: str, stored: int | None = None) -> Loader:

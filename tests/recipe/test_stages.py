@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from distill_cli import runtime
+from distill_cli import stopping
 from distill_cli.errors import UsageError
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
@@ -210,7 +210,7 @@ def test_a_chain_that_stopped_goes_on_to_the_same_bits(
     args = (*args, "--dropout", 0.2, "-b", 16, "--lr", 0.1, "--quiet", "--out")
     outcome = distill(*args, "whole")
     assert outcome.code == 0, outcome.err
-    plain, looks = runtime.StopRequest, [0]
+    plain, looks = stopping.StopRequest, [0]
 
     class AfterSteps(plain):
         """Asks to stop in the second run, in its second epoch: of 80 steps, each with a look."""
@@ -224,9 +224,9 @@ def test_a_chain_that_stopped_goes_on_to_the_same_bits(
         def signal_number(self, value: int | None) -> None:
             pass
 
-    monkeypatch.setattr(runtime, "StopRequest", AfterSteps)
+    monkeypatch.setattr(stopping, "StopRequest", AfterSteps)
     stopped = distill(*args, "run")
-    monkeypatch.setattr(runtime, "StopRequest", plain)
+    monkeypatch.setattr(stopping, "StopRequest", plain)
     assert stopped.code == 143, stopped.err
     assert (here / "run/stages/first/result.json").exists()
     state = torch.load(here / "run/last/checkpoint.pt", weights_only=True, map_location="cpu")[

@@ -21,6 +21,7 @@ from distill_cli.models import InputSpec, create_network, save_model
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Step
 from distill_cli.objectives.cross_entropy import CrossEntropy
+from distill_cli.pipeline.inputs.data import OpenedOnce
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.trainer import trainer_of
@@ -30,6 +31,7 @@ from distill_cli.training.device_steps import DeviceSteps, Settings
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
 from distill_cli.types import Need, Terms
+from tests.cli.test_large import photographs
 from tests.training.recordings import Recording, record
 
 COMMON: dict[str, Any] = {
@@ -55,6 +57,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 TAUGHT = [name for name, cls in OBJECTIVES.items() if cls.info.needs & {Need.TEACHER}]
 STEPS = 30
+OPENING = OpenedOnce()
 GROUPS = Path("groups.yaml")
 
 
@@ -96,7 +99,7 @@ def trainer(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
     out = tmp_path / str(number)
     out.mkdir()
     asked = kind(out=str(out), **options)
-    made = trainer_of(prepare(asked, sink=Silent(), overwrite=True), Silent())
+    made = trainer_of(prepare(asked, sink=Silent(), overwrite=True, opening=OPENING), Silent())
     made.start(resume=False)
     made.network.train()
     torch.manual_seed(5)
@@ -248,6 +251,33 @@ def test_they_are_the_steps_of_the_host(folder: Path, tmp_path: Path, way: str) 
         return
     for name, value in state_of(host).items():
         torch.testing.assert_close(value, state_of(device)[name], atol=1e-5, rtol=1e-5)
+
+
+def from_files(root: Path) -> dict[str, Any]:
+    """A run on images that are read from files, several views of a read."""
+    data = root.parent / f"{root.name}-photographs"
+    if not data.exists():
+        photographs(data, count=24)
+    return {
+        **{"data": str(data), "size": 136, "workers": 0, "views_per_read": 2},
+        **{"batch_size": 5, "model": "mlp_4x1", "augment": ["rrc", "flip"]},
+    }
+
+
+def test_images_that_are_read_are_those_of_the_host(folder: Path, tmp_path: Path) -> None:
+    """Four steps an epoch, each from one place in memory, which every step's are copied to."""
+    options = {**COMMON, **from_files(tmp_path)}
+    host, device = (trainer(folder, tmp_path, **options) for _ in range(2))
+    assert host.loader.steps == 4
+    steps, places = tabled(device), set()
+    for run, made in ((host, host._steps_on_host), (device, steps.epoch)):
+        for _ in range(3):
+            torch.manual_seed(7)
+            taken(run, made, 3)
+            if steps._pictures_BCHW is not None:
+                places.add(steps._pictures_BCHW.data_ptr())
+    assert_same(host, device)
+    assert len(places) == 1
 
 
 def test_the_operations_of_a_step_and_their_numbers_are_the_same_at_every_step(

@@ -23,6 +23,7 @@ from tests.training.test_device_steps import (
     TEACHERS,
     WAYS,
     assert_same,
+    from_files,
     objective_of,
     trainer,
 )
@@ -119,6 +120,12 @@ def test_fp16_whose_first_steps_overflow(
 
 def test_library_transforms_are_made_outside(folder: Path, tmp_path: Path) -> None:
     check(folder, tmp_path, augment=["v2/RandomRotation:degrees=10", "shift:1"])
+
+
+def test_images_that_workers_read_are_copied_ahead(folder: Path, tmp_path: Path) -> None:
+    """The recorded step reads them from one place, while the next ones are on their way."""
+    options = {**from_files(tmp_path), "workers": 2}
+    check(folder, tmp_path, **options)
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, tmp_path: Path) -> None:

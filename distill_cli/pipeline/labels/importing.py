@@ -36,7 +36,8 @@ from distill_cli.pipeline.labels.label_rows import columns_of, logits_of, match_
 from distill_cli.pipeline.labels.prepare import say_plan, shard_rows, stopped
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import ImportRecipe
-from distill_cli.runtime import cpu_capability, decide, stop_signals, versions
+from distill_cli.runtime import cpu_capability, decide, versions
+from distill_cli.stopping import stop_signals
 from distill_cli.training.events import Sink
 from distill_cli.types import Count, ViewSpec
 

@@ -70,7 +70,12 @@ class PreparedDump:
 
 
 def prepare_dump(
-    recipe: CacheRecipe, *, sink: Sink, overwrite: bool = False, runs: Artifacts = ON_DISK
+    recipe: CacheRecipe,
+    *,
+    sink: Sink,
+    overwrite: bool = False,
+    runs: Artifacts = ON_DISK,
+    measured: bool = False,
 ) -> PreparedDump:
     """Opens data and teachers and checks all that can be checked before the first byte is written.
 
@@ -79,6 +84,7 @@ def prepare_dump(
         sink: Shows messages.
         overwrite: Caches that are there will be replaced.
         runs: Reader of the teachers' folders; in a dry run no image is decoded and no teacher asked.
+        measured: Whether another worker has measured the teachers.
 
     Raises:
         DistillError: The dump cannot be made; the exit code is that of the fault.
@@ -110,7 +116,7 @@ def prepare_dump(
     check_moved(recipe.data, names)
     for folder in folders:
         check_beside_data(folder, recipe.data)
-    runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    runtime = runtime_of(recipe)
     runs = replace(runs, tell=once(sink.message))
     dataset = open_data(recipe, sink, glance=runs.dry)
     spec = view_spec(recipe, dataset, None)
@@ -120,7 +126,10 @@ def prepare_dump(
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     if dataset.multi_label:
         check_targets(names, members, "sigmoid", force=recipe.force)
-    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
+    if not measured:
+        check_knowledge(
+            names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs
+        )
     views = open_views(recipe, dataset, spec, runtime.device)
     check_wanted(recipe.graphs, runtime.device, unrecordable(views))
     if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
@@ -248,3 +257,8 @@ def plan_of(
         targets=teacher.targets,
         sample_ids=recipe.sample_ids,
     )
+
+
+def runtime_of(recipe: CacheRecipe) -> Runtime:
+    """Device, threads and determinism that a recipe means on this machine."""
+    return decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)

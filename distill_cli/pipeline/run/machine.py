@@ -13,4 +13,5 @@ def runtime_of(recipe: TrainRecipe) -> Runtime:
         threads=recipe.threads,
         deterministic=recipe.deterministic,
         precision=recipe.precision,
+        timeout=recipe.rank_timeout.seconds,
     )

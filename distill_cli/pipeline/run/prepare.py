@@ -40,7 +40,7 @@ from distill_cli.pipeline.objective.class_info import adapter_context
 from distill_cli.pipeline.objective.entries import spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.pipeline.objective.offers import check_offers
-from distill_cli.pipeline.objective.order import order_of
+from distill_cli.pipeline.objective.order import check_reads, order_of
 from distill_cli.pipeline.objective.sources import check_sources
 from distill_cli.pipeline.objective.temperature import temperature_message
 from distill_cli.pipeline.run.batches import (
@@ -115,6 +115,7 @@ def prepare(
     if teacher is not None:
         check_offers(composed, teacher, names, members)
     order = order_of(recipe, joining.get("mode"), composed, dataset, spec, batch_size)
+    check_reads(recipe, order, joining.get("mode"), spec, stored_views)
     layers = find_layers(
         composed,
         network,

@@ -26,7 +26,7 @@ from distill_cli.types import OrderName, Teacher, ViewSpec
 NOT_TRAINING = {
     *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "teachers"),
     *("force", "class_map", "graphs", "checkpoint_every", "max_time", "grace"),
-    "max_megapixels",
+    *("max_megapixels", "rank_timeout"),
 }
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from distill_cli.adapters.hooks import HasSummary
 from distill_cli.data.split_images import Images
-from distill_cli.evaluate import latency_ms, logits_of
+from distill_cli.evaluate import latency_ms, logits_by_ranks
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
-from distill_cli.models import config_of, load_model, model_bytes, save_temperature
+from distill_cli.models import Network, config_of, load_model, model_bytes, save_temperature
 from distill_cli.pipeline.inputs.remedies import remedies
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teachers import Member
@@ -29,14 +29,47 @@ from distill_cli.types import UNLABELLED, HintResult, RunResult
 
 def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     """Evaluates the best epoch's weights on test, and writes its cards and result.json."""
+    dataset, runtime = prepared.dataset, prepared.runtime
+    network = _best(prepared, sink)
+    test_NK = logits_by_ranks(network, dataset.test, runtime.device, runtime.ranks)
+    val_NK: Tensor | None = None
+    if network.targets == "softmax" and bool((dataset.val.label_N != UNLABELLED).any()):
+        val_NK = logits_by_ranks(network, dataset.val, runtime.device, runtime.ranks)
+    return runtime.ranks.led(lambda: _kept(prepared, state, sink, network, test_NK, val_NK))
+
+
+def _best(prepared: PreparedRun, sink: Sink) -> Network:
+    """The best epoch's network, which rank 0 reads."""
+    ranks, device, network = prepared.runtime.ranks, prepared.runtime.device, prepared.network
+    if ranks.leads:
+        network = load_model(prepared.run / "model", tell=sink.message).to(device)
+    ranks.same(network.state_dict().values())
+    return network.eval()
+
+
+def _kept(
+    prepared: PreparedRun,
+    state: State,
+    sink: Sink,
+    network: Network,
+    logits_NK: Tensor,
+    val_NK: Tensor | None,
+) -> RunResult:
+    """The figures of a run, written to its folder.
+
+    Args:
+        prepared: The run.
+        state: State of the loop.
+        sink: Shows messages.
+        network: The best epoch's.
+        logits_NK: Its answers to the test images.
+        val_NK: Its answers to the held-out images; None where no temperature can be fitted on them.
+    """
     run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
-    network = load_model(run / "model", tell=sink.message).to(runtime.device).eval()
     test = dataset.test
-    logits_NK = logits_of(network, test.iter_plain(), runtime.device)
     figures = measure_as(network.targets, logits_NK, test.label_N, test.label_NK)
     scaled = temperature = None
-    if network.targets == "softmax" and bool((dataset.val.label_N != UNLABELLED).any()):
-        val_NK = logits_of(network, dataset.val.iter_plain(), runtime.device)
+    if val_NK is not None:
         fitted = fit_temperature(val_NK, dataset.val.label_N)
         temperature = fitted.value
         if fitted.why_not is not None:
@@ -97,7 +130,7 @@ def finish_hints(prepared: PreparedRun, state: State) -> HintResult:
         seconds=state.seconds,
         warnings=_warnings(state),
     )
-    write_json(prepared.run / "result.json", result.to_json())
+    prepared.runtime.ranks.led(lambda: write_json(prepared.run / "result.json", result.to_json()))
     return result
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill_cli.errors import ArtifactError, DistillError
+from distill_cli.models import InputSpec
 from distill_cli.models.artifact import input_spec
 from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.objective.entries import meant
@@ -99,21 +100,23 @@ def _differing(prepared: PreparedRun) -> ArtifactError | None:
     )
 
 
-def take_over(prepared: PreparedRun, sink: Sink) -> None:
+def take_over(prepared: PreparedRun, sink: Sink) -> InputSpec | None:
     """The same, and has the checkpoint know the run by its own key from now on.
 
     A last checkpoint that is damaged gives way to the one before it, which `sink` says, as that one
     has no checksum. Before recipe.yaml is written anew: killed in between, either is known. Images
     are normalised as they were: of large ones the mean is over some, and which ones is a version's
     affair.
+
+    Returns:
+        How they were; None where no model is kept.
     """
     key = check_begun(prepared)
     for line in checkpoint.repair(prepared.run):
         sink.message(line)
     if key != prepared.key:
         checkpoint.rename(prepared.run, prepared.key)
-    if has_model(prepared.run):
-        prepared.network.normalise_by(input_spec(prepared.run))
+    return input_spec(prepared.run) if has_model(prepared.run) else None
 
 
 def _begun(prepared: PreparedRun) -> TrainRecipe | None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from distill_cli.errors import ArtifactError
 from distill_cli.files import one_writer, remove_temporaries, write_text
+from distill_cli.models import InputSpec
 from distill_cli.pipeline.folders import (
     check_output,
     clear_run,
     has_checkpoint,
     has_model,
-    outcome_kept,
 )
 from distill_cli.pipeline.inputs.cache_checks import check_pixels
 from distill_cli.pipeline.inputs.data import OpenData, keep_skipped, open_data
 from distill_cli.pipeline.run.class_relations import keep_relations
+from distill_cli.pipeline.run.machine import runtime_of
+from distill_cli.pipeline.run.outcome import outcome_kept
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.requirements import unmet
@@ -29,7 +33,8 @@ from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.resolved import ResolvedRecipe
-from distill_cli.runtime import fast_kernels, stop_signals
+from distill_cli.runtime import fast_kernels
+from distill_cli.stopping import stop_signals
 from distill_cli.training.events import Sink
 from distill_cli.training.loop import Trainer
 from distill_cli.training.pauses import Pauses, TimeLimit
@@ -99,9 +104,9 @@ def train(
     how = {"resume": resume, "overwrite": overwrite}
     with opened(recipe, sink=sink, opening=opening, **how) as run:
         with stopping(recipe, whole, run.out) as pauses, fast_kernels(run.prepared.runtime):
-            run.trainer.pauses = pauses
+            run.trainer.pauses = run.pausing(pauses)
             run.trainer.fit(resume=run.resuming)
-        pauses.check("after the last epoch", run.out)
+        run.trainer.pauses.check("after the last epoch", run.out)
         return run.finished(sink)
 
 
@@ -124,6 +129,11 @@ class Run:
         """Its folder."""
         return self.prepared.run
 
+    def pausing(self, pauses: Pauses) -> Pauses:
+        """The pauses of the command, which several ranks agree on."""
+        shared = None if self.prepared.runtime.ranks.alone else self.trainer.update.exchange
+        return replace(pauses, exchange=shared)
+
     def finished(self, sink: Sink) -> Finished:
         """Evaluates what was trained, and keeps the figures."""
         prepared, state = self.prepared, self.trainer.state
@@ -142,25 +152,67 @@ def opened(
     recipe: TrainRecipe, *, sink: Sink, resume: bool, overwrite: bool, opening: OpenData
 ) -> Iterator[Run]:
     """A run, checked, its folder locked and begun; the arguments are those of `train`."""
-    prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=opening)
-    trainer = trainer_of(prepared, sink)
-    check_pixels(prepared.members, trainer.loader.views)
-    with one_writer(prepared.run):
-        # Again: another process may have finished here while the data were read.
-        check_output(prepared.run, resume=resume, overwrite=overwrite)
-        if overwrite:
-            clear_run(prepared.run)
-        remove_temporaries(prepared.run)
-        resuming = resume and has_checkpoint(prepared.run)
-        if resuming:
-            take_over(prepared, sink)
-        elif resume and has_model(prepared.run):
-            check_anew(prepared)
-            sink.message(f"{prepared.run} has no checkpoint yet: it begins anew")
-        write_text(prepared.run / "recipe.yaml", to_yaml(prepared.kept))
-        keep_skipped(prepared.run, prepared.dataset)
+    ranks = runtime_of(recipe).ranks
+
+    def checked() -> tuple[PreparedRun, Trainer]:
+        prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=opening)
+        trainer = trainer_of(prepared, sink)
+        check_pixels(prepared.members, trainer.loader.views)
+        return prepared, trainer
+
+    prepared, trainer = ranks.together(checked)
+    check_same(prepared)
+    with ExitStack() as held:
+
+        def begun() -> tuple[bool, InputSpec | None]:
+            held.enter_context(one_writer(prepared.run))
+            return _begin(prepared, sink, resume=resume, overwrite=overwrite)
+
+        resuming, normalisation = ranks.led(begun)
+        if normalisation is not None:
+            prepared.network.normalise_by(normalisation)
         with outcome_kept(prepared.run):
             yield Run(prepared=prepared, trainer=trainer, resuming=resuming)
+
+
+def _begin(
+    prepared: PreparedRun, sink: Sink, *, resume: bool, overwrite: bool
+) -> tuple[bool, InputSpec | None]:
+    """Begins a run in its folder, whose lock is held.
+
+    Returns:
+        Whether it goes on from a checkpoint, and how images are normalised where it does.
+    """
+    # Again: another process may have finished here while the data were read.
+    check_output(prepared.run, resume=resume, overwrite=overwrite)
+    if overwrite:
+        clear_run(prepared.run)
+    remove_temporaries(prepared.run)
+    resuming, normalisation = resume and has_checkpoint(prepared.run), None
+    if resuming:
+        normalisation = take_over(prepared, sink)
+    elif resume and has_model(prepared.run):
+        check_anew(prepared)
+        sink.message(f"{prepared.run} has no checkpoint yet: it begins anew")
+    write_text(prepared.run / "recipe.yaml", to_yaml(prepared.kept))
+    keep_skipped(prepared.run, prepared.dataset)
+    return resuming, normalisation
+
+
+def check_same(prepared: PreparedRun) -> None:
+    """Refuses ranks that would train something else than the first one.
+
+    Raises:
+        ArtifactError: With the first that would.
+    """
+    ranks = prepared.runtime.ranks
+    keys = ranks.values((prepared.key, socket.gethostname()))
+    for number, (key, host) in enumerate(keys):
+        if key != keys[0][0]:
+            raise ArtifactError(
+                f"rank {number} on {host} reads other images, teachers or options than rank 0",
+                hint="Give every machine the same files, command and version of distill",
+            )
 
 
 @contextmanager

@@ -19,12 +19,14 @@ from distill_cli.pipeline.inputs.data import open_views
 from distill_cli.pipeline.run.graphs import step_graphs
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
+from distill_cli.pipeline.run.rank_share import share_of
 from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
 from distill_cli.recipe.resolved import ResolvedRecipe
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.mixture import Relabelled
 from distill_cli.training import schedule
 from distill_cli.training.events import Sink
+from distill_cli.training.exchange import Exchange
 from distill_cli.training.loop import Trainer
 from distill_cli.training.optimisation import Optimisation, moving_average
 from distill_cli.training.rollback import Rollback
@@ -46,6 +48,9 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         copies=len(prepared.teacher.members) if isinstance(prepared.teacher, Relabelled) else 1,
         order_name=prepared.order,
         counts_labelled=prepared.counts_labelled,
+        share=share_of(prepared),
+        views_per_read=recipe.views_per_read,
+        epochs=recipe.epochs,
     )
     taps, stop = prepared.layers.taps, prepared.is_hint_init
     optimisation = _optimisation(prepared, loader.steps)
@@ -68,6 +73,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
             optimisation=optimisation,
             teacher=prepared.teacher,
             composition=prepared.layers.composition,
+            exchange=_exchange(prepared),
         ),
         loader=loader,
         epochs=recipe.epochs,
@@ -80,6 +86,18 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         key=prepared.key,
         sink=sink,
         graphs=step_graphs(prepared, optimisation, loader.steps, sink),
+    )
+
+
+def _exchange(prepared: PreparedRun) -> Exchange:
+    recipe, runtime = prepared.recipe, prepared.runtime
+    return Exchange(
+        runtime.ranks,
+        prepared.network,
+        prepared.layers.adapters,
+        sync_norm=recipe.sync_bn,
+        scaled=runtime.precision == "fp16",
+        looks=runtime.device.type == "cpu",
     )
 
 

@@ -18,8 +18,9 @@ def labels_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     Where several labels may apply to an image, mean average precision stands for accuracy.
     """
     held_out, runtime = prepared.dataset.val, prepared.runtime
+    runtime.ranks.require_equal(network.state_dict().values())
     with runtime.autocast():
-        metrics = evaluate(network, held_out, runtime.device)
+        metrics = evaluate(network, held_out, runtime.device, runtime.ranks)
     figures = {"val_top1": metrics.top1, "val_nll": metrics.nll, "val_ece": metrics.ece}
     if metrics.map is None or metrics.f1 is None:
         return HeldOut(figures=figures, rank=(metrics.top1, -metrics.nll))
@@ -33,10 +34,12 @@ def hints_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     """The loss of the regression on the held-out images chooses the epoch."""
     runtime, layers = prepared.runtime, prepared.layers
     assert prepared.teacher is not None, "hints come from a teacher"
+    ranks = runtime.ranks
+    ranks.require_equal(network.state_dict().values())
     training = network.training
     network.eval()
     total, samples = 0.0, 0
-    for images_BCHW in prepared.dataset.val.iter_plain():
+    for images_BCHW in prepared.dataset.val.iter_plain(first=ranks.number, every=ranks.count):
         row_B = torch.arange(len(images_BCHW))
         batch = Batch(
             images_BCHW=images_BCHW.to(runtime.device) / 255,
@@ -52,4 +55,6 @@ def hints_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
         loss = layers.composition(student, teacher, batch, progress, layers.adapters)
         total, samples = total + float(loss.total) * len(row_B), samples + len(row_B)
     network.train(training)
+    parts = ranks.values((total, samples))
+    total, samples = sum(part[0] for part in parts), sum(part[1] for part in parts)
     return HeldOut(figures={"val_hint": total / samples}, rank=(-total / samples,))

@@ -1,0 +1,26 @@
+"""The options of a training that several ranks do together."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from distill_cli.recipe.fields import RUN, TRAINING, Time, option
+from distill_cli.recipe.parsing import parse_duration
+
+
+class RankOptions(BaseModel):
+    """What ranks do in every verb that trains; of one process, nothing."""
+
+    sync_bn: bool = option(
+        False,
+        "With --ranks: batch norm over the samples of all ranks, to the curve of one process; else "
+        "each rank normalises by its own.",
+        TRAINING,
+    )
+    rank_timeout: Time = option(
+        parse_duration("2m"),
+        "With --ranks: time that a rank waits for the others in a step, before it takes their machine "
+        "for lost.",
+        RUN,
+        advanced=True,
+    )
