@@ -215,11 +215,13 @@ class Exchange:
         faulty = _places(outputs) or _places(gradients)
         if faulty:
             named = ", ".join(map(str, faulty))
-            raise DivergedError(
+            error = DivergedError(
                 f"the loss is no longer a number on rank{'s' if faulty[1:] else ''} {named} of {count}, "
                 "and no weight has moved by it",
                 hint="Lower --lr; the best model and the last checkpoint before it are kept",
             )
+            error.rank = faulty[0]
+            raise error
         *signals, time_up = news[2 * count :]
         for signal_number, asked in zip(SIGNALS, signals, strict=True):
             if asked > 0:
