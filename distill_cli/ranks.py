@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distill_cli import meeting
-from distill_cli.errors import DistillError, InternalError, StoppedError, reason
+from distill_cli.errors import DistillError, InternalError, StoppedError, UsageError, reason
 from distill_cli.files import leave_to_others
 from distill_cli.launched import by_option, place
 
@@ -140,6 +140,20 @@ class Ranks:
             raise error
         raise RankLostError(meeting.in_words(first), ended=first)
 
+    def first_on_machine(self, act: Callable[[], T]) -> T:
+        """Does the same on every rank, on one of each machine before the others.
+
+        What that one remembers on disk, as decoded images, the others need not do again.
+        """
+        first = place().local_rank == 0
+        if self.alone:
+            return act()
+        try:
+            result = act() if first else None
+        finally:
+            self.values(None)
+        return act() if result is None else result
+
     def led(self, act: Callable[[], T]) -> T:
         """Does something on rank 0 alone, and has every rank know its result.
 
@@ -215,11 +229,13 @@ def join(device: torch.device, *, timeout: float = TIMEOUT) -> Ranks:
 
     Raises:
         RankLostError: They do not come.
-        UsageError: The port where they meet is taken.
+        UsageError: The port where they meet is taken, or the device is none that ranks can have.
     """
     here = place()
     if here.ranks == 1:
         return ALONE
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"ranks train on CPUs and on GPUs of NVIDIA's, not on {device.type}")
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = meeting.meet(timeout)
