@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from distill_cli.data.split_images import Images
+from distill_cli.data.split_images import Images, plain_batches
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.metrics import Metrics, measure_as
 from distill_cli.models import Network
@@ -49,6 +49,9 @@ def logits_by_ranks(
         return logits_of(forward, images.iter_plain(), device)
     parts = images.iter_plain(first=ranks.number, every=ranks.count)
     own = [logits_of(forward, [part], device) for part in parts]
+    if len(own) < -(-plain_batches(images) // ranks.count):
+        # Weights that lie in parts are gathered by all ranks at once, as often on each.
+        logits_of(forward, [torch.zeros(1, *images.size, dtype=torch.uint8)], device)
     turns = zip_longest(*ranks.values(own))
     return torch.cat([rows for turn in turns for rows in turn if rows is not None])
 
