@@ -22,6 +22,7 @@ from distill_cli import meeting
 from distill_cli.errors import DistillError, InternalError, StoppedError, UsageError, reason
 from distill_cli.files import leave_to_others
 from distill_cli.launched import by_option, place
+from distill_cli.sharding import is_sharded
 
 T = TypeVar("T")
 
@@ -85,10 +86,12 @@ class Ranks:
                 dist.all_reduce(values)
 
     def same(self, tensors: Iterable[Tensor]) -> None:
-        """Replaces tensors by those of rank 0."""
+        """Replaces tensors by those of rank 0, but for those of which each rank holds a part."""
         if not self.alone:
             with _answering():
                 for tensor in tensors:
+                    if is_sharded(tensor):
+                        continue
                     # Rows of memory: what is sent lies densely, and gloo knows no bool.
                     sent = tensor.detach().contiguous()
                     sent = sent.byte() if sent.dtype == torch.bool else sent.clone()
@@ -96,14 +99,14 @@ class Ranks:
                     tensor.detach().copy_(sent)
 
     def require_equal(self, tensors: Iterable[Tensor]) -> None:
-        """Looks whether all ranks hold the same tensors; waits for the device.
+        """Looks whether all ranks hold the same tensors, but for parts of one; waits for the device.
 
         Raises:
             InternalError: They do not: their machines compute differently, or a memory is faulty.
         """
         if self.alone:
             return
-        own = [_sum_of_bits(tensor) for tensor in tensors]
+        own = [_sum_of_bits(tensor) for tensor in tensors if not is_sharded(tensor)]
         if any(other != own for other in self.values(own)):
             raise InternalError(
                 "the ranks no longer hold the same weights",

@@ -57,7 +57,7 @@ _RUN_FILES = _any_of((*RUN_FILES, "MODEL_CARD.md", STAGES_RECIPE))
 _MODEL_FILES = ("config.json", "model.safetensors")
 _PLAIN_RUN = {
     "model": Entries(files=_any_of((*_MODEL_FILES, "README.md"))),
-    "last": Entries(files=r"checkpoint(-before)?\.pt|outcome\.json"),
+    "last": Entries(files=r"checkpoint(-before)?\.pt|outcome\.json|shard-\d+-\d+\.safetensors"),
 }
 # A stage's folder is named as the recipe says.
 _STAGED_RUN = {

@@ -210,11 +210,11 @@ def check_same(prepared: PreparedRun) -> None:
         ArtifactError: With the first that would.
     """
     ranks = prepared.runtime.ranks
-    keys = ranks.values((prepared.key, socket.gethostname()))
+    keys = ranks.values((prepared.key + prepared.start, socket.gethostname()))
     for number, (key, host) in enumerate(keys):
         if key != keys[0][0]:
             raise ArtifactError(
-                f"rank {number} on {host} reads other images, teachers or options than rank 0",
+                f"rank {number} on {host} reads other images, teachers, weights or options than rank 0",
                 hint="Give every machine the same files, command and version of distill",
             )
 
