@@ -18,11 +18,12 @@ from rich.table import Table
 from benchmarks.cases import CASES as ANYWHERE
 from benchmarks.cases import Case, machine
 from benchmarks.cpu import on_cpu
-from benchmarks.gpu import graphs, graphs_cached, together
+from benchmarks.gpu import CASES as ON_GPU
 from benchmarks.pairs import interleaved
+from benchmarks.reads import reads, reads_on_gpu
 
-ON_GPU = {"graphs": graphs, "graphs-cached": graphs_cached, "together": together}
-CASES = ANYWHERE | {"cpu": on_cpu} | (ON_GPU if torch.cuda.is_available() else {})
+GPU = {**ON_GPU, "reads-gpu": reads_on_gpu}
+CASES = {**ANYWHERE, "reads": reads, "cpu": on_cpu} | (GPU if torch.cuda.is_available() else {})
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -54,7 +55,7 @@ class _Copies:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.stream = device, torch.cuda.Stream(device)
+        self.device, self.stream = device, _stream_of(device)
 
     def __call__(self, part: Tensor) -> Callable[[], Tensor]:
         """Begins one; what it returns has the stream that asks wait for it, and not the host."""
@@ -70,3 +71,9 @@ class _Copies:
             return copy
 
         return arrived
+
+
+@cache
+def _stream_of(device: torch.device) -> torch.cuda.Stream:
+    """The one stream of a device's copies: torch has few, and hands them out again."""
+    return torch.cuda.Stream(device)

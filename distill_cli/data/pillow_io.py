@@ -139,7 +139,7 @@ def scale_for(image: Image.Image, part: tuple[int, int], view: tuple[int, int]) 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole:
+class UprightImage:
     """A decoded picture, upright and in eight bits.
 
     Attributes:
@@ -170,7 +170,7 @@ class Whole:
         )
 
 
-def decoded(image: Image.Image, framing: Framing, scale: int = 1) -> Whole:
+def decoded(image: Image.Image, framing: Framing, scale: int = 1) -> UprightImage:
     """A whole picture, decoded at 1/scale of its size.
 
     Args:
@@ -185,7 +185,7 @@ def decoded(image: Image.Image, framing: Framing, scale: int = 1) -> Whole:
         left, top = over_x * (tag in TURNED_LEFT), over_y * (tag in TURNED_UP)
         image.draft(None, (image.width // scale, image.height // scale))
     image = to_eight_bits(upright(image, framing.orientation), framing.background)
-    return Whole(image=image, scale=scale, left=left, top=top)
+    return UprightImage(image=image, scale=scale, left=left, top=top)
 
 
 def to_pixels(image: Image.Image, size: Size | None, framing: Framing = EARLIER_FRAMING) -> Pixels:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distill_cli.data.pillow_io import (
     BAD_IMAGE,
-    Whole,
+    UprightImage,
     bad_image,
     decoded,
     framed,
@@ -159,7 +159,7 @@ class ImageFiles:
         """
         channels, height, width = self.size
         scales = [self._scale(image, box) for box in boxes]
-        wholes: dict[int, Whole] = {}
+        wholes: dict[int, UprightImage] = {}
         with self._named(index):
             for scale in dict.fromkeys(scales):
                 source = self.opened(index) if wholes else image
@@ -200,6 +200,11 @@ class ImageFiles:
 
 
 Images = ImageTable | ImageFiles
+
+
+def plain_batches(images: Images) -> int:
+    """The number of batches of `iter_plain`."""
+    return -(-len(images.label_N) // _batch_size(images.size))
 
 
 def _batch_size(size: tuple[int, int, int]) -> int:

@@ -118,7 +118,7 @@ def prepare_dump(
         check_beside_data(folder, recipe.data)
     runtime = runtime_of(recipe)
     runs = replace(runs, tell=once(sink.message))
-    dataset = open_data(recipe, sink, glance=runs.dry)
+    dataset = runtime.ranks.first_on_machine(lambda: open_data(recipe, sink, glance=runs.dry))
     spec = view_spec(recipe, dataset, None)
     begun = None if overwrite else begun_plan(folders)
     forward = forward_of(recipe, spec, runtime, begun)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distill_cli.pipeline.labels.device_labels import DeviceLabels
-from distill_cli.pipeline.labels.dump import shard_labels, streamed
+from distill_cli.pipeline.labels.labeller import shard_labels, streamed
 from distill_cli.pipeline.labels.prepare import prepare_dump
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.training.events import Silent
