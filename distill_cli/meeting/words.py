@@ -54,7 +54,8 @@ def in_words(word: Word) -> str:
     """A word as a person reads it. Rank 0 speaks for all: what it says of itself needs no name."""
     if word["rank"] == word["by"] == 0:
         return str(word["message"])
-    return f"rank {word['rank']} on {word['host']}: {word['message']}"
+    where = f" on {word['host']}" if word["host"] else ""
+    return f"rank {word['rank']}{where}: {word['message']}"
 
 
 def word_of_lost(timeout: float = ROLL_CALL) -> Word:
@@ -89,7 +90,7 @@ def _roll_call(store: Any, timeout: float) -> Word:
         time.sleep(_LOOK)
     if absent := [rank for rank in ranks if rank not in came]:
         others = f" of ranks {', '.join(map(str, absent))}" if absent[1:] else ""
-        return _word(1, f"it has not come{others}", absent[0], "its machine")
+        return _word(1, f"it has not come{others}", absent[0], "")
     if silent := [rank for rank in came if not store.check([f"here/{rank}"])]:
         return _word_for(silent, came, "does not answer any more")
     return _word(1, "it lost the connection to the others", place().rank, socket.gethostname())
