@@ -20,8 +20,10 @@ from benchmarks.cases import Case, machine
 from benchmarks.cpu import on_cpu
 from benchmarks.gpu import CASES as ON_GPU
 from benchmarks.pairs import interleaved
+from benchmarks.reads import reads, reads_on_gpu
 
-CASES = ANYWHERE | {"cpu": on_cpu} | (ON_GPU if torch.cuda.is_available() else {})
+GPU = {**ON_GPU, "reads-gpu": reads_on_gpu}
+CASES = {**ANYWHERE, "reads": reads, "cpu": on_cpu} | (GPU if torch.cuda.is_available() else {})
 RESULTS = Path(__file__).parent / "results"
 
 

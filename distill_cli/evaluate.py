@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.data.ahead import copied_ahead
-from distill_cli.data.split_images import Images
+from distill_cli.data.split_images import Images, plain_batches
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.metrics import Metrics, measure_as
 from distill_cli.models import Network
@@ -50,6 +50,9 @@ def logits_by_ranks(
         return logits_of(forward, images.iter_plain(), device)
     parts = images.iter_plain(first=ranks.number, every=ranks.count)
     own = [logits_of(forward, [part], device) for part in parts]
+    if len(own) < -(-plain_batches(images) // ranks.count):
+        # Weights that lie in parts are gathered by all ranks at once, as often on each.
+        logits_of(forward, [torch.zeros(1, *images.size, dtype=torch.uint8)], device)
     turns = zip_longest(*ranks.values(own))
     return torch.cat([rows for turn in turns for rows in turn if rows is not None])
 

@@ -11,6 +11,8 @@ PROCESSES, NUMBER, LOCAL_NUMBER = "WORLD_SIZE", "RANK", "LOCAL_RANK"
 _LAUNCH, _RESTARTS = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"
 # How names of launches by --ranks begin; behind it stands the number of the attempt.
 BY_OPTION = "distill-"
+# Exit codes after which another attempt would end in the same way.
+UNMENDED = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,21 @@ class _Meeting:
     store: Any = None
     # Whether this rank has said that it is through.
     parts = False
+    unreachable = False
+
+
+def _briefly() -> Any:
+    """The store, for a last word, which keeps nobody waiting.
+
+    Raises:
+        DistillError: It cannot be reached; it is tried once.
+    """
+    if _Meeting.unreachable:
+        raise InternalError("the other ranks cannot be told")
+    _Meeting.unreachable = True
+    store = meet(_BRIEF)
+    _Meeting.unreachable = False
+    return store
 
 
 def address() -> tuple[str, int]:
@@ -148,7 +163,7 @@ def leave_word(code: int, message: str, *, rank: int | None = None, host: str = 
     word = {"code": code, "message": message, "by": own, "rank": own if rank is None else rank}
     word["host"] = host or socket.gethostname()
     with suppress(Exception):
-        kept = meet(_BRIEF).compare_set(_END, "", json.dumps(word))
+        kept = _briefly().compare_set(_END, "", json.dumps(word))
         return dict(json.loads(kept))
     return word
 
@@ -178,34 +193,45 @@ def word_of_lost(timeout: float = ROLL_CALL) -> Word:
         timeout: Seconds to wait for words and answers.
     """
     ranks, own, store = place().ranks, place().rank, _Meeting.store
-    gone: list[int] = []
     try:
         store.set(f"here/{own}", "")
         until = time.monotonic() + timeout
-        while time.monotonic() < until and not gone:
+        while time.monotonic() < until:
             if (word := last_word()) is not None:
                 return word
-            about = [json.loads(store.get(f"rank/{rank}")) for rank in range(ranks)]
-            gone = [rank for rank, who in enumerate(about) if _is_gone(who)]
+            came = {rank: _about(rank) for rank in range(ranks) if store.check([f"rank/{rank}"])}
+            if gone := [rank for rank, about in came.items() if _is_gone(about)]:
+                return _left_for(gone, came, "was killed")
             time.sleep(_LOOK)
-        gone = gone or [rank for rank in range(ranks) if not store.check([f"here/{rank}"])]
-        hosts = [who["host"] for who in about]
+        if absent := [rank for rank in range(ranks) if rank not in came]:
+            others = f" of ranks {', '.join(map(str, absent))}" if absent[1:] else ""
+            return leave_word(1, f"it has not come{others}", rank=absent[0], host="its machine")
+        silent = [rank for rank in came if not store.check([f"here/{rank}"])]
+        if silent:
+            return _left_for(silent, came, "does not answer any more")
     except Exception:
         # Whoever keeps the store is gone.
-        gone, hosts = [0], [os.environ.get("MASTER_ADDR", "")] * ranks
-    if not gone:
-        return leave_word(1, "the connection to the other ranks was lost")
-    others = "".join(f", and so is rank {rank} on {hosts[rank]}" for rank in gone[1:])
-    message = f"it was killed, or its machine is lost{others}"
-    return leave_word(1, message, rank=gone[0], host=hosts[gone[0]])
+        lost = {0: {"host": os.environ.get("MASTER_ADDR", "")}}
+        return _left_for([0], lost, "was killed, or its machine is lost")
+    return leave_word(1, "the connection to the other ranks was lost")
+
+
+def _about(rank: int) -> dict[str, Any]:
+    return dict(json.loads(_Meeting.store.get(f"rank/{rank}")))
+
+
+def _left_for(gone: list[int], came: dict[int, dict[str, Any]], what: str) -> Word:
+    """Leaves word of ranks that cannot do so any more."""
+    others = "".join(f", and rank {rank} on {came[rank]['host']} too" for rank in gone[1:])
+    message = f"it {what}{others}"
+    return leave_word(1, message, rank=gone[0], host=came[gone[0]]["host"])
 
 
 def host_of(rank: int) -> str:
     """The machine of a rank; empty where it is not known."""
     with suppress(Exception):
-        store = _Meeting.store
-        if store.check([f"rank/{rank}"]):
-            return str(json.loads(store.get(f"rank/{rank}"))["host"])
+        if _Meeting.store.check([f"rank/{rank}"]):
+            return str(_about(rank)["host"])
     return ""
 
 
@@ -223,7 +249,7 @@ def _is_gone(who: dict[str, Any]) -> bool:
 def claim(store: Any = None) -> bool:
     """Whether it falls to this process to say how it all ended, which is said once."""
     try:
-        store = store or meet(_BRIEF)
+        store = store or _briefly()
         own = f"{socket.gethostname()}:{os.getpid()}"
         return bool(store.compare_set(_SAID, "", own).decode() == own)
     except Exception:
@@ -254,7 +280,7 @@ def _is_said_soon() -> bool:
     """Whether rank 0, given a moment, says how it all ended."""
     until = time.monotonic() + HEARING
     with suppress(Exception):
-        store = meet(_BRIEF)
+        store = _briefly()
         while time.monotonic() < until:
             if store.check([_SAID]):
                 return True

@@ -19,9 +19,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from distill_cli import meeting
-from distill_cli.errors import DistillError, InternalError, StoppedError, reason
+from distill_cli.errors import DistillError, InternalError, StoppedError, UsageError, reason
 from distill_cli.files import leave_to_others
 from distill_cli.launched import by_option, place
+from distill_cli.sharding import is_sharded
 
 T = TypeVar("T")
 
@@ -85,10 +86,12 @@ class Ranks:
                 dist.all_reduce(values)
 
     def same(self, tensors: Iterable[Tensor]) -> None:
-        """Replaces tensors by those of rank 0."""
+        """Replaces tensors by those of rank 0, but for those of which each rank holds a part."""
         if not self.alone:
             with _answering():
                 for tensor in tensors:
+                    if is_sharded(tensor):
+                        continue
                     # Rows of memory: what is sent lies densely, and gloo knows no bool.
                     sent = tensor.detach().contiguous()
                     sent = sent.byte() if sent.dtype == torch.bool else sent.clone()
@@ -96,14 +99,14 @@ class Ranks:
                     tensor.detach().copy_(sent)
 
     def require_equal(self, tensors: Iterable[Tensor]) -> None:
-        """Looks whether all ranks hold the same tensors; waits for the device.
+        """Looks whether all ranks hold the same tensors, but for parts of one; waits for the device.
 
         Raises:
             InternalError: They do not: their machines compute differently, or a memory is faulty.
         """
         if self.alone:
             return
-        own = [_sum_of_bits(tensor) for tensor in tensors]
+        own = [_sum_of_bits(tensor) for tensor in tensors if not is_sharded(tensor)]
         if any(other != own for other in self.values(own)):
             raise InternalError(
                 "the ranks no longer hold the same weights",
@@ -139,6 +142,20 @@ class Ranks:
         if error is not None and first["rank"] == self.number:
             raise error
         raise RankLostError(meeting.in_words(first), ended=first)
+
+    def first_on_machine(self, act: Callable[[], T]) -> T:
+        """Does the same on every rank, on one of each machine before the others.
+
+        What that one remembers on disk, as decoded images, the others need not do again.
+        """
+        first = place().local_rank == 0
+        if self.alone:
+            return act()
+        try:
+            result = act() if first else None
+        finally:
+            self.values(None)
+        return act() if result is None else result
 
     def led(self, act: Callable[[], T]) -> T:
         """Does something on rank 0 alone, and has every rank know its result.
@@ -215,11 +232,13 @@ def join(device: torch.device, *, timeout: float = TIMEOUT) -> Ranks:
 
     Raises:
         RankLostError: They do not come.
-        UsageError: The port where they meet is taken.
+        UsageError: The port where they meet is taken, or the device is none that ranks can have.
     """
     here = place()
     if here.ranks == 1:
         return ALONE
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"ranks train on CPUs and on GPUs of NVIDIA's, not on {device.type}")
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = meeting.meet(timeout)

@@ -23,6 +23,7 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors")
 
 Precision = Literal["fp32", "bf16", "fp16"]
 TeacherPrecision = Literal["fp32", "bf16", "fp16", "fp64"]
+Shard = Literal["none", "student", "teachers", "both"]
 AUTOCAST: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -37,6 +38,7 @@ class Runtime:
         precision: Arithmetic of the student's forward and backward; weights and losses stay in
             fp32.
         ranks: The processes that do the work together.
+        shard: Which networks' weights lie in parts on them.
     """
 
     device: torch.device
@@ -44,6 +46,17 @@ class Runtime:
     deterministic: bool
     precision: Precision = "fp32"
     ranks: Ranks = ALONE
+    shard: Shard = "none"
+
+    @property
+    def shards_student(self) -> bool:
+        """Whether the student's weights lie in parts on the ranks."""
+        return self.shard in ("student", "both")
+
+    @property
+    def shards_teachers(self) -> bool:
+        """Whether those of live teachers do."""
+        return self.shard in ("teachers", "both")
 
     @property
     def memory_format(self) -> torch.memory_format:

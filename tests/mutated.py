@@ -22,6 +22,7 @@ from pathlib import Path
 
 from distill_cli.errors import DistillError
 from distill_cli.training import checkpoint
+from distill_cli.training.seal import seal
 
 # Bounds of one input: seconds of CPU time, and bytes of memory beyond what the process had.
 SECONDS, MEMORY = 2.0, 1 << 30
@@ -240,7 +241,7 @@ def _pickle_changed(content: bytes, draw: random.Random) -> bytes:
                     part = part.replace(checkpoint.SEALED.encode(), b"checkvvv")
             other.writestr(name, part)
     if checkpoint.SEALED.encode() in changed.getvalue():
-        checkpoint._seal(changed)
+        seal(changed)
     return changed.getvalue()
 
 

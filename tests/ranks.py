@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
+from distill_cli.cli import launching
 from tests.processes import Process, Written, fork, typed
 
 
@@ -36,3 +39,40 @@ def started(count: int, does: Callable[[], None]) -> list[Process]:
 def by_ranks(count: int, *args: object) -> list[Written]:
     """`distill ARGS` by so many ranks, to their ends."""
     return [process.end() for process in started(count, typed(args))]
+
+
+def launch(*args: object, before: Callable[[], object] = lambda: None) -> Process:
+    """`distill ARGS` with --ranks in a child, whose ranks are forked from it: it has imported everything."""
+
+    def prepare() -> None:
+        launching.START = "fork"
+        before()
+
+    return fork(typed(args), before=prepare)
+
+
+def on_rank(rank: int, does: Callable[[], object]) -> Callable[[], None]:
+    """A `before` of a launched command: does something on one of its ranks, before all else there."""
+
+    def patch() -> None:
+        plain = launching.work
+
+        def work(args: list[str], goes_on: bool) -> None:
+            if os.environ["RANK"] == str(rank):
+                does()
+            plain(args, goes_on)
+
+        launching.work = work
+
+    return patch
+
+
+def ranks_of(process: Process) -> list[int]:
+    """The processes that a launched command has started, in the order of their ranks."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == process.pid and state not in "ZX":
+                found.append(int(stat.parent.name))
+    return sorted(found)

@@ -58,13 +58,13 @@ def place_of(name: str) -> Place:
     Raises:
         UsageError: There is no such kind of address, or its package is not installed.
     """
-    match = ADDRESS.fullmatch(name)
-    if match is None:
+    if "://" not in name:
         return FolderPlace(Path(name))
-    protocol, path = match[1], match[2].strip("/")
-    if protocol in ("file", "local"):
+    match = ADDRESS.fullmatch(name)
+    protocol, path = (match[1], match[2].strip("/")) if match else ("", "")
+    if match is not None and protocol in ("file", "local"):
         return FolderPlace(Path(match[2]))
-    if not path or "::" in name or ".." in path.split("/"):
+    if not path or ".." in path.split("/"):
         raise UsageError(f"'{name}' names no place", hint="Say as in s3://bucket/folder")
     import fsspec
 
@@ -77,8 +77,8 @@ def place_of(name: str) -> Place:
         extra = EXTRAS.get(protocol)
         wanted = f"'distill-cli[{extra}]'" if extra else package
         raise UsageError(
-            f"{protocol}:// needs a package that is not installed here ({reason(error)})",
-            hint=f"pip install {wanted}" if wanted else None,
+            f"{protocol}:// needs a package that is not installed here",
+            hint=f"pip install {wanted}" if wanted else reason(error),
         ) from None
     except Exception as error:
         raise UsageError(f"{protocol}:// cannot be used: {reason(error)}") from None

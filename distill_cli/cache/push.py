@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN
+from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, SUMS
 from distill_cli.cache.manifest import (
     Manifest,
     parsed_manifest,
@@ -26,8 +26,6 @@ from distill_cli.files import remove, remove_temporaries, sha256, write_bytes
 from distill_cli.readers.bounds import LISTS
 from distill_cli.types import Count
 
-# What sha256sum -c reads: hashes of all files, also of those that a manifest does not name.
-SUMS = "SHA256SUMS"
 # Most bytes of the list of hashes.
 MOST_SUMS = 256 << 20
 

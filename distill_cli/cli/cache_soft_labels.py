@@ -16,6 +16,7 @@ from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import INTERRUPTION, escape, exactly, print_location, result_json, say
 from distill_cli.errors import DistillError, StoppedError, UsageError, counted, is_interrupt
+from distill_cli.launched import place
 from distill_cli.pipeline.engines.choice import engine_named
 from distill_cli.pipeline.folders import check_cache_place, check_finished
 from distill_cli.pipeline.inputs.teacher_folders import check_distinct, expand_teachers
@@ -108,6 +109,8 @@ def _placement(
     Raises:
         UsageError: There is no such engine, or an option needs one.
     """
+    if on is not None and place().ranks > 1:
+        raise UsageError("--on and --ranks share a dump in two ways", hint="Leave --ranks out")
     if on is None:
         given = {"--engine-option": options, "--tasks": tasks, "--staging": staging}
         if needless := next((flag for flag, value in given.items() if value), None):

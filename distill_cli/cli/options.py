@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 from distill_cli.cli.begun import kept_file
 from distill_cli.cli.command import APART, refuse_ranks
 from distill_cli.cli.completion import completer
-from distill_cli.cli.launching import RankFlags, start
+from distill_cli.cli.launching import check_before, start
+from distill_cli.cli.rank_flags import RankFlags
 from distill_cli.cli.terminal import escape, say
 from distill_cli.launched import goes_on
 from distill_cli.recipe.base import Recipe, TrainRecipe
@@ -245,7 +246,7 @@ def verb(
                 flags=values,
                 tell=teller(quiet=taken["flags"].quiet),
             )
-            if isinstance(recipe, TrainRecipe):
+            if ranked:
                 start_ranks(recipe, ranks, dry=taken["flags"].dry_run)
             function(recipe, **taken)
 
@@ -260,18 +261,21 @@ def verb(
     return decorate
 
 
-def start_ranks(recipe: TrainRecipe, ranks: RankFlags, *, dry: bool) -> None:
+def start_ranks(recipe: Any, ranks: RankFlags, *, dry: bool) -> None:
     """Has several ranks do what a recipe says, where that is asked for, and ends with their code.
 
     Args:
-        recipe: The recipe of a training.
+        recipe: The recipe of a training or a dump.
         ranks: How it is started.
-        dry: Whether nothing is trained: then one process checks it.
+        dry: Whether nothing is made: then one process checks it.
     """
     ranks.check(out=recipe.out, device=recipe.device)
+    check_before(recipe.out)
     if ranks.several and not dry:
-        grace = recipe.grace.seconds
-        start(ranks, out=recipe.out, device=recipe.device, threads=recipe.threads, grace=grace)
+        options = {"out": recipe.out, "device": recipe.device, "threads": recipe.threads}
+        if isinstance(recipe, TrainRecipe):
+            options["grace"] = recipe.grace.seconds
+        start(ranks, **options)
 
 
 def joined(key: str, value: Any) -> Any:

@@ -9,7 +9,6 @@ import typer
 
 from distill_cli.cli import completion
 from distill_cli.cli.command import VerbApp, refuse_ranks
-from distill_cli.cli.launching import RankFlags
 from distill_cli.cli.options import (
     Assignments,
     Json,
@@ -18,6 +17,7 @@ from distill_cli.cli.options import (
     start_ranks,
     teller,
 )
+from distill_cli.cli.rank_flags import RankFlags
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import escape, exactly, result_json, say
 from distill_cli.errors import UsageError
@@ -118,12 +118,13 @@ def run(name: Name, assignments: Assignments = None, *, flags: RunFlags, start: 
     Example: distill recipes run digits/teacher --set epochs=10
     """
     recipe = read(name, assignments, quiet=flags.quiet)
-    if not isinstance(recipe, TrainRecipe):
+    if isinstance(recipe, ImportRecipe):
         refuse_ranks()
         if start.several:
-            raise UsageError(f"--ranks is for trainings, and {name} is for {recipe.COMMAND}")
-    if isinstance(recipe, TrainRecipe):
+            raise UsageError(f"--ranks is for trainings and dumps, and {name} is an import")
+    else:
         start_ranks(recipe, start, dry=flags.dry_run)
+    if isinstance(recipe, TrainRecipe):
         from distill_cli.cli.run_training import run_training
 
         run_training(recipe, flags)

@@ -202,6 +202,11 @@ class ImageFiles:
 Images = ImageTable | ImageFiles
 
 
+def plain_batches(images: Images) -> int:
+    """The number of batches of `iter_plain`."""
+    return -(-len(images.label_N) // _batch_size(images.size))
+
+
 def _batch_size(size: tuple[int, int, int]) -> int:
     """Images of a batch of bounded memory: many small ones, few large ones."""
     return max(1, min(PLAIN_IMAGES, PLAIN_VALUES // math.prod(size)))

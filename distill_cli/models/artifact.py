@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 
 from distill_cli.errors import ArtifactError
-from distill_cli.files import real_path, write_bytes, write_json
+from distill_cli.files import real_path, write_bytes, write_json, writes
 from distill_cli.models.build import TORCHVISION, build, explain
 from distill_cli.models.checksum import check_config, sealed_config, sealed_weights
 from distill_cli.models.config_checks import (
@@ -26,6 +26,7 @@ from distill_cli.models.network import InputSpec, Library, Network
 from distill_cli.models.timm_folder import read_config
 from distill_cli.models.weights import fill
 from distill_cli.readers.json_values import read_json
+from distill_cli.sharding import whole
 from distill_cli.types import PlainView, Targets
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -39,15 +40,18 @@ def save_model(network: Network, folder: Path, *, extra: Mapping[str, Any] | Non
     timm's, and ours after `import distill_cli.models`.
 
     Args:
-        network: Network to save, without the wrapper: tensors have the plain network's names.
+        network: Network to save, without the wrapper: tensors have the plain network's names. Where
+            its weights lie in parts, every rank calls at once.
         folder: Model folder, created where absent.
         extra: Plain JSON values to keep under `distill.extra`; this module does not read them.
     """
-    # Cloned: safetensors refuses tensors that share memory, as tied weights do.
-    weights = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in network.net.state_dict().items()
-    }
+    weights = {}
+    for name, value in network.net.state_dict().items():
+        # Gathered one at a time, and kept by the rank that writes.
+        gathered = whole(value.detach())
+        if writes():
+            # Cloned: safetensors refuses tensors that share memory, as tied weights do.
+            weights[name] = gathered.cpu().clone(memory_format=torch.contiguous_format)
     write_bytes(folder / WEIGHTS, sealed_weights(weights))
     write_json(folder / CONFIG, sealed_config(config_of(network, extra)))
 

@@ -89,6 +89,25 @@ def taps_of(network: Network) -> list[Tap]:
     return [*taps, replace(shape_of(network, PENULTIMATE), depth=1.0)]
 
 
+def blocks_of(network: Network) -> list[nn.Module]:
+    """The innermost modules at which taps may be: those that hold no others of them.
+
+    Only such as one forward calls once, and whose output is no view of another tensor.
+    """
+    net = network.net
+    points = dict(_points(net))
+    inner = [name for name in points if not any(other.startswith(f"{name}.") for other in points)]
+    calls: list[nn.Module] = []
+
+    def note(module: nn.Module, _: Any, out: Any) -> None:
+        # Twice where it is a view, which counts as called more than once.
+        calls.extend([module] * (2 if isinstance(out, Tensor) and out._is_view() else 1))
+
+    with eval_mode(network), _hooked([(points[name], note) for name in inner]):
+        network(noise(network))
+    return [points[name] for name in inner if calls.count(points[name]) == 1]
+
+
 def shape_of(network: Network, name: str) -> Tap:
     """The tap of any module by its name; its depth is unknown (0).
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, expand, is_cache
+from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, SUMS, expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import LOCK, check_writable, one_writer, remove
 from distill_cli.pipeline.entries import (
@@ -196,7 +196,7 @@ def clear_cache(folder: Path) -> None:
     Its manifest goes first, for it says that the cache is whole, and its plan last: by that a killed
     command knows the rest for a cache.
     """
-    for name in (MANIFEST, EVAL, IDS, RECIPE, SKIPPED):
+    for name in (MANIFEST, SUMS, EVAL, IDS, RECIPE, SKIPPED):
         remove(folder / name)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel
 
 from distill_cli.recipe.fields import RUN, TRAINING, Time, option
@@ -15,6 +17,12 @@ class RankOptions(BaseModel):
         False,
         "With --ranks: batch norm over the samples of all ranks, to the curve of one process; else "
         "each rank normalises by its own.",
+        TRAINING,
+    )
+    shard: Literal["none", "student", "teachers", "both"] = option(
+        "none",
+        "With --ranks: which networks do not fit on one device, so that each rank holds a part of their "
+        "weights and gathers the others block by block: student, live teachers, or both.",
         TRAINING,
     )
     rank_timeout: Time = option(

@@ -10,6 +10,7 @@ import torch
 from distill_cli.data.split_images import Images
 from distill_cli.evaluate import logits_by_ranks
 from distill_cli.models import Network, network_fingerprint
+from distill_cli.models.sharded import shard
 from distill_cli.models.taps import signals_of
 from distill_cli.ranks import ALONE, Ranks
 from distill_cli.runtime import TeacherPrecision, autocast
@@ -27,6 +28,7 @@ class LiveTeacher:
             weights stay fp32, and lie channels last.
         class_names: Classes of the logits, in this order; the network's classes by default.
         columns: The network's output for each of `class_names`; all outputs by default.
+        in_parts: Whether its weights lie in parts on the ranks, which then ask it all at once.
     """
 
     offers = frozenset({Need.LOGITS, Need.FEATURES})
@@ -39,6 +41,7 @@ class LiveTeacher:
         *,
         class_names: Sequence[str] | None = None,
         columns: Sequence[int] | None = None,
+        in_parts: bool = False,
     ) -> None:
         self.fingerprint = network_fingerprint(network)
         self.class_names = network.class_names if class_names is None else tuple(class_names)
@@ -53,15 +56,18 @@ class LiveTeacher:
         self.precision: TeacherPrecision = precision
         self.dtype = torch.float64 if precision == "fp64" else torch.float32
         self.device = device
-        self.network = network.to(device=device, dtype=self.dtype).eval().requires_grad_(False)
-        if precision in ("bf16", "fp16"):
+        self.in_parts = in_parts
+        network = network.to(dtype=self.dtype).eval().requires_grad_(False)
+        self.network = shard(network, device) if in_parts else network.to(device)
+        if precision in ("bf16", "fp16") and not in_parts:
             self.network = self.network.to(memory_format=torch.channels_last)
         self.taps: tuple[str, ...] = ()
         self.stops = False
 
     def watch(self, taps: Sequence[str], *, stop: bool = False) -> None:
         """Adds the outputs of these layers to its signals; with `stop` they are all it gives."""
-        self.taps, self.stops = tuple(taps), stop
+        # What is gathered for a forward is let go at its end.
+        self.taps, self.stops = tuple(taps), stop and not self.in_parts
 
     def compile(self) -> None:
         """Has its forward compiled when it is first asked."""

@@ -1,15 +1,14 @@
 """Checkpoints: all that a run needs to go on to the same bits, in one file, whole or absent.
 
 A run keeps the last two: where the newer cannot be read, it goes on from the older. Behind the
-archive that torch writes, as its comment, stands the sha256 of all that is before it.
+archive that torch writes, as its comment, stands the sha256 of all that is before it. Tensors that
+lie in parts on several ranks stand in files of their own (`shards.py`), which are written before.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
-import zipfile
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,17 +19,18 @@ import torch
 from distill_cli.errors import ArtifactError, reason
 from distill_cli.files import move, write_bytes, writes
 from distill_cli.ranks import ALONE, Ranks
+from distill_cli.training import shards
 from distill_cli.training.optim import restore
+from distill_cli.training.seal import check_archive, check_sum, seal
 from distill_cli.training.state import State
 
 FILE, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
 FORMAT = 3
-# The comment of the archive, before the 64 digits of the sum. The content has a key that says that
-# there is one, so that damage to these words does not pass for a checkpoint of before 0.5.0.
-SEAL, DIGITS = b"distill sha256 ", 64
+# The content has a key that says that there is a sum behind it, so that damage to the seal does not
+# pass for a checkpoint of before 0.5.0.
 SEALED = "checksum"
-# An archive's last record without a comment: its mark, and the comment's length, which comes last.
-_END, _END_SIZE = b"PK\x05\x06", 22
+# The files of tensors in parts, where there are such.
+SHARDS = "shards"
 # What every checkpoint of this format has, whatever version wrote it.
 KINDS = {"key": str, "state": dict, "parts": dict, "rng": torch.Tensor, "cuda_rng": list}
 
@@ -49,7 +49,9 @@ class Stateful(Protocol):
         """The inverse."""
 
 
-def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> None:
+def save(
+    run: Path, state: State, parts: Mapping[str, Stateful], key: str, ranks: Ranks = ALONE
+) -> None:
     """Writes the checkpoint of a run; the last one becomes the one before.
 
     Args:
@@ -57,18 +59,25 @@ def save(run: Path, state: State, parts: Mapping[str, Stateful], key: str) -> No
         state: State of the loop.
         parts: Everything that training changes, by name: the student, its optimiser, …
         key: Identifies the recipe, so that another one does not resume from it.
+        ranks: The ranks, of which each writes what lies in parts, and one all else.
     """
+    states, in_parts = shards.taken_out({name: part.state_dict() for name, part in parts.items()})
+    folder = (run / FILE).parent
+    files = shards.write(run, folder, in_parts, ranks) if in_parts else []
     if not writes():
         return
     content = {
         "format": FORMAT,
         "key": key,
         "state": state.state_dict(),
-        "parts": {name: part.state_dict() for name, part in parts.items()},
+        "parts": states,
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        **({SHARDS: files} if files else {}),
     }
     _write(run / FILE, content, before=run / BEFORE)
+    if shards.written(folder):
+        shards.remove_but(folder, [*files, *_files_of(run / BEFORE)])
 
 
 def check_key(run: Path, *keys: str) -> str:
@@ -137,10 +146,18 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str, *, ranks: Ranks = A
         ArtifactError: There is no checkpoint, it is damaged, or it is of another recipe.
     """
     path, content = ranks.led(lambda: _checked(run, (key,)))
+    ranks.together(lambda: _restore(path, content, parts, ranks))
+    return State.from_state_dict(content["state"])
+
+
+def _restore(
+    path: Path, content: Mapping[str, Any], parts: Mapping[str, Stateful], ranks: Ranks
+) -> None:
     name = ""
     try:
+        in_files = shards.Shards(path.parent, content.get(SHARDS, []))
         for name, part in parts.items():
-            kept = content["parts"][name]
+            kept = in_files.held(content["parts"][name], part)
             if isinstance(part, torch.optim.Optimizer):
                 restore(part, kept)
             else:
@@ -157,24 +174,24 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str, *, ranks: Ranks = A
         raise
     except Exception as error:
         raise _unreadable(path, f"the state of its {name} does not fit ({_why(error)})") from None
-    return State.from_state_dict(content["state"])
+
+
+def _files_of(path: Path) -> list[dict[str, str]]:
+    """The files of parts that a checkpoint has; none where it cannot be read."""
+    with suppress(Exception):
+        # Mapped: its tensors are not read.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        files: list[dict[str, str]] = content.get(SHARDS, [])
+        return files
+    return []
 
 
 def _write(path: Path, content: dict[str, Any], *, before: Path | None = None) -> None:
     # Through memory: torch reports a full disk as a RuntimeError without a cause.
     buffer = io.BytesIO()
     torch.save({**content, SEALED: "sha256"}, buffer)
-    _seal(buffer)
+    seal(buffer)
     write_bytes(path, buffer.getbuffer(), before=before)
-
-
-def _seal(archive: io.BytesIO) -> None:
-    """Appends the checksum."""
-    end = archive.seek(-_END_SIZE, io.SEEK_END)
-    assert archive.read().startswith(_END), "torch writes no comment"
-    archive.seek(end + _END_SIZE - 2)
-    archive.write((len(SEAL) + DIGITS).to_bytes(2, "little") + SEAL)
-    archive.write(hashlib.sha256(archive.getbuffer()).hexdigest().encode())
 
 
 def _checked(run: Path, keys: Collection[str]) -> tuple[Path, dict[str, Any]]:
@@ -205,11 +222,12 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ArtifactError(f"there is no checkpoint at {path}", hint="Begin anew with --overwrite")
     try:
-        sealed = _check_sum(path)
-        _check_archive(path, sums=not sealed)
+        sealed = check_sum(path)
+        check_archive(path, sums=not sealed)
         # weights_only: a checkpoint from someone else may hold a pickle that runs code.
         content = torch.load(path, map_location="cpu", weights_only=True)
         _check_content(content, sealed=sealed)
+        shards.check(path.parent, content.get(SHARDS, []))
     # A pickle is a program: a damaged one fails as it likes.
     except Exception as error:
         foreign = isinstance(error, pickle.UnpicklingError)
@@ -249,37 +267,3 @@ def _unreadable(path: Path, reason: str) -> ArtifactError:
         f"checkpoint {path} cannot be read: {reason}",
         hint="Copy it again, or begin anew with --overwrite",
     )
-
-
-def _check_sum(path: Path) -> bool:
-    """Checks the checksum behind an archive.
-
-    Returns:
-        Whether there is one.
-
-    Raises:
-        ValueError: The bytes before it are not those that it was made of.
-    """
-    with path.open("rb") as file:
-        left = file.seek(0, io.SEEK_END) - DIGITS
-        file.seek(max(0, left - len(SEAL)))
-        if not file.read().startswith(SEAL):
-            return False
-        file.seek(0)
-        hashed = hashlib.sha256()
-        while left and (block := file.read(min(left, 1 << 20))):
-            hashed.update(block)
-            left -= len(block)
-        if hashed.hexdigest().encode() != file.read():
-            raise ValueError("its checksum does not agree")
-    return True
-
-
-def _check_archive(path: Path, *, sums: bool) -> None:
-    """Checks that an archive is not compressed, and its own sums, which torch writes and does not read."""
-    with zipfile.ZipFile(path) as archive:
-        # Ours is not compressed: what is may grow without an end.
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("it is compressed")
-        if sums and (entry := archive.testzip()) is not None:
-            raise ValueError(f"its part {entry} is damaged")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from distill_cli.errors import DivergedError
 from distill_cli.models import Network
 from distill_cli.ranks import Ranks
+from distill_cli.training.sharded import ShardedWeights
 from distill_cli.training.shared_draws import SharedDraws
 from distill_cli.training.sync_norm import SyncedNorm
 from distill_cli.types import Batch, Features, StudentSignals, TeacherSignals
@@ -40,21 +42,24 @@ class GatheredSignals:
 
     own: TeacherSignals
     ranks: Ranks
+    _known: dict[float, Tensor] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def logits_BK(self) -> Tensor | None:
         """Logits of all samples; None where the teacher has none."""
         logits_BK = self.own.logits_BK
         return None if logits_BK is None else self.ranks.gather(logits_BK)
 
-    @property
+    @cached_property
     def features(self) -> Features:
         """Outputs of layers, of all samples."""
         return _of_all(self.own.features, self.ranks)
 
     def log_probs(self, temperature: float) -> Tensor:
         """Log-probabilities of all samples."""
-        return self.ranks.gather(self.own.log_probs(temperature))
+        if temperature not in self._known:
+            self._known[temperature] = self.ranks.gather(self.own.log_probs(temperature))
+        return self._known[temperature]
 
 
 def _of_all(features: Features, ranks: Ranks) -> dict[str, Tensor]:
@@ -85,6 +90,7 @@ class Exchange:
         scaled: Whether gradients may overflow without a fault: a scaler skips such a step.
         looks: Whether every step looks at what the ranks agree on, which waits for the device; else
             the loop does so now and then.
+        weights: The student's that lie in parts: their gradients are summed as they are made.
     """
 
     def __init__(
@@ -96,7 +102,9 @@ class Exchange:
         sync_norm: bool = False,
         scaled: bool = False,
         looks: bool = True,
+        weights: ShardedWeights | None = None,
     ) -> None:
+        self.weights = weights
         self.ranks, self.network, self.adapters = ranks, network, adapters
         self.sync_norm, self.scaled, self.looks = sync_norm, scaled, looks
         self.agreed = Wishes()
@@ -150,8 +158,9 @@ class Exchange:
 
         They are summed in one flat buffer, whose layout depends on the parameters alone: sums in
         another order would have other bits after a resume. Gradients of adapters, which are those of
-        the whole batch on every rank, count once. Without a batch norm over all ranks, its running
-        statistics become their mean, so that every rank goes on with the same ones.
+        the whole batch on every rank, count once; those of weights in parts are summed already, and a
+        rank that finds a fault in its part of the sum notes it. Without a batch norm over all ranks, its
+        running statistics become their mean, so that every rank goes on with the same ones.
 
         Raises:
             DivergedError: Some rank's are NaN or infinite; no weight has moved.
@@ -159,6 +168,7 @@ class Exchange:
         if self.ranks.alone:
             return
         number, count = self.ranks.number, self.ranks.count
+        in_parts = [] if self.weights is None else self.weights.take_gradients()
         own = [p for p in self.network.parameters() if p.grad is not None]
         shared = [p for p in self.adapters.parameters() if p.grad is not None]
         gradients = [parameter.grad for parameter in (*own, *shared) if parameter.grad is not None]
@@ -166,11 +176,13 @@ class Exchange:
             gradient if place < len(own) or number == 0 else torch.zeros_like(gradient)
             for place, gradient in enumerate(gradients)
         ]
-        flat_P = torch.cat([gradient.flatten() for gradient in counted])
+        empty = self._news.new_zeros(0)
+        flat_P = torch.cat([gradient.flatten() for gradient in counted] or [empty])
         statistics = [] if self.sync_norm else _running_statistics(self.network)
         news = self._news
         if not self.scaled:
-            self._faults[count + number] += (~flat_P.isfinite()).any()
+            for gradient in (flat_P, *in_parts):
+                self._faults[count + number] += (~gradient.isfinite()).any()
         news[2 * count :] = self._wishes
         parts = [flat_P, *(one.flatten() / count for one in statistics), news]
         total = torch.cat([part.to(flat_P.dtype) for part in parts])
@@ -211,11 +223,13 @@ class Exchange:
         faulty = _places(outputs) or _places(gradients)
         if faulty:
             named = ", ".join(map(str, faulty))
-            raise DivergedError(
+            error = DivergedError(
                 f"the loss is no longer a number on rank{'s' if faulty[1:] else ''} {named} of {count}, "
                 "and no weight has moved by it",
                 hint="Lower --lr; the best model and the last checkpoint before it are kept",
             )
+            error.rank = faulty[0]
+            raise error
         *signals, time_up = news[2 * count :]
         for signal_number, asked in zip(SIGNALS, signals, strict=True):
             if asked > 0:

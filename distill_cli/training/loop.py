@@ -145,5 +145,5 @@ class Trainer:
 
     def _save(self) -> None:
         self.state.log_lengths = self.log.lengths()
-        checkpoint.save(self.run, self.state, self.parts, self.key)
+        checkpoint.save(self.run, self.state, self.parts, self.key, self.optimisation.runtime.ranks)
         self.pauses.saved()

@@ -19,6 +19,7 @@ from distill_cli.runtime import Runtime
 from distill_cli.training.checkpoint import Stateful
 from distill_cli.training.optim import materialise
 from distill_cli.training.rollback import Rollback
+from distill_cli.training.sharded import ShardedState, ShardedWeights
 
 ClipMode = Literal["norm", "value", "agc"]
 
@@ -39,6 +40,7 @@ class Optimisation:
             Brock et al. 2021, arXiv 2102.06171).
         ema: Moving average of the weights, which then is what is evaluated and saved.
         rollback: The end of the epoch before; None where no epoch is ever undone.
+        weights: The student's, where they lie in parts on several ranks; else None.
     """
 
     optimizer: torch.optim.Optimizer
@@ -51,6 +53,7 @@ class Optimisation:
     ema: ModelEmaV3 | None = None
     rollback: Rollback | None = None
     adapter_optimizers: Mapping[str, torch.optim.Optimizer] = field(default_factory=dict)
+    weights: ShardedWeights | None = None
 
     @property
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
@@ -69,7 +72,10 @@ class Optimisation:
     @property
     def of_student(self) -> dict[str, Stateful]:
         """The parts that move the student, or follow it: without the optimisers of adapters."""
-        parts: dict[str, Stateful] = {"optimizer": self.optimizer, "scaler": self.scaler}
+        optimizer: Stateful = self.optimizer
+        if self.weights is not None:
+            optimizer = ShardedState(self.optimizer, self.weights)
+        parts: dict[str, Stateful] = {"optimizer": optimizer, "scaler": self.scaler}
         return parts if self.ema is None else {**parts, "ema": self.ema.module}
 
     @property
@@ -79,7 +85,9 @@ class Optimisation:
 
     def clip(self, network: nn.Module) -> None:
         """Bounds the gradients, of their true size; AGC leaves the classifier out, as its paper."""
-        if self.clip_grad is not None:
+        if self.clip_grad is not None and self.weights is not None:
+            self.weights.clip(self.clip_grad, self.clip_mode)
+        elif self.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             head = classifier_of(network).parameters() if self.clip_mode == "agc" else ()
             spared = {id(parameter) for parameter in head}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distill_cli.errors import DivergedError
 from distill_cli.objectives.compose import Loss
+from distill_cli.sharding import whole
 from distill_cli.training.growth import Growth
 from distill_cli.training.tally import Tally
 from distill_cli.types import Batch
@@ -132,7 +133,7 @@ class State:
         Raises:
             DivergedError: One of them is NaN or infinite.
         """
-        self.require_finite(float(tensor.sum()) for tensor in tensors.values())
+        self.require_finite(float(whole(tensor.sum())) for tensor in tensors.values())
 
     def _require_finite(self, figure: float) -> None:
         if not math.isfinite(figure):

@@ -353,7 +353,6 @@ def test_completion_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        ("cache-soft-labels", "--teachers", "{teacher}"),
         ("cache", "import", "votes.csv", "--data", "digits"),
         ("demo",),
     ],

@@ -19,6 +19,7 @@ from distill_cli.files import remove_temporaries
 from distill_cli.pipeline.folders import has_checkpoint
 from distill_cli.training import checkpoint
 from distill_cli.training.optim import create_optimizer, materialise
+from distill_cli.training.seal import seal
 from distill_cli.training.state import State
 
 NEWEST, BEFORE = "last/checkpoint.pt", "last/checkpoint-before.pt"
@@ -201,7 +202,7 @@ def test_a_checksum_of_the_right_bytes_makes_no_pickle_safe(tmp_path: Path) -> N
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
-    checkpoint._seal(buffer)
+    seal(buffer)
     path.write_bytes(buffer.getvalue())
     with pytest.raises(ArtifactError, match="compressed"):
         checkpoint.check_key(tmp_path, "key")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import pickle
+import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +22,8 @@ from distill_cli.pipeline.engines.protocol import LOOK, Answer, Opens, Session, 
 OBJECT_STORE = 80 << 20
 # Seconds after which a person is told that no worker has come.
 PATIENCE = 15.0
+# Colours of a terminal.
+ANSI = re.compile("\x1b\\[[0-9;]*m")
 # What workers take over of the environment of whoever starts them.
 PASSED_ON = ("DISTILL_CACHE", "DISTILL_DATA", "DISTILL_DEBUG", "PYTHONPATH")
 
@@ -39,24 +45,37 @@ class RayOptions:
     retries: int = 5
 
 
-class Served:
-    """What a worker process holds: the function of tasks, made when the first one comes."""
+class Nowhere(io.TextIOBase):
+    """Drops what is written: Ray prints to stdout what its nodes say, and results go there."""
 
-    def __init__(self, opens: Opens) -> None:
+    def write(self, text: str) -> int:
+        """Drops the text."""
+        return len(text)
+
+
+class Served:
+    """What a worker process holds: the function of tasks, made when the first one comes.
+
+    Args:
+        opens: Makes it, pickled: what cannot be imported here is the first task's fault.
+    """
+
+    def __init__(self, opens: bytes) -> None:
         self.opens = opens
         self.work: Work | None = None
 
     def ready(self) -> None:
         """Nothing: it returns once the process is there."""
 
-    def answer(self, task: Any) -> Answer:
-        """Does a task."""
+    def answer(self, task: bytes) -> Answer:
+        """Does a task, which is pickled."""
         import ray
 
-        def work(task: Any) -> Any:
+        def work(task: bytes) -> Any:
             if self.work is None:
-                self.work = self.opens()
-            return self.work(task)
+                opens: Opens = pickle.loads(self.opens)
+                self.work = opens()
+            return self.work(pickle.loads(task))
 
         return answered(work, task, ray.get_runtime_context().get_node_id())
 
@@ -101,7 +120,8 @@ class RayEngine:
                 hint="Is the cluster up, of the same versions of Ray and Python?",
             ) from None
         try:
-            yield RaySession(ray, self.options, tell)
+            with redirect_stdout(Nowhere()):
+                yield RaySession(ray, self.options, tell)
         finally:
             # Actors end with the driver's connection, a cluster of our own with all its processes.
             ray.shutdown()
@@ -150,10 +170,11 @@ class RaySession:
                 pool.grow(min(self._room(), len(waiting) + len(running)))
                 while waiting and pool.idle:
                     actor, task = pool.idle.pop(), waiting.popleft()
-                    running[actor.answer.remote(task)] = (actor, task)
+                    running[actor.answer.remote(pickle.dumps(task))] = (actor, task)
                 if not waiting:
                     # Their room is for workers that a node's end has left without.
                     pool.release_idle()
+                pool.say_waiting(f"{self.options.num_cpus:g} CPU and {self.gpus:g} GPU")
                 ready, _ = self.ray.wait([*pool.starting, *running], timeout=LOOK)
                 for reference in ready:
                     if reference in pool.starting:
@@ -180,7 +201,7 @@ class RaySession:
             answer: Answer = self.ray.get(reference)
         except self.ray.exceptions.RayActorError as error:
             raise InternalError(
-                f"a task's worker died {counted(self.options.retries + 1, 'time')}: {reason(error)}",
+                f"a task's worker died {counted(self.options.retries + 1, 'time')}: {last_line(error)}",
                 hint="What was committed is intact. Did its memory run out? See the logs of Ray",
             ) from None
         return answer
@@ -205,12 +226,12 @@ class _Pool:
         self.ray, self.kind, self.opens, self.tell = ray, kind, opens, tell
         self.actors, self.idle = list[Any](), list[Any]()
         self.starting: dict[Any, Any] = {}
-        self.admitted = False
+        self.due: float | None = time.monotonic() + PATIENCE
 
     def grow(self, size: int) -> None:
         """Asks for actors, up to a number of them."""
         while len(self.actors) < size:
-            actor = self.kind.remote(self.opens)
+            actor = self.kind.remote(pickle.dumps(self.opens))
             self.actors.append(actor)
             self.starting[actor.ready.remote()] = actor
 
@@ -221,10 +242,17 @@ class _Pool:
             self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
             raise InternalError(
-                f"a worker of Ray could not start: {reason(error)}",
+                f"a worker of Ray could not start: {last_line(error)}",
                 hint="distill is to be installed on every node",
             ) from None
         self.idle.append(actor)
+        self.due = None
+
+    def say_waiting(self, needs: str) -> None:
+        """Tells once that no worker has come, when it is time."""
+        if self.due is not None and time.monotonic() > self.due:
+            self.tell(f"no worker has started yet; each needs {needs}")
+            self.due = None
 
     def release_idle(self) -> None:
         """Ends those that have nothing to do."""
@@ -239,6 +267,12 @@ class _Pool:
     def _end(self, actor: Any) -> None:
         self.actors.remove(actor)
         self.ray.kill(actor)
+
+
+def last_line(error: Exception) -> str:
+    """The line of an error that names its cause: Ray tells whole tracebacks."""
+    lines = [line for line in ANSI.sub("", str(error)).splitlines() if line.strip()]
+    return reason(Exception(lines[-1].strip())) if lines else reason(error)
 
 
 def _imported(*, client: bool) -> Any:

@@ -83,6 +83,7 @@ def open_teachers(
             runtime.device,
             precision,
             class_map=map_of(maps, index, len(names)) if maps else None,
+            in_parts=runtime.shards_teachers,
         )
         check_split(name, dataset, runs=runs)
         if runs.dry:
@@ -184,6 +185,7 @@ def live_teacher(
     precision: TeacherPrecision,
     *,
     class_map: str | None,
+    in_parts: bool = False,
 ) -> LiveTeacher:
     """A network as a teacher of the data's classes.
 
@@ -194,6 +196,7 @@ def live_teacher(
         device: Device that it computes on.
         precision: Its arithmetic.
         class_map: The map from the data's classes to its outputs; None where they are the same.
+        in_parts: Whether its weights lie in parts on the ranks.
 
     Raises:
         UsageError: The map cannot be read.
@@ -210,6 +213,7 @@ def live_teacher(
         precision,
         class_names=class_names,
         columns=columns,
+        in_parts=in_parts,
     )
 
 

@@ -52,7 +52,7 @@ class Labeller:
                 range(shard.start, shard.stop), shard.view, wanted
             )
         # Else the views of all missing shards are made ahead.
-        made = self._streamed([shard for shard in shards if shard in missing])
+        made = streamed(self.prepared, [shard for shard in shards if shard in missing])
 
         def label(shard: ShardKey, wanted: Sequence[int]) -> list[Tensor]:
             asked = [self.prepared.teachers[number] for number in wanted]
@@ -60,17 +60,19 @@ class Labeller:
 
         return label
 
-    def _streamed(self, shards: Sequence[ShardKey]) -> Iterator[ViewBatch]:
-        """The views of the teacher batches of some shards, made ahead."""
-        for view, group in groupby(shards, key=lambda shard: shard.view):
-            rows = [
-                index_B
-                for shard in group
-                for index_B in torch.arange(shard.start, shard.stop).split(self.batch)
-            ]
-            yield from self.prepared.views.stream(
-                [(index_B, torch.full_like(index_B, view)) for index_B in rows]
-            )
+
+def streamed(prepared: PreparedDump, shards: Sequence[ShardKey]) -> Iterator[ViewBatch]:
+    """The views of the teacher batches of some shards, made ahead."""
+    batch = prepared.plans[0].teacher_batch
+    for view, group in groupby(shards, key=lambda shard: shard.view):
+        rows = [
+            index_B
+            for shard in group
+            for index_B in torch.arange(shard.start, shard.stop).split(batch)
+        ]
+        yield from prepared.views.stream(
+            [(index_B, torch.full_like(index_B, view)) for index_B in rows]
+        )
 
 
 def shard_labels(

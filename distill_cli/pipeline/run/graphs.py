@@ -41,6 +41,8 @@ def step_graphs(
 
 def _reason(prepared: PreparedRun, optimisation: Optimisation) -> str | None:
     """Why steps of this run cannot be recorded; None where they can."""
+    if prepared.runtime.shard != "none":
+        return "--shard gathers weights in every step"
     for optimizer in optimisation.optimizers:
         if (reason := uncapturable(optimizer)) is not None:
             return reason

@@ -54,6 +54,7 @@ from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.record import record_of
 from distill_cli.pipeline.run.resume import as_made, begun_by
+from distill_cli.pipeline.run.sharded import check_shard, sharded
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
@@ -97,6 +98,7 @@ def prepare(
     check_moved(recipe.data, owners, runs.recipe)
     check_beside_data(out, recipe.data)
     runtime = runtime_of(recipe)
+    check_shard(recipe, names, runtime)
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)
@@ -130,7 +132,7 @@ def prepare(
     values = {"out": str(out), "batch_size": batch_size, **architecture._asdict(), **joining}
     values |= {} if order is None else {"order": order}
     complete = _resolve(recipe, values, dataset, spec, network, runtime, layers)
-    return PreparedRun(
+    prepared = PreparedRun(
         recipe=complete,
         recorded=record_of(recipe, dataset, spec, names, members, layers, runtime),
         runtime=runtime,
@@ -151,6 +153,7 @@ def prepare(
             adapter_parameters=layers.shared,
         ),
     )
+    return sharded(prepared) if runtime.shards_student else prepared
 
 
 def _teacher_names(recipe: TrainRecipe, runs: Artifacts) -> list[str]:
@@ -186,6 +189,9 @@ def _student(
     )
     if recipe.init is not None:
         check_split(recipe.init, dataset, subject="run", runs=runs)
+    if runtime.shards_student:
+        # It goes to the device in parts, once all else is known of it.
+        return architecture, network
     return architecture, network.to(runtime.device).to(memory_format=runtime.memory_format)
 
 

@@ -20,13 +20,14 @@ from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.resolved import ResolvedLabelled, ResolvedRecipe
 from distill_cli.recipe.schema import HintRecipe
 from distill_cli.runtime import Runtime
+from distill_cli.training.sharded import ShardedWeights
 from distill_cli.types import OrderName, Teacher, ViewSpec
 
 # Keys that do not change what is trained, so that a resumed run may have others.
 NOT_TRAINING = {
     *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "teachers"),
     *("force", "class_map", "graphs", "checkpoint_every", "max_time", "grace"),
-    *("max_megapixels", "rank_timeout"),
+    *("max_megapixels", "rank_timeout", "shard"),
 }
 
 
@@ -46,6 +47,8 @@ class PreparedRun:
         layers: The objectives, the layers that they compare, and their adapters.
         network: The student, on its device.
         optimizer: The optimiser of the student and of the adapters that share it.
+        weights: The student's weights, where they lie in parts on several ranks; else None.
+        start: A digest of what they were before; empty where they lie whole.
     """
 
     recipe: ResolvedRecipe
@@ -59,6 +62,8 @@ class PreparedRun:
     layers: Layers
     network: Network
     optimizer: torch.optim.Optimizer
+    weights: ShardedWeights | None = None
+    start: str = ""
 
     @property
     def run(self) -> Path:

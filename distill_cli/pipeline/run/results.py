@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
 from distill_cli.report.model_readme import model_readme
+from distill_cli.sharding import fill
 from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
 from distill_cli.training.events import Sink
 from distill_cli.training.state import State
@@ -35,12 +37,27 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     val_NK: Tensor | None = None
     if network.targets == "softmax" and bool((dataset.val.label_N != UNLABELLED).any()):
         val_NK = logits_by_ranks(network, dataset.val, runtime.device, runtime.ranks)
-    return runtime.ranks.led(lambda: _kept(prepared, state, sink, network, test_NK, val_NK))
+    kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK)
+    if runtime.shard == "none":
+        return runtime.ranks.led(kept)
+    # Networks in parts are asked by all ranks at once; rank 0 alone writes, and its figures count.
+    return runtime.ranks.values(runtime.ranks.together(kept))[0]
 
 
 def _best(prepared: PreparedRun, sink: Sink) -> Network:
     """The best epoch's network, which rank 0 reads."""
     ranks, device, network = prepared.runtime.ranks, prepared.runtime.device, prepared.network
+    if prepared.weights is not None:
+        best = load_model(prepared.run / "model", tell=sink.message) if ranks.leads else None
+        kept = {} if best is None else best.net.state_dict()
+        for name, value in network.net.state_dict().items():
+            # All of one tensor at a time.
+            given = torch.empty(value.shape, dtype=value.dtype, device=device)
+            if best is not None:
+                given.copy_(kept[name])
+            ranks.same([given])
+            fill(value, given)
+        return network.eval()
     if ranks.leads:
         network = load_model(prepared.run / "model", tell=sink.message).to(device)
     ranks.same(network.state_dict().values())

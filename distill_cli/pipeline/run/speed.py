@@ -12,6 +12,7 @@ from distill_cli.data.noise import noise_like
 from distill_cli.pipeline.inputs.data import worker_count
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.trainer import trainer_of
+from distill_cli.sharding import local
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
 from distill_cli.training.state import State
@@ -111,5 +112,5 @@ def _timed_step(trainer: Trainer, epoch: int) -> tuple[float, float]:
     batch.images_BCHW[0, 0, 0, 0].item()  # A GPU only says that it began.
     made = time.perf_counter()
     trainer.train_step(batch)
-    next(trainer.network.parameters()).flatten()[0].item()
+    local(next(trainer.network.parameters())).sum().item()
     return made - started, time.perf_counter() - made

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import InputSpec
@@ -30,7 +31,7 @@ from distill_cli.pipeline.run.requirements import unmet
 from distill_cli.pipeline.run.results import finish, finish_hints, say_told
 from distill_cli.pipeline.run.resume import check_anew, take_over
 from distill_cli.pipeline.run.trainer import trainer_of
-from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.base import LabelledRecipe, Recipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.resolved import ResolvedRecipe
 from distill_cli.runtime import fast_kernels
@@ -154,8 +155,11 @@ def opened(
     """A run, checked, its folder locked and begun; the arguments are those of `train`."""
     ranks = runtime_of(recipe).ranks
 
+    def first(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
+        return ranks.first_on_machine(lambda: opening(recipe, sink, glance=glance))
+
     def checked() -> tuple[PreparedRun, Trainer]:
-        prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=opening)
+        prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=first)
         trainer = trainer_of(prepared, sink)
         check_pixels(prepared.members, trainer.loader.views)
         return prepared, trainer
@@ -206,11 +210,11 @@ def check_same(prepared: PreparedRun) -> None:
         ArtifactError: With the first that would.
     """
     ranks = prepared.runtime.ranks
-    keys = ranks.values((prepared.key, socket.gethostname()))
+    keys = ranks.values((prepared.key + prepared.start, socket.gethostname()))
     for number, (key, host) in enumerate(keys):
         if key != keys[0][0]:
             raise ArtifactError(
-                f"rank {number} on {host} reads other images, teachers or options than rank 0",
+                f"rank {number} on {host} reads other images, teachers, weights or options than rank 0",
                 hint="Give every machine the same files, command and version of distill",
             )
 

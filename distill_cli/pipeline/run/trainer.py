@@ -98,6 +98,7 @@ def _exchange(prepared: PreparedRun) -> Exchange:
         sync_norm=recipe.sync_bn,
         scaled=runtime.precision == "fp16",
         looks=runtime.device.type == "cpu",
+        weights=prepared.weights,
     )
 
 
@@ -167,6 +168,7 @@ def _optimisation(prepared: PreparedRun, steps: int) -> Optimisation:
         clip_mode=recipe.clip_mode,
         adapter_optimizers=prepared.layers.optimizers,
         ema=None if recipe.ema is None else moving_average(prepared.network, recipe.ema),
+        weights=prepared.weights,
     )
     if not prepared.layers.composition.judging:
         return optimisation

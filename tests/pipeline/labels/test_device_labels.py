@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distill_cli.pipeline.labels.device_labels import DeviceLabels
-from distill_cli.pipeline.labels.labeller import Labeller, shard_labels
+from distill_cli.pipeline.labels.labeller import shard_labels, streamed
 from distill_cli.pipeline.labels.prepare import prepare_dump
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.training.events import Silent
@@ -32,8 +32,7 @@ def test_they_are_those_of_the_host(made: Made, here: Path, augment: str) -> Non
         teacher_precision="fp32",
     )
     prepared = prepare_dump(asked, sink=Silent())
-    labeller = Labeller(prepared, Silent(), lambda: None)
-    made_views = labeller._streamed(prepared.shards)
+    made_views = streamed(prepared, prepared.shards)
     on_device = DeviceLabels(prepared.views, prepared.teachers, 100)
     for shard in prepared.shards:
         [expected] = shard_labels(shard, made_views, prepared.teachers, 100)
