@@ -88,20 +88,8 @@ def prepare_dump(
     Raises:
         DistillError: The dump cannot be made; the exit code is that of the fault.
     """
-    if not recipe.teachers:
-        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
-    if overwrite and recipe.part is not None:
-        raise UsageError(
-            "--overwrite would delete other parts in the folder too",
-            hint="Give the part a folder of its own, or remove the old one",
-        )
-    if recipe.part is not None and recipe.publish:
-        raise UsageError(
-            "a part is not published",
-            hint="Merge the parts; then this command, without --part and with --out set to what "
-            "was merged, writes the card and nothing else",
-        )
-    names = expand_teachers(recipe.teachers)
+    _check_asked(recipe, overwrite=overwrite)
+    names = expand_teachers(recipe.teachers or [])
     check_finished(names, None)
     if any(are_caches(names)):
         raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
@@ -156,6 +144,23 @@ def prepare_dump(
         teachers=teachers,
         views=views,
     )
+
+
+def _check_asked(recipe: CacheRecipe, *, overwrite: bool) -> None:
+    """Refuses what contradicts itself."""
+    if not recipe.teachers:
+        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
+    if overwrite and recipe.part is not None:
+        raise UsageError(
+            "--overwrite would delete other parts in the folder too",
+            hint="Give the part a folder of its own, or remove the old one",
+        )
+    if recipe.part is not None and recipe.publish:
+        raise UsageError(
+            "a part is not published",
+            hint="Merge the parts; then this command, without --part and with --out set to what "
+            "was merged, writes the card and nothing else",
+        )
 
 
 def say_plan(recipe: CacheRecipe | ImportRecipe, out: Path, plan: Plan, sink: Sink) -> None:
