@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -223,9 +224,8 @@ def faults(folder: Path, *, kills: int = 3, views: int = 12, seconds: float = 0.
     )
 
 
-def sleeper() -> Callable[[float], None]:
-    """A worker whose tasks sleep."""
-    return time.sleep
+# Makes a worker whose tasks sleep.
+SLEEPER = partial(partial, time.sleep)
 
 
 def overheads(cases: Sequence[tuple[int, float]], repeats: int) -> list[float]:
@@ -244,7 +244,7 @@ def overheads(cases: Sequence[tuple[int, float]], repeats: int) -> list[float]:
                 def done(task: float, answer: object, ends: list[float] = ends) -> None:
                     ends.append(time.perf_counter())
 
-                session.run(sleeper, [seconds] * tasks, done=done, look=lambda running: None)
+                session.run(SLEEPER, [seconds] * tasks, done=done, look=lambda running: None)
                 # From the end of the first on: the worker's start is not a task's.
                 added.append(1000 * ((ends[-1] - ends[0]) / (tasks - 1) - seconds))
     return [statistics.median(added) for added in found]
