@@ -284,9 +284,10 @@ def _imported(*, client: bool) -> Any:
 
         if client:
             import grpc  # noqa: F401
-    except ImportError as error:
+    except ImportError:
+        wanted = "Ray's client, which is" if client else "Ray, which is"
         raise UsageError(
-            f"--on ray needs Ray, which is not installed here ({reason(error)})",
+            f"--on {'ray://' if client else 'ray'} needs {wanted} not installed here",
             hint="pip install 'distill-cli[ray]'",
         ) from None
     return ray
