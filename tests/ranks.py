@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
+from benchmarks.rank_kills import ranks_of as below
 from distill_cli.cli import launching
 from tests.processes import Process, Written, fork, typed
 
@@ -68,11 +67,5 @@ def on_rank(rank: int, does: Callable[[], object]) -> Callable[[], None]:
 
 
 def ranks_of(process: Process) -> list[int]:
-    """The processes that a launched command has started, in the order of their ranks."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == process.pid and state not in "ZX":
-                found.append(int(stat.parent.name))
-    return sorted(found)
+    """The processes of a launched command's ranks, by rank: each leads a session of its own."""
+    return below(process.pid)

@@ -163,8 +163,10 @@ def metavar(field: FieldInfo) -> str:
 def run_flags(function: Callable[..., None]) -> Callable[..., None]:
     """Unfolds the parameters `flags` and `start` of a command that takes no flags of a recipe class."""
 
+    declared = [name for name in inspect.signature(function).parameters if name in FOLDS]
+
     def command(**options: Any) -> None:
-        function(**_folded(options))
+        function(**_folded(options, declared))
 
     return _disguised(command, function, _unfolded(function))
 
@@ -184,13 +186,17 @@ def _fields(fold: str) -> list[inspect.Parameter]:
     return list(inspect.signature(FOLDS[fold], eval_str=True).parameters.values())
 
 
-def _folded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse, of the values that a call gives."""
+def _folded(options: Mapping[str, Any], declared: Sequence[str]) -> dict[str, Any]:
+    """The inverse, of the values that a call gives.
+
+    Args:
+        options: The values.
+        declared: Those of `FOLDS` that stand for options of the call.
+    """
     folded = dict(options)
-    for name, fold in FOLDS.items():
+    for name in declared:
         values = {one.name: folded.pop(one.name) for one in _fields(name) if one.name in folded}
-        if values:
-            folded[name] = fold(**values)
+        folded[name] = FOLDS[name](**values)
     if goes_on() and "flags" in folded:
         # Started anew, it goes on with what was begun, whatever it was told at first.
         folded["flags"] = replace(folded["flags"], resume=True, overwrite=False)
@@ -229,7 +235,8 @@ def verb(
         keys = recipe_parameters(schema)
 
         def command(recipe_file: Path | None, assignments: list[str] | None, **given: Any) -> None:
-            taken = _folded({option.name: given.pop(option.name) for option in options})
+            values = {option.name: given.pop(option.name) for option in options}
+            taken = _folded(values, ["flags", "start"] if ranked else ["flags"])
             ranks: RankFlags = taken.pop("start", RankFlags())
             given.pop("help_all", None)
             if not ranked:
