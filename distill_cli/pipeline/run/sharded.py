@@ -34,7 +34,7 @@ def check_shard(recipe: TrainRecipe, teachers: Sequence[str], runtime: Runtime) 
     if runtime.ranks.alone:
         raise UsageError(
             f"{flag}: this is one process, and ranks share the weights out",
-            hint="Add --ranks 2, or start torchrun --nproc-per-node 2 -m distill_cli …",
+            hint="Add --ranks 2, start torchrun --nproc-per-node 2 -m distill_cli …, or choose --shard none",
         )
     against = []
     if runtime.shards_student:
