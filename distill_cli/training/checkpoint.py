@@ -153,7 +153,7 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str, *, ranks: Ranks = A
 def _restore(
     path: Path, content: Mapping[str, Any], parts: Mapping[str, Stateful], ranks: Ranks
 ) -> None:
-    name = ""
+    name = "shards"
     try:
         in_files = shards.Shards(path.parent, content.get(SHARDS, []))
         for name, part in parts.items():
