@@ -24,6 +24,7 @@ import torch.distributed.fsdp
 from safetensors.torch import load_file
 
 from distill_cli.data import open_splits
+from distill_cli.files import TEMPORARY
 from distill_cli.models import load_model
 from tests.conftest import Outcome
 from tests.kills import TORN, Watch, kept
@@ -59,10 +60,10 @@ def dying(
 
 
 def at_name(name: str) -> Callable[[int, str, Path], None]:
-    """Dies before a file of this name is there, whole though it is beside it."""
+    """Dies before a file of this name is moved."""
 
     def dies(_: int, event: str, path: Path) -> None:
-        if event == "os.rename" and path.name.endswith(name):
+        if event == "os.rename" and path.name == name:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return dies
@@ -101,7 +102,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for ended in by_ranks(2, *args, "--out", root / name):
             assert ended.code == 0, ended.err.decode()
     out = root / "killed"
-    ends = dying(1, at_name("shard-2-1.safetensors"), out, *IN_PARTS, "--out", out)
+    ends = dying(1, at_name(f"{TEMPORARY}shard-2-1.safetensors"), out, *IN_PARTS, "--out", out)
     assert [ended.code for ended in ends] == [1, -signal.SIGKILL]
     assert "another rank ended or does not answer" in ends[0].err.decode()
     return root
@@ -154,7 +155,7 @@ def test_it_goes_on_in_other_parts(
     if before > 1:
         shutil.copytree(runs / "killed", out)
     else:
-        dies = Watch(out, at_name("checkpoint-before.pt"))
+        dies = Watch(out, at_name("checkpoint.pt"))
         assert fork(typed((*args, "--out", out)), before=dies.begin).end().code < 0
     for ended in by_ranks(ranks, *RUN, "--shard", after, "--out", out, "--resume"):
         assert ended.code == 0, ended.err.decode()

@@ -99,8 +99,7 @@ def prepare(
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
     check_moved(recipe.data, owners, runs.recipe)
     check_beside_data(out, recipe.data)
-    runtime = runtime_of(recipe)
-    check_shard(recipe, names, runtime)
+    runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)
