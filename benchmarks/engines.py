@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,16 +32,25 @@ from distill_cli.pipeline.engines.ray_engine import RayEngine, RayOptions
 RESULTS = Path(__file__).parent / "results" / "engines.md"
 ROOT = Path(__file__).parents[1]
 COMMON = ("--threads", "1", "--augment", "shift:1")
-# Workers write so much slower, that a file which is half written can be caught.
+# Workers write the second half of a file so much later that it can be caught in between.
 SLOW_DISK = """
-import os, stat, time
-_fsync = os.fsync
-def _slow(descriptor):
-    status = os.fstat(descriptor)
-    if stat.S_ISREG(status.st_mode):
+import os, time
+_fdopen = os.fdopen
+class _Slow:
+    def __init__(self, file): self.file = file
+    def __getattr__(self, name): return getattr(self.file, name)
+    def __enter__(self): return self
+    def __exit__(self, *_): self.file.close()
+    def write(self, data):
+        half = len(data) // 2
+        self.file.write(data[:half])
+        self.file.flush()
         time.sleep({seconds})
-    _fsync(descriptor)
-os.fsync = _slow
+        return half + self.file.write(data[half:])
+def _open(descriptor, mode="r", *args, **options):
+    file = _fdopen(descriptor, mode, *args, **options)
+    return _Slow(file) if mode == "w+b" else file
+os.fdopen = _open
 """
 
 
@@ -163,6 +172,7 @@ class Faults:
         made_by: Shards by worker: host, node, pid.
         left: Name of the node that left.
         joined: Name of the node that joined.
+        size: The least length of a shard that is whole.
         same: Whether the cache has the bytes of a plain dump.
         seconds: The faulty dump's time.
     """
@@ -172,6 +182,7 @@ class Faults:
     made_by: list[dict[str, Any]]
     left: str
     joined: str
+    size: int
     same: bool
     seconds: float
 
@@ -207,34 +218,42 @@ def faults(folder: Path, *, kills: int = 3, views: int = 12, seconds: float = 0.
         made_by=document["made_by"],
         left=leaving.node_id,
         joined=joining.node_id,
+        size=min(path.stat().st_size for path in plain.glob("view-*/*")),
         same=content(plain) == content(out),
         seconds=time.perf_counter() - start,
     )
 
 
-def sleeper() -> Callable[[float], None]:
-    """A worker whose tasks sleep."""
-    return time.sleep
+# Makes a worker whose tasks sleep.
+SLEEPER = partial(partial, time.sleep)
 
 
-def overhead(tasks: int, seconds: float) -> float:
-    """Milliseconds that the engine adds to a task of some length, on one worker that is there."""
+def overheads(cases: Sequence[tuple[int, float]], repeats: int) -> list[float]:
+    """Milliseconds that the engine adds to a task, on one worker that is there; the median.
+
+    Args:
+        cases: Number of tasks and the seconds that each sleeps.
+        repeats: How often each is measured.
+    """
+    found: list[list[float]] = [[] for _ in cases]
     with RayEngine(None, RayOptions(workers=1)).started(print) as session:
-        nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-        session.run(partial(sleeper), [0.0] * 20, done=nothing, look=nothing)
-        times = []
-        for count in (tasks, 2 * tasks):
-            start = time.perf_counter()
-            session.run(partial(sleeper), [seconds] * count, done=nothing, look=nothing)
-            times.append(time.perf_counter() - start)
-    # The difference leaves out the start of the worker.
-    return 1000 * ((times[1] - times[0]) / tasks - seconds)
+        for _ in range(repeats):
+            for (tasks, seconds), added in zip(cases, found, strict=True):
+                ends: list[float] = []
+
+                def done(task: float, answer: object, ends: list[float] = ends) -> None:
+                    ends.append(time.perf_counter())
+
+                session.run(SLEEPER, [seconds] * tasks, done=done, look=lambda running: None)
+                # From the end of the first on: the worker's start is not a task's.
+                added.append(1000 * ((ends[-1] - ends[0]) / (tasks - 1) - seconds))
+    return [statistics.median(added) for added in found]
 
 
-def dumps(folder: Path, repeats: int) -> dict[str, list[float]]:
+def dumps(folder: Path, repeats: int, views: int = 41) -> dict[str, list[float]]:
     """Seconds a shard of a dump of small shards: in this process, and on one worker of Ray.
 
-    Each is the difference of a dump of many shards and one of few, by their number.
+    By when the files were written, so that no start is in it.
     """
     teacher = made_teacher(folder / "teacher")
     found: dict[str, list[float]] = {"plain": [], "ray": []}
@@ -243,16 +262,11 @@ def dumps(folder: Path, repeats: int) -> dict[str, list[float]]:
             ("plain", ()),
             ("ray", ("--on", "ray", "--engine-option", "workers=1")),
         ):
-            times = []
-            for views in (1, 41):
-                out = folder / f"{name}-{repeat}-{views}"
-                args = ("--teachers", teacher, "--views", views, "--shard-length", 150)
-                process = distill(
-                    "cache-soft-labels", *args, *COMMON, *extra, "--json", "-q", "--out", out
-                )
-                document = json.loads(ended(process))["caches"][0]
-                times.append(document["shards"] * 150 / document["views_per_second"])
-            found[name].append((times[1] - times[0]) / (40 * 10))
+            out = folder / f"{name}-{repeat}"
+            args = ("--teachers", teacher, "--views", views, "--shard-length", 150)
+            ended(distill("cache-soft-labels", *args, *COMMON, *extra, "-q", "--out", out))
+            times = sorted(path.stat().st_mtime for path in out.glob("view-*/*"))
+            found[name].append((times[-1] - times[0]) / (len(times) - 1))
     return found
 
 
@@ -264,8 +278,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         (root / "dumps").mkdir()
-        idle = statistics.median(overhead(200, 0.0) for _ in range(given.repeats))
-        busy = statistics.median(overhead(50, 0.05) for _ in range(given.repeats))
+        idle, busy = overheads(((300, 0.0), (50, 0.05)), given.repeats)
         speeds = dumps(root / "dumps", given.repeats)
         (root / "faults").mkdir()
         came_to = faults(root / "faults")
@@ -300,7 +313,7 @@ The start of workers, which is once and not of a shard, is left out.
 ## Workers and nodes that die
 
 {came_to.shards} shards on two nodes; {len(came_to.kills)} workers were killed −9 while they wrote (the
-temporary files that they left: {sizes} bytes); then one node left without a word, and another joined.
+temporary files that they left have {sizes} bytes, a whole one {came_to.size:,} at least); then one node left without a word, and another joined.
 {len(came_to.made_by)} processes on {len(nodes)} nodes made shards, the joined node {joined} of them, in
 {came_to.seconds:.0f} s. The cache has {"the" if came_to.same else "NOT the"} bytes of a plain dump.
 """

@@ -82,13 +82,13 @@ class Ranks:
     def add(self, values: Tensor) -> None:
         """Replaces the values of every rank by their sum over all, equal to the bit everywhere."""
         if not self.alone:
-            with _answering():
+            with answering():
                 dist.all_reduce(values)
 
     def same(self, tensors: Iterable[Tensor]) -> None:
         """Replaces tensors by those of rank 0, but for those of which each rank holds a part."""
         if not self.alone:
-            with _answering():
+            with answering():
                 for tensor in tensors:
                     if is_sharded(tensor):
                         continue
@@ -118,7 +118,7 @@ class Ranks:
         if self.alone:
             return [value]
         gathered: list[Any] = [None] * self.count
-        with _answering():
+        with answering():
             dist.all_gather_object(gathered, value, group=_Group.patient)
         return gathered
 
@@ -177,7 +177,7 @@ class Ranks:
                 error = raised
         told = None if error is None else _told(error, self)
         sent = [(result, told)]
-        with _answering():
+        with answering():
             dist.broadcast_object_list(sent, 0, group=_Group.patient)
         if error is not None:
             raise error
@@ -214,7 +214,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
         ctx.span = slice(ranks.number * len(rows), (ranks.number + 1) * len(rows))
         gathered = rows.new_empty((ranks.count * len(rows), *rows.shape[1:]))
-        with _answering():
+        with answering():
             dist.all_gather_into_tensor(gathered, rows.contiguous())
         return gathered
 
@@ -247,7 +247,7 @@ def join(device: torch.device, *, timeout: float = TIMEOUT) -> Ranks:
             # One store serves all attempts; under torchrun, torch knows which is this one's.
             options |= {"store": meeting.part_of(store, "group")}
             options |= {"rank": here.rank, "world_size": here.ranks}
-        with _answering():
+        with answering():
             dist.init_process_group(backend, **options)
             _Group.patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
         if here.rank > 0:
@@ -280,13 +280,19 @@ def _told(error: BaseException, ranks: Ranks) -> dict[str, Any]:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
-    """Turns what a collective raises where a rank is gone into an error of ours."""
+def answering(*, alone: bool = True) -> Iterator[None]:
+    """Turns what a collective raises where a rank is gone into an error of ours.
+
+    Args:
+        alone: Whether there are collectives alone, and no other error to pass on.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, dist.DistError):
+    except (RuntimeError, dist.DistError) as error:
+        if not (alone or isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
         ended = meeting.word_of_lost() if meeting.is_open() else None
         if ended is not None:
             raise RankLostError(meeting.in_words(ended), ended=ended) from None

@@ -197,7 +197,7 @@ class RemotePlace:
         """The object's content."""
         with self._failing(file):
             try:
-                with self.system.open(self._path(file), "rb") as handle:
+                with self.system.open(self._path(file), mode="rb") as handle:
                     read: bytes = handle.read(-1 if most is None else most + 1)
             except FileNotFoundError:
                 return None
@@ -208,7 +208,7 @@ class RemotePlace:
         hashed = hashlib.sha256()
         with self._failing(file):
             try:
-                with self.system.open(self._path(file), "rb") as handle:
+                with self.system.open(self._path(file), mode="rb") as handle:
                     for block in read_blocks(handle.read):
                         hashed.update(block)
             except FileNotFoundError:
@@ -227,7 +227,7 @@ class RemotePlace:
 
     def download(self, file: str, target: Path, expected: str | None) -> None:
         """Gets an object."""
-        with self._failing(file), self.system.open(self._path(file), "rb") as handle:
+        with self._failing(file), self.system.open(self._path(file), mode="rb") as handle:
             checked(target, read_blocks(handle.read), self.address(file), expected)
 
     def remove(self, file: str) -> None:

@@ -229,7 +229,8 @@ class TrainRecipe(Recipe, SeedOptions, RankOptions):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto",
-        "Of forward and backward: auto takes bf16 (fp16 on older GPUs) where the hardware has it.",
+        "Of forward and backward: auto takes bf16 (fp16 on older GPUs) where the hardware has it; a CPU "
+        "that has no instructions for bf16 is some ten times slower with it.",
         TRAINING,
     )
     accumulate: int = option(

@@ -9,7 +9,7 @@ from distill_cli.recipe.fields import TEACHERS, TRAINING, option
 COMPILE: Any = option(
     "auto",
     "Compile the network, on GPUs live teachers too: auto only on a GPU, in a training of 50,000 "
-    "steps or more, which pays for it.",
+    "steps or more, which pays for it. On a CPU small resnets gained a fifth, for 40–80 s; an MLP nothing.",
     TRAINING,
 )
 GRAPHS: Any = option(

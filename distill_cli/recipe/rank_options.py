@@ -21,8 +21,8 @@ class RankOptions(BaseModel):
     )
     shard: Literal["none", "student", "teachers", "both"] = option(
         "none",
-        "With --ranks: which networks do not fit on one device, so that each rank holds a part of their "
-        "weights and gathers the others block by block: student, live teachers, or both.",
+        "With --ranks, for networks that do not fit on one device: whose weights lie in parts on the "
+        "ranks and are gathered block by block.",
         TRAINING,
     )
     rank_timeout: Time = option(

@@ -76,8 +76,8 @@ def save(
         **({SHARDS: files} if files else {}),
     }
     _write(run / FILE, content, before=run / BEFORE)
-    if shards.written(folder):
-        shards.remove_but(folder, [*files, *_files_of(run / BEFORE)])
+    if shards.written(folder) and (before := _files_of(run / BEFORE)) is not None:
+        shards.remove_but(folder, [*files, *before])
 
 
 def check_key(run: Path, *keys: str) -> str:
@@ -153,7 +153,7 @@ def load(run: Path, parts: Mapping[str, Stateful], key: str, *, ranks: Ranks = A
 def _restore(
     path: Path, content: Mapping[str, Any], parts: Mapping[str, Stateful], ranks: Ranks
 ) -> None:
-    name = ""
+    name = "shards"
     try:
         in_files = shards.Shards(path.parent, content.get(SHARDS, []))
         for name, part in parts.items():
@@ -176,14 +176,16 @@ def _restore(
         raise _unreadable(path, f"the state of its {name} does not fit ({_why(error)})") from None
 
 
-def _files_of(path: Path) -> list[dict[str, str]]:
-    """The files of parts that a checkpoint has; none where it cannot be read."""
+def _files_of(path: Path) -> list[dict[str, str]] | None:
+    """The files of parts that a checkpoint has; None where it cannot be read."""
+    if not path.is_file():
+        return []
     with suppress(Exception):
         # Mapped: its tensors are not read.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         files: list[dict[str, str]] = content.get(SHARDS, [])
         return files
-    return []
+    return None
 
 
 def _write(path: Path, content: dict[str, Any], *, before: Path | None = None) -> None:

@@ -96,7 +96,8 @@ class DeviceSteps:
         self.loader, self.update, self.state, self.graphs = loader, update, state, graphs
         self.table, device = EpochTable(loader), loader.views.device
         room = room_on(device) if room is None else room
-        self.labels = LabelsAhead(update.teacher, self.table.batch_size, device, room)
+        samples = self.table.batch_size // loader.share.ranks
+        self.labels = LabelsAhead(update.teacher, samples, device, room)
         self.table.on_host = bool(self.labels.streams)
         self.total_steps = epochs * loader.steps
         self.settings = Settings(update.optimisation, loader.steps, loader.views.device)

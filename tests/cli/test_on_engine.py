@@ -95,6 +95,18 @@ def test_files_come_through_a_staging_place(
     assert MemoryFileSystem.store == {}
 
 
+@pytest.mark.slow
+def test_files_come_through_s3(
+    made: Made, dump: Callable[..., Outcome], engine: InProcess, s3: str
+) -> None:
+    outcome = dump("--staging", f"{s3}/dump", "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert files(Path("c")) == files(made.labels / made.teacher.name)
+    import s3fs
+
+    assert s3fs.S3FileSystem(use_listings_cache=False).find("bucket") == []
+
+
 def test_a_file_that_changed_in_the_staging_place_is_refused(
     dump: Callable[..., Outcome], engine: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +143,7 @@ def test_another_machine_that_would_make_other_labels_is_refused(
 
 
 def test_a_worker_without_the_shared_disk_is_refused(
-    dump: Callable[..., Outcome], engine: InProcess
+    dump: Callable[..., Outcome], engine: InProcess, reliability: Reliability
 ) -> None:
     def before(worker: int, task: Any) -> None:
         if isinstance(task, Make):
@@ -143,6 +155,13 @@ def test_a_worker_without_the_shared_disk_is_refused(
     assert outcome.code == 3
     assert "is not the folder that the dump was begun in" in one_line(outcome)
     assert "--staging" in outcome.err
+    reliability(
+        "Caches",
+        "a worker of an engine does not see the folder of `--out`",
+        "distill cache-soft-labels … --on ray",
+        outcome,
+        message=one_line(outcome).replace(os.uname().nodename, "HOST"),
+    )
     assert not list(Path("c").rglob("*.safetensors"))
 
 

@@ -24,6 +24,7 @@ from distill_cli.teachers.mixture import unrecordable, variant_of
 from distill_cli.teachers.tables import AHEAD, ResidentRows, StreamedRows
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
+from distill_cli.types import Share
 from tests.training.test_device_steps import (
     COMMON,
     TEACHERS,
@@ -119,6 +120,22 @@ def test_the_teacher_of_a_batch_alone_is_read(
     assert [slot for slot, _ in asked] == [step % AHEAD for step in range(run.loader.steps)]
 
 
+def test_a_rank_reads_the_rows_of_its_share(caches: Path, tmp_path: Path) -> None:
+    run = run_of(caches, tmp_path, **WAYS["a cache an image, in parts"])
+    host = run.update.teacher
+    assert host is not None
+    whole = next(iter(run.loader.epoch(0)))
+    expected = host.signals(whole).log_probs(2.0)
+    for rank in range(2):
+        run.loader.share = share = Share(rank=rank, ranks=2, parts=3)
+        steps = tabled(run, room=0)
+        steps.table.load(0, 0)
+        next(steps._labels(0, 0))
+        batch = steps.table.batch(0)
+        assert torch.equal(batch.index_B, share.of(whole.index_B))
+        assert torch.equal(host.signals(batch).log_probs(2.0), share.of(expected))
+
+
 def test_a_damaged_shard_is_an_error_of_the_step_that_needs_it(
     caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,20 +168,18 @@ def test_runs_of_several_seeds_look_into_one_copy(
         plain(self, *args)
 
     monkeypatch.setattr(ResidentRows, "__init__", counted)
-    for kind, copies in {"one cache": 1, "caches in a mixture": 2, "a cache an image": 1}.items():
+    for kind, copies in {"caches in a mixture": 2, "a cache an image": 1}.items():
         made.clear()
-        runs = [run_of(caches, tmp_path, **TEACHERS[kind], seed=seed) for seed in (3, 4, 3)]
-        steps = [tabled(runs[0]), *(tabled(run, room=0) for run in runs[1:])]
+        first, other = (run_of(caches, tmp_path, **TEACHERS[kind], seed=seed) for seed in (4, 3))
+        steps = tabled(first), tabled(other, room=0)
         assert len(made) == copies
         assert not any(one.labels.streams for one in steps)
         host = run_of(caches, tmp_path, **TEACHERS[kind])
-        torch.manual_seed(7)
-        host_steps(host, 4)
-        for run, one in ((runs[0], steps[0]), (runs[2], steps[2])):
+        for run, taking in ((host, host._steps_on_host), (other, steps[1].epoch)):
             torch.manual_seed(7)
-            taken(run, one.epoch, 4)
-            assert_same(host, run)
-        del runs, steps, run, one, host
+            taken(run, taking, 4)
+        assert_same(host, other)
+        del first, other, run, steps, host, taking
         gc.collect()
         assert not tables._PRESENT
 

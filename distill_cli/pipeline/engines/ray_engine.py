@@ -6,8 +6,6 @@ import io
 import math
 import os
 import pickle
-import re
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -16,14 +14,11 @@ from typing import Any
 
 from distill_cli.errors import InternalError, UsageError, counted, reason
 from distill_cli.pipeline.engines.protocol import LOOK, Answer, Opens, Session, Work, answered
+from distill_cli.pipeline.engines.ray_pool import RayPool, last_line
 
 # Bytes of the object store of a Ray of our own, through which next to nothing goes: the least that Ray
 # takes is 75 MiB, and /dev/shm of a container has 64 MiB, where Ray takes /tmp instead.
 OBJECT_STORE = 80 << 20
-# Seconds after which a person is told that no worker has come.
-PATIENCE = 15.0
-# Colours of a terminal.
-ANSI = re.compile("\x1b\\[[0-9;]*m")
 # What workers take over of the environment of whoever starts them.
 PASSED_ON = ("DISTILL_CACHE", "DISTILL_DATA", "DISTILL_DEBUG", "PYTHONPATH")
 
@@ -163,45 +158,50 @@ class RaySession:
         look: Callable[[Sequence[Any]], None],
     ) -> None:
         """Runs tasks on a pool of actors that grows with the cluster."""
-        pool = _Pool(self.ray, self._actor_class(), opens, self.tell)
-        waiting, running = deque(tasks), dict[Any, tuple[Any, Any]]()
+        pool = RayPool(self.ray, self._actor_class(), opens, self.options.retries, self.tell)
+        waiting, running = deque(range(len(tasks))), dict[Any, tuple[Any, int]]()
+        tries = [0] * len(tasks)
         try:
             while waiting or running:
                 pool.grow(min(self._room(), len(waiting) + len(running)))
                 while waiting and pool.idle:
-                    actor, task = pool.idle.pop(), waiting.popleft()
-                    running[actor.answer.remote(pickle.dumps(task))] = (actor, task)
-                if not waiting:
-                    # Their room is for workers that a node's end has left without.
-                    pool.release_idle()
+                    actor, number = pool.idle.pop(), waiting.popleft()
+                    running[actor.answer.remote(pickle.dumps(tasks[number]))] = (actor, number)
                 pool.say_waiting(f"{self.options.num_cpus:g} CPU and {self.gpus:g} GPU")
                 ready, _ = self.ray.wait([*pool.starting, *running], timeout=LOOK)
                 for reference in ready:
                     if reference in pool.starting:
                         pool.admit(reference)
+                        continue
+                    actor, number = running.pop(reference)
+                    tries[number] += 1
+                    answer = self._fetched(reference, tries[number])
+                    if answer is None:
+                        pool.drop(actor)
+                        waiting.append(number)
                     else:
-                        actor, task = running.pop(reference)
-                        done(task, self._fetched(reference))
                         pool.idle.append(actor)
-                look([task for _, task in running.values()])
+                        done(tasks[number], answer)
+                look([tasks[number] for _, number in running.values()])
         finally:
             pool.end()
 
     def _actor_class(self) -> Any:
+        # Ray's own tries of a task are used up in a moment, while it has yet to notice that a worker
+        # died; and a worker that it starts again keeps its task, whether there is room for it or not.
         return self.ray.remote(
-            num_cpus=self.options.num_cpus,
-            num_gpus=self.gpus,
-            # A worker starts again on any node, as often as nodes go; a task is tried so many times.
-            max_restarts=-1,
-            max_task_retries=self.options.retries,
+            num_cpus=self.options.num_cpus, num_gpus=self.gpus, max_restarts=0, max_task_retries=0
         )(Served)
 
-    def _fetched(self, reference: Any) -> Answer:
+    def _fetched(self, reference: Any, tries: int) -> Answer | None:
+        """A task's answer; None where its worker died and the task is to be tried again."""
         try:
             answer: Answer = self.ray.get(reference)
         except self.ray.exceptions.RayActorError as error:
+            if tries <= self.options.retries:
+                return None
             raise InternalError(
-                f"a task's worker died {counted(self.options.retries + 1, 'time')}: {last_line(error)}",
+                f"a task's worker died {counted(tries, 'time')}: {last_line(error)}",
                 hint="What was committed is intact. Did its memory run out? See the logs of Ray",
             ) from None
         return answer
@@ -219,62 +219,6 @@ class RaySession:
         return min(rooms, default=1)
 
 
-class _Pool:
-    """The actors of a run; those that have no process yet are given no task."""
-
-    def __init__(self, ray: Any, kind: Any, opens: Opens, tell: Callable[[str], None]) -> None:
-        self.ray, self.kind, self.opens, self.tell = ray, kind, opens, tell
-        self.actors, self.idle = list[Any](), list[Any]()
-        self.starting: dict[Any, Any] = {}
-        self.due: float | None = time.monotonic() + PATIENCE
-
-    def grow(self, size: int) -> None:
-        """Asks for actors, up to a number of them."""
-        while len(self.actors) < size:
-            actor = self.kind.remote(pickle.dumps(self.opens))
-            self.actors.append(actor)
-            self.starting[actor.ready.remote()] = actor
-
-    def admit(self, reference: Any) -> None:
-        """Takes an actor whose process has come."""
-        actor = self.starting.pop(reference)
-        try:
-            self.ray.get(reference)
-        except self.ray.exceptions.RayError as error:
-            raise InternalError(
-                f"a worker of Ray could not start: {last_line(error)}",
-                hint="distill is to be installed on every node",
-            ) from None
-        self.idle.append(actor)
-        self.due = None
-
-    def say_waiting(self, needs: str) -> None:
-        """Tells once that no worker has come, when it is time."""
-        if self.due is not None and time.monotonic() > self.due:
-            self.tell(f"no worker has started yet; each needs {needs}")
-            self.due = None
-
-    def release_idle(self) -> None:
-        """Ends those that have nothing to do."""
-        while self.idle:
-            self._end(self.idle.pop())
-
-    def end(self) -> None:
-        """Ends all of them, whatever they do."""
-        while self.actors:
-            self._end(self.actors[-1])
-
-    def _end(self, actor: Any) -> None:
-        self.actors.remove(actor)
-        self.ray.kill(actor)
-
-
-def last_line(error: Exception) -> str:
-    """The line of an error that names its cause: Ray tells whole tracebacks."""
-    lines = [line for line in ANSI.sub("", str(error)).splitlines() if line.strip()]
-    return reason(Exception(lines[-1].strip())) if lines else reason(error)
-
-
 def _imported(*, client: bool) -> Any:
     # Read when Ray is imported.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -284,9 +228,10 @@ def _imported(*, client: bool) -> Any:
 
         if client:
             import grpc  # noqa: F401
-    except ImportError as error:
+    except ImportError:
+        wanted = "Ray's client, which is" if client else "Ray, which is"
         raise UsageError(
-            f"--on ray needs Ray, which is not installed here ({reason(error)})",
+            f"--on {'ray://' if client else 'ray'} needs {wanted} not installed here",
             hint="pip install 'distill-cli[ray]'",
         ) from None
     return ray

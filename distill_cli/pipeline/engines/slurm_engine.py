@@ -58,9 +58,9 @@ class SlurmEngine:
         """Prepares to submit; jobs that are left over are cancelled."""
         try:
             import submitit
-        except ImportError as error:
+        except ImportError:
             raise UsageError(
-                f"--on slurm needs submitit, which is not installed here ({reason(error)})",
+                "--on slurm needs submitit, which is not installed here",
                 hint="pip install 'distill-cli[slurm]'",
             ) from None
         if submitit.SlurmExecutor.affinity() < 0:

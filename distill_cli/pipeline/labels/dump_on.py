@@ -166,6 +166,7 @@ class _Job:
     ) -> None:
         self.writers, self.place, self.sink, self.request = writers, place, sink, request
         self.progress, self.shards = progress, writers[0].plan.shards()
+        self.digests = tuple(writer.shards.digest for writer in writers)
         self.total = sum(shard.rows for shard in self.shards)
         self.done = self.made = 0
         self.speed: float | None = None
@@ -198,22 +199,18 @@ class _Job:
                 remove_temporaries(writer.folder)
             self.speed = left / max(time.perf_counter() - started, 1e-9) if left else None
 
-    @property
-    def _digests(self) -> tuple[str, ...]:
-        return tuple(writer.plan.digest for writer in self.writers)
-
     def _beside(self) -> list[Make]:
         """The task of evaluation rows and sample ids, where they are missing."""
         evaluation = tuple(n for n, writer in enumerate(self.writers) if not writer.has_eval)
         ids = tuple(n for n, writer in enumerate(self.writers) if not writer.has_ids)
-        make = Make(digests=self._digests, evaluation=evaluation, ids=ids)
+        make = Make(digests=self.digests, evaluation=evaluation, ids=ids)
         return [make] if make.files else []
 
     def _divided(
         self, wanted: Sequence[tuple[ShardKey, tuple[int, ...]]], count: int
     ) -> list[Make]:
         return [
-            Make(digests=self._digests, shards=tuple(wanted[start:stop]))
+            Make(digests=self.digests, shards=tuple(wanted[start:stop]))
             for start, stop in runs(len(wanted), count)
         ]
 

@@ -139,6 +139,7 @@ class DumpWorker:
         self.order, self.sink = order, Collecting()
         self.place = None if order.staging is None else place_of(order.staging)
         self.stored: dict[tuple[int, str], str] = {}
+        self.shards: list[Shards] | None = None
         self._prepared: PreparedDump | None = None
 
     def __call__(self, task: Begin | Make) -> Begun | Stored:
@@ -153,6 +154,11 @@ class DumpWorker:
             )
             self.commits = Commits(self._prepared.runtime.device)
             self.labeller = Labeller(self._prepared, self.sink, self.commits.wait)
+            self.writers = [
+                ShardWriter(plan, partial(self._store, number))
+                for number, plan in enumerate(self._prepared.plans)
+            ]
+            self.digests = tuple(writer.digest for writer in self.writers)
         return self._prepared
 
     def _begun(self, task: Begin) -> Begun:
@@ -170,21 +176,17 @@ class DumpWorker:
         if self.place is None:
             self._check_shared()
         prepared = self._open(measured=True)
-        if tuple(plan.digest for plan in prepared.plans) != task.digests:
+        if self.digests != task.digests:
             return Stored(files={}, plans=tuple(prepared.plans))
         self.stored = {}
         with ExitStack() as stack:
             if self.place is None:
                 stack.enter_context(below(Path(str(prepared.recipe.out))))
-            writers = [
-                ShardWriter(plan, partial(self._store, number))
-                for number, plan in enumerate(prepared.plans)
-            ]
             for number in task.ids:
-                writers[number].write_ids(prepared.dataset.train.sample_ids)
-            wanted = {number: writers[number] for number in task.evaluation}
+                self.writers[number].write_ids(prepared.dataset.train.sample_ids)
+            wanted = {number: self.writers[number] for number in task.evaluation}
             write_evaluation(prepared, wanted, self.sink)
-            self._label(prepared, self._left(prepared, task), writers)
+            self._label(prepared, self._left(prepared, task))
         return Stored(files=self.stored, messages=self.sink.taken())
 
     def _check_shared(self) -> None:
@@ -200,25 +202,24 @@ class DumpWorker:
         """The shards of a task that are to be made: a worker that died may have made some of them."""
         if self.place is not None:
             return dict(task.shards)
-        folders = zip(prepared.folders, prepared.plans, strict=True)
-        shards = [Shards(folder, plan) for folder, plan in folders]
+        if self.shards is None:
+            # Once: it looks at every file of the cache, for links.
+            folders = zip(prepared.folders, prepared.plans, strict=True)
+            self.shards = [Shards(folder, plan) for folder, plan in folders]
+        shards = self.shards
         left = {
             key: tuple(number for number in wanted if not shards[number].holds(key))
             for key, wanted in task.shards
         }
         return {key: wanted for key, wanted in left.items() if wanted}
 
-    def _label(
-        self,
-        prepared: PreparedDump,
-        left: Mapping[ShardKey, tuple[int, ...]],
-        writers: list[ShardWriter],
-    ) -> None:
+    def _label(self, prepared: PreparedDump, left: Mapping[ShardKey, tuple[int, ...]]) -> None:
         label = self.labeller.over(list(left), left.keys())
         for shard, wanted in left.items():
             labels = label(shard, wanted)
             target_N = prepared.dataset.train.label_N[shard.start : shard.stop]
-            self.commits.begin([writers[number] for number in wanted], shard, labels, target_N)
+            writers = [self.writers[number] for number in wanted]
+            self.commits.begin(writers, shard, labels, target_N)
         self.commits.wait()
 
     def _store(self, number: int, file: str, content: bytes) -> None:

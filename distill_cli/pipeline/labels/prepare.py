@@ -89,23 +89,7 @@ def prepare_dump(
     Raises:
         DistillError: The dump cannot be made; the exit code is that of the fault.
     """
-    if not recipe.teachers:
-        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
-    if overwrite and recipe.part is not None:
-        raise UsageError(
-            "--overwrite would delete other parts in the folder too",
-            hint="Give the part a folder of its own, or remove the old one",
-        )
-    if recipe.part is not None and recipe.publish:
-        raise UsageError(
-            "a part is not published",
-            hint="Merge the parts; then this command, without --part and with --out set to what "
-            "was merged, writes the card and nothing else",
-        )
-    names = expand_teachers(recipe.teachers)
-    check_finished(names, None)
-    if any(are_caches(names)):
-        raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
+    names = _names(recipe, overwrite=overwrite)
     check_names(recipe.augment)
     out = Path(recipe.out) if recipe.out else next_free("cache")
     folders = teacher_folders(out, names)
@@ -158,6 +142,32 @@ def prepare_dump(
         teachers=teachers,
         views=views,
     )
+
+
+def _names(recipe: CacheRecipe, *, overwrite: bool) -> list[str]:
+    """The teachers that a recipe names, by folders.
+
+    Raises:
+        UsageError: It names none, or a cache, or parts that cannot be.
+    """
+    if not recipe.teachers:
+        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
+    if overwrite and recipe.part is not None:
+        raise UsageError(
+            "--overwrite would delete other parts in the folder too",
+            hint="Give the part a folder of its own, or remove the old one",
+        )
+    if recipe.part is not None and recipe.publish:
+        raise UsageError(
+            "a part is not published",
+            hint="Merge the parts; then this command, without --part and with --out set to what "
+            "was merged, writes the card and nothing else",
+        )
+    names = expand_teachers(recipe.teachers)
+    check_finished(names, None)
+    if any(are_caches(names)):
+        raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
+    return names
 
 
 def unrecordable(views: Views) -> str | None:

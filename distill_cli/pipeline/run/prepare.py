@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network, resolve
@@ -97,8 +99,7 @@ def prepare(
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
     check_moved(recipe.data, owners, runs.recipe)
     check_beside_data(out, recipe.data)
-    runtime = runtime_of(recipe)
-    check_shard(recipe, names, runtime)
+    runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)
@@ -143,17 +144,22 @@ def prepare(
         teacher=teacher,
         layers=layers,
         network=network,
-        optimizer=optim.create_optimizer(
-            network.net,
-            complete.opt,
-            rate=complete.lr,
-            weight_decay=complete.weight_decay,
-            momentum=complete.momentum,
-            layer_decay=complete.layer_decay,
-            adapter_parameters=layers.shared,
-        ),
+        optimizer=_optimizer(complete, network, layers),
     )
     return sharded(prepared) if runtime.shards_student else prepared
+
+
+def _optimizer(recipe: ResolvedRecipe, network: Network, layers: Layers) -> torch.optim.Optimizer:
+    """The optimiser of the student and of the adapters that share it."""
+    return optim.create_optimizer(
+        network.net,
+        recipe.opt,
+        rate=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        layer_decay=recipe.layer_decay,
+        adapter_parameters=layers.shared,
+    )
 
 
 def _teacher_names(recipe: TrainRecipe, runs: Artifacts) -> list[str]:

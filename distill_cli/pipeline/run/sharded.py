@@ -17,7 +17,7 @@ from distill_cli.runtime import Runtime
 from distill_cli.training.sharded import BY_VALUE, ShardedWeights
 
 
-def check_shard(recipe: TrainRecipe, teachers: Sequence[str], runtime: Runtime) -> None:
+def check_shard(recipe: TrainRecipe, teachers: Sequence[str], runtime: Runtime) -> Runtime:
     """Refuses `--shard` where there is nothing to shard, or no way to.
 
     Args:
@@ -25,16 +25,19 @@ def check_shard(recipe: TrainRecipe, teachers: Sequence[str], runtime: Runtime) 
         teachers: Its teachers.
         runtime: The ranks.
 
+    Returns:
+        The runtime.
+
     Raises:
         UsageError: With what to do instead.
     """
     if recipe.shard == "none":
-        return
+        return runtime
     flag = f"--shard {recipe.shard}"
     if runtime.ranks.alone:
         raise UsageError(
             f"{flag}: this is one process, and ranks share the weights out",
-            hint="Add --ranks 2, or start torchrun --nproc-per-node 2 -m distill_cli …",
+            hint="Add --ranks 2, start torchrun --nproc-per-node 2 -m distill_cli …, or choose --shard none",
         )
     against = []
     if runtime.shards_student:
@@ -45,6 +48,7 @@ def check_shard(recipe: TrainRecipe, teachers: Sequence[str], runtime: Runtime) 
         against.append(("--compile", "a compiled forward does not gather weights block by block"))
     for option, reason in against:
         raise UsageError(f"{flag} and {option} do not go together: {reason}")
+    return runtime
 
 
 def _against_student(recipe: TrainRecipe, runtime: Runtime) -> list[tuple[str, str]]:

@@ -31,6 +31,7 @@ from distill_cli.pipeline.run.requirements import unmet
 from distill_cli.pipeline.run.results import finish, finish_hints, say_told
 from distill_cli.pipeline.run.resume import check_anew, take_over
 from distill_cli.pipeline.run.trainer import trainer_of
+from distill_cli.ranks import answering
 from distill_cli.recipe.base import LabelledRecipe, Recipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.resolved import ResolvedRecipe
@@ -175,7 +176,8 @@ def opened(
         resuming, normalisation = ranks.led(begun)
         if normalisation is not None:
             prepared.network.normalise_by(normalisation)
-        with outcome_kept(prepared.run):
+        # Weights in parts are gathered by torch itself.
+        with outcome_kept(prepared.run), answering(alone=False):
             yield Run(prepared=prepared, trainer=trainer, resuming=resuming)
 
 

@@ -1,4 +1,4 @@
-"""Commands that stand for Slurm's: jobs are processes of this machine. `made(folder)` goes on PATH.
+"""Commands that stand for Slurm's: jobs are processes of this machine. `commands(folder)` goes on PATH.
 
 `sbatch` starts what the file says once for each number of its array, `srun` runs its command,
 `sacct` says how jobs stand, `scancel` kills one.
@@ -88,11 +88,11 @@ for name in sys.argv[1:]:
 """
 
 
-def made(folder: Path) -> Path:
+def commands(folder: Path) -> Path:
     """A folder with the commands; what they note is in its folder `jobs`."""
     (folder / "jobs").mkdir(parents=True)
-    commands = {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT, "scancel": SCANCEL}
-    for name, source in commands.items():
+    sources = {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT, "scancel": SCANCEL}
+    for name, source in sources.items():
         path = folder / name
         path.write_text(source.format(python=sys.executable, jobs=str(folder / "jobs")))
         path.chmod(0o755)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -14,7 +15,10 @@ import pytest
 from distill_cli.errors import ArtifactError, InternalError, UsageError
 from distill_cli.pipeline.engines.protocol import Answer, value_of
 from distill_cli.pipeline.engines.slurm_engine import SlurmEngine
-from tests.pipeline.engines.slurm_stand_in import made
+from tests.cli.test_on_engine import DUMP, files
+from tests.conftest import Made
+from tests.pipeline.engines.slurm_stand_in import commands
+from tests.processes import from_shell
 
 pytest.importorskip("submitit")
 ROOT = Path(__file__).parents[3]
@@ -23,10 +27,10 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def slurm(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of what the stand-in's commands note."""
-    commands = made(here / "bin")
-    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    bin = commands(here / "bin")
+    monkeypatch.setenv("PATH", f"{bin}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return commands / "jobs"
+    return bin / "jobs"
 
 
 def work(marks: Path, task: str) -> str:
@@ -55,15 +59,19 @@ def run(folder: Path, tasks: Sequence[str], look: Any = lambda running: None) ->
 
 
 def test_tasks_are_the_jobs_of_an_array(slurm: Path, here: Path) -> None:
-    answers = run(here, ["a", "killed", "refused"])
+    answers = run(here, ["a", "refused"])
     assert value_of(answers["a"]) == "A"
     assert answers["a"].worker.node == "node0"
-    assert value_of(answers["killed"]) == "KILLED"
     assert (answers["refused"].error, answers["refused"].code) == ("no such picture", 3)
     script = (slurm / "job-100" / "script").read_text()
-    assert "#SBATCH --array=0-2%2" in script
+    assert "#SBATCH --array=0-1%2" in script
     assert "#SBATCH --partition=short" in script
-    # The one that was killed was submitted again, alone.
+
+
+@pytest.mark.slow
+def test_a_task_whose_job_was_killed_is_submitted_again_alone(slurm: Path, here: Path) -> None:
+    answers = run(here, ["a", "killed"])
+    assert value_of(answers["killed"]) == "KILLED"
     assert sorted(path.name for path in slurm.glob("job-*")) == ["job-100", "job-101"]
 
 
@@ -95,3 +103,18 @@ def test_where_there_is_no_slurm(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", str(here))
     with pytest.raises(UsageError, match="login node"), SlurmEngine({}).started(print):
         pass
+
+
+@pytest.mark.slow
+def test_a_dump_as_jobs_of_an_array(slurm: Path, here: Path, made: Made) -> None:
+    args = (*DUMP, "--teachers", made.teacher, "--on", "slurm", "--tasks", 2, "--threads", 1)
+    ended = from_shell(*args, "--out", "c", "--json").end()
+    assert ended.code == 0, ended.err
+    [cache] = json.loads(ended.out)["caches"]
+    assert {worker["node"] for worker in cache["made_by"]} <= {"node0", "node1"}
+    made_here, plain = files(here / "c"), files(made.labels / made.teacher.name)
+    assert made_here.keys() == plain.keys()
+    # It says --threads 1.
+    assert {name for name in plain if made_here[name] != plain[name]} == {"recipe.yaml"}
+    # One job opens everything first; then come what lies beside the shards, and two tasks.
+    assert "--array=0-2" in (slurm / "job-101" / "script").read_text()
