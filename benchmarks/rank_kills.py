@@ -110,7 +110,7 @@ def main() -> int:
                 (moment, rank, hit, anew, time.monotonic() - began, process.returncode, same)
             )
             print(
-                f"{number + 1}: rank {rank} at {moment:.1f} s, hit {hit}, anew {anew}, same {same}"
+                f"{len(rows)}: rank {rank} at {moment:.1f} s, hit {hit}, anew {anew}, same {same}"
             )
             if not same:
                 print(err)
