@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from distill_cli.cli import launching
 from tests.conftest import Made, Outcome
 from tests.processes import Process, Written, fork, typed
 from tests.ranks import launch, on_rank, placed, port, ranks_of
 from tests.reliability import Reliability
+from tests.terminals import CONTROL, INTERRUPT, When, on_terminal
 
 Distill = Callable[..., Outcome]
 
@@ -75,6 +77,24 @@ def test_one_rank_speaks_and_no_process_is_left(here: Path) -> None:
     assert ended.err.count("held-out") == 2
     assert ended.err.count("digits: 1,797 images used") == 1
     assert not ranks_of(process)
+
+
+def test_one_bar_moves_on_a_terminal_and_ctrl_c_stops_all(here: Path) -> None:
+    def before() -> None:
+        launching.START = "fork"
+        slow_steps()
+
+    whens = [When("loss", INTERRUPT, after=0.3)]
+    shown = on_terminal(
+        *TRAIN, "--epochs", 400, "--ranks", 2, whens=whens, before=before, columns=120
+    )
+    assert shown.code == 130, shown.text
+    assert CONTROL in shown.text
+    bars = [line for line in shown.lines if "images/s" in line]
+    assert bars
+    # Two bars would stand in one frame.
+    assert all(line.count("epoch") <= 1 for line in shown.lines)
+    assert shown.text.count("stopped in epoch") == 1
 
 
 def test_evaluations_and_dumps_are_shared_out(made: Made, distill: Distill, here: Path) -> None:
