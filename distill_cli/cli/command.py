@@ -98,7 +98,7 @@ def refuse_ranks() -> None:
     if not processes.isdecimal() or int(processes) < 2 or not any(map(os.environ.get, NUMBERS)):
         return
     raise UsageError(
-        f"this version trains and dumps on one device, and {processes} processes were started, "
-        f"each of which would do all of the work ({PROCESSES}={processes})",
-        hint="Start it once, without torchrun; --part 1/2 and 2/2 share a dump between processes",
+        f"this command is the work of one process, and {processes} were started, each of which would do "
+        f"all of it ({PROCESSES}={processes})",
+        hint="Start it once, without torchrun",
     )

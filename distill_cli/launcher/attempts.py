@@ -14,7 +14,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,8 @@ from distill_cli.errors import InternalError, reason
 from distill_cli.launched import BY_OPTION, UNMENDED
 from distill_cli.launcher.machines import ANSWER, Machines
 
-# Seconds beyond the grace of a stop, for the end of what is stopped; between two looks.
-_MARGIN, _LOOK = 15, 0.1
+# Seconds beyond the grace of a stop, for the end of what is stopped; for a last word; between two looks.
+_MARGIN, _ASKING, _LOOK = 15, 5.0, 0.1
 # Codes after which there is no other attempt.
 FINAL = (0, *UNMENDED, *(128 + number for number in (signal.SIGINT, signal.SIGTERM)))
 
@@ -135,21 +135,25 @@ class Launcher:
 
     def _failed(self, error: ChildFailedError, words: Any) -> Ended:
         rank, failure = next(iter(error.failures.items()))
-        word = meeting.last_word(words)
+        try:
+            word = meeting.bounded(lambda: meeting.last_word(words), _ASKING)
+        except Exception:
+            return Ended(
+                code=1, line=f"machine 0, {self.machines.address[0]}, does not answer any more"
+            )
         if word is None:
-            code = failure.exitcode
+            code, host = failure.exitcode, socket.gethostname()
             message = f"it ended with code {code}" if code > 0 else _killed(-code)
-            host = socket.gethostname()
-            word = {"code": max(code, 1), "message": message, "rank": rank, "host": host}
-            line = f"rank {rank} on {host}: {message}"
-        else:
-            line = meeting.in_words(word)
-        return Ended(code=int(word["code"]), line=self._unsaid(line, words))
+            return Ended(
+                code=max(code, 1), line=self._unsaid(f"rank {rank} on {host}: {message}", words)
+            )
+        return Ended(code=int(word["code"]), line=self._unsaid(meeting.in_words(word), words))
 
     def _stopped(self, number: int, words: Any) -> Ended:
-        word = meeting.last_word(words)
-        line = INTERRUPTION if word is None else meeting.in_words(word)
-        code = 128 + int(number) if word is None else int(word["code"])
+        code, line = 128 + int(number), INTERRUPTION
+        with suppress(Exception):
+            if (word := meeting.bounded(lambda: meeting.last_word(words), _ASKING)) is not None:
+                code, line = int(word["code"]), meeting.in_words(word)
         return Ended(code=code, line=self._unsaid(line, words))
 
     def _unsaid(self, line: str, words: Any) -> str | None:

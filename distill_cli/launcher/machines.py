@@ -103,7 +103,7 @@ def _until(happens: Callable[[], bool], failing: str) -> None:
     until = time.monotonic() + MUSTER
     while True:
         try:
-            if happens():
+            if meeting.bounded(happens, ANSWER):
                 return
         except RuntimeError:
             raise InternalError(f"machine 0 ended: {failing}") from None

@@ -75,7 +75,6 @@ def test_one_rank_speaks_and_no_process_is_left(here: Path) -> None:
     assert ended.err.count("held-out") == 2
     assert ended.err.count("digits: 1,797 images used") == 1
     assert not ranks_of(process)
-    assert not list(Path("/tmp").glob("distill-ranks-*/none"))
 
 
 def test_evaluations_and_dumps_are_shared_out(made: Made, distill: Distill, here: Path) -> None:
@@ -116,6 +115,7 @@ def anywhere(ended: Outcome) -> Outcome:
     return Outcome(ended.code, ended.out, ended.err.replace(f" on {HOST}", " on HOST"))
 
 
+@pytest.mark.slow
 def test_ranks_start_anew_after_a_kill(here: Path, reliability: Reliability) -> None:
     whole = told(launch(*TRAIN, "--epochs", 12, "--ranks", 2).end())
     assert whole.code == 0
@@ -163,6 +163,7 @@ def spoil_a_gradient() -> None:
     Exchange.reduce = reduce  # type: ignore[assignment, method-assign]
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number(here: Path, reliability: Reliability) -> None:
     options = ("--epochs", 3, "--ranks", 2, "--max-restarts", 3)
     ended = told(launch(*TRAIN, *options, before=on_rank(1, spoil_a_gradient)).end())
@@ -203,17 +204,11 @@ def test_a_stop(number: int, code: int, here: Path, reliability: Reliability) ->
         assert "begun on 2 ranks, it goes on on 1: equal to rounding" in alone.err
 
 
-def another_data() -> None:
-    import sys
-
-    sys.argv[sys.argv.index("digits")] = "/nowhere/digits"
-
-
 @pytest.mark.parametrize(
     ("fault", "does", "code"),
     [
         ("the data of one rank are missing", lambda: named("/nowhere"), 2),
-        ("one rank has other data", lambda: named("digits.csv"), 3),
+        ("one rank has other data", lambda: named("photos"), 3),
     ],
     ids=["missing", "other"],
 )
@@ -221,7 +216,7 @@ def test_data_of_one_rank(
     fault: str, does: Callable[[], object], code: int, here: Path, reliability: Reliability
 ) -> None:
     if code == 3:
-        write_csv(here / "digits.csv")
+        write_images(here / "photos")
     ended = told(launch(*TRAIN, "--epochs", 2, "--ranks", 2, before=on_rank(1, does)).end())
     assert ended.code == code, ended.err
     assert ended.err.count("error: ") == ended.err.count(f"rank 1 on {HOST}") == 1
@@ -244,16 +239,15 @@ def named(data: str) -> None:
     app.run = run
 
 
-def write_csv(path: Path) -> None:
-    from sklearn.datasets import load_digits
+def write_images(folder: Path) -> None:
+    """Ten classes of other images."""
+    from PIL import Image
 
-    digits = load_digits()
-    rows = [
-        ",".join(map(str, [*pixels.astype(int), label]))
-        for pixels, label in zip(digits.data[:900], digits.target, strict=False)
-    ]
-    header = ",".join([*(f"p{number}" for number in range(64)), "label"])
-    path.write_text("\n".join([header, *rows]))
+    for label in range(10):
+        (folder / str(label)).mkdir(parents=True)
+        for number in range(30):
+            shade = 20 * label + number % 20
+            Image.new("L", (8, 8), shade).save(folder / str(label) / f"{number}.png")
 
 
 def test_a_batch_that_ranks_do_not_divide(here: Path, reliability: Reliability) -> None:
@@ -302,6 +296,7 @@ def test_a_rank_that_does_not_come(here: Path, reliability: Reliability) -> None
     reliability("Many ranks", "a rank does not come", "RANK=0 WORLD_SIZE=2 distill …", ended)
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_answer(here: Path, reliability: Reliability) -> None:
     at = port()
     command = typed((*TRAIN, "--epochs", 4000, "--checkpoint-every", "1s", "--rank-timeout", "2s"))
@@ -336,6 +331,7 @@ def test_two_machines(here: Path) -> None:
     assert "images used" not in ended[1].err
 
 
+@pytest.mark.slow
 def test_a_fault_is_said_on_each_of_two_machines_and_both_start_anew(here: Path) -> None:
     at = f"127.0.0.1:{port()}"
     machine = (*TRAIN, "--epochs", 12, "--ranks", 1, "--nnodes", 2, "--rendezvous", at)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.rank_kills import ranks_of
 from tests.processes import ROOT
 
 pytestmark = pytest.mark.slow
@@ -106,7 +107,8 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     try:
         out, err = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        for pid in (*ranks_of(process.pid), process.pid):
+            os.kill(pid, signal.SIGKILL)
         out, err = process.communicate()
         raise AssertionError(f"it did not end: {out} {err}") from None
     assert "Traceback" not in err, err
@@ -143,14 +145,13 @@ def test_a_machine_that_vanishes(machines: list[Machine], tmp_path: Path) -> Non
     for device in json.loads(subprocess.check_output(["ip", "-n", space, "-j", "link"])):
         shell("ip", "-n", space, "link", "set", device["ifname"], "down")
     started = time.monotonic()
-    code, _, err = end(processes[0])
+    (code, _, err), (other, _, words) = map(end, processes)
     assert time.monotonic() - started < 60
-    assert code == 1
+    assert (code, other) == (1, 1)
     assert "on node1: it does not answer any more" in err, err
+    assert "machine 0, node0, does not answer any more" in words, words
     outcome = json.loads((tmp_path / "runs/a/last/outcome.json").read_text())
     assert (outcome["code"], outcome["host"]) == (1, "node1")
-    os.killpg(processes[1].pid, signal.SIGKILL)
-    processes[1].communicate()
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["ranks", "torchrun"])

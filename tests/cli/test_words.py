@@ -376,7 +376,7 @@ def test_one_of_several_processes_is_refused(
     assert outcome.code == 2
     assert outcome.out == ""
     assert len(outcome.err.splitlines()) == 1
-    assert "one device" in outcome.err
+    assert "one process" in outcome.err
     assert "WORLD_SIZE=4" in outcome.err
     assert sorted(here.iterdir()) == before
 

@@ -1,0 +1,28 @@
+"""Where the ranks of one command meet, and the words that they leave there."""
+
+from distill_cli.meeting.store import bounded, is_open, meet, part, part_of, store_at
+from distill_cli.meeting.words import (
+    claim,
+    host_of,
+    in_words,
+    last_word,
+    leave_word,
+    line_of,
+    word_of_lost,
+)
+
+__all__ = [
+    "bounded",
+    "claim",
+    "host_of",
+    "in_words",
+    "is_open",
+    "last_word",
+    "leave_word",
+    "line_of",
+    "meet",
+    "part",
+    "part_of",
+    "store_at",
+    "word_of_lost",
+]
