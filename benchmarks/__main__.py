@@ -17,11 +17,13 @@ from rich.table import Table
 
 from benchmarks.cases import CASES as ANYWHERE
 from benchmarks.cases import Case, machine
-from benchmarks.gpu import graphs, graphs_cached, together
+from benchmarks.cpu import on_cpu
+from benchmarks.gpu import CASES as ON_GPU
 from benchmarks.pairs import interleaved
+from benchmarks.reads import reads, reads_on_gpu
 
-ON_GPU = {"graphs": graphs, "graphs-cached": graphs_cached, "together": together}
-CASES = ANYWHERE | (ON_GPU if torch.cuda.is_available() else {})
+GPU = {**ON_GPU, "reads-gpu": reads_on_gpu}
+CASES = {**ANYWHERE, "reads": reads, "cpu": on_cpu} | (GPU if torch.cuda.is_available() else {})
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -34,6 +36,7 @@ def measured(case: Case, pairs: int) -> dict[str, Any]:
         "quartiles": [round(low, 4), round(high, 4)],
         "at_least": case.least,
         "predicted": None if case.predict is None else round(case.predict(), 3),
+        **({} if case.compiling is None else {"compiling": round(case.compiling(), 1)}),
         "ours": round(ratio.ours, 1),
         "other": round(ratio.other, 1),
         "pairs": pairs,
@@ -45,6 +48,8 @@ def is_met(row: dict[str, Any]) -> bool:
 
 
 def wanted(row: dict[str, Any]) -> str:
+    if "compiling" in row:
+        return f"(compiling: {row['compiling']:.0f} s)"
     if row["at_least"] is None:
         said = row["predicted"]
         return "—" if said is None else f"(arithmetic: {said:.2f})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Case:
         other: The side that it is compared with.
         least: The ratio to reach; None where only arithmetic predicts it.
         predict: Computes the ratio that arithmetic predicts; None where nothing does.
+        compiling: Seconds that compiling our side took, asked after the turns; None where it is not.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Case:
     other: Turn
     least: float | None = None
     predict: Any = None
+    compiling: Callable[[], float] | None = None
 
 
 def tensors(plan: PreparedRun, *, held_out: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

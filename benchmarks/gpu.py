@@ -1,7 +1,7 @@
 """Rows for a GPU: the whole step as one graph, beside loops by hand that do the same.
 
 The data are CIFAR-10 and MNIST as they are (`DISTILL_DATA`): small stand-ins would be over before a
-GPU is warm.
+GPU is warm. Without a GPU nothing is recorded: a test takes a turn of every row on a few images then.
 """
 
 from __future__ import annotations
@@ -21,31 +21,44 @@ from distill_cli.models import load_model
 from distill_cli.pipeline.run.together import Lane
 
 CROPS: dict[str, Any] = {"augment": ["crop:4", "flip"]}
+BATCH, LARGE, COUNT = 128, 1024, 8
+COMPILED = True
+# As up to 0.3.0: one operation at a time, teachers in fp32.
+BEFORE: dict[str, Any] = {"graphs": "off", "compile": False}
+FP32: dict[str, Any] = {"teacher_precision": "fp32"}
+
+
+def recorded(*, compile: bool = False) -> dict[str, Any]:
+    """The options of a training whose steps are recorded."""
+    graphs = "on" if torch.cuda.is_available() else "auto"
+    return {"graphs": graphs, "compile": compile and COMPILED}
 
 
 def data(name: str) -> str:
     return str(Path(os.environ["DISTILL_DATA"]) / f"{name}.tar.gz")
 
 
-def by_hand(run: ours.Run, pad: int, *, compile: bool, flips: bool = True) -> bare.Captured:
-    """The captured loop by hand with the same network, precision, batch and augmentation."""
+def by_hand(
+    run: ours.Run, pad: int, *, compile: bool = False, flips: bool = True, capture: bool = True
+) -> bare.Training:
+    """The loop by hand with the same network, precision, batch and augmentation."""
     plan = run.plan
     torch.manual_seed(0)
     net = load_model(ours.network(plan.run / "bare", str(plan.recipe.model), plan)).net
     net = net.to(plan.runtime.device).to(memory_format=plan.runtime.memory_format)
-    size, autocast = plan.recipe.batch_size, plan.runtime.autocast
-    return bare.Captured(net, *tensors(plan), size, pad, autocast, compile=compile, flips=flips)
+    loop = (net, *tensors(plan), plan.recipe.batch_size, pad, plan.runtime.autocast)
+    if not (capture and torch.cuda.is_available()):
+        return bare.Training(*loop)
+    return bare.Captured(*loop, compile=compile and COMPILED, flips=flips)
 
 
 def graphs(root: Path) -> Iterator[Case]:
     """Training on hard labels, compiled and captured on both sides."""
-    if not torch.cuda.is_available():
-        raise SystemExit("the case 'graphs' needs a CUDA device")
     rows: tuple[tuple[str, int, str, float], ...] = (
-        ("mlp_800x2", 128, "mnist", 0.80),
-        ("cifar_resnet20", 128, "cifar10", 0.95),
-        ("cifar_resnet20", 1024, "cifar10", 0.95),
-        ("cifar_resnet8x4", 128, "cifar10", 0.95),
+        ("mlp_800x2", BATCH, "mnist", 0.80),
+        ("cifar_resnet20", BATCH, "cifar10", 0.95),
+        ("cifar_resnet20", LARGE, "cifar10", 0.95),
+        ("cifar_resnet8x4", BATCH, "cifar10", 0.95),
     )
     for model, batch, name, least in rows:
         grey = name == "mnist"
@@ -54,8 +67,7 @@ def graphs(root: Path) -> Iterator[Case]:
             data=data(name),
             model=model,
             batch_size=batch,
-            graphs="on",
-            compile=True,
+            **recorded(compile=True),
             **({"augment": ["shift:2"]} if grey else CROPS),
         )
         yield Case(
@@ -69,7 +81,8 @@ def graphs(root: Path) -> Iterator[Case]:
 def graphs_cached(root: Path) -> Iterator[Case]:
     """From caches, and live teachers, over hard labels: captured throughout."""
     common: dict[str, Any] = {"data": data("cifar10"), **CROPS}
-    student: dict[str, Any] = {"model": "cifar_resnet20", "batch_size": 128, "graphs": "on"}
+    network: dict[str, Any] = {"model": "cifar_resnet20", "batch_size": BATCH}
+    student = {**network, **recorded()}
     hard = ours.training(root / "hard", **common, **student)
     caches = []
     for seed in range(5):
@@ -79,17 +92,70 @@ def graphs_cached(root: Path) -> Iterator[Case]:
     five = ours.student(root / "five", caches, mode="random", data=data("cifar10"), **student)
     yield Case(name="from a cache, over hard labels, captured", ours=one, other=hard, least=0.97)
     yield Case(name="from five caches, over one, captured", ours=five, other=one, least=0.97)
-    whole = by_hand(hard, 4, compile=False)
-    yield Case(name="from a cache, over a bare loop captured whole", ours=one, other=whole)
-    teacher = ours.network(root / "t56", "cifar_resnet56", hard.plan)
-    eager: dict[str, Any] = {**student, "graphs": "off"}
-    off = ours.training(root / "eager", **common, **eager)
-    yield Case(name="cifar_resnet20 captured, over the same eagerly", ours=hard, other=off)
-    live, slow = (
-        ours.student(root / f"live-{way['graphs']}", [teacher], **common, **way)
-        for way in (student, eager)
+    compiled = {**network, **recorded(compile=True)}
+    whole = ours.student(root / "compiled", caches[:1], data=data("cifar10"), **compiled)
+    yield Case(
+        name="cifar_resnet20 from a cache, over a bare loop on hard labels, both compiled and captured",
+        ours=whole,
+        other=by_hand(whole, 4, compile=True),
+        least=0.95,
     )
-    yield Case(name="live cifar_resnet56 captured, over the same eagerly", ours=live, other=slow)
+
+
+def over_before(root: Path) -> Iterator[Case]:
+    """What a GPU makes of it now, over one operation at a time, with the bare eager loop beside."""
+    common: dict[str, Any] = {"data": data("cifar10"), **CROPS}
+    network: dict[str, Any] = {"model": "cifar_resnet20", "batch_size": BATCH}
+    now = {**network, **recorded(compile=True)}
+    hard = ours.training(root / "hard", **common, **now)
+    before = ours.training(root / "hard-before", **common, **network, **BEFORE)
+    yield Case(
+        name="cifar_resnet20 compiled and captured, over eager steps",
+        ours=hard,
+        other=before,
+        least=3.5,
+    )
+    yield Case(
+        name="eager steps of cifar_resnet20, over a bare eager loop",
+        ours=before,
+        other=by_hand(before, 4, capture=False),
+    )
+    teacher = ours.network(root / "t56", "cifar_resnet56", hard.plan)
+    slow = ours.student(root / "live-before", [teacher], **common, **network, **BEFORE, **FP32)
+    for name, precision, least in (("fp32 too", FP32, 3.0), ("its default", {}, 4.0)):
+        yield Case(
+            name=f"live cifar_resnet56 in {name}, compiled and captured, over eager steps with it in fp32",
+            ours=ours.student(root / f"live-{least}", [teacher], **common, **now, **precision),
+            other=slow,
+            least=least,
+        )
+
+
+def dumps_captured(root: Path) -> Iterator[Case]:
+    """Dumps of four views, over a dump as up to 0.3.0 and over bare inference captured whole."""
+    common: dict[str, Any] = {"data": data("cifar10"), **CROPS}
+    plan = ours.training(root / "plan", model="cifar_resnet20", batch_size=BATCH, **common).plan
+    teacher = ours.network(root / "t56", "cifar_resnet56", plan)
+    dump: dict[str, Any] = {**common, "views": 4, "codec": "fp16"}
+    captured = ours.Dump(root / "captured", teacher, graphs=recorded()["graphs"], **dump)
+    eager: dict[str, Any] = {"graphs": "off", "teacher_batch": 256, **FP32}
+    yield Case(
+        name="dump of cifar_resnet56 captured, over one operation at a time in fp32 by 256 rows",
+        ours=captured,
+        other=ours.Dump(root / "before", teacher, **dump, **eager),
+        least=5.0,
+    )
+    net = load_model(teacher).net.to(plan.runtime.device)
+    net = net.to(memory_format=plan.runtime.memory_format)
+    images, _ = tensors(plan, held_out=True)
+    inference: bare.Inference = bare.Inference(net, images, BATCH, 4)
+    if torch.cuda.is_available():
+        inference = bare.CapturedInference(net, images, 4096, 4, plan.runtime.autocast)
+    yield Case(
+        name="dump of cifar_resnet56 captured, over bare inference captured whole",
+        ours=captured,
+        other=inference,
+    )
 
 
 class Together:
@@ -101,8 +167,8 @@ class Together:
     """
 
     def __init__(self, make: Callable[[int], ours.Run], count: int) -> None:
-        device = torch.device("cuda", torch.cuda.current_device())
-        self.lanes = [Lane(device) for _ in range(count)]
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.lanes = [Lane(self.device) for _ in range(count)]
         self.runs = []
         for seed, lane in enumerate(self.lanes):
             with lane.taken():
@@ -110,7 +176,7 @@ class Together:
 
     def __call__(self) -> float:
         """Images a second in all."""
-        torch.cuda.synchronize()
+        bare.synchronize(self.device)
         start = time.perf_counter()
         turns = deque(
             (lane, run.trainer.epoch_steps())
@@ -121,7 +187,7 @@ class Together:
             with lane.taken():
                 if next(steps, turns) is not turns:
                     turns.append((lane, steps))
-        torch.cuda.synchronize()
+        bare.synchronize(self.device)
         seconds, images = time.perf_counter() - start, 0
         for run in self.runs:
             loader = run.trainer.loader
@@ -145,13 +211,22 @@ def together(root: Path) -> Iterator[Case]:
             name: str = name,
             augment: dict[str, Any] = augment,
         ) -> ours.Run:
-            options: dict[str, Any] = {"data": data(name), "model": model, "batch_size": 128}
+            options: dict[str, Any] = {"data": data(name), "model": model, "batch_size": BATCH}
             out = root / f"{prefix}-{model}-{seed}"
-            return ours.training(out, seed=seed, graphs="on", **options, **augment)
+            return ours.training(out, seed=seed, **recorded(), **options, **augment)
 
         yield Case(
             name=f"{model}, eight at once over one, in all",
-            ours=Together(make, 8),
+            ours=Together(make, COUNT),
             other=make(0, "one"),
             least=least,
         )
+
+
+CASES = {
+    "graphs": graphs,
+    "graphs-cached": graphs_cached,
+    "before": over_before,
+    "dumps-captured": dumps_captured,
+    "together": together,
+}

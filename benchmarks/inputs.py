@@ -84,3 +84,21 @@ def large_images(folder: Path, count: int, side: int = 256) -> Path:
             picture = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
             picture.save(path, quality=90)
     return root
+
+
+def photographs(folder: Path, count: int, width: int = 500, height: int = 375) -> Path:
+    """A folder of `count` made training JPEGs as photographs are: gradients and noise, quality 90."""
+    root = folder / f"photographs-{count}-{width}"
+    if root.exists():
+        return root
+    generator = np.random.default_rng(0)
+    for split, images in (("train", count), ("test", 2 * CLASSES)):
+        for number in range(images):
+            coarse = generator.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+            smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+            grain = generator.normal(0, 20, (height, width, 3))
+            pixels = np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8)
+            path = root / split / str(number % CLASSES) / f"{number:06d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path, quality=90)
+    return root

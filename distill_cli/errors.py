@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 # Control characters, line breaks of Unicode, directions of bidirectional text, marks without a width
 # and halves of surrogate pairs, which stand for bytes of file names that are no UTF-8. The joiners
@@ -95,9 +96,15 @@ class DistillError(Exception):
     Args:
         message: The fault in one line, with the names and values involved.
         hint: The remedy, if it is not obvious from the message.
+
+    Attributes:
+        rank: The one of several ranks that it arose on, where each of them raises it; else None.
+        ended: What another rank left of its end, where that is why this one ends; else None.
     """
 
     exit_code = 1
+    rank: int | None = None
+    ended: dict[str, Any] | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         parts = [message] if hint is None else [message, hint]

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from distill_cli.data.ahead import copied_ahead
 from distill_cli.data.split_images import Images, plain_batches
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.metrics import Metrics, measure_as
@@ -33,8 +34,8 @@ def logits_of(
         device: Device of `forward`.
     """
     collected = Collected()
-    for images_BCHW in batches:
-        collected.add(forward(images_BCHW.to(device, non_blocking=True) / 255).float())
+    for images_BCHW in copied_ahead(batches, device):
+        collected.add(forward(images_BCHW / 255).float())
     return collected.rows()
 
 

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 # The number of processes and this one's, as torchrun tells them.
 PROCESSES, NUMBER, LOCAL_NUMBER = "WORLD_SIZE", "RANK", "LOCAL_RANK"
+# The name of the launch, and how often the ranks were started anew in it.
+_LAUNCH, _RESTARTS = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"
+# How names of launches by --ranks begin; behind it stands the number of the attempt.
+BY_OPTION = "distill-"
+# Exit codes after which another attempt would end in the same way.
+UNMENDED = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,3 +43,36 @@ def place() -> Place:
         return Place()
     rank, local = (int(number) if number.isdecimal() else 0 for number in numbers)
     return Place(rank=rank, ranks=int(ranks), local_rank=local)
+
+
+def by_option() -> bool:
+    """Whether `--ranks` started this rank: then the command that has the option speaks for all."""
+    return os.environ.get(_LAUNCH, "").startswith(BY_OPTION) and place().ranks > 1
+
+
+def attempt() -> str:
+    """A name of the attempt that this rank takes part in, the same on all of its ranks."""
+    if by_option():
+        return os.environ[_LAUNCH]
+    return f"attempt-{os.environ.get(_RESTARTS, '0')}"
+
+
+class _Before:
+    """Whether an earlier attempt of the same command began what this one goes on with."""
+
+    begun = False
+
+
+def go_on() -> None:
+    """Notes that an earlier attempt began what this one is to go on with."""
+    _Before.begun = True
+
+
+def goes_on() -> bool:
+    """Whether this rank was started anew, and goes on with what was begun before.
+
+    torchrun tells how often it started its ranks; what they began is not known to it.
+    """
+    started = os.environ.get(_RESTARTS, "0")
+    again = not by_option() and place().ranks > 1 and started.isdecimal() and int(started) > 0
+    return _Before.begun or again

@@ -7,10 +7,9 @@ fails, for a rank is gone, is a `RankLostError`. Shapes: R ranks, b rows of each
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,9 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from distill_cli.errors import DistillError, InternalError, reason
+from distill_cli import meeting
+from distill_cli.errors import DistillError, InternalError, StoppedError, UsageError, reason
 from distill_cli.files import leave_to_others
-from distill_cli.launched import place
+from distill_cli.launched import by_option, place
 from distill_cli.sharding import is_sharded
 
 T = TypeVar("T")
@@ -30,7 +30,6 @@ T = TypeVar("T")
 TIMEOUT = 120.0
 # Waiting for what one rank does alone, as reading data, has no natural end.
 _PATIENCE = timedelta(days=7)
-_END = "distill/end"
 
 
 class RankLostError(InternalError):
@@ -142,7 +141,21 @@ class Ranks:
             return result
         if error is not None and first["rank"] == self.number:
             raise error
-        raise RankLostError(_words(first), ended=first)
+        raise RankLostError(meeting.in_words(first), ended=first)
+
+    def first_on_machine(self, act: Callable[[], T]) -> T:
+        """Does the same on every rank, on one of each machine before the others.
+
+        What that one remembers on disk, as decoded images, the others need not do again.
+        """
+        first = place().local_rank == 0
+        if self.alone:
+            return act()
+        try:
+            result = act() if first else None
+        finally:
+            self.values(None)
+        return act() if result is None else result
 
     def led(self, act: Callable[[], T]) -> T:
         """Does something on rank 0 alone, and has every rank know its result.
@@ -170,7 +183,7 @@ class Ranks:
             raise error
         result, told = sent[0]
         if told is not None:
-            raise RankLostError(_words(told), ended=told)
+            raise RankLostError(meeting.in_words(told), ended=told)
         value: T = result
         return value
 
@@ -219,14 +232,23 @@ def join(device: torch.device, *, timeout: float = TIMEOUT) -> Ranks:
 
     Raises:
         RankLostError: They do not come.
+        UsageError: The port where they meet is taken, or the device is none that ranks can have.
     """
     here = place()
     if here.ranks == 1:
         return ALONE
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"ranks train on CPUs and on GPUs of NVIDIA's, not on {device.type}")
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        store = meeting.meet(timeout)
+        options: dict[str, Any] = {"timeout": timedelta(seconds=timeout)}
+        if by_option():
+            # One store serves all attempts; under torchrun, torch knows which is this one's.
+            options |= {"store": meeting.part_of(store, "group")}
+            options |= {"rank": here.rank, "world_size": here.ranks}
         with answering():
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+            dist.init_process_group(backend, **options)
             _Group.patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
         if here.rank > 0:
             leave_to_others()
@@ -239,40 +261,22 @@ def current() -> Ranks:
     return Ranks(here.rank, here.ranks) if dist.is_initialized() else ALONE
 
 
-def leave_word(code: int, message: str) -> None:
-    """Leaves for the other ranks how this one ends; what it says first counts."""
-    if dist.is_initialized():
-        host = socket.gethostname()
-        told = {"rank": place().rank, "host": host, "code": code, "message": message}
-        with suppress(Exception):
-            _store().compare_set(_END, "", json.dumps(told))
+def blame(error: DistillError) -> dict[str, Any]:
+    """The rank and machine that an error arose on, as last/outcome.json has them; nothing of a stop."""
+    if place().ranks == 1 or isinstance(error, StoppedError):
+        return {}
+    if isinstance(error, RankLostError) and error.ended is not None:
+        return {key: error.ended[key] for key in ("rank", "host")}
+    rank = place().rank if error.rank is None else error.rank
+    return {"rank": rank, "host": meeting.host_of(rank)}
 
 
 def _told(error: BaseException, ranks: Ranks) -> dict[str, Any]:
     """An error in the words that other ranks repeat."""
     code = error.exit_code if isinstance(error, DistillError) else 1
     words = str(error) if isinstance(error, DistillError) else reason(error)
-    return {"rank": ranks.number, "host": socket.gethostname(), "code": code, "message": words}
-
-
-def _words(told: dict[str, Any]) -> str:
-    # Rank 0 speaks for all: what is said there needs no name.
-    if told["rank"] == 0:
-        return str(told["message"])
-    return f"rank {told['rank']} on {told['host']}: {told['message']}"
-
-
-def _store() -> Any:
-    return dist.distributed_c10d._get_default_store()
-
-
-def _last_word() -> dict[str, Any] | None:
-    """The end that a rank left word of; None where none did."""
-    with suppress(Exception):
-        store = _store()
-        if store.check([_END]):
-            return dict(json.loads(store.get(_END)))
-    return None
+    host = socket.gethostname()
+    return {"rank": ranks.number, "host": host, "code": code, "message": words, "by": ranks.number}
 
 
 @contextmanager
@@ -284,11 +288,13 @@ def answering(*, alone: bool = True) -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, dist.DistError) as error:
-        named = isinstance(error, dist.DistError) or "gloo" in str(error)
-        if isinstance(error, torch.OutOfMemoryError) or not (alone or named):
+        if not (alone or isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        ended = _last_word()
+        ended = meeting.word_of_lost() if meeting.is_open() else None
         if ended is not None:
-            raise RankLostError(_words(ended), ended=ended) from None
-        raise RankLostError(f"another rank ended or does not answer: {reason(error)}") from None
+            raise RankLostError(meeting.in_words(ended), ended=ended) from None
+        # gloo's and NCCL's own words are of sockets and of source files.
+        raise RankLostError("another rank ended, or does not answer") from None

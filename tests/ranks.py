@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from benchmarks.rank_kills import ranks_of as below
+from distill_cli.cli import launching
 from tests.processes import Process, Written, fork, typed
 
 
@@ -36,3 +38,34 @@ def started(count: int, does: Callable[[], None]) -> list[Process]:
 def by_ranks(count: int, *args: object) -> list[Written]:
     """`distill ARGS` by so many ranks, to their ends."""
     return [process.end() for process in started(count, typed(args))]
+
+
+def launch(*args: object, before: Callable[[], object] = lambda: None) -> Process:
+    """`distill ARGS` with --ranks in a child, whose ranks are forked from it: it has imported everything."""
+
+    def prepare() -> None:
+        launching.START = "fork"
+        before()
+
+    return fork(typed(args), before=prepare)
+
+
+def on_rank(rank: int, does: Callable[[], object]) -> Callable[[], None]:
+    """A `before` of a launched command: does something on one of its ranks, before all else there."""
+
+    def patch() -> None:
+        plain = launching.work
+
+        def work(args: list[str], goes_on: bool) -> None:
+            if os.environ["RANK"] == str(rank):
+                does()
+            plain(args, goes_on)
+
+        launching.work = work
+
+    return patch
+
+
+def ranks_of(process: Process) -> list[int]:
+    """The processes of a launched command's ranks, by rank: each leads a session of its own."""
+    return below(process.pid)

@@ -27,6 +27,7 @@ SECTIONS = (
     "Models and checkpoints",
     "Caches",
     "Kills, disks and streams",
+    "Many ranks",
 )
 HEAD = """\
 # Reliability

@@ -11,6 +11,8 @@ PLAN = "plan.json"
 MANIFEST = "manifest.json"
 EVAL = "eval.safetensors"
 IDS = "ids.safetensors"
+# Hashes of all files, as sha256sum -c reads them, beside a cache that was pushed.
+SUMS = "SHA256SUMS"
 
 
 def refuse_links_out(folder: Path, files: list[str]) -> None:

@@ -18,7 +18,7 @@ from distill_cli.cache.plan import Plan, ShardKey, typed
 from distill_cli.cache.quality import TEMPERATURES, Calibration, TruncationError, check_range
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.readers.bounds import LISTS
-from distill_cli.readers.json_values import read_json
+from distill_cli.readers.json_values import json_value, read_json
 from distill_cli.types import UNREAD
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
@@ -243,17 +243,39 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def parsed_manifest(content: bytes, subject: str) -> Manifest:
+    """The manifest in the content of a file that is somewhere else, named `subject`.
+
+    Raises:
+        ArtifactError: It is malformed, of another format, or names a file outside a cache folder.
+    """
+    return _parsed(lambda: json_value(content, LISTS), subject, Manifest.from_json)
+
+
+def parsed_plan(content: bytes, subject: str) -> Plan:
+    """The plan in the content of such a file.
+
+    Raises:
+        ArtifactError: It is malformed, or of another format.
+    """
+    return _parsed(lambda: json_value(content, LISTS), subject, Plan.from_json)
+
+
 def _read(path: Path, parse: Callable[[Mapping[str, Any]], T]) -> T:
+    return _parsed(lambda: read_json(path, LISTS), str(path), parse)
+
+
+def _parsed(read: Callable[[], Any], subject: str, parse: Callable[[Mapping[str, Any]], T]) -> T:
     try:
-        value = read_json(path, LISTS)
+        value = read()
         if not isinstance(value, dict):
             raise ValueError("it is no JSON object")
         return parse(value)
     except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error.message}", hint=error.hint) from None
+        raise ArtifactError(f"{subject}: {error.message}", hint=error.hint) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ArtifactError(
-            f"{path} is malformed: {error}",
+            f"{subject} is malformed: {error}",
             hint="It was changed by hand or damaged: restore it, or run the command of the dump again",
         ) from None
 

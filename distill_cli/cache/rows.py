@@ -10,8 +10,8 @@ from torch import Tensor
 
 from distill_cli.errors import ArtifactError
 
-# Elements of one fp64 working tensor, 8 MB.
-CHUNK = 1 << 20
+# Elements of one fp64 working tensor, 1 MB: several lie in a processor's cache.
+CHUNK = 1 << 17
 
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 Rows = Mapping[str, Tensor]

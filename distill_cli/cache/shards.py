@@ -64,15 +64,6 @@ class Shards:
         values = read_header(self.folder / EVAL).metadata.get(PRECISION_ERROR)
         return None if values is None else TruncationError.from_json(values)
 
-    def identity(self, shard: ShardKey) -> dict[str, Any]:
-        """The metadata that tie a shard to its plan, view and rows."""
-        return {
-            "plan": self.digest,
-            "view": shard.view,
-            "start": shard.start,
-            "stop": shard.stop,
-        }
-
     def statistics(self, shard: ShardKey) -> Statistics | None:
         """The statistics of a committed shard; None where it is missing, truncated or misplaced."""
         path = self.folder / shard.file
@@ -87,7 +78,8 @@ class Shards:
         except (ArtifactError, KeyError, TypeError, AttributeError, ValueError):
             return None
         fault = layout_fault(header, self.codec.layout(shard.rows))
-        same = tied in self.digests and {**metadata, "plan": self.digest} == self.identity(shard)
+        expected = shard_identity(self.digest, shard)
+        same = tied in self.digests and {**metadata, "plan": self.digest} == expected
         return statistics if same and fault is None else None
 
     def _hashes_well(self, file: str) -> bool:
@@ -98,6 +90,11 @@ class Shards:
         hashed = hashlib.sha256(as_text(metadata).encode())
         _hash_data(path, header.data, hashed)
         return bool(hashed.hexdigest() == expected)
+
+
+def shard_identity(digest: str, shard: ShardKey) -> dict[str, Any]:
+    """The metadata that tie a shard to its plan, by the plan's digest, its view and its rows."""
+    return {"plan": digest, "view": shard.view, "start": shard.start, "stop": shard.stop}
 
 
 def content_digest(path: Path) -> str:

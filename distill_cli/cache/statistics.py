@@ -33,21 +33,28 @@ def measure(logits_NK: Tensor, stored: Rows, codec: Codec, target_N: Tensor) -> 
     nll_N, entropy_N, confidence_N, correct_N = _figures(logits_NK, target_N)
     labelled_N = target_N >= 0
     all_bin_N = confidence_bin(confidence_N)
-    bin_N = all_bin_N.where(labelled_N, -1)
-    bins = [bin_N == b for b in range(ECE_BINS)]
+    bin_count = _by_bin(all_bin_N[labelled_N])
+    # Those of the first bin, then those of the second, …
+    order_N = all_bin_N[labelled_N].argsort(stable=True)
+    sure = confidence_N[labelled_N][order_N].split(bin_count)
     return Statistics(
         rows=len(target_N),
         labelled=int(labelled_N.sum()),
         correct=int(correct_N.sum()),
         nll_sum=math.fsum(nll_N[labelled_N].tolist()),
         entropy_sum=math.fsum(entropy_N.tolist()),
-        bin_views=tuple(torch.bincount(all_bin_N, minlength=ECE_BINS).tolist()),
-        bin_count=tuple(int(mask_N.sum()) for mask_N in bins),
-        bin_confidence=tuple(math.fsum(confidence_N[mask_N].tolist()) for mask_N in bins),
-        bin_correct=tuple(int(correct_N[mask_N].sum()) for mask_N in bins),
+        bin_views=tuple(_by_bin(all_bin_N)),
+        bin_count=tuple(bin_count),
+        bin_confidence=tuple(math.fsum(part_N.tolist()) for part_N in sure),
+        bin_correct=tuple(_by_bin(all_bin_N[correct_N])),
         kl_sum=tuple(math.fsum(kl_N.tolist()) for kl_N in kl_TN),
         kl_max=tuple(float(kl_N.max()) for kl_N in kl_TN),
     )
+
+
+def _by_bin(bin_N: Tensor) -> list[int]:
+    """The number of rows of each bin."""
+    return torch.bincount(bin_N, minlength=ECE_BINS).tolist()
 
 
 def _figures(logits_NK: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -81,10 +88,10 @@ def divergences(
         return [torch.zeros(len(logits_NK), dtype=torch.float64) for _ in temperatures]
     parts: list[list[Tensor]] = [[] for _ in temperatures]
     for chunk in in_chunks(logits_NK):
-        full_CK = logits_NK[chunk]
+        full_CK = logits_NK[chunk].double()
         rows = {name: values[chunk] for name, values in stored.items()}
         for part, temperature in zip(parts, temperatures, strict=True):
-            log_p_CK = F.log_softmax(full_CK.double() / temperature, dim=-1)
+            log_p_CK = F.log_softmax(full_CK / temperature, dim=-1)
             log_q_CK = codec.log_probs(rows, temperature, torch.float64)
             # A KL of 1e-16 may round below 0.
             part.append((log_p_CK.exp() * (log_p_CK - log_q_CK)).sum(dim=-1).clamp(min=0))

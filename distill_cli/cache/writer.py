@@ -7,30 +7,22 @@ folder's lock (`files.one_writer`).
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors.torch import save
 from torch import Tensor
 
-from distill_cli.cache.figures import PRECISION_ERROR, check_figures, figures
+from distill_cli.cache.figures import check_figures, figures
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN
 from distill_cli.cache.manifest import Manifest, StoredShard, as_read, read_manifest, read_plan
 from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.plan_diff import plan_differences
 from distill_cli.cache.quality import TruncationError
-from distill_cli.cache.rows import first_bad_row
-from distill_cli.cache.safetensors_header import METADATA
-from distill_cli.cache.sample_ids import front_coded
-from distill_cli.cache.shards import HASH, Shards, as_text
-from distill_cli.cache.statistics import measure
+from distill_cli.cache.shard_writer import ShardWriter
+from distill_cli.cache.shards import Shards
 from distill_cli.cache.sums import Statistics, merged
 from distill_cli.errors import ArtifactError, InternalError, counted
 from distill_cli.files import (
@@ -64,6 +56,7 @@ class CacheWriter:
         # A cache that was begun keeps its plan: the release that made it may be another.
         self.plan = require_plan(folder, plan) if begun else plan
         self.shards = Shards(folder, self.plan)
+        self.files = ShardWriter(self.plan, self.store)
         if not begun:
             with _rerun_hint():
                 write_json(folder / PLAN, plan.to_json())
@@ -84,15 +77,7 @@ class CacheWriter:
             ArtifactError: A logit is NaN or infinite: nothing is stored.
             InternalError: The disk is full or refuses the write: other shards stay as they were.
         """
-        assert logits_NK.shape == (shard.rows, len(self.plan.dataset.class_names))
-        assert logits_NK.dtype == torch.float32
-        assert target_N.shape == (shard.rows,)
-        _refuse_bad(logits_NK, first_row=shard.start, what=f"view {shard.view}")
-        codec = self.shards.codec
-        encoded = codec.encode(logits_NK)
-        statistics = measure(logits_NK, encoded, codec, target_N)
-        metadata = {**self.shards.identity(shard), "statistics": statistics.to_json()}
-        self._write(shard.file, encoded, metadata)
+        self.files.commit(shard, logits_NK, target_N)
 
     @property
     def has_eval(self) -> bool:
@@ -106,7 +91,7 @@ class CacheWriter:
 
     def adopt(self, file: str, source: Path) -> None:
         """Copies a committed file of another folder under the same plan, atomically."""
-        self._take_manifest_back()
+        self.reopen()
         with _rerun_hint(), (source / file).open("rb") as stream:
             write_atomically(self.folder / file, lambda handle: shutil.copyfileobj(stream, handle))
 
@@ -127,17 +112,7 @@ class CacheWriter:
             ArtifactError: A logit is NaN or infinite.
             InternalError: The disk is full or refuses the write.
         """
-        tensors = {}
-        for split, (logits_NK, target_N) in splits.items():
-            assert logits_NK.dtype == torch.float32
-            assert len(logits_NK) == len(target_N)
-            _refuse_bad(logits_NK, first_row=0, what=f"the {split} split")
-            tensors[f"{split}.logits"] = logits_NK.contiguous()
-            tensors[f"{split}.target"] = target_N.long().contiguous()
-        if probe is not None:
-            tensors |= probe.tensors()
-        lost = {} if precision_error is None else {PRECISION_ERROR: asdict(precision_error)}
-        self._write(EVAL, tensors, {"plan": self.shards.digest, **lost})
+        self.files.write_eval(splits, probe, precision_error)
 
     def write_ids(self, sample_ids: Sequence[str]) -> None:
         """Stores the sample ids of the rows.
@@ -145,8 +120,7 @@ class CacheWriter:
         Raises:
             InternalError: The disk is full or refuses the write.
         """
-        assert len(sample_ids) == self.plan.dataset.samples
-        self._write(IDS, front_coded(sample_ids), {"plan": self.shards.digest})
+        self.files.write_ids(sample_ids)
 
     def finish(self) -> Manifest:
         """Commits the manifest, from the shards' own statistics; a finished cache is left alone.
@@ -208,23 +182,17 @@ class CacheWriter:
             **figures(total, self.shards.precision_error() if self.has_eval else None),
         )
 
-    def _write(self, file: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-        """Writes a safetensors file, byte-deterministically.
+    def store(self, file: str, content: bytes) -> None:
+        """Stores a file that a `ShardWriter` of this plan made, atomically.
 
-        It is serialised in memory and written by us: safetensors' own writer reports a full disk as
-        its own error, without errno, and leaves the torn file.
+        Raises:
+            InternalError: The disk is full or refuses the write.
         """
-        plain = save(tensors)
-        data = memoryview(plain)[8 + int.from_bytes(plain[:8], "little") :]
-        hashed = hashlib.sha256(as_text(metadata).encode())
-        hashed.update(data)
-        text = as_text({**metadata, HASH: hashed.hexdigest()})
-        payload = save(tensors, metadata={METADATA: text})
-        self._take_manifest_back()
+        self.reopen()
         with _rerun_hint():
-            write_bytes(self.folder / file, payload)
+            write_bytes(self.folder / file, content)
 
-    def _take_manifest_back(self) -> None:
+    def reopen(self) -> None:
         """Removes a manifest: it describes the files as they were before."""
         remove(self.folder / MANIFEST)
 
@@ -256,15 +224,6 @@ def continued(folder: Path, plan: Plan) -> Plan:
     if not (folder / PLAN).exists():
         return plan
     return require_plan(folder, as_read(plan, read_plan(folder)))
-
-
-def _refuse_bad(logits_NK: Tensor, *, first_row: int, what: str) -> None:
-    bad = first_bad_row(logits_NK)
-    if bad is not None:
-        raise ArtifactError(
-            f"the teacher said NaN or infinity of row {first_row + bad} of {what}",
-            hint="Nothing of it was stored: check the teacher's weights and its input",
-        )
 
 
 @contextmanager

@@ -13,9 +13,17 @@ from typer.core import TyperCommand, TyperGroup
 
 from distill_cli import __version__
 from distill_cli.cli import synonyms
-from distill_cli.cli.terminal import INTERRUPTED, escape, say, say_interrupted, say_stopped
+from distill_cli.cli.muting import unmute
+from distill_cli.cli.terminal import (
+    INTERRUPTED,
+    escape,
+    say,
+    say_interrupted,
+    say_stopped,
+)
 from distill_cli.errors import DistillError, StoppedError, is_interrupt, nearest, reason
 from distill_cli.files import BAD_PATH, DISK_FULL
+from distill_cli.launched import place
 
 # Verb → module and the line that `distill --help` shows; the module is imported when called.
 VERBS: dict[str, tuple[str, str]] = {
@@ -28,7 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("compare", "A table of runs; seeds are grouped."),
     "runs": ("runs", "The runs of a folder: which are done, and which go on."),
     "report": ("report", "One self-contained HTML page of a run."),
-    "cache": ("cache", "Describe, check, join, import and export soft-label caches."),
+    "cache": ("cache", "Describe, check, join, import, export and share soft-label caches."),
     "recipes": ("recipes", "List, show, copy, validate and run recipes."),
     "models": ("models", "Where the layers of a network can be tapped."),
     "methods": ("methods", "The objectives there are."),
@@ -113,7 +121,7 @@ class DistillGroup(TyperGroup):
             say_stopped(str(stopped))
             raise typer.Exit(stopped.exit_code) from None
         except DistillError as error:
-            fail(str(error), error.exit_code)
+            fail(str(error), error.exit_code, ended=error.ended)
         except typer.TyperException as error:
             if _is_help(error):
                 raise
@@ -157,9 +165,23 @@ def unexpected(error: BaseException) -> tuple[str, int]:
     )
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Prints one line on stderr and ends the process with this exit code."""
-    say(f"[bold red]error:[/bold red] {escape(message)}")
+def fail(message: str, code: int, *, ended: dict[str, Any] | None = None) -> NoReturn:
+    """Prints one line on stderr and ends the process with this exit code; of several ranks one prints it.
+
+    Args:
+        message: The line.
+        code: The exit code.
+        ended: What another rank left of its end, where that is why this one ends.
+    """
+    line: str | None = message
+    if place().ranks > 1:
+        from distill_cli.meeting import line_of
+
+        line = line_of(message, code, word=ended)
+        if line is not None:
+            unmute()
+    if line is not None:
+        say(f"[bold red]error:[/bold red] {escape(line)}")
     raise typer.Exit(code)
 
 
@@ -192,4 +214,9 @@ def run() -> None:
     if not sys.stderr.isatty() and not sys.stdout.isatty():
         # Typer forces colour under some CI variables; a pipe or a log file wants plain text.
         os.environ.setdefault("_TYPER_FORCE_DISABLE_TERMINAL", "1")
-    app(prog_name="distill")
+    try:
+        app(prog_name="distill")
+    finally:
+        # Of a command that did not compute, there is nobody to part from.
+        if (meeting := sys.modules.get("distill_cli.meeting")) is not None:
+            meeting.part()

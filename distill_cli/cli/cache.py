@@ -1,4 +1,4 @@
-"""`distill cache info | verify | merge | import | export`."""
+"""`distill cache info | verify | merge | import | export | push | pull`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from distill_cli.cache.manifest import Manifest, read_manifest, read_plan
 from distill_cli.cli.cache_export import cache_export
 from distill_cli.cli.cache_import import cache_import
 from distill_cli.cli.cache_info import described, sketched
+from distill_cli.cli.cache_places import cache_pull, cache_push
 from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import Json, Quiet
 from distill_cli.cli.progress import progress
@@ -29,11 +30,13 @@ Caches = Annotated[list[Path], typer.Argument(help="Cache folders, or folders of
 
 app.command("import")(cache_import)
 app.command("export")(cache_export)
+app.command("push")(cache_push)
+app.command("pull")(cache_pull)
 
 
 @app.callback()
 def _cache() -> None:
-    """Describe, check, join, import and export soft-label caches."""
+    """Describe, check, join, import, export and share soft-label caches."""
 
 
 @app.command()

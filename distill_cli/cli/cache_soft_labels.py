@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from distill_cli.cli.command import VerbApp
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import INTERRUPTION, escape, exactly, print_location, result_json, say
 from distill_cli.errors import DistillError, StoppedError, UsageError, counted, is_interrupt
+from distill_cli.launched import place
+from distill_cli.pipeline.engines.choice import engine_named
 from distill_cli.pipeline.folders import check_cache_place, check_finished
 from distill_cli.pipeline.inputs.teacher_folders import check_distinct, expand_teachers
+from distill_cli.pipeline.labels.placement import Placement, in_words, threads_of
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.report.format import share, size
@@ -26,9 +31,61 @@ if TYPE_CHECKING:
 app = VerbApp()
 
 
+ENGINE_PANEL = "Engine"
+
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ENGINE",
+        help="Have workers of an engine make the shards: ray (a cluster of this machine's own, or "
+        "that of RAY_ADDRESS), ray://HOST:PORT, slurm.",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-option",
+        metavar="KEY=VALUE",
+        help="Of the engine, repeatable: workers, num_cpus, num_gpus, retries (ray); workers, "
+        "partition, time, gpus_per_node, … (slurm: sbatch's).",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+Tasks = Annotated[
+    int | None,
+    typer.Option(
+        "--tasks",
+        min=1,
+        max=100_000,
+        help="Tasks that the missing shards are divided into (ray: one each; slurm: 32).",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+Staging = Annotated[
+    str | None,
+    typer.Option(
+        "--staging",
+        metavar="URL",
+        help="Where workers leave files for --out, if they do not share its disk: s3://… or any "
+        "address of fsspec's.",
+        rich_help_panel=ENGINE_PANEL,
+    ),
+]
+
+
 @app.command()
-@verb(CacheRecipe, resumes=False)
-def cache_soft_labels(recipe: CacheRecipe, flags: RunFlags) -> None:
+@verb(CacheRecipe, ranked=True, resumes=False)
+def cache_soft_labels(
+    recipe: CacheRecipe,
+    on: On = None,
+    engine_options: EngineOptions = None,
+    tasks: Tasks = None,
+    staging: Staging = None,
+    *,
+    flags: RunFlags,
+) -> None:
     """Store what frozen teachers say of every view of every training sample.
 
     A killed dump goes on where it stopped: give the same command again. One cache serves every
@@ -36,10 +93,38 @@ def cache_soft_labels(recipe: CacheRecipe, flags: RunFlags) -> None:
 
     Example: distill cache-soft-labels --teachers runs/a,runs/b --views 4 --out runs/labels
     """
-    run_dump(recipe, flags)
+    placement = _placement(recipe, on, engine_options or (), tasks, staging)
+    run_dump(recipe, flags, placement)
 
 
-def run_dump(recipe: CacheRecipe, flags: RunFlags) -> None:
+def _placement(
+    recipe: CacheRecipe,
+    on: str | None,
+    options: Sequence[str],
+    tasks: int | None,
+    staging: str | None,
+) -> Placement | None:
+    """Where the dump is made; None for this process.
+
+    Raises:
+        UsageError: There is no such engine, or an option needs one.
+    """
+    if on is not None and place().ranks > 1:
+        raise UsageError("--on and --ranks share a dump in two ways", hint="Leave --ranks out")
+    if on is None:
+        given = {"--engine-option": options, "--tasks": tasks, "--staging": staging}
+        if needless := next((flag for flag, value in given.items() if value), None):
+            raise UsageError(f"{needless} is an engine's", hint="Say which with --on, as --on ray")
+        return None
+    if recipe.part is not None:
+        raise UsageError(
+            "--on and --part share a dump in two ways", hint="Leave --part out: --tasks divides it"
+        )
+    engine = engine_named(on, options, threads=threads_of(recipe))
+    return Placement(name=on, engine=engine, tasks=tasks, staging=staging)
+
+
+def run_dump(recipe: CacheRecipe, flags: RunFlags, placement: Placement | None = None) -> None:
     """Checks early, dumps, and prints where the caches are."""
     if not recipe.teachers:
         raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
@@ -49,13 +134,20 @@ def run_dump(recipe: CacheRecipe, flags: RunFlags) -> None:
     if recipe.out is not None:
         check_cache_place(Path(recipe.out))
     if flags.dry_run:
-        show_estimate(recipe, flags)
+        show_estimate(recipe, flags, placement)
         return
     with interruptible(recipe.out), progress("cache", quiet=flags.quiet) as display:
-        from distill_cli.pipeline.labels.dump import dump
-
         views = display.counting("view")
-        finished = dump(recipe, sink=display, progress=views, overwrite=flags.overwrite)
+        if placement is None:
+            from distill_cli.pipeline.labels.dump import dump
+
+            finished = dump(recipe, sink=display, progress=views, overwrite=flags.overwrite)
+        else:
+            from distill_cli.pipeline.labels.dump_on import dump_on
+
+            finished = dump_on(
+                recipe, placement, sink=display, progress=views, overwrite=flags.overwrite
+            )
     if not flags.quiet:
         for dumped in finished:
             say(summary(dumped))
@@ -84,17 +176,22 @@ def interruptible(out: str | None) -> Iterator[None]:
         ) from None
 
 
-def show_estimate(recipe: CacheRecipe, flags: RunFlags) -> None:
-    """The recipe and what it will cost, measured on a few batches of noise; nothing is written."""
+def show_estimate(recipe: CacheRecipe, flags: RunFlags, placement: Placement | None) -> None:
+    """The recipe and what it will cost, measured on a few batches of noise; nothing is written.
+
+    Of a dump on an engine, its tasks too; the times are this machine's.
+    """
     from distill_cli.pipeline.inputs.artifacts import DRY
-    from distill_cli.pipeline.labels.estimate import estimate
+    from distill_cli.pipeline.labels.estimate import estimate, missing_shards
     from distill_cli.pipeline.labels.prepare import prepare_dump
 
     with progress("cache", quiet=flags.quiet) as display:
         prepared = prepare_dump(recipe, sink=display, overwrite=flags.overwrite, runs=DRY)
         cost = estimate(prepared, overwrite=flags.overwrite)
+        left = len(missing_shards(prepared, flags.overwrite))
     if flags.json:
-        result_json({**recipe.model_dump(mode="json"), "estimate": asdict(cost)})
+        tasks = {} if placement is None else {"tasks": placement.task_count(left)}
+        result_json({**recipe.model_dump(mode="json"), "estimate": asdict(cost), **tasks})
         return
     exactly(to_yaml(recipe))
     for line in (
@@ -102,6 +199,7 @@ def show_estimate(recipe: CacheRecipe, flags: RunFlags) -> None:
         f"{duration(cost.seconds)} at {cost.views_per_second:,.0f} views/s",
         f"paid for itself after {cost.break_even_epochs:.1f} student epochs, against asking the "
         "teachers in each",
+        *([] if placement is None else [in_words(placement, left)]),
     ):
         # A comment to YAML: what is printed is still a recipe.
         exactly(f"# {line}")
@@ -119,6 +217,9 @@ def summary(dumped: Dumped) -> str:
     """Summary of a dump for a person, in a line."""
     speed = dumped.views_per_second
     pace = "nothing was left to do" if speed is None else f"{speed:,.0f} views/s"
+    if dumped.made_by:
+        nodes = len({worker.node for worker in dumped.made_by})
+        pace += f", {counted(len(dumped.made_by), 'worker')} on {counted(nodes, 'node')}"
     where, plan, manifest = escape(str(dumped.folder)), dumped.plan, dumped.manifest
     if manifest is None:
         return (
@@ -145,4 +246,10 @@ def document(dumped: Dumped) -> dict[str, Any]:
         "samples": dumped.plan.dataset.samples,
         "teacher_accuracy": None if manifest is None else manifest.teacher_accuracy,
         "views_per_second": dumped.views_per_second,
+        **({"made_by": _made_by(dumped)} if dumped.made_by else {}),
     }
+
+
+def _made_by(dumped: Dumped) -> list[dict[str, Any]]:
+    """Who made the shards of a dump on an engine, for a script."""
+    return [{**asdict(worker), "shards": shards} for worker, shards in dumped.made_by.items()]

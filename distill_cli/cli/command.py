@@ -17,7 +17,7 @@ from distill_cli.errors import UsageError
 PROCESSES, NUMBERS = "WORLD_SIZE", ("RANK", "LOCAL_RANK")
 
 # Parameters that may be given again, and whose values no commas join.
-APART = ("require", "assignments")
+APART = ("require", "assignments", "engine_options")
 
 
 class Command(TyperCommand):

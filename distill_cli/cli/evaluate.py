@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from distill_cli.cli.command import VerbApp
-from distill_cli.cli.options import Json, Megapixels
+from distill_cli.cli.launching import start as start_ranks
+from distill_cli.cli.options import Json, Megapixels, run_flags
+from distill_cli.cli.rank_flags import RankFlags
 from distill_cli.cli.terminal import escape, result, result_json, say
 from distill_cli.errors import counted
 from distill_cli.pipeline.folders import check_finished, check_model_folder
@@ -20,6 +22,7 @@ app = VerbApp()
 
 
 @app.command()
+@run_flags
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run or model folder.")],
     data: Annotated[str | None, typer.Option(help="Other data; default: the run's own.")] = None,
@@ -35,6 +38,8 @@ def evaluate(
     max_megapixels: Megapixels = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     json: Json = False,
+    *,
+    start: RankFlags,
 ) -> None:
     """Accuracy, NLL and ECE of a run, and its agreement with a teacher.
 
@@ -44,6 +49,9 @@ def evaluate(
     check_model_folder(run)
     if teacher is not None:
         check_finished(expand_teachers([teacher]), None)
+    start.check(out=None, device=device)
+    if start.several:
+        start_ranks(start, out=None, device=device)
     from distill_cli.pipeline.evaluate import evaluate_run
 
     evaluation = evaluate_run(

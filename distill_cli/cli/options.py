@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -15,8 +15,11 @@ from pydantic.fields import FieldInfo
 from distill_cli.cli.begun import kept_file
 from distill_cli.cli.command import APART, refuse_ranks
 from distill_cli.cli.completion import completer
+from distill_cli.cli.launching import check_before, start
+from distill_cli.cli.rank_flags import RankFlags
 from distill_cli.cli.terminal import escape, say
-from distill_cli.recipe.base import Recipe
+from distill_cli.launched import goes_on
+from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.fields import PANELS
 from distill_cli.recipe.load import ignore, load
 from distill_cli.recipe.parsing import Duration
@@ -88,7 +91,8 @@ class RunFlags:
 
 # A count or a list: given again, it is another answer and no further entry.
 COUNTED = ("seeds",)
-FLAG_NAMES = tuple(field.name for field in fields(RunFlags))
+# Parameters of commands that stand for several options each.
+FOLDS: dict[str, type[Any]] = {"flags": RunFlags, "start": RankFlags}
 
 
 def recipe_parameters(schema: type[Recipe]) -> list[inspect.Parameter]:
@@ -157,33 +161,46 @@ def metavar(field: FieldInfo) -> str:
 
 
 def run_flags(function: Callable[..., None]) -> Callable[..., None]:
-    """Unfolds the parameter `flags` of a command that takes no flags of a recipe class."""
+    """Unfolds the parameters `flags` and `start` of a command that takes no flags of a recipe class."""
+
+    declared = [name for name in inspect.signature(function).parameters if name in FOLDS]
 
     def command(**options: Any) -> None:
-        function(**_folded(options))
+        function(**_folded(options, declared))
 
     return _disguised(command, function, _unfolded(function))
 
 
 def _unfolded(function: Callable[..., None], *, resumes: bool = True) -> list[inspect.Parameter]:
-    """The parameters of a command, with one for each of `RunFlags` in place of `flags`."""
+    """The parameters of a command, with one for each of their fields in place of `FOLDS`."""
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-        if name == "flags":
-            flags = inspect.signature(RunFlags, eval_str=True).parameters
-            parameters += [flags[flag] for flag in FLAG_NAMES if resumes or flag != "resume"]
+        if name in FOLDS:
+            parameters += [one for one in _fields(name) if resumes or one.name != "resume"]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     return parameters
 
 
-def _folded(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse, of the values that a call gives."""
-    flags = RunFlags(**{name: options[name] for name in FLAG_NAMES if name in options})
-    return {
-        **{name: value for name, value in options.items() if name not in FLAG_NAMES},
-        "flags": flags,
-    }
+def _fields(fold: str) -> list[inspect.Parameter]:
+    return list(inspect.signature(FOLDS[fold], eval_str=True).parameters.values())
+
+
+def _folded(options: Mapping[str, Any], declared: Sequence[str]) -> dict[str, Any]:
+    """The inverse, of the values that a call gives.
+
+    Args:
+        options: The values.
+        declared: Those of `FOLDS` that stand for options of the call.
+    """
+    folded = dict(options)
+    for name in declared:
+        values = {one.name: folded.pop(one.name) for one in _fields(name) if one.name in folded}
+        folded[name] = FOLDS[name](**values)
+    if goes_on() and "flags" in folded:
+        # Started anew, it goes on with what was begun, whatever it was told at first.
+        folded["flags"] = replace(folded["flags"], resume=True, overwrite=False)
+    return folded
 
 
 def _disguised(
@@ -214,10 +231,13 @@ def verb(
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         options = [one for one in _unfolded(function, resumes=resumes) if one.name != "recipe"]
+        options += _fields("start") if ranked else []
         keys = recipe_parameters(schema)
 
         def command(recipe_file: Path | None, assignments: list[str] | None, **given: Any) -> None:
-            taken = _folded({option.name: given.pop(option.name) for option in options})
+            values = {option.name: given.pop(option.name) for option in options}
+            taken = _folded(values, ["flags", "start"] if ranked else ["flags"])
+            ranks: RankFlags = taken.pop("start", RankFlags())
             given.pop("help_all", None)
             if not ranked:
                 refuse_ranks()
@@ -233,6 +253,8 @@ def verb(
                 flags=values,
                 tell=teller(quiet=taken["flags"].quiet),
             )
+            if ranked:
+                start_ranks(recipe, ranks, dry=taken["flags"].dry_run)
             function(recipe, **taken)
 
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -244,6 +266,23 @@ def verb(
         return _disguised(command, function, [*keys, *common, *options, *last])
 
     return decorate
+
+
+def start_ranks(recipe: Any, ranks: RankFlags, *, dry: bool) -> None:
+    """Has several ranks do what a recipe says, where that is asked for, and ends with their code.
+
+    Args:
+        recipe: The recipe of a training or a dump.
+        ranks: How it is started.
+        dry: Whether nothing is made: then one process checks it.
+    """
+    ranks.check(out=recipe.out, device=recipe.device)
+    check_before(recipe.out)
+    if ranks.several and not dry:
+        options = {"out": recipe.out, "device": recipe.device, "threads": recipe.threads}
+        if isinstance(recipe, TrainRecipe):
+            options["grace"] = recipe.grace.seconds
+        start(ranks, **options)
 
 
 def joined(key: str, value: Any) -> Any:

@@ -9,7 +9,15 @@ import typer
 
 from distill_cli.cli import completion
 from distill_cli.cli.command import VerbApp, refuse_ranks
-from distill_cli.cli.options import Assignments, Json, RunFlags, run_flags, teller
+from distill_cli.cli.options import (
+    Assignments,
+    Json,
+    RunFlags,
+    run_flags,
+    start_ranks,
+    teller,
+)
+from distill_cli.cli.rank_flags import RankFlags
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import escape, exactly, result_json, say
 from distill_cli.errors import UsageError
@@ -104,13 +112,18 @@ def validate(name: Name, assignments: Assignments = None) -> None:
 
 @app.command()
 @run_flags
-def run(name: Name, assignments: Assignments = None, *, flags: RunFlags) -> None:
+def run(name: Name, assignments: Assignments = None, *, flags: RunFlags, start: RankFlags) -> None:
     """Run a recipe with the command it is for.
 
     Example: distill recipes run digits/teacher --set epochs=10
     """
-    refuse_ranks()
     recipe = read(name, assignments, quiet=flags.quiet)
+    if isinstance(recipe, ImportRecipe):
+        refuse_ranks()
+        if start.several:
+            raise UsageError(f"--ranks is for trainings and dumps, and {name} is an import")
+    else:
+        start_ranks(recipe, start, dry=flags.dry_run)
     if isinstance(recipe, TrainRecipe):
         from distill_cli.cli.run_training import run_training
 

@@ -19,7 +19,9 @@ from rich.control import Control
 from rich.markup import escape as escape_markup
 from rich.segment import ControlType
 
+from distill_cli.cli.muting import mute
 from distill_cli.errors import INVISIBLE, reason, visible, visible_lines
+from distill_cli.launched import place
 
 # Wide enough for every line: a pipe has no width, and nothing is folded or cut there.
 UNFOLDED = 1_000_000
@@ -116,6 +118,8 @@ def guard() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD:
         pass
     os.close(descriptor)
+    if not place().leads:
+        mute()
     sys.stdout, sys.stderr = Unbreakable(sys.stdout), Unbreakable(sys.stderr)
     sys.unraisablehook = _interrupted_anywhere
     if not os.environ.get("DISTILL_DEBUG"):
@@ -160,6 +164,11 @@ def _interrupted_anywhere(unraisable: Any) -> None:
 
 def say_stopped(text: str) -> None:
     """The one line of a stop that was asked for, over the ^C that a terminal shows of it."""
+    if place().ranks > 1 and "torch" in sys.modules:
+        from distill_cli.meeting import claim
+
+        if not place().leads or not claim():
+            return
     screen = console("stderr")
     if not screen.is_dumb_terminal:
         screen.control(Control((ControlType.CARRIAGE_RETURN,)))

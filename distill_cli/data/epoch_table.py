@@ -42,7 +42,8 @@ class EpochTable:
         self.target_N = loader.target_N.to(self.device)
         self.target_NK = None if loader.target_NK is None else loader.target_NK.to(self.device)
         self._mixed: MixPlan | None = None
-        # Rows and views of the epoch on the host, for what is read there.
+        # Rows and views of the epoch on the host, for what is read there: images, or labels.
+        self.on_host = False
         self.host_T4B = torch.zeros(0)
 
     @property
@@ -61,7 +62,7 @@ class EpochTable:
         self.counter_2[0].fill_(first)
         self.counter_2[1].fill_(epoch * self.steps + first)
         self.epoch.fill_(epoch)
-        if self.loader.is_plain and not self.by_host:
+        if self.loader.is_plain and not (self.by_host or self.on_host):
             self._load_plain(epoch)
         else:
             self._load_columns(epoch)

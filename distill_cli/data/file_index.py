@@ -23,12 +23,12 @@ from distill_cli.data.pillow_io import (
     bad_image,
     is_grey,
     reason_of,
-    shown_size,
     sides,
 )
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.source import Source, check_label
 from distill_cli.data.split_images import ImageFiles, ImageTable
+from distill_cli.data.upright import shown_size
 from distill_cli.data.workers import stream
 from distill_cli.errors import ArtifactError
 from distill_cli.types import EARLIER_FRAMING, Count, Framing, Orientation

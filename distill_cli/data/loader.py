@@ -14,6 +14,7 @@ from distill_cli.data.order import (
     block_order,
     epoch_order,
     paired_order,
+    read_order,
     side_by_side,
 )
 from distill_cli.data.views import ViewBatch, Views
@@ -40,6 +41,9 @@ class Loader:
         counts_labelled: Means over labelled images divide by the number in each batch, as up to
             0.4.0, rather than by the number that a batch has on average.
         share: What this rank sees of each batch.
+        views_per_read: Number of views of an image that stand side by side; more than one needs one
+            copy, the shuffled order and views without mixing.
+        epochs: Epochs of the training, which end the last block of such views; None for no end.
     """
 
     views: Views
@@ -53,6 +57,8 @@ class Loader:
     order_name: OrderName = "shuffled"
     counts_labelled: bool = False
     share: Share = WHOLE
+    views_per_read: int = 1
+    epochs: int | None = None
 
     def __post_init__(self) -> None:
         known = self.target_N[:, None] if self.target_NK is None else self.target_NK
@@ -107,10 +113,13 @@ class Loader:
         In the balanced order a row may come back within an epoch, or only after several. Its view
         is the number of times it was shown before, so that it never comes back the same.
         """
+        stored = self.stored_views
+        if self.views_per_read > 1:
+            rows, view = read_order(self.rows, self.views_per_read, self.seed, epoch, self.epochs)
+            return rows, torch.zeros_like(rows), view if stored is None else view % stored
         if self.order_name == "balanced":
             label_N = self.target_N[self.rows]
             rows, view = balanced_order(self.rows, label_N, self.seed, epoch, self.batch_size)
-            stored = self.stored_views
             return rows, torch.zeros_like(rows), view if stored is None else view % stored
         rows, copy = self._shuffled(epoch)
         view_of_copy = torch.tensor([self.view_of(epoch, copy) for copy in range(self.copies)])
@@ -119,7 +128,8 @@ class Loader:
     @property
     def is_plain(self) -> bool:
         """Whether an epoch is one permutation of the rows in one view."""
-        return self.copies == 1 and self.order_name == "shuffled" and self.views.mixer is None
+        single = self.copies == self.views_per_read == 1
+        return single and self.order_name == "shuffled" and self.views.mixer is None
 
     def _single(self, epoch: int) -> Tensor:
         if self.views.mixer is None:

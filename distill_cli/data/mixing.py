@@ -93,10 +93,14 @@ class MixPlan:
             lambda column: column.unflatten(0, (-1, batch_size)).index_select(0, at_1)[0]
         )
 
+    def of_batch(self, number: int, batch_size: int) -> MixPlan:
+        """The same where the host knows the number: a view of it."""
+        return self._each(lambda column: column.unflatten(0, (-1, batch_size))[number])
+
     def written_to(self, kept: MixPlan | None, device: torch.device) -> MixPlan:
         """The plan on a device: in the memory of one of as many images that is kept there, if any."""
         if kept is None:
-            return self.to(device)
+            return self._each(lambda column: column.to(device, copy=True))
         kept.share_B.copy_(self.share_B)
         kept.cut_B.copy_(self.cut_B)
         kept.box_B4.copy_(self.box_B4)

@@ -43,6 +43,32 @@ def side_by_side(first: Tensor, second: Tensor) -> Tensor:
     return torch.cat([pairs, first[whole:]])
 
 
+def read_order(
+    rows: Tensor, views_per_read: int, seed: int, epoch: int, epochs: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The rows of an epoch where views that are made of one read stand side by side.
+
+    A block of as many epochs shows the views that these would show one by one, in one order: every
+    row once in each view. The last block of a training is as short as its epochs are.
+
+    Args:
+        rows: int64 (N).
+        views_per_read: Epochs of a block, and views of each row that stand side by side.
+        seed: The run's seed.
+        epoch: Number of the epoch, from 0.
+        epochs: Epochs of the training; None where it goes on for ever.
+
+    Returns:
+        int64 rows (N), and the view of each.
+    """
+    block, part = divmod(epoch, views_per_read)
+    first = block * views_per_read
+    width = views_per_read if epochs is None else min(views_per_read, epochs - first)
+    order = rows[permutation(seed, Purpose.ORDER, len(rows), block)]
+    position_N = torch.arange(part * len(rows), (part + 1) * len(rows))
+    return order[position_N // width], first + position_N % width
+
+
 def block_order(copies: list[Tensor], width: int, seed: int, block: int) -> tuple[Tensor, Tensor]:
     """All copies of the data in one order, which the epochs of a block share between them.
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from PIL.ExifTags import Base
+from PIL.JpegImagePlugin import JpegImageFile
 
 from distill_cli.data.formats import READ
 from distill_cli.data.source import Source
+from distill_cli.data.upright import (
+    TURNED_LEFT,
+    TURNED_UP,
+    orientation_tag,
+    shown_size,
+    upright,
+)
 from distill_cli.errors import ArtifactError, reason
-from distill_cli.types import EARLIER_FRAMING, Background, Framing, Orientation, Resize
+from distill_cli.types import EARLIER_FRAMING, Background, Framing, Resize
 
 # Exceptions that Pillow was seen to raise for damaged files, TypeError by its TIFF reader and
 # RuntimeError by its AVIF reader, and others that code for damaged files raises.
@@ -24,18 +33,8 @@ BAD_IMAGE = (
 # PIL's modes of one channel; 16-bit ones are scaled to 8 bits.
 GREY_MODES, DEEP_MODES = ("1", "L", "LA"), ("I;16", "I;16B", "I;16L", "I")
 
-# How to undo each EXIF orientation: its name says where the first row and column are.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# The orientations whose pixels lie on their side, and where Pillow notes the tags of a PNG.
-SIDEWAYS, PNG_TAGS = (5, 6, 7, 8), frozenset({"exif", "Raw profile type exif"})
+# By how much a JPEG's decoder can divide its sides.
+SCALES = (1, 2, 4, 8)
 
 Pixels = NDArray[np.uint8]
 # The side of a square view, or height and width.
@@ -58,34 +57,6 @@ def without_colour(pixels: Pixels) -> Pixels:
 def is_majority(count: int, total: int) -> bool:
     """Whether so many are more than half of all."""
     return 2 * count > total
-
-
-def upright(image: Image.Image, orientation: Orientation) -> Image.Image:
-    """An image as viewers show it: turned by its EXIF tag, if that is asked for."""
-    turn = TURNS.get(_tag(image, orientation))
-    return image if turn is None else image.transpose(turn)
-
-
-def shown_size(image: Image.Image, orientation: Orientation) -> tuple[int, int]:
-    """Width and height of the upright image, by its header."""
-    width, height = image.size
-    return (height, width) if _tag(image, orientation) in SIDEWAYS else (width, height)
-
-
-def _tag(image: Image.Image, orientation: Orientation) -> int:
-    """The EXIF orientation of an image that is not decoded yet; 1 where it lies as it is shown.
-
-    Pillow itself turns a TIFF. It would decode a whole PNG to look for a tag behind the pixels,
-    which other readers ignore too.
-    """
-    late = image.format == "PNG" and not PNG_TAGS.intersection(image.info)
-    if orientation == "stored" or image.format == "TIFF" or late:
-        return 1
-    try:
-        return int(image.getexif().get(Base.Orientation, 1))
-    except Exception:
-        # A damaged tag stops no viewer, and Pillow raises any exception on one.
-        return 1
 
 
 def to_eight_bits(image: Image.Image, background: Background = "none") -> Image.Image:
@@ -130,13 +101,91 @@ def framed(
     Args:
         image: The opened image.
         size: Side, or height and width; None for the image's own.
-        framing: Orientation, background and rounding.
+        framing: Orientation, background, rounding and scale of decoding.
         channels: 1 for mode L, 3 for RGB; None for L where the image is grey, else RGB.
     """
+    if size is not None and framing.decoding == "scaled":
+        height, width = sides(size)
+        shown = shown_size(image, framing.orientation)
+        whole = decoded(image, framing, scale_for(image, shown, (width, height)))
+        box = whole.box((0, 0, *shown))
+        image = centre_crop(whole.image, height, width, framing.resize, shown, box)
+    else:
+        image = decoded(image, framing).image
+        image = image if size is None else centre_crop(image, *sides(size), framing.resize)
+    return image if channels is None else in_channels(image, channels)
+
+
+def in_channels(image: Image.Image, channels: int) -> Image.Image:
+    """An image in mode L for one channel, RGB for three."""
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def scale_for(image: Image.Image, part: tuple[int, int], view: tuple[int, int]) -> int:
+    """The largest of `SCALES` at which a part of an image has no fewer pixels than the view.
+
+    1 where the part is smaller than the view to begin with, and for what is no JPEG.
+
+    Args:
+        image: The opened image.
+        part: Width and height of the part, in the image's own pixels.
+        view: Width and height of the view.
+    """
+    if not isinstance(image, JpegImageFile) or not image.tile:
+        return 1
+    room = min(length // side for length, side in zip(part, view, strict=True))
+    return max((scale for scale in SCALES if scale <= room), default=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UprightImage:
+    """A decoded picture, upright and in eight bits.
+
+    Attributes:
+        image: Its pixels.
+        scale: How many of the file's pixels each stands for, along each side.
+        left: Where the picture begins in the image: a last column of fewer pixels of the file may have
+            been turned to the left.
+        top: The same of rows.
+    """
+
+    image: Image.Image
+    scale: int
+    left: float
+    top: float
+
+    def box(self, part: Sequence[int]) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom in the image of a part of the upright picture.
+
+        Args:
+            part: Left, top, width and height, in pixels of the file.
+        """
+        left, top, wide, high = part
+        return (
+            self.left + left / self.scale,
+            self.top + top / self.scale,
+            self.left + (left + wide) / self.scale,
+            self.top + (top + high) / self.scale,
+        )
+
+
+def decoded(image: Image.Image, framing: Framing, scale: int = 1) -> UprightImage:
+    """A whole picture, decoded at 1/scale of its size.
+
+    Args:
+        image: The opened image.
+        framing: Orientation and background.
+        scale: What `scale_for` gave for it.
+    """
+    left = top = 0.0
+    if scale > 1:
+        tag = orientation_tag(image, framing.orientation)
+        over_x, over_y = (-side % scale / scale for side in shown_size(image, framing.orientation))
+        left, top = over_x * (tag in TURNED_LEFT), over_y * (tag in TURNED_UP)
+        image.draft(None, (image.width // scale, image.height // scale))
     image = to_eight_bits(upright(image, framing.orientation), framing.background)
-    if size is not None:
-        image = centre_crop(image, *sides(size), framing.resize)
-    return image if channels is None else image.convert("L" if channels == 1 else "RGB")
+    return UprightImage(image=image, scale=scale, left=left, top=top)
 
 
 def to_pixels(image: Image.Image, size: Size | None, framing: Framing = EARLIER_FRAMING) -> Pixels:
@@ -150,20 +199,34 @@ def sides(size: Size) -> tuple[int, int]:
 
 
 def centre_crop(
-    image: Image.Image, height: int, width: int, resize: Resize = "round"
+    image: Image.Image,
+    height: int,
+    width: int,
+    resize: Resize = "round",
+    size: tuple[int, int] | None = None,
+    box: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
     """Scales an image until it covers (height, width), bilinear, and crops its centre.
 
     Under `floor` sizes and offsets are those of torchvision's Resize and CenterCrop, which timm
     evaluates with, and of timm's ResizeKeepRatio where the view is no square.
+
+    Args:
+        image: The image.
+        height: Height of the crop.
+        width: Width of the crop.
+        resize: How the longer side is rounded.
+        size: Width and height of the picture, where the image is a smaller one of it.
+        box: Left, top, right and bottom of the picture in the image; None for all of it.
     """
     if image.size == (width, height):
         return image
-    scaled = _covering(image, height, width) if resize == "floor" else None
+    size = size or image.size
+    scaled = _covering(size, height, width) if resize == "floor" else None
     if scaled is None:
-        scale = max(width / image.width, height / image.height)
-        scaled = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    resized = image.resize(scaled, Image.Resampling.BILINEAR)
+        scale = max(width / size[0], height / size[1])
+        scaled = max(width, round(size[0] * scale)), max(height, round(size[1] * scale))
+    resized = image.resize(scaled, Image.Resampling.BILINEAR, box)
     over_x, over_y = resized.width - width, resized.height - height
     left, top = over_x // 2, over_y // 2
     if resize == "floor":
@@ -172,14 +235,14 @@ def centre_crop(
     return resized.crop((left, top, left + width, top + height))
 
 
-def _covering(image: Image.Image, height: int, width: int) -> tuple[int, int]:
-    """Width and height of the resized image under `floor`."""
+def _covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Width and height under `floor` of the resized image, by those of the picture."""
     if height == width:
-        short = min(image.size)
-        wide, high = (int(width * side / short) for side in image.size)
+        short = min(size)
+        wide, high = (int(width * side / short) for side in size)
         return wide, high
-    ratio = min(image.height / height, image.width / width)
-    return max(width, round(image.width / ratio)), max(height, round(image.height / ratio))
+    ratio = min(size[1] / height, size[0] / width)
+    return max(width, round(size[0] / ratio)), max(height, round(size[1] / ratio))
 
 
 def bad_image(source: Source, row: int, error: Exception) -> ArtifactError:

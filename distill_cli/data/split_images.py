@@ -6,7 +6,8 @@ Shapes: N rows, C channels, H height, W width.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from distill_cli.data.pillow_io import BAD_IMAGE, bad_image, framed
+from distill_cli.data.pillow_io import (
+    BAD_IMAGE,
+    UprightImage,
+    bad_image,
+    decoded,
+    framed,
+    in_channels,
+    scale_for,
+)
 from distill_cli.data.source import Source
 from distill_cli.data.workers import stream
 from distill_cli.types import EARLIER_FRAMING, Framing
@@ -115,33 +124,66 @@ class ImageFiles:
         Raises:
             ArtifactError: The image cannot be read.
         """
-        row = int(self.row_N[index])
-        try:
-            return self.source.image(row)
-        except BAD_IMAGE as error:
-            raise bad_image(self.source, row, error) from None
+        with self._named(index):
+            return self.source.image(int(self.row_N[index]))
 
-    def framed(self, index: int, image: Image.Image, box: list[int] | None) -> Image.Image:
-        """An opened image in the channels and size of a view.
+    def plain(self, index: int, image: Image.Image) -> Image.Image:
+        """The centre crop of an opened image, in the channels and size of a view.
 
         Args:
             index: Row of the image, for messages.
             image: The opened image.
-            box: Left, top, width and height of the part of the upright image to resize; None for the
-                centre crop.
 
         Raises:
             ArtifactError: The image cannot be read.
         """
         channels, height, width = self.size
+        with self._named(index):
+            return framed(image, (height, width), self.framing, channels)
+
+    def cut(
+        self, index: int, image: Image.Image, boxes: Sequence[Sequence[int]]
+    ) -> list[Image.Image]:
+        """Parts of an opened image, each in the channels and size of a view.
+
+        It is decoded once for all of them. Under `decoding: scaled` it is decoded once for each of
+        the scales that they allow: no view may depend on what else is made of a read.
+
+        Args:
+            index: Row of the image, for messages, and to open it at another scale.
+            image: The opened image.
+            boxes: Left, top, width and height of each part, in pixels of the upright image.
+
+        Raises:
+            ArtifactError: The image cannot be read.
+        """
+        channels, height, width = self.size
+        scales = [self._scale(image, box) for box in boxes]
+        wholes: dict[int, UprightImage] = {}
+        with self._named(index):
+            for scale in dict.fromkeys(scales):
+                source = self.opened(index) if wholes else image
+                whole = decoded(source, self.framing, scale)
+                wholes[scale] = replace(whole, image=in_channels(whole.image, channels))
+            return [
+                wholes[scale].image.resize(
+                    (width, height), Image.Resampling.BILINEAR, wholes[scale].box(box)
+                )
+                for scale, box in zip(scales, boxes, strict=True)
+            ]
+
+    def _scale(self, image: Image.Image, box: Sequence[int]) -> int:
+        """By how much an image is divided as it is decoded, so that a part of it is large enough."""
+        if self.framing.decoding == "full":
+            return 1
+        _, height, width = self.size
+        return scale_for(image, (box[2], box[3]), (width, height))
+
+    @contextmanager
+    def _named(self, index: int) -> Iterator[None]:
+        """Names the image of a row where it cannot be read."""
         try:
-            if box is None:
-                return framed(image, (height, width), self.framing, channels)
-            left, top, wide, high = box
-            whole = framed(image, None, self.framing, channels)
-            return whole.resize(
-                (width, height), Image.Resampling.BILINEAR, (left, top, left + wide, top + high)
-            )
+            yield
         except BAD_IMAGE as error:
             raise bad_image(self.source, int(self.row_N[index]), error) from None
 
@@ -171,7 +213,7 @@ def _batch_size(size: tuple[int, int, int]) -> int:
 
 
 def _plain_batch(files: ImageFiles, index_B: Tensor) -> Tensor:
-    return to_batch([files.framed(i, files.opened(i), None) for i in index_B.tolist()])
+    return to_batch([files.plain(i, files.opened(i)) for i in index_B.tolist()])
 
 
 def to_batch(pictures: list[Image.Image]) -> Tensor:

@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform
+from distill_cli.data.ahead import copied_ahead
 from distill_cli.data.augment import Augmentation, parse
 from distill_cli.data.geometry import ResizedCrop
 from distill_cli.data.library_transforms import LibraryTransform
 from distill_cli.data.mixing import Cutmix, Mixer, Mixup
-from distill_cli.data.pillow_io import shown_size
+from distill_cli.data.read_views import read_views
 from distill_cli.data.split_images import ImageFiles, Images, to_batch, to_pictures
 from distill_cli.data.workers import stream
 from distill_cli.types import ViewSpec
@@ -149,7 +150,7 @@ class Views:
         whole = [self._with_partners(*request) for request in requests]
         if self.by_workers:
             pictures = self.pictures([request[:2] for request in whole], workers=workers)
-            parts = (part.to(self.maker, non_blocking=True) for part in pictures)
+            parts = copied_ahead(pictures, self.maker)
         else:
             # index_select copies whole rows: many times faster than indexing on uint8.
             parts = (
@@ -237,8 +238,10 @@ class Views:
         uniform_BD = self._uniform(index_B, view_B)
         done = 0
         if isinstance(self.images, ImageFiles):
-            images_BCHW = self._framed(self.images, index_B, uniform_BD)
-            done = int(bool(self.steps) and isinstance(self.steps[0], ResizedCrop))
+            first = self.steps[0] if self.steps else None
+            crop = first if isinstance(first, ResizedCrop) else None
+            images_BCHW = read_views(self.images, index_B, crop, uniform_BD)
+            done = int(crop is not None)
         else:
             images_BCHW = self.images.images_NCHW[index_B]
         for number in range(done, self.per_image_steps):
@@ -251,19 +254,6 @@ class Views:
             else:
                 images_BCHW = self.changed(images_BCHW, uniform_BD, number, number + 1)
         return images_BCHW
-
-    def _framed(self, files: ImageFiles, index_B: Tensor, uniform_BD: Tensor) -> Tensor:
-        """Whole images cut to the size of a view, at random where the first step is `rrc`."""
-        rows = index_B.tolist()
-        opened = [files.opened(row) for row in rows]
-        boxes: list[list[int] | None] = [None] * len(rows)
-        first = self.steps[0] if self.steps else None
-        if isinstance(first, ResizedCrop):
-            orientation = files.framing.orientation
-            width_B, height_B = torch.tensor([shown_size(one, orientation) for one in opened]).T
-            boxes = list(first.boxes(uniform_BD[:, : first.draws], height_B, width_B).tolist())
-        parts = zip(rows, opened, boxes, strict=True)
-        return to_batch([files.framed(row, image, box) for row, image, box in parts])
 
 
 def _per_image_steps(steps: Sequence[Augmentation | LibraryTransform], *, files: bool) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, is_cache
+from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, SUMS, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import LOCK, TEMPORARY, linked, real_path
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
@@ -77,7 +77,7 @@ RUN_OR_SEEDS = Entries(
     logs=True,
 )
 CACHE = Entries(
-    files=_any_of((PLAN, MANIFEST, EVAL, IDS, RECIPE, SKIPPED, CARD)),
+    files=_any_of((PLAN, MANIFEST, SUMS, EVAL, IDS, RECIPE, SKIPPED, CARD)),
     folders={r"view-\d{4,}": Entries(files=r"shard-\d{5,}\.safetensors")},
     logs=True,
 )

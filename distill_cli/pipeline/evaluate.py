@@ -16,7 +16,7 @@ from distill_cli.data.inventory import left_in_words
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.rules import DataRules
 from distill_cli.errors import ArtifactError, UsageError, counted
-from distill_cli.evaluate import check_answers, latency_ms, logits_of
+from distill_cli.evaluate import check_answers, latency_ms, logits_by_ranks
 from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
 from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import kept_recipe
@@ -166,12 +166,12 @@ def evaluate_run(
             hint="Train it on data of several labels",
         )
     table = dataset.val if split == "val" else dataset.test
-    logits_NK = logits_of(network, table.iter_plain(), runtime.device)
+    logits_NK = logits_by_ranks(network, table, runtime.device, runtime.ranks)
     check_answers(folder, logits_NK)
     same = divergence = None
     if teacher is not None:
         member = _teacher(teacher, network, dataset, runtime, Artifacts(tell=tell))
-        teacher_NK = member.split_logits(split, table)
+        teacher_NK = member.split_logits(split, table, ranks=runtime.ranks)
         if teacher_NK is None:
             raise UsageError(f"cache {teacher} holds no labels of this {split} split")
         if network.targets == "softmax":

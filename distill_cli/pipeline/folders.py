@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, expand, is_cache
-from distill_cli.errors import ArtifactError, DistillError, InternalError, UsageError
-from distill_cli.files import LOCK, check_writable, one_writer, remove, write_json
+from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, SUMS, expand, is_cache
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.files import LOCK, check_writable, one_writer, remove
 from distill_cli.pipeline.entries import (
     CACHE,
     CACHES,
@@ -26,7 +25,7 @@ from distill_cli.pipeline.entries import (
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
-from distill_cli.report.run_folder import HISTORY, OUTCOME, RECIPE, RESULT, NoFiguresError
+from distill_cli.report.run_folder import HISTORY, RECIPE, RESULT, NoFiguresError
 from distill_cli.report.seed_table import TABLE, SeedTable, read_table
 
 RUNS = Path("runs")
@@ -197,7 +196,7 @@ def clear_cache(folder: Path) -> None:
     Its manifest goes first, for it says that the cache is whole, and its plan last: by that a killed
     command knows the rest for a cache.
     """
-    for name in (MANIFEST, EVAL, IDS, RECIPE, SKIPPED):
+    for name in (MANIFEST, SUMS, EVAL, IDS, RECIPE, SKIPPED):
         remove(folder / name)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
@@ -257,19 +256,6 @@ def check_finished(folders: Iterable[str], out: str | None) -> None:
                 f"run {name} is not finished",
                 hint=f"Go on with --resume --out {name}{best}",
             )
-
-
-@contextmanager
-def outcome_kept(run: Path) -> Iterator[None]:
-    """Has a run's folder say how the training in it ended, unless it finishes."""
-    remove(run / OUTCOME)
-    try:
-        yield
-    except DistillError as error:
-        # A disk that is full has nothing to add to what it was full for.
-        with suppress(InternalError):
-            write_json(run / OUTCOME, {"code": error.exit_code, "message": str(error)})
-        raise
 
 
 def has_model(folder: Path) -> bool:

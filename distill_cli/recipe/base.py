@@ -28,6 +28,13 @@ from distill_cli.recipe.fields import (
     Time,
     option,
 )
+from distill_cli.recipe.file_options import (
+    BACKGROUND,
+    DECODING,
+    ORIENTATION,
+    RESIZE,
+    VIEWS_PER_READ,
+)
 from distill_cli.recipe.parsing import as_list
 from distill_cli.recipe.rank_options import RankOptions
 from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, MAX_MEGAPIXELS, SPLIT_BY
@@ -36,6 +43,7 @@ from distill_cli.recipe.time_options import CHECKPOINT_EVERY, GRACE, MAX_TIME
 from distill_cli.types import (
     Background,
     DataVersion,
+    Decoding,
     OrderName,
     Orientation,
     Resize,
@@ -89,25 +97,10 @@ class Recipe(BaseModel):
         ge=4,
         le=2048,
     )
-    resize: Resize | None = option(
-        None,
-        "How the longer side is rounded where pictures are resized: floor, as torchvision and timm "
-        "do, or round, as before 0.4.0 (floor).",
-        DATA,
-        advanced=True,
-    )
-    orientation: Orientation | None = option(
-        None,
-        "exif: pictures are turned as their EXIF tag says; stored: as they lie in the file (exif).",
-        DATA,
-        advanced=True,
-    )
-    background: Background | None = option(
-        None,
-        "What shows behind transparent pixels: white, black, or none, which drops alpha (white).",
-        DATA,
-        advanced=True,
-    )
+    resize: Resize | None = RESIZE
+    orientation: Orientation | None = ORIENTATION
+    background: Background | None = BACKGROUND
+    decoding: Decoding | None = DECODING
     split_seed: int | None = option(
         None, "Seed of the train/held-out split (0); separate from --seed.", DATA, advanced=True
     )
@@ -201,6 +194,7 @@ class TrainRecipe(Recipe, SeedOptions, RankOptions):
         ge=1,
         le=1_000_000,
     )
+    views_per_read: int = VIEWS_PER_READ
     lr: float | None = option(
         None,
         "Peak learning rate; default 0.1 (SGD) or 0.001 (AdamW) × batch / 256.",
@@ -235,7 +229,8 @@ class TrainRecipe(Recipe, SeedOptions, RankOptions):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto",
-        "Of forward and backward: auto takes bf16 (fp16 on older GPUs) where the hardware has it.",
+        "Of forward and backward: auto takes bf16 (fp16 on older GPUs) where the hardware has it; a CPU "
+        "that has no instructions for bf16 is some ten times slower with it.",
         TRAINING,
     )
     accumulate: int = option(

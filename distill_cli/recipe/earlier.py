@@ -36,7 +36,7 @@ TEMPERATURE_BY_NAME = "0.2.0"
 # The last version that read data by other rules, and recorded none.
 DATA_VERSION: DataVersion = "0.3.0"
 # How pictures become pixels where nothing is said, and the last version that did it as `EARLIER_FRAMING`.
-FRAMING = Framing(resize="floor", orientation="exif", background="white")
+FRAMING = Framing(resize="floor", orientation="exif", background="white", decoding="full")
 LAST_EARLIER_FRAMING = "0.3.0"
 # The batch where nothing is said, whatever the number of images, and the last version that had it. It
 # also had images without labels in every batch, and took means over the labelled ones of each.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
-from distill_cli.types import Background, OrderName, Orientation, Resize, Targets
+from distill_cli.types import Background, Decoding, OrderName, Orientation, Resize, Targets
 
 
 class ResolvedRecipe(TrainRecipe):
@@ -26,6 +26,7 @@ class ResolvedRecipe(TrainRecipe):
     resize: Resize
     orientation: Orientation
     background: Background
+    decoding: Decoding
     model: str
     batch_size: int
     lr: float

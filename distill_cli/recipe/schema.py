@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from distill_cli.recipe.base import LabelledRecipe, Recipe, TeacherLabels, TrainRecipe
+from distill_cli.recipe.device_options import DUMP_GRAPHS
 from distill_cli.recipe.fields import (
     DATA,
     HINTS,
@@ -168,6 +169,7 @@ class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
         advanced=True,
     )
     compile: bool = option(False, "Compile the teachers with torch.compile.", TEACHERS)
+    graphs: Literal["auto", "on", "off"] = DUMP_GRAPHS
 
 
 class ImportRecipe(Recipe, StoredLabels):

@@ -8,10 +8,11 @@ from hashlib import blake2b
 import torch
 
 from distill_cli.data.split_images import Images
-from distill_cli.evaluate import logits_of
+from distill_cli.evaluate import logits_by_ranks
 from distill_cli.models import Network, network_fingerprint
 from distill_cli.models.sharded import shard
 from distill_cli.models.taps import signals_of
+from distill_cli.ranks import ALONE, Ranks
 from distill_cli.runtime import TeacherPrecision, autocast
 from distill_cli.teachers.signals import DenseSignals, FeatureSignals
 from distill_cli.types import BIAS, Batch, Need, TeacherSignals
@@ -85,9 +86,15 @@ class LiveTeacher:
             logits_BK: torch.Tensor = self.network(images_BCHW.to(self.dtype))
         return self._of_classes(logits_BK).float()
 
-    def split_logits(self, split: str, images: Images) -> torch.Tensor:
-        """fp32 logits (N, K) on the CPU of a whole split, `val` or `test`: its images are computed."""
-        return logits_of(self.logits, images.iter_plain(), self.device)
+    def split_logits(self, split: str, images: Images, *, ranks: Ranks = ALONE) -> torch.Tensor:
+        """fp32 logits (N, K) on the CPU of a whole split, `val` or `test`.
+
+        Args:
+            split: Its name.
+            images: Its images, which are computed.
+            ranks: Those that compute some of them each.
+        """
+        return logits_by_ranks(self.logits, images, self.device, ranks)
 
     def _of_classes(self, logits_BK: torch.Tensor) -> torch.Tensor:
         return logits_BK if self.columns is None else logits_BK.index_select(1, self.columns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from hashlib import blake2b
 
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor
 
 from distill_cli.counters import Purpose, draw, uniform
-from distill_cli.teachers.cached import CachedTeacher, StackedCaches
+from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.signals import AssignedSignals, EnsembleSignals, mean_of_logits
+from distill_cli.teachers.tables import Table, numbers
 from distill_cli.types import Batch, Need, Teacher, TeacherSignals
 
 
@@ -29,26 +29,42 @@ class _Mixture:
         self.class_names = self.members[0].class_names
         joined = "+".join(member.fingerprint for member in self.members)
         self.fingerprint = blake2b(joined.encode(), digest_size=16).hexdigest()
-        self.stacked: StackedCaches | None = None
         # Features exist for one teacher only: layers of several have no common meaning.
         self.offers = frozenset({Need.LOGITS}).intersection(*(m.offers for m in self.members))
 
+
+class Assigned(_Mixture):
+    """Base of the mixtures in which each sample has a member of its own that labels it.
+
+    Attributes:
+        table: The rows of all members beside each other; None where each looks up its own.
+    """
+
+    table: Table | None = None
+
     @property
-    def stackable(self) -> bool:
-        """Whether all members are caches of one codec, which can lie beside each other."""
+    def caches(self) -> list[CachedTeacher]:
+        """The members where all are caches of one codec, which can lie beside each other, else none."""
         caches = [member for member in self.members if isinstance(member, CachedTeacher)]
-        return len(caches) == len(self.members) and len({cache.kind for cache in caches}) == 1
+        alike = len(caches) == len(self.members) and len({cache.kind for cache in caches}) == 1
+        return caches if alike else []
 
-    def stack(self) -> None:
-        """Lays the caches beside each other, where they can and lie on the device."""
-        if self.stackable and self.stacked is None:
-            caches = [member for member in self.members if isinstance(member, CachedTeacher)]
-            self.stacked = StackedCaches(caches)
+    def members_of(self, epoch: int | Tensor, index_B: Tensor, copy_B: Tensor | None) -> Tensor:
+        """Number of the member that labels each sample, int64 (B) where the samples' rows lie.
 
-    def _assigned(self, member_B: Tensor, batch: Batch) -> TeacherSignals:
-        """Each member's signals on the samples that are assigned to it."""
-        if self.stacked is not None:
-            return self.stacked.signals(member_B, batch)
+        Args:
+            epoch: The epoch of the batch.
+            index_B: Its rows.
+            copy_B: The copy of the data that each sample is of; None where there is one copy.
+        """
+        raise NotImplementedError
+
+    def signals(self, batch: Batch) -> TeacherSignals:
+        """Asks each member for its samples only."""
+        member_B = self.members_of(batch.epoch, batch.index_B, batch.copy_B)
+        if self.table is not None:
+            reader = self.caches[0].reader
+            return self.table.signals(numbers(reader, batch.index_B, batch.view_B, member_B))
         parts = []
         for number in member_B.unique().tolist():
             position_P = (member_B == number).nonzero()[:, 0]
@@ -118,22 +134,18 @@ class RandomTeacher(_Mixture):
         return self.members[self.drawn(batch.step)].signals(batch)
 
 
-class RandomTeacherPerSample(RandomTeacher):
+class RandomTeacherPerSample(Assigned, RandomTeacher):
     """Labels every sample by one teacher, drawn with probability w_m anew in each epoch.
 
     The draw is a pure function of (seed, epoch, row).
     """
 
-    def drawn_for(self, batch: Batch) -> Tensor:
-        """int64 (B): number of the teacher that labels each sample."""
-        return self._chosen(draw(self.seed, Purpose.TEACHER, batch.epoch, batch.index_B))
-
-    def signals(self, batch: Batch) -> TeacherSignals:
-        """Asks each teacher for its samples only."""
-        return self._assigned(self.drawn_for(batch), batch)
+    def members_of(self, epoch: int | Tensor, index_B: Tensor, copy_B: Tensor | None) -> Tensor:
+        """int64 (B): number of the teacher that is drawn for each sample."""
+        return self._chosen(draw(self.seed, Purpose.TEACHER, epoch, index_B))
 
 
-class Relabelled(_Mixture):
+class Relabelled(Assigned):
     """Labels each copy of the data by one teacher; a batch holds the copy of each sample.
 
     Fukuda et al., Interspeech 2017 ("augmentation").
@@ -142,53 +154,41 @@ class Relabelled(_Mixture):
     def __init__(self, members: Sequence[Teacher]) -> None:
         super().__init__(members, [1.0] * len(members))
 
-    def signals(self, batch: Batch) -> TeacherSignals:
-        """Asks each teacher for the samples of its copy only."""
-        assert batch.copy_B is not None, "the loader sets the copy of each sample"
-        return self._assigned(batch.copy_B, batch)
-
-
-def caches_of(teacher: Teacher | None) -> list[CachedTeacher]:
-    """Every cache that a teacher asks."""
-    if isinstance(teacher, CachedTeacher):
-        return [teacher]
-    members: tuple[Teacher, ...] = teacher.members if isinstance(teacher, _Mixture) else ()
-    return [cache for member in members for cache in caches_of(member)]
-
-
-def fits(teacher: Teacher | None, room: float) -> bool:
-    """Whether a teacher's caches fit into so many bytes of the device's memory."""
-    return sum(cache.bytes for cache in caches_of(teacher)) <= room
-
-
-def reside(teacher: Teacher | None, room: float = math.inf) -> None:
-    """Has a teacher's caches lie on its device, where the rows of a batch are looked up; if they fit."""
-    if not fits(teacher, room):
-        return
-    for cache in caches_of(teacher):
-        cache.reside()
-    if isinstance(teacher, _Mixture):
-        teacher.stack()
+    def members_of(self, epoch: int | Tensor, index_B: Tensor, copy_B: Tensor | None) -> Tensor:
+        """int64 (B): number of the teacher of each sample's copy."""
+        assert copy_B is not None, "the loader sets the copy of each sample"
+        return copy_B
 
 
 def variant_of(teacher: Teacher | None, step: int) -> int:
     """Number of the network or cache that a teacher asks at a step; 0 where it always asks the same."""
-    if isinstance(teacher, RandomTeacher) and not isinstance(teacher, RandomTeacherPerSample):
+    if isinstance(teacher, RandomTeacher) and not isinstance(teacher, Assigned):
         return teacher.drawn(step)
     return 0
 
 
-def unrecordable(teacher: Teacher | None, room: float) -> str | None:
-    """Why a step with this teacher cannot be recorded; None where it can.
-
-    Args:
-        teacher: The run's.
-        room: Bytes of the device's memory that caches may take.
-    """
-    if not fits(teacher, room):
-        size = sum(cache.bytes for cache in caches_of(teacher))
-        return f"the labels take {size / 1e9:.1f} GB, for which the device's memory has no room"
-    assigns = isinstance(teacher, RandomTeacherPerSample | Relabelled)
-    if assigns and isinstance(teacher, _Mixture) and not teacher.stackable:
+def unrecordable(teacher: Teacher | None) -> str | None:
+    """Why a step with this teacher cannot be recorded; None where it can."""
+    if isinstance(teacher, Assigned) and not teacher.caches:
         return "each image asks a network of its own, or caches of different codecs"
     return None
+
+
+# Teachers that look rows up in a table of their own.
+Owner = CachedTeacher | Assigned
+
+
+def owners(teacher: Teacher | None, step: int | None = None) -> list[Owner]:
+    """Whatever looks up rows of caches for a teacher; at one step where it is given."""
+    if isinstance(teacher, CachedTeacher) or (isinstance(teacher, Assigned) and teacher.caches):
+        return [teacher]
+    if not isinstance(teacher, _Mixture):
+        return []
+    members = teacher.members
+    if (
+        step is not None
+        and isinstance(teacher, RandomTeacher)
+        and not isinstance(teacher, Assigned)
+    ):
+        members = (members[teacher.drawn(step)],)
+    return [owner for member in members for owner in owners(member, step)]

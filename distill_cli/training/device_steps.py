@@ -5,15 +5,18 @@ Shapes: T steps of an epoch, R settings of a step: a rate a group, and the avera
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from itertools import repeat
 
 import torch
 from torch import Tensor
 
+from distill_cli.data.ahead import copied_ahead
 from distill_cli.data.epoch_table import EpochTable
 from distill_cli.data.loader import Loader
-from distill_cli.teachers.mixture import reside, variant_of
+from distill_cli.teachers.labels_ahead import LabelsAhead, Wanted
+from distill_cli.teachers.mixture import variant_of
 from distill_cli.training.graphs import StepGraphs, room_on
 from distill_cli.training.optimisation import Optimisation
 from distill_cli.training.state import State
@@ -78,6 +81,7 @@ class DeviceSteps:
         epochs: Epochs of the whole training.
         state: Takes note of each step.
         graphs: Records steps and replays them; None to take each eagerly.
+        room: Bytes of the device's memory that caches may take; by default what is free decides.
     """
 
     def __init__(
@@ -87,10 +91,14 @@ class DeviceSteps:
         epochs: int,
         state: State,
         graphs: StepGraphs | None = None,
+        room: float | None = None,
     ) -> None:
         self.loader, self.update, self.state, self.graphs = loader, update, state, graphs
-        reside(update.teacher, room_on(loader.views.device))
-        self.table = EpochTable(loader)
+        self.table, device = EpochTable(loader), loader.views.device
+        room = room_on(device) if room is None else room
+        samples = self.table.batch_size // loader.share.ranks
+        self.labels = LabelsAhead(update.teacher, samples, device, room)
+        self.table.on_host = bool(self.labels.streams)
         self.total_steps = epochs * loader.steps
         self.settings = Settings(update.optimisation, loader.steps, loader.views.device)
         self._pictures_BCHW: Tensor | None = None
@@ -102,21 +110,37 @@ class DeviceSteps:
         self.settings.load(epoch)
         made: Iterator[Tensor | None] = repeat(None)
         if self.table.by_host:
-            made = iter(self.table.pictures(first))
-        for number in range(first, self.loader.steps):
-            self._hold(next(made))
-            self._take(epoch * self.loader.steps + number)
-            yield self.loader.batch_size
+            made = copied_ahead(self.table.pictures(first), self.loader.views.device)
+        with closing(self._labels(epoch, first)) as labels:
+            for number in range(first, self.loader.steps):
+                self._hold(next(made))
+                next(labels)
+                self._take(epoch * self.loader.steps + number)
+                yield self.loader.batch_size
         self.settings.prepare(epoch + 1)
 
+    def _labels(self, epoch: int, first: int) -> Generator[None]:
+        """Has the labels of each step on the device that do not lie there anyway."""
+        if not self.labels.streams:
+            yield from repeat(None)
+        columns = enumerate(self.table.host_T4B[first:], start=epoch * self.loader.steps + first)
+        of = self.loader.share.of
+        yield from self.labels.batches(
+            Wanted(step, epoch, of(index_B), of(view_B), of(copy_B))
+            for step, (index_B, view_B, copy_B, _) in columns
+        )
+
     def _hold(self, pictures_BCHW: Tensor | None) -> None:
-        """Copies what the host made of a step's images to where the step looks for it."""
+        """Copies what the host made of a step's images to where every step looks for it.
+
+        It lies on the device already. The copy follows the step before on the same stream, which has
+        read its own by then.
+        """
         if pictures_BCHW is None:
             return
         if self._pictures_BCHW is None:
-            self._pictures_BCHW = pictures_BCHW.to(self.loader.views.device)
-        else:
-            self._pictures_BCHW.copy_(pictures_BCHW, non_blocking=True)
+            self._pictures_BCHW = torch.empty_like(pictures_BCHW)
+        self._pictures_BCHW.copy_(pictures_BCHW)
 
     def _take(self, step: int) -> None:
         if self.graphs is None:
@@ -149,4 +173,7 @@ def device_steps(
     """The steps of a run on a CUDA device; None elsewhere, where the host makes the batches."""
     if loader.views.device.type != "cuda":
         return None
-    return DeviceSteps(loader, update, epochs, state, graphs)
+    steps = DeviceSteps(loader, update, epochs, state, graphs)
+    if graphs is not None and (size := steps.labels.streamed_bytes):
+        graphs.tell(f"labels of {size / 1e9:.1f} GB are read from disk, ahead of the steps")
+    return steps

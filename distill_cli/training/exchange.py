@@ -11,7 +11,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -41,21 +42,24 @@ class GatheredSignals:
 
     own: TeacherSignals
     ranks: Ranks
+    _known: dict[float, Tensor] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def logits_BK(self) -> Tensor | None:
         """Logits of all samples; None where the teacher has none."""
         logits_BK = self.own.logits_BK
         return None if logits_BK is None else self.ranks.gather(logits_BK)
 
-    @property
+    @cached_property
     def features(self) -> Features:
         """Outputs of layers, of all samples."""
         return _of_all(self.own.features, self.ranks)
 
     def log_probs(self, temperature: float) -> Tensor:
         """Log-probabilities of all samples."""
-        return self.ranks.gather(self.own.log_probs(temperature))
+        if temperature not in self._known:
+            self._known[temperature] = self.ranks.gather(self.own.log_probs(temperature))
+        return self._known[temperature]
 
 
 def _of_all(features: Features, ranks: Ranks) -> dict[str, Tensor]:
@@ -219,11 +223,13 @@ class Exchange:
         faulty = _places(outputs) or _places(gradients)
         if faulty:
             named = ", ".join(map(str, faulty))
-            raise DivergedError(
+            error = DivergedError(
                 f"the loss is no longer a number on rank{'s' if faulty[1:] else ''} {named} of {count}, "
                 "and no weight has moved by it",
                 hint="Lower --lr; the best model and the last checkpoint before it are kept",
             )
+            error.rank = faulty[0]
+            raise error
         *signals, time_up = news[2 * count :]
         for signal_number, asked in zip(SIGNALS, signals, strict=True):
             if asked > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -94,6 +94,33 @@ class StepGraphs:
             self.tell(f"steps are taken one operation at a time: {reason(error)}")
             return None
         return graph
+
+
+Wanted = Literal["auto", "on", "off"]
+
+
+def has_graphs(device: torch.device) -> bool:
+    """Whether steps can be recorded on a device."""
+    return device.type == "cuda"
+
+
+def check_wanted(wanted: Wanted, device: torch.device, cause: str | None) -> None:
+    """Refuses what `--graphs on` asks for and cannot be.
+
+    Args:
+        wanted: The option.
+        device: Where steps are taken.
+        cause: Why these steps cannot be recorded; None where they can.
+
+    Raises:
+        UsageError: With the cause.
+    """
+    if wanted != "on":
+        return
+    if not has_graphs(device):
+        raise UsageError(f"--graphs on: CUDA graphs need a GPU of NVIDIA's, not {device.type}")
+    if cause is not None:
+        raise UsageError(f"--graphs on: {cause}", hint="Leave --graphs out, or choose off")
 
 
 def cuda_generator(device: torch.device) -> Any:

@@ -16,6 +16,7 @@ SplitBy = Literal["id", "content"]
 Resize = Literal["round", "floor"]
 Orientation = Literal["stored", "exif"]
 Background = Literal["none", "white", "black"]
+Decoding = Literal["full", "scaled"]
 # The fingerprint of what a dry run does not read: contents of images, weights of a teacher.
 UNREAD = ""
 # Pixels of a side of a view that networks and caches from elsewhere may have.
@@ -25,6 +26,7 @@ FRAMINGS: Mapping[str, tuple[str, ...]] = {
     "resize": get_args(Resize),
     "orientation": get_args(Orientation),
     "background": get_args(Background),
+    "decoding": get_args(Decoding),
 }
 
 
@@ -33,7 +35,7 @@ class Framing:
     """How the picture in a file becomes an image of a view's size.
 
     The defaults, `EARLIER_FRAMING`, are what versions before 0.4.0 did. Plans, recipes and models
-    made by them do not say so: JSON has the other values alone.
+    made by them do not say so: JSON has the other values alone. `decoding` came with 0.6.0.
 
     Attributes:
         resize: The longer side, once the shorter one fits: rounded down and cropped as torchvision
@@ -41,11 +43,14 @@ class Framing:
         orientation: Pixels as they lie in the file (`stored`), or turned as its EXIF tag says.
         background: The colour behind transparent pixels; `none` drops alpha, which shows whatever
             colour the file has there.
+        decoding: JPEGs at their own size (`full`), or at a half, a quarter or an eighth of it where
+            what is cut out of them stays at least as large as the view (`scaled`).
     """
 
     resize: Resize = "round"
     orientation: Orientation = "stored"
     background: Background = "none"
+    decoding: Decoding = "full"
 
     def __post_init__(self) -> None:
         for key, known in FRAMINGS.items():

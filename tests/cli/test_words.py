@@ -353,12 +353,7 @@ def test_completion_imports_no_torch() -> None:
 @pytest.mark.parametrize(
     "args",
     [
-        ("teacher", "train", "--data", "digits"),
-        ("student", "--teachers", "{teacher}"),
-        ("hint-init", "--teachers", "{teacher}", "--model", "mlp_8x2"),
-        ("cache-soft-labels", "--teachers", "{teacher}"),
         ("cache", "import", "votes.csv", "--data", "digits"),
-        ("recipes", "run", "digits/teacher"),
         ("demo",),
     ],
     ids=lambda args: " ".join(args[:2]),
@@ -394,8 +389,8 @@ def test_reliability_of_torchrun(
     reliability(
         "Usage and recipes",
         "several processes of one command",
-        "torchrun --nproc-per-node 4 -m distill_cli teacher train --data digits",
-        distill("teacher", "train", "--data", "digits"),
+        "torchrun --nproc-per-node 4 -m distill_cli demo",
+        distill("demo"),
     )
 
 

@@ -168,7 +168,7 @@ def test_per_sample_each_teacher_is_asked_of_its_own_samples_only() -> None:
     mixture = RandomTeacherPerSample(members, [1, 1, 2], seed=3)
     for step in range(30):
         shown = batch(step, epoch=step)
-        drawn_B = mixture.drawn_for(shown)
+        drawn_B = mixture.members_of(shown.epoch, shown.index_B, None)
         before = [member.samples for member in members]
         said = mixture.signals(shown)
         after = [member.samples for member in members]
@@ -185,10 +185,13 @@ def test_per_sample_draws_follow_weights_and_forget_batches() -> None:
     mixture = RandomTeacherPerSample([Fixed(s) for s in range(3)], [1, 2, 5], seed=1)
     counts: Counter[int] = Counter()
     for epoch in range(2000):
-        whole = mixture.drawn_for(batch(step=epoch, epoch=epoch))
+        whole = mixture.members_of(epoch, batch(step=epoch, epoch=epoch).index_B, None)
         counts.update(whole.tolist())
         part = batch(step=7, epoch=epoch).take(torch.tensor([3, 1]))
-        assert mixture.drawn_for(part).tolist() == [int(whole[3]), int(whole[1])]
+        assert mixture.members_of(part.epoch, part.index_B, None).tolist() == [
+            int(whole[3]),
+            int(whole[1]),
+        ]
     for member, weight in enumerate((1 / 8, 2 / 8, 5 / 8)):
         assert counts[member] / (2000 * B) == pytest.approx(weight, abs=0.02)
 

@@ -23,6 +23,7 @@ from tests.training.test_device_steps import (
     TEACHERS,
     WAYS,
     assert_same,
+    from_files,
     objective_of,
     trainer,
 )
@@ -87,6 +88,16 @@ def test_every_kind_of_teacher(folder: Path, tmp_path: Path, kind: str) -> None:
     assert len(run.graphs.recorded) == 1 + several
 
 
+@pytest.mark.parametrize("kind", [kind for kind in TEACHERS if "cache" in kind])
+def test_caches_that_do_not_fit_are_streamed_and_recorded(
+    folder: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bits of caches that lie on the device."""
+    resident = trained(folder, tmp_path, "on", EPOCHS, objective="kd", **TEACHERS[kind])
+    monkeypatch.setattr("distill_cli.training.device_steps.room_on", lambda device: -1)
+    assert_same(resident, check(folder, tmp_path, objective="kd", **TEACHERS[kind]))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_network_with_batch_norm_in_every_precision(
     folder: Path, tmp_path: Path, precision: str
@@ -109,6 +120,12 @@ def test_fp16_whose_first_steps_overflow(
 
 def test_library_transforms_are_made_outside(folder: Path, tmp_path: Path) -> None:
     check(folder, tmp_path, augment=["v2/RandomRotation:degrees=10", "shift:1"])
+
+
+def test_images_that_workers_read_are_copied_ahead(folder: Path, tmp_path: Path) -> None:
+    """The recorded step reads them from one place, while the next ones are on their way."""
+    options = {**from_files(tmp_path), "workers": 2}
+    check(folder, tmp_path, **options)
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(folder: Path, tmp_path: Path) -> None:

@@ -189,10 +189,19 @@ def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, A
 
 def keep_skipped(folder: Path, dataset: Dataset) -> None:
     """Writes what was left out of the data, with its reasons, into a run or cache folder."""
-    path = folder / SKIPPED
-    if dataset.left:
-        # Below the data's folder: a cache that is shared names no folder of this machine.
-        root = str(Path(dataset.spec).parent if is_listing(Path(dataset.spec)) else dataset.spec)
-        write_text(path, "".join(one.line(root) for one in dataset.left))
+    keep_lines(folder, skipped_lines(dataset))
+
+
+def skipped_lines(dataset: Dataset) -> str:
+    """What was left out of the data, with its reasons, a line each."""
+    # Below the data's folder: a cache that is shared names no folder of this machine.
+    root = str(Path(dataset.spec).parent if is_listing(Path(dataset.spec)) else dataset.spec)
+    return "".join(one.line(root) for one in dataset.left)
+
+
+def keep_lines(folder: Path, lines: str) -> None:
+    """Writes lines of what was left out, if there are any, into a run or cache folder."""
+    if lines:
+        write_text(folder / SKIPPED, lines)
     else:
-        remove(path)
+        remove(folder / SKIPPED)

@@ -131,8 +131,10 @@ def _framing_shown(name: str, kept: Mapping[str, Any]) -> Framing | None:
         return plan.view_spec.framing
     configs = [folder / "model/config.json", folder / "config.json"]
     try:
-        if all(kept.get(key) for key in FRAMINGS):
-            return Framing.from_json(kept)
+        # Versions before 0.6.0 kept no `decoding`, which was full.
+        given = {key: kept[key] for key in FRAMINGS if kept.get(key)}
+        if given.keys() >= FRAMINGS.keys() - {"decoding"}:
+            return Framing.from_json(given)
         config = next((config for config in configs if config.is_file()), None)
         return None if config is None else Framing.from_json(_view(config))
     except (ArtifactError, ValueError, TypeError, KeyError, AttributeError):

@@ -78,26 +78,27 @@ def estimate(prepared: PreparedDump, *, overwrite: bool = False) -> Estimate:
     teacher_seconds = sum(_seconds(teacher, images_BCHW) / count for teacher in prepared.teachers)
     rows = sum(shard.rows for shard in prepared.shards)
     stored, beside = _bytes(prepared)
+    left = sum(shard.rows for shard in missing_shards(prepared, overwrite))
     whole = plan.views * samples * (view_seconds + teacher_seconds)
     return Estimate(
         views=rows * len(prepared.plans),
         bytes=stored + beside,
         bytes_per_view=stored / (rows * len(prepared.plans)),
         views_per_second=1 / (view_seconds + teacher_seconds),
-        seconds=_left(prepared, overwrite) * (view_seconds + teacher_seconds),
+        seconds=left * (view_seconds + teacher_seconds),
         break_even_epochs=whole / (len(prepared.dataset.fit_rows) * teacher_seconds),
     )
 
 
-def _left(prepared: PreparedDump, overwrite: bool) -> int:
-    """Number of rows that at least one teacher has yet to label."""
+def missing_shards(prepared: PreparedDump, overwrite: bool = False) -> set[ShardKey]:
+    """The shards that at least one teacher has yet to label."""
     left: set[ShardKey] = set()
     for folder, plan in zip(prepared.folders, prepared.plans, strict=True):
         if (folder / PLAN).is_file() and not overwrite:
             left.update(Shards(folder, plan).missing(prepared.shards))
         else:
             left.update(prepared.shards)
-    return sum(shard.rows for shard in left)
+    return left
 
 
 def _first_view(stream: Iterator[ViewBatch], workers: int, count: int) -> tuple[Tensor, float]:

@@ -35,6 +35,7 @@ from distill_cli.recipe.schema import CacheRecipe, ImportRecipe
 from distill_cli.runtime import Runtime, cpu_capability, decide, device_name, versions
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
+from distill_cli.training.graphs import check_wanted
 from distill_cli.types import ViewSpec
 
 # A shard's labels are held in memory until they are committed: 256 MB of logits at most.
@@ -69,7 +70,12 @@ class PreparedDump:
 
 
 def prepare_dump(
-    recipe: CacheRecipe, *, sink: Sink, overwrite: bool = False, runs: Artifacts = ON_DISK
+    recipe: CacheRecipe,
+    *,
+    sink: Sink,
+    overwrite: bool = False,
+    runs: Artifacts = ON_DISK,
+    measured: bool = False,
 ) -> PreparedDump:
     """Opens data and teachers and checks all that can be checked before the first byte is written.
 
@@ -78,27 +84,12 @@ def prepare_dump(
         sink: Shows messages.
         overwrite: Caches that are there will be replaced.
         runs: Reader of the teachers' folders; in a dry run no image is decoded and no teacher asked.
+        measured: Whether another worker has measured the teachers.
 
     Raises:
         DistillError: The dump cannot be made; the exit code is that of the fault.
     """
-    if not recipe.teachers:
-        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
-    if overwrite and recipe.part is not None:
-        raise UsageError(
-            "--overwrite would delete other parts in the folder too",
-            hint="Give the part a folder of its own, or remove the old one",
-        )
-    if recipe.part is not None and recipe.publish:
-        raise UsageError(
-            "a part is not published",
-            hint="Merge the parts; then this command, without --part and with --out set to what "
-            "was merged, writes the card and nothing else",
-        )
-    names = expand_teachers(recipe.teachers)
-    check_finished(names, None)
-    if any(are_caches(names)):
-        raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
+    names = _names(recipe, overwrite=overwrite)
     check_names(recipe.augment)
     out = Path(recipe.out) if recipe.out else next_free("cache")
     folders = teacher_folders(out, names)
@@ -109,9 +100,9 @@ def prepare_dump(
     check_moved(recipe.data, names)
     for folder in folders:
         check_beside_data(folder, recipe.data)
-    runtime = decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)
+    runtime = runtime_of(recipe)
     runs = replace(runs, tell=once(sink.message))
-    dataset = open_data(recipe, sink, glance=runs.dry)
+    dataset = runtime.ranks.first_on_machine(lambda: open_data(recipe, sink, glance=runs.dry))
     spec = view_spec(recipe, dataset, None)
     begun = None if overwrite else begun_plan(folders)
     forward = forward_of(recipe, spec, runtime, begun)
@@ -119,8 +110,12 @@ def prepare_dump(
     teachers = [member for member in members if isinstance(member, LiveTeacher)]
     if dataset.multi_label:
         check_targets(names, members, "sigmoid", force=recipe.force)
-    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
+    if not measured:
+        check_knowledge(
+            names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs
+        )
     views = open_views(recipe, dataset, spec, runtime.device)
+    check_wanted(recipe.graphs, runtime.device, unrecordable(views))
     if recipe.codec.startswith("topk") and any(t.targets == "sigmoid" for t in teachers):
         raise UsageError(
             f"--codec {recipe.codec} keeps likeliest classes, and these labels apply each by itself",
@@ -147,6 +142,39 @@ def prepare_dump(
         teachers=teachers,
         views=views,
     )
+
+
+def _names(recipe: CacheRecipe, *, overwrite: bool) -> list[str]:
+    """The teachers that a recipe names, by folders.
+
+    Raises:
+        UsageError: It names none, or a cache, or parts that cannot be.
+    """
+    if not recipe.teachers:
+        raise UsageError("which teachers? Give --teachers RUN[,RUN…]")
+    if overwrite and recipe.part is not None:
+        raise UsageError(
+            "--overwrite would delete other parts in the folder too",
+            hint="Give the part a folder of its own, or remove the old one",
+        )
+    if recipe.part is not None and recipe.publish:
+        raise UsageError(
+            "a part is not published",
+            hint="Merge the parts; then this command, without --part and with --out set to what "
+            "was merged, writes the card and nothing else",
+        )
+    names = expand_teachers(recipe.teachers)
+    check_finished(names, None)
+    if any(are_caches(names)):
+        raise UsageError("a cache cannot be dumped again", hint="Give the teacher's run folder")
+    return names
+
+
+def unrecordable(views: Views) -> str | None:
+    """Why the labels of views cannot be recorded; None where they can."""
+    if views.by_workers:
+        return "these views are made by worker processes, image by image"
+    return None
 
 
 def say_plan(recipe: CacheRecipe | ImportRecipe, out: Path, plan: Plan, sink: Sink) -> None:
@@ -239,3 +267,8 @@ def plan_of(
         targets=teacher.targets,
         sample_ids=recipe.sample_ids,
     )
+
+
+def runtime_of(recipe: CacheRecipe) -> Runtime:
+    """Device, threads and determinism that a recipe means on this machine."""
+    return decide(recipe.device, threads=recipe.threads, deterministic=recipe.deterministic)

@@ -1,7 +1,7 @@
 """The order in which a run shows its samples, and the reasons for which one is refused.
 
-Options that contradict an order are refused before the data are opened (`check_order`), data and
-views that do before the first byte is written (`ordered`).
+Options that contradict an order, or several views of one read, are refused before the data are opened
+(`check_order`), data and views that do before the first byte is written (`order_of`, `check_reads`).
 """
 
 from __future__ import annotations
@@ -53,17 +53,83 @@ def order_of(
 
 
 def check_order(recipe: TrainRecipe, composed: Composition) -> None:
-    """Refuses options that contradict the order, whatever the data are.
+    """Refuses options that contradict the order, or views of one read, whatever the data are.
 
     Raises:
-        UsageError: As `order_of` raises it.
+        UsageError: As `order_of` and `check_reads` raise it.
     """
+    mode = recipe.mode if isinstance(recipe, StudentRecipe) else None
+    order: OrderName | None = None
     if isinstance(recipe, LabelledRecipe):
         order, subject = _order_of(recipe, composed)
         if order == "balanced":
-            mode = recipe.mode if isinstance(recipe, StudentRecipe) else None
             batch_size = recipe.batch_size or SMALLEST_BATCH
             _check_options(batch_size, mode, subject, recipe.augment or [])
+    _check_read_options(recipe.views_per_read, order, mode, recipe.augment or [])
+
+
+def check_reads(
+    recipe: TrainRecipe,
+    order: OrderName | None,
+    mode: str | None,
+    spec: ViewSpec,
+    stored_views: int | None,
+) -> None:
+    """Refuses several views of a read where they cannot stand side by side, or nothing is read.
+
+    Args:
+        recipe: The recipe of any training verb.
+        order: The order of its samples; None without labels.
+        mode: How its teachers are joined; None where nobody teaches.
+        spec: Its views.
+        stored_views: Views that a cache has of each image; None without a cache.
+
+    Raises:
+        UsageError: With the reason.
+    """
+    count = recipe.views_per_read
+    if count == 1:
+        return
+    _check_read_options(count, order, mode, spec.augment)
+    if spec.source == "table":
+        raise _refused_reads(
+            count,
+            "these images are held in memory, and no view is read from a file",
+            "Leave it out",
+        )
+    if stored_views is not None and stored_views < count:
+        raise _refused_reads(
+            count,
+            f"the cache has labels of {counted(stored_views, 'view')} of each image",
+            f"Leave it out, or dump with --views {count}",
+        )
+
+
+def _check_read_options(
+    count: int, order: OrderName | None, mode: str | None, augment: Sequence[str]
+) -> None:
+    if count == 1:
+        return
+    hint = "Leave one of them out"
+    if mixing := _mixing(augment):
+        reason = f"{mixing} mixes an image with another one in each view, which is read as well"
+        raise _refused_reads(count, reason, hint)
+    if mode == "relabel":
+        reason = "--mode relabel shuffles copies of the data, one for each teacher"
+        raise _refused_reads(count, reason, hint)
+    if order == "balanced":
+        reason = "the balanced order shows different images of each class in a batch"
+        raise _refused_reads(count, reason, hint)
+
+
+def _refused_reads(count: int, reason: str, hint: str) -> UsageError:
+    return UsageError(f"--views-per-read {count}: {reason}", hint=hint)
+
+
+def _mixing(augment: Sequence[str]) -> str | None:
+    """The name of the first step that mixes images; None where none does."""
+    names = (step.split(":")[0] for step in augment)
+    return next((name for name in names if name in ("mixup", "cutmix")), None)
 
 
 def _order_of(recipe: LabelledRecipe, composed: Composition) -> tuple[OrderName, str]:
@@ -82,12 +148,11 @@ def _refusal(kind: type[DistillError], subject: str, reason: str, hint: str) -> 
 
 
 def _check_options(batch_size: int, mode: str | None, subject: str, augment: Sequence[str]) -> None:
-    mixing = [step for step in augment if step.split(":")[0] in ("mixup", "cutmix")]
-    if mixing:
+    if mixing := _mixing(augment):
         raise _refusal(
             UsageError,
             subject,
-            f"{mixing[0].split(':')[0]} mixes pairs that lie at random over the classes",
+            f"{mixing} mixes pairs that lie at random over the classes",
             "Leave it out of --augment (or take a cache without it)",
         )
     if mode == "relabel":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from distill_cli.errors import UsageError
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.teachers.mixture import unrecordable
 from distill_cli.training.events import Sink
-from distill_cli.training.graphs import WORTH_IT, StepGraphs, room_on
+from distill_cli.training.graphs import WORTH_IT, StepGraphs, check_wanted
 from distill_cli.training.optim import uncapturable
 from distill_cli.training.optimisation import Optimisation
 
@@ -26,21 +25,18 @@ def step_graphs(
         UsageError: `--graphs on`, and there is a reason.
     """
     wanted, device = prepared.recipe.graphs, prepared.runtime.device
-    if device.type != "cuda":
-        if wanted == "on":
-            raise UsageError(f"--graphs on: CUDA graphs need a GPU of NVIDIA's, not {device.type}")
-        return None
     if wanted == "off":
         return None
-    reason = _reason(prepared, optimisation)
-    if reason is None:
-        if wanted == "auto" and prepared.recipe.epochs * steps < WORTH_IT:
-            return None
-        return StepGraphs(device, must=wanted == "on", tell=sink.message)
-    if wanted == "on":
-        raise UsageError(f"--graphs on: {reason}", hint="Leave --graphs out, or choose off")
-    sink.message(f"no CUDA graphs: {reason}")
-    return None
+    cause = _reason(prepared, optimisation)
+    check_wanted(wanted, device, cause)
+    if device.type != "cuda":
+        return None
+    if cause is not None:
+        sink.message(f"no CUDA graphs: {cause}")
+        return None
+    if wanted == "auto" and prepared.recipe.epochs * steps < WORTH_IT:
+        return None
+    return StepGraphs(device, must=wanted == "on", tell=sink.message)
 
 
 def _reason(prepared: PreparedRun, optimisation: Optimisation) -> str | None:
@@ -50,4 +46,4 @@ def _reason(prepared: PreparedRun, optimisation: Optimisation) -> str | None:
     for optimizer in optimisation.optimizers:
         if (reason := uncapturable(optimizer)) is not None:
             return reason
-    return unrecordable(prepared.teacher, room_on(prepared.runtime.device))
+    return unrecordable(prepared.teacher)

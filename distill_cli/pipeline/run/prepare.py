@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network, resolve
@@ -40,7 +42,7 @@ from distill_cli.pipeline.objective.class_info import adapter_context
 from distill_cli.pipeline.objective.entries import spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
 from distill_cli.pipeline.objective.offers import check_offers
-from distill_cli.pipeline.objective.order import order_of
+from distill_cli.pipeline.objective.order import check_reads, order_of
 from distill_cli.pipeline.objective.sources import check_sources
 from distill_cli.pipeline.objective.temperature import temperature_message
 from distill_cli.pipeline.run.batches import (
@@ -116,6 +118,7 @@ def prepare(
     if teacher is not None:
         check_offers(composed, teacher, names, members)
     order = order_of(recipe, joining.get("mode"), composed, dataset, spec, batch_size)
+    check_reads(recipe, order, joining.get("mode"), spec, stored_views)
     layers = find_layers(
         composed,
         network,
@@ -141,17 +144,22 @@ def prepare(
         teacher=teacher,
         layers=layers,
         network=network,
-        optimizer=optim.create_optimizer(
-            network.net,
-            complete.opt,
-            rate=complete.lr,
-            weight_decay=complete.weight_decay,
-            momentum=complete.momentum,
-            layer_decay=complete.layer_decay,
-            adapter_parameters=layers.shared,
-        ),
+        optimizer=_optimizer(complete, network, layers),
     )
     return sharded(prepared) if runtime.shards_student else prepared
+
+
+def _optimizer(recipe: ResolvedRecipe, network: Network, layers: Layers) -> torch.optim.Optimizer:
+    """The optimiser of the student and of the adapters that share it."""
+    return optim.create_optimizer(
+        network.net,
+        recipe.opt,
+        rate=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        layer_decay=recipe.layer_decay,
+        adapter_parameters=layers.shared,
+    )
 
 
 def _teacher_names(recipe: TrainRecipe, runs: Artifacts) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill_cli.errors import UsageError
@@ -29,7 +30,7 @@ def share_of(prepared: PreparedRun) -> Share:
             f"--batch-size {recipe.batch_size:,} is not divided by {ranks.count} ranks{accumulated}",
             hint=f"The nearest that is: {near}",
         )
-    normed = any(isinstance(module, _BatchNorm) for module in prepared.network.modules())
+    normed = has_batch_norm(prepared.network)
     if normed and not recipe.sync_bn and recipe.batch_size // parts < 2:
         raise UsageError(
             f"--batch-size {recipe.batch_size:,} leaves each of {ranks.count} ranks one image at a "
@@ -37,3 +38,8 @@ def share_of(prepared: PreparedRun) -> Share:
             hint="Choose a larger --batch-size, fewer ranks, or --sync-bn",
         )
     return Share(rank=ranks.number, ranks=ranks.count, parts=recipe.accumulate)
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether samples of a network see each other, in batch norm."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())

@@ -37,6 +37,7 @@ def record_of(
     """What recipe.yaml has below `recorded`: machine, versions, data, teachers, layers."""
     recorded = {
         **describe(runtime),
+        **({} if runtime.ranks.alone else {"ranks": runtime.ranks.count}),
         "dataset": dataset.identity.to_json(),
         "trained_on": len(dataset.fit_rows),
         "test": {"samples": len(dataset.test.sample_ids), "fingerprint": dataset.test_fingerprint},

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distill_cli.errors import ArtifactError, DistillError
+from distill_cli.errors import ArtifactError, DistillError, counted
 from distill_cli.models import InputSpec
 from distill_cli.models.artifact import input_spec
 from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.objective.entries import meant
 from distill_cli.pipeline.run.prepared import NOT_TRAINING, PreparedRun
+from distill_cli.pipeline.run.rank_share import has_batch_norm
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import batch_size_then, other_formula
@@ -112,11 +113,29 @@ def take_over(prepared: PreparedRun, sink: Sink) -> InputSpec | None:
         How they were; None where no model is kept.
     """
     key = check_begun(prepared)
+    if line := _on_other_ranks(prepared):
+        sink.message(line)
     for line in checkpoint.repair(prepared.run):
         sink.message(line)
     if key != prepared.key:
         checkpoint.rename(prepared.run, prepared.key)
     return input_spec(prepared.run) if has_model(prepared.run) else None
+
+
+def _on_other_ranks(prepared: PreparedRun) -> str | None:
+    """A line where another number of ranks goes on; None where it is the same."""
+    recorded = mapping(_recorded([prepared.run / "recipe.yaml"]))
+    then, now = recorded.get("ranks", 1), prepared.runtime.ranks.count
+    if then == now or not isinstance(then, int):
+        return None
+    line = f"begun on {counted(then, 'rank')}, it goes on on {now}"
+    parts, size = prepared.recipe.accumulate, prepared.recipe.batch_size
+    if prepared.recipe.sync_bn or not has_batch_norm(prepared.network):
+        return f"{line}: equal to rounding"
+    return (
+        f"{line}: batch norm is over {size // (now * parts):,} images at a time from here on, no longer "
+        f"over {size // (then * parts):,}"
+    )
 
 
 def _begun(prepared: PreparedRun) -> TrainRecipe | None:

@@ -76,15 +76,23 @@ def train_seeds(
     Raises:
         DistillError: With the exit code of what went wrong; a run that diverges ends alone.
     """
-    recipe, runs = seeded(recipe, resume=resume, overwrite=overwrite)
-    out = Path(str(recipe.out))
+    ranks, asked = runtime_of(recipe).ranks, recipe
     opening = OpenedOnce()
+
+    def checked() -> tuple[TrainRecipe, list[SeedRun]]:
+        whole_recipe, runs = seeded(asked, resume=resume, overwrite=overwrite)
+        folders = [Path(str(whole_recipe.out)), *(seed_run.out for seed_run in runs)]
+        if overwrite and any(map(holds_run, folders)):
+            # Refused, if it must be, while the earlier runs are still there.
+            with shown(counted(len(runs), "seed")) as sink:
+                check_before(runs[0].recipe, sink=sink, resume=False, opening=opening)
+        return whole_recipe, runs
+
+    recipe, runs = ranks.together(checked)
+    out = Path(str(recipe.out))
     folders = [out, *(seed_run.out for seed_run in runs)]
-    if overwrite and any(map(holds_run, folders)):
-        # Refused, if it must be, while the earlier runs are still there.
-        with shown(counted(len(runs), "seed")) as sink:
-            check_before(runs[0].recipe, sink=sink, resume=False, opening=opening)
-    with tidied(out), one_writer(out):
+
+    def begun() -> None:
         if overwrite:
             _clear(folders)
         remove_temporaries(out, below=False)
@@ -95,6 +103,9 @@ def train_seeds(
                     check_before(seed_run.recipe, sink=sink, resume=True, opening=opening)
         write_text(out / SEEDS, to_yaml(recipe))
         remove(out / TABLE)
+
+    with tidied(out), one_writer(out):
+        ranks.led(begun)
         whole = Whole(limit=TimeLimit.of(recipe.max_time), leave=leave, out=out)
         diverged = _train_each(runs, shown, opening, whole)
         table = SeedTable(
@@ -130,8 +141,12 @@ def _train_each(
 
 
 def take_turns(recipe: TrainRecipe) -> bool:
-    """Whether runs of a recipe are trained at once: they are one stage each, and a GPU has room."""
-    return not is_several(recipe) and runtime_of(recipe).device.type == "cuda"
+    """Whether runs of a recipe are trained at once: they are one stage each, and a GPU has room.
+
+    Several ranks do one after another: their steps must meet.
+    """
+    runtime = runtime_of(recipe)
+    return not is_several(recipe) and runtime.device.type == "cuda" and runtime.ranks.alone
 
 
 def _one_after_another(

@@ -21,6 +21,7 @@ from distill_cli.pipeline.folders import (
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.data import OpenData, open_data
 from distill_cli.pipeline.objective.sources import learnt_from
+from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
 from distill_cli.pipeline.run.prepared import NOT_TRAINING
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
@@ -63,18 +64,28 @@ def run(
         return train(
             recipe, sink=sink, resume=resume, overwrite=overwrite, whole=whole, opening=opening
         )
-    recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
+    ranks, asked = runtime_of(recipe).ranks, recipe
+
+    def checked() -> tuple[TrainRecipe, list[Stage]]:
+        whole_recipe, stages = staged(asked, resume=resume, overwrite=overwrite)
+        if overwrite and stages[-1].out.exists():
+            # The first stage is refused, if it must be, while the earlier run is still there.
+            prepare(stages[0].recipe, sink=Silent(), overwrite=True, opening=opening)
+        return whole_recipe, stages
+
+    recipe, stages = ranks.together(checked)
     out = stages[-1].out
     whole = replace(whole, out=whole.out or out)
-    if overwrite and out.exists():
-        # The first stage is refused, if it must be, while the earlier run is still there.
-        prepare(stages[0].recipe, sink=Silent(), overwrite=True, opening=opening)
-    with tidied(out), one_writer(out / STAGES, root=out):
+
+    def begun() -> None:
         if overwrite:
             _clear(out)
         check_kept(recipe, out / RECIPE)
         _check_begun(stages, Silent(), opening)
         write_text(out / RECIPE, to_yaml(recipe))
+
+    with tidied(out), one_writer(out / STAGES, root=out):
+        ranks.led(begun)
         finished = None
         for number, stage in enumerate(stages, start=1):
             label = f"stage {number} of {len(stages)}, {stage.name}"

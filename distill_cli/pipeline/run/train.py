@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError
 from distill_cli.files import one_writer, remove_temporaries, write_text
 from distill_cli.models import InputSpec
@@ -18,12 +19,12 @@ from distill_cli.pipeline.folders import (
     clear_run,
     has_checkpoint,
     has_model,
-    outcome_kept,
 )
 from distill_cli.pipeline.inputs.cache_checks import check_pixels
 from distill_cli.pipeline.inputs.data import OpenData, keep_skipped, open_data
 from distill_cli.pipeline.run.class_relations import keep_relations
 from distill_cli.pipeline.run.machine import runtime_of
+from distill_cli.pipeline.run.outcome import outcome_kept
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.requirements import unmet
@@ -31,7 +32,7 @@ from distill_cli.pipeline.run.results import finish, finish_hints, say_told
 from distill_cli.pipeline.run.resume import check_anew, take_over
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.ranks import answering
-from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
+from distill_cli.recipe.base import LabelledRecipe, Recipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.resolved import ResolvedRecipe
 from distill_cli.runtime import fast_kernels
@@ -155,8 +156,11 @@ def opened(
     """A run, checked, its folder locked and begun; the arguments are those of `train`."""
     ranks = runtime_of(recipe).ranks
 
+    def first(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
+        return ranks.first_on_machine(lambda: opening(recipe, sink, glance=glance))
+
     def checked() -> tuple[PreparedRun, Trainer]:
-        prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=opening)
+        prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=first)
         trainer = trainer_of(prepared, sink)
         check_pixels(prepared.members, trainer.loader.views)
         return prepared, trainer

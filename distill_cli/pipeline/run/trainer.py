@@ -49,6 +49,8 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         order_name=prepared.order,
         counts_labelled=prepared.counts_labelled,
         share=share_of(prepared),
+        views_per_read=recipe.views_per_read,
+        epochs=recipe.epochs,
     )
     taps, stop = prepared.layers.taps, prepared.is_hint_init
     optimisation = _optimisation(prepared, loader.steps)
