@@ -71,7 +71,7 @@ class _Shared(TorchDispatchMode):
         values = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in getattr(func, "tags", ()):
             return func(*args, **values)
-        if func is aten.native_dropout.default and not args[2]:
+        if _draws_nothing(func, args, values):
             return func(*args, **values)
         self.drawn = True
         if func in FILLS:
@@ -100,3 +100,14 @@ class _Shared(TorchDispatchMode):
         drawn = like.new_empty_strided(size, like.stride()) if outermost else like.new_empty(size)
         draw(drawn)
         return drawn[self.ranks.number * rows : (self.ranks.number + 1) * rows]
+
+
+def _draws_nothing(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation that may draw does not, as attention and dropout of rate 0 do not."""
+    if func is aten.native_dropout.default:
+        return not args[2]
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.name == "dropout_p":
+            default = kwargs.get("dropout_p", argument.default_value)
+            return not (args[place] if place < len(args) else default)
+    return False

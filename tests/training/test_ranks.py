@@ -48,6 +48,11 @@ CASES: dict[str, dict[str, Any]] = {
     **{f"way {name}": way for name, way in WAYS.items()},
     **{f"teacher {name}": {"objective": "kd", **kind} for name, kind in TEACHERS.items()},
     "batch norm": NETWORK,
+    "attention": {
+        "model": "vit_tiny_patch16_224",
+        "model_args": {"img_size": 8, "patch_size": 4, "depth": 2, "drop_path_rate": 0.2},
+        "dropout": 0.1,
+    },
     "batch norm in parts": {**NETWORK, "accumulate": 2},
 }
 Results = list[dict[str, dict[str, dict[str, Tensor]]]]

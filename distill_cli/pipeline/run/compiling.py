@@ -15,7 +15,8 @@ def compiles(recipe: TrainRecipe, runtime: Runtime, layers: Layers, steps: int) 
     """What a recipe says, or what `auto` is for it; a run records it, and goes on by it.
 
     Compiled kernels sum in an order of their own, so that `auto` leaves deterministic runs alone.
-    A network whose layers are looked at is not compiled, for what looks is a hook.
+    A network whose layers are looked at is not compiled, for what looks is a hook; nor is one whose
+    weights are gathered block by block.
 
     Args:
         recipe: The run's.
@@ -27,4 +28,4 @@ def compiles(recipe: TrainRecipe, runtime: Runtime, layers: Layers, steps: int) 
         return recipe.compile
     pays = runtime.device.type == "cuda" and steps >= STEPS
     looked_at = bool(layers.taps or layers.composition.judging)
-    return pays and not runtime.deterministic and not looked_at
+    return pays and not runtime.deterministic and not looked_at and runtime.shard == "none"

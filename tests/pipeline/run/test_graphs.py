@@ -14,6 +14,7 @@ from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.recipe.schema import TeacherRecipe
 from distill_cli.training.events import Silent
+from distill_cli.training.graphs import room_on
 from tests.conftest import Outcome, on_host
 
 Distill = Callable[..., Outcome]
@@ -47,5 +48,5 @@ def test_an_optimiser_that_counts_on_the_host_is_named(here: Path, opt: str, nam
 
 def test_half_of_the_free_memory_is_room_for_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 4000))
-    assert graphs.room_on(torch.device("cuda")) == 500
-    assert graphs.room_on(torch.device("cpu")) == float("inf")
+    assert room_on(torch.device("cuda")) == 500
+    assert room_on(torch.device("cpu")) == float("inf")
