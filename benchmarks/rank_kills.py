@@ -92,11 +92,12 @@ def main() -> int:
         process, began = start(whole, args.epochs, 0)
         assert process.wait() == 0, process.stderr
         length, expected = time.monotonic() - began, digests(whole)
+        span = length
         print(f"unbroken: {length:.1f} s with its ranks", flush=True)
         while sum(row[2] for row in rows) < args.kills:
             shutil.rmtree(out, ignore_errors=True)
             process, began = start(out, args.epochs, 3)
-            moment, rank = draw.uniform(0, length), draw.randrange(RANKS)
+            moment, rank = draw.uniform(0, span), draw.randrange(RANKS)
             time.sleep(max(0.0, began + moment - time.monotonic()))
             running = ranks_of(process.pid)
             hit = len(running) == RANKS
@@ -116,7 +117,7 @@ def main() -> int:
                 print(err)
             sys.stdout.flush()
             # Where it ends sooner than the unbroken one, moments are drawn from what it takes.
-            length = length if hit else min(length, rows[-1][4])
+            span = span if hit else min(span, rows[-1][4])
     RESULTS.write_text(page(args, length, rows), encoding="utf-8")
     print(f"{equal} of {len(rows)} end in the bits of the unbroken run")
     return 0 if equal == len(rows) else 1
