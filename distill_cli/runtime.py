@@ -157,6 +157,8 @@ def decide(
     torch.use_deterministic_algorithms(deterministic)
     chosen = torch.device(device)
     if chosen.type == "cuda" and place().ranks > 1:
+        if chosen.index is None:
+            chosen = torch.device("cuda", place().local_rank % torch.cuda.device_count())
         torch.cuda.set_device(chosen)
     return Runtime(
         device=chosen,
