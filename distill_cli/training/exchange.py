@@ -26,9 +26,10 @@ from distill_cli.training.shared_draws import SharedDraws
 from distill_cli.training.sync_norm import SyncedNorm
 from distill_cli.types import Batch, Features, StudentSignals, TeacherSignals
 
-# The wishes to stop that ranks agree on, each a count of the ranks that have it.
+# The wishes that ranks agree on, each a count of the ranks that have it: to stop by a signal or because the
+# time is up, and to keep the state.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-WISHES = len(SIGNALS) + 1
+WISHES = len(SIGNALS) + 2
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,12 @@ class Wishes:
     Attributes:
         signal_number: A signal that one of them got, which asks to stop; None where none did.
         time_up: Whether the time of the command is up.
+        keep: Whether the state is to be kept now, by the clock of one of them.
     """
 
     signal_number: int | None = None
     time_up: bool = False
+    keep: bool = False
 
 
 class Exchange:
@@ -110,7 +113,7 @@ class Exchange:
         self.agreed = Wishes()
         self.draws = SharedDraws(ranks)
         device = network.mean.device
-        self._wishes = torch.zeros(WISHES, device=device)
+        self._wishes, self._asked = torch.zeros(WISHES, device=device), Wishes()
         # Whether outputs of each rank were not finite so far, then its gradients; then the wishes.
         self._news = torch.zeros(2 * ranks.count + WISHES, device=device)
         self._faults = self._news[: 2 * ranks.count]
@@ -148,9 +151,12 @@ class Exchange:
 
     def ask(self, wishes: Wishes) -> None:
         """Tells the others with the next step what this rank wants."""
-        wanted = [wishes.signal_number == number for number in SIGNALS]
-        if any(wanted) or wishes.time_up:
-            self._wishes.copy_(torch.tensor([*wanted, wishes.time_up], dtype=torch.float32))
+        # A copy to a device is made only where something is new.
+        if wishes != self._asked:
+            self._asked = wishes
+            wanted = [wishes.signal_number == number for number in SIGNALS]
+            values = [*wanted, wishes.time_up, wishes.keep]
+            self._wishes.copy_(torch.tensor(values, dtype=torch.float32))
 
     @torch.no_grad()
     def reduce(self, optimizers: tuple[torch.optim.Optimizer, ...]) -> None:
@@ -230,11 +236,12 @@ class Exchange:
             )
             error.rank = faulty[0]
             raise error
-        *signals, time_up = news[2 * count :]
+        *signals, time_up, keep = news[2 * count :]
         for signal_number, asked in zip(SIGNALS, signals, strict=True):
             if asked > 0:
                 self.agreed.signal_number = int(signal_number)
         self.agreed.time_up = self.agreed.time_up or time_up > 0
+        self.agreed.keep = keep > 0
 
 
 def _places(flags: list[float]) -> list[int]:

@@ -7,6 +7,8 @@ bits as the same number of ranks.
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from distill_cli.training import pauses
 from tests.conftest import Made, Outcome
 from tests.processes import Written, fork, in_files, typed
 from tests.ranks import by_ranks, placed, port
@@ -206,3 +209,27 @@ def test_dumps_are_shared_out(distill: Cli, here: Path, made: Made, ranks: int) 
         path.unlink()
     assert_ended(by_ranks(ranks, *command, "--out", "two"))
     assert files(here / "one") == files(here / "two")
+
+
+def test_states_are_kept_by_one_clock(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks whose weights lie in parts keep them after the same step, whatever their clocks say."""
+    # A second each 50 ms, and every rank reads it a little differently.
+    monkeypatch.setattr(pauses, "clock", lambda: 20 * time.monotonic() + os.getpid() % 7 / 10)
+    command = (*TEACHER, "--shard", "student", "--checkpoint-every", "1s", "--rank-timeout", "10s")
+    assert_ended(by_ranks(2, *command, *COMMON[:-2], 30, "--quiet", "--out", "r"))
+    assert len(list((here / "r" / "last").glob("shard-*"))) == 4
+
+
+def test_hints_of_teachers_in_parts(here: Path, made: Made) -> None:
+    """The held-out images are one batch, which one of the ranks asks the teacher for."""
+    command = ("hint-init", "--teachers", made.teacher, "--model", "mlp_8x1", "--shard", "teachers")
+    assert_ended(by_ranks(2, *command, *COMMON, "--rank-timeout", "20s", "--out", "h"))
+
+
+def test_seeds_of_teachers_in_parts_go_on(here: Path, made: Made) -> None:
+    command = ("student", "--teachers", made.teacher, "--model", "mlp_8x1", "--seeds", 2)
+    command += (*COMMON, "--shard", "teachers", "--rank-timeout", "20s", "--out", "s")
+    assert_ended(by_ranks(2, *command))
+    (here / "s/seed-1/result.json").unlink()
+    assert_ended(by_ranks(2, *command, "--resume"))
+    assert (here / "s/seed-1/result.json").is_file()

@@ -16,6 +16,7 @@ from distill_cli.pipeline.engines.protocol import WorkerId
 from distill_cli.pipeline.entries import CARD
 from distill_cli.pipeline.folders import CARD_MARK, clear_cache
 from distill_cli.pipeline.inputs.data import keep_skipped
+from distill_cli.pipeline.inputs.shared_folder import check_shared
 from distill_cli.pipeline.labels.beside import public_name, recipe_beside, write_evaluation
 from distill_cli.pipeline.labels.commits import Commits
 from distill_cli.pipeline.labels.labeller import Labeller
@@ -78,6 +79,8 @@ def dump(
                 keep_skipped(folder, prepared.dataset)
 
         ranks.led(begun)
+        for folder in prepared.folders:
+            check_shared(ranks, folder, "into which every rank writes its shards")
         speed = _fill(prepared, _writers(prepared), progress, sink)
         # Anew: what other ranks committed is there too.
         writers = _writers(prepared)

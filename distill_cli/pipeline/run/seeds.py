@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,37 +92,42 @@ def train_seeds(
     out = Path(str(recipe.out))
     folders = [out, *(seed_run.out for seed_run in runs)]
 
-    def begun() -> None:
-        if overwrite:
-            _clear(folders)
-        remove_temporaries(out, below=False)
+    def kept() -> None:
         check_kept(recipe, out / SEEDS)
-        if any(map(holds_run, folders[1:])):
+        if ranks.led(lambda: any(map(holds_run, folders[1:]))):
             with shown(counted(len(runs), "seed")) as sink:
                 for seed_run in runs:
                     check_before(seed_run.recipe, sink=sink, resume=True, opening=opening)
+
+    def begun() -> None:
         write_text(out / SEEDS, to_yaml(recipe))
         remove(out / TABLE)
 
     with tidied(out), one_writer(out):
+        if overwrite:
+            ranks.led(lambda: _clear(folders))
+        remove_temporaries(out, below=False)
+        # On every rank: a teacher may lie in parts on them.
+        ranks.together(kept)
         ranks.led(begun)
         whole = Whole(limit=TimeLimit.of(recipe.max_time), leave=leave, out=out)
-        diverged = _train_each(runs, shown, opening, whole)
-        table = SeedTable(
-            rows=tuple(_row(seed_run, diverged.get(seed_run.seed)) for seed_run in runs)
-        )
+        done = ranks.led(lambda: {seed_run.seed for seed_run in runs if seed_run.is_done})
+        diverged = _train_each(runs, done, shown, opening, whole)
+        rows = ranks.led(lambda: tuple(_row(one, diverged.get(one.seed)) for one in runs))
+        table = SeedTable(rows=rows)
         write_json(out / TABLE, table.to_json())
     gates = recipe.require if isinstance(recipe, LabelledRecipe) else []
     return FinishedSeeds(out=out, table=table, unmet=unmet_by_seeds(gates, table))
 
 
 def _train_each(
-    runs: Sequence[SeedRun], shown: Shown, opening: OpenData, whole: Whole
+    runs: Sequence[SeedRun], done: Collection[int], shown: Shown, opening: OpenData, whole: Whole
 ) -> dict[int, str]:
     """Trains those that are not finished: at once on a GPU, else one after another.
 
     Args:
         runs: One a seed.
+        done: The seeds of those that are finished.
         shown: The sink of a run, by what is under way.
         opening: Opens the data.
         whole: The command.
@@ -130,14 +135,14 @@ def _train_each(
     Returns:
         By seed, how a run diverged.
     """
-    left = [seed_run for seed_run in runs if not seed_run.is_done]
+    left = [seed_run for seed_run in runs if seed_run.seed not in done]
     if len(left) > 1 and take_turns(left[0].recipe):
         with shown(f"{len(left)} seeds at once") as sink:
             for seed_run in runs:
-                if seed_run.is_done:
+                if seed_run.seed in done:
                     sink.message(f"seed {seed_run.seed}: done before")
             return train_together(left, sink, opening, whole)
-    return _one_after_another(runs, shown, opening, whole)
+    return _one_after_another(runs, done, shown, opening, whole)
 
 
 def take_turns(recipe: TrainRecipe) -> bool:
@@ -150,12 +155,12 @@ def take_turns(recipe: TrainRecipe) -> bool:
 
 
 def _one_after_another(
-    runs: Sequence[SeedRun], shown: Shown, opening: OpenData, whole: Whole
+    runs: Sequence[SeedRun], done: Collection[int], shown: Shown, opening: OpenData, whole: Whole
 ) -> dict[int, str]:
     diverged: dict[int, str] = {}
     for number, seed_run in enumerate(runs, start=1):
         with shown(f"seed {seed_run.seed} ({number} of {len(runs)})") as sink:
-            if seed_run.is_done:
+            if seed_run.seed in done:
                 sink.message(f"seed {seed_run.seed}: done before")
                 continue
             try:

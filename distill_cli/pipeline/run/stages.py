@@ -20,6 +20,7 @@ from distill_cli.pipeline.folders import (
 )
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.data import OpenData, open_data
+from distill_cli.pipeline.inputs.shared_folder import check_shared
 from distill_cli.pipeline.objective.sources import learnt_from
 from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
@@ -77,19 +78,22 @@ def run(
     out = stages[-1].out
     whole = replace(whole, out=whole.out or out)
 
-    def begun() -> None:
-        if overwrite:
-            _clear(out)
+    def kept() -> None:
         check_kept(recipe, out / RECIPE)
         _check_begun(stages, Silent(), opening)
-        write_text(out / RECIPE, to_yaml(recipe))
 
     with tidied(out), one_writer(out / STAGES, root=out):
-        ranks.led(begun)
+        check_shared(ranks, out / STAGES, "from which each stage learns of those before it")
+        if overwrite:
+            ranks.led(lambda: _clear(out))
+        # On every rank: a teacher may lie in parts on them.
+        ranks.together(kept)
+        ranks.led(lambda: write_text(out / RECIPE, to_yaml(recipe)))
+        done = ranks.led(lambda: [(stage.out / "result.json").is_file() for stage in stages])
         finished = None
         for number, stage in enumerate(stages, start=1):
             label = f"stage {number} of {len(stages)}, {stage.name}"
-            if number < len(stages) and (stage.out / "result.json").is_file():
+            if number < len(stages) and done[number - 1]:
                 sink.message(f"{label}: done before")
                 continue
             sink.message(label)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
+from distill_cli.data.split_images import plain_batches
 from distill_cli.evaluate import evaluate
 from distill_cli.models import Network
 from distill_cli.models.taps import signals_of
@@ -38,23 +40,33 @@ def hints_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     ranks.require_equal(network.state_dict().values())
     training = network.training
     network.eval()
-    total, samples = 0.0, 0
-    for images_BCHW in prepared.dataset.val.iter_plain(first=ranks.number, every=ranks.count):
-        row_B = torch.arange(len(images_BCHW))
-        batch = Batch(
-            images_BCHW=images_BCHW.to(runtime.device) / 255,
-            target_B=torch.full_like(row_B, UNLABELLED, device=runtime.device),
-            index_B=row_B,
-            view_B=torch.zeros_like(row_B),
-            step=0,
-        )
+    total, samples, held_out = 0.0, 0, prepared.dataset.val
+    own = list(range(ranks.number, plain_batches(held_out), ranks.count))
+    for images_BCHW in held_out.iter_plain(first=ranks.number, every=ranks.count):
+        batch = _plain(images_BCHW, runtime.device)
         with runtime.autocast():
             student = signals_of(network, batch.images_BCHW, layers.taps, stop=True)
         teacher = prepared.teacher.signals(batch)
         progress = Progress(epoch=0, step=0, total_steps=1)
         loss = layers.composition(student, teacher, batch, progress, layers.adapters)
-        total, samples = total + float(loss.total) * len(row_B), samples + len(row_B)
+        total, samples = total + float(loss.total) * batch.samples, samples + batch.samples
+    if len(own) < -(-plain_batches(held_out) // ranks.count):
+        # Teachers that lie in parts are gathered by all ranks at once, as often on each.
+        blank_1CHW = torch.zeros(1, *held_out.size, dtype=torch.uint8)
+        prepared.teacher.signals(_plain(blank_1CHW, runtime.device))
     network.train(training)
     parts = ranks.values((total, samples))
     total, samples = sum(part[0] for part in parts), sum(part[1] for part in parts)
     return HeldOut(figures={"val_hint": total / samples}, rank=(-total / samples,))
+
+
+def _plain(images_BCHW: Tensor, device: torch.device) -> Batch:
+    """A batch of uint8 images as they are, without labels."""
+    row_B = torch.arange(len(images_BCHW))
+    return Batch(
+        images_BCHW=images_BCHW.to(device) / 255,
+        target_B=torch.full_like(row_B, UNLABELLED, device=device),
+        index_B=row_B,
+        view_B=torch.zeros_like(row_B),
+        step=0,
+    )
