@@ -87,21 +87,24 @@ class Pauses:
         self._next = min(clock() + self.checkpoint_every, end)
         if self.exchange is not None:
             self.exchange.agreed.keep = False
-            self.exchange.ask(self._wishes())
+            self._ask(self.exchange)
 
     def due(self) -> bool:
         """Whether the state is to be kept now: by time, or because the run is to stop."""
         if self.exchange is None:
             return self.signal() is not None or clock() >= self._next
         # All keep it after the same step, for the parts of one state may lie on all of them.
-        self.exchange.ask(self._wishes())
+        self._ask(self.exchange)
         return self.exchange.agreed != Wishes()
 
     def _wishes(self) -> Wishes:
         time_up = self.limit is not None and self.limit.is_up
-        return Wishes(
-            signal_number=self.signal(), time_up=time_up, keep=clock() >= self._next and not time_up
-        )
+        return Wishes(signal_number=self.signal(), time_up=time_up)
+
+    def _ask(self, exchange: Exchange) -> None:
+        wishes = self._wishes()
+        wishes.keep = not wishes.time_up and clock() >= self._next
+        exchange.ask(wishes)
 
     def _agreed(self) -> Wishes:
         """What counts: the wishes of this process, or those that all ranks know of."""

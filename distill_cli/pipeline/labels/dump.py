@@ -67,13 +67,15 @@ def dump(
     ranks = runtime_of(recipe).ranks
     prepared = ranks.together(lambda: prepare_dump(recipe, sink=sink, overwrite=overwrite))
     with ExitStack() as locks:
+        # Of rank 0, which removes what a killed writer left: only before the others write.
+        first: list[CacheWriter] = []
 
         def begun() -> None:
             for folder in prepared.folders:
                 locks.enter_context(one_writer(folder, root=Path(str(prepared.recipe.out))))
             for folder in prepared.folders if overwrite else ():
                 clear_cache(folder)
-            _writers(prepared)
+            first.extend(_writers(prepared))
             for folder, name in zip(prepared.folders, prepared.names, strict=True):
                 write_text(folder / "recipe.yaml", to_yaml(recipe_beside(prepared, name)))
                 keep_skipped(folder, prepared.dataset)
@@ -81,7 +83,7 @@ def dump(
         ranks.led(begun)
         for folder in prepared.folders:
             check_shared(ranks, folder, "into which every rank writes its shards")
-        speed = _fill(prepared, _writers(prepared), progress, sink)
+        speed = _fill(prepared, first or _writers(prepared), progress, sink)
         # Anew: what other ranks committed is there too.
         writers = _writers(prepared)
         _add_files(prepared, writers, sink)
