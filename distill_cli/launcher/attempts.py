@@ -174,7 +174,8 @@ class Agent(LocalElasticAgent):
     """torch's, which would wait for other machines for five minutes, deaf to signals."""
 
     def _exit_barrier(self) -> None:
-        store, machines = self._store, self._worker_group.group_world_size
+        store: Any = self._store
+        machines = self._worker_group.group_world_size
         until, number = time.monotonic() + PARTING, 1
         try:
             while meeting.bounded(partial(store.add, "through", number), _ASKING) < machines:

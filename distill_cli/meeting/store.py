@@ -25,8 +25,8 @@ T = TypeVar("T")
 _PARTED = "parted"
 # Seconds that a rank waits for the others at its end.
 PARTING = 5.0
-# Seconds to wait for a store that is there.
-ANSWER = 30.0
+# Seconds to wait for the store of torchrun, and for the rank that decides for all.
+ANSWER = 120.0
 # Seconds to find the store for a last word, which must not keep anybody.
 BRIEF = 5.0
 _LOOK = 0.02
