@@ -52,9 +52,19 @@ def by_option() -> bool:
 
 def attempt() -> str:
     """A name of the attempt that this rank takes part in, the same on all of its ranks."""
-    if by_option():
-        return os.environ[_LAUNCH]
-    return f"attempt-{os.environ.get(_RESTARTS, '0')}"
+    return os.environ[_LAUNCH] if by_option() else attempt_named(restarts())
+
+
+def attempt_named(number: int) -> str:
+    """The name of an attempt of torchrun's, from 0."""
+    return f"attempt-{number}"
+
+
+def restarts() -> int:
+    """How often torchrun started this rank anew; what was begun before is not known to it."""
+    times = os.environ.get(_RESTARTS, "")
+    anew = not by_option() and place().ranks > 1 and times.isdecimal()
+    return int(times) if anew else 0
 
 
 class _Before:
@@ -69,10 +79,5 @@ def go_on() -> None:
 
 
 def goes_on() -> bool:
-    """Whether this rank was started anew, and goes on with what was begun before.
-
-    torchrun tells how often it started its ranks; what they began is not known to it.
-    """
-    started = os.environ.get(_RESTARTS, "0")
-    again = not by_option() and place().ranks > 1 and started.isdecimal() and int(started) > 0
-    return _Before.begun or again
+    """Whether this rank was started anew, and goes on with what was begun before."""
+    return _Before.begun

@@ -21,7 +21,7 @@ from torch import Tensor
 from distill_cli import meeting
 from distill_cli.errors import DistillError, InternalError, StoppedError, UsageError, reason
 from distill_cli.files import leave_to_others
-from distill_cli.launched import by_option, place
+from distill_cli.launched import place
 from distill_cli.sharding import is_sharded
 
 T = TypeVar("T")
@@ -242,11 +242,11 @@ def join(device: torch.device, *, timeout: float = TIMEOUT) -> Ranks:
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         store = meeting.meet(timeout)
-        options: dict[str, Any] = {"timeout": timedelta(seconds=timeout)}
-        if by_option():
-            # One store serves all attempts; under torchrun, torch knows which is this one's.
-            options |= {"store": meeting.part_of(store, "group")}
-            options |= {"rank": here.rank, "world_size": here.ranks}
+        # One store serves all attempts, torchrun's too: torch itself would find the ranks of the one before.
+        group = meeting.part_of(store, "group")
+        group.set_timeout(timedelta(seconds=timeout))
+        options: dict[str, Any] = {"store": group, "rank": here.rank, "world_size": here.ranks}
+        options["timeout"] = timedelta(seconds=timeout)
         with answering():
             dist.init_process_group(backend, **options)
             _Group.patient = dist.new_group(backend="gloo", timeout=_PATIENCE)

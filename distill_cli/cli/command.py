@@ -10,8 +10,9 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from distill_cli.cli.terminal import escape, say
+from distill_cli.cli.terminal import escape, mute_follower, say
 from distill_cli.errors import UsageError
+from distill_cli.launched import by_option, place
 
 # The number of processes and this one's, as torchrun tells them.
 PROCESSES, NUMBERS = "WORLD_SIZE", ("RANK", "LOCAL_RANK")
@@ -32,6 +33,8 @@ class Command(TyperCommand):
             if "unexpected extra argument" in str(error) and (line := self._spread(ctx, typed)):
                 raise UsageError(line) from None
             raise
+        if not ctx.resilient_parsing and "ranks" in ctx.params:
+            _begin_rank()
         if not ctx.resilient_parsing and not ctx.params.get("quiet"):
             for line in self._repeated(ctx, typed):
                 say(f"[bold]note:[/bold] {escape(line)}")
@@ -73,6 +76,21 @@ class Command(TyperCommand):
                 last = option.opts if values[option.name] else option.secondary_opts
                 lines.append(f"of {names} the last counts: {last[0]}")
         return lines
+
+
+def _begin_rank() -> None:
+    """Begins what several ranks can do, as one of them; where there is one, nothing is to be done.
+
+    Raises:
+        DistillError: An attempt before ended in a way that this one would.
+    """
+    if place().ranks == 1:
+        return
+    from distill_cli.cli.attempts import look_back
+
+    if not by_option():
+        mute_follower()
+    look_back()
 
 
 class VerbApp(typer.Typer):

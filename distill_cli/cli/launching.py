@@ -6,13 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import NoReturn
 
 import typer
 
-from distill_cli.cli.begun import kept_file
-from distill_cli.cli.rank_flags import RankFlags, cores
+from distill_cli.cli.attempts import state_of
+from distill_cli.cli.rank_flags import RankFlags, cores, interface_to
 from distill_cli.cli.terminal import (
     DISPLAYS,
     INTERRUPTED,
@@ -20,14 +19,13 @@ from distill_cli.cli.terminal import (
     escape,
     guard,
     leave,
+    mute_follower,
     say,
     say_interrupted,
     say_stopped,
 )
-from distill_cli.errors import DistillError, UsageError
-from distill_cli.launched import UNMENDED, by_option, go_on, goes_on
-from distill_cli.readers.json_values import read_json
-from distill_cli.report.run_folder import OUTCOME
+from distill_cli.errors import UsageError
+from distill_cli.launched import go_on
 
 # Ranks are forked from a process of one thread that has imported all of a training once.
 START = "forkserver"
@@ -61,13 +59,17 @@ def start(
     address = flags.address()
     if threads is None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // flags.ranks)))
+    if interface := interface_to(address[0]):
+        # What ranks of one machine exchange does not leave it.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    if not os.environ.get("DISTILL_DEBUG"):
+        # torch's own lines are of no use to a person.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # Ranks have the environment that is there now.
     _prepare()
     from distill_cli import launcher
 
     _check_gpus(flags, device)
-    if interface := launcher.interface_to(address[0]):
-        # What ranks of one machine exchange does not leave it.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     machines = launcher.Machines(
         ranks=flags.ranks, nodes=flags.nnodes, node=flags.node_rank or 0, address=address
     )
@@ -78,7 +80,7 @@ def start(
         start_method=START,
         restarts=flags.max_restarts,
         grace=grace,
-        state=lambda: _state(out),
+        state=lambda: state_of(out),
         tell=lambda text: say(escape(text)),
     )
     ended = launch.run()
@@ -100,29 +102,6 @@ def _prepare() -> None:
         forkserver.ensure_running()
 
 
-class EndedBeforeError(DistillError):
-    """The attempt before ended in a way that another one would."""
-
-
-def check_before(out: str | None) -> None:
-    """Ends an attempt of torchrun's at once where the one before ended by what is not the machine's fault.
-
-    Args:
-        out: The folder of the command, where it names one.
-
-    Raises:
-        EndedBeforeError: With its code and message.
-    """
-    if by_option() or not goes_on() or out is None:
-        return
-    file = Path(out) / OUTCOME
-    ended = read_json(file) if file.is_file() else None
-    if isinstance(ended, dict) and ended.get("code") in UNMENDED:
-        error = EndedBeforeError(f"{ended.get('message')} (so the attempt before ended)")
-        error.exit_code = int(ended["code"])
-        raise error
-
-
 def _check_gpus(flags: RankFlags, device: str) -> None:
     """Refuses more ranks than GPUs, where GPUs do the work.
 
@@ -137,15 +116,6 @@ def _check_gpus(flags: RankFlags, device: str) -> None:
             f"--ranks {flags.ranks} is more than the GPUs of this machine, {gpus}",
             hint="A rank has a GPU of its own; --device cpu computes without",
         )
-
-
-def _state(out: str | None) -> object:
-    """Something that is another as soon as a run has begun in its folder."""
-    kept = None if out is None else kept_file(Path(out))
-    if kept is None:
-        return None
-    status = kept.stat()
-    return kept.name, status.st_ino, status.st_mtime_ns
 
 
 def work(args: list[str], goes_on: bool) -> None:
@@ -163,6 +133,7 @@ def work(args: list[str], goes_on: bool) -> None:
     if goes_on:
         go_on()
     guard()
+    mute_follower()
     from distill_cli.cli.app import run
 
     try:

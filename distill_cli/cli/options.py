@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from distill_cli.cli.attempts import note_met
 from distill_cli.cli.begun import kept_file
 from distill_cli.cli.command import APART, refuse_ranks
 from distill_cli.cli.completion import completer
-from distill_cli.cli.launching import check_before, start
+from distill_cli.cli.launching import start
 from distill_cli.cli.rank_flags import RankFlags
 from distill_cli.cli.terminal import escape, say
 from distill_cli.launched import goes_on
@@ -277,7 +278,7 @@ def start_ranks(recipe: Any, ranks: RankFlags, *, dry: bool) -> None:
         dry: Whether nothing is made: then one process checks it.
     """
     ranks.check(out=recipe.out, device=recipe.device)
-    check_before(recipe.out)
+    note_met(recipe.out)
     if ranks.several and not dry:
         options = {"out": recipe.out, "device": recipe.device, "threads": recipe.threads}
         if isinstance(recipe, TrainRecipe):

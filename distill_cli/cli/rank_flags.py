@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
+import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,6 +17,8 @@ from distill_cli.launched import by_option, place
 
 # More processes than this a core share it in turns so short that none gets anywhere.
 MOST_A_CORE = 8
+# Linux's question for the address of an interface, and where the address stands in the answer.
+_ADDRESS_OF, _ADDRESS = 0x8915, slice(20, 24)
 
 Ranks = Annotated[
     int,
@@ -127,3 +133,20 @@ class RankFlags:
 def cores() -> int:
     """The processor's cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def interface_to(host: str) -> str | None:
+    """The network interface that a machine is reached by; None where that is not known.
+
+    gloo would take the one that this machine's name means, which is often one that no other reaches.
+    """
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # Nothing is sent.
+        probe.connect((host, 9))
+        own = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):
+                asked = struct.pack("256s", name.encode())
+                if fcntl.ioctl(probe, _ADDRESS_OF, asked)[_ADDRESS] == own:
+                    return name
+    return None

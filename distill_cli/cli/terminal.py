@@ -118,13 +118,17 @@ def guard() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD:
         pass
     os.close(descriptor)
-    if not place().leads:
-        mute()
     sys.stdout, sys.stderr = Unbreakable(sys.stdout), Unbreakable(sys.stderr)
     sys.unraisablehook = _interrupted_anywhere
     if not os.environ.get("DISTILL_DEBUG"):
         warnings.showwarning = _show_warning
         logging.lastResort = LibraryLines(logging.WARNING)
+
+
+def mute_follower() -> None:
+    """Has a rank for which another one speaks write nothing."""
+    if not place().leads:
+        mute()
 
 
 # Whose warnings are of pictures: what cannot be read is an error, which names the file.

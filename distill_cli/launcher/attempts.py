@@ -16,10 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher import api
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from distill_cli import meeting
@@ -29,6 +32,8 @@ from distill_cli.launcher.machines import ANSWER, Machines
 
 # Seconds beyond the grace of a stop, for the end of what is stopped; for a last word; between two looks.
 _MARGIN, _ASKING, _LOOK = 15, 5.0, 0.1
+# Seconds that a machine whose ranks are through waits for the others.
+PARTING = 10.0
 # Codes after which there is no other attempt.
 FINAL = (0, *UNMENDED, *(128 + number for number in (signal.SIGINT, signal.SIGTERM)))
 
@@ -80,7 +85,11 @@ class Launcher:
         Raises:
             DistillError: The machines do not meet.
         """
-        with _quiet(self.grace), tempfile.TemporaryDirectory(prefix="distill-ranks-") as folder:
+        with (
+            _quiet(self.grace),
+            _parting(),
+            tempfile.TemporaryDirectory(prefix="distill-ranks-") as folder,
+        ):
             try:
                 return self._attempts(folder)
             except SignalException as stop:
@@ -161,6 +170,38 @@ class Launcher:
         return None if self.machines.node == 0 and not meeting.claim(words) else line
 
 
+class Agent(LocalElasticAgent):
+    """torch's, which would wait for other machines for five minutes, deaf to signals."""
+
+    def _exit_barrier(self) -> None:
+        store: Any = self._store
+        machines = self._worker_group.group_world_size
+        until, number = time.monotonic() + PARTING, 1
+        try:
+            while meeting.bounded(partial(store.add, "through", number), _ASKING) < machines:
+                if time.monotonic() > until:
+                    return
+                number = 0
+                time.sleep(_LOOK)
+        except SignalException:
+            raise
+        except Exception:
+            # Machine 0, which keeps the store, is gone first.
+            return
+
+
+@contextmanager
+def _parting() -> Iterator[None]:
+    """Has torch's launcher use our agent: it takes no other by its arguments."""
+    name = "LocalElasticAgent"
+    plain = getattr(api, name)
+    setattr(api, name, Agent)
+    try:
+        yield
+    finally:
+        setattr(api, name, plain)
+
+
 def begin_rank() -> None:
     """Makes this process a rank, whom signals reach by its launcher alone."""
     os.setsid()
@@ -171,10 +212,9 @@ def begin_rank() -> None:
 
 @contextmanager
 def _quiet(grace: float) -> Iterator[None]:
-    """What torch's launcher is told by the environment; its logs are of no use to a person."""
+    """What torch's launcher is told; its logs are of no use to a person."""
     os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(int(grace) + _MARGIN)
     if not os.environ.get("DISTILL_DEBUG"):
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         logging.disable(logging.CRITICAL)
     try:
         yield

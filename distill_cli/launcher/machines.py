@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +15,6 @@ from distill_cli.errors import InternalError, UsageError, counted
 
 # Seconds that machines wait for each other before an attempt, for a store that is there, and between looks.
 MUSTER, ANSWER, _LOOK = 600.0, 30.0, 0.1
-# Linux's question for the address of an interface, and where the address stands in the answer.
-_ADDRESS_OF, _ADDRESS = 0x8915, slice(20, 24)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +115,3 @@ def _listens(host: str, port: int) -> bool:
         raise UsageError(f"--rendezvous: there is no machine {host}: {error.strerror}") from None
     except OSError:
         return False
-
-
-def interface_to(host: str) -> str | None:
-    """The network interface that a machine is reached by; None where that is not known.
-
-    gloo would take the one that this machine's name means, which is often one that no other reaches.
-    """
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        # Nothing is sent.
-        probe.connect((host, 9))
-        own = socket.inet_aton(probe.getsockname()[0])
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):
-                asked = struct.pack("256s", name.encode())
-                if fcntl.ioctl(probe, _ADDRESS_OF, asked)[_ADDRESS] == own:
-                    return name
-    return None

@@ -25,6 +25,8 @@ T = TypeVar("T")
 _PARTED = "parted"
 # Seconds that a rank waits for the others at its end.
 PARTING = 5.0
+# Seconds to wait for the store of torchrun, and for the rank that decides for all.
+ANSWER = 120.0
 # Seconds to find the store for a last word, which must not keep anybody.
 BRIEF = 5.0
 _LOOK = 0.02
@@ -34,6 +36,8 @@ class _Meeting:
     """The store of this process's launch."""
 
     store: Any = None
+    # The same, of all attempts.
+    launch: Any = None
     # Whether this rank has said that it is through.
     parts = False
     lost = False
@@ -123,11 +127,21 @@ def meet(timeout: float) -> Any:
     if _Meeting.store is None:
         host, port = address()
         leads = place().leads and not kept_by_launcher()
-        store = store_at(host, port, leads=leads, timeout=timeout)
-        _Meeting.store = part_of(store, attempt())
+        _Meeting.launch = store_at(host, port, leads=leads, timeout=timeout)
+        _Meeting.store = part_of(_Meeting.launch, attempt())
         about = {"host": socket.gethostname(), "pid": os.getpid()}
         _Meeting.store.set(f"rank/{place().rank}", json.dumps(about))
     return _Meeting.store
+
+
+def of_launch() -> Any:
+    """The store of all attempts, which a launcher keeps.
+
+    Raises:
+        InternalError: It cannot be reached.
+    """
+    meet(ANSWER)
+    return _Meeting.launch
 
 
 def part_of(store: Any, name: str) -> Any:

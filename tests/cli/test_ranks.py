@@ -9,10 +9,16 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.multiprocessing import SignalException
 
 from distill_cli.cli import launching
+from distill_cli.cli.rank_flags import RankFlags
+from distill_cli.launcher import attempts as attempts_of_launcher
 from tests.conftest import Made, Outcome
 from tests.processes import Process, Written, fork, typed
 from tests.ranks import launch, on_rank, placed, port, ranks_of
@@ -291,21 +297,114 @@ def test_another_recipe_is_not_gone_on_with(here: Path, reliability: Reliability
 # Ranks of another launcher.
 
 
-def test_torchruns_next_attempt_does_not_repeat_what_cannot_end_otherwise(here: Path) -> None:
-    (here / "t" / "last").mkdir(parents=True)
-    (here / "t" / "last" / "outcome.json").write_text('{"code": 4, "message": "no number"}')
-    at = port()
+def attempts(store: TCPStore, number: int, *args: object) -> list[Outcome]:
+    """An attempt of torchrun's, which keeps the store, by two ranks."""
 
-    def again(rank: int) -> Process:
-        place = placed(rank, 2, at)
-        count = {"TORCHELASTIC_RESTART_COUNT": "1"}
-        return fork(
-            typed((*TRAIN, "--epochs", 1)), before=lambda: (place(), os.environ.update(count))
-        )
+    def started_anew(rank: int) -> Process:
+        place = placed(rank, 2, store.port)
+        names = {"TORCHELASTIC_RESTART_COUNT": str(number), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        return fork(typed(args), before=lambda: (place(), os.environ.update(names)))
 
-    ended = [told(process.end()) for process in [again(rank) for rank in range(2)]]
-    assert [one.code for one in ended] == [4, 4]
-    assert "no number (so the attempt before ended)" in ended[0].err
+    return [told(process.end()) for process in [started_anew(rank) for rank in range(2)]]
+
+
+@pytest.fixture
+def store() -> TCPStore:
+    """A store as torchrun's, of all attempts."""
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def test_torchruns_next_attempt_repeats_a_refusal(
+    here: Path, distill: Distill, store: TCPStore
+) -> None:
+    """A finished run is not taken for one that the command has begun."""
+    command = (*TRAIN, "--epochs", 1)
+    assert distill(*command).code == 0
+    before = (here / "t" / "result.json").read_bytes()
+    for number in range(3):
+        ended = attempts(store, number, *command)
+        assert [one.code for one in ended] == [2, 2], ended
+        assert ended[0].out == ended[1].out == ""
+        assert ended[0].err.count("already holds a run") == 1
+    assert "(so attempt 1 ended)" in ended[0].err
+    assert (here / "t" / "result.json").read_bytes() == before
+
+
+def test_torchruns_next_attempt_goes_on_with_what_was_begun(here: Path, store: TCPStore) -> None:
+    """After a kill; before anything was begun, the command is done as typed."""
+    command = (*TRAIN, "--epochs", 2)
+    (here / "t").mkdir()
+    store.set("distill/met", json.dumps({"out": "t", "state": None}))
+    assert [one.code for one in attempts(store, 1, *command)] == [0, 0]
+    # As typed, it would be refused: the folder holds a run.
+    assert [one.code for one in attempts(store, 2, *command)] == [0, 0]
+
+
+def test_what_one_process_does_is_shown_by_each(distill: Distill, here: Path) -> None:
+    """No rank is silent where there is nothing to share."""
+    shown = [
+        fork(typed(args), before=placed(1, 2, port())).end() for args in (["methods"], ["--help"])
+    ]
+    assert [one.code for one in shown] == [0, 0]
+    assert b"kd" in shown[0].out
+    assert b"teacher" in shown[1].out
+    assert told(fork(typed([*TRAIN, "--help"]), before=placed(1, 2, port())).end()).out
+
+
+# The launch itself.
+
+
+def test_ranks_have_the_interface_and_quiet_of_their_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are set before the process that ranks are forked from is started."""
+    names = ("GLOO_SOCKET_IFNAME", "TORCH_CPP_LOG_LEVEL")
+    for name in (*names, "OMP_NUM_THREADS", "DISTILL_DEBUG"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    had: list[str | None] = []
+
+    def prepare() -> None:
+        had.extend(os.environ.get(name) for name in names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launching, "_prepare", prepare)
+    with pytest.raises(KeyboardInterrupt):
+        launching.start(RankFlags(ranks=2), out=None, device="cpu")
+    assert had == ["lo", "ERROR"]
+
+
+class Lonely(attempts_of_launcher.Agent):
+    """The agent of one of two machines whose other one never comes to its end."""
+
+    def __init__(self, store: TCPStore) -> None:
+        self._store = store
+        self._worker_group: Any = SimpleNamespace(group_world_size=2)
+
+
+def test_a_launcher_does_not_wait_long_for_another(
+    store: TCPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert attempts_of_launcher.PARTING <= 10
+    monkeypatch.setattr(attempts_of_launcher, "PARTING", 0.3)
+    started = time.monotonic()
+    Lonely(store)._exit_barrier()
+    assert 0.3 <= time.monotonic() - started < 5
+
+
+def test_a_signal_ends_a_launcher_that_waits_for_another(store: TCPStore) -> None:
+    def stop(number: int, frame: object) -> None:
+        raise SignalException("stopped", signal.Signals(number))
+
+    plain = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    started = time.monotonic()
+    try:
+        with pytest.raises(SignalException):
+            Lonely(store)._exit_barrier()
+    finally:
+        signal.signal(signal.SIGALRM, plain)
+    assert time.monotonic() - started < 5
 
 
 def test_a_rank_that_does_not_come(here: Path, reliability: Reliability) -> None:
