@@ -54,7 +54,7 @@ def figures(run: Path) -> dict[str, Any]:
     return values
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_a_run_is_that_of_one_process(distill: Cli, here: Path, ranks: int) -> None:
     """Dropout and views too; and again to the bit."""
     alone = distill(*TEACHER, *COMMON, "--augment", "shift:1", "--out", "one")
@@ -70,21 +70,36 @@ def test_a_run_is_that_of_one_process(distill: Cli, here: Path, ranks: int) -> N
     )
 
 
+MODES = {
+    "random": (),
+    "relabel": (),
+    "ensemble": ("--teacher-weights", "0.7,0.3"),
+}
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("mode", "cached"),
     [
-        ("--mode", "random"),
-        ("--mode", "relabel"),
-        ("--mode", "ensemble", "--teacher-weights", "0.7,0.3"),
+        ("random", True),
+        ("relabel", False),
+        ("ensemble", True),
+        pytest.param("random", False, marks=pytest.mark.slow),
+        pytest.param("relabel", True, marks=pytest.mark.slow),
+        pytest.param("ensemble", False, marks=pytest.mark.slow),
     ],
-    ids=lambda options: str(options[1]),
 )
-@pytest.mark.parametrize("cached", [False, True], ids=["live", "cached"])
-def test_every_mode(
-    distill: Cli, here: Path, made: Made, options: tuple[object, ...], cached: bool
-) -> None:
+def test_every_mode(distill: Cli, here: Path, made: Made, mode: str, cached: bool) -> None:
+    """Of live teachers, and from caches."""
     teachers = (made.labels,) if cached else (made.teacher, made.other)
-    named = ("--teachers", ",".join(map(str, teachers)), "--model", "mlp_8x1", *options)
+    named = (
+        "--teachers",
+        ",".join(map(str, teachers)),
+        "--model",
+        "mlp_8x1",
+        "--mode",
+        mode,
+        *MODES[mode],
+    )
     assert distill("student", *named, *COMMON, "--out", "one").code == 0
     assert_ended(by_ranks(2, "student", *named, *COMMON, "--out", "two"))
     assert_near(here / "one", here / "two")
@@ -192,7 +207,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_dumps_are_shared_out(distill: Cli, here: Path, made: Made, ranks: int) -> None:
     """The same bytes, whichever rank made a shard; and of a dump that goes on."""
     command = (
@@ -216,7 +231,7 @@ def test_states_are_kept_by_one_clock(here: Path, monkeypatch: pytest.MonkeyPatc
     # A second each 50 ms, and every rank reads it a little differently.
     monkeypatch.setattr(pauses, "clock", lambda: 20 * time.monotonic() + os.getpid() % 7 / 10)
     command = (*TEACHER, "--shard", "student", "--checkpoint-every", "1s", "--rank-timeout", "10s")
-    assert_ended(by_ranks(2, *command, *COMMON[:-2], 30, "--quiet", "--out", "r"))
+    assert_ended(by_ranks(2, *command, *COMMON[:-2], 6, "--quiet", "--out", "r"))
     assert len(list((here / "r" / "last").glob("shard-*"))) == 4
 
 

@@ -407,6 +407,7 @@ def test_a_signal_ends_a_launcher_that_waits_for_another(store: TCPStore) -> Non
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_come(here: Path, reliability: Reliability) -> None:
     command = typed((*TRAIN, "--epochs", 1, "--rank-timeout", "2s"))
     ended = told(fork(command, before=placed(0, 2, port())).end())

@@ -254,10 +254,10 @@ def all_adapters(patch: pytest.MonkeyPatch) -> None:
     [
         ("objective ce", local_count),
         ("objective similarity", local_loss),
-        ("objective dist", local_loss),
         ("objective ce", own_draws),
-        ("batch norm", own_norm),
-        ("objective hint", all_adapters),
+        pytest.param("objective dist", local_loss, marks=pytest.mark.slow),
+        pytest.param("batch norm", own_norm, marks=pytest.mark.slow),
+        pytest.param("objective hint", all_adapters, marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
