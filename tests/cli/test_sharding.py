@@ -125,6 +125,7 @@ def test_what_is_saved_is_one_plain_model_and_the_last_two_checkpoints(runs: Pat
     assert files(runs / "parts") == ["checkpoint-before.pt", "checkpoint.pt", *shards]
 
 
+@pytest.mark.slow
 def test_killed_between_the_parts_of_a_checkpoint_it_goes_on_from_the_one_before(
     runs: Path, tmp_path: Path, distill: Distill
 ) -> None:
@@ -257,6 +258,7 @@ def test_planted(
     reliability("Models and checkpoints", FAULTS[kind], command, outcome)
 
 
+@pytest.mark.slow
 def test_damage_to_the_last_gives_way_to_the_one_before(
     runs: Path, tmp_path: Path, distill: Distill
 ) -> None:

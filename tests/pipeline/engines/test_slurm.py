@@ -58,6 +58,7 @@ def run(folder: Path, tasks: Sequence[str], look: Any = lambda running: None) ->
     return answers
 
 
+@pytest.mark.slow
 def test_tasks_are_the_jobs_of_an_array(slurm: Path, here: Path) -> None:
     answers = run(here, ["a", "refused"])
     assert value_of(answers["a"]) == "A"
