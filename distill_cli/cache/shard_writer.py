@@ -44,7 +44,7 @@ class ShardWriter:
     """
 
     def __init__(self, plan: Plan, store: Store) -> None:
-        self.plan, self.store = plan, store
+        self.plan, self._store = plan, store
         self.codec, self.digest = codec_of(plan), plan.digest
 
     def commit(self, shard: ShardKey, logits_NK: Tensor, target_N: Tensor) -> None:
@@ -111,7 +111,7 @@ class ShardWriter:
         hashed = hashlib.sha256(as_text(metadata).encode())
         hashed.update(data)
         text = as_text({**metadata, HASH: hashed.hexdigest()})
-        self.store(file, save(tensors, metadata={METADATA: text}))
+        self._store(file, save(tensors, metadata={METADATA: text}))
 
 
 def _refuse_bad(logits_NK: Tensor, *, first_row: int, what: str) -> None:

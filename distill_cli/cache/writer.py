@@ -8,19 +8,15 @@ folder's lock (`files.one_writer`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from torch import Tensor
 
 from distill_cli.cache.figures import check_figures, figures
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN
 from distill_cli.cache.manifest import Manifest, StoredShard, as_read, read_manifest, read_plan
-from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.plan_diff import plan_differences
-from distill_cli.cache.quality import TruncationError
 from distill_cli.cache.shard_writer import ShardWriter
 from distill_cli.cache.shards import Shards
 from distill_cli.cache.sums import Statistics, merged
@@ -35,7 +31,7 @@ from distill_cli.files import (
 )
 
 
-class CacheWriter:
+class CacheWriter(ShardWriter):
     """One cache in the making, new or continued.
 
     Args:
@@ -54,9 +50,8 @@ class CacheWriter:
             remove_temporaries(folder)
         begun = (folder / PLAN).exists()
         # A cache that was begun keeps its plan: the release that made it may be another.
-        self.plan = require_plan(folder, plan) if begun else plan
+        super().__init__(require_plan(folder, plan) if begun else plan, self.store)
         self.shards = Shards(folder, self.plan)
-        self.files = ShardWriter(self.plan, self.store)
         if not begun:
             with _rerun_hint():
                 write_json(folder / PLAN, plan.to_json())
@@ -64,20 +59,6 @@ class CacheWriter:
     def missing(self, among: Iterable[ShardKey] | None = None) -> list[ShardKey]:
         """The shards that are still to be committed, in order; all are looked at by default."""
         return self.shards.missing(among)
-
-    def commit(self, shard: ShardKey, logits_NK: Tensor, target_N: Tensor) -> None:
-        """Stores one shard, atomically, with its statistics.
-
-        Args:
-            shard: A shard of the plan.
-            logits_NK: The teacher's logits of its rows, fp32, on the CPU.
-            target_N: int64 class of each row, −1 where unlabelled, on the CPU.
-
-        Raises:
-            ArtifactError: A logit is NaN or infinite: nothing is stored.
-            InternalError: The disk is full or refuses the write: other shards stay as they were.
-        """
-        self.files.commit(shard, logits_NK, target_N)
 
     @property
     def has_eval(self) -> bool:
@@ -94,33 +75,6 @@ class CacheWriter:
         self.reopen()
         with _rerun_hint(), (source / file).open("rb") as stream:
             write_atomically(self.folder / file, lambda handle: shutil.copyfileobj(stream, handle))
-
-    def write_eval(
-        self,
-        splits: Mapping[str, tuple[Tensor, Tensor]],
-        probe: PixelProbe | None = None,
-        precision_error: TruncationError | None = None,
-    ) -> None:
-        """Stores the teacher's labels of evaluation rows: dense fp32, unaugmented.
-
-        Args:
-            splits: logits_NK, fp32, and target_N, int64, on the CPU, by "val" and "test".
-            probe: A few views that readers compare theirs with.
-            precision_error: What the teacher's arithmetic costs on some of the rows; None in fp32.
-
-        Raises:
-            ArtifactError: A logit is NaN or infinite.
-            InternalError: The disk is full or refuses the write.
-        """
-        self.files.write_eval(splits, probe, precision_error)
-
-    def write_ids(self, sample_ids: Sequence[str]) -> None:
-        """Stores the sample ids of the rows.
-
-        Raises:
-            InternalError: The disk is full or refuses the write.
-        """
-        self.files.write_ids(sample_ids)
 
     def finish(self) -> Manifest:
         """Commits the manifest, from the shards' own statistics; a finished cache is left alone.

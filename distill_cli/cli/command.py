@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +11,7 @@ from typer.core import TyperCommand
 
 from distill_cli.cli.terminal import escape, mute_follower, say
 from distill_cli.errors import UsageError
-from distill_cli.launched import by_option, place
-
-# The number of processes and this one's, as torchrun tells them.
-PROCESSES, NUMBERS = "WORLD_SIZE", ("RANK", "LOCAL_RANK")
+from distill_cli.launched import PROCESSES, by_option, place
 
 # Parameters that may be given again, and whose values no commas join.
 APART = ("require", "assignments", "engine_options")
@@ -112,8 +108,8 @@ def refuse_ranks() -> None:
     Raises:
         UsageError: torchrun, or another launcher by its variables, started more than one.
     """
-    processes = os.environ.get(PROCESSES, "")
-    if not processes.isdecimal() or int(processes) < 2 or not any(map(os.environ.get, NUMBERS)):
+    processes = place().ranks
+    if processes == 1:
         return
     raise UsageError(
         f"this command is the work of one process, and {processes} were started, each of which would do "

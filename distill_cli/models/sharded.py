@@ -13,15 +13,9 @@ from torch import nn
 from distill_cli.models.heads import classifier_of
 from distill_cli.models.network import Network
 from distill_cli.models.taps import blocks_of
-from distill_cli.sharding import is_sharded
 
 # A block with a smaller share of the weights is not worth a gathering of its own.
 WORTH_IT = 1 / 256
-
-
-def is_in_parts(network: nn.Module) -> bool:
-    """Whether a network's weights lie in parts."""
-    return any(map(is_sharded, network.parameters()))
 
 
 def shard(network: Network, device: torch.device) -> Network:

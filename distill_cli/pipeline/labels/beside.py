@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from distill_cli.cache.pixel_probe import PixelProbe
-from distill_cli.cache.quality import TruncationError
+from distill_cli.cache.shard_writer import ShardWriter
 from distill_cli.files import real_path
 from distill_cli.pipeline.inputs.cache_checks import probe_of
 from distill_cli.pipeline.inputs.class_maps import BY_NAME, map_of
@@ -21,19 +19,9 @@ from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.training.events import Sink
 
 
-class EvalWriter(Protocol):
-    """Stores evaluation rows."""
-
-    def write_eval(
-        self,
-        splits: Mapping[str, tuple[Tensor, Tensor]],
-        probe: PixelProbe | None = None,
-        precision_error: TruncationError | None = None,
-    ) -> None:
-        """Stores them."""
-
-
-def write_evaluation(prepared: PreparedDump, writers: Mapping[int, EvalWriter], sink: Sink) -> None:
+def write_evaluation(
+    prepared: PreparedDump, writers: Mapping[int, ShardWriter], sink: Sink
+) -> None:
     """Stores teachers' logits of held-out and test images.
 
     Args:

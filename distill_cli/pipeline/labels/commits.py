@@ -8,20 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Barrier
 from types import TracebackType
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from distill_cli.cache.plan import ShardKey
-
-
-class Writer(Protocol):
-    """Stores shards: a cache in the making, or what makes single shards of one."""
-
-    def commit(self, shard: ShardKey, logits_NK: Tensor, target_N: Tensor) -> None:
-        """Stores one shard."""
-
+from distill_cli.cache.shard_writer import ShardWriter
 
 # Threads that commit beside a GPU, each a shard at a time; as many shards, and one more, are held in
 # memory.
@@ -72,7 +64,7 @@ class Commits:
 
     def begin(
         self,
-        writers: Sequence[Writer],
+        writers: Sequence[ShardWriter],
         shard: ShardKey,
         labels: Sequence[Tensor],
         target_N: Tensor,
@@ -150,6 +142,8 @@ class Fetch:
         return Fetched(on_host, copied)
 
 
-def _commit(writers: Sequence[Writer], shard: ShardKey, fetched: Fetched, target_N: Tensor) -> None:
+def _commit(
+    writers: Sequence[ShardWriter], shard: ShardKey, fetched: Fetched, target_N: Tensor
+) -> None:
     for writer, logits_NK in zip(writers, fetched.wait(), strict=True):
         writer.commit(shard, logits_NK.cpu(), target_N)
