@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,25 @@ def _clean_environment(
     monkeypatch.setenv("DISTILL_DEBUG", "1")
     # What tests read is not remembered in the user's own cache.
     monkeypatch.setenv("DISTILL_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+# Classes whose attributes are what a process knows of itself and of other ranks; a command is a process.
+OF_A_PROCESS = (
+    *(("distill_cli.meeting.store", "_Meeting"), ("distill_cli.launched", "_Before")),
+    ("distill_cli.files.hand", "_Hand"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _process_of_its_own() -> Iterator[None]:
+    """Has a test's commands, and its forked children, know nothing of the ranks of a test before."""
+    known = [getattr(import_module(module), name) for module, name in OF_A_PROCESS]
+    before = [dict(vars(one)) for one in known]
+    yield
+    for one, values in zip(known, before, strict=True):
+        for name, value in values.items():
+            if not name.startswith("__"):
+                setattr(one, name, value)
 
 
 @pytest.fixture
