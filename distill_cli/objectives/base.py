@@ -15,6 +15,7 @@ from distill_cli.types import (
     Batch,
     Need,
     Progress,
+    Rows,
     StudentSignals,
     Targets,
     TeacherSignals,
@@ -128,7 +129,7 @@ class ObjectiveInfo:
         targets: The kinds of targets that it is for.
         rule: Rule that pairs layers where nobody names them; None where it looks at none.
         coupled: Whether it compares the samples of a batch with each other.
-        labelled_only: Whether it learns from labelled samples alone, in all of its terms.
+        rows: The samples that it learns from, in all of its terms.
         head: The classifier that the network must have for it; None for the network's own.
         terms: Names of the terms that it may return, which no other objective of a composition has.
     """
@@ -143,7 +144,7 @@ class ObjectiveInfo:
     targets: frozenset[Targets] = frozenset({"softmax"})
     rule: PairRule | None = None
     coupled: bool = False
-    labelled_only: bool = False
+    rows: Rows = "all"
     head: HeadName | None = None
     terms: frozenset[str] = frozenset()
 
@@ -235,7 +236,7 @@ def on_hard_labels(batch: Batch, loss: Callable[[Tensor], Tensor]) -> Term:
         share_B = batch.mixing.share_B
         loss_B = share_B * loss_B + (1 - share_B) * loss(batch.mixing.target_B)
         loss_B = loss_B * (batch.target_B != UNLABELLED)
-    return Term(loss_B=loss_B, labelled_only=True)
+    return Term(loss_B=loss_B, rows="labelled")
 
 
 def main_target(batch: Batch) -> Tensor:

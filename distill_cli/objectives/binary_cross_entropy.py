@@ -44,7 +44,7 @@ class BinaryCrossEntropy:
         defaults="ε = 0 is the plain loss; label smoothing has 0.1 here too",
         owns=frozenset({Owns.HARD_TARGET}),
         targets=frozenset({"sigmoid"}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"bce"}),
     )
 
@@ -54,4 +54,4 @@ class BinaryCrossEntropy:
         """Term `bce`, over the labelled samples."""
         assert step.batch.target_BK is not None, "the loader has a target for each label"
         loss_B = binary_cross_entropy(step.student.logits_BK, step.batch.target_BK, self.epsilon)
-        return {"bce": Term(loss_B=loss_B, labelled_only=True)}
+        return {"bce": Term(loss_B=loss_B, rows="labelled")}

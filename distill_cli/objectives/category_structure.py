@@ -101,7 +101,7 @@ class CategoryStructure(PairsLayers, ConditionalNeeds, WantsOrder, HasAdapter):
         default_weights=DefaultWeights(ce=0.9, objective=1.0),
         rule="penultimate",
         coupled=True,
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset(
             {"structure_intra", "structure_inter", "structure_compact", "structure_logits"}
         ),
@@ -201,10 +201,10 @@ class CategoryStructure(PairsLayers, ConditionalNeeds, WantsOrder, HasAdapter):
         intra_term, inter_term = torch.stack(intra_terms).sum(), torch.stack(inter_terms).sum()
         terms = {
             "structure_intra": Term(
-                loss_B=self._weight("intra") * intra_term, labelled_only=True, coupled=True
+                loss_B=self._weight("intra") * intra_term, rows="labelled", coupled=True
             ),
             "structure_inter": Term(
-                loss_B=self._weight("inter") * inter_term, labelled_only=True, coupled=True
+                loss_B=self._weight("inter") * inter_term, rows="labelled", coupled=True
             ),
         }
         if self.form == "release":
@@ -232,7 +232,7 @@ class CategoryStructure(PairsLayers, ConditionalNeeds, WantsOrder, HasAdapter):
     def _compact(self, step: Step, about: Centres) -> Term:
         logits_BK = step.student.logits_BK
         loss = compact(logits_BK, main_target(step.batch), logits_BK.shape[1], about)
-        return Term(loss_B=self._weight("compact") * loss, labelled_only=True, coupled=True)
+        return Term(loss_B=self._weight("compact") * loss, rows="labelled", coupled=True)
 
 
 def _mapping(student: TapShape, teacher: TapShape) -> nn.Module:

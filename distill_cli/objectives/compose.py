@@ -25,6 +25,7 @@ from distill_cli.types import (
     Need,
     OrderName,
     Progress,
+    PseudoLabels,
     ScheduleName,
     StudentSignals,
     TeacherSignals,
@@ -89,26 +90,27 @@ class Loss:
         total: Weighted sum of the terms, a scalar that gradients flow from.
         terms: Means by name, without the weights of the composition, detached scalars.
         weights: Objective of each term, by the same names, and the weight of that objective.
+        pseudo_labels: The labels that were made where there are none; None where nothing learns so.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     weights: dict[str, tuple[str, Weight]]
+    pseudo_labels: PseudoLabels | None = None
 
 
 def mean_over(term: Term, batch: Batch) -> Tensor:
     """A term's share of its mean over the effective batch, a scalar.
 
     Divided by the count of the whole, so that the parts of an accumulated batch sum to its mean.
-    Of a term for labelled samples it is the number of them that a batch has on average: whatever lies
-    beside it, each weighs the same; a mixed one by its own share. A coupled term is one number already.
+    Of a term for labelled samples, or for those without a label, it is the number of them that a batch
+    has on average: whatever lies beside it, each weighs the same; a mixed one by its own share. A coupled
+    term is one number already.
     """
     if term.coupled:
         assert batch.whole is None, "what compares samples sees the whole batch"
         return term.loss_B
-    if term.labelled_only:
-        return term.loss_B.sum() / batch.labelled
-    return term.loss_B.sum() / batch.samples
+    return term.loss_B.sum() / batch.count_of(term.rows)
 
 
 def _own(part: Weighted, adapters: nn.ModuleDict | None) -> nn.Module | None:
@@ -146,7 +148,7 @@ class Composition:
     def learns_from_labels(self) -> bool:
         """Whether nothing is learnt from a sample without a label, as the weights are set."""
         return all(
-            part.objective.info.labelled_only
+            part.objective.info.rows == "labelled"
             for part in self.parts
             if any(part.weight.at(fraction) > 0 for fraction in (0.0, 0.5, 1.0))
         )
@@ -202,10 +204,7 @@ class Composition:
         fraction = progress.fraction
         shared = Step(student=student, batch=batch, progress=progress, teacher_signals=teacher)
         soft_B = self._soft_samples(shared)
-        # The mean over the samples that have a label times their share is their sum over all samples:
-        # each moves the weights as much as in a batch of labelled ones. The mean of two or three at the
-        # rate of whole batches ruined networks.
-        share = 1.0 if batch.labelled_share is None else batch.labelled_share
+        pseudo_labels: PseudoLabels | None = None
         for part in self.parts:
             course = part.weight
             weight = (
@@ -218,11 +217,18 @@ class Composition:
                     term = replace(term, loss_B=term.loss_B.where(kept_B, 0.0))
                 assert name not in means, "terms of one name are refused before"
                 mean = mean_over(term, batch)
-                reached = weight * share if term.labelled_only and share < 1 else weight
+                share = batch.share_of(term.rows)
+                reached = weight * share if share < 1 else weight
                 whole = isinstance(reached, float) and reached == 1
                 weighted.append(mean if whole else reached * mean)
                 means[name], weights[name] = mean.detach(), (objective.info.name, course)
-        return Loss(total=sum(weighted[1:], weighted[0]), terms=means, weights=weights)
+                pseudo_labels = term.pseudo_labels or pseudo_labels
+        return Loss(
+            total=sum(weighted[1:], weighted[0]),
+            terms=means,
+            weights=weights,
+            pseudo_labels=pseudo_labels,
+        )
 
     def _soft_samples(self, step: Step) -> Tensor | None:
         """bool (B,): the samples of all objectives but the one that selects; None for all samples."""

@@ -20,7 +20,7 @@ class CrossEntropy:
         paper="—",
         defaults="there are none",
         owns=frozenset({Owns.HARD_TARGET}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"ce"}),
     )
 

@@ -84,7 +84,7 @@ class DimensionDriven(ChecksEpochs, JudgesEpochs, HasAdapter):
         defaults="k, window, samples and batch are the authors'. They choose initial epochs by data set: "
         "5 of 50 on MNIST, 40 of 120 on CIFAR-10, 60 of 200 on CIFAR-100; three tenths is ours",
         owns=frozenset({Owns.HARD_TARGET}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"ce"}),
     )
 

@@ -56,7 +56,7 @@ class DisturbLabel:
         paper="Xie et al. 2016, arXiv 1605.00055",
         defaults="α is the lower end of the authors' range, 0.1 to 0.2",
         owns=frozenset({Owns.HARD_TARGET}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"ce"}),
     )
 

@@ -85,7 +85,7 @@ class DecoupledDistillation:
         "warm-up is 20 of 240 epochs and grows by the epoch, ours is the same share and grows "
         "by the step",
         needs=frozenset({Need.TEACHER}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"tckd", "nckd"}),
     )
 
@@ -103,6 +103,6 @@ class DecoupledDistillation:
         )
         grown = step.progress.grown(self.warmup)
         return {
-            "tckd": Term(loss_B=grown * self.target * target_term_B, labelled_only=True),
-            "nckd": Term(loss_B=grown * self.others * others_term_B, labelled_only=True),
+            "tckd": Term(loss_B=grown * self.target * target_term_B, rows="labelled"),
+            "nckd": Term(loss_B=grown * self.others * others_term_B, rows="labelled"),
         }

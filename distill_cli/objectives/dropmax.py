@@ -52,7 +52,7 @@ class DropMax(TapsStudent):
         defaults="the authors' code's: every weight 1, and the temperature of the masks",
         owns=frozenset({Owns.HARD_TARGET, Owns.PREDICTION}),
         head="gated",
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"ce", "kl", "auxiliary", "entropy"}),
     )
 

@@ -39,7 +39,7 @@ class GroupedSmoothing(HasAdapter):
         defaults="ours: the mass that label smoothing has, half of it each",
         needs=frozenset({Need.GROUPS}),
         owns=frozenset({Owns.HARD_TARGET}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"ce"}),
     )
 

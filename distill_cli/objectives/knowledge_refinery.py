@@ -74,7 +74,7 @@ class KnowledgeRefinery(HasAdapter):
         summary="learn which classes are confused beside the network, and teach it",
         paper="Ding et al. 2021, AAAI (Knowledge Refinery)",
         defaults="weight and rate are ours",
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"residual", "matrix"}),
     )
 

@@ -55,7 +55,7 @@ class LabelMix(ConditionalNeeds, UsesClassCentroids, HasAdapter):
         defaults="ours",
         needs=frozenset({Need.TEACHER, Need.MODEL, Need.GROUPS}),
         owns=frozenset({Owns.HARD_TARGET}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"ce", "embeddings"}),
     )
 

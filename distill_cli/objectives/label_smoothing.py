@@ -26,7 +26,7 @@ class LabelSmoothing:
         paper="Szegedy et al. 2016, arXiv 1512.00567",
         defaults="ε is the authors'",
         owns=frozenset({Owns.HARD_TARGET}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"ce"}),
     )
 

@@ -89,7 +89,7 @@ class NormalisedDistillation:
         defaults="the authors' code's for ResNet-18 after ResNet-34 on CIFAR-100; for ImageNet it has "
         "T = 1 and γ = 1.5. α is 1 in both, where it is no parameter",
         needs=frozenset({Need.TEACHER}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"nkd_target", "nkd_others"}),
     )
 
@@ -105,6 +105,6 @@ class NormalisedDistillation:
             logits_BK, step.teacher.log_probs(self.temperature), target_B, self.temperature
         )
         return {
-            "nkd_target": Term(loss_B=self.target * target_term_B, labelled_only=True),
-            "nkd_others": Term(loss_B=self.others * others_term_B, labelled_only=True),
+            "nkd_target": Term(loss_B=self.target * target_term_B, rows="labelled"),
+            "nkd_others": Term(loss_B=self.others * others_term_B, rows="labelled"),
         }

@@ -37,7 +37,7 @@ class Selective(ConditionalNeeds, SelectsSamples):
         paper="selective softening by margin; of this project",
         defaults="ours",
         needs=frozenset({Need.TEACHER}),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"kept"}),
     )
 

@@ -116,7 +116,7 @@ class TeacherFreeRegularisation:
         paper="Yuan et al. 2020, arXiv 1909.11723",
         defaults="the authors' code's for ResNet-18 on CIFAR-100",
         default_weights=DefaultWeights(ce=0.9, objective=0.1),
-        labelled_only=True,
+        rows="labelled",
         terms=frozenset({"virtual"}),
     )
 

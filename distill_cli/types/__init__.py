@@ -4,7 +4,7 @@ Shape suffixes used everywhere: B batch, K classes, C channels, H height, W widt
 N samples of a split, M teachers, V views. `logits_BK` is a (batch, classes) tensor.
 """
 
-from distill_cli.types.batch import UNLABELLED, Batch, Mixing
+from distill_cli.types.batch import UNLABELLED, Batch, Mixing, Rows
 from distill_cli.types.count import Count
 from distill_cli.types.identity import (
     EARLIER_FRAMING,
@@ -37,6 +37,7 @@ from distill_cli.types.signals import (
     Need,
     OrderName,
     Progress,
+    PseudoLabels,
     ScheduleName,
     StudentSignals,
     Targets,
@@ -74,8 +75,10 @@ __all__ = [
     "Orientation",
     "PlainView",
     "Progress",
+    "PseudoLabels",
     "Relation",
     "Resize",
+    "Rows",
     "RunResult",
     "ScheduleName",
     "Share",

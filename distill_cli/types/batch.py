@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from distill_cli.types.share import Share
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # The target of a sample that has no label.
 UNLABELLED = -1
+# The samples that a term, or an objective, is of.
+Rows = Literal["all", "labelled", "unlabelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,8 @@ class Batch:
         unlabelled: Whether any sample may be without a label: if none can, none is looked for.
         labelled_share: Share of the run's images that have a label, by which each labelled one weighs
             the same in every batch; None to count those of each batch, as up to 0.4.0.
+        streams: Whether labelled and unlabelled samples come from streams of their own, as many of
+            either in every batch.
     """
 
     images_BCHW: Tensor
@@ -70,6 +74,7 @@ class Batch:
     of_all: Batch | None = None
     unlabelled: bool = True
     labelled_share: float | None = None
+    streams: bool = False
 
     @property
     def samples(self) -> int:
@@ -84,6 +89,30 @@ class Batch:
         if self.labelled_share is not None:
             return self.samples * self.labelled_share or 1.0
         return ((self.whole or self).target_B != UNLABELLED).sum().clamp(min=1)
+
+    def count_of(self, rows: Rows) -> Tensor | float:
+        """Samples of the effective batch, expected or counted, that the mean over `rows` divides by."""
+        if rows == "all":
+            return self.samples
+        if rows == "labelled":
+            return self.labelled
+        if not self.unlabelled:
+            # None is there: whatever divides their sum, which is 0, will do.
+            return 1.0
+        if self.labelled_share is not None:
+            return self.samples * (1.0 - self.labelled_share) or 1.0
+        return ((self.whole or self).target_B == UNLABELLED).sum().clamp(min=1)
+
+    def share_of(self, rows: Rows) -> float:
+        """The share of the images that the mean over `rows` counts for beside a mean over all.
+
+        A mean times its share is its sum over all samples: each moves the weights as much as in a batch
+        of such ones alone. The mean of two or three at the rate of whole batches ruined networks. Where
+        every batch has as many of either kind, either mean stands by itself.
+        """
+        if rows == "all" or self.streams or self.labelled_share is None:
+            return 1.0
+        return self.labelled_share if rows == "labelled" else 1.0 - self.labelled_share
 
     @property
     def known_B(self) -> Tensor:
@@ -113,6 +142,7 @@ class Batch:
             whole=self.whole or self,
             unlabelled=self.unlabelled,
             labelled_share=self.labelled_share,
+            streams=self.streams,
         )
 
     def split(self, parts: int) -> Iterator[Batch]:

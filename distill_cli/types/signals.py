@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from distill_cli.types.batch import Batch
+from distill_cli.types.batch import Batch, Rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,19 +95,35 @@ class Teacher(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PseudoLabels:
+    """The labels that a teacher's answers give to samples without one.
+
+    Attributes:
+        class_B: int64 class of each sample.
+        accepted_B: bool (B,): the samples that learn from it; none that has a label.
+    """
+
+    class_B: Tensor
+    accepted_B: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Term:
     """One named part of a loss: per sample, or one number of the whole batch.
 
     Attributes:
         loss_B: Loss per sample, fp32; a scalar where `coupled`.
-        labelled_only: Averaged over the labelled samples, instead of all; 0 on the others. Where
-            `coupled`, a number of the labelled samples alone.
+        rows: The samples that it is averaged over; 0 on the others. Where `coupled`, it is a number
+            of these alone.
         coupled: The samples of a batch are compared with each other: there is one number of all.
+        pseudo_labels: The labels that it learns from where there are none, for the report; None where
+            it makes none.
     """
 
     loss_B: Tensor
-    labelled_only: bool = False
+    rows: Rows = "all"
     coupled: bool = False
+    pseudo_labels: PseudoLabels | None = None
 
 
 Terms = Mapping[str, Term]

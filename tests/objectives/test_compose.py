@@ -315,11 +315,11 @@ def test_declares_whether_it_learns_from_labels_alone(cls: type) -> None:
     )
     own = dict(adapters.items()).get(cls.info.name)
     terms = objective(step_of(s, t, some, LATER, own))
-    assert all(term.labelled_only for term in terms.values()) == cls.info.labelled_only
+    assert all(term.rows == "labelled" for term in terms.values()) == (cls.info.rows == "labelled")
     sum(term.loss_B.sum() for term in terms.values()).backward()
     read = [s.logits_BK, *(each for each in s.features.values() if each.requires_grad)]
     moved = sum(float(each.grad[hidden].abs().sum()) for each in read if each.grad is not None)
-    assert (moved == 0) == cls.info.labelled_only
+    assert (moved == 0) == (cls.info.rows == "labelled")
 
 
 def test_a_weight_of_0_asks_for_no_image() -> None:

@@ -92,7 +92,7 @@ def test_the_terms_are_the_papers(mixed: bool) -> None:
                 if label >= 0 and target >= 0:
                     expected += part * weight * by_loops(features, row, target)[name]
             assert float(found[name].loss_B[row]) == pytest.approx(expected, rel=2e-4, abs=1e-5)
-            assert found[name].labelled_only
+            assert found[name].rows == "labelled"
 
 
 def test_with_open_gates_and_no_other_term_it_is_cross_entropy() -> None:

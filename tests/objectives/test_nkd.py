@@ -38,7 +38,7 @@ def terms_of(
     objective: NormalisedDistillation, z: Tensor, teacher: TeacherSignals, batch: Batch
 ) -> dict[str, Tensor]:
     terms = objective(step_of(StudentSignals(logits=z), teacher, batch, PROGRESS))
-    assert all(term.labelled_only for term in terms.values())
+    assert all(term.rows == "labelled" for term in terms.values())
     return {name: term.loss_B for name, term in terms.items()}
 
 

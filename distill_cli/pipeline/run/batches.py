@@ -53,7 +53,7 @@ def learnt_from(
             f"{len(rows):,} of them with a label"
         )
         return dataset
-    taught, others = _names(composed, labelled_only=True), _names(composed, labelled_only=False)
+    taught, others = _names(composed, labelled=True), _names(composed, labelled=False)
     line = f"{taught}: learnt from the {counted(len(rows), 'labelled image')} of {len(label_N):,}"
     if not composed.learns_from_labels or (cached is not None and cached.mixes and len(rows)):
         if taught and len(rows):
@@ -69,10 +69,10 @@ def learnt_from(
     return replace(dataset, fit_rows=rows)
 
 
-def _names(composed: Composition, *, labelled_only: bool) -> str:
+def _names(composed: Composition, *, labelled: bool) -> str:
     """The objectives that learn from labelled images alone, or the others, in words."""
     infos = [part.objective.info for part in composed.parts]
-    return " and ".join(info.name for info in infos if info.labelled_only == labelled_only)
+    return " and ".join(info.name for info in infos if (info.rows == "labelled") == labelled)
 
 
 def batch_size_of(recipe: TrainRecipe, rows: int, sink: Sink) -> int:
