@@ -24,6 +24,7 @@ from distill_cli.types.identity import (
     differences,
     digest_of_ids,
 )
+from distill_cli.types.pseudo_labels import PSEUDO_LABELS, PseudoLabelCounts
 from distill_cli.types.relation import Relation
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
 from distill_cli.types.share import WHOLE, Share
@@ -57,6 +58,7 @@ __all__ = [
     "OF_CLASSIFIER",
     "PENULTIMATE",
     "POSTERIOR",
+    "PSEUDO_LABELS",
     "UNLABELLED",
     "UNREAD",
     "WHOLE",
@@ -75,6 +77,7 @@ __all__ = [
     "Orientation",
     "PlainView",
     "Progress",
+    "PseudoLabelCounts",
     "PseudoLabels",
     "Relation",
     "Resize",
