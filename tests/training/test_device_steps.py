@@ -274,8 +274,8 @@ def test_images_that_are_read_are_those_of_the_host(folder: Path, tmp_path: Path
         for _ in range(3):
             torch.manual_seed(7)
             taken(run, made, 3)
-            if steps._pictures_BCHW is not None:
-                places.add(steps._pictures_BCHW.data_ptr())
+            if steps._pictures is not None:
+                places.update(one.data_ptr() for one in steps._pictures if one is not None)
     assert_same(host, device)
     assert len(places) == 1
 
