@@ -146,7 +146,8 @@ class TeacherLabels(BaseModel):
 
     teachers: Names | None = option(
         None,
-        "Run, model or cache folders, or timm/NAME; separated by commas.",
+        "Run, model or cache folders, or timm/NAME; separated by commas. A student also takes self, as it "
+        "stands itself, and ema, its moving average.",
         TEACHERS,
     )
     class_map: Names | None = option(

@@ -22,6 +22,7 @@ from distill_cli.recipe.fields import (
     Text,
     option,
 )
+from distill_cli.recipe.stream_options import StreamOptions
 from distill_cli.types import ScheduleName
 
 Kind = Literal["votes", "probabilities", "logits"]
@@ -51,7 +52,7 @@ class TeacherRecipe(LabelledRecipe):
     )
 
 
-class StudentRecipe(LabelledRecipe, HintLayers):
+class StudentRecipe(LabelledRecipe, HintLayers, StreamOptions):
     """`distill student`: a network that learns from teachers."""
 
     COMMAND: ClassVar[str] = "student"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from distill_cli.counters import Purpose
 from distill_cli.data.augment import resolve
 from distill_cli.data.csv_source import is_listing
 from distill_cli.data.dataset import Dataset, open_dataset
@@ -163,13 +164,27 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
     return cached
 
 
-def open_views(recipe: Recipe, dataset: Dataset, spec: ViewSpec, device: torch.device) -> Views:
+def open_views(
+    recipe: Recipe,
+    dataset: Dataset,
+    spec: ViewSpec,
+    device: torch.device,
+    stream: Purpose | None = None,
+) -> Views:
     """The views of the train split, of which fit rows are mixed in pairs where the spec mixes.
+
+    Args:
+        recipe: The recipe of any verb.
+        dataset: Its images.
+        spec: The views.
+        device: Device that makes them.
+        stream: The stream that they are drawn from; None for the one that caches are made from.
 
     Raises:
         UsageError: A library transform fails on images of this size and colour.
     """
-    views = Views(dataset.train, spec, device, workers=worker_count(recipe), rows=dataset.fit_rows)
+    workers, rows = worker_count(recipe), dataset.fit_rows
+    views = Views(dataset.train, spec, device, workers=workers, rows=rows, stream=stream)
     views.try_out()
     return views
 

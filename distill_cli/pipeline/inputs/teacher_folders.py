@@ -18,6 +18,8 @@ from distill_cli.pipeline.inputs.located import locate
 from distill_cli.recipe.base import VAL_FRACTION, Recipe
 
 TIMM = "timm/"
+# The student as its own teacher, and its moving average; a folder of such a name is ./self.
+OWN = ("self", "ema")
 R = TypeVar("R", bound=Recipe)
 
 
@@ -31,13 +33,17 @@ def check_teachers(names: Sequence[str] | None) -> None:
 
 
 def expand_teachers(
-    names: Sequence[str], *, coming: Callable[[str], bool] = lambda name: False
+    names: Sequence[str],
+    *,
+    coming: Callable[[str], bool] = lambda name: False,
+    own: bool = False,
 ) -> list[str]:
     """Teachers by folder; one of several caches, or of the runs of several seeds, becomes these.
 
     Args:
-        names: Folders, or timm/NAME.
+        names: Folders, or timm/NAME; `self` and `ema`, which are the student, stay as they are.
         coming: Whether a folder is a run that an earlier stage would make.
+        own: Whether there is a student that may be meant by these.
 
     Raises:
         UsageError: A teacher is not there, or is no run, model or cache folder.
@@ -46,7 +52,12 @@ def expand_teachers(
     expanded: list[str] = []
     for name in names:
         path = Path(name)
-        if coming(name) or (name.startswith(TIMM) and not path.exists()):
+        if name in OWN and not own:
+            raise UsageError(
+                f"teacher {name} is a student while it learns: nothing else can ask it",
+                hint=f"`distill student --teachers {name}` does; a folder of that name is ./{name}",
+            )
+        if name in OWN or coming(name) or (name.startswith(TIMM) and not path.exists()):
             expanded.append(name)
         elif not path.exists():
             raise UsageError(

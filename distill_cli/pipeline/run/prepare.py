@@ -18,8 +18,10 @@ from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
 from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.cache_checks import say_losses
-from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data, view_spec
+from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
 from distill_cli.pipeline.inputs.moved_data import check_moved
+from distill_cli.pipeline.inputs.other_views import ViewSpecs, check_streams, streams_of, view_specs
+from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
 from distill_cli.pipeline.inputs.student import (
     Architecture,
     advised,
@@ -63,7 +65,7 @@ from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime, teacher_precision
 from distill_cli.training import optim
 from distill_cli.training.events import Silent, Sink
-from distill_cli.types import Targets, ViewSpec
+from distill_cli.types import WHOLE, Targets
 
 # The name of the run folder where the recipe names none.
 KINDS: dict[type[TrainRecipe], str] = {
@@ -94,7 +96,8 @@ def prepare(
         recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
     check_options(recipe)
     check_sources(recipe, out, coming=runs.comes, resume=resume)
-    names = _teacher_names(recipe, runs)
+    taught_by = _teacher_names(recipe, runs)
+    names = outside(taught_by)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
     check_moved(recipe.data, owners, runs.recipe)
@@ -104,21 +107,27 @@ def prepare(
     dataset = opening(recipe, sink, glance=runs.dry)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
+    check_own(recipe, composed, taught_by)
     if message := temperature_message(recipe):
         sink.message(message)
     members = _members(recipe, names, dataset, targets, runtime, sink, runs)
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
-    spec = view_spec(recipe, dataset, cached)
+    specs = view_specs(recipe, dataset, cached)
+    spec = specs.student
     dataset = learnt_from(recipe, dataset, composed, cached, sink)
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     advice = Silent() if resume else sink
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
-    teacher, joining = joined(recipe, names, members, targets)
+    everyone = with_own(recipe, taught_by, members, dataset.class_names, targets, runtime)
+    teacher, joining = joined(recipe, taught_by, everyone, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
     order = order_of(recipe, joining.get("mode"), composed, dataset, spec, batch_size)
     check_reads(recipe, order, joining.get("mode"), spec, stored_views)
+    check_streams(recipe, order, joining.get("mode"))
+    streams = streams_of(recipe, dataset, batch_size, WHOLE)
+    steps = len(dataset.fit_rows) // batch_size if streams is None else streams.steps
     layers = find_layers(
         composed,
         network,
@@ -132,13 +141,13 @@ def prepare(
         sink.message(line)
     values = {"out": str(out), "batch_size": batch_size, **architecture._asdict(), **joining}
     values |= {} if order is None else {"order": order}
-    complete = _resolve(recipe, values, dataset, spec, network, runtime, layers)
+    complete = _resolve(recipe, values, dataset, specs, network, runtime, layers, steps)
     prepared = PreparedRun(
         recipe=complete,
-        recorded=record_of(recipe, dataset, spec, names, members, layers, runtime),
+        recorded=record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime),
         runtime=runtime,
         dataset=dataset,
-        spec=spec,
+        specs=specs,
         stored_views=stored_views,
         members=tuple(members),
         teacher=teacher,
@@ -167,7 +176,8 @@ def _teacher_names(recipe: TrainRecipe, runs: Artifacts) -> list[str]:
     if not isinstance(recipe, TeacherLabels):
         return []
     check_teachers(recipe.teachers)
-    return expand_teachers(recipe.teachers or [], coming=runs.comes)
+    own = isinstance(recipe, StudentRecipe)
+    return expand_teachers(recipe.teachers or [], coming=runs.comes, own=own)
 
 
 def _student(
@@ -239,10 +249,11 @@ def _resolve(
     recipe: TrainRecipe,
     values: Mapping[str, Any],
     dataset: Dataset,
-    spec: ViewSpec,
+    specs: ViewSpecs,
     network: Network,
     runtime: Runtime,
     layers: Layers,
+    steps: int,
 ) -> ResolvedRecipe:
     """Every option with its value: what is in `values`, and what data and machine decide.
 
@@ -252,7 +263,6 @@ def _resolve(
     opt = recipe.opt
     if opt == "auto":
         opt = optim.default_optimizer(base_of(network))
-    steps = len(dataset.fit_rows) // values["batch_size"]
     rate = optim.default_rate(opt, values["batch_size"]) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
     targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
@@ -266,7 +276,8 @@ def _resolve(
             **values,
             **targets,
             **taught,
-            **data_record(recipe, dataset, spec),
+            **data_record(recipe, dataset, specs.student),
+            **specs.kept(recipe),
             "opt": opt,
             "lr": rate,
             "weight_decay": decay,

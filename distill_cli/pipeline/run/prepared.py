@@ -13,6 +13,7 @@ import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network
+from distill_cli.pipeline.inputs.other_views import ViewSpecs
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.layers import Layers
 from distill_cli.recipe.earlier import counts_labelled_then
@@ -40,9 +41,9 @@ class PreparedRun:
         recorded: How the run came about: machine, versions, data, teachers, layers.
         runtime: Device and precision.
         dataset: The images and their splits.
-        spec: The views of the training images.
+        specs: The views of the training images: the student's, and others beside them.
         stored_views: Views that a cache stores of each image; None without a cache.
-        members: The teachers, one by one.
+        members: The teachers that are there before it, one by one.
         teacher: The teachers as one; None where nobody teaches.
         layers: The objectives, the layers that they compare, and their adapters.
         network: The student, on its device.
@@ -55,7 +56,7 @@ class PreparedRun:
     recorded: Mapping[str, Any]
     runtime: Runtime
     dataset: Dataset
-    spec: ViewSpec
+    specs: ViewSpecs
     stored_views: int | None
     members: tuple[Member, ...]
     teacher: Teacher | None
@@ -64,6 +65,11 @@ class PreparedRun:
     optimizer: torch.optim.Optimizer
     weights: ShardedWeights | None = None
     start: str = ""
+
+    @property
+    def spec(self) -> ViewSpec:
+        """The views that the student learns from."""
+        return self.specs.student
 
     @property
     def run(self) -> Path:

@@ -15,6 +15,7 @@ from distill_cli.evaluate import latency_ms, logits_by_ranks
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
 from distill_cli.models import Network, config_of, load_model, model_bytes, save_temperature
+from distill_cli.pipeline.inputs.own_teachers import own_among
 from distill_cli.pipeline.inputs.remedies import remedies
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teachers import Member
@@ -94,7 +95,7 @@ def _kept(
         save_temperature(network, run, temperature)
         scaled = measure_as("softmax", logits_NK / temperature, test.label_N, None)
     same = divergence = None
-    if isinstance(prepared.recipe, StudentRecipe):
+    if isinstance(prepared.recipe, StudentRecipe) and not own_among(prepared.teacher):
         signals = _teacher_signals(prepared.members, test)
         if signals is not None and network.targets == "softmax":
             same, divergence = agreement(logits_NK, _log_probs(prepared.recipe, signals))
