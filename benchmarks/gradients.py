@@ -37,7 +37,7 @@ from distill_cli.recipe.base import LabelledRecipe
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Silent
-from distill_cli.types import Batch, Need, Progress, Targets
+from distill_cli.types import UNLABELLED, Batch, Need, Progress, Targets
 
 # Student and teacher: one pair without maps, one with. At these rates both learn the digits, and end
 # alike on machines that round otherwise.
@@ -47,6 +47,8 @@ STEPS = 20 * EPOCHS
 RATES = {"mlp": 0.01, "resnet": 0.001}
 # Digits that are alike, for what wants groups.
 GROUP_K = torch.tensor([0, 1, 2, 3, 4, 3, 0, 1, 3, 4])
+# Labels of which one in ten is wrong, for what corrects them.
+NOISE_KK = torch.full((10, 10), 0.1 / 9).fill_diagonal_(0.9)
 Entries = list[dict[str, Any]]
 
 
@@ -65,6 +67,7 @@ DEFAULTS: dict[str, str | Entries] = {
 }
 OTHERS: dict[str, str | Entries] = {
     "d2l, turned": form("d2l", turn_epoch=2),
+    "pseudo-label, adaptive": form("pseudo-label", adaptive=True, fairness=0.001),
     "tfkd-reg, form paper": form("tfkd-reg", form="paper"),
     "nkd, weights for ImageNet": form("nkd", temperature=1.0, others=1.5),
     "category-structure, form release": form("category-structure", form="release"),
@@ -140,6 +143,11 @@ class Subject:
     rate: float
 
     def loss(self, composed: Composition, batch: Batch) -> Tensor:
+        if Need.UNLABELLED in composed.needs:
+            # Every second label is hidden, and the images without are a stream of their own.
+            target_B = batch.target_B.clone()
+            target_B[::2] = UNLABELLED
+            batch = replace(batch, target_B=target_B, unlabelled=True, streams=True)
         progress = Progress(epoch=batch.epoch, step=batch.step, total_steps=STEPS)
         student = signals_of(self.network, batch.images_BCHW, self.layers.taps)
         teacher = self.teacher and self.teacher.signals(batch)
@@ -191,6 +199,8 @@ def recipe_of(network: str, case: str | Entries) -> tuple[LabelledRecipe, Target
         targets = "sigmoid" if cls.info.targets == {"sigmoid"} else targets
     if Need.GROUPS in needs:
         asked["groups"] = "words"
+    if Need.NOISE in needs:
+        asked["noise_matrix"] = "noise.csv"
     taught = Need.TEACHER in needs
     recipe = StudentRecipe(**asked, teachers=["run"]) if taught else TeacherRecipe(**asked)
     return recipe, targets
@@ -206,7 +216,12 @@ def subject(network: str, case: str | Entries) -> Subject:
     teacher = None
     if Need.TEACHER in composed.needs:
         teacher = LiveTeacher(copy.deepcopy(teacher_of(network, targets)), torch.device("cpu"))
-    context = AdapterContext(class_names=dataset.class_names, rule_KK=group_relation(GROUP_K))
+    context = AdapterContext(
+        class_names=dataset.class_names,
+        rule_KK=group_relation(GROUP_K),
+        group_K=GROUP_K,
+        noise_KK=NOISE_KK,
+    )
     # Again: a teacher that was made in between has drawn numbers, one that is remembered has not.
     torch.manual_seed(recipe.seed)
     layers = find_layers(composed, made, teacher, context=context)

@@ -35,6 +35,7 @@ from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.class_groups import groups_of, rule_of
 from distill_cli.pipeline.inputs.class_maps import columns_of
 from distill_cli.pipeline.inputs.data_rules import rules_kept
+from distill_cli.pipeline.inputs.noise_matrix import read_noise
 from distill_cli.pipeline.labels.label_files import read_label_file
 from distill_cli.recipe.load import load, to_yaml
 from distill_cli.recipe.schema import StudentRecipe
@@ -342,6 +343,12 @@ READERS = (
         _text("m.csv", ",cat,dog,frog", "cat,1,0.5,0", "dog,0,1e0,0", "frog,1,1,1"),
         ("m.csv",),
         lambda folder, file: rule_of(str(folder / "m.csv"), CLASSES),
+    ),
+    Reader(
+        "noise matrix",
+        _text("n.csv", "cat,dog,frog", "0.9,0.1,0", "0,1e0,0", "0.25,0.25,.5"),
+        ("n.csv",),
+        lambda folder, file: read_noise(folder / "n.csv", CLASSES),
     ),
     Reader(
         "run",

@@ -60,6 +60,7 @@ class Dataset:
         constant: The channels in which all pixels of the fit rows are equal.
         framing: How the pictures in files became images of a view's size.
         rules: Rules by which files became images, splits and channels.
+        group_K: int64 group of each class, where labels name groups alone; None where they do not.
     """
 
     spec: str
@@ -80,6 +81,7 @@ class Dataset:
     constant: tuple[int, ...] = ()
     framing: Framing = EARLIER_FRAMING
     rules: DataRules = TODAY
+    group_K: Tensor | None = None
 
     @property
     def plain_view(self) -> PlainView:

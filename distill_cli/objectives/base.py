@@ -96,8 +96,9 @@ class AdapterContext:
         class_names: Names in label order.
         rule_KK: Likeness of classes by a rule, each row of sum 1; None where there is none.
         centroid_KD: Centre of each class in the features of the run that an objective names.
-        fingerprint: Identifies the sources of the rule and the centroids; empty where neither is
-            there.
+        group_K: int64 group of each class, where labels name groups; None where they do not.
+        noise_KK: Row i: the probabilities of the labels of images of class i; None where unknown.
+        fingerprint: Identifies the sources of these four; empty where none is there.
     """
 
     student: Mapping[str, TapShape] = field(default_factory=dict)
@@ -106,6 +107,8 @@ class AdapterContext:
     class_names: tuple[str, ...] = ()
     rule_KK: Tensor | None = None
     centroid_KD: Tensor | None = None
+    group_K: Tensor | None = None
+    noise_KK: Tensor | None = None
     fingerprint: str = ""
 
     @property

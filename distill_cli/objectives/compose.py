@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from distill_cli.adapters.by_name import AdapterDict
 from distill_cli.objectives.base import AdapterContext, HeadName, Objective, Step
 from distill_cli.objectives.hooks import (
     EpochVerdict,
@@ -18,6 +19,7 @@ from distill_cli.objectives.hooks import (
     Probe,
     SelectsSamples,
     WantsOrder,
+    is_coupled,
     needs_of,
 )
 from distill_cli.types import (
@@ -142,7 +144,7 @@ class Composition:
     @property
     def coupled(self) -> tuple[str, ...]:
         """The objectives that compare the samples of a batch with each other."""
-        return tuple(p.objective.info.name for p in self.parts if p.objective.info.coupled)
+        return tuple(p.objective.info.name for p in self.parts if is_coupled(p.objective))
 
     @property
     def learns_from_labels(self) -> bool:
@@ -187,7 +189,7 @@ class Composition:
             for part in self.parts
             if isinstance(part.objective, HasAdapter)
         }
-        return nn.ModuleDict({name: module for name, module in made.items() if module is not None})
+        return AdapterDict({name: module for name, module in made.items() if module is not None})
 
     def __call__(
         self,

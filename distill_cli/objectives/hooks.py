@@ -70,6 +70,15 @@ class WholeBatch(ABC):
         """Whether it has to, as it is set: accumulation is then refused."""
 
 
+class CouplesSamples(ABC):
+    """An objective that may compare the samples of a batch with each other; `info` tells of the rest."""
+
+    @property
+    @abstractmethod
+    def coupled(self) -> bool:
+        """Whether it does, as it is set."""
+
+
 class UsesClassCentroids(ABC):
     """An objective that relates classes as a trained run does."""
 
@@ -154,6 +163,13 @@ class JudgesEpochs(ABC):
             epochs: Epochs of the whole training.
             adapters: The objective's own.
         """
+
+
+def is_coupled(objective: Objective) -> bool:
+    """Whether an objective compares the samples of a batch with each other as it is set."""
+    if isinstance(objective, CouplesSamples):
+        return objective.coupled
+    return objective.info.coupled
 
 
 def needs_of(objective: Objective) -> frozenset[Need]:

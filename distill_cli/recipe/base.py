@@ -35,6 +35,7 @@ from distill_cli.recipe.file_options import (
     RESIZE,
     VIEWS_PER_READ,
 )
+from distill_cli.recipe.noise_options import NoiseOptions
 from distill_cli.recipe.parsing import as_list
 from distill_cli.recipe.rank_options import RankOptions
 from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, MAX_MEGAPIXELS, SPLIT_BY
@@ -258,7 +259,7 @@ class TrainRecipe(Recipe, SeedOptions, RankOptions):
     grace: Time = GRACE
 
 
-class LabelledRecipe(TrainRecipe):
+class LabelledRecipe(TrainRecipe, NoiseOptions):
     """The options of every verb that trains a classifier to its end."""
 
     objective: str | list[dict[str, Any]] = option(

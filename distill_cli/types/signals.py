@@ -72,6 +72,9 @@ class Need(StrEnum):
     LOGITS = "logits"
     FEATURES = "features"
     GROUPS = "groups"
+    HIERARCHY = "hierarchy"
+    NOISE = "noise"
+    UNLABELLED = "unlabelled"
     MODEL = "model"
 
 
@@ -158,3 +161,18 @@ class Progress:
             return 1.0
         part = self.fraction / share
         return min(1.0, part) if isinstance(part, float) else part.clamp(max=1.0)
+
+    def risen(self, start: float, end: float) -> float | Tensor:
+        """What rises evenly from 0 at the share `start` of the stage to 1 at `end`, 1 at once where these
+        are one; an fp32 scalar where steps are counted on a device.
+        """
+        fraction = self.fraction
+        if isinstance(fraction, float):
+            if start == end:
+                return float(fraction >= end)
+            return min(1.0, max(0.0, (fraction - start) / (end - start)))
+        if end == 0:
+            return 1.0
+        if start == end:
+            return (fraction >= end).float()
+        return ((fraction - start) / (end - start)).clamp(min=0.0, max=1.0).float()

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from distill_cli.errors import UsageError
 from distill_cli.objectives import OBJECTIVES
+from distill_cli.pipeline.inputs.noise_matrix import write_noise
 from distill_cli.pipeline.objective.build import ON_SIGMOID, composition
 from distill_cli.pipeline.objective.describe import describe, page
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.recipe.stages import is_several, stages_of
 from distill_cli.types import Targets
+from tests.cli.test_unlabelled import written
 from tests.conftest import Outcome, invoke
 
 Distill = Callable[..., Outcome]
@@ -45,10 +48,20 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         )
         assert outcome.code == 0, outcome.err
     (root / "groups.yaml").write_text("round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n")
+    known = torch.full((10, 10), 0.1 / 9, dtype=torch.float64).fill_diagonal_(0.9)
+    write_noise(root / "noise.csv", known, [str(digit) for digit in range(10)])
+    written(root / "loose")
+    outcome = invoke(
+        *("teacher", "train", "--data", root / "loose", "--model", "mlp_16x1", "--epochs", 12),
+        *("--precision", "fp32", "--augment", "none", "--out", root / "unlabelled"),
+    )
+    assert outcome.code == 0, outcome.err
     return {
         "softmax": root / "softmax",
         "sigmoid": root / "sigmoid",
+        "unlabelled": root / "unlabelled",
         "groups": root / "groups.yaml",
+        "noise": root / "noise.csv",
     }
 
 
@@ -60,10 +73,13 @@ def test_a_script_runs_them_all_from_the_json_alone(
     targets = "softmax" if "softmax" in method["targets"] else method["targets"][0]
     verb: tuple[object, ...] = ("teacher", "train", "--data", "digits")
     if "teacher" in method["needs"]:
-        verb = ("student", "--teachers", teachers[targets])
+        loose = "unlabelled" in method["needs"]
+        verb = ("student", "--teachers", teachers["unlabelled" if loose else targets])
     flags: list[object] = ["--targets", targets]
     if "groups" in method["needs"]:
         flags += ["--groups", teachers["groups"]]
+    if "noise" in method["needs"]:
+        flags += ["--noise-matrix", teachers["noise"]]
     if method["order"] is not None:
         flags += ["--order", method["order"]]
     objective = ",".join([name, *method["combine_with"][:1]])
@@ -71,6 +87,10 @@ def test_a_script_runs_them_all_from_the_json_alone(
         *(*verb, "--objective", objective, *flags, "--model", "mlp_8x1", "--epochs", 1),
         *("--augment", "none", "--batch-size", 256, "--out", here / "r", "--quiet"),
     )
+    if "hierarchy" in method["needs"]:
+        assert outcome.code == 2
+        assert "--coarse-labels FILE says the groups" in outcome.err
+        return
     assert outcome.code == 0, outcome.err
     kept = yaml.safe_load((here / "r" / "recipe.yaml").read_text())
     assert kept["order"] == (method["order"] or "shuffled")
@@ -84,6 +104,8 @@ def test_what_is_said_of_targets_and_companions_is_what_is_refused(name: str) ->
 
     def accepted(targets: Targets, *names: str) -> bool:
         groups = {"groups": "words"} if any("groups" in needs[each] for each in names) else {}
+        if any("noise" in needs[each] for each in names):
+            groups["noise_matrix"] = "noise.csv"
         taught = StudentRecipe if any("teacher" in needs[each] for each in names) else kind
         try:
             composition(taught(objective=",".join(names), **groups), targets)
@@ -129,7 +151,7 @@ def composition_of(line: str) -> None:
         if flag == "--set":
             assignments.append(value)
         else:
-            flags[flag.removeprefix("--")] = value
+            flags[flag.removeprefix("--").replace("-", "_")] = value
     recipe = load(kind, assignments=assignments, flags=flags, environment={})
     if is_several(recipe):
         assert stages_of(recipe, Path("out"))

@@ -216,6 +216,8 @@ def filled(
     named = OF_CLASSIFIERS if cls.info.rule == "classifier" else (("s", "t"),)
     # One that selects keeps every label here: beside it stands nothing for the others.
     given = {"pairs": named} if looks else {"margin": -1.0} if selects(cls) else {}
+    # Takes every answer of a teacher that is sure of none.
+    given |= {"threshold": 0.0} if cls.info.rows == "unlabelled" else {}
     objective = cls(**{**given, **values})
     generator = torch.Generator().manual_seed(3)
     maps = {
@@ -233,6 +235,8 @@ def filled(
     shapes = AdapterContext(
         class_names=tuple("abcd"),
         rule_KK=group_relation(torch.tensor([0, 1, 0, 1])),
+        group_K=torch.tensor([0, 1, 0, 1]),
+        noise_KK=0.6 * torch.eye(K) + 0.1,
         student={"s": tapped["s"]},
         teacher={"t": tapped["t"]},
     )
@@ -268,7 +272,9 @@ def test_gradients_reach_the_student_and_not_the_teacher(cls: type) -> None:
 
 
 def multi_label(cls: type) -> Batch:
-    """A batch, with labels of several classes where the objective is for those."""
+    """A batch, with labels of several classes, or of half of the samples, where the objective is for those."""
+    if cls.info.rows == "unlabelled":
+        return batch((torch.arange(B) % K).masked_fill(torch.arange(B) % 2 == 1, -1))
     if "softmax" in cls.info.targets:
         return batch()
     return replace(batch(), target_BK=F.one_hot(torch.arange(B) % K, K).float())
@@ -298,8 +304,8 @@ def test_one_loss_a_sample_or_a_declared_one_of_all(cls: type) -> None:
 
 
 @EVERY
-def test_declares_whether_it_learns_from_labels_alone(cls: type) -> None:
-    """What is said to need labels learns nothing from the rest, and what is not does."""
+def test_declares_what_it_learns_from(cls: type) -> None:
+    """What is said to need labels learns nothing from the rest, and what is for the rest from no label."""
     values = {"centres": "batch"} if cls.info.name == "category-structure" else {}
     objective, s, t, adapters = filled(cls, **values)
     if selects(cls):
@@ -315,11 +321,13 @@ def test_declares_whether_it_learns_from_labels_alone(cls: type) -> None:
     )
     own = dict(adapters.items()).get(cls.info.name)
     terms = objective(step_of(s, t, some, LATER, own))
+    assert {term.rows for term in terms.values()} <= {cls.info.rows, "labelled"}
     assert all(term.rows == "labelled" for term in terms.values()) == (cls.info.rows == "labelled")
     sum(term.loss_B.sum() for term in terms.values()).backward()
     read = [s.logits_BK, *(each for each in s.features.values() if each.requires_grad)]
-    moved = sum(float(each.grad[hidden].abs().sum()) for each in read if each.grad is not None)
-    assert (moved == 0) == (cls.info.rows == "labelled")
+    for rows, kind in ((hidden, "labelled"), (~hidden, "unlabelled")):
+        moved = sum(float(each.grad[rows].abs().sum()) for each in read if each.grad is not None)
+        assert (moved == 0) == (cls.info.rows == kind)
 
 
 def test_a_weight_of_0_asks_for_no_image() -> None:
@@ -335,7 +343,10 @@ def test_a_weight_of_0_asks_for_no_image() -> None:
         assert Composition(parts).learns_from_labels == alone
 
 
-FORMS = {"category-structure": [{"form": form} for form in ("release", "teacher-free")]}
+FORMS: dict[str, list[dict[str, object]]] = {
+    "category-structure": [{"form": form} for form in ("release", "teacher-free")],
+    "pseudo-label": [{"fairness": 0.001}],
+}
 
 
 @EVERY
@@ -386,7 +397,7 @@ def test_at_weight_0_beside_cross_entropy_it_is_cross_entropy(cls: type) -> None
     beside = Composition((part(CrossEntropy()), part(objective, 0.0)))
     total = beside(s, t, multi_label(cls), LATER, adapters).total
     plain = student()
-    alone = Composition((part(CrossEntropy()),))(plain, None, batch(), LATER).total
+    alone = Composition((part(CrossEntropy()),))(plain, None, multi_label(cls), LATER).total
     assert torch.allclose(total, alone, atol=1e-7)
     total.backward()
     alone.backward()

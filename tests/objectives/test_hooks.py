@@ -42,6 +42,7 @@ class Planted:
     adapters: float = 1.0
     after_epoch: float = 1.0
     check: float = 1.0
+    coupled: bool = True
     looks: str = "layers.0"
     model: str = "a model"
     needs: frozenset[Need] = frozenset(Need)

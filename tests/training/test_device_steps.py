@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from distill_cli.adapters.category_structure import MovingCentres
 from distill_cli.adapters.d2l import DimensionMemory
+from distill_cli.data.dataset import Dataset
 from distill_cli.models import InputSpec, create_network, save_model
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.base import Step
@@ -25,12 +27,13 @@ from distill_cli.pipeline.inputs.data import OpenedOnce
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.trainer import trainer_of
+from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.teachers.mixture import unrecordable, variant_of
 from distill_cli.training.device_steps import DeviceSteps, Settings
-from distill_cli.training.events import Silent
+from distill_cli.training.events import Silent, Sink
 from distill_cli.training.loop import Trainer
-from distill_cli.types import Need, Terms
+from distill_cli.types import UNLABELLED, Need, Terms
 from tests.cli.test_large import photographs
 from tests.training.recordings import Recording, record
 
@@ -55,10 +58,30 @@ WAYS: dict[str, dict[str, Any]] = {
     "mixed": {"augment": ["mixup:1", "cutmix:1"]},
     "adamw": {"opt": "adamw", "lr": 0.001},
 }
+# Objectives at settings that keep more in memory, or do more, than their defaults.
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "freematch": [{"name": "pseudo-label", "adaptive": True, "fairness": 0.1, "ramp": [0.1, 0.5]}],
+    "soft pseudo-label": [{"name": "pseudo-label", "threshold": 0.0, "hard": False}],
+    "consistency, kl": [{"name": "consistency", "form": "kl", "ramp": 0.5}],
+}
 TAUGHT = [name for name, cls in OBJECTIVES.items() if cls.info.needs & {Need.TEACHER}]
 STEPS = 30
 OPENING = OpenedOnce()
-GROUPS = Path("groups.yaml")
+GROUPS, NOISE = Path("groups.yaml"), Path("noise.csv")
+
+
+def opening(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
+    """The data of a recipe, digits as two groups of classes."""
+    dataset = OPENING(recipe, sink, glance=glance)
+    return replace(dataset, group_K=torch.arange(len(dataset.class_names)) % 2)
+
+
+def half_labelled(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
+    """The same, every second image without its label."""
+    dataset = opening(recipe, sink, glance=glance)
+    label_N = dataset.train.label_N.clone()
+    label_N[::2] = UNLABELLED
+    return replace(dataset, train=replace(dataset.train, label_N=label_N))
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +121,9 @@ def trainer(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
             options = {key: value for key, value in options.items() if key not in DATA}
     out = tmp_path / str(number)
     out.mkdir()
+    opened = half_labelled if "pseudo-label" in str(options.get("objective")) else opening
     asked = kind(out=str(out), **options)
-    made = trainer_of(prepare(asked, sink=Silent(), overwrite=True, opening=OPENING), Silent())
+    made = trainer_of(prepare(asked, sink=Silent(), overwrite=True, opening=opened), Silent())
     made.start(resume=False)
     made.network.train()
     torch.manual_seed(5)
@@ -107,7 +131,9 @@ def trainer(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
 
 
 def objective_of(name: str) -> dict[str, Any]:
-    """How a run of this objective is asked for, with what it needs."""
+    """How a run of this objective, or of one of `SETTINGS`, is asked for, with what it needs."""
+    if name in SETTINGS:
+        return {"objective": [{"name": "ce"}, *SETTINGS[name]], "teachers": ["t0"]}
     options: dict[str, Any] = {"objective": name}
     if name in TAUGHT and name != "label-mix":
         options["teachers"] = ["t0"]
@@ -117,6 +143,11 @@ def objective_of(name: str) -> dict[str, Any]:
         "kd": {"alpha": 0.9, "alpha_end": 0.1, "schedule": "cosine"},
         "selective": {"objective": "kd,selective"},
         "grouped-smoothing": {"groups": str(GROUPS)},
+        "forward": {"noise_matrix": str(NOISE)},
+        # A teacher that knows nothing is sure of nothing.
+        "pseudo-label": {
+            "objective": [{"name": "ce"}, {"name": "pseudo-label", "threshold": 0.15}]
+        },
         "category-structure": {
             "objective": [
                 {"name": "kd"},
@@ -196,12 +227,24 @@ def played(run: Trainer, room: float | None = None) -> Played:
     return steps
 
 
+def with_files(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the files of classes that they name, which are written."""
+    (folder / GROUPS).write_text("round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n")
+    (folder / NOISE).write_text(
+        "\n".join(
+            [
+                ",".join(map(str, range(10))),
+                *(",".join("0.91" if i == j else "0.01" for j in range(10)) for i in range(10)),
+            ]
+        )
+    )
+    files = {"groups": GROUPS, "noise_matrix": NOISE}
+    return {**options, **{key: str(folder / files[key]) for key in files if key in options}}
+
+
 def check(folder: Path, tmp_path: Path, **options: Any) -> None:
     """A recording that is played over the end of an epoch and of the warm-up equals steps as they come."""
-    options = {**COMMON, **DATA, **options}
-    if "groups" in options:
-        options["groups"] = str(folder / GROUPS)
-        (folder / GROUPS).write_text("round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n")
+    options = with_files(folder, {**COMMON, **DATA, **options})
     runs = [trainer(folder, tmp_path, **options) for _ in range(2)]
     for run, steps in zip(runs, (tabled(runs[0]), played(runs[1])), strict=True):
         torch.manual_seed(7)
@@ -210,7 +253,7 @@ def check(folder: Path, tmp_path: Path, **options: Any) -> None:
     assert_same(*runs)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [*OBJECTIVES, *SETTINGS])
 def test_every_objective_can_be_recorded(folder: Path, tmp_path: Path, name: str) -> None:
     check(folder, tmp_path, **objective_of(name))
 

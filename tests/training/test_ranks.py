@@ -27,7 +27,7 @@ from tests.ranks import started
 from tests.training.test_device_steps import (
     COMMON,
     DATA,
-    GROUPS,
+    SETTINGS,
     STEPS,
     TEACHERS,
     WAYS,
@@ -38,13 +38,14 @@ from tests.training.test_device_steps import (
     tabled,
     taken,
     trainer,
+    with_files,
 )
 from tests.training.test_device_steps import folder as folder
 
 # Batch norm over all ranks.
 NETWORK: dict[str, Any] = {"model": "cifar_resnet8", "model_args": {}, "sync_bn": True}
 CASES: dict[str, dict[str, Any]] = {
-    **{f"objective {name}": objective_of(name) for name in OBJECTIVES},
+    **{f"objective {name}": objective_of(name) for name in (*OBJECTIVES, *SETTINGS)},
     **{f"way {name}": way for name, way in WAYS.items()},
     **{f"teacher {name}": {"objective": "kd", **kind} for name, kind in TEACHERS.items()},
     "batch norm": NETWORK,
@@ -61,9 +62,7 @@ Plant = Callable[[pytest.MonkeyPatch], object]
 
 def made(folder: Path, tmp_path: Path, name: str) -> Trainer:
     """The run of a case, of whose first batch the first half has no label: of two ranks, one has none."""
-    options = {**COMMON, **DATA, **CASES[name]}
-    if "groups" in options:
-        options["groups"] = str(folder / GROUPS)
+    options = with_files(folder, {**COMMON, **DATA, **CASES[name]})
     run = trainer(folder, tmp_path, **options)
     loader = run.loader
     if not loader.views.spec.mixes and loader.order_name == "shuffled":
@@ -131,7 +130,6 @@ def by_ranks(
         does: What is done and kept of a run.
         plant: Plants a fault.
     """
-    (folder / GROUPS).write_text("round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n")
     tmp_path.mkdir()
 
     def rank_does() -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_cli.errors import ArtifactError, UsageError, counted, nearest
+from distill_cli.errors import ArtifactError, nearest
 from distill_cli.losses.soft_targets import group_relation
-from distill_cli.readers.csv_rows import csv_rows
+from distill_cli.pipeline.inputs.class_matrix import read_matrix
 from distill_cli.readers.yaml_values import read_yaml_value
 
 WORDS = "words"
-NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
 def rule_of(spec: str, class_names: Sequence[str]) -> Tensor:
@@ -37,29 +36,7 @@ def rule_of(spec: str, class_names: Sequence[str]) -> Tensor:
 
 
 def _from_matrix(path: Path, class_names: Sequence[str]) -> Tensor:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = [row for _, row in csv_rows(file) if row] or [[]]
-    except OSError as error:
-        raise UsageError(f"cannot read groups {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UsageError(f"cannot read groups {path}: {error}") from None
-    columns, names = [name.strip() for name in header[1:]], [line[0].strip() for line in lines]
-    for where, listed in (("row", columns), ("column", names)):
-        if sorted(listed) != sorted(class_names):
-            wrong = sorted(set(listed) ^ set(class_names)) or ["a class that stands twice"]
-            raise ArtifactError(
-                f"groups {path}: the first {where} should name each of the {len(class_names)} "
-                f"classes once; look at {', '.join(wrong[:3])}"
-            )
-    cells = [[cell.strip() for cell in line[1:]] for line in lines]
-    if any(len(row) != len(columns) or not all(map(NUMBER.fullmatch, row)) for row in cells):
-        raise ArtifactError(
-            f"groups {path}: each class's row should be {counted(len(columns), 'number')}"
-        )
-    given_KK = torch.tensor([[float(cell) for cell in row] for row in cells], dtype=torch.float64)
-    rule_KK = given_KK[[names.index(name) for name in class_names]]
-    rule_KK = rule_KK[:, [columns.index(name) for name in class_names]]
+    rule_KK = read_matrix(path, class_names, "groups")
     total_K1 = rule_KK.sum(dim=-1, keepdim=True)
     if not bool((rule_KK >= 0).all() & (total_K1 > 0).all() & total_K1.isfinite().all()):
         raise ArtifactError(f"groups {path}: numbers from 0 on, and not a row of zeros alone")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from distill_cli.counters import few_of
 from distill_cli.data.dataset import Dataset
-from distill_cli.errors import UsageError
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.models import Network, network_fingerprint
 from distill_cli.models.taps import shape_of, signals_of
 from distill_cli.objectives.base import AdapterContext
@@ -17,10 +18,11 @@ from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import UsesClassCentroids
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.class_groups import rule_of
+from distill_cli.pipeline.inputs.noise_matrix import read_noise
 from distill_cli.pipeline.inputs.teachers import check_classes, check_split
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.runtime import Runtime
-from distill_cli.types import PENULTIMATE
+from distill_cli.types import PENULTIMATE, Need
 
 # The most images of a class that its centroid is the mean of.
 CENTROID_IMAGES = 256
@@ -38,10 +40,10 @@ def adapter_context(
     In a dry run centroids are 0: no network is asked.
 
     Raises:
-        UsageError: A file of groups cannot be read.
-        ArtifactError: A group or a run has other classes than the data.
+        UsageError: A file of groups or of noise cannot be read.
+        ArtifactError: A group, a matrix or a run has other classes than the data.
     """
-    rule_KK = centroid_KD = None
+    rule_KK = centroid_KD = noise_KK = None
     known: list[object] = []
     spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
     if spec is not None:
@@ -53,12 +55,38 @@ def adapter_context(
             network = runs.network(folder)
             centroid_KD = class_centroids(network, folder, dataset, runtime, runs)
             known.append(network_fingerprint(network))
+    if isinstance(recipe, LabelledRecipe) and recipe.noise_matrix is not None:
+        noise_KK = known_noise(Path(recipe.noise_matrix), dataset)
+        known.append(("noise", noise_KK.tolist()))
+    group_K = dataset.group_K if Need.HIERARCHY in composed.needs else None
+    if group_K is not None:
+        known.append(("hierarchy", group_K.tolist()))
     return AdapterContext(
         class_names=dataset.class_names,
         rule_KK=rule_KK,
         centroid_KD=centroid_KD,
+        group_K=group_K,
+        noise_KK=noise_KK,
         fingerprint=blake2b(repr(known).encode(), digest_size=16).hexdigest() if known else "",
     )
+
+
+def known_noise(path: Path, dataset: Dataset) -> Tensor:
+    """The matrix M of a file, by which every label that is learnt from can come about.
+
+    Raises:
+        UsageError: The file cannot be read.
+        ArtifactError: It does not fit these classes, or a label has no class that it comes from.
+    """
+    noise_KK = read_noise(path, dataset.class_names)
+    label_N = dataset.train.label_N[dataset.fit_rows]
+    for label in (noise_KK.amax(dim=0) == 0).nonzero().flatten().tolist():
+        if bool((label_N == label).any()):
+            name = dataset.class_names[label]
+            raise ArtifactError(
+                f"{path}: no class is ever labelled {name} by this matrix, and some training images are"
+            )
+    return noise_KK
 
 
 @torch.no_grad()

@@ -26,6 +26,12 @@ methods show NAME` says the same of one. Unless said otherwise: z the logits, p 
 label, δ_y one-hot, T a temperature, K classes; terms are averaged over the samples of a batch.
 """
 
+# The files that examples give an objective, by need.
+FILES = {
+    "groups": "--groups groups.yaml",
+    "noise": "--noise-matrix noise.csv",
+}
+
 
 def describe() -> list[dict[str, Any]]:
     """Every objective: what it is, and all that a script must know to run it."""
@@ -113,6 +119,9 @@ def facts(cls: type[Objective]) -> dict[str, str]:
         "logits": "its raw logits",
         "features": "its layers, so that it is a live network and no cache",
         "groups": "groups of classes (--groups)",
+        "hierarchy": "labels that name groups of classes (--coarse-labels)",
+        "noise": "a matrix of how often labels are wrong (--noise-matrix)",
+        "unlabelled": "images without a label (--labels-fraction, --unlabelled)",
         "model": "a trained run",
     }
     method = described(cls)
@@ -154,15 +163,15 @@ def examples(cls: type[Objective]) -> list[str]:
         start = "distill student --teachers runs/teacher-1"
     if info.targets == {"sigmoid"}:
         start += " --targets sigmoid"
-    groups = " --groups groups.yaml" if "groups" in needs else ""
-    lines = [f"{start} --objective {name}{groups}"]
+    files = "".join(f" {flag}" for need, flag in FILES.items() if need in needs)
+    lines = [f"{start} --objective {name}{files}"]
     if issubclass(cls, SelectsSamples):
         entries = "{name: label-smoothing, epsilon: 0.1}, " + _entry(cls)
         return [*lines, f"{start} --set 'objective=[{entries}]'"]
     if info.name == SELF or not _numbers(cls):
         return lines
     hard = "" if info.owns else f"{{name: ce, weight: {info.default_weights.ce:g}}}, "
-    return [*lines, f"{start}{groups} --set 'objective=[{hard}{_entry(cls)}]'"]
+    return [*lines, f"{start}{files} --set 'objective=[{hard}{_entry(cls)}]'"]
 
 
 def _numbers(cls: type[Objective]) -> list[tuple[str, float]]:

@@ -1,4 +1,4 @@
-"""The reasons for which objectives are refused by what these teachers and networks offer.
+"""The reasons for which objectives are refused by what these teachers, networks and labels offer.
 
 Of the three moments of refusing this is the last, before the first byte is written; `rules.py` has
 the one before it.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.objectives.base import Objective, Pair
 from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import needs_of
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.teachers.cached import CachedTeacher
-from distill_cli.types import BIAS, Need, Teacher
+from distill_cli.types import BIAS, UNLABELLED, Need, Teacher
 
 
 def check_offers(
@@ -57,6 +58,33 @@ def check_offers(
             raise UsageError(
                 f"objective '{info.name}' needs raw logits, and a mean of probabilities has none",
                 hint="--ensemble-of logits, --mode random or --mode relabel have them",
+            )
+
+
+def check_labels(composed: Composition, dataset: Dataset) -> None:
+    """Refuses objectives that ask for labels of another kind, or for images without any.
+
+    Args:
+        composed: The objectives.
+        dataset: With the rows that are trained on.
+
+    Raises:
+        UsageError: With what would give them what they ask for.
+    """
+    every = bool((dataset.train.label_N[dataset.fit_rows] != UNLABELLED).all())
+    for part in composed.parts:
+        info, needs = part.objective.info, needs_of(part.objective)
+        if Need.UNLABELLED in needs and every:
+            raise UsageError(
+                f"objective '{info.name}' learns from images without a label, and every training image "
+                "has one",
+                hint="--unlabelled DATA adds some, --labels-fraction and --labels-per-class hide labels",
+            )
+        if Need.HIERARCHY in needs and dataset.group_K is None:
+            raise UsageError(
+                f"objective '{info.name}' is for labels that name groups of classes, and these name "
+                "classes",
+                hint="--coarse-labels FILE says the groups",
             )
 
 

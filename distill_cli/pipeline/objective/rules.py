@@ -171,6 +171,7 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
     _check_selecting(composed)
     _check_teaching(recipe, composed)
     _check_groups(recipe, composed)
+    _check_noise(recipe, composed)
     check_order(recipe, composed)
     objectives = [part.objective for part in composed.parts]
     if recipe.accumulate > 1 and (cut := undivided(composed)):
@@ -230,6 +231,21 @@ def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
         raise UsageError(
             "--groups: none of these objectives looks at groups of classes",
             hint="Add --objective grouped-smoothing",
+        )
+
+
+def _check_noise(recipe: TrainRecipe, composed: Composition) -> None:
+    path = recipe.noise_matrix if isinstance(recipe, LabelledRecipe) else None
+    asking = Need.NOISE in composed.needs
+    if path is None and asking:
+        raise UsageError(
+            "objective 'forward' needs to know how often labels are wrong",
+            hint="--noise-matrix FILE, which `distill noise estimate RUN` makes",
+        )
+    if path is not None and not asking:
+        raise UsageError(
+            "--noise-matrix: none of these objectives corrects labels by it",
+            hint="Add --objective forward",
         )
 
 

@@ -20,7 +20,7 @@ from distill_cli.recipe.earlier import batch_size_then, counts_labelled_then
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.schema import TeacherRecipe
 from distill_cli.training.events import Sink
-from distill_cli.types import UNLABELLED, ViewSpec
+from distill_cli.types import UNLABELLED, Rows, ViewSpec
 
 
 def learnt_from(
@@ -53,11 +53,11 @@ def learnt_from(
             f"{len(rows):,} of them with a label"
         )
         return dataset
-    taught, others = _names(composed, labelled=True), _names(composed, labelled=False)
+    taught, others = _names(composed, "labelled"), _of_others(composed)
     line = f"{taught}: learnt from the {counted(len(rows), 'labelled image')} of {len(label_N):,}"
     if not composed.learns_from_labels or (cached is not None and cached.mixes and len(rows)):
         if taught and len(rows):
-            sink.message(f"{line}; {others}: from all" if others else line)
+            sink.message(f"{line}{others}")
         return dataset
     if not len(rows):
         raise ArtifactError(
@@ -69,10 +69,17 @@ def learnt_from(
     return replace(dataset, fit_rows=rows)
 
 
-def _names(composed: Composition, *, labelled: bool) -> str:
-    """The objectives that learn from labelled images alone, or the others, in words."""
+def _names(composed: Composition, rows: Rows) -> str:
+    """The objectives that learn from these images, in words."""
     infos = [part.objective.info for part in composed.parts]
-    return " and ".join(info.name for info in infos if (info.rows == "labelled") == labelled)
+    return " and ".join(info.name for info in infos if info.rows == rows)
+
+
+def _of_others(composed: Composition) -> str:
+    """What is learnt from images without a label too, or from these alone, behind the rest of a line."""
+    from_all, from_others = _names(composed, "all"), _names(composed, "unlabelled")
+    words = [f"; {from_all}: from all"] if from_all else []
+    return "".join([*words, *([f"; {from_others}: from the others"] if from_others else [])])
 
 
 def batch_size_of(recipe: TrainRecipe, rows: int, sink: Sink) -> int:

@@ -43,7 +43,7 @@ from distill_cli.pipeline.objective.build import check_objectives, composition, 
 from distill_cli.pipeline.objective.class_info import adapter_context
 from distill_cli.pipeline.objective.entries import spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
-from distill_cli.pipeline.objective.offers import check_offers
+from distill_cli.pipeline.objective.offers import check_labels, check_offers
 from distill_cli.pipeline.objective.order import check_reads, order_of
 from distill_cli.pipeline.objective.sources import check_sources
 from distill_cli.pipeline.objective.temperature import temperature_message
@@ -116,6 +116,7 @@ def prepare(
     specs = view_specs(recipe, dataset, cached)
     spec = specs.student
     dataset = learnt_from(recipe, dataset, composed, cached, sink)
+    check_labels(composed, dataset)
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     advice = Silent() if resume else sink
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)

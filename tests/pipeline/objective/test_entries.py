@@ -41,6 +41,7 @@ def named(name: str) -> LabelledRecipe:
     cls = OBJECTIVES[name]
     beside = f"{name},label-smoothing" if issubclass(cls, SelectsSamples) else name
     groups = {"groups": "words"} if name == "grouped-smoothing" else {}
+    groups |= {"noise_matrix": "noise.csv"} if name == "forward" else {}
     for kind in (TeacherRecipe, StudentRecipe):
         recipe = validate(kind, {"objective": beside, **groups})
         targets: Targets = "softmax" if "softmax" in cls.info.targets else "sigmoid"
