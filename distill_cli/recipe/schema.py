@@ -22,6 +22,7 @@ from distill_cli.recipe.fields import (
     Text,
     option,
 )
+from distill_cli.recipe.unlabelled_options import UNLABELLED
 from distill_cli.types import ScheduleName
 
 Kind = Literal["votes", "probabilities", "logits"]
@@ -153,6 +154,7 @@ class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
 
     COMMAND: ClassVar[str] = "cache-soft-labels"
 
+    unlabelled: Text | None = UNLABELLED
     part: PartOfDump | None = option(
         None, "Dump one part of several, as 3/8, to be merged later.", TEACHERS
     )
