@@ -82,6 +82,35 @@ def _exactly_named(files: Files) -> dict[str, FileSource]:
     return _flat(below)
 
 
+def images_below(files: Files) -> FileSource:
+    """The images to learn from without labels: those of train where there are splits, else all.
+
+    Args:
+        files: The image files, in whatever folders.
+
+    Raises:
+        ArtifactError: There are none, or those of other splits alone.
+    """
+    below = _Below(files, _leading(files))
+    named = {name: split for name in below.tops if (split := split_of(name)) is not None}
+    loose = any(len(parts) == 1 for parts in below.paths)
+    # Beside other folders, one called "train" that holds images alone may be a class.
+    whole = not loose and len(named) == len(below.tops)
+    chosen, left = dict(enumerate(below.paths)), dict[int, str]()
+    if named and (whole or any(map(below.is_deep, named))):
+        train = [name for name, split in named.items() if split == "train"]
+        if not train:
+            raise ArtifactError(
+                f"{files.where} has {_listed(list(named))} and no train/",
+                hint="Images of val and test are none to learn from",
+            )
+        left = {n: _beside(p) for n, p in chosen.items() if p[0] not in train or len(p) == 1}
+        chosen = {n: parts for n, parts in chosen.items() if n not in left}
+    if not chosen:
+        raise ArtifactError(f"{files.where} holds no images")
+    return _source(below.without(left), NONE, (), "train", chosen)
+
+
 class _Below:
     """Files without a leading folder that all of them lie in."""
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch.nn.functional as F
 
+from distill_cli.cache.folder import is_cache
+from distill_cli.cache.manifest import read_plan
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.inventory import left_in_words
@@ -28,8 +30,9 @@ from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.pipeline.inputs.teachers import Member, check_classes, open_teachers
 from distill_cli.recipe.base import VAL_FRACTION
 from distill_cli.recipe.fields import Device
+from distill_cli.recipe.recorded import mapping
 from distill_cli.runtime import Runtime, decide
-from distill_cli.types import EARLIER_FRAMING, PlainView
+from distill_cli.types import EARLIER_FRAMING, UNLABELLED_KEYS, PlainView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,9 @@ def data_of(
         # The same images under another name have the split that the run's rules gave them.
         with suppress(ArtifactError):
             dataset = opened(rules, of_view)
-            if dataset.identity.to_json() == (recipe.get("recorded") or {}).get("dataset"):
+            then = mapping(mapping(recipe.get("recorded")).get("dataset"))
+            alone = {key: then[key] for key in then if key not in UNLABELLED_KEYS}
+            if dataset.identity.to_json() == alone:
                 return dataset
     return opened(today, of_view)
 
@@ -114,6 +119,11 @@ def _teacher(
     names = expand_teachers([name])
     if len(names) > 1:
         raise UsageError(f"{name} holds {counted(len(names), 'teacher')}", hint="Name one of them")
+    if is_cache(Path(names[0])):
+        # Its labels of unlabelled images are not looked at.
+        plan = read_plan(Path(names[0]))
+        identity = dataset.identity.with_unlabelled_of(plan.dataset)
+        dataset = replace(dataset, identity=identity)
     members = open_teachers(names, dataset, runtime, "fp32", runs=runs)
     check_targets(names, members, network.targets)
     return members[0]

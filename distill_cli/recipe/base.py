@@ -41,6 +41,7 @@ from distill_cli.recipe.rank_options import RankOptions
 from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, MAX_MEGAPIXELS, SPLIT_BY
 from distill_cli.recipe.seed_options import SeedOptions
 from distill_cli.recipe.time_options import CHECKPOINT_EVERY, GRACE, MAX_TIME
+from distill_cli.recipe.unlabelled_options import UNLABELLED
 from distill_cli.types import (
     Background,
     DataVersion,
@@ -173,6 +174,7 @@ class TeacherLabels(BaseModel):
 class TrainRecipe(Recipe, SeedOptions, RankOptions):
     """The options that every training verb shares."""
 
+    unlabelled: Text | None = UNLABELLED
     model: Text | None = option(
         None,
         "A timm or torchvision name, mlp_800x2, cifar_resnet20, … Default: a small network "

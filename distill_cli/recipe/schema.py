@@ -23,6 +23,7 @@ from distill_cli.recipe.fields import (
     option,
 )
 from distill_cli.recipe.stream_options import StreamOptions
+from distill_cli.recipe.unlabelled_options import UNLABELLED
 from distill_cli.types import ScheduleName
 
 Kind = Literal["votes", "probabilities", "logits"]
@@ -154,6 +155,7 @@ class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
 
     COMMAND: ClassVar[str] = "cache-soft-labels"
 
+    unlabelled: Text | None = UNLABELLED
     part: PartOfDump | None = option(
         None, "Dump one part of several, as 3/8, to be merged later.", TEACHERS
     )

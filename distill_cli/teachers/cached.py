@@ -47,7 +47,7 @@ class CachedTeacher:
     def kind(self) -> tuple[str, int, int]:
         """Codec, rows and views: caches that agree in them can lie beside each other."""
         plan = self.reader.plan
-        return self.reader.codec.name, plan.dataset.samples, plan.views
+        return self.reader.codec.name, plan.dataset.rows, plan.views
 
     def signals(self, batch: Batch) -> StoredSignals:
         """The stored signals of the batch's views."""

@@ -22,8 +22,9 @@ from distill_cli.pipeline.inputs.first_line import are_characters, first_line
 from distill_cli.pipeline.inputs.framing import framing_of
 from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.inputs.moved_data import typed_place
-from distill_cli.recipe.base import VAL_FRACTION, Recipe
+from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
 from distill_cli.recipe.earlier import DATA_VERSION, FRAMING
+from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
 
@@ -31,6 +32,11 @@ from distill_cli.types import Source, ViewSpec
 def worker_count(recipe: Recipe) -> int:
     """Processes that make views image by image."""
     return min(8, processors()) if recipe.workers is None else recipe.workers
+
+
+def unlabelled_of(recipe: Recipe) -> str | None:
+    """The value of `--unlabelled`; None of a verb that has none."""
+    return recipe.unlabelled if isinstance(recipe, TrainRecipe | CacheRecipe) else None
 
 
 class OpenData(Protocol):
@@ -76,6 +82,7 @@ def may_mirror(recipe: Recipe, dataset: Dataset) -> bool:
 
 def _images_of(recipe: Recipe) -> dict[str, Any]:
     """Which images of its data a recipe means, and their split: no seed but that of the split."""
+    named = unlabelled_of(recipe)
     return {
         "split_seed": recipe.split_seed or 0,
         "val_fraction": VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
@@ -83,6 +90,7 @@ def _images_of(recipe: Recipe) -> dict[str, Any]:
         "skip_bad": recipe.skip_bad,
         "framing": framing_of(recipe),
         "rules": rules_of(recipe),
+        "unlabelled": named and typed_place(named, "--unlabelled"),
     }
 
 
@@ -191,8 +199,10 @@ def open_views(
 
 def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, Any]:
     """The recipe keys that say which images, split and views were used, every default spelt out."""
+    named = unlabelled_of(recipe)
     return {
         "data": locate(str(recipe.data)),
+        **({"unlabelled": locate(named)} if named else {}),
         "split_seed": dataset.identity.split_seed,
         "val_fraction": recipe.val_fraction or VAL_FRACTION,
         "augment": list(spec.augment) or ["none"],

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.inventory import left_in_words, of_kind
 from distill_cli.data.left_copies import labels_of
-from distill_cli.data.split_images import Images
+from distill_cli.data.source import UNLABELLED_PREFIX
+from distill_cli.data.split_images import Images, labelled
 from distill_cli.errors import counted
 from distill_cli.pipeline.entries import SKIPPED
-from distill_cli.types import UNLABELLED
 
 
 def are_characters(class_names: Sequence[str]) -> bool:
@@ -38,12 +39,15 @@ def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool)
     """
     images = [dataset.train, dataset.test]
     images += [dataset.val] if dataset.identity.val_fraction == 0 else []
-    used = sum(len(part.sample_ids) for part in images)
+    beside = dataset.identity.unlabelled_samples
+    used = sum(len(part.sample_ids) for part in images) - beside
+    more = [f"+ {counted(beside, 'unlabelled image')} of {Path(dataset.unlabelled).name}"]
     parts = [
         f"{_files(dataset, used)}{counted(used, 'image')} used",
-        f"{len(dataset.fit_rows):,} to train on{_unlabelled(dataset)}, "
+        f"{len(dataset.fit_rows) - beside:,} to train on{_unlabelled(dataset)}, "
         f"{len(dataset.val.sample_ids):,} held out, "
         f"{len(dataset.test.sample_ids):,} test",
+        *(more if beside else []),
         *_left(dataset),
         _classes(dataset, images),
         _views(dataset, size),
@@ -58,7 +62,8 @@ def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool)
 
 def _files(dataset: Dataset, used: int) -> str:
     """The number of files where it is not that of the images."""
-    beside = len(of_kind(dataset.left, "unreadable", "suffix", "place", "copy"))
+    own = [one for one in dataset.left if not one.where.startswith(UNLABELLED_PREFIX)]
+    beside = len(of_kind(own, "unreadable", "suffix", "place", "copy"))
     return f"{counted(used + beside, 'file')}, " if beside else ""
 
 
@@ -70,11 +75,11 @@ def _left(dataset: Dataset) -> list[str]:
 
 def _unlabelled(dataset: Dataset) -> str:
     """How many of the images to train on have a label, where some have none."""
-    label_N = dataset.train.label_N[dataset.fit_rows]
-    labelled = int((label_N != UNLABELLED).sum())
-    if dataset.multi_label or labelled == len(label_N):
+    own = dataset.fit_rows[dataset.fit_rows < dataset.identity.samples]
+    known = int(labelled(dataset.train)[own].sum())
+    if known == len(own):
         return ""
-    return f" ({labelled:,} labelled, {len(label_N) - labelled:,} without labels)"
+    return f" ({known:,} labelled, {len(own) - known:,} without labels)"
 
 
 def _classes(dataset: Dataset, images: Sequence[Images]) -> str:
@@ -94,7 +99,7 @@ def _classes(dataset: Dataset, images: Sequence[Images]) -> str:
 def _views(dataset: Dataset, size: int | None) -> str:
     """Size and channels of a view, and why they are so."""
     grey, looked_at = dataset.grey
-    sampled = "" if looked_at == len(dataset.train.sample_ids) else " looked at"
+    sampled = "" if looked_at == dataset.identity.samples else " looked at"
     share = "all" if grey == looked_at else f"{grey:,}" if grey else "none"
     sides = "as they are"
     if size is not None:

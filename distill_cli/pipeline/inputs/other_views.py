@@ -11,6 +11,7 @@ import torch
 from distill_cli.counters import Purpose
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.loader import OtherViews
+from distill_cli.data.split_images import labelled
 from distill_cli.data.streams import Streams
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError, counted
@@ -20,7 +21,7 @@ from distill_cli.pipeline.inputs.data import view_spec, worker_count
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.teachers.mixture import Assigned
-from distill_cli.types import UNLABELLED, Need, Share, Teacher, ViewSpec
+from distill_cli.types import Need, Share, Teacher, ViewSpec
 
 # The value of --teacher-augment that means the views of a cache.
 OF_CACHE = "cache"
@@ -173,10 +174,11 @@ def streams_of(
     if not isinstance(recipe, StudentRecipe) or recipe.unlabelled_share is None:
         return None
     wanted = recipe.unlabelled_share
-    rows, label_N = dataset.fit_rows, dataset.train.label_N[dataset.fit_rows]
-    labelled, unlabelled = rows[label_N != UNLABELLED], rows[label_N == UNLABELLED]
+    rows = dataset.fit_rows
+    known_N = labelled(dataset.train)[rows]
+    known, others = rows[known_N], rows[~known_N]
     count = min(max(round(batch_size * wanted), 1), batch_size - 1)
-    for stream, none in ((labelled, "no training image has a label"), (unlabelled, "all have one")):
+    for stream, none in ((known, "no training image has a label"), (others, "all have one")):
         if not len(stream):
             raise ArtifactError(
                 f"--unlabelled-share {wanted:g} needs images with labels and others: {none}",
@@ -189,14 +191,14 @@ def streams_of(
             f"{counted(parts, 'part')}, of either kind some",
             hint="Choose another --batch-size",
         )
-    if len(unlabelled) < count:
+    if len(others) < count:
         raise ArtifactError(
-            f"a batch has {count:,} unlabelled images, and there are {len(unlabelled):,}",
+            f"a batch has {count:,} unlabelled images, and there are {len(others):,}",
             hint="Choose a smaller --batch-size or --unlabelled-share",
         )
     return Streams(
-        labelled=labelled,
-        unlabelled=unlabelled,
+        labelled=known,
+        unlabelled=others,
         batch_size=batch_size,
         count=count,
         seed=recipe.seed,

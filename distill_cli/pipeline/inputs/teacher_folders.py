@@ -15,7 +15,8 @@ from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.framing import as_shown
 from distill_cli.pipeline.inputs.located import locate
-from distill_cli.recipe.base import VAL_FRACTION, Recipe
+from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
+from distill_cli.recipe.schema import CacheRecipe
 
 TIMM = "timm/"
 # The student as its own teacher, and its moving average; a folder of such a name is ./self.
@@ -140,6 +141,10 @@ def with_data(
         value = _agreed(key, {name: kept(name).get(key) for name in teachers})
         if value is not None:
             update[key] = value
+    if isinstance(recipe, TrainRecipe | CacheRecipe) and recipe.unlabelled is None:
+        # The rows of a cache are those of the run; a network may teach on any images.
+        caches = [name for name in teachers if is_cache(Path(name))]
+        update["unlabelled"] = _agreed("unlabelled", {n: kept(n).get("unlabelled") for n in caches})
     if recipe.max_megapixels is None:
         limits = [kept(name).get("max_megapixels") for name in teachers]
         update["max_megapixels"] = max((n for n in limits if type(n) is int), default=None)

@@ -63,7 +63,7 @@ def estimate(prepared: PreparedDump, *, overwrite: bool = False) -> Estimate:
         overwrite: Make committed shards again nevertheless.
     """
     plan = prepared.plans[0]
-    samples, count = plan.dataset.samples, plan.teacher_batch
+    samples, count = plan.dataset.rows, plan.teacher_batch
     noise = noise_like(prepared.dataset, count)
     views = Views(
         noise.train,

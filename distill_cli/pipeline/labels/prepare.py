@@ -100,6 +100,7 @@ def prepare_dump(
     check_moved(recipe.data, names)
     for folder in folders:
         check_beside_data(folder, recipe.data)
+        check_beside_data(folder, recipe.unlabelled)
     runtime = runtime_of(recipe)
     runs = replace(runs, tell=once(sink.message))
     dataset = runtime.ranks.first_on_machine(lambda: open_data(recipe, sink, glance=runs.dry))
@@ -249,7 +250,7 @@ def plan_of(
 ) -> Plan:
     """The plan that a cache is bound to."""
     length = recipe.shard_length or shard_rows(
-        dataset.identity.samples, len(dataset.class_names), forward.batch
+        dataset.identity.rows, len(dataset.class_names), forward.batch
     )
     return Plan(
         dataset=dataset.identity,

@@ -101,7 +101,9 @@ def prepare(
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
     check_moved(recipe.data, owners, runs.recipe)
-    check_beside_data(out, recipe.data)
+    check_moved(recipe.unlabelled, owners, runs.recipe, key="unlabelled")
+    for images in (recipe.data, recipe.unlabelled):
+        check_beside_data(out, images)
     runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)

@@ -26,7 +26,8 @@ from distill_cli.types import OrderName, Teacher, ViewSpec
 
 # Keys that do not change what is trained, so that a resumed run may have others.
 NOT_TRAINING = {
-    *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "teachers"),
+    *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "unlabelled"),
+    "teachers",
     *("force", "class_map", "graphs", "checkpoint_every", "max_time", "grace"),
     *("max_megapixels", "rank_timeout", "shard"),
 }
