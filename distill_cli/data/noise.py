@@ -68,15 +68,20 @@ class NoiseFiles:
         return None
 
 
-def noise_like(dataset: Dataset, rows: int) -> Dataset:
+def drawn_rows(dataset: Dataset, count: int) -> Tensor:
+    """int64 training rows of a dataset, drawn from all; at most as many as it has."""
+    return dataset.fit_rows[permutation(0, Purpose.PROBE, len(dataset.fit_rows), 0)[:count]]
+
+
+def noise_like(dataset: Dataset, chosen: Tensor) -> Dataset:
     """A dataset of noise with the labels, sizes and storage of another.
 
     Args:
         dataset: Dataset whose labels are used, and the headers of a few of its files.
-        rows: Number of rows to train on, drawn from the dataset's; at most as many as it has.
+        chosen: int64 rows of it to train on; one may stand several times.
     """
-    chosen = dataset.fit_rows[permutation(0, Purpose.PROBE, len(dataset.fit_rows), 0)[:rows]]
-    train, val = _noise(dataset.train, chosen), _noise(dataset.val, _first_rows(dataset.val, rows))
+    held_out = _first_rows(dataset.val, len(chosen))
+    train, val = _noise(dataset.train, chosen), _noise(dataset.val, held_out)
     if isinstance(train, ImageFiles):
         # The cost of reading files is measured on training images; held-out ones need no files.
         val = _table(val)

@@ -131,6 +131,8 @@ def prepare(
     check_streams(recipe, order, joining.get("mode"))
     streams = streams_of(recipe, dataset, batch_size, WHOLE)
     steps = len(dataset.fit_rows) // batch_size if streams is None else streams.steps
+    if streams is not None:
+        sink.message(streams.text)
     layers = find_layers(
         composed,
         network,
