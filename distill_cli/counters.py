@@ -37,6 +37,7 @@ class Purpose(IntEnum):
     PROBE = 9
     GATE = 10
     ROWS = 11
+    KNOWN = 12
 
 
 def _signed(word: int) -> int:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from distill_cli.counters import few_of
 from distill_cli.data.copies import Copies
 from distill_cli.data.decode import Decoded
 from distill_cli.data.file_index import Listed
 from distill_cli.data.held_out import held_out
 from distill_cli.data.inventory import Left
+from distill_cli.data.known_labels import KnownLabels
 from distill_cli.data.left_copies import copies_between, without_copies
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.reading import read_images
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.split_images import ImageFiles, Images
+from distill_cli.data.statistics import statistics
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import (
     EARLIER_FRAMING,
@@ -32,8 +33,6 @@ from distill_cli.types import (
     PlainView,
     digest_of_ids,
 )
-
-FILES_FOR_STATISTICS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,12 @@ class Dataset:
         constant: The channels in which all pixels of the fit rows are equal.
         framing: How the pictures in files became images of a view's size.
         rules: Rules by which files became images, splits and channels.
+        hidden_N: int64 true class of each row of `train` whose label a run may not know, else −1; read
+            by nobody but whoever reports, once training is over, how right pseudo-labels were.
+        group_K: int64 group of each class, from 0, where labels are coarse: they then name the first
+            class of a group; None where they are fine.
+        labels: What a run knows of the labels; None where it knows them as they lie on disk.
+        mixed_rows: int64 rows that views mix in pairs, as a cache did; None for the rows to train on.
     """
 
     spec: str
@@ -80,6 +85,12 @@ class Dataset:
     constant: tuple[int, ...] = ()
     framing: Framing = EARLIER_FRAMING
     rules: DataRules = TODAY
+    hidden_N: Tensor = field(
+        default_factory=lambda: torch.empty(0, dtype=torch.int64), compare=False
+    )
+    group_K: Tensor | None = None
+    labels: KnownLabels | None = None
+    mixed_rows: Tensor | None = None
 
     @property
     def plain_view(self) -> PlainView:
@@ -126,6 +137,7 @@ def open_dataset(
     progress: Count = lambda done, total: None,
     glance: bool = False,
     rules: DataRules = TODAY,
+    known: Callable[[Dataset], Dataset] = lambda dataset: dataset,
 ) -> Dataset:
     """Opens and splits a dataset.
 
@@ -167,13 +179,11 @@ def open_dataset(
         held, split_by = held_out(train, val_fraction, split_seed, contents, rules.split_by)
         val = train.take(torch.tensor(_some(spec, held), dtype=torch.int64))
     fit = [row for row in range(len(train.sample_ids)) if row not in held]
-    fit_rows = torch.tensor(fit, dtype=torch.int64)
-    mean, std, constant = _unknown(train) if glance else _statistics(train, fit_rows)
-    return Dataset(
+    dataset = Dataset(
         spec=spec,
         class_names=names,
         train=train,
-        fit_rows=fit_rows,
+        fit_rows=torch.tensor(fit, dtype=torch.int64),
         val=val,
         test=splits["test"],
         identity=replace(
@@ -189,12 +199,19 @@ def open_dataset(
         grey=read.grey,
         sizes_differ=isinstance(read, Listed) and read.sizes_differ,
         copies=copies_between(splits, digests, fit, held) if digests else None,
-        mean=mean,
-        std=std,
-        constant=constant,
+        mean=(0.0,) * train.size[0],
+        std=(1.0,) * train.size[0],
         framing=framing,
         rules=rules,
+        hidden_N=torch.full_like(train.label_N, UNLABELLED),
     )
+    return known(dataset) if glance else _measured(known(dataset))
+
+
+def _measured(dataset: Dataset) -> Dataset:
+    """With the statistics of its training images."""
+    mean, std, constant = statistics(dataset.train, dataset.fit_rows)
+    return replace(dataset, mean=mean, std=std, constant=constant)
 
 
 def _identity(
@@ -248,37 +265,6 @@ def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
     for label, name in enumerate(names):
         if label not in present:
             raise ArtifactError(f"class '{name}' of {spec} has no image to train on")
-
-
-def _unknown(images: Images) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
-    return (0.0,) * images.size[0], (1.0,) * images.size[0], ()
-
-
-def _statistics(
-    images: Images, rows: Tensor
-) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
-    """Mean and sd of each channel from exact counts of the 256 values, and the constant channels.
-
-    Files are sampled: `FILES_FOR_STATISTICS` of them, by a hash of their sample keys.
-    """
-    if isinstance(images, ImageFiles):
-        images = images.take(rows[few_of(images.key_N[rows], FILES_FOR_STATISTICS)])
-        parts = images.iter_plain()
-    else:
-        parts = (images.images_NCHW[part] for part in rows.split(2048))
-    counts = torch.zeros(images.size[0], 256, dtype=torch.float64)
-    for part_BCHW in parts:
-        for channel in range(images.size[0]):
-            pixels = part_BCHW[:, channel].flatten().int()
-            counts[channel] += torch.bincount(pixels, minlength=256)
-    shares = counts / counts.sum(dim=1, keepdim=True)
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = shares @ values
-    variance = (shares * (values[None] - mean[:, None]) ** 2).sum(dim=1)
-    constant = ((counts > 0).sum(dim=1) == 1).nonzero()[:, 0]
-    # A constant channel has no scale of its own.
-    std = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
-    return tuple(mean.tolist()), tuple(std.tolist()), tuple(constant.tolist())
 
 
 def _fingerprint_of(table: Images, digests: Sequence[bytes] | None) -> str:

@@ -86,6 +86,7 @@ def noise_like(dataset: Dataset, rows: int) -> Dataset:
         fit_rows=torch.arange(len(chosen)),
         val=val,
         test=val,
+        mixed_rows=None,
     )
 
 

@@ -35,6 +35,7 @@ from distill_cli.recipe.file_options import (
     RESIZE,
     VIEWS_PER_READ,
 )
+from distill_cli.recipe.label_options import LabelOptions
 from distill_cli.recipe.parsing import as_list
 from distill_cli.recipe.rank_options import RankOptions
 from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, MAX_MEGAPIXELS, SPLIT_BY
@@ -168,7 +169,7 @@ class TeacherLabels(BaseModel):
     )
 
 
-class TrainRecipe(Recipe, SeedOptions, RankOptions):
+class TrainRecipe(Recipe, SeedOptions, RankOptions, LabelOptions):
     """The options that every training verb shares."""
 
     model: Text | None = option(

@@ -19,6 +19,7 @@ from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
 from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data, view_spec
+from distill_cli.pipeline.inputs.label_rules import check_label_options, said_of_knowing
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.student import (
     Architecture,
@@ -49,12 +50,14 @@ from distill_cli.pipeline.run.batches import (
     batch_size_of,
     check_batch,
     learnt_from,
+    mixed_as_cached,
 )
 from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.record import record_of
+from distill_cli.pipeline.run.requirements import check_held_out
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.pipeline.run.sharded import check_shard, sharded
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
@@ -102,6 +105,7 @@ def prepare(
     runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
+    check_held_out(recipe, dataset, sink)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
     if message := temperature_message(recipe):
@@ -110,7 +114,7 @@ def prepare(
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     spec = view_spec(recipe, dataset, cached)
-    dataset = learnt_from(recipe, dataset, composed, cached, sink)
+    dataset = learnt_from(recipe, mixed_as_cached(dataset, cached), composed, cached, sink)
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     advice = Silent() if resume else sink
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
@@ -219,6 +223,8 @@ def _members(
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
     check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
+    for line in said_of_knowing(recipe, names, members, dataset, runs):
+        sink.message(line)
     return members
 
 
@@ -228,6 +234,7 @@ def check_options(recipe: TrainRecipe) -> None:
     Raises:
         UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
     """
+    check_label_options(recipe)
     check_objectives(recipe)
     check_names(recipe.augment)
     optim.check_name(recipe.opt)
