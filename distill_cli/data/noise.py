@@ -91,6 +91,7 @@ def noise_like(dataset: Dataset, chosen: Tensor) -> Dataset:
         fit_rows=torch.arange(len(chosen)),
         val=val,
         test=val,
+        mixed_rows=None,
     )
 
 

@@ -19,6 +19,7 @@ from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
 from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
+from distill_cli.pipeline.inputs.label_rules import check_label_options, said_of_knowing
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.other_views import ViewSpecs, check_streams, streams_of, view_specs
 from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
@@ -51,12 +52,14 @@ from distill_cli.pipeline.run.batches import (
     batch_size_of,
     check_batch,
     learnt_from,
+    mixed_as_cached,
 )
 from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.record import record_of
+from distill_cli.pipeline.run.requirements import check_held_out
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.pipeline.run.sharded import check_shard, sharded
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
@@ -107,6 +110,7 @@ def prepare(
     runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
+    check_held_out(recipe, dataset, sink)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
     check_own(recipe, composed, taught_by)
@@ -117,7 +121,7 @@ def prepare(
     cached, stored_views = cached_views(members)
     specs = view_specs(recipe, dataset, cached)
     spec = specs.student
-    dataset = learnt_from(recipe, dataset, composed, cached, sink)
+    dataset = learnt_from(recipe, mixed_as_cached(dataset, cached), composed, cached, sink)
     check_labels(composed, dataset)
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     advice = Silent() if resume else sink
@@ -234,6 +238,8 @@ def _members(
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
     check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
+    for line in said_of_knowing(recipe, names, members, dataset, runs):
+        sink.message(line)
     return members
 
 
@@ -243,6 +249,7 @@ def check_options(recipe: TrainRecipe) -> None:
     Raises:
         UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
     """
+    check_label_options(recipe)
     check_objectives(recipe)
     check_names(recipe.augment)
     optim.check_name(recipe.opt)

@@ -112,4 +112,6 @@ class PreparedRun:
         parts = [values, self.dataset.identity.to_json(), self.spec.to_json(), teacher]
         # Groups and centroids of classes count too: their file or run may be another one by now.
         parts += [self.layers.context_fingerprint] if self.layers.context_fingerprint else []
+        # So do labels that are not those on disk: a file of them may be another one too.
+        parts += [self.dataset.labels.digest] if self.dataset.labels else []
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

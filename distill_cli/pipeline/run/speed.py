@@ -108,7 +108,7 @@ def _at(prepared: PreparedRun, images: int) -> Speed:
         steps=len(taken),
         making=making / images,
         step=step / images,
-        held_out=held_out / len(noise.val.label_N),
+        held_out=held_out / max(1, len(noise.val.label_N)),
     )
 
 
