@@ -240,7 +240,7 @@ def test_a_folder_of_its_own_is_held_out_of_the_labels_too(folders: Path) -> Non
     plain = open_dataset(str(folders))
     data = relabelled(plain, LabelRules(per_class=10, noise=Noise(kind="pair", rate=0.2)))
     assert data.labels is not None
-    assert (data.labels.known, data.labels.held_out, data.labels.images) == (20, 2, 86)
+    assert (data.labels.known, data.labels.held_out, data.labels.images) == (20, 2, 80)
     assert data.fit_rows.equal(plain.fit_rows)
     assert (len(data.val.label_N), data.labels.hidden) == (2, 60 - 18)
     noisy = relabelled(plain, LabelRules(noise=Noise(kind="pair", rate=0.2)))

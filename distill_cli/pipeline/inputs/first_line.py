@@ -41,6 +41,7 @@ def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool)
     images += [dataset.val] if dataset.identity.val_fraction == 0 else []
     beside = dataset.identity.unlabelled_samples
     used = sum(len(part.sample_ids) for part in images) - beside
+    beside = int((dataset.fit_rows >= dataset.identity.samples).sum())
     more = [f"+ {counted(beside, 'unlabelled image')} of {Path(dataset.unlabelled).name}"]
     parts = [
         f"{_files(dataset, used)}{counted(used, 'image')} used",
