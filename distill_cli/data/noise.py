@@ -89,6 +89,11 @@ def noise_like(dataset: Dataset, rows: int) -> Dataset:
     )
 
 
+def noise_beside(images: Images, rows: int) -> Images:
+    """Noise of the sizes and storage of other images, as many as there are rows; they may be fewer."""
+    return _noise(images, torch.arange(rows) % len(images.sample_ids))
+
+
 def _first_rows(images: Images, rows: int) -> Tensor:
     return torch.arange(min(rows, len(images.sample_ids)))
 

@@ -21,7 +21,7 @@ from distill_cli.recipe.earlier import batch_size_then, counts_labelled_then
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.schema import TeacherRecipe
 from distill_cli.training.events import Sink
-from distill_cli.types import UNLABELLED, Rows, ViewSpec
+from distill_cli.types import Rows, ViewSpec
 
 
 def learnt_from(

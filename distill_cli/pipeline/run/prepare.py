@@ -16,12 +16,11 @@ from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
-from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
-from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.other_views import ViewSpecs, check_streams, streams_of, view_specs
 from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
+from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.student import (
     Architecture,
     advised,
@@ -31,6 +30,13 @@ from distill_cli.pipeline.inputs.student import (
 )
 from distill_cli.pipeline.inputs.table_checks import check_table
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
+from distill_cli.pipeline.inputs.teacher_data import (
+    TeacherData,
+    check_teacher_data,
+    open_teacher_data,
+    recorded_data,
+    shown_to_teachers,
+)
 from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import (
     Member,
@@ -100,10 +106,8 @@ def prepare(
     names = outside(taught_by)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
-    check_moved(recipe.data, owners, runs.recipe)
-    check_moved(recipe.unlabelled, owners, runs.recipe, key="unlabelled")
-    for images in (recipe.data, recipe.unlabelled):
-        check_beside_data(out, images)
+    check_teacher_data(recipe, taught_by)
+    check_places(recipe, [out], owners, runs.recipe)
     runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
@@ -112,13 +116,16 @@ def prepare(
     check_own(recipe, composed, taught_by)
     if message := temperature_message(recipe):
         sink.message(message)
-    members = _members(recipe, names, dataset, targets, runtime, sink, runs)
+    members, teacher_data = _members(recipe, names, dataset, targets, runtime, sink, runs)
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
-    specs = view_specs(recipe, dataset, cached)
+    parallel = None if teacher_data is None else teacher_data.dataset
+    specs = view_specs(recipe, dataset, cached, parallel)
     spec = specs.student
     dataset = learnt_from(recipe, dataset, composed, cached, sink)
     check_labels(composed, dataset)
+    if teacher_data is not None:
+        teacher_data.check(dataset.fit_rows)
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     advice = Silent() if resume else sink
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
@@ -147,13 +154,17 @@ def prepare(
     complete = _resolve(recipe, values, dataset, specs, network, runtime, layers, steps)
     prepared = PreparedRun(
         recipe=complete,
-        recorded=record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime),
+        recorded={
+            **record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime),
+            **recorded_data(teacher_data),
+        },
         runtime=runtime,
         dataset=dataset,
         specs=specs,
         stored_views=stored_views,
         members=tuple(members),
         teacher=teacher,
+        teacher_data=teacher_data,
         layers=layers,
         network=network,
         optimizer=_optimizer(complete, network, layers),
@@ -222,17 +233,21 @@ def _members(
     runtime: Runtime,
     sink: Sink,
     runs: Artifacts,
-) -> list[Member]:
-    """The teachers, opened, and checked against the data and what is learnt of them."""
+) -> tuple[list[Member], TeacherData | None]:
+    """The teachers, opened, and checked against the data and what is learnt of them; what they see."""
     if not isinstance(recipe, TeacherLabels):
-        return []
+        return [], None
     precision = teacher_precision(recipe.teacher_precision, runtime.device)
     maps = recipe.class_map
     members = open_teachers(names, dataset, runtime, precision, maps, runs)
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)
-    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
-    return members
+    teacher_data = runtime.ranks.first_on_machine(
+        lambda: open_teacher_data(recipe, dataset, members, sink, glance=runs.dry)
+    )
+    shown = shown_to_teachers(teacher_data, dataset)
+    check_knowledge(names, members, shown, runtime.device, sink, force=recipe.force, runs=runs)
+    return members, teacher_data
 
 
 def check_options(recipe: TrainRecipe) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from distill_cli import runtime
 from distill_cli.data.loader import Loader
-from distill_cli.data.noise import noise_like
+from distill_cli.data.noise import noise_beside, noise_like
 from distill_cli.pipeline.inputs.data import worker_count
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.trainer import trainer_of
@@ -84,7 +84,11 @@ def _at(prepared: PreparedRun, images: int) -> Speed:
     # Whole and here: parts and processes are what the arithmetic is for.
     alone = {"batch_size": images, "accumulate": 1, "workers": 0, "compile": False}
     noise = noise_like(prepared.dataset, images)
-    prepared = replace(prepared, dataset=noise, recipe=prepared.recipe.model_copy(update=alone))
+    specs, shown = prepared.specs, prepared.specs.teacher_images
+    if shown is not None:
+        specs = replace(specs, teacher_images=noise_beside(shown, len(noise.fit_rows)))
+    recipe = prepared.recipe.model_copy(update=alone)
+    prepared = replace(prepared, dataset=noise, specs=specs, recipe=recipe)
     trainer = trainer_of(prepared, Silent())
     trainer.network.train()
     trainer.state = State()
