@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     GATE = 10
     ROWS = 11
     STUDENT = 12
+    KNOWN = 13
 
 
 def _signed(word: int) -> int:

@@ -251,18 +251,29 @@ def _calibrated(figures: RunResult) -> list[str]:
     ]
 
 
+def _epoch(figures: RunResult | HintResult) -> str:
+    """The epoch that was kept, and why."""
+    chosen = figures.val_hint if isinstance(figures, HintResult) else figures.val_top1
+    if chosen is None:
+        return f"nothing held out, last epoch {figures.best_epoch}"
+    return f"best epoch {figures.best_epoch}"
+
+
 def summary(finished: Finished) -> str:
     """The figures in a few lines."""
     figures = finished.result
     first = (
         f"[bold]{escape(str(finished.recipe.model))}[/bold], {counted(figures.params, 'parameter')}, "
-        f"best epoch {figures.best_epoch} of {finished.recipe.epochs}"
+        f"{_epoch(figures)} of {finished.recipe.epochs}"
     )
     warned = "".join(f"\n[bold red]warning:[/bold red] {escape(w)}" for w in figures.warnings)
     if isinstance(figures, HintResult):
         where = escape(str(finished.run))
+        loss = "nothing held out"
+        if figures.val_hint is not None:
+            loss = f"held-out hint loss [bold]{figures.val_hint:.4g}[/bold]"
         return (
-            f"{first}\nheld-out hint loss [bold]{figures.val_hint:.4g}[/bold] in "
+            f"{first}\n{loss} in "
             f"{figures.seconds:.0f} s → {where}\n"
             f"Go on with [bold]distill student --init {where} --teachers …[/bold]"
             f"{warned}"
@@ -274,6 +285,8 @@ def summary(finished: Finished) -> str:
         f"ECE {100 * figures.test_ece:.1f} %",
         *_calibrated(figures),
     ]
+    if figures.test_coarse_top1 is not None:
+        lines.append(f"groups of classes: {100 * figures.test_coarse_top1:.2f} % right")
     if figures.test_map is not None and figures.test_f1 is not None:
         lines.append(
             f"by label: mAP {100 * figures.test_map:.2f} %, F1 {100 * figures.test_f1:.2f} %"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,12 +14,13 @@ from distill_cli.data.file_index import Listed
 from distill_cli.data.fingerprint import fingerprint_of
 from distill_cli.data.held_out import held_out
 from distill_cli.data.inventory import Left
+from distill_cli.data.known_labels import KnownLabels
 from distill_cli.data.left_copies import copies_between, without_copies
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.reading import read_images, read_unlabelled
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.split_images import ImageFiles, Images
-from distill_cli.data.statistics import channel_statistics, unknown_statistics
+from distill_cli.data.statistics import channel_statistics
 from distill_cli.data.unlabelled import beside
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import (
@@ -59,8 +60,13 @@ class Dataset:
         constant: The channels in which all pixels of the fit rows are equal.
         framing: How the pictures in files became images of a view's size.
         rules: Rules by which files became images, splits and channels.
-        group_K: int64 group of each class, where labels name groups alone; None where they do not.
         unlabelled: The value of `--unlabelled`; empty without.
+        hidden_N: int64 true class of each row of `train` whose label a run may not know, else −1; read
+            by nobody but whoever reports, once training is over, how right pseudo-labels were.
+        group_K: int64 group of each class, from 0, where labels are coarse: they then name the first
+            class of a group; None where they are fine.
+        labels: What a run knows of the labels; None where it knows them as they lie on disk.
+        mixed_rows: int64 rows that views mix in pairs, as a cache did; None for the rows to train on.
     """
 
     spec: str
@@ -81,8 +87,13 @@ class Dataset:
     constant: tuple[int, ...] = ()
     framing: Framing = EARLIER_FRAMING
     rules: DataRules = TODAY
-    group_K: Tensor | None = None
     unlabelled: str = ""
+    hidden_N: Tensor = field(
+        default_factory=lambda: torch.empty(0, dtype=torch.int64), compare=False
+    )
+    group_K: Tensor | None = None
+    labels: KnownLabels | None = None
+    mixed_rows: Tensor | None = None
 
     @property
     def plain_view(self) -> PlainView:
@@ -130,6 +141,7 @@ def open_dataset(
     glance: bool = False,
     rules: DataRules = TODAY,
     unlabelled: str | None = None,
+    known: Callable[[Dataset], Dataset] = lambda dataset: dataset,
 ) -> Dataset:
     """Opens and splits a dataset.
 
@@ -175,9 +187,7 @@ def open_dataset(
         identity, more = images.beside(identity), images.digests or ()
         left, skipped = tuple(sorted((*left, *images.left))), skipped + images.skipped
         fit_rows, train = torch.cat([fit_rows, images.rows_behind(train)]), images.behind(train)
-    statistics = unknown_statistics(train) if glance else channel_statistics(train, fit_rows)
-    mean, std, constant = statistics
-    return Dataset(
+    dataset = Dataset(
         spec=spec,
         class_names=names,
         train=train,
@@ -191,13 +201,20 @@ def open_dataset(
         grey=read.grey,
         sizes_differ=isinstance(read, Listed) and read.sizes_differ,
         copies=copies_between(splits, digests, fit, held, more) if digests else None,
-        mean=mean,
-        std=std,
-        constant=constant,
+        mean=(0.0,) * train.size[0],
+        std=(1.0,) * train.size[0],
         framing=framing,
         rules=rules,
         unlabelled=unlabelled or "",
+        hidden_N=torch.full_like(train.label_N, UNLABELLED),
     )
+    return known(dataset) if glance else _measured(known(dataset))
+
+
+def _measured(dataset: Dataset) -> Dataset:
+    """With the statistics of its training images."""
+    mean, std, constant = channel_statistics(dataset.train, dataset.fit_rows)
+    return replace(dataset, mean=mean, std=std, constant=constant)
 
 
 def _held_out(

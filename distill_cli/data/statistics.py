@@ -36,10 +36,3 @@ def channel_statistics(
     # A constant channel has no scale of its own.
     std = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
     return tuple(mean.tolist()), tuple(std.tolist()), tuple(constant.tolist())
-
-
-def unknown_statistics(
-    images: Images,
-) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
-    """The same of images that a dry run does not read: 0 and 1, and no constant channel."""
-    return (0.0,) * images.size[0], (1.0,) * images.size[0], ()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distill_cli.data.order import epoch_order, in_turn
+from distill_cli.errors import counted
 
 # The number of labelled rows among the orders of classes, which are numbered from 0; unlabelled ones have
 # the plain order.
@@ -40,6 +41,15 @@ class Streams:
     def steps(self) -> int:
         """T: whole batches of an epoch."""
         return len(self.unlabelled) // self.count
+
+    @property
+    def text(self) -> str:
+        """What makes up a batch and an epoch, in words."""
+        known = self.batch_size - self.count
+        return (
+            f"each batch: {known:,} labelled images (of {len(self.labelled):,}) and {self.count:,} unlabelled "
+            f"ones (of {len(self.unlabelled):,}); an epoch is {counted(self.steps, 'step')}"
+        )
 
     @cached_property
     def is_unlabelled_B(self) -> Tensor:

@@ -15,15 +15,17 @@ from distill_cli.cache.manifest import read_plan
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.inventory import left_in_words
+from distill_cli.data.labels import relabelled
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.rules import DataRules
 from distill_cli.errors import ArtifactError, UsageError, counted
-from distill_cli.evaluate import check_answers, latency_ms, logits_by_ranks
-from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
+from distill_cli.evaluate import check_answers, latency_ms, logits_by_ranks, measured
+from distill_cli.metrics import Metrics, agreement, label_agreement
 from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import Artifacts, once
 from distill_cli.pipeline.inputs.data_rules import rules_kept
+from distill_cli.pipeline.inputs.label_rules import rules_kept_of
 from distill_cli.pipeline.inputs.moved_data import check_moved, typed_place
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
@@ -112,6 +114,23 @@ def data_of(
     return opened(today, of_view)
 
 
+def _as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Dataset:
+    """The data with the images that the run held out, and the labels that it knew of them.
+
+    Raises:
+        UsageError: It held none out.
+    """
+    if dataset.identity.to_json() != (recipe.get("recorded") or {}).get("dataset"):
+        return dataset
+    dataset = relabelled(dataset, rules_kept_of(recipe))
+    if not len(dataset.val.label_N):
+        raise UsageError(
+            f"{folder} held nothing out: it knew fewer than five labels of every class",
+            hint="Leave --split out to look at test",
+        )
+    return dataset
+
+
 def _teacher(
     name: str, network: Network, dataset: Dataset, runtime: Runtime, runs: Artifacts
 ) -> Member:
@@ -175,7 +194,10 @@ def evaluate_run(
             f"{folder} says one class of an image, and to these several labels may apply",
             hint="Train it on data of several labels",
         )
+    if split == "val":
+        dataset = _as_held_out(folder, dataset, recipe)
     table = dataset.val if split == "val" else dataset.test
+    group_K = dataset.group_K if split == "val" else None
     logits_NK = logits_by_ranks(network, table, runtime.device, runtime.ranks)
     check_answers(folder, logits_NK)
     same = divergence = None
@@ -192,13 +214,13 @@ def evaluate_run(
     scaled = temperature = None
     if network.targets == "softmax" and network.temperature != 1:
         temperature = network.temperature
-        scaled = measure_as("softmax", logits_NK / temperature, table.label_N, None)
+        scaled = measured(network, logits_NK / temperature, table, group_K)
     return Evaluation(
         split=split,
         temperature=temperature,
         nll_scaled=None if scaled is None else scaled.nll,
         ece_scaled=None if scaled is None else scaled.ece,
-        metrics=measure_as(network.targets, logits_NK, table.label_N, table.label_NK),
+        metrics=measured(network, logits_NK, table, group_K),
         params=network.num_params,
         latency_ms=latency_ms(network, table.size, runtime.device),
         teacher_agreement=same,

@@ -35,6 +35,7 @@ from distill_cli.recipe.file_options import (
     RESIZE,
     VIEWS_PER_READ,
 )
+from distill_cli.recipe.label_options import LabelOptions
 from distill_cli.recipe.noise_options import NoiseOptions
 from distill_cli.recipe.parsing import as_list
 from distill_cli.recipe.rank_options import RankOptions
@@ -171,7 +172,7 @@ class TeacherLabels(BaseModel):
     )
 
 
-class TrainRecipe(Recipe, SeedOptions, RankOptions):
+class TrainRecipe(Recipe, SeedOptions, RankOptions, LabelOptions):
     """The options that every training verb shares."""
 
     unlabelled: Text | None = UNLABELLED

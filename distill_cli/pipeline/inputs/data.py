@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from distill_cli.data.augment import resolve
 from distill_cli.data.csv_source import is_listing
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
+from distill_cli.data.labels import relabelled
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import remove, write_text
@@ -20,6 +22,7 @@ from distill_cli.pipeline.entries import SKIPPED
 from distill_cli.pipeline.inputs.data_rules import recorded_rules, rules_of
 from distill_cli.pipeline.inputs.first_line import are_characters, first_line
 from distill_cli.pipeline.inputs.framing import framing_of
+from distill_cli.pipeline.inputs.label_rules import label_rules
 from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.inputs.moved_data import typed_place
 from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
@@ -60,12 +63,14 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     """
     if recipe.data is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
+    rules = label_rules(recipe)
     dataset = open_dataset(
         typed_place(recipe.data),
         **_images_of(recipe),
         workers=worker_count(recipe),
         progress=sink.reading,
         glance=glance,
+        known=partial(relabelled, rules=rules),
     )
     mirrored = recipe.augment is not None or may_mirror(recipe, dataset)
     sink.message(first_line(Path(recipe.data).name, dataset, size=recipe.size, mirrored=mirrored))
@@ -102,7 +107,7 @@ class OpenedOnce:
 
     def __call__(self, recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
         """The recipe's data; of those that are open, nothing is said again."""
-        meant = (recipe.data, _images_of(recipe), glance)
+        meant = (recipe.data, _images_of(recipe), label_rules(recipe), glance)
         if self.opened is None or self.opened[0] != meant:
             self.opened = None  # Two data sets at once may be too large.
             self.opened = meant, open_data(recipe, sink, glance=glance)
@@ -191,7 +196,8 @@ def open_views(
     Raises:
         UsageError: A library transform fails on images of this size and colour.
     """
-    workers, rows = worker_count(recipe), dataset.fit_rows
+    workers = worker_count(recipe)
+    rows = dataset.fit_rows if dataset.mixed_rows is None else dataset.mixed_rows
     views = Views(dataset.train, spec, device, workers=workers, rows=rows, stream=stream)
     views.try_out()
     return views

@@ -48,6 +48,7 @@ def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool)
         f"{len(dataset.val.sample_ids):,} held out, "
         f"{len(dataset.test.sample_ids):,} test",
         *(more if beside else []),
+        *([] if dataset.labels is None else dataset.labels.in_words()),
         *_left(dataset),
         _classes(dataset, images),
         _views(dataset, size),
@@ -83,17 +84,33 @@ def _unlabelled(dataset: Dataset) -> str:
 
 
 def _classes(dataset: Dataset, images: Sequence[Images]) -> str:
-    """The classes with their smallest and largest counts."""
+    """The classes with their smallest and largest counts: of images, or of the labels that are known."""
+    if known := dataset.labels is not None and not dataset.multi_label:
+        images = [dataset.train, dataset.val]
+        if dataset.identity.val_fraction:
+            # Held-out rows have their labels in train.
+            images = [dataset.train]
     labels = [label for part in images for label in labels_of(part)]
     counts = Counter(one for label in labels for one in label)
-    ranked = sorted((counts[k], k) for k in range(len(dataset.class_names)))
+    ranked = sorted((counts[k], k) for k in _named_by_labels(dataset))
     (least, smallest), (most, largest) = ranked[0], ranked[-1]
     sizes = f"{least:,} to {most:,}" if least < most else f"{least:,}"
     names = f" ({dataset.class_names[smallest]} to {dataset.class_names[largest]})"
-    each = f" of {sizes} images{names if least < most else ' each'}"
+    noun = "known labels" if known else "images"
+    each = f" of {sizes} {noun}{names if least < most else ' each'}"
     if dataset.multi_label:
         return f"{counted(len(dataset.class_names), 'label')}, several an image,{each}"
+    if dataset.group_K is not None:
+        return f"{counted(len(ranked), 'group')}{each}"
     return f"{counted(len(dataset.class_names), 'class', 'classes')}{each}"
+
+
+def _named_by_labels(dataset: Dataset) -> Sequence[int]:
+    """The classes that labels may name: of coarse ones, the first of each group."""
+    if dataset.group_K is None:
+        return range(len(dataset.class_names))
+    group_K = dataset.group_K.tolist()
+    return [group_K.index(group) for group in sorted(set(group_K))]
 
 
 def _views(dataset: Dataset, size: int | None) -> str:

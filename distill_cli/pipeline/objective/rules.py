@@ -23,6 +23,7 @@ from distill_cli.objectives.hooks import (
     JudgesEpochs,
     SelectsSamples,
     TapsStudent,
+    UsesClassCentroids,
     WholeBatch,
     needs_of,
 )
@@ -34,6 +35,8 @@ from distill_cli.types import Need, Targets
 
 # Hard labels, which an objective that selects samples has itself: nothing is left to soften.
 NO_SOFT_LABEL = frozenset({"ce"})
+# Of the objectives that learn from labels, those to which a label may be a group of classes.
+OF_GROUPS = frozenset({"coarse"})
 
 
 def check_smoothed(owner: str, parameters: Sequence[str]) -> None:
@@ -172,6 +175,7 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
     _check_teaching(recipe, composed)
     _check_groups(recipe, composed)
     _check_noise(recipe, composed)
+    _check_coarse(recipe, composed)
     check_order(recipe, composed)
     objectives = [part.objective for part in composed.parts]
     if recipe.accumulate > 1 and (cut := undivided(composed)):
@@ -189,6 +193,21 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
             f"--compile cannot look at layers, and objective '{tapping[0]}' does",
             hint="Leave it out with this objective",
         )
+
+
+def _check_coarse(recipe: TrainRecipe, composed: Composition) -> None:
+    """Refuses objectives that would take the first class of a group for the class of its images."""
+    if recipe.coarse_labels is None:
+        return
+    for part in composed.parts:
+        info, relates = part.objective.info, part.objective
+        by_centroids = isinstance(relates, UsesClassCentroids) and relates.model is not None
+        if (info.rows == "labelled" and info.name not in OF_GROUPS) or by_centroids:
+            raise UsageError(
+                f"objective '{info.name}' learns the classes of labelled images, and --coarse-labels "
+                "leaves them their group alone",
+                hint="--objective coarse learns groups, and kd in a list without ce needs no label",
+            )
 
 
 def undivided(composed: Composition) -> list[str]:

@@ -77,6 +77,27 @@ def learnt_from(
     return replace(dataset, fit_rows=rows)
 
 
+def mixed_as_cached(dataset: Dataset, cached: ViewSpec | None) -> Dataset:
+    """The dataset with the pairs of a cache whose views mix images: those of the split's rows.
+
+    Args:
+        dataset: What a run knows of it.
+        cached: The views of a cache; None without one.
+
+    Raises:
+        UsageError: Some of these rows are not trained on.
+    """
+    if dataset.labels is None or cached is None or not cached.mixes:
+        return dataset
+    if dataset.labels.left_out or dataset.labels.limit is not None:
+        flag = "--limit" if dataset.labels.limit is not None else "--omit-class and --only-classes"
+        raise UsageError(
+            f"{flag}: the cache's views mix images in pairs, also of those that would be left out",
+            hint="Dump views that mix none, or leave the option out",
+        )
+    return replace(dataset, mixed_rows=dataset.labels.split_rows)
+
+
 def _learn(names: str) -> str:
     return "learn" if " and " in names else "learns"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
+from distill_cli.pipeline.inputs.label_rules import check_label_options
+from distill_cli.pipeline.inputs.members import open_members, teacher_names
 from distill_cli.pipeline.inputs.other_views import ViewSpecs, check_streams, streams_of, view_specs
 from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
 from distill_cli.pipeline.inputs.places import check_places
@@ -29,21 +31,15 @@ from distill_cli.pipeline.inputs.student import (
     student_network,
 )
 from distill_cli.pipeline.inputs.table_checks import check_table
-from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_data import (
-    TeacherData,
     check_teacher_data,
-    open_teacher_data,
     recorded_data,
-    shown_to_teachers,
 )
-from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, with_data
+from distill_cli.pipeline.inputs.teacher_folders import with_data
 from distill_cli.pipeline.inputs.teachers import (
-    Member,
     cached_views,
     check_split,
     joined,
-    open_teachers,
 )
 from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
 from distill_cli.pipeline.objective.class_info import adapter_context
@@ -57,12 +53,14 @@ from distill_cli.pipeline.run.batches import (
     batch_size_of,
     check_batch,
     learnt_from,
+    mixed_as_cached,
 )
 from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.record import record_of
+from distill_cli.pipeline.run.requirements import check_held_out
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.pipeline.run.sharded import check_shard, sharded
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
@@ -102,7 +100,7 @@ def prepare(
         recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
     check_options(recipe)
     check_sources(recipe, out, coming=runs.comes, resume=resume)
-    taught_by = _teacher_names(recipe, runs)
+    taught_by = teacher_names(recipe, runs)
     names = outside(taught_by)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
@@ -111,18 +109,19 @@ def prepare(
     runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
+    check_held_out(recipe, dataset, sink)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
     check_own(recipe, composed, taught_by)
     if message := temperature_message(recipe):
         sink.message(message)
-    members, teacher_data = _members(recipe, names, dataset, targets, runtime, sink, runs)
+    members, teacher_data = open_members(recipe, names, dataset, targets, runtime, sink, runs)
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
     parallel = None if teacher_data is None else teacher_data.dataset
     specs = view_specs(recipe, dataset, cached, parallel)
     spec = specs.student
-    dataset = learnt_from(recipe, dataset, composed, cached, sink)
+    dataset = learnt_from(recipe, mixed_as_cached(dataset, cached), composed, cached, sink)
     check_labels(composed, dataset)
     if teacher_data is not None:
         teacher_data.check(dataset.fit_rows)
@@ -138,6 +137,8 @@ def prepare(
     check_streams(recipe, order, joining.get("mode"))
     streams = streams_of(recipe, dataset, batch_size, WHOLE)
     steps = len(dataset.fit_rows) // batch_size if streams is None else streams.steps
+    if streams is not None:
+        sink.message(streams.text)
     layers = find_layers(
         composed,
         network,
@@ -185,15 +186,6 @@ def _optimizer(recipe: ResolvedRecipe, network: Network, layers: Layers) -> torc
     )
 
 
-def _teacher_names(recipe: TrainRecipe, runs: Artifacts) -> list[str]:
-    """The teachers' folders; none where the recipe has no teachers."""
-    if not isinstance(recipe, TeacherLabels):
-        return []
-    check_teachers(recipe.teachers)
-    own = isinstance(recipe, StudentRecipe)
-    return expand_teachers(recipe.teachers or [], coming=runs.comes, own=own)
-
-
 def _student(
     recipe: TrainRecipe,
     composed: Composition,
@@ -225,37 +217,13 @@ def _student(
     return architecture, network.to(runtime.device).to(memory_format=runtime.memory_format)
 
 
-def _members(
-    recipe: TrainRecipe,
-    names: Sequence[str],
-    dataset: Dataset,
-    targets: Targets,
-    runtime: Runtime,
-    sink: Sink,
-    runs: Artifacts,
-) -> tuple[list[Member], TeacherData | None]:
-    """The teachers, opened, and checked against the data and what is learnt of them; what they see."""
-    if not isinstance(recipe, TeacherLabels):
-        return [], None
-    precision = teacher_precision(recipe.teacher_precision, runtime.device)
-    maps = recipe.class_map
-    members = open_teachers(names, dataset, runtime, precision, maps, runs)
-    if isinstance(recipe, LabelledRecipe):
-        check_targets(names, members, targets, force=recipe.force)
-    teacher_data = runtime.ranks.first_on_machine(
-        lambda: open_teacher_data(recipe, dataset, members, sink, glance=runs.dry)
-    )
-    shown = shown_to_teachers(teacher_data, dataset)
-    check_knowledge(names, members, shown, runtime.device, sink, force=recipe.force, runs=runs)
-    return members, teacher_data
-
-
 def check_options(recipe: TrainRecipe) -> None:
     """Refuses what is wrong with a recipe whatever data and teachers are.
 
     Raises:
         UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
     """
+    check_label_options(recipe)
     check_objectives(recipe)
     check_names(recipe.augment)
     optim.check_name(recipe.opt)

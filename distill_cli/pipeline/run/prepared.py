@@ -117,4 +117,6 @@ class PreparedRun:
         parts += [] if self.teacher_data is None else [self.teacher_data.to_json()]
         # Groups and centroids of classes count too: their file or run may be another one by now.
         parts += [self.layers.context_fingerprint] if self.layers.context_fingerprint else []
+        # So do labels that are not those on disk: a file of them may be another one too.
+        parts += [self.dataset.labels.digest] if self.dataset.labels else []
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

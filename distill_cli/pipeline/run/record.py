@@ -40,6 +40,7 @@ def record_of(
         **({} if runtime.ranks.alone else {"ranks": runtime.ranks.count}),
         "dataset": dataset.identity.to_json(),
         "trained_on": len(dataset.fit_rows),
+        **({} if dataset.labels is None else {"labels": dataset.labels.to_json()}),
         "test": {"samples": len(dataset.test.sample_ids), "fingerprint": dataset.test_fingerprint},
         "view_spec": specs.student.to_json(),
         **({} if specs.teacher is None else {"teacher_view_spec": specs.teacher.to_json()}),
