@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from distill_cli.data.archives import Files, FromFolder
 from distill_cli.data.class_folders import SPLITS, split_of
 from distill_cli.data.formats import FORMATS, NO_SUFFIX, suffix_of
-from distill_cli.data.source import FileSource, digest
+from distill_cli.data.source import WHOLE, FileSource, digest
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.readers.bounds import read_bounded
 from distill_cli.readers.csv_rows import TABLE_BYTES, csv_rows
@@ -18,13 +18,13 @@ from distill_cli.types import UNLABELLED
 FILE, SPLIT = "file", "split"
 
 
-def listed_images(path: Path) -> FileSource:
-    """The images of a CSV, without labels: those of train where it has a column `split`, else all.
+def listed_images(path: Path) -> dict[str, FileSource]:
+    """The images of a CSV, without labels, by split; as one split, `train`, without a column `split`.
 
     Columns but `file` and `split` are not looked at, and need not be there.
 
     Raises:
-        ArtifactError: A row is unusable; the message names it.
+        ArtifactError: A row is unusable; the message names it. Or none is of train.
     """
     content = csv_content(path)
     header, lines = csv_lines(path, content)
@@ -34,6 +34,7 @@ def listed_images(path: Path) -> FileSource:
             hint="It needs one that is called file, and may have one that is called split",
         )
     rows: dict[str, tuple[str, ...]] = {}
+    split_of_row: dict[str, str] = {}
     for number, cells in lines:
         where = f"{path}, row {number}"
         if len(cells) != len(header):
@@ -41,19 +42,28 @@ def listed_images(path: Path) -> FileSource:
                 f"{where} has {counted(len(cells), 'cell')}, the header has {len(header)}"
             )
         values = dict(zip(header, map(str.strip, cells), strict=True))
-        if SPLIT in values and split_named(where, values[SPLIT]) != "train":
-            continue
         parts = image_parts(path.parent, where, values[FILE])
         check_suffix(where, parts)
         if rows.setdefault("/".join(parts), parts) is not parts:
             raise ArtifactError(f"{where} is of {'/'.join(parts)}, as an earlier row is")
-    if not rows:
+        named = values.get(SPLIT)
+        split_of_row["/".join(parts)] = "train" if named is None else split_named(where, named)
+    if "train" not in split_of_row.values():
         raise ArtifactError(f"{path} lists no images to learn from")
     ordered = sorted(rows, key=os.fsencode)
     paths = tuple(rows[name] for name in ordered)
     files = Files(str(path.parent), paths, frozenset(), FromFolder(path.parent, paths))
-    numbered = tuple((number, name, UNLABELLED) for number, name in enumerate(ordered))
-    return FileSource(files, numbered, (), listing=digest(content).hex())
+    numbered = [(number, name, UNLABELLED) for number, name in enumerate(ordered)]
+    return {
+        split: FileSource(
+            files,
+            tuple(row for row in numbered if split_of_row[row[1]] == split),
+            () if SPLIT in header else WHOLE,
+            listing=digest(content).hex(),
+        )
+        for split in SPLITS
+        if split in split_of_row.values()
+    }
 
 
 def split_named(where: str, name: str) -> str:

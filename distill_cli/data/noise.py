@@ -95,6 +95,11 @@ def noise_like(dataset: Dataset, chosen: Tensor) -> Dataset:
     )
 
 
+def noise_beside(images: Images, rows: Tensor) -> Images:
+    """Noise of the sizes and storage of some rows of other images."""
+    return _noise(images, rows)
+
+
 def _first_rows(images: Images, rows: int) -> Tensor:
     return torch.arange(min(rows, len(images.sample_ids)))
 

@@ -18,9 +18,10 @@ from distill_cli.data.formats import check_decoders
 from distill_cli.data.inventory import Left, of_kind
 from distill_cli.data.listing import is_archive
 from distill_cli.data.open_splits import open_splits
+from distill_cli.data.parallel import Parallel, open_parallel
 from distill_cli.data.pillow_io import BAD_IMAGE, Size, sides
 from distill_cli.data.rules import DataRules
-from distill_cli.data.source import FileSource, Source, Splits
+from distill_cli.data.source import WHOLE, FileSource, Source, Splits
 from distill_cli.data.split_images import ImageFiles, Images, ImageTable
 from distill_cli.data.unlabelled import open_unlabelled
 from distill_cli.types import Count, Framing
@@ -83,6 +84,31 @@ def read_unlabelled(
     }
     opening = partial(open_unlabelled, spec, glance=glance)
     return _read(spec, opening, options, workers, progress, glance, mark="unlabelled ")
+
+
+def read_parallel(
+    spec: str,
+    size: Size | None,
+    skip_bad: bool,
+    framing: Framing,
+    workers: int,
+    progress: Count,
+    glance: bool,
+    rules: DataRules,
+) -> Parallel:
+    """The images of `--teacher-data`; the arguments are those of `open_dataset`.
+
+    Raises:
+        UsageError: The spec names nothing.
+        ArtifactError: The images are unusable.
+    """
+    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
+    options |= {"framing": framing, "rules": rules}
+    opening = partial(open_parallel, spec, glance=glance)
+    read = _read(spec, opening, options, workers, progress, glance, mark="parallel ")
+    splits: Mapping[str, Images] = read.tables if isinstance(read, Decoded) else read.files
+    whole = read.class_names == WHOLE
+    return Parallel(spec=spec, splits=splits, whole=whole, digests=read.digests)
 
 
 def _read(

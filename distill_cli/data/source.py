@@ -17,6 +17,9 @@ from distill_cli.types import UNLABELLED
 
 # What the ids of the images of --unlabelled begin with.
 UNLABELLED_PREFIX = "unlabelled/"
+# The classes of images whose labels are not looked at, by which what is remembered of them says that they
+# have no splits; where they have some, there is no class.
+WHOLE = ("all",)
 
 
 class Source(Protocol):

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from distill_cli.data.any_images import images_below
 from distill_cli.data.archives import open_files
-from distill_cli.data.class_folders import images_below
 from distill_cli.data.csv_files import listed_images
 from distill_cli.data.csv_source import is_listing
 from distill_cli.data.decode import Decoded
@@ -51,7 +51,7 @@ def open_unlabelled(spec: str, *, glance: bool = False) -> Splits:
     elif path.is_dir() or (path.is_file() and is_archive(path)):
         source = images_below(open_files(path))
     elif path.is_file() and is_listing(path):
-        source = listed_images(path)
+        source = listed_images(path)["train"]
     elif path.is_file():
         raise UsageError(f"--unlabelled {spec} is neither a folder nor an archive nor a .csv")
     else:

@@ -23,7 +23,7 @@ from distill_cli.recipe.fields import (
     option,
 )
 from distill_cli.recipe.stream_options import StreamOptions
-from distill_cli.recipe.unlabelled_options import UNLABELLED
+from distill_cli.recipe.unlabelled_options import TEACHER_DATA, UNLABELLED
 from distill_cli.types import ScheduleName
 
 Kind = Literal["votes", "probabilities", "logits"]
@@ -58,6 +58,7 @@ class StudentRecipe(LabelledRecipe, HintLayers, StreamOptions):
 
     COMMAND: ClassVar[str] = "student"
 
+    teacher_data: Text | None = TEACHER_DATA
     mode: Literal["single", "ensemble", "random", "relabel"] | None = option(
         None,
         "single, ensemble (their weighted mean), random (one teacher a batch) or relabel (a copy of "

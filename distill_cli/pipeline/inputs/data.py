@@ -205,10 +205,10 @@ def open_views(
 
 def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, Any]:
     """The recipe keys that say which images, split and views were used, every default spelt out."""
-    named = unlabelled_of(recipe)
+    others = {key: getattr(recipe, key, None) for key in ("unlabelled", "teacher_data")}
     return {
         "data": locate(str(recipe.data)),
-        **({"unlabelled": locate(named)} if named else {}),
+        **{key: locate(named) for key, named in others.items() if named},
         "split_seed": dataset.identity.split_seed,
         "val_fraction": recipe.val_fraction or VAL_FRACTION,
         "augment": list(spec.augment) or ["none"],

@@ -13,7 +13,7 @@ from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.located import locate
 
 BUILT_IN = ("digits", *ALIASES)
-NAMES = {"data": "data", "unlabelled": "unlabelled images"}
+NAMES = {"data": "data", "unlabelled": "unlabelled images", "teacher_data": "teacher's images"}
 
 
 def check_moved(
@@ -40,7 +40,7 @@ def check_moved(
     if owner is not None:
         raise UsageError(
             f"the {NAMES[key]} of {owner} were at {data}, where there is nothing now",
-            hint=f"Say where they are with --{key}",
+            hint=f"Say where they are with --{key.replace('_', '-')}",
         )
 
 

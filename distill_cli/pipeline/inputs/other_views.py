@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from distill_cli.counters import Purpose
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.loader import OtherViews
-from distill_cli.data.split_images import labelled
+from distill_cli.data.split_images import Images, labelled
 from distill_cli.data.streams import Streams
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError, counted
@@ -35,11 +35,14 @@ class ViewSpecs:
         student: Of the images that are learnt from.
         teacher: What the teacher is shown; None where it sees the same.
         labelled: Of labelled images, where they come in a stream of their own and are shown otherwise.
+        teacher_images: Images of a parallel data set that the teacher's views are made of, row by row; None
+            for the student's own.
     """
 
     student: ViewSpec
     teacher: ViewSpec | None = None
     labelled: ViewSpec | None = None
+    teacher_images: Images | None = None
 
     @property
     def taught(self) -> ViewSpec:
@@ -62,13 +65,19 @@ class ViewSpecs:
         }
 
 
-def view_specs(recipe: TrainRecipe, dataset: Dataset, cached: ViewSpec | None) -> ViewSpecs:
+def view_specs(
+    recipe: TrainRecipe,
+    dataset: Dataset,
+    cached: ViewSpec | None,
+    parallel: Dataset | None = None,
+) -> ViewSpecs:
     """The views that a training shows.
 
     Args:
         recipe: The recipe of any training verb.
         dataset: Whose images are shown.
         cached: The views of a cache; None without one.
+        parallel: The same data with other images, which the teacher is shown; None for the same ones.
 
     Raises:
         UsageError: They contradict each other, or there is no cache.
@@ -87,16 +96,39 @@ def view_specs(recipe: TrainRecipe, dataset: Dataset, cached: ViewSpec | None) -
         shown = recipe.model_copy(update={"augment": asked})
         student, teacher = view_spec(recipe, dataset, None), view_spec(shown, dataset, cached)
     labelled = _labelled(recipe, dataset, student, teacher)
-    specs = ViewSpecs(student=student, teacher=teacher, labelled=labelled)
+    if parallel is not None:
+        teacher = _of_parallel(recipe, parallel, student)
+    specs = ViewSpecs(
+        student=student,
+        teacher=teacher,
+        labelled=labelled,
+        teacher_images=None if parallel is None else parallel.train,
+    )
     if teacher is not None or recipe.unlabelled_share is not None:
         for spec in filter(None, (student, teacher, labelled)):
             if spec.mixes:
+                flag = "--teacher-data" if parallel is not None else "--teacher-augment"
                 raise UsageError(
                     "mixup and cutmix pair images of one view and one order of all: they do not go with "
-                    f"{'--teacher-augment' if teacher is not None else '--unlabelled-share'}",
+                    f"{flag if teacher is not None else '--unlabelled-share'}",
                     hint="Leave them out",
                 )
     return specs
+
+
+def _of_parallel(recipe: StudentRecipe, parallel: Dataset, student: ViewSpec) -> ViewSpec:
+    """Views of a parallel data set: augmented as the student's are, unless the recipe says otherwise."""
+    if recipe.teacher_augment is not None:
+        shown = recipe.model_copy(update={"augment": recipe.teacher_augment})
+        return view_spec(shown, parallel, None)
+    return replace(
+        student,
+        channels=parallel.channels,
+        height=parallel.height,
+        width=parallel.width,
+        source="files" if parallel.from_files else "table",
+        framing=parallel.framing,
+    )
 
 
 def _labelled(
@@ -129,21 +161,29 @@ def other_views(
         UsageError: A library transform fails on images of this size and colour.
     """
 
-    def opened(spec: ViewSpec | None) -> Views | None:
+    def opened(spec: ViewSpec | None, images: Images) -> Views | None:
         if spec is None:
             return None
-        views = Views(dataset.train, spec, device, workers=worker_count(recipe))
+        views = Views(images, spec, device, workers=worker_count(recipe))
         views.try_out()
         return views
 
-    teacher = opened(specs.teacher)
-    labelled = teacher if specs.labelled == specs.teacher else opened(specs.labelled)
+    other = specs.teacher_images
+    teacher = opened(specs.teacher, dataset.train if other is None else other)
+    shared = specs.labelled == specs.teacher and other is None
+    labelled = teacher if shared else opened(specs.labelled, dataset.train)
     return OtherViews(labelled=labelled, teacher=teacher, asks_unlabelled=asks_unlabelled)
 
 
 def student_stream(specs: ViewSpecs) -> Purpose | None:
-    """The stream that the student's views are drawn from: one of its own beside a teacher's."""
-    return None if specs.teacher is None else Purpose.STUDENT
+    """The stream that the student's views are drawn from: one of its own beside a teacher's.
+
+    Images of a parallel data set that are augmented alike are cropped and flipped alike too.
+    """
+    if specs.teacher is None:
+        return None
+    alike = specs.teacher_images is not None and specs.teacher.augment == specs.student.augment
+    return None if alike else Purpose.STUDENT
 
 
 def asks_unlabelled(composed: Composition, teacher: Teacher | None, recipe: TrainRecipe) -> bool:

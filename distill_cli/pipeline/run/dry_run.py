@@ -187,6 +187,9 @@ def _is_known(prepared: PreparedRun) -> bool:
     """Whether all is known, or taken to be what it was, that tells this run from others."""
     identity = prepared.dataset.identity
     weights_read = UNREAD not in [member.fingerprint for member in prepared.members]
+    shown = prepared.teacher_data
+    if shown is not None and shown.fingerprint == UNREAD:
+        return False
     return identity.is_read and weights_read and not related(prepared.recipe)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
-from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
-from distill_cli.pipeline.inputs.label_rules import check_label_options, said_of_knowing
-from distill_cli.pipeline.inputs.moved_data import check_moved
+from distill_cli.pipeline.inputs.label_rules import check_label_options
+from distill_cli.pipeline.inputs.members import open_members, teacher_names
 from distill_cli.pipeline.inputs.other_views import ViewSpecs, check_streams, streams_of, view_specs
 from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
+from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.student import (
     Architecture,
     advised,
@@ -31,14 +31,15 @@ from distill_cli.pipeline.inputs.student import (
     student_network,
 )
 from distill_cli.pipeline.inputs.table_checks import check_table
-from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
-from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, with_data
+from distill_cli.pipeline.inputs.teacher_data import (
+    check_teacher_data,
+    recorded_data,
+)
+from distill_cli.pipeline.inputs.teacher_folders import with_data
 from distill_cli.pipeline.inputs.teachers import (
-    Member,
     cached_views,
     check_split,
     joined,
-    open_teachers,
 )
 from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
 from distill_cli.pipeline.objective.class_info import adapter_context
@@ -99,14 +100,12 @@ def prepare(
         recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
     check_options(recipe)
     check_sources(recipe, out, coming=runs.comes, resume=resume)
-    taught_by = _teacher_names(recipe, runs)
+    taught_by = teacher_names(recipe, runs)
     names = outside(taught_by)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
-    check_moved(recipe.data, owners, runs.recipe)
-    check_moved(recipe.unlabelled, owners, runs.recipe, key="unlabelled")
-    for images in (recipe.data, recipe.unlabelled):
-        check_beside_data(out, images)
+    check_teacher_data(recipe, taught_by)
+    check_places(recipe, [out], owners, runs.recipe)
     runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
@@ -116,13 +115,16 @@ def prepare(
     check_own(recipe, composed, taught_by)
     if message := temperature_message(recipe):
         sink.message(message)
-    members = _members(recipe, names, dataset, targets, runtime, sink, runs)
+    members, teacher_data = open_members(recipe, names, dataset, targets, runtime, sink, runs)
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
-    specs = view_specs(recipe, dataset, cached)
+    parallel = None if teacher_data is None else teacher_data.dataset
+    specs = view_specs(recipe, dataset, cached, parallel)
     spec = specs.student
     dataset = learnt_from(recipe, mixed_as_cached(dataset, cached), composed, cached, sink)
     check_labels(composed, dataset)
+    if teacher_data is not None:
+        teacher_data.check(dataset.fit_rows)
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     advice = Silent() if resume else sink
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
@@ -153,13 +155,17 @@ def prepare(
     complete = _resolve(recipe, values, dataset, specs, network, runtime, layers, steps)
     prepared = PreparedRun(
         recipe=complete,
-        recorded=record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime),
+        recorded={
+            **record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime),
+            **recorded_data(teacher_data),
+        },
         runtime=runtime,
         dataset=dataset,
         specs=specs,
         stored_views=stored_views,
         members=tuple(members),
         teacher=teacher,
+        teacher_data=teacher_data,
         layers=layers,
         network=network,
         optimizer=_optimizer(complete, network, layers),
@@ -178,15 +184,6 @@ def _optimizer(recipe: ResolvedRecipe, network: Network, layers: Layers) -> torc
         layer_decay=recipe.layer_decay,
         adapter_parameters=layers.shared,
     )
-
-
-def _teacher_names(recipe: TrainRecipe, runs: Artifacts) -> list[str]:
-    """The teachers' folders; none where the recipe has no teachers."""
-    if not isinstance(recipe, TeacherLabels):
-        return []
-    check_teachers(recipe.teachers)
-    own = isinstance(recipe, StudentRecipe)
-    return expand_teachers(recipe.teachers or [], coming=runs.comes, own=own)
 
 
 def _student(
@@ -218,29 +215,6 @@ def _student(
         # It goes to the device in parts, once all else is known of it.
         return architecture, network
     return architecture, network.to(runtime.device).to(memory_format=runtime.memory_format)
-
-
-def _members(
-    recipe: TrainRecipe,
-    names: Sequence[str],
-    dataset: Dataset,
-    targets: Targets,
-    runtime: Runtime,
-    sink: Sink,
-    runs: Artifacts,
-) -> list[Member]:
-    """The teachers, opened, and checked against the data and what is learnt of them."""
-    if not isinstance(recipe, TeacherLabels):
-        return []
-    precision = teacher_precision(recipe.teacher_precision, runtime.device)
-    maps = recipe.class_map
-    members = open_teachers(names, dataset, runtime, precision, maps, runs)
-    if isinstance(recipe, LabelledRecipe):
-        check_targets(names, members, targets, force=recipe.force)
-    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
-    for line in said_of_knowing(recipe, names, members, dataset, runs):
-        sink.message(line)
-    return members
 
 
 def check_options(recipe: TrainRecipe) -> None:

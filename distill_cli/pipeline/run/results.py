@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.adapters.hooks import HasSummary
-from distill_cli.data.split_images import Images
 from distill_cli.evaluate import latency_ms, logits_by_ranks, measured
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
@@ -18,7 +17,7 @@ from distill_cli.models import Network, config_of, load_model, model_bytes, save
 from distill_cli.pipeline.inputs.own_teachers import own_among
 from distill_cli.pipeline.inputs.remedies import remedies
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
-from distill_cli.pipeline.inputs.teachers import Member
+from distill_cli.pipeline.inputs.teacher_data import shown_to_teachers
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
@@ -99,7 +98,7 @@ def _kept(
         scaled = measure_as("softmax", logits_NK / temperature, test.label_N, None)
     same = divergence = None
     if isinstance(prepared.recipe, StudentRecipe) and not own_among(prepared.teacher):
-        signals = _teacher_signals(prepared.members, test)
+        signals = _teacher_signals(prepared, sink)
         if signals is not None and network.targets == "softmax":
             same, divergence = agreement(logits_NK, _log_probs(prepared.recipe, signals))
         elif signals is not None:
@@ -178,10 +177,15 @@ def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) ->
                 sink.message(f"{name}: {line}")
 
 
-def _teacher_signals(members: Sequence[Member], test: Images) -> list[DenseSignals] | None:
-    """Each teacher's logits on the test images; None where those of one are not known."""
+def _teacher_signals(prepared: PreparedRun, sink: Sink) -> list[DenseSignals] | None:
+    """Each teacher's logits on the test images as it sees them; None where those of one are not known."""
+    shown = prepared.teacher_data
+    if shown is not None and not shown.compares:
+        sink.message("no comparison with the teachers: not every test image is in --teacher-data")
+        return None
+    test = shown_to_teachers(shown, prepared.dataset).test
     signals = []
-    for member in members:
+    for member in prepared.members:
         logits_NK = member.split_logits("test", test)
         if logits_NK is None:
             return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from distill_cli import runtime
 from distill_cli.data.loader import Loader
-from distill_cli.data.noise import drawn_rows, noise_like
+from distill_cli.data.noise import drawn_rows, noise_beside, noise_like
 from distill_cli.pipeline.inputs.data import worker_count
 from distill_cli.pipeline.inputs.other_views import streams_of
 from distill_cli.pipeline.run.prepared import PreparedRun
@@ -90,8 +90,10 @@ def _at(prepared: PreparedRun, images: int) -> Speed:
     rows = drawn_rows(prepared.dataset, images)
     if streams is not None:
         rows = streams.shown(0)[0][:images]
-    noise = noise_like(prepared.dataset, rows)
-    prepared = replace(prepared, dataset=noise, recipe=recipe)
+    noise, specs = noise_like(prepared.dataset, rows), prepared.specs
+    if specs.teacher_images is not None:
+        specs = replace(specs, teacher_images=noise_beside(specs.teacher_images, rows))
+    prepared = replace(prepared, dataset=noise, specs=specs, recipe=recipe)
     trainer = trainer_of(prepared, Silent())
     trainer.network.train()
     trainer.state = State()
