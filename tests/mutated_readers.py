@@ -42,7 +42,7 @@ from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.run_folder import read_run
 from distill_cli.training import checkpoint
 from distill_cli.training.state import State
-from distill_cli.types import EARLIER_FRAMING
+from distill_cli.types import EARLIER_FRAMING, PSEUDO_LABELS, PseudoLabelCounts
 from tests.cache.examples import dump
 from tests.mutated import Reader
 from tests.report.made import make as make_run
@@ -275,6 +275,10 @@ def _run(folder: Path) -> None:
             }
         )
     )
+    counts = PseudoLabelCounts(
+        epoch=1, seen=9, accepted=5, known=4, right=3, classes={"a": 2, "b": 3}
+    )
+    (folder / "r" / PSEUDO_LABELS).write_text(2 * f"{json.dumps(counts.to_json())}\n")
 
 
 def _trained() -> tuple[State, dict[str, checkpoint.Stateful]]:
@@ -353,7 +357,13 @@ READERS = (
     Reader(
         "run",
         _run,
-        ("r/recipe.yaml", "r/result.json", "r/summary.csv", "r/relations.json"),
+        (
+            "r/recipe.yaml",
+            "r/result.json",
+            "r/summary.csv",
+            "r/relations.json",
+            f"r/{PSEUDO_LABELS}",
+        ),
         lambda folder, file: read_run(folder / "r"),
     ),
     Reader("manifest", _cache, ("manifest.json",), _read_cache),

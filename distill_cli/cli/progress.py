@@ -53,6 +53,7 @@ class Meter:
             Part(f"epoch {event.epoch + 1}/{event.epochs}", STAND),
             Part(f"loss {means['loss']:.4f}", LOSS),
             Part(f"acc {100 * means['top1']:.1f} %" if "top1" in means else "", ACCURACY),
+            Part(accepted(means, ""), ACCURACY),
             Part(held_out, HELD_OUT),
             Part(f"{rate * event.images:,.0f} images/s" if rate else "", SPEED),
             Part(self.pace.left(left), LEFT),
@@ -203,7 +204,14 @@ def held_out(event: EpochEvent) -> str:
     if "val_top1" not in row:
         return "nothing held out"
     of_labels = f", mAP {100 * row['val_map']:.2f} %" if "val_map" in row else ""
-    return f"held-out {100 * row['val_top1']:.2f} %{of_labels}{star}"
+    made_up = f", {text}" if (text := accepted(row, "train_")) else ""
+    return f"held-out {100 * row['val_top1']:.2f} %{of_labels}{star}{made_up}"
+
+
+def accepted(figures: Mapping[str, float], prefix: str) -> str:
+    """Share of the images without a label that learnt from a made-up one; empty where there is none."""
+    name = f"{prefix}accepted"
+    return f"pseudo-labels {100 * figures[name]:.1f} %" if name in figures else ""
 
 
 @contextmanager

@@ -16,11 +16,12 @@ from distill_cli.recipe.stages import RECIPE as STAGES_RECIPE
 from distill_cli.recipe.stages import STAGES
 from distill_cli.report.run_folder import RECIPE, RESULT
 from distill_cli.report.seed_table import TABLE
+from distill_cli.types import PSEUDO_LABELS
 
 # What was left out of the data, a line each, in run and cache folders.
 SKIPPED = "skipped.txt"
 RUN_FILES = (
-    *(RECIPE, "metrics.jsonl", "summary.csv", RESULT, "relations.json"),
+    *(RECIPE, "metrics.jsonl", "summary.csv", PSEUDO_LABELS, RESULT, "relations.json"),
     *("report.html", SKIPPED),
 )
 # The card of a published cache.

@@ -12,9 +12,9 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import real_path
 from distill_cli.readers.bounds import USUAL, read_bounded
 from distill_cli.readers.csv_rows import csv_rows
-from distill_cli.readers.json_values import read_json
+from distill_cli.readers.json_values import json_value, read_json
 from distill_cli.readers.yaml_values import BadYamlError, yaml_value
-from distill_cli.types import Relation, RunResult
+from distill_cli.types import PSEUDO_LABELS, PseudoLabelCounts, Relation, RunResult
 from distill_cli.types.relation import RELATIONS, checked_text, is_number
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
@@ -41,6 +41,7 @@ class RunSummary:
         result: Its figures; None where the run did not finish.
         history: One row an epoch, as summary.csv has them; an empty cell is NaN.
         relations: Class relations by the objective that has them.
+        pseudo_labels: Labels that each epoch made up, where any did.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class RunSummary:
     result: RunResult | None
     history: tuple[Mapping[str, float], ...]
     relations: Mapping[str, Relation] = field(default_factory=dict)
+    pseudo_labels: tuple[PseudoLabelCounts, ...] = ()
 
     @property
     def name(self) -> str:
@@ -103,6 +105,7 @@ def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
         result=_result(folder / RESULT) if has_result else None,
         history=read_history(folder / HISTORY),
         relations=_relations(folder / RELATIONS),
+        pseudo_labels=_pseudo_labels(folder / PSEUDO_LABELS),
     )
 
 
@@ -175,6 +178,17 @@ def _relations(path: Path) -> dict[str, Relation]:
         raise _malformed(path, "it holds no objectives")
     try:
         return {checked_text(name): Relation.from_json(entry) for name, entry in content.items()}
+    except ValueError as error:
+        raise _malformed(path, str(error)) from None
+
+
+def _pseudo_labels(path: Path) -> tuple[PseudoLabelCounts, ...]:
+    if not path.is_file():
+        return ()
+    # A line without its end is what a killed writer left of it.
+    lines = _text(path).encode().rpartition(b"\n")[0].splitlines()
+    try:
+        return tuple(PseudoLabelCounts.from_json(json_value(line)) for line in lines)
     except ValueError as error:
         raise _malformed(path, str(error)) from None
 

@@ -13,6 +13,8 @@ from distill_cli.types import Relation
 
 # Pairs of classes that are named in words.
 LISTED_PAIRS = 5
+# Figures of training that are no parts of the loss.
+NO_TERMS = {"train_top1", "train_accepted", "train_accepted_entropy"}
 History = Sequence[Mapping[str, float]]
 
 
@@ -38,7 +40,7 @@ def of_run(run: RunSummary) -> list[Picture]:
     if not run.history:
         return []
     keys = [key for key in run.history[0] if key.startswith("train_")]
-    terms = {key: key.removeprefix("train_") for key in keys if key != "train_top1"}
+    terms = {key: key.removeprefix("train_") for key in keys if key not in NO_TERMS}
     terms = {key: "loss (weighted sum)" if name == "loss" else name for key, name in terms.items()}
     accuracy = {
         "val_top1": "held out",
@@ -51,6 +53,7 @@ def of_run(run: RunSummary) -> list[Picture]:
         _curves("Accuracy", run.history, accuracy, "accuracy, %", scale=100, mark=best),
         _curves("Held-out NLL", run.history, {"val_nll": ""}, "nats", mark=best),
         _dimension(run.history),
+        _pseudo_labels(run),
         *(_relation(name, relation) for name, relation in run.relations.items()),
     ]
     return [picture for picture in pictures if picture is not None]
@@ -71,6 +74,31 @@ def _relation(name: str, relation: Relation) -> Picture:
         ),
         note=f"Row: the label; the darker, the larger the share on another class. Most: {likest}.",
     )
+
+
+def _pseudo_labels(run: RunSummary) -> Picture | None:
+    """How many images without a label learnt from a made-up one, how even its classes and how right it was."""
+    rows = [
+        {
+            "epoch": counts.epoch,
+            "share": counts.accepted / max(counts.seen, 1),
+            **({} if counts.accuracy is None else {"accuracy": counts.accuracy}),
+        }
+        for counts in run.pseudo_labels
+    ]
+    if not rows:
+        return None
+    last = run.pseudo_labels[-1]
+    by_count = sorted(last.classes, key=lambda name: last.classes[name])
+    least, most = by_count[0], by_count[-1]
+    note = (
+        f"Last epoch: {last.accepted:,} of {counted(last.seen, 'image')} without a label; most as {most} "
+        f"({last.classes[most]:,}), fewest as {least} ({last.classes[least]:,})."
+    )
+    known = {"accuracy": "right, where the label is known"} if "accuracy" in rows[0] else {}
+    names = {"share": "above the threshold", **known}
+    rows = [row for row in rows if names.keys() <= row.keys()]
+    return _curves("Pseudo-labels", rows, names, "%", scale=100, mark=None, note=note)
 
 
 def _dimension(history: History) -> Picture | None:

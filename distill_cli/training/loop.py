@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from distill_cli.data.loader import Loader
 from distill_cli.models import Network
@@ -44,6 +44,8 @@ class Trainer:
         sink: Shows progress.
         graphs: Records steps on a CUDA device; None to take them one operation at a time.
         pauses: When its state is kept within an epoch, and when it stops before its end.
+        truth_N: int64 true class of each training row whose label is hidden, else −1: pseudo-labels.jsonl
+            alone tells of them; None where no label is hidden.
     """
 
     network: Network
@@ -60,6 +62,7 @@ class Trainer:
     sink: Sink
     graphs: StepGraphs | None = None
     pauses: Pauses = field(default_factory=Pauses)
+    truth_N: Tensor | None = None
 
     def fit(self, *, resume: bool) -> State:
         """Trains to the end, from the last checkpoint if `resume`.
@@ -89,7 +92,8 @@ class Trainer:
         if resume:
             self.state = checkpoint.load(self.run, self.parts, self.key, ranks=ranks)
             self.optimisation.materialise()
-        self.log.cut_back(self.state.log_lengths)
+        self.state.pseudo_labels.truth_N = self.truth_N
+        self.log.cut_back(self.state.log_lengths, self.state.epoch)
         steps = device_steps(self.loader, self.update, self.epochs, self.state, self.graphs)
         self._steps = self._steps_on_host if steps is None else steps.epoch
 
@@ -139,6 +143,9 @@ class Trainer:
         rate = self.loader.steps * self.loader.batch_size / max(state.epoch_seconds, 1e-9)
         figures = {**held_out.figures, **verdict.figures, "images_per_second": rate}
         self.log.epoch(row := epoch_row(state, figures, lr=self.optimisation.rate))
+        counts = state.pseudo_labels.epoch(state.epoch + 1, self.network.class_names)
+        if counts is not None:
+            self.log.labels(counts)
         self.sink.epoch(EpochEvent(epoch=state.epoch, epochs=self.epochs, row=row, best=best))
         state.next_epoch(rate, state.epoch_seconds + time.perf_counter() - started)
         self._save()

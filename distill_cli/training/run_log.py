@@ -1,4 +1,4 @@
-"""metrics.jsonl and summary.csv: a row an epoch, cut back to the checkpoint when a run resumes."""
+"""The logs of a run, a row an epoch, cut back to the checkpoint when it resumes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.files import append, cut
+from distill_cli.readers.json_values import json_value
 from distill_cli.training.state import State
+from distill_cli.types import PSEUDO_LABELS, PseudoLabelCounts
 
 
 def epoch_row(state: State, figures: Mapping[str, float], *, lr: float) -> dict[str, Any]:
@@ -33,21 +35,26 @@ def epoch_row(state: State, figures: Mapping[str, float], *, lr: float) -> dict[
 class RunLog:
     """metrics.jsonl, an event a line, and summary.csv, a row an epoch: append-only.
 
-    Both are cut back to the checkpoint's lengths on resume, so that no row stands twice.
+    Both are cut back to the checkpoint's lengths on resume, so that no row stands twice;
+    pseudo-labels.jsonl, which is there where labels are made up, to the epochs that it has finished: its
+    length tells of hidden labels, and a checkpoint does not.
     """
 
     def __init__(self, folder: Path) -> None:
         self.events = folder / "metrics.jsonl"
         self.summary = folder / "summary.csv"
+        self.pseudo_labels = folder / PSEUDO_LABELS
 
     def lengths(self) -> tuple[int, int]:
         """Bytes of both files now: what a checkpoint remembers."""
         return _size(self.events), _size(self.summary)
 
-    def cut_back(self, lengths: tuple[int, int]) -> None:
-        """Forgets what came after a checkpoint."""
+    def cut_back(self, lengths: tuple[int, int], epochs: int) -> None:
+        """Forgets what came after a checkpoint, which has finished so many epochs."""
         for path, length in zip((self.events, self.summary), lengths, strict=True):
             cut(path, length)
+        if self.pseudo_labels.exists():
+            cut(self.pseudo_labels, _length_of(self.pseudo_labels.read_bytes(), epochs))
 
     def event(self, kind: str, values: Mapping[str, Any]) -> None:
         """Appends one line."""
@@ -63,6 +70,24 @@ class RunLog:
         cells = {key: int(cell) if isinstance(cell, bool) else cell for key, cell in row.items()}
         writer.writerow(cells)
         append(self.summary, text.getvalue())
+
+    def labels(self, counts: PseudoLabelCounts) -> None:
+        """Appends the labels that an epoch made up."""
+        append(self.pseudo_labels, json.dumps(counts.to_json(), allow_nan=False) + "\n")
+
+
+def _length_of(lines: bytes, epochs: int) -> int:
+    """Bytes of the lines of the first epochs, as far as they are whole."""
+    length = 0
+    for line in lines.splitlines(keepends=True):
+        try:
+            counts = PseudoLabelCounts.from_json(json_value(line))
+        except ValueError:
+            break
+        if counts.epoch > epochs or not line.endswith(b"\n"):
+            break
+        length += len(line)
+    return length
 
 
 def _size(path: Path) -> int:

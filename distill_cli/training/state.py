@@ -13,6 +13,7 @@ from distill_cli.errors import DivergedError
 from distill_cli.objectives.compose import Loss
 from distill_cli.sharding import whole
 from distill_cli.training.growth import Growth
+from distill_cli.training.pseudo_tally import CLASSES, PseudoLabelTally
 from distill_cli.training.tally import Tally
 from distill_cli.types import Batch
 
@@ -42,6 +43,7 @@ class State:
         step: Steps of that epoch that are taken.
         tally: Loss, terms and share of correct answers over the epoch's steps.
         growth: Growth of terms since the first step, and the warnings of it.
+        pseudo_labels: Labels that the epoch's steps made up, counted.
         best_epoch: The epoch with the best held-out figures; −1 before the first.
         best: Its held-out figures.
         best_rank: Rank that they were chosen by.
@@ -55,6 +57,7 @@ class State:
     step: int = 0
     tally: Tally = field(default_factory=Tally)
     growth: Growth = field(default_factory=Growth)
+    pseudo_labels: PseudoLabelTally = field(default_factory=PseudoLabelTally)
     best_epoch: int = -1
     best: dict[str, float] = field(default_factory=dict)
     best_rank: list[float] = field(default_factory=list)
@@ -81,6 +84,7 @@ class State:
         self.seconds += seconds
         self.epoch, self.step, self.epoch_seconds = self.epoch + 1, 0, 0.0
         self.tally.clear()
+        self.pseudo_labels.clear()
 
     def note(self, logits_BK: Tensor | None, part: Batch, loss: Loss) -> None:
         """Adds a part of the step under way: the student's logits and the loss."""
@@ -88,6 +92,8 @@ class State:
         if part.unlabelled and part.labelled_share is not None and logits_BK is not None:
             figures[LABELLED] = part.known_B.sum().to(loss.total.dtype) / part.samples
         self.tally.note(logits_BK, part, figures)
+        if loss.pseudo_labels is not None and logits_BK is not None:
+            self.pseudo_labels.note(loss.pseudo_labels, part, logits_BK.shape[-1])
         self.growth.note(loss, first=self.epoch == 0 and self.step == 0)
 
     def means(self) -> dict[str, float]:
@@ -100,7 +106,7 @@ class State:
         means = {name: total / self.step for name, total in sums.items()}
         if labelled is not None:
             means["top1"] = sums["top1"] / labelled if labelled else 0.0
-        return means
+        return {**means, **self.pseudo_labels.means()}
 
     def look(self, tell: Callable[[str], None], epochs: int, steps: int) -> None:
         """Looks at the epoch's figures so far, and tells what is wrong; waits for the device.
@@ -145,7 +151,11 @@ class State:
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        parts = {"tally": self.tally.state_dict(), "growth": self.growth.state_dict()}
+        parts = {
+            "tally": self.tally.state_dict(),
+            "growth": self.growth.state_dict(),
+            "pseudo_labels": self.pseudo_labels.state_dict(),
+        }
         return {**values, **parts, "log_lengths": list(self.log_lengths)}
 
     @classmethod
@@ -155,13 +165,17 @@ class State:
         Raises:
             ValueError: A value is missing, of another kind, or out of its range.
         """
-        # A checkpoint of 0.1.0 has none.
-        values = {"growth": {}, **values}
+        # A checkpoint of 0.1.0 has neither, and those up to 0.6.0 count no labels.
+        values = {"growth": {}, "pseudo_labels": [], **values}
         _check_kinds(values)
         tally, growth = Tally(), Growth()
         tally.load_state_dict(values["tally"])
         growth.load_state_dict(values["growth"])
-        parts = {"tally": tally, "growth": growth}
+        parts = {
+            "tally": tally,
+            "growth": growth,
+            "pseudo_labels": PseudoLabelTally(values["pseudo_labels"]),
+        }
         return cls(**{**values, **parts, "log_lengths": tuple(values["log_lengths"])})
 
 
@@ -174,6 +188,7 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
         **dict.fromkeys(("tally", "best"), _are_figures),
         **dict.fromkeys(("best_rank", "rates"), _are_numbers),
         "growth": _is_growth,
+        "pseudo_labels": _are_label_counts,
         "log_lengths": _are_two_counts,
     }
     for name, is_right in right.items():
@@ -189,6 +204,14 @@ def _is_count(value: object) -> bool:
 
 def _are_two_counts(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+
+
+def _are_label_counts(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and all(map(_is_count, value))
+        and (not value or len(value) > CLASSES)
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -26,6 +26,7 @@ from distill_cli.types.identity import (
     differences,
     digest_of_ids,
 )
+from distill_cli.types.pseudo_labels import PSEUDO_LABELS, PseudoLabelCounts
 from distill_cli.types.relation import Relation
 from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
 from distill_cli.types.share import WHOLE, Share
@@ -59,6 +60,7 @@ __all__ = [
     "OF_CLASSIFIER",
     "PENULTIMATE",
     "POSTERIOR",
+    "PSEUDO_LABELS",
     "UNLABELLED",
     "UNLABELLED_KEYS",
     "UNREAD",
@@ -79,6 +81,7 @@ __all__ = [
     "Orientation",
     "PlainView",
     "Progress",
+    "PseudoLabelCounts",
     "PseudoLabels",
     "Relation",
     "Resize",

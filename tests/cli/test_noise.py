@@ -100,6 +100,20 @@ def test_a_matrix_that_does_not_fit(
     assert not (here / "r").exists()
 
 
+def test_a_row_that_is_no_distribution(
+    here: Path, distill: Distill, reliability: Callable[..., None]
+) -> None:
+    (here / "m.csv").write_text(table(0.8).replace("0.8", "0.9"))
+    outcome = distill(*TRAIN, *QUICK, *FORWARD, "--out", "r")
+    assert outcome.code == 3
+    reliability(
+        "Data",
+        "a row of a noise matrix has the sum 1.1",
+        "distill teacher train --objective forward --noise-matrix m.csv",
+        outcome,
+    )
+
+
 def test_pseudo_labels_want_images_without_one(here: Path, distill: Distill) -> None:
     assert distill(*TRAIN, *QUICK, "--out", "t").code == 0
     taught = ("student", "--teachers", "t", "--objective", "pseudo-label", *QUICK)

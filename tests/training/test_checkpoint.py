@@ -244,6 +244,8 @@ WRONG = {
     "epoch below 0": put("state", "epoch", value=-1),
     "tally of words": put("state", "tally", value={"loss": "x"}),
     "growth of words": put("state", "growth", value={"first": {"ce": "x"}}),
+    "made-up labels of a fraction": put("state", "pseudo_labels", value=[1, 0, 0, 0.5]),
+    "made-up labels of no class": put("state", "pseudo_labels", value=[1, 0, 0]),
     "one log": put("state", "log_lengths", value=[3]),
     "unknown state": put("state", "x", value=1),
 }

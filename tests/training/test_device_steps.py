@@ -124,6 +124,8 @@ def trainer(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
     opened = half_labelled if "pseudo-label" in str(options.get("objective")) else opening
     asked = kind(out=str(out), **options)
     made = trainer_of(prepare(asked, sink=Silent(), overwrite=True, opening=opened), Silent())
+    if opened is half_labelled:
+        made.truth_N = opening(asked, Silent()).train.label_N
     made.start(resume=False)
     made.network.train()
     torch.manual_seed(5)
@@ -170,6 +172,8 @@ def state_of(run: Trainer) -> dict[str, Tensor]:
     if run.optimisation.ema is not None:
         for name, value in run.optimisation.ema.module.state_dict().items():
             state[f"average {name}"] = value
+    if run.state.pseudo_labels.counts is not None:
+        state["pseudo-labels"] = run.state.pseudo_labels.counts
     figures = run.state.tally.read()
     return {**state, "figures": torch.tensor(list(figures.values()), dtype=torch.float64)}
 

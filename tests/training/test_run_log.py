@@ -9,10 +9,10 @@ from distill_cli.training.run_log import RunLog
 
 def test_a_log_that_lost_its_end_stays_short(tmp_path: Path) -> None:
     log = RunLog(tmp_path)
-    log.cut_back((0, 0))
+    log.cut_back((0, 0), 0)
     assert log.lengths() == (0, 0)
     log.events.write_bytes(b"one\ntwo\n")
     log.summary.write_bytes(b"epoch\n1\n")
-    log.cut_back((4, 100))
+    log.cut_back((4, 100), 1)
     assert log.events.read_bytes() == b"one\n"
     assert log.summary.read_bytes() == b"epoch\n1\n"

@@ -23,20 +23,18 @@ from distill_cli.objectives.hooks import (
     JudgesEpochs,
     SelectsSamples,
     TapsStudent,
-    UsesClassCentroids,
     WholeBatch,
     needs_of,
 )
+from distill_cli.pipeline.objective.given import check_given
 from distill_cli.pipeline.objective.order import check_order
 from distill_cli.pipeline.objective.temperature import TEMPERATURE, has_temperature, tempered
-from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
+from distill_cli.recipe.base import TeacherLabels, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.types import Need, Targets
 
 # Hard labels, which an objective that selects samples has itself: nothing is left to soften.
 NO_SOFT_LABEL = frozenset({"ce"})
-# Of the objectives that learn from labels, those to which a label may be a group of classes.
-OF_GROUPS = frozenset({"coarse"})
 
 
 def check_smoothed(owner: str, parameters: Sequence[str]) -> None:
@@ -173,9 +171,7 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
     """
     _check_selecting(composed)
     _check_teaching(recipe, composed)
-    _check_groups(recipe, composed)
-    _check_noise(recipe, composed)
-    _check_coarse(recipe, composed)
+    check_given(recipe, composed)
     check_order(recipe, composed)
     objectives = [part.objective for part in composed.parts]
     if recipe.accumulate > 1 and (cut := undivided(composed)):
@@ -193,21 +189,6 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
             f"--compile cannot look at layers, and objective '{tapping[0]}' does",
             hint="Leave it out with this objective",
         )
-
-
-def _check_coarse(recipe: TrainRecipe, composed: Composition) -> None:
-    """Refuses objectives that would take the first class of a group for the class of its images."""
-    if recipe.coarse_labels is None:
-        return
-    for part in composed.parts:
-        info, relates = part.objective.info, part.objective
-        by_centroids = isinstance(relates, UsesClassCentroids) and relates.model is not None
-        if (info.rows == "labelled" and info.name not in OF_GROUPS) or by_centroids:
-            raise UsageError(
-                f"objective '{info.name}' learns the classes of labelled images, and --coarse-labels "
-                "leaves them their group alone",
-                hint="--objective coarse learns groups, and kd in a list without ce needs no label",
-            )
 
 
 def undivided(composed: Composition) -> list[str]:
@@ -232,40 +213,6 @@ def companions(cls: type[Objective]) -> list[type[Objective]]:
         and not other.info.coupled
         and other.info.targets & cls.info.targets
     ]
-
-
-def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
-    spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
-    asking = [
-        part.objective.info.name
-        for part in composed.parts
-        if Need.GROUPS in needs_of(part.objective)
-    ]
-    if spec is None and asking:
-        raise UsageError(
-            f"objective '{asking[0]}' needs to know which classes are alike",
-            hint="--groups words, or --groups FILE",
-        )
-    if spec is not None and not asking:
-        raise UsageError(
-            "--groups: none of these objectives looks at groups of classes",
-            hint="Add --objective grouped-smoothing",
-        )
-
-
-def _check_noise(recipe: TrainRecipe, composed: Composition) -> None:
-    path = recipe.noise_matrix if isinstance(recipe, LabelledRecipe) else None
-    asking = Need.NOISE in composed.needs
-    if path is None and asking:
-        raise UsageError(
-            "objective 'forward' needs to know how often labels are wrong",
-            hint="--noise-matrix FILE, which `distill noise estimate RUN` makes",
-        )
-    if path is not None and not asking:
-        raise UsageError(
-            "--noise-matrix: none of these objectives corrects labels by it",
-            hint="Add --objective forward",
-        )
 
 
 def _check_selecting(composed: Composition) -> None:
