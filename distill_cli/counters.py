@@ -37,6 +37,8 @@ class Purpose(IntEnum):
     PROBE = 9
     GATE = 10
     ROWS = 11
+    STUDENT = 12
+    KNOWN = 13
 
 
 def _signed(word: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from distill_cli.data.ahead import copied_ahead
 from distill_cli.data.split_images import Images, plain_batches
 from distill_cli.errors import ArtifactError, counted
-from distill_cli.metrics import Metrics, measure_as
+from distill_cli.metrics import Metrics, in_groups, measure, measure_as
 from distill_cli.models import Network
 from distill_cli.ranks import ALONE, Ranks
 
@@ -107,15 +107,36 @@ def check_answers(folder: Path, logits_NK: Tensor) -> None:
 
 
 def evaluate(
-    network: Network, images: Images, device: torch.device, ranks: Ranks = ALONE
+    network: Network,
+    images: Images,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    group_K: Tensor | None = None,
 ) -> Metrics:
-    """The metrics of a network on images, every sample counted once; its mode is restored."""
+    """The metrics of a network on images, every sample counted once; its mode is restored.
+
+    Args:
+        network: The network.
+        images: Images, some of which have a label.
+        device: Device of the network.
+        ranks: Those that compute some of the images each.
+        group_K: The group of each class, where labels name groups: answers are then groups.
+    """
     training = network.training
     network.eval()
     logits_NK = logits_by_ranks(network, images, device, ranks)
-    metrics = measure_as(network.targets, logits_NK, images.label_N, images.label_NK)
+    metrics = measured(network, logits_NK, images, group_K)
     network.train(training)
     return metrics
+
+
+def measured(
+    network: Network, logits_NK: Tensor, images: Images, group_K: Tensor | None
+) -> Metrics:
+    """The metrics of a network's logits on images; of groups where labels name groups."""
+    if group_K is not None:
+        return measure(*in_groups(logits_NK, images.label_N, group_K))
+    return measure_as(network.targets, logits_NK, images.label_N, images.label_NK)
 
 
 @torch.no_grad()

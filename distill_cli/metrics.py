@@ -101,6 +101,25 @@ def measure_as(
     return _measure_labels(logits_NK, one_vs_all(target_N, logits_NK.shape[1]), right_N)
 
 
+def in_groups(logits_NK: Tensor, target_N: Tensor, group_K: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and labels of groups of classes: a group's probability is the sum of its classes'.
+
+    Args:
+        logits_NK: Logits of one softmax.
+        target_N: int64 class, −1 where unlabelled.
+        group_K: int64 group of each class, from 0.
+
+    Returns:
+        fp64 log-probabilities (N, groups), and int64 groups (N,), −1 where unlabelled.
+    """
+    log_probs_NK = F.log_softmax(logits_NK.double(), dim=-1)
+    columns = [
+        log_probs_NK[:, group_K == group].logsumexp(dim=-1) for group in group_K.unique().tolist()
+    ]
+    group_N = group_K[target_N.clamp(min=0)]
+    return torch.stack(columns, dim=-1), group_N.where(target_N != UNLABELLED, UNLABELLED)
+
+
 def one_vs_all(target_N: Tensor, classes: int) -> Tensor:
     """int8 (N, K): 1 for the class, 0 for the others; −1 throughout an unlabelled row."""
     hot_NK = target_N[:, None] == torch.arange(classes, device=target_N.device)

@@ -29,7 +29,7 @@ def read_evaluation(path: Path, plan: Plan) -> dict[str, Tensor]:
         raise ArtifactError(f"{path} is not what the plan says: {fault}")
     with safe_open(path, framework="pt") as file:
         tensors = {name: torch.as_tensor(file.get_tensor(name)) for name in header.spans}
-    for name, limit in (("probe.index", plan.dataset.samples), ("probe.view", plan.views)):
+    for name, limit in (("probe.index", plan.dataset.rows), ("probe.view", plan.views)):
         if name in tensors and not bool(((tensors[name] >= 0) & (tensors[name] < limit)).all()):
             raise ArtifactError(f"{path}: '{name}' goes beyond {limit}")
     for name in ("val.logits", "test.logits"):

@@ -71,7 +71,7 @@ def export(
         write_atomically(path, lambda handle: _write_csv(handle, classes, rows))
         return kind
     names = {"classes": classes, **({} if sample_ids is None else {"samples": sample_ids})}
-    shape = plan.dataset.samples, len(classes)
+    shape = plan.dataset.rows, len(classes)
 
     def write(handle: BinaryIO) -> None:
         with zipfile.ZipFile(handle, "w") as archive:
@@ -92,7 +92,7 @@ def _labels(
     reader: CacheReader, view: int, temperature: float | None, progress: Count
 ) -> Iterator[npt.NDArray[np.float32]]:
     """The labels of all rows, chunk by chunk: probabilities, or logits without a temperature."""
-    samples = reader.plan.dataset.samples
+    samples = reader.plan.dataset.rows
     for start in range(0, samples, ROWS):
         index_B = torch.arange(start, min(start + ROWS, samples))
         rows = reader.gather(index_B, torch.full_like(index_B, view))

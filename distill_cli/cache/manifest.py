@@ -19,7 +19,7 @@ from distill_cli.cache.quality import TEMPERATURES, Calibration, TruncationError
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.readers.bounds import LISTS
 from distill_cli.readers.json_values import json_value, read_json
-from distill_cli.types import UNREAD
+from distill_cli.types import UNREAD, UNREAD_IMAGES
 
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*")
 
@@ -181,7 +181,7 @@ def _check(manifest: Manifest) -> None:
     Raises:
         ValueError: With the figure.
     """
-    views = manifest.plan.views * manifest.plan.dataset.samples
+    views = manifest.plan.views * manifest.plan.dataset.rows
     check_range("labelled", manifest.labelled, 0, views)
     check_range("entropy", manifest.entropy, 0, _entropy_bound(manifest.plan))
     highest = {"teacher_accuracy": 1.0, "teacher_nll": math.inf, "teacher_ece": 1.0}
@@ -287,6 +287,8 @@ def as_read(plan: Plan, kept: Plan) -> Plan:
         dataset = replace(dataset, ids_digest=known.ids_digest, samples=known.samples)
     if dataset.fingerprint == UNREAD:
         dataset = replace(dataset, fingerprint=known.fingerprint)
+    if dataset.unlabelled == UNREAD_IMAGES and known.unlabelled:
+        dataset = dataset.with_unlabelled_of(known)
     teacher = plan.teacher_fingerprint
     if teacher == UNREAD:
         teacher = kept.teacher_fingerprint

@@ -103,11 +103,11 @@ class Plan:
     @property
     def shards_per_view(self) -> int:
         """Number of shards of one view."""
-        return -(-self.dataset.samples // self.shard_length)
+        return -(-self.dataset.rows // self.shard_length)
 
     def shards(self) -> list[ShardKey]:
         """Every shard, view by view, in the order of rows."""
-        length, samples = self.shard_length, self.dataset.samples
+        length, samples = self.shard_length, self.dataset.rows
         return [
             ShardKey(
                 view=view,
@@ -165,6 +165,7 @@ class Plan:
                 "fingerprint": data.fingerprint,
                 "ids_digest": data.ids_digest,
                 "samples": data.samples,
+                **data.beside,
             },
             "teacher": {
                 "fingerprint": self.teacher_fingerprint,
@@ -264,7 +265,18 @@ def _dataset(value: Mapping[str, Any]) -> DatasetIdentity:
         split_seed=typed(split, "seed", int),
         val_fraction=typed(split, "val_fraction", float),
         **DatasetIdentity.split_rules(split),
+        **_unlabelled(dataset),
     )
+
+
+def _unlabelled(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of unlabelled images behind the rows of train, of which there may be none."""
+    if "unlabelled" not in dataset:
+        return {}
+    fingerprint = typed(dataset, "unlabelled", str)
+    if not fingerprint:
+        raise ValueError("'unlabelled' should not be empty")
+    return {"unlabelled": fingerprint, "unlabelled_samples": _count(dataset, "unlabelled_samples")}
 
 
 def typed(value: Mapping[str, Any], key: str, kind: type[T]) -> T:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from distill_cli.cache.json_diff import contrast, flat
 from distill_cli.cache.plan import MAKER, Plan
 from distill_cli.errors import counted
+from distill_cli.types import DatasetIdentity
 
 
 def plan_differences(
@@ -50,4 +51,22 @@ def data_differences(expected: Plan, actual: Plan) -> list[str]:
         words.append("as many samples, but other names: renamed, or one removed for one added")
     elif now.fingerprint != then.fingerprint:
         words.append("the same names, but other content: a file was edited or replaced")
-    return words + plan_differences(expected, actual, keys=("classes", "split"))
+    return [
+        *words,
+        *_unlabelled(then, now),
+        *plan_differences(expected, actual, keys=("classes", "split")),
+    ]
+
+
+def _unlabelled(then: DatasetIdentity, now: DatasetIdentity) -> list[str]:
+    """The difference of the images of --unlabelled, by what a person would give."""
+    if then.beside == now.beside:
+        return []
+    images = counted(then.unlabelled_samples, "unlabelled image")
+    if not now.unlabelled:
+        return [f"it labels {images} beside them, which --unlabelled names: give it here too"]
+    if not then.unlabelled:
+        return [
+            "it was made without --unlabelled, and labels none of the images that it names here"
+        ]
+    return [f"--unlabelled names other images here than the {images} that it labels"]

@@ -127,7 +127,7 @@ class CacheReader:
     def _assert_stored(self, index_B: Array, view_B: Array) -> None:
         assert index_B.shape == view_B.shape
         assert len(index_B) > 0
-        for value_B, bound in ((index_B, self.plan.dataset.samples), (view_B, self.plan.views)):
+        for value_B, bound in ((index_B, self.plan.dataset.rows), (view_B, self.plan.views)):
             # Negative numbers are the largest when read as unsigned.
             unsigned_B: Array = value_B.view(np.uint64)
             highest = int(unsigned_B.max())

@@ -62,12 +62,12 @@ def replay(reader: CacheReader, ask: Ask, *, sample: int) -> Replay:
         sample: Number of views to compare; all are compared if there are fewer.
     """
     plan = reader.plan
-    stored = plan.views * plan.dataset.samples
+    stored = plan.views * plan.dataset.rows
     if stored <= max(PERMUTED, 2 * sample):
         drawn_B = few_of(torch.arange(stored), sample)
     else:
         drawn_B = below(draw(0, Purpose.ROWS, torch.arange(sample)), stored).unique()
-    index_B, view_B = drawn_B % plan.dataset.samples, drawn_B // plan.dataset.samples
+    index_B, view_B = drawn_B % plan.dataset.rows, drawn_B // plan.dataset.rows
     live_BK = torch.cat(
         [
             ask(*part)

@@ -65,6 +65,10 @@ def read_ids(path: Path, plan: Plan) -> list[str]:
             sample_ids.append(last.decode())
     except ValueError as error:
         raise ArtifactError(f"{path} is malformed: {error}") from None
-    if digest_of_ids(sample_ids) != plan.dataset.ids_digest:
+    dataset = plan.dataset
+    if (
+        len(sample_ids) != dataset.rows
+        or digest_of_ids(sample_ids[: dataset.samples]) != dataset.ids_digest
+    ):
         raise ArtifactError(f"{path} names other samples than the plan's")
     return sample_ids

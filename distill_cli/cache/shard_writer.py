@@ -97,7 +97,7 @@ class ShardWriter:
 
     def write_ids(self, sample_ids: Sequence[str]) -> None:
         """Stores the sample ids of the rows."""
-        assert len(sample_ids) == self.plan.dataset.samples
+        assert len(sample_ids) == self.plan.dataset.rows
         self._write(IDS, front_coded(sample_ids), {"plan": self.digest})
 
     def _write(self, file: str, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

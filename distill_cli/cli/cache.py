@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +73,10 @@ def verify(
     data: Annotated[
         str | None, typer.Option("--data", help="Where the images are, if they were moved.")
     ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option("--unlabelled", help="Where those without labels are, if they were moved."),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="Of the live teacher.")] = "auto",
     workers: Annotated[
         int, typer.Option("--workers", "-j", min=1, max=256, help="Files hashed at a time.")
@@ -86,6 +90,7 @@ def verify(
     """
     from distill_cli.cache.verify import damaged
 
+    places = {"teacher": teacher, "data": data, "unlabelled": unlabelled}
     documents: list[dict[str, Any]] = []
     faults: list[str] = []
     for folder in _folders(caches):
@@ -101,9 +106,7 @@ def verify(
             elif not quiet:
                 say(f"{escape(str(folder))}: every file is what the manifest says")
             if sample and not found:
-                document["replay"], wrong = _replayed(
-                    folder, sample, teacher, data, device, quiet=quiet
-                )
+                document["replay"], wrong = _replayed(folder, sample, places, device, quiet=quiet)
         except ArtifactError as error:
             # The next cache may be sound.
             wrong = [str(error)]
@@ -120,8 +123,7 @@ def verify(
 def _replayed(
     folder: Path,
     sample: int,
-    teacher: str | None,
-    data: str | None,
+    places: Mapping[str, str | None],
     device: str,
     *,
     quiet: bool,
@@ -132,9 +134,7 @@ def _replayed(
     from distill_cli.pipeline.labels.replay import replay_cache
 
     with progress("verify", quiet=quiet) as display:
-        found = replay_cache(
-            folder, sample=sample, teacher=teacher, data=data, device=device, sink=display
-        )
+        found = replay_cache(folder, sample=sample, **places, device=device, sink=display)
     if not quiet:
         say(
             f"{escape(str(folder))}: {counted(found.views, 'view')} replayed, largest difference of a "

@@ -27,7 +27,7 @@ def described(folder: Path, temperature: float | None = None) -> dict[str, Any]:
     manifest = read_manifest(folder)
     check_figures(folder, manifest)
     plan = manifest.plan
-    stored = plan.views * plan.dataset.samples
+    stored = plan.views * plan.dataset.rows
     files = [PLAN, MANIFEST, *(shard.file for shard in manifest.shards)]
     taken = sum((folder / file).stat().st_size for file in files if (folder / file).is_file())
     evaluation, ids = folder / EVAL, folder / IDS
@@ -50,7 +50,7 @@ def _of_plan(folder: Path, plan: Plan) -> dict[str, Any]:
         "cache": str(folder),
         "format_version": plan.format_version,
         "classes": len(plan.dataset.class_names),
-        "samples": plan.dataset.samples,
+        "samples": plan.dataset.rows,
         "views": plan.views,
         "augment": list(plan.view_spec.augment),
         "codec": plan.codec,

@@ -232,7 +232,7 @@ def summary(dumped: Dumped) -> str:
             f"teacher right on {share(manifest.teacher_accuracy)} of "
             f"{counted(manifest.labelled, 'labelled one')}"
         )
-    return f"{where}: {counted(plan.views, 'view')} of {counted(plan.dataset.samples, 'sample')}, {right} ({pace})"
+    return f"{where}: {counted(plan.views, 'view')} of {counted(plan.dataset.rows, 'sample')}, {right} ({pace})"
 
 
 def document(dumped: Dumped) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def document(dumped: Dumped) -> dict[str, Any]:
         "finished": manifest is not None,
         "shards": dumped.shards,
         "views": dumped.plan.views,
-        "samples": dumped.plan.dataset.samples,
+        "samples": dumped.plan.dataset.rows,
         "teacher_accuracy": None if manifest is None else manifest.teacher_accuracy,
         "views_per_second": dumped.views_per_second,
         **({"made_by": _made_by(dumped)} if dumped.made_by else {}),

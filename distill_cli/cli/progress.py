@@ -201,6 +201,8 @@ def held_out(event: EpochEvent) -> str:
     star = " *" if event.best else ""
     if "val_hint" in row:
         return f"held-out hint loss {row['val_hint']:.4g}{star}"
+    if "val_top1" not in row:
+        return "nothing held out"
     of_labels = f", mAP {100 * row['val_map']:.2f} %" if "val_map" in row else ""
     made_up = f", {text}" if (text := accepted(row, "train_")) else ""
     return f"held-out {100 * row['val_top1']:.2f} %{of_labels}{star}{made_up}"

@@ -25,6 +25,7 @@ from distill_cli.pipeline.entries import check_not_gone
 from distill_cli.pipeline.folders import check_finished, check_one_run, check_output
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import (
+    OWN,
     check_distinct,
     check_teachers,
     expand_teachers,
@@ -32,6 +33,7 @@ from distill_cli.pipeline.inputs.teacher_folders import (
 from distill_cli.recipe import known_names
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.recipe.seeds import seed_runs
 from distill_cli.recipe.stages import is_several, stages_of
 from distill_cli.types import HintResult, RunResult
@@ -227,7 +229,9 @@ def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> 
     given = [name for name in given if name is not None and name not in made]
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
-        expanded = expand_teachers([name for name in recipe.teachers or [] if name not in made])
+        outside = [name for name in recipe.teachers or [] if name not in made]
+        expanded = expand_teachers(outside, own=isinstance(recipe, StudentRecipe))
+        given = [name for name in given if name not in OWN]
         if recipe.recorded is None:
             # Runs of earlier versions go on with the teachers they have, one of them twice too.
             check_distinct(expanded)
@@ -251,18 +255,29 @@ def _calibrated(figures: RunResult) -> list[str]:
     ]
 
 
+def _epoch(figures: RunResult | HintResult) -> str:
+    """The epoch that was kept, and why."""
+    chosen = figures.val_hint if isinstance(figures, HintResult) else figures.val_top1
+    if chosen is None:
+        return f"nothing held out, last epoch {figures.best_epoch}"
+    return f"best epoch {figures.best_epoch}"
+
+
 def summary(finished: Finished) -> str:
     """The figures in a few lines."""
     figures = finished.result
     first = (
         f"[bold]{escape(str(finished.recipe.model))}[/bold], {counted(figures.params, 'parameter')}, "
-        f"best epoch {figures.best_epoch} of {finished.recipe.epochs}"
+        f"{_epoch(figures)} of {finished.recipe.epochs}"
     )
     warned = "".join(f"\n[bold red]warning:[/bold red] {escape(w)}" for w in figures.warnings)
     if isinstance(figures, HintResult):
         where = escape(str(finished.run))
+        loss = "nothing held out"
+        if figures.val_hint is not None:
+            loss = f"held-out hint loss [bold]{figures.val_hint:.4g}[/bold]"
         return (
-            f"{first}\nheld-out hint loss [bold]{figures.val_hint:.4g}[/bold] in "
+            f"{first}\n{loss} in "
             f"{figures.seconds:.0f} s → {where}\n"
             f"Go on with [bold]distill student --init {where} --teachers …[/bold]"
             f"{warned}"
@@ -274,6 +289,8 @@ def summary(finished: Finished) -> str:
         f"ECE {100 * figures.test_ece:.1f} %",
         *_calibrated(figures),
     ]
+    if figures.test_coarse_top1 is not None:
+        lines.append(f"groups of classes: {100 * figures.test_coarse_top1:.2f} % right")
     if figures.test_map is not None and figures.test_f1 is not None:
         lines.append(
             f"by label: mAP {100 * figures.test_map:.2f} %, F1 {100 * figures.test_f1:.2f} %"

@@ -58,9 +58,20 @@ OPTIONS = {
     "--force": "A folder that holds a run is replaced by --overwrite.",
 }
 NO_TEMPERATURE = "Not needed: a cache serves every temperature; give -T to `distill student`."
+ALL_IMAGES = (
+    "Not needed: a cache is of all images, whatever a student may know of their labels; give it to "
+    "`distill student`."
+)
 NO_SUBCOMMAND = "`distill student` takes no sub-command: leave 'train' out."
 
 _OPTION = re.compile(r"[Nn]o such option: (\S+)")
+
+
+def _is_of_labels(option: str) -> bool:
+    """Whether an option is one of what a training may know of labels."""
+    from distill_cli.recipe.label_options import LabelOptions
+
+    return option.removeprefix("--").replace("-", "_") in LabelOptions.model_fields
 
 
 def explain(error: Any, verb: str | None) -> str:
@@ -72,6 +83,8 @@ def explain(error: Any, verb: str | None) -> str:
     option = match[1].rstrip(".,") if match else ""
     if verb == "cache-soft-labels" and option in ("-T", "--temperature"):
         return f"{option} here? {NO_TEMPERATURE}"
+    if verb == "cache-soft-labels" and _is_of_labels(option):
+        return f"{option} here? {ALL_IMAGES}"
     if option in OPTIONS:
         return f"no such option: {option}. {OPTIONS[option]}"
     if verb == "student" and "(train)" in text:

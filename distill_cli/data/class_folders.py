@@ -55,7 +55,7 @@ def class_folders(files: Files, version: DataVersion) -> dict[str, FileSource]:
     """
     if version == "0.3.0":
         return _exactly_named(files)
-    below = _Below(files, _leading(files))
+    below = Below(files, leading(files))
     named = {name: split for name in below.tops if (split := split_of(name)) is not None}
     # A class may be called "train" or "Test": only folders below it make it a split.
     deep = [name for name in named if below.is_deep(name)]
@@ -65,7 +65,7 @@ def class_folders(files: Files, version: DataVersion) -> dict[str, FileSource]:
     return _flat(below)
 
 
-def _leading(files: Files) -> int:
+def leading(files: Files) -> int:
     """1 where all files lie in one leading folder that is no split, else 0."""
     if not files.top():
         return 0
@@ -76,13 +76,13 @@ def _leading(files: Files) -> int:
 
 def _exactly_named(files: Files) -> dict[str, FileSource]:
     """As versions up to 0.3.0 did: train, val and test are called just so."""
-    below = _Below(files, files.top())
+    below = Below(files, files.top())
     if any(parts[0] in SPLITS and len(parts) > 2 for parts in below.paths):
         return _named_splits(below, {split: split for split in SPLITS})
     return _flat(below)
 
 
-class _Below:
+class Below:
     """Files without a leading folder that all of them lie in."""
 
     def __init__(self, files: Files, top: int) -> None:
@@ -92,6 +92,14 @@ class _Below:
         self.folders = {parts[top:] for parts in files.folders if len(parts) > top}
         # The folders that hold images, sorted.
         self.tops = sorted({parts[0] for parts in self.paths if len(parts) > 1})
+
+    def splits(self) -> dict[str, str]:
+        """The splits that folders stand for, whatever is below them; none where these are no splits."""
+        named = {name: split for name in self.tops if (split := split_of(name)) is not None}
+        loose = any(len(parts) == 1 for parts in self.paths)
+        # Beside other folders, one called "train" that holds images alone may be a class.
+        whole = not loose and len(named) == len(self.tops)
+        return named if named and (whole or any(map(self.is_deep, named))) else {}
 
     def is_deep(self, name: str) -> bool:
         """Whether a folder holds images in folders of its own."""
@@ -110,7 +118,7 @@ class _Below:
         return replace(self.files, left=tuple(sorted((*self.files.left, *noted))))
 
 
-def _refuse_splits_as_classes(below: _Below, deep: Sequence[str]) -> None:
+def _refuse_splits_as_classes(below: Below, deep: Sequence[str]) -> None:
     """Refuses folders that look like splits and would be classes.
 
     Raises:
@@ -121,13 +129,13 @@ def _refuse_splits_as_classes(below: _Below, deep: Sequence[str]) -> None:
     if deep:
         missing = sorted(BOTH - {alike[name] for name in deep})
         raise ArtifactError(
-            f"{where} has {_listed(deep)}, which looks like a split, but no "
+            f"{where} has {in_words(deep)}, which looks like a split, but no "
             f"{' and no '.join(f'{split}/<class>/' for split in missing)}",
             hint=f"{WANTED}. If it is a class, give its folder another name",
         )
     if set(alike.values()) >= BOTH and None not in alike.values():
         raise ArtifactError(
-            f"{where} has {_listed(tops)}, which look like splits and would be taken for classes",
+            f"{where} has {in_words(tops)}, which look like splits and would be taken for classes",
             hint=f"{WANTED}; if they are classes, give their folders other names. A .csv of files "
             "and labels does without folders",
         )
@@ -138,7 +146,7 @@ def _refuse_splits_as_classes(below: _Below, deep: Sequence[str]) -> None:
         inside = f"Give --data {below.files.path((*below.leading, tops[0]))}"
         outside = "Put the splits outside, as train/<class>/ and test/<class>/"
         raise ArtifactError(
-            f"the folders of {where} hold {_listed(inner)}, which look like splits",
+            f"the folders of {where} hold {in_words(inner)}, which look like splits",
             hint=inside if len(tops) == 1 else outside,
         )
 
@@ -149,11 +157,12 @@ def _resembling(name: str) -> str | None:
     return split_of(name) or next((USUAL[word] for word in words if word in USUAL), None)
 
 
-def _listed(names: Sequence[str]) -> str:
+def in_words(names: Sequence[str]) -> str:
+    """Folders, the first few of them, by name."""
     return ", ".join(f"{name}/" for name in names[:NAMED]) + (", …" if len(names) > NAMED else "")
 
 
-def _flat(below: _Below) -> dict[str, FileSource]:
+def _flat(below: Below) -> dict[str, FileSource]:
     """Class folders alone."""
     flat = {n: parts for n, parts in enumerate(below.paths) if len(parts) > 1}
     if not flat:
@@ -167,10 +176,10 @@ def _flat(below: _Below) -> dict[str, FileSource]:
         {parts[0] for parts in flat.values()},
     )
     left = {n: NOWHERE for n in range(len(below.paths)) if n not in flat}
-    return {"all": _source(below.without(left), flat, names, "")}
+    return {"all": source_of(below.without(left), flat, names, "")}
 
 
-def _named_splits(below: _Below, folder_splits: Mapping[str, str]) -> dict[str, FileSource]:
+def _named_splits(below: Below, folder_splits: Mapping[str, str]) -> dict[str, FileSource]:
     """Splits by folder; images of train in no class folder are unlabelled."""
     files = below.files
     folder_of: dict[str, str] = {}
@@ -190,25 +199,25 @@ def _named_splits(below: _Below, folder_splits: Mapping[str, str]) -> dict[str, 
     }
     names = _names_of(below, folder_of, labelled, unlabelled=bool(loose))
     left = {
-        n: NOWHERE if any(n in images for images in inside.values()) else _beside(parts)
+        n: NOWHERE if any(n in images for images in inside.values()) else reason_beside(parts)
         for n, parts in enumerate(below.paths)
         if n not in loose and not any(n in images for images in labelled.values())
     }
     files = below.without(left)
     return {
-        split: _source(files, labelled[split], names, split, loose if split == "train" else NONE)
+        split: source_of(files, labelled[split], names, split, loose if split == "train" else NONE)
         for split in SPLITS
         if labelled[split] or (split == "train" and loose)
     }
 
 
-def _beside(parts: Parts) -> str:
+def reason_beside(parts: Parts) -> str:
     """The reason to leave out an image that lies in no split."""
     return f"in {parts[0]}/, {BESIDE}" if len(parts) > 1 else BESIDE
 
 
 def _names_of(
-    below: _Below,
+    below: Below,
     folder_of: Mapping[str, str],
     labelled: Mapping[str, Chosen],
     *,
@@ -242,9 +251,10 @@ def _class_names(files: Files, folders: set[str], used: set[str]) -> tuple[str, 
     return tuple(sorted(used, key=os.fsencode))
 
 
-def _source(
+def source_of(
     files: Files, chosen: Chosen, names: tuple[str, ...], split: str, unlabelled: Chosen = NONE
 ) -> FileSource:
+    """Images of class folders, and others without labels, as a split."""
     labels = {name: label for label, name in enumerate(names)}
     unknown = sorted({parts[0] for parts in chosen.values()} - set(names))
     if unknown:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from distill_cli.data.archives import Files, FromFolder
-from distill_cli.data.class_folders import SPLITS, split_of
+from distill_cli.data.class_folders import SPLITS
 from distill_cli.data.copies import Contents, contents_of
-from distill_cli.data.formats import FORMATS, NO_SUFFIX, suffix_of
+from distill_cli.data.csv_files import (
+    FILE,
+    SPLIT,
+    check_suffix,
+    csv_content,
+    csv_lines,
+    image_parts,
+    split_named,
+)
 from distill_cli.data.source import FileSource, Source, Splits, digest
 from distill_cli.data.splits import TEST_FRACTION, TEST_SEED, group_of, stratified
 from distill_cli.errors import ArtifactError, counted
-from distill_cli.readers.bounds import read_bounded
-from distill_cli.readers.csv_rows import TABLE_BYTES, csv_rows
 from distill_cli.types import UNLABELLED, DataVersion, SplitBy
 
-FILE, LABEL, LABELS, SPLIT = "file", "label", "labels", "split"
+LABEL, LABELS = "label", "labels"
 ON_OFF = {"1": True, "0": False}
 # Fewer rows than this share that have other than one label are taken for slips.
 FEW, SHOWN = 0.05, 3
@@ -64,10 +69,11 @@ def listed_splits(
     Raises:
         ArtifactError: A row is unusable; the message names it.
     """
-    content = _content(path)
+    content = csv_content(path)
     rows, classes = _rows(path, content)
     if version != "0.3.0":
-        _check_suffixes(rows)
+        for row in rows:
+            check_suffix(row.where, row.parts)
     multi_label = classes is not None or any(len(row.labels) != 1 for row in rows)
     paths = tuple(row.parts for row in rows)
     files = Files(str(path.parent), paths, frozenset(), FromFolder(path.parent, paths))
@@ -103,7 +109,7 @@ def slips(path: Path) -> str | None:
     Raises:
         ArtifactError: The file is no CSV.
     """
-    header, lines = _lines(path, _content(path))
+    header, lines = csv_lines(path, csv_content(path))
     if header.count(LABELS) != 1:
         return None
     column = header.index(LABELS)
@@ -118,29 +124,9 @@ def slips(path: Path) -> str | None:
     )
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return read_bounded(path, TABLE_BYTES)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from None
-
-
-def _lines(path: Path, content: bytes) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header, and each row that is not empty with its number; the header is row 1."""
-    try:
-        text = io.StringIO(content.decode("utf-8-sig"), newline="")
-        lines = [cells for _, cells in csv_rows(text, strict=True)]
-    except ValueError as error:
-        raise ArtifactError(f"{path} is no CSV in UTF-8: {error}") from None
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    return header, [(number, cells) for number, cells in enumerate(lines[1:], start=2) if cells]
-
-
 def _rows(path: Path, content: bytes) -> tuple[list[_Row], tuple[str, ...] | None]:
     """The lines sorted by sample id, and the classes where each has a column; else None."""
-    header, lines = _lines(path, content)
+    header, lines = csv_lines(path, content)
     columns = [name for name in header if name not in (FILE, LABELS, SPLIT)]
     # Beside columns of other classes, `label` is one of them.
     one_class = columns == [LABEL] and LABELS not in header
@@ -176,46 +162,13 @@ def _row(
     values = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
     split = values.get(SPLIT)
     if split is not None:
-        name, split = split, split_of(split)
-        if split is None:
-            raise ArtifactError(f"{where}: split '{name}' is none of {', '.join(SPLITS)}")
+        split = split_named(where, split)
     return _Row(
         where=where,
-        parts=_parts(path.parent, where, values[FILE]),
+        parts=image_parts(path.parent, where, values[FILE]),
         labels=frozenset([_label(where, values)] if one_class else _labels(where, values)),
         split=split,
     )
-
-
-def _check_suffixes(rows: Iterable[_Row]) -> None:
-    """Refuses files that are no images by the list that folders and `predict` go by."""
-    for row in rows:
-        suffix = suffix_of(row.parts[-1])
-        if suffix not in FORMATS:
-            raise ArtifactError(
-                f"{row.where}: {row.sample_id} is no image: {NO_SUFFIX.format(suffix or 'none')}",
-                hint="Rename it, or convert it",
-            )
-
-
-def _parts(folder: Path, where: str, file: str) -> tuple[str, ...]:
-    """The parts of a path, which must name an existing file below the folder."""
-    file = file.replace("\\", "/")
-    name, drive = PurePosixPath(file), PureWindowsPath(file).drive
-    if not file or name.is_absolute() or drive or ".." in name.parts:
-        raise ArtifactError(
-            f"{where}: '{file}' is no path below the folder of the CSV",
-            hint="Paths are relative to it",
-        )
-    try:
-        is_file = folder.joinpath(*name.parts).is_file()
-    except (OSError, ValueError) as error:
-        # Python says of most paths that no file can have that there is none; not of one too long.
-        reason = getattr(error, "strerror", None) or error
-        raise ArtifactError(f"{where}: '{file:.60}…' is no path of a file: {reason}") from None
-    if not is_file:
-        raise ArtifactError(f"{where}: there is no file {folder.joinpath(*name.parts)}")
-    return name.parts
 
 
 def _names(cell: str) -> list[str]:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from distill_cli.counters import few_of
 from distill_cli.data.copies import Copies
 from distill_cli.data.decode import Decoded
 from distill_cli.data.file_index import Listed
+from distill_cli.data.fingerprint import fingerprint_of
 from distill_cli.data.held_out import held_out
 from distill_cli.data.inventory import Left
+from distill_cli.data.known_labels import KnownLabels
 from distill_cli.data.left_copies import copies_between, without_copies
 from distill_cli.data.pillow_io import Size
-from distill_cli.data.reading import read_images
+from distill_cli.data.reading import read_images, read_unlabelled
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.split_images import ImageFiles, Images
+from distill_cli.data.statistics import channel_statistics
+from distill_cli.data.unlabelled import beside
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import (
     EARLIER_FRAMING,
@@ -33,8 +34,6 @@ from distill_cli.types import (
     digest_of_ids,
 )
 
-FILES_FOR_STATISTICS = 1024
-
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -43,7 +42,8 @@ class Dataset:
     Attributes:
         spec: The value of `--data`.
         class_names: Names of the classes in label order.
-        train: The whole train split, the held-out part included.
+        train: The whole train split, the held-out part included, and behind it any images of
+            `unlabelled`.
         fit_rows: int64 rows of `train` to train on.
         val: The images that choose the epoch: held-out rows, or the `val/` split.
         test: The test split, to be looked at once.
@@ -60,7 +60,13 @@ class Dataset:
         constant: The channels in which all pixels of the fit rows are equal.
         framing: How the pictures in files became images of a view's size.
         rules: Rules by which files became images, splits and channels.
-        group_K: int64 group of each class, where labels name groups alone; None where they do not.
+        unlabelled: The value of `--unlabelled`; empty without.
+        hidden_N: int64 true class of each row of `train` whose label a run may not know, else −1; read
+            by nobody but whoever reports, once training is over, how right pseudo-labels were.
+        group_K: int64 group of each class, from 0, where labels are coarse: they then name the first
+            class of a group; None where they are fine.
+        labels: What a run knows of the labels; None where it knows them as they lie on disk.
+        mixed_rows: int64 rows that views mix in pairs, as a cache did; None for the rows to train on.
     """
 
     spec: str
@@ -81,7 +87,13 @@ class Dataset:
     constant: tuple[int, ...] = ()
     framing: Framing = EARLIER_FRAMING
     rules: DataRules = TODAY
+    unlabelled: str = ""
+    hidden_N: Tensor = field(
+        default_factory=lambda: torch.empty(0, dtype=torch.int64), compare=False
+    )
     group_K: Tensor | None = None
+    labels: KnownLabels | None = None
+    mixed_rows: Tensor | None = None
 
     @property
     def plain_view(self) -> PlainView:
@@ -128,6 +140,8 @@ def open_dataset(
     progress: Count = lambda done, total: None,
     glance: bool = False,
     rules: DataRules = TODAY,
+    unlabelled: str | None = None,
+    known: Callable[[Dataset], Dataset] = lambda dataset: dataset,
 ) -> Dataset:
     """Opens and splits a dataset.
 
@@ -147,56 +161,84 @@ def open_dataset(
         progress: Called with (images read, images in all) while they are read.
         glance: Open the data for a dry run.
         rules: Rules by which files become images, splits and channels.
+        unlabelled: A source of images without labels, whose rows follow those of train.
 
     Raises:
-        UsageError: The spec names nothing, or no share is held out though there is no `val/`.
+        UsageError: A spec names nothing, or no share is held out though there is no `val/`.
         ArtifactError: The data are unusable.
     """
-    read = read_images(spec, size, skip_bad, framing, workers, progress, glance, rules)
+    how = (skip_bad, framing, workers, progress, glance, rules)
+    read = read_images(spec, size, *how)
     splits: Mapping[str, Images] = read.tables if isinstance(read, Decoded) else read.files
-    digests, left = read.digests, read.left
+    digests, left, skipped = read.digests, read.left, read.skipped
     if rules.dedupe and digests:
         splits, digests, copies = without_copies(splits, digests)
         left = tuple(sorted((*left, *copies)))
-    _check_fraction(val_fraction, needed="val" not in splits)
     train, names = splits["train"], read.class_names
-    _check_classes(spec, train, names)
-    held, split_by = set[int](), rules.split_by
-    if "val" in splits:
-        val, split_by = splits["val"], "id"
-    else:
-        contents = digests.get("train")
-        held, split_by = held_out(train, val_fraction, split_seed, contents, rules.split_by)
-        val = train.take(torch.tensor(_some(spec, held), dtype=torch.int64))
+    contents = digests.get("train")
+    sure = not (skip_bad or rules.dedupe)
+    whole = replace(_identity(train, names, contents, sure=sure), split_seed=split_seed)
+    val, held, identity = _held_out(spec, splits, whole, val_fraction, contents, rules)
     fit = [row for row in range(len(train.sample_ids)) if row not in held]
     fit_rows = torch.tensor(fit, dtype=torch.int64)
-    mean, std, constant = _unknown(train) if glance else _statistics(train, fit_rows)
-    return Dataset(
+    more: tuple[bytes, ...] = ()
+    if unlabelled is not None:
+        images = beside(unlabelled, read_unlabelled(unlabelled, train, *how), train, digests, rules)
+        identity, more = images.beside(identity), images.digests or ()
+        left, skipped = tuple(sorted((*left, *images.left))), skipped + images.skipped
+        fit_rows, train = torch.cat([fit_rows, images.rows_behind(train)]), images.behind(train)
+    dataset = Dataset(
         spec=spec,
         class_names=names,
         train=train,
         fit_rows=fit_rows,
         val=val,
         test=splits["test"],
-        identity=replace(
-            _identity(train, names, digests.get("train"), sure=not (skip_bad or rules.dedupe)),
-            split_seed=split_seed,
-            val_fraction=0.0 if "val" in splits else val_fraction,
-            split_by=split_by,
-            dedupe=rules.dedupe,
-        ),
-        skipped=read.skipped,
-        test_fingerprint=_fingerprint_of(splits["test"], digests.get("test")),
+        identity=identity,
+        skipped=skipped,
+        test_fingerprint=fingerprint_of(splits["test"], digests.get("test")),
         left=left,
         grey=read.grey,
         sizes_differ=isinstance(read, Listed) and read.sizes_differ,
-        copies=copies_between(splits, digests, fit, held) if digests else None,
-        mean=mean,
-        std=std,
-        constant=constant,
+        copies=copies_between(splits, digests, fit, held, more) if digests else None,
+        mean=(0.0,) * train.size[0],
+        std=(1.0,) * train.size[0],
         framing=framing,
         rules=rules,
+        unlabelled=unlabelled or "",
+        hidden_N=torch.full_like(train.label_N, UNLABELLED),
     )
+    return known(dataset) if glance else _measured(known(dataset))
+
+
+def _measured(dataset: Dataset) -> Dataset:
+    """With the statistics of its training images."""
+    mean, std, constant = channel_statistics(dataset.train, dataset.fit_rows)
+    return replace(dataset, mean=mean, std=std, constant=constant)
+
+
+def _held_out(
+    spec: str,
+    splits: Mapping[str, Images],
+    identity: DatasetIdentity,
+    fraction: float,
+    contents: Sequence[bytes] | None,
+    rules: DataRules,
+) -> tuple[Images, set[int], DatasetIdentity]:
+    """The images that choose the epoch, the rows of train that they are, and the identity of the split.
+
+    Raises:
+        UsageError, ArtifactError: None can be held out, or train is unusable.
+    """
+    _check_fraction(fraction, needed="val" not in splits)
+    train = splits["train"]
+    _check_classes(spec, train, identity.class_names)
+    if "val" in splits:
+        return splits["val"], set(), replace(identity, dedupe=rules.dedupe)
+    held, split_by = held_out(train, fraction, identity.split_seed, contents, rules.split_by)
+    val = train.take(torch.tensor(_some(spec, held), dtype=torch.int64))
+    identity = replace(identity, val_fraction=fraction, split_by=split_by, dedupe=rules.dedupe)
+    return val, held, identity
 
 
 def _identity(
@@ -211,7 +253,7 @@ def _identity(
         sure: The ids are those of the split even so: neither bad images nor copies are left out.
     """
     return DatasetIdentity(
-        fingerprint=_fingerprint_of(train, digests),
+        fingerprint=fingerprint_of(train, digests),
         ids_digest=UNREAD if digests is None and not sure else digest_of_ids(train.sample_ids),
         samples=len(train.sample_ids),
         class_names=names,
@@ -250,47 +292,3 @@ def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:
     for label, name in enumerate(names):
         if label not in present:
             raise ArtifactError(f"class '{name}' of {spec} has no image to train on")
-
-
-def _unknown(images: Images) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
-    return (0.0,) * images.size[0], (1.0,) * images.size[0], ()
-
-
-def _statistics(
-    images: Images, rows: Tensor
-) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...]]:
-    """Mean and sd of each channel from exact counts of the 256 values, and the constant channels.
-
-    Files are sampled: `FILES_FOR_STATISTICS` of them, by a hash of their sample keys.
-    """
-    if isinstance(images, ImageFiles):
-        images = images.take(rows[few_of(images.key_N[rows], FILES_FOR_STATISTICS)])
-        parts = images.iter_plain()
-    else:
-        parts = (images.images_NCHW[part] for part in rows.split(2048))
-    counts = torch.zeros(images.size[0], 256, dtype=torch.float64)
-    for part_BCHW in parts:
-        for channel in range(images.size[0]):
-            pixels = part_BCHW[:, channel].flatten().int()
-            counts[channel] += torch.bincount(pixels, minlength=256)
-    shares = counts / counts.sum(dim=1, keepdim=True)
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = shares @ values
-    variance = (shares * (values[None] - mean[:, None]) ** 2).sum(dim=1)
-    constant = ((counts > 0).sum(dim=1) == 1).nonzero()[:, 0]
-    # A constant channel has no scale of its own.
-    std = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
-    return tuple(mean.tolist()), tuple(std.tolist()), tuple(constant.tolist())
-
-
-def _fingerprint_of(table: Images, digests: Sequence[bytes] | None) -> str:
-    """blake2b of the ids, labels and contents of a split; `UNREAD` without the contents."""
-    if digests is None:
-        return UNREAD
-    whole = blake2b(digest_size=16)
-    labels: list[Any] = table.label_N.tolist()
-    if table.label_NK is not None:
-        labels = [row_K.nonzero()[:, 0].tolist() for row_K in table.label_NK]
-    for name, label, content in zip(table.sample_ids, labels, digests, strict=True):
-        whole.update(f"{name}\0{label}\0".encode() + content)
-    return whole.hexdigest()

@@ -18,12 +18,16 @@ Digests = Mapping[str, tuple[bytes, ...]]
 def labels_of(images: Images) -> Labels:
     """The labels of each image: none, one or several."""
     if images.label_NK is not None:
-        return [tuple(row_K.nonzero()[:, 0].tolist()) for row_K in images.label_NK]
+        return [tuple((row_K > 0).nonzero()[:, 0].tolist()) for row_K in images.label_NK]
     return [() if label == UNLABELLED else (label,) for label in images.label_N.tolist()]
 
 
 def copies_between(
-    splits: Mapping[str, Images], digests: Digests, fit: Sequence[int], held: Set[int]
+    splits: Mapping[str, Images],
+    digests: Digests,
+    fit: Sequence[int],
+    held: Set[int],
+    unlabelled: Sequence[bytes] = (),
 ) -> Copies:
     """Counts copies between the images to train on, those held out and test, and across classes.
 
@@ -32,6 +36,7 @@ def copies_between(
         digests: Their contents.
         fit: Rows of train to train on.
         held: Rows of train that are held out, where there is no `val/`.
+        unlabelled: Contents of the images of `--unlabelled`.
     """
     labels = {name: labels_of(images) for name, images in splits.items()}
 
@@ -43,7 +48,9 @@ def copies_between(
     else:
         held_out = part("train", sorted(held))
     test = part("test", range(len(labels["test"])))
-    return count_copies({"train": part("train", fit), "held-out": held_out, "test": test})
+    parts = {"train": part("train", fit), "held-out": held_out, "test": test}
+    parts |= {"--unlabelled": (list(unlabelled), [()] * len(unlabelled))} if unlabelled else {}
+    return count_copies(parts)
 
 
 def without_copies(

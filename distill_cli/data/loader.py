@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd, lcm
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +18,25 @@ from distill_cli.data.order import (
     read_order,
     side_by_side,
 )
+from distill_cli.data.several_views import SeveralViews, ViewPart
+from distill_cli.data.streams import Streams
 from distill_cli.data.views import ViewBatch, Views
 from distill_cli.types import UNLABELLED, WHOLE, Batch, Mixing, OrderName, Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherViews:
+    """Views of training rows beside those that the student learns from.
+
+    Attributes:
+        labelled: Of labelled samples, where they come in a stream of their own; None for the student's.
+        teacher: What the teacher is shown; None where it sees what the student sees.
+        asks_unlabelled: Whether it is asked of the stream of unlabelled samples alone.
+    """
+
+    labelled: Views | None = None
+    teacher: Views | None = None
+    asks_unlabelled: bool = False
 
 
 @dataclass(kw_only=True)
@@ -44,6 +62,9 @@ class Loader:
         views_per_read: Number of views of an image that stand side by side; more than one needs one
             copy, the shuffled order and views without mixing.
         epochs: Epochs of the training, which end the last block of such views; None for no end.
+        streams: The two streams of rows, labelled and not; None for one order of all. They need one copy,
+            the shuffled order, single views and no mixing.
+        others: Views beside `views`, which do not mix either.
     """
 
     views: Views
@@ -59,16 +80,51 @@ class Loader:
     share: Share = WHOLE
     views_per_read: int = 1
     epochs: int | None = None
+    streams: Streams | None = None
+    others: OtherViews = field(default_factory=OtherViews)
 
     def __post_init__(self) -> None:
         known = self.target_N[:, None] if self.target_NK is None else self.target_NK
         known_N = (known[self.rows] != UNLABELLED).any(dim=-1)
         self.unlabelled = not bool(known_N.all())
         self.labelled_share = None if self.counts_labelled else float(known_N.double().mean())
+        if self.streams is not None:
+            self.labelled_share = 1 - self.streams.count / self.batch_size
+        self.several = self._several()
+
+    def _several(self) -> SeveralViews:
+        """The views of a batch, by the places of its samples where these decide."""
+        others, unlabelled_U, labelled_L = self.others, None, None
+        if self.streams is not None:
+            hidden_B = self.share.of(self.streams.is_unlabelled_B)
+            unlabelled_U, labelled_L = (
+                which_B.nonzero()[:, 0] for which_B in (hidden_B, ~hidden_B)
+            )
+        student: tuple[ViewPart, ...] = (ViewPart(views=self.views),)
+        if others.labelled is not None:
+            assert labelled_L is not None, "labelled samples have a stream of their own"
+            student = (
+                ViewPart(views=others.labelled, place_P=labelled_L),
+                ViewPart(views=self.views, place_P=unlabelled_U),
+            )
+        if others.teacher is None:
+            return SeveralViews(student=student)
+        asked_T = unlabelled_U if others.asks_unlabelled else None
+        return SeveralViews(
+            student=student, teacher=ViewPart(views=others.teacher, place_P=asked_T)
+        )
+
+    @property
+    def asked_T(self) -> Tensor | None:
+        """Places of the samples that the teacher is asked of, on the device; None for all."""
+        teacher = self.several.teacher
+        return None if teacher is None else teacher.place_on_device_P
 
     @property
     def steps(self) -> int:
         """Number of batches of an epoch."""
+        if self.streams is not None:
+            return self.streams.steps
         return len(self.rows) // self.batch_size
 
     def view_of(self, epoch: int, copy: int = 0) -> int:
@@ -114,6 +170,9 @@ class Loader:
         is the number of times it was shown before, so that it never comes back the same.
         """
         stored = self.stored_views
+        if self.streams is not None:
+            rows, view = self.streams.shown(epoch)
+            return rows, torch.zeros_like(rows), view if stored is None else view % stored
         if self.views_per_read > 1:
             rows, view = read_order(self.rows, self.views_per_read, self.seed, epoch, self.epochs)
             return rows, torch.zeros_like(rows), view if stored is None else view % stored
@@ -128,7 +187,7 @@ class Loader:
     @property
     def is_plain(self) -> bool:
         """Whether an epoch is one permutation of the rows in one view."""
-        single = self.copies == self.views_per_read == 1
+        single = self.copies == self.views_per_read == 1 and self.streams is None
         return single and self.order_name == "shuffled" and self.views.mixer is None
 
     def _single(self, epoch: int) -> Tensor:
@@ -151,7 +210,7 @@ class Loader:
         )
         parts = list(zip(*(column.split(self.batch_size) for column in columns), strict=True))
         of = self.share.of
-        made = self.views.stream([(of(index_B), of(view_B)) for index_B, view_B, _, _ in parts])
+        made = self.several.stream([(of(index_B), of(view_B)) for index_B, view_B, _, _ in parts])
         for step, ((index_B, view_B, copy_B, target_B), images) in enumerate(
             zip(parts, made, strict=True), start=first
         ):
@@ -166,10 +225,20 @@ class Loader:
                 copy_B=copy_B if self.copies > 1 else None,
                 target_BK=self._labels(index_B, partner_B, share_B),
                 mixing=self._mixing(partner_B, share_B),
-                unlabelled=self.unlabelled,
-                labelled_share=self.labelled_share,
+                teacher_TCHW=images.teacher_TCHW,
+                **self.of_every_batch,
             )
             yield batch.shared(self.share)
+
+    @property
+    def of_every_batch(self) -> dict[str, Any]:
+        """What all batches have alike."""
+        return {
+            "unlabelled": self.unlabelled,
+            "labelled_share": self.labelled_share,
+            "streams": self.streams is not None,
+            "asked_T": self.asked_T,
+        }
 
     def _partners(
         self, index_B: Tensor, view_B: Tensor, made: ViewBatch

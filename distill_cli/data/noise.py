@@ -68,15 +68,20 @@ class NoiseFiles:
         return None
 
 
-def noise_like(dataset: Dataset, rows: int) -> Dataset:
+def drawn_rows(dataset: Dataset, count: int) -> Tensor:
+    """int64 training rows of a dataset, drawn from all; at most as many as it has."""
+    return dataset.fit_rows[permutation(0, Purpose.PROBE, len(dataset.fit_rows), 0)[:count]]
+
+
+def noise_like(dataset: Dataset, chosen: Tensor) -> Dataset:
     """A dataset of noise with the labels, sizes and storage of another.
 
     Args:
         dataset: Dataset whose labels are used, and the headers of a few of its files.
-        rows: Number of rows to train on, drawn from the dataset's; at most as many as it has.
+        chosen: int64 rows of it to train on; one may stand several times.
     """
-    chosen = dataset.fit_rows[permutation(0, Purpose.PROBE, len(dataset.fit_rows), 0)[:rows]]
-    train, val = _noise(dataset.train, chosen), _noise(dataset.val, _first_rows(dataset.val, rows))
+    held_out = _first_rows(dataset.val, len(chosen))
+    train, val = _noise(dataset.train, chosen), _noise(dataset.val, held_out)
     if isinstance(train, ImageFiles):
         # The cost of reading files is measured on training images; held-out ones need no files.
         val = _table(val)
@@ -86,7 +91,13 @@ def noise_like(dataset: Dataset, rows: int) -> Dataset:
         fit_rows=torch.arange(len(chosen)),
         val=val,
         test=val,
+        mixed_rows=None,
     )
+
+
+def noise_beside(images: Images, rows: Tensor) -> Images:
+    """Noise of the sizes and storage of some rows of other images."""
+    return _noise(images, rows)
 
 
 def _first_rows(images: Images, rows: int) -> Tensor:

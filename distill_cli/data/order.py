@@ -128,7 +128,7 @@ def balanced_order(
     for number, (class_rows, positions_P) in enumerate(
         zip(row_of_class, positions_of_class, strict=True)
     ):
-        order_S[positions_P], before_S[positions_P] = _in_turn(
+        order_S[positions_P], before_S[positions_P] = in_turn(
             class_rows, begin, len(positions_P), seed, number
         )
     return order_S, before_S
@@ -158,8 +158,16 @@ def _shuffles(n: int, step_T: Tensor, seed: int, epoch: int, stream: int) -> Ten
     return keys.argsort(dim=1, stable=True)
 
 
-def _in_turn(rows: Tensor, begin: int, count: int, seed: int, number: int) -> tuple[Tensor, Tensor]:
-    """`count` rows of one class, from position `begin` of its endless order on, and their rounds."""
+def in_turn(rows: Tensor, begin: int, count: int, seed: int, number: int) -> tuple[Tensor, Tensor]:
+    """`count` rows of an endless order of permutations, from position `begin` on, and their rounds.
+
+    Args:
+        rows: int64 (N), of a class, or of a stream.
+        begin: Position of the first one.
+        count: How many.
+        seed: The run's seed.
+        number: Number of the class or stream: no two have the same permutations.
+    """
     position_S = torch.arange(begin, begin + count)
     round_S = position_S // len(rows)
     first, last = begin // len(rows), (begin + max(count, 1) - 1) // len(rows)

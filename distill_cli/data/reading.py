@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +18,12 @@ from distill_cli.data.formats import check_decoders
 from distill_cli.data.inventory import Left, of_kind
 from distill_cli.data.listing import is_archive
 from distill_cli.data.open_splits import open_splits
+from distill_cli.data.parallel import Parallel, open_parallel
 from distill_cli.data.pillow_io import BAD_IMAGE, Size, sides
 from distill_cli.data.rules import DataRules
-from distill_cli.data.source import FileSource, Source, Splits
+from distill_cli.data.source import WHOLE, FileSource, Source, Splits
 from distill_cli.data.split_images import ImageFiles, Images, ImageTable
+from distill_cli.data.unlabelled import open_unlabelled
 from distill_cli.types import Count, Framing
 
 Split = TypeVar("Split", ImageTable, ImageFiles)
@@ -47,19 +50,100 @@ def read_images(
         UsageError: The spec names nothing.
         ArtifactError: The data are unusable.
     """
-    path = Path(spec)
+    opening = partial(
+        open_splits, spec, glance=glance, version=rules.version, split_by=rules.split_by
+    )
     options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
     options |= {"framing": framing, "rules": rules}
+    return _read(spec, opening, options, workers, progress, glance)
+
+
+def read_unlabelled(
+    spec: str,
+    train: Images,
+    skip_bad: bool,
+    framing: Framing,
+    workers: int,
+    progress: Count,
+    glance: bool,
+    rules: DataRules,
+) -> Decoded | Listed:
+    """The images of `--unlabelled` as one split `train`, in the size, channels and kind of another.
+
+    The arguments are those of `open_dataset`, and the split that they are to follow.
+
+    Raises:
+        UsageError: The spec names nothing.
+        ArtifactError: The images are unusable.
+    """
+    channels, *sides_of_view = train.size
+    options: dict[str, Any] = {"size": tuple(sides_of_view), "skip_bad": skip_bad}
+    options |= {
+        "framing": framing,
+        "rules": DataRules(channels=channels, megapixels=rules.megapixels),
+    }
+    opening = partial(open_unlabelled, spec, glance=glance)
+    return _read(spec, opening, options, workers, progress, glance, mark="unlabelled ")
+
+
+def read_parallel(
+    spec: str,
+    size: Size | None,
+    skip_bad: bool,
+    framing: Framing,
+    workers: int,
+    progress: Count,
+    glance: bool,
+    rules: DataRules,
+) -> Parallel:
+    """The images of `--teacher-data`; the arguments are those of `open_dataset`.
+
+    Raises:
+        UsageError: The spec names nothing.
+        ArtifactError: The images are unusable.
+    """
+    options: dict[str, Any] = {"size": size, "skip_bad": skip_bad}
+    options |= {"framing": framing, "rules": rules}
+    opening = partial(open_parallel, spec, glance=glance)
+    read = _read(spec, opening, options, workers, progress, glance, mark="parallel ")
+    splits: Mapping[str, Images] = read.tables if isinstance(read, Decoded) else read.files
+    whole = read.class_names == WHOLE
+    return Parallel(spec=spec, splits=splits, whole=whole, digests=read.digests)
+
+
+def _read(
+    spec: str,
+    opening: Callable[[], Splits],
+    options: dict[str, Any],
+    workers: int,
+    progress: Count,
+    glance: bool,
+    mark: str = "",
+) -> Decoded | Listed:
+    """The images of splits, remembered ones where they are.
+
+    Args:
+        spec: The source.
+        opening: Opens its splits.
+        options: How they are read.
+        workers: Processes that read images which are not held in memory.
+        progress: Called with (images read, images in all).
+        glance: Read for a dry run.
+        mark: A text before the stamp of what is remembered, where other images of the source are meant
+            than its splits.
+    """
+    path, skip_bad = Path(spec), options["skip_bad"]
     if path.is_file() and is_archive(path):
         # Looked up before it is opened: listing a compressed archive takes as long as reading it.
-        known = _recalled(archive_stamp(path), options, glance)
+        known = _recalled(_marked(mark, archive_stamp(path)), options, glance)
         if known is not None:
             return known
-    splits = open_splits(spec, glance=glance, version=rules.version, split_by=rules.split_by)
+    splits = opening()
+    rules: DataRules = options["rules"]
     splits = {split: _limited(source, rules.megapixels) for split, source in splits.items()}
     if not skip_bad:
         check_decoders(_names(splits))
-    read = _read_from(spec, splits, options, workers, progress, glance)
+    read = _read_from(spec, splits, options, workers, progress, glance, mark)
     # An entry of a folder is good as long as its images are: what lies beside them is as it is now.
     left = tuple(sorted((*of_kind(read.left, "unreadable"), *_left(splits))))
     if isinstance(read, Decoded):
@@ -76,6 +160,10 @@ def _recalled(stamp: str | None, options: dict[str, Any], glance: bool) -> Decod
         if known is not None and rules.channels in (None, known.tables["train"].size[0]):
             return known
     return None
+
+
+def _marked(mark: str, stamp: str | None) -> str | None:
+    return None if stamp is None else mark + stamp
 
 
 def _limited(source: Source, megapixels: int) -> Source:
@@ -103,13 +191,14 @@ def _read_from(
     workers: int,
     progress: Count,
     glance: bool,
+    mark: str,
 ) -> Decoded | Listed:
     """The images decoded or listed, without multi-label targets."""
     size = options["size"]
     side = _first_side(splits["train"]) if size is None else max(sides(size))
     small = side <= TABLE_SIDE
     if small:
-        stamp = stamp_of(splits)
+        stamp = _marked(mark, stamp_of(splits))
         key = key_of(stamp, **options)
         if (known := _recalled(stamp, options, glance)) is not None:
             return known

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,12 @@ from distill_cli.data.archives import Files
 from distill_cli.data.formats import MEGAPIXELS, open_image
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.types import UNLABELLED
+
+# What the ids of the images of --unlabelled begin with.
+UNLABELLED_PREFIX = "unlabelled/"
+# The classes of images whose labels are not looked at, by which what is remembered of them says that they
+# have no splits; where they have some, there is no class.
+WHOLE = ("all",)
 
 
 class Source(Protocol):
@@ -105,6 +111,13 @@ class FileSource:
         """Its label, or its set of labels."""
         return _label_set(self.label(index)) if self.label_sets is None else self.label_sets[index]
 
+    def unlabelled(self) -> FileSource:
+        """The same images without their labels, each `unlabelled/` and its id."""
+        rows = tuple(
+            (number, f"{UNLABELLED_PREFIX}{name}", UNLABELLED) for number, name, _ in self.rows
+        )
+        return replace(self, rows=rows, class_names=(), label_sets=None)
+
     def fetch(self, index: int) -> tuple[Image.Image, bytes]:
         """Opens the image; its pixels are decoded when asked for."""
         content = self.files.read(self.rows[index][0])
@@ -130,6 +143,7 @@ class ItemSource:
         order: Indices of the items, sorted by id.
         class_names: Names of the classes in label order.
         content: Digest of the items, where it is quick to make; else None.
+        prefix: What each id begins with; of unlabelled images, whose labels are not looked at.
     """
 
     name: str
@@ -137,6 +151,7 @@ class ItemSource:
     order: tuple[int, ...]
     class_names: tuple[str, ...]
     content: str | None = None
+    prefix: str = ""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -144,7 +159,7 @@ class ItemSource:
 
     def sample_id(self, index: int) -> str:
         """index:N, N as the dataset counts."""
-        return f"index:{self.order[index]}"
+        return f"{self.prefix}index:{self.order[index]}"
 
     def where(self, index: int) -> str:
         """dataset, sample N."""
@@ -152,6 +167,8 @@ class ItemSource:
 
     def label(self, index: int) -> int:
         """Class index in the dataset."""
+        if self.prefix:
+            return UNLABELLED
         return int(self.items[self.order[index]][1])
 
     @property
@@ -162,6 +179,10 @@ class ItemSource:
     def labels(self, index: int) -> tuple[int, ...]:
         """The one label, if any."""
         return _label_set(self.label(index))
+
+    def unlabelled(self) -> ItemSource:
+        """The same images without their labels, each `unlabelled/` and its id."""
+        return replace(self, class_names=(), prefix=UNLABELLED_PREFIX)
 
     def fetch(self, index: int) -> tuple[Image.Image, bytes]:
         """The image and a digest of its raw pixels."""

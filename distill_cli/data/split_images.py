@@ -28,7 +28,7 @@ from distill_cli.data.pillow_io import (
 )
 from distill_cli.data.source import Source
 from distill_cli.data.workers import stream
-from distill_cli.types import EARLIER_FRAMING, Framing
+from distill_cli.types import EARLIER_FRAMING, UNLABELLED, Framing
 
 # The number of images from which it is worth starting workers.
 WORTH_WORKERS = 64
@@ -200,6 +200,13 @@ class ImageFiles:
 
 
 Images = ImageTable | ImageFiles
+
+
+def labelled(images: Images) -> Tensor:
+    """bool (N,): the images that have a label, or of which it is known which labels apply."""
+    if images.label_NK is None:
+        return images.label_N != UNLABELLED
+    return (images.label_NK != UNLABELLED).any(dim=1)
 
 
 def plain_batches(images: Images) -> int:

@@ -42,11 +42,13 @@ class ViewBatch:
         images_BCHW: Images in [0, 1], un-normalised, fp32, on the device.
         partner_B: int64 row that each image was mixed with, on the CPU; None where none is mixed.
         share_B: Share of each image's own content, fp32, on the device; None where none is mixed.
+        teacher_TCHW: What the teacher is shown in place of them; None where it is shown the same.
     """
 
     images_BCHW: Tensor
     partner_B: Tensor | None = None
     share_B: Tensor | None = None
+    teacher_TCHW: Tensor | None = None
 
 
 # Decoded splits on devices, which runs of several seeds share while any of them looks at them.
@@ -77,6 +79,8 @@ class Views:
         device: Device that makes the views and holds a decoded split.
         workers: Processes for the work on single images.
         rows: int64 rows that are mixed in pairs; ignored where the spec does not mix.
+        stream: The stream that they are drawn from; None for the one that caches are made from. Two
+            kinds of views of one stream crop and flip a sample alike.
     """
 
     def __init__(
@@ -87,7 +91,9 @@ class Views:
         *,
         workers: int = 0,
         rows: Tensor | None = None,
+        stream: Purpose | None = None,
     ) -> None:
+        self.seed = spec.seed if stream is None else int(draw(spec.seed, stream))
         self.spec, self.device, self.images, self.workers = spec, device, images, workers
         # Metal lacks fp64, the type of random numbers and positions.
         self.maker = torch.device("cpu") if device.type == "mps" else device
@@ -130,9 +136,7 @@ class Views:
         if mixup is None and cutmix is None:
             return None
         assert rows is not None, "mixing needs the rows to pair"
-        return Mixer(
-            mixup=mixup, cutmix=cutmix, seed=self.spec.seed, rows=rows, key_N=self.images.key_N
-        )
+        return Mixer(mixup=mixup, cutmix=cutmix, seed=self.seed, rows=rows, key_N=self.images.key_N)
 
     def batch(self, index_B: Tensor, view_B: Tensor) -> ViewBatch:
         """The views of one request."""
@@ -220,7 +224,7 @@ class Views:
         """The numbers (B, D) of all steps of samples by their keys, drawn where these lie."""
         numbers = torch.arange(self.columns[-1], device=key_B.device)
         words = (view_B[:, None], key_B[:, None], numbers)
-        return uniform(draw(self.spec.seed, Purpose.AUGMENT, *words))
+        return uniform(draw(self.seed, Purpose.AUGMENT, *words))
 
     def changed(
         self, images_BCHW: Tensor, uniform_BD: Tensor, first: int, last: int | None = None
@@ -248,7 +252,7 @@ class Views:
             step = self.steps[number]
             if isinstance(step, LibraryTransform):
                 words = (view_B, self.images.key_N[index_B], number)
-                seeds = draw(self.spec.seed, Purpose.LIBRARY, *words) & ((1 << 63) - 1)
+                seeds = draw(self.seed, Purpose.LIBRARY, *words) & ((1 << 63) - 1)
                 pictures = zip(to_pictures(images_BCHW), seeds.tolist(), strict=True)
                 images_BCHW = to_batch([step(picture, seed) for picture, seed in pictures])
             else:

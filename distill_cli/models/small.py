@@ -210,7 +210,7 @@ NETWORKS: Networks = {
     **{f"cifar_resnet{d}x4": (CifarResNet, {"depth": d, "widths": WIDE_4}) for d in (8, 32)},
     **{
         f"cifar_wrn_{d}_{k}": (CifarWideResNet, {"depth": d, "widen": k})
-        for d in (16, 40)
+        for d in (16, 28, 40)
         for k in (1, 2)
     },
 }

@@ -134,6 +134,7 @@ class ObjectiveInfo:
         coupled: Whether it compares the samples of a batch with each other.
         rows: The samples that it learns from, in all of its terms.
         head: The classifier that the network must have for it; None for the network's own.
+        own_answers: Whether the network's own answers to the very same views teach it something.
         terms: Names of the terms that it may return, which no other objective of a composition has.
     """
 
@@ -149,6 +150,7 @@ class ObjectiveInfo:
     coupled: bool = False
     rows: Rows = "all"
     head: HeadName | None = None
+    own_answers: bool = False
     terms: frozenset[str] = frozenset()
 
 

@@ -56,6 +56,7 @@ class LabelMix(ConditionalNeeds, UsesClassCentroids, HasAdapter):
         needs=frozenset({Need.TEACHER, Need.MODEL, Need.GROUPS}),
         owns=frozenset({Owns.HARD_TARGET}),
         rows="labelled",
+        own_answers=True,
         terms=frozenset({"ce", "embeddings"}),
     )
 

@@ -52,6 +52,7 @@ class PseudoLabel(HasAdapter, WholeBatch, CouplesSamples):
         "CIFAR-10, fairness 0.001",
         needs=frozenset({Need.TEACHER, Need.UNLABELLED}),
         rows="unlabelled",
+        own_answers=True,
         terms=frozenset({"pseudo_label", "fairness"}),
     )
 

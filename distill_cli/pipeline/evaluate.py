@@ -10,26 +10,31 @@ from typing import Any
 
 import torch.nn.functional as F
 
+from distill_cli.cache.folder import is_cache
+from distill_cli.cache.manifest import read_plan
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.inventory import left_in_words
+from distill_cli.data.labels import relabelled
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.rules import DataRules
 from distill_cli.errors import ArtifactError, UsageError, counted
-from distill_cli.evaluate import check_answers, latency_ms, logits_by_ranks
-from distill_cli.metrics import Metrics, agreement, label_agreement, measure_as
+from distill_cli.evaluate import check_answers, latency_ms, logits_by_ranks, measured
+from distill_cli.metrics import Metrics, agreement, label_agreement
 from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import Artifacts, once
 from distill_cli.pipeline.inputs.data_rules import rules_kept
+from distill_cli.pipeline.inputs.label_rules import rules_kept_of
 from distill_cli.pipeline.inputs.moved_data import check_moved, typed_place
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.pipeline.inputs.teachers import Member, check_classes, open_teachers
 from distill_cli.recipe.base import VAL_FRACTION
 from distill_cli.recipe.fields import Device
+from distill_cli.recipe.recorded import mapping
 from distill_cli.runtime import Runtime, decide
-from distill_cli.types import EARLIER_FRAMING, PlainView
+from distill_cli.types import EARLIER_FRAMING, UNLABELLED_KEYS, PlainView
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +107,30 @@ def data_of(
         # The same images under another name have the split that the run's rules gave them.
         with suppress(ArtifactError):
             dataset = opened(rules, of_view)
-            if dataset.identity.to_json() == (recipe.get("recorded") or {}).get("dataset"):
+            then = mapping(mapping(recipe.get("recorded")).get("dataset"))
+            alone = {key: then[key] for key in then if key not in UNLABELLED_KEYS}
+            if dataset.identity.to_json() == alone:
                 return dataset
     return opened(today, of_view)
+
+
+def _as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Dataset:
+    """The data with the images that the run held out, and the labels that it knew of them.
+
+    Raises:
+        UsageError: It held none out.
+    """
+    then = (recipe.get("recorded") or {}).get("dataset") or {}
+    now = dataset.identity.to_json()
+    if any(then.get(key) != now[key] for key in ("fingerprint", "split_seed", "val_fraction")):
+        return dataset
+    dataset = relabelled(dataset, rules_kept_of(recipe))
+    if not len(dataset.val.label_N):
+        raise UsageError(
+            f"{folder} held nothing out: it knew fewer than five labels of every class",
+            hint="Leave --split out to look at test",
+        )
+    return dataset
 
 
 def _teacher(
@@ -114,6 +140,11 @@ def _teacher(
     names = expand_teachers([name])
     if len(names) > 1:
         raise UsageError(f"{name} holds {counted(len(names), 'teacher')}", hint="Name one of them")
+    if is_cache(Path(names[0])):
+        # Its labels of unlabelled images are not looked at.
+        plan = read_plan(Path(names[0]))
+        identity = dataset.identity.with_unlabelled_of(plan.dataset)
+        dataset = replace(dataset, identity=identity)
     members = open_teachers(names, dataset, runtime, "fp32", runs=runs)
     check_targets(names, members, network.targets)
     return members[0]
@@ -165,7 +196,10 @@ def evaluate_run(
             f"{folder} says one class of an image, and to these several labels may apply",
             hint="Train it on data of several labels",
         )
+    if split == "val":
+        dataset = _as_held_out(folder, dataset, recipe)
     table = dataset.val if split == "val" else dataset.test
+    group_K = dataset.group_K if split == "val" else None
     logits_NK = logits_by_ranks(network, table, runtime.device, runtime.ranks)
     check_answers(folder, logits_NK)
     same = divergence = None
@@ -182,13 +216,13 @@ def evaluate_run(
     scaled = temperature = None
     if network.targets == "softmax" and network.temperature != 1:
         temperature = network.temperature
-        scaled = measure_as("softmax", logits_NK / temperature, table.label_N, None)
+        scaled = measured(network, logits_NK / temperature, table, group_K)
     return Evaluation(
         split=split,
         temperature=temperature,
         nll_scaled=None if scaled is None else scaled.nll,
         ece_scaled=None if scaled is None else scaled.ece,
-        metrics=measure_as(network.targets, logits_NK, table.label_N, table.label_NK),
+        metrics=measured(network, logits_NK, table, group_K),
         params=network.num_params,
         latency_ms=latency_ms(network, table.size, runtime.device),
         teacher_agreement=same,

@@ -32,6 +32,7 @@ VERBS = ("teacher train", "student", "hint-init")
 SORTABLE = (*FIGURES, "val_hint")
 MORE_IS_BETTER = {
     *("test_top1", "test_map", "test_f1", "test_macro_f1", "val_top1", "val_map"),
+    *("test_coarse_top1",),
     *("teacher_agreement", "images_per_second"),
 }
 
@@ -171,7 +172,9 @@ def _figures(folder: Path) -> tuple[dict[str, float], int]:
         return {key: value for key, value in result.items() if is_number(value)}, epoch
     if not rows:
         return {}, epoch
-    best = min(rows, key=_rank)
+    # Where nothing is held out, the last epoch is kept.
+    ranks = [_rank(row) for row in rows]
+    best = rows[-1] if math.isinf(min(ranks)) else rows[ranks.index(min(ranks))]
     kept = {key: value for key, value in best.items() if key.startswith("val_")}
     figures = {key: value for key, value in kept.items() if math.isfinite(value)}
     return {**figures, "best_epoch": int(best["epoch"])}, epoch

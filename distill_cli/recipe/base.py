@@ -35,12 +35,14 @@ from distill_cli.recipe.file_options import (
     RESIZE,
     VIEWS_PER_READ,
 )
+from distill_cli.recipe.label_options import LabelOptions
 from distill_cli.recipe.noise_options import NoiseOptions
 from distill_cli.recipe.parsing import as_list
 from distill_cli.recipe.rank_options import RankOptions
 from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, MAX_MEGAPIXELS, SPLIT_BY
 from distill_cli.recipe.seed_options import SeedOptions
 from distill_cli.recipe.time_options import CHECKPOINT_EVERY, GRACE, MAX_TIME
+from distill_cli.recipe.unlabelled_options import UNLABELLED
 from distill_cli.types import (
     Background,
     DataVersion,
@@ -147,7 +149,8 @@ class TeacherLabels(BaseModel):
 
     teachers: Names | None = option(
         None,
-        "Run, model or cache folders, or timm/NAME; separated by commas.",
+        "Run, model or cache folders, or timm/NAME; separated by commas. A student also takes self, as it "
+        "stands itself, and ema, its moving average.",
         TEACHERS,
     )
     class_map: Names | None = option(
@@ -169,9 +172,10 @@ class TeacherLabels(BaseModel):
     )
 
 
-class TrainRecipe(Recipe, SeedOptions, RankOptions):
+class TrainRecipe(Recipe, SeedOptions, RankOptions, LabelOptions):
     """The options that every training verb shares."""
 
+    unlabelled: Text | None = UNLABELLED
     model: Text | None = option(
         None,
         "A timm or torchvision name, mlp_800x2, cifar_resnet20, … Default: a small network "

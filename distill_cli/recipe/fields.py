@@ -10,6 +10,7 @@ from distill_cli.recipe.parsing import (
     Duration,
     Part,
     Requirement,
+    as_names,
     as_number,
     check_codec,
     check_device,
@@ -41,6 +42,7 @@ def option(
     *,
     flags: tuple[str, ...] = (),
     advanced: bool = False,
+    unwritten: bool = False,
     **constraints: Any,
 ) -> Any:
     """A field with what the command line needs to know of it.
@@ -51,13 +53,18 @@ def option(
         panel: The help panel it stands in.
         flags: Spellings other than `--the-key`.
         advanced: Reached by `--set` and listed by `--help-all`, not by `--help`.
+        unwritten: A recipe with the default is written as if there were no such key (`LeavesOut`).
         constraints: pydantic's (`gt=0`, `le=1`, …).
     """
-    extra: Any = {"panel": panel, "flags": flags, "advanced": advanced}
+    extra: Any = {"panel": panel, "flags": flags, "advanced": advanced, "unwritten": unwritten}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
 Names = Annotated[list[str], BeforeValidator(split_commas)]
+# Classes: a number in YAML is a name too.
+ClassNames = Annotated[
+    list[Annotated[str, Field(min_length=1)]], Field(min_length=1), BeforeValidator(as_names)
+]
 Numbers = Annotated[list[Annotated[float, Field(ge=0)]], BeforeValidator(split_commas)]
 # Parsed when the recipe is read, and written as the text that they came from.
 Gate = Annotated[Requirement, PlainValidator(parse_requirement), PlainSerializer(str)]

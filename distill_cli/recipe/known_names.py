@@ -18,7 +18,7 @@ OUR_MODELS = (
     *("distill_mlp", "mlp_800x2", "fitnet_1", "fitnet_2", "fitnet_3", "fitnet_4"),
     *(f"cifar_resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)),
     *("cifar_resnet8x4", "cifar_resnet32x4"),
-    *(f"cifar_wrn_{depth}_{wide}" for depth in (16, 40) for wide in (1, 2)),
+    *(f"cifar_wrn_{depth}_{wide}" for depth in (16, 28, 40) for wide in (1, 2)),
 )
 DATA = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
 OBJECTIVE = re.compile(r'ObjectiveInfo\(\s*name="([^"]+)"')

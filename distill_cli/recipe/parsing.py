@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from distill_cli.errors import nearest
 from distill_cli.types import FIGURES
@@ -14,6 +14,54 @@ def split_commas(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
+
+
+def as_names(value: Any) -> Any:
+    """The same of names that may be numbers: 7 is as good as `7`, alone or in a list."""
+    listed = split_commas(str(value) if type(value) is int else value)
+    if not isinstance(listed, list):
+        return listed
+    return [str(one) if type(one) is int else one for one in listed]
+
+
+class NoiseSpec(NamedTuple):
+    """Label noise by chance, such as `sym:0.4`.
+
+    Attributes:
+        kind: sym: any other class; pair: the next one.
+        rate: Share of the labels that it changes.
+    """
+
+    kind: Literal["sym", "pair"]
+    rate: float
+
+
+NOISE = re.compile(r"\s*(sym|pair):\s*([-+0-9.eE]+)\s*")
+
+
+def parse_noise(text: str) -> NoiseSpec | None:
+    """The noise that a text spells; None of a file.
+
+    Raises:
+        ValueError: The share is no number between 0 and 1.
+    """
+    match = NOISE.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        rate = float(match[2])
+    except ValueError:
+        rate = -1.0
+    if not 0 < rate < 1:
+        raise ValueError(f"'{text}' should have a share between 0 and 1, as {match[1]}:0.4")
+    return NoiseSpec("sym" if match[1] == "sym" else "pair", rate)
+
+
+def check_noise(text: str) -> str:
+    """The text, if it may spell noise or a file of labels."""
+    if parse_noise(text) is None and re.fullmatch(r"[a-z]+:[-+0-9.eE]+", text):
+        raise ValueError(f"'{text}' is neither sym:0.4, pair:0.2, nor a CSV of sample_id,label")
+    return text
 
 
 class Part(NamedTuple):

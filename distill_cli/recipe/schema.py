@@ -22,6 +22,8 @@ from distill_cli.recipe.fields import (
     Text,
     option,
 )
+from distill_cli.recipe.stream_options import StreamOptions
+from distill_cli.recipe.unlabelled_options import TEACHER_DATA, UNLABELLED
 from distill_cli.types import ScheduleName
 
 Kind = Literal["votes", "probabilities", "logits"]
@@ -51,11 +53,12 @@ class TeacherRecipe(LabelledRecipe):
     )
 
 
-class StudentRecipe(LabelledRecipe, HintLayers):
+class StudentRecipe(LabelledRecipe, HintLayers, StreamOptions):
     """`distill student`: a network that learns from teachers."""
 
     COMMAND: ClassVar[str] = "student"
 
+    teacher_data: Text | None = TEACHER_DATA
     mode: Literal["single", "ensemble", "random", "relabel"] | None = option(
         None,
         "single, ensemble (their weighted mean), random (one teacher a batch) or relabel (a copy of "
@@ -153,6 +156,7 @@ class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
 
     COMMAND: ClassVar[str] = "cache-soft-labels"
 
+    unlabelled: Text | None = UNLABELLED
     part: PartOfDump | None = option(
         None, "Dump one part of several, as 3/8, to be merged later.", TEACHERS
     )
@@ -177,6 +181,7 @@ class ImportRecipe(Recipe, StoredLabels):
 
     COMMAND: ClassVar[str] = "cache import"
 
+    unlabelled: Text | None = UNLABELLED
     labels: Text | None = option(
         None, "The file, where it is not the command's argument.", DATA, advanced=True
     )

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer
-
 from distill_cli.recipe.fields import RUN, Seeds, option
+from distill_cli.recipe.left_out import LeavesOut
 
 
-class SeedOptions(BaseModel):
+class SeedOptions(LeavesOut):
     """The seeds of every verb that trains."""
 
     seeds: Seeds | None = option(
@@ -17,14 +14,9 @@ class SeedOptions(BaseModel):
         "Several runs, one a seed, in seed-N of the output folder: a count (--seed, --seed + 1, …), or "
         "a list by commas. seeds.json has their mean ± sd.",
         RUN,
+        unwritten=True,
     )
 
-    @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A run of one seed is written as if there were no `seeds`; a list leaves no `seed` open."""
-        values: dict[str, Any] = handler(self)
-        if self.seeds is None:
-            values.pop("seeds", None)
-        elif isinstance(self.seeds, list):
-            values.pop("seed", None)
-        return values
+    def left_out(self) -> set[str]:
+        """A list leaves no `seed` open."""
+        return super().left_out() | ({"seed"} if isinstance(self.seeds, list) else set())

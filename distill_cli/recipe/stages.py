@@ -27,6 +27,7 @@ NOT_OF_A_STAGE = (*SEVERAL, "seeds", "out", "about", "recorded", "require", "max
 # Which teachers there are, and how they are joined: of the first generation only.
 OF_TEACHERS = (
     "teachers",
+    "teacher_data",
     "mode",
     "teacher_weights",
     "random_per",
@@ -130,6 +131,8 @@ def _copy_first(recipe: TeacherRecipe, out: Path) -> list[Stage]:
     # The copy has other weights: the network that is asked for starts as it would without it.
     copy = {**given, "out": str(out / STAGES / "copy"), "seed": recipe.seed + 1}
     copy |= {"objective": "ce", "view_seed": views}
+    # Hard labels learn nothing from images without one; the student does.
+    copy.pop("unlabelled", None)
     taught = {**given, "out": str(out), "teachers": [copy["out"]], "view_seed": views}
     taught["require"] = recipe.require
     return [
@@ -144,6 +147,12 @@ def _hints(recipe: StudentRecipe, out: Path) -> list[Stage]:
         raise UsageError(
             f"hints come from one teacher, these are {len(recipe.teachers or [])}",
             hint="Name one of them, or begin with `distill hint-init` and go on with --init",
+        )
+    if recipe.teacher_data is not None:
+        raise UsageError(
+            "--hints has its first stage learn from the teacher's layers on the student's images, and "
+            "--teacher-data shows the teacher others",
+            hint="Leave one of them out, or name an objective of layers",
         )
     given = _given(recipe)
     first = {

@@ -17,6 +17,7 @@ from distill_cli.report.format import (
     size,
 )
 from distill_cli.report.groups import objective_of, role_of
+from distill_cli.report.labels import NOTHING_HELD_OUT, epoch_name, known_labels
 from distill_cli.types import FRAMINGS, RunResult
 
 TRAINING_KEYS = (
@@ -69,10 +70,17 @@ def _model(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, An
 
 
 def _data(recipe: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    dataset = (recipe.get("recorded") or {}).get("dataset") or {}
+    recorded = recipe.get("recorded") or {}
+    dataset, known = recorded.get("dataset") or {}, known_labels(recorded)
     names = config.get("label_names") or dataset.get("class_names") or []
     lines = [f"- data: {markdown_code(recipe.get('data'))}"]
-    if dataset.get("samples"):
+    if dataset.get("samples") and known:
+        lines.append(
+            f"- {counted(dataset['samples'], 'training image')} (split seed "
+            f"{plain(dataset.get('split_seed'))}), of whose labels not all are known as they are:"
+        )
+        lines += [f"- {name}: {markdown(value)}" for name, value in known.items()]
+    elif dataset.get("samples"):
         lines.append(
             f"- {counted(dataset['samples'], 'training image')}, of which a share of "
             f"{plain(dataset.get('val_fraction'))} was held out to choose the epoch "
@@ -112,14 +120,19 @@ def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
         "test accuracy": share(result.test_top1),
         "test NLL": f"{result.test_nll:.4f} nats",
         "test ECE, 15 bins": share(result.test_ece),
-        "held-out accuracy": share(result.val_top1),
-        "best epoch": f"{result.best_epoch} of {markdown(recipe.get('epochs'))}",
+        "held-out accuracy": NOTHING_HELD_OUT
+        if result.val_top1 is None
+        else share(result.val_top1),
+        epoch_name(result): f"{result.best_epoch} of {markdown(recipe.get('epochs'))}",
         "one image": milliseconds(result.latency_ms),
     }
     if result.scaled and result.test_ece_scaled is not None:
         rows["temperature, fitted held-out"] = f"{result.temperature:.2f}"
         rows["test NLL at it"] = f"{result.test_nll_scaled:.4f} nats"
         rows["test ECE at it"] = share(result.test_ece_scaled)
+    if result.test_coarse_top1 is not None:
+        rows["test accuracy, groups"] = share(result.test_coarse_top1)
+        rows["held-out accuracy, groups"] = rows.pop("held-out accuracy")
     if result.test_map is not None:
         rows["test mean average precision"] = share(result.test_map)
     if result.test_f1 is not None:

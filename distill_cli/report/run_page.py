@@ -9,6 +9,7 @@ from distill_cli.errors import counted
 from distill_cli.report.format import NOTHING, count, milliseconds, plain, share, short_name, size
 from distill_cli.report.groups import objective_of, role_of, values_of
 from distill_cli.report.html import _render
+from distill_cli.report.labels import NOTHING_HELD_OUT, known_labels
 from distill_cli.report.run_folder import RunSummary
 from distill_cli.report.run_plots import of_run
 from distill_cli.types import RunResult
@@ -43,7 +44,13 @@ def run_page(run: RunSummary) -> str:
         gist=_gist(recipe),
         mode=plain(recipe.get("mode")),
         recipe=_in_words({**_shown(recipe), "objective": values_of(recipe)}),
-        data=_in_words({**_mapping(recorded.get("dataset")), **_test_images(recorded)}),
+        data=_in_words(
+            {
+                **_mapping(recorded.get("dataset")),
+                **known_labels(recorded),
+                **_test_images(recorded),
+            }
+        ),
         environment=_environment(recorded),
     )
 
@@ -56,7 +63,7 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
     """(name, value, what stands below it)."""
     shown = [
         ("test errors", str(result.test_errors), f"of {counted(result.test_samples, 'image')}"),
-        ("test accuracy", share(result.test_top1), f"held-out {share(result.val_top1)}"),
+        ("test accuracy", share(result.test_top1), _held_out(result)),
         ("calibration error", share(result.test_ece, decimals=1), f"NLL {result.test_nll:.3f}"),
         ("parameters", count(result.params), f"{size(result.model_bytes)} of weights"),
         ("one image", milliseconds(result.latency_ms), ""),
@@ -81,6 +88,15 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
     return shown
 
 
+def _held_out(result: RunResult) -> str:
+    """What stands below the test accuracy."""
+    if result.val_top1 is None:
+        return f"{NOTHING_HELD_OUT}: epoch {result.best_epoch} is the last"
+    if result.test_coarse_top1 is None:
+        return f"held-out {share(result.val_top1)}"
+    return f"of groups {share(result.test_coarse_top1)}, held-out {share(result.val_top1)}"
+
+
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
@@ -97,6 +113,7 @@ def _in_words(values: Mapping[str, Any]) -> dict[str, str]:
 def _environment(recorded: Mapping[str, Any]) -> dict[str, str]:
     elsewhere = {
         "dataset",
+        "labels",
         "test",
         "teachers",
         "teacher_networks",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from distill_cli.cache.reader import CacheReader
+from distill_cli.data.known_labels import digest_of
 from distill_cli.data.split_images import Images
 from distill_cli.ranks import ALONE, Ranks
 from distill_cli.teachers.tables import StoredSignals, Table, numbers
@@ -43,11 +44,23 @@ class CachedTeacher:
             return None
         return rows[0]
 
+    def part_of_val(self, labels: str, rows: torch.Tensor) -> torch.Tensor | None:
+        """Their rows for some of the held-out images; None where they are not stored.
+
+        Args:
+            labels: `digest_of` the labels of all images that the split holds out.
+            rows: int64 places among them.
+        """
+        stored = self.reader.eval_rows("val")
+        if stored is None or digest_of(stored[1].long()) != labels:
+            return None
+        return stored[0][rows]
+
     @property
     def kind(self) -> tuple[str, int, int]:
         """Codec, rows and views: caches that agree in them can lie beside each other."""
         plan = self.reader.plan
-        return self.reader.codec.name, plan.dataset.samples, plan.views
+        return self.reader.codec.name, plan.dataset.rows, plan.views
 
     def signals(self, batch: Batch) -> StoredSignals:
         """The stored signals of the batch's views."""

@@ -102,9 +102,9 @@ class LiveTeacher:
     def signals(self, batch: Batch) -> TeacherSignals:
         """Its logits on the batch's views, and the outputs of the watched layers."""
         if not self.taps:
-            return DenseSignals(self.logits(batch.images_BCHW))
+            return DenseSignals(batch.spread(self.logits(batch.for_teacher)))
         with torch.no_grad(), autocast(self.device, self.precision):
-            images_BCHW = batch.images_BCHW.to(self.dtype)
+            images_BCHW = batch.for_teacher.to(self.dtype)
             signals = signals_of(self.network, images_BCHW, self.taps, stop=self.stops)
         if signals.logits is None:
             return FeatureSignals(signals.features)

@@ -60,7 +60,7 @@ def numbers(reader: CacheReader, index_B: Tensor, view_B: Tensor, cache_B: Tenso
         view_B: int64 stored view.
         cache_B: int64 number of the cache.
     """
-    return (cache_B * reader.plan.views + view_B) * reader.plan.dataset.samples + index_B
+    return (cache_B * reader.plan.views + view_B) * reader.plan.dataset.rows + index_B
 
 
 class ResidentRows:
@@ -73,7 +73,7 @@ class ResidentRows:
 
     def __init__(self, readers: Sequence[CacheReader], device: torch.device) -> None:
         self.codec, plan = readers[0].codec, readers[0].plan
-        index_S, views = torch.arange(plan.dataset.samples), range(plan.views)
+        index_S, views = torch.arange(plan.dataset.rows), range(plan.views)
         layout = _indexable_layout(self.codec, len(readers) * plan.views * len(index_S))
         self.rows = {
             name: torch.empty(shape, dtype=dtype, device=device)
@@ -119,7 +119,7 @@ def bytes_to_come(readers: Sequence[CacheReader], device: torch.device) -> int:
     if _key(readers, device) in _PRESENT:
         return 0
     plan = readers[0].plan
-    layout = _indexable_layout(readers[0].codec, plan.views * plan.dataset.samples)
+    layout = _indexable_layout(readers[0].codec, plan.views * plan.dataset.rows)
     return len(readers) * sum(dtype.itemsize * math.prod(shape) for dtype, shape in layout.values())
 
 

@@ -101,19 +101,20 @@ class DeviceSteps:
         self.table.on_host = bool(self.labels.streams)
         self.total_steps = epochs * loader.steps
         self.settings = Settings(update.optimisation, loader.steps, loader.views.device)
-        self._pictures_BCHW: Tensor | None = None
+        self._pictures: list[Tensor | None] | None = None
         state.tally.in_place = True
 
     def epoch(self, epoch: int, first: int) -> Iterator[int]:
         """Takes the steps of an epoch from `first` on; yields the images of each."""
         self.table.load(epoch, first)
         self.settings.load(epoch)
-        made: Iterator[Tensor | None] = repeat(None)
-        if self.table.by_host:
-            made = copied_ahead(self.table.pictures(first), self.loader.views.device)
+        made: list[Iterator[Tensor | None]] = [
+            repeat(None) if parts is None else copied_ahead(parts, self.loader.views.device)
+            for parts in (self.table.pictures(first) if self.table.by_host else [])
+        ]
         with closing(self._labels(epoch, first)) as labels:
             for number in range(first, self.loader.steps):
-                self._hold(next(made))
+                self._hold([next(parts) for parts in made])
                 next(labels)
                 self._take(epoch * self.loader.steps + number)
                 yield self.loader.batch_size
@@ -130,17 +131,17 @@ class DeviceSteps:
             for step, (index_B, view_B, copy_B, _) in columns
         )
 
-    def _hold(self, pictures_BCHW: Tensor | None) -> None:
+    def _hold(self, pictures: list[Tensor | None]) -> None:
         """Copies what the host made of a step's images to where every step looks for it.
 
         It lies on the device already. The copy follows the step before on the same stream, which has
         read its own by then.
         """
-        if pictures_BCHW is None:
-            return
-        if self._pictures_BCHW is None:
-            self._pictures_BCHW = torch.empty_like(pictures_BCHW)
-        self._pictures_BCHW.copy_(pictures_BCHW)
+        if self._pictures is None and pictures:
+            self._pictures = [None if one is None else torch.empty_like(one) for one in pictures]
+        for kept, one in zip(self._pictures or [], pictures, strict=True):
+            if kept is not None and one is not None:
+                kept.copy_(one)
 
     def _take(self, step: int) -> None:
         if self.graphs is None:
@@ -155,7 +156,7 @@ class DeviceSteps:
         """
         table, settings = self.table, self.settings
         settings.take(table.counter_2[:1])
-        batch = table.batch(step, self._pictures_BCHW)
+        batch = table.batch(step, self._pictures)
         progress = Progress(
             epoch=table.epoch,
             step=table.counter_2[1],

@@ -9,7 +9,7 @@ gradient of the student's weights. Shapes: R ranks, P parameters.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -119,12 +119,16 @@ class Exchange:
         self._faults = self._news[: 2 * ranks.count]
 
     @contextmanager
-    def forward(self, part: Batch) -> Iterator[None]:
-        """The context of the student's forward of this rank's share of the part of a batch."""
+    def forward(self, runs: Sequence[int]) -> Iterator[None]:
+        """The context of the student's forward of this rank's share of the part of a batch.
+
+        Args:
+            runs: Its samples, run by run: those of a run follow each other on all ranks.
+        """
         if self.ranks.alone:
             yield
             return
-        contexts: list[AbstractContextManager[object]] = [self.draws.of(len(part.index_B))]
+        contexts: list[AbstractContextManager[object]] = [self.draws.of(runs)]
         if self.sync_norm:
             contexts.append(SyncedNorm(self.ranks))
         with ExitStack() as stack:

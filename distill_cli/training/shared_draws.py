@@ -39,8 +39,11 @@ class SharedDraws:
         self.draws: bool | None = None
 
     @contextmanager
-    def of(self, samples: int) -> Iterator[None]:
-        """The context of a forward of this many samples of this rank.
+    def of(self, runs: Sequence[int]) -> Iterator[None]:
+        """The context of a forward of this rank's samples.
+
+        Args:
+            runs: How many, run by run: a single process has the first run of all ranks, then the next.
 
         Raises:
             UsageError: It draws in a way that cannot be shared out.
@@ -48,7 +51,7 @@ class SharedDraws:
         if self.draws is False:
             yield
             return
-        with _Shared(self.ranks, samples) as mode:
+        with _Shared(self.ranks, runs) as mode:
             yield
         self.draws = self.draws or mode.drawn
 
@@ -56,9 +59,9 @@ class SharedDraws:
 class _Shared(TorchDispatchMode):
     """Draws for all ranks, and keeps what is this one's."""
 
-    def __init__(self, ranks: Ranks, samples: int) -> None:
+    def __init__(self, ranks: Ranks, runs: Sequence[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.ranks, self.samples, self.drawn = ranks, samples, False
+        self.ranks, self.runs, self.drawn = ranks, runs, False
 
     def __torch_dispatch__(
         self,
@@ -90,7 +93,8 @@ class _Shared(TorchDispatchMode):
 
     def _own(self, like: Tensor, draw: Callable[[Tensor], Any]) -> Tensor:
         """This rank's part of what is drawn for all; all of it where there are no samples' rows."""
-        if not like.ndim or len(like) % self.samples:
+        samples = sum(self.runs)
+        if not like.ndim or len(like) % samples:
             drawn = torch.empty_like(like)
             draw(drawn)
             return drawn
@@ -99,7 +103,14 @@ class _Shared(TorchDispatchMode):
         outermost = like.stride(0) * rows == like.numel()
         drawn = like.new_empty_strided(size, like.stride()) if outermost else like.new_empty(size)
         draw(drawn)
-        return drawn[self.ranks.number * rows : (self.ranks.number + 1) * rows]
+        number, count, first, kept = self.ranks.number, self.ranks.count, 0, []
+        for run in self.runs:
+            # A sample may have several rows, as windows of attention.
+            size_of_run = run * (rows // samples)
+            start = first + number * size_of_run
+            kept.append(drawn[start : start + size_of_run])
+            first += count * size_of_run
+        return kept[0] if len(kept) == 1 else torch.cat(kept)
 
 
 def _draws_nothing(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from distill_cli.models import Network
 from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import EpochVerdict, Probe
 from distill_cli.training.exchange import Exchange
+from distill_cli.training.forward import StudentForward
 from distill_cli.training.optimisation import Optimisation
 from distill_cli.training.state import State
-from distill_cli.types import Batch, Progress, StudentSignals, Teacher
+from distill_cli.types import Batch, Progress, Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,16 +23,16 @@ class Update:
 
     Attributes:
         network: The student, on its device.
-        forward: Its signals of images: logits, and features where they are learnt from.
+        forward: Its signals of a batch: logits, and features where they are learnt from.
         adapters: Modules that objectives learn beside it.
         optimisation: Optimiser, precision, accumulation; its rates are set before.
-        teacher: Frozen, or None.
+        teacher: What labels the batch; None where nobody teaches.
         composition: The loss.
         exchange: What ranks exchange in a step.
     """
 
     network: Network
-    forward: Callable[[Tensor], StudentSignals]
+    forward: StudentForward
     adapters: nn.ModuleDict
     optimisation: Optimisation
     teacher: Teacher | None
@@ -59,9 +60,10 @@ class Update:
         for optimizer in optimisation.optimizers:
             optimizer.zero_grad(set_to_none=True)
         for part in batch.split(optimisation.accumulate):
+            with optimisation.runtime.autocast(), self.exchange.forward(self.forward.runs(part)):
+                student = self.forward(part)
+            # After the student, who may be asked as a teacher of its own.
             teacher = None if self.teacher is None else self.teacher.signals(part)
-            with optimisation.runtime.autocast(), self.exchange.forward(part):
-                student = self.forward(part.images_BCHW)
             student, teacher, part = self.exchange.joined(student, teacher, part)
             loss = self.composition(student, teacher, part, progress, self.adapters)
             optimisation.scaler.scale(loss.total).backward()

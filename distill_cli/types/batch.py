@@ -57,6 +57,9 @@ class Batch:
         unlabelled: Whether any sample may be without a label: if none can, none is looked for.
         labelled_share: Share of the run's images that have a label, by which each labelled one weighs
             the same in every batch; None to count those of each batch, as up to 0.4.0.
+        teacher_TCHW: What the teacher is shown in place of `images_BCHW`; None where it is shown the same.
+        asked_T: int64 places in the batch of the samples in `teacher_TCHW`, on the run's device; None
+            where they are all of it.
         streams: Whether labelled and unlabelled samples come from streams of their own, as many of
             either in every batch.
     """
@@ -75,6 +78,8 @@ class Batch:
     unlabelled: bool = True
     labelled_share: float | None = None
     streams: bool = False
+    teacher_TCHW: Tensor | None = None
+    asked_T: Tensor | None = None
 
     @property
     def samples(self) -> int:
@@ -121,12 +126,25 @@ class Batch:
             return self.target_B != UNLABELLED
         return (self.target_BK != UNLABELLED).any(dim=-1)
 
+    @property
+    def for_teacher(self) -> Tensor:
+        """The images that the teacher is shown: all that it is asked of."""
+        return self.images_BCHW if self.teacher_TCHW is None else self.teacher_TCHW
+
+    def spread(self, value_TK: Tensor) -> Tensor:
+        """What a teacher says of the samples that it is asked of as rows of all samples, else 0."""
+        if self.asked_T is None:
+            return value_TK
+        shape = (len(self.index_B), *value_TK.shape[1:])
+        return value_TK.new_zeros(shape).index_copy(0, self.asked_T, value_TK)
+
     def take(self, rows: slice | Tensor) -> Batch:
         """Some of its samples; means stay the whole's.
 
         Args:
             rows: A slice, or int64 places on any device.
         """
+        assert self.asked_T is None, "who is asked of each sample by itself is shown all"
         beside = rows if isinstance(rows, slice) else rows.to(self.index_B.device)
         there = rows if isinstance(rows, slice) else rows.to(self.target_B.device)
         return Batch(
@@ -143,6 +161,7 @@ class Batch:
             unlabelled=self.unlabelled,
             labelled_share=self.labelled_share,
             streams=self.streams,
+            teacher_TCHW=None if self.teacher_TCHW is None else self.teacher_TCHW[there],
         )
 
     def split(self, parts: int) -> Iterator[Batch]:
@@ -152,14 +171,30 @@ class Batch:
             return
         size = -(-len(self.index_B) // parts)
         others = [None] * parts if self.of_all is None else self.of_all.split(parts)
-        for start, of_all in zip(range(0, len(self.index_B), size), others, strict=False):
-            yield replace(self.take(slice(start, start + size)), of_all=of_all)
+        starts = range(0, len(self.index_B), size)
+        whole = replace(self, teacher_TCHW=None, asked_T=None) if self.asked_T is not None else self
+        for number, (start, of_all) in enumerate(zip(starts, others, strict=False)):
+            part = replace(whole.take(slice(start, start + size)), of_all=of_all)
+            yield self._asked(part, number, start, parts)
+
+    def _asked(self, part: Batch, number: int, start: int, parts: int) -> Batch:
+        """A part with what the teacher is shown of some of its samples, as many in each part."""
+        if self.asked_T is None or self.teacher_TCHW is None:
+            return part
+        count = len(self.asked_T) // parts
+        own = slice(number * count, (number + 1) * count)
+        return replace(
+            part,
+            whole=self,
+            teacher_TCHW=self.teacher_TCHW[own],
+            asked_T=self.asked_T[own] - start,
+        )
 
     def shared(self, share: Share) -> Batch:
         """The rank's share of the samples, beside all of them; itself where one rank sees everything.
 
         Args:
-            share: The rank's; `images_BCHW` are of its share already.
+            share: The rank's; the images are of its share already, the student's and the teacher's.
         """
         if share.is_all:
             return self
@@ -173,5 +208,5 @@ class Batch:
             target_BK=None if self.target_BK is None else share.of(self.target_BK),
             mixing=mixing
             and Mixing(share_B=share.of(mixing.share_B), target_B=share.of(mixing.target_B)),
-            of_all=replace(self, images_BCHW=self.images_BCHW[:0]),
+            of_all=replace(self, images_BCHW=self.images_BCHW[:0], teacher_TCHW=None, asked_T=None),
         )

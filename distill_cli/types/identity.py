@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import blake2b
 from typing import Any, Literal, get_args
 
@@ -19,6 +19,10 @@ Background = Literal["none", "white", "black"]
 Decoding = Literal["full", "scaled"]
 # The fingerprint of what a dry run does not read: contents of images, weights of a teacher.
 UNREAD = ""
+# The fingerprint of unlabelled images that a dry run did not read; empty means that there are none.
+UNREAD_IMAGES = "unread"
+# The keys of an identity that speak of unlabelled images alone; absent without any.
+UNLABELLED_KEYS = ("unlabelled", "unlabelled_samples")
 # Pixels of a side of a view that networks and caches from elsewhere may have.
 MOST_SIDE = 4096
 # The values that each key of a framing may have.
@@ -174,6 +178,10 @@ class DatasetIdentity:
         split_by: `content` where equal images were kept on one side of that split and it is another
             than the sample ids alone would give; else `id`.
         dedupe: Whether copies were left out.
+        unlabelled: blake2b of the sorted (sample id, content hash) of the images of --unlabelled, whose
+            rows follow those of train; empty without any, `UNREAD_IMAGES` in a dry run that did not
+            read them all.
+        unlabelled_samples: Number of these rows.
     """
 
     fingerprint: str
@@ -184,6 +192,30 @@ class DatasetIdentity:
     val_fraction: float
     split_by: SplitBy = "id"
     dedupe: bool = False
+    unlabelled: str = ""
+    unlabelled_samples: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that a cache has: those of the train split, and the unlabelled images behind them."""
+        return self.samples + self.unlabelled_samples
+
+    @property
+    def is_read(self) -> bool:
+        """Whether nothing of it was left unread by a dry run."""
+        return UNREAD not in (self.fingerprint, self.ids_digest) and (
+            self.unlabelled != UNREAD_IMAGES
+        )
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """What is known of unlabelled images, as plans and runs have it; nothing without any."""
+        return {key: getattr(self, key) for key in UNLABELLED_KEYS if self.unlabelled}
+
+    def with_unlabelled_of(self, other: DatasetIdentity | None) -> DatasetIdentity:
+        """The same data, with the unlabelled images of another beside them, or with none."""
+        none = {"unlabelled": "", "unlabelled_samples": 0}
+        return replace(self, **{**none, **({} if other is None else other.beside)})
 
     @property
     def split(self) -> dict[str, Any]:
@@ -210,7 +242,8 @@ class DatasetIdentity:
     def to_json(self) -> dict[str, Any]:
         """The identity as plain JSON values; as in earlier versions where it can be."""
         values = asdict(self)
-        for key in {"split_by", "dedupe"} - self.split.keys():
+        optional = {"split_by", "dedupe", *UNLABELLED_KEYS}
+        for key in optional - self.split.keys() - self.beside.keys():
             values.pop(key)
         return {**values, "class_names": list(self.class_names)}
 

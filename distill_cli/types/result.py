@@ -28,9 +28,11 @@ class RunResult:
         test_map: Mean average precision over labels; None of softmax targets, as the next two.
         test_f1: F1 over all yes and no together (micro), yes from a probability of 1/2.
         test_macro_f1: Mean of each label's F1.
-        val_top1: Held-out accuracy of the best epoch.
+        test_coarse_top1: Share of test images whose group is right, where labels are coarse; else None.
+        val_top1: Held-out accuracy of the best epoch, of groups where labels are coarse; None where
+            nothing is held out.
         val_map: Held-out mean average precision of that epoch; None for softmax targets.
-        best_epoch: From 1.
+        best_epoch: From 1; the last one where nothing is held out.
         params: Parameters of the network.
         model_bytes: Size of model.safetensors.
         latency_ms: Median time of one image through the network on the run's device.
@@ -55,7 +57,8 @@ class RunResult:
     test_map: float | None = None
     test_f1: float | None = None
     test_macro_f1: float | None = None
-    val_top1: float
+    test_coarse_top1: float | None = None
+    val_top1: float | None
     val_map: float | None = None
     best_epoch: int
     params: int
@@ -88,7 +91,7 @@ class HintResult:
     Its classifier is not trained yet, so that nothing is said of test.
 
     Attributes:
-        val_hint: Held-out hint loss of the best epoch.
+        val_hint: Held-out hint loss of the best epoch; None where nothing is held out.
         best_epoch: From 1.
         params: Parameters of the student.
         regressor_params: Parameters of the regressors, which are not kept.
@@ -97,7 +100,7 @@ class HintResult:
         warnings: Terms that grew out of all proportion, in words.
     """
 
-    val_hint: float
+    val_hint: float | None
     best_epoch: int
     params: int
     regressor_params: int

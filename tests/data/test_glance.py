@@ -16,7 +16,7 @@ from distill_cli.data import disk_cache as remembered
 from distill_cli.data import file_index as listing
 from distill_cli.data import reading
 from distill_cli.data.dataset import Dataset, open_dataset
-from distill_cli.data.noise import noise_like
+from distill_cli.data.noise import drawn_rows, noise_like
 from distill_cli.errors import ArtifactError
 from distill_cli.types import UNREAD
 from tests.conftest import tree
@@ -150,7 +150,7 @@ def test_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_noise_has_the_labels_and_sizes_of_the_data(kind: str, tmp_path: Path) -> None:
     spec, options = MAKE[kind](tmp_path)
     data = open_dataset(str(spec), **options, glance=True)
-    noise = noise_like(data, 5)
+    noise = noise_like(data, drawn_rows(data, 5))
     assert noise.train.size == data.train.size
     assert noise.from_files == data.from_files
     assert noise.multi_label == data.multi_label

@@ -22,6 +22,8 @@ MILLIONS = {
     "cifar_resnet32x4": 7.43,
     "cifar_wrn_16_1": 0.18,
     "cifar_wrn_16_2": 0.70,
+    "cifar_wrn_28_1": 0.38,
+    "cifar_wrn_28_2": 1.48,
     "cifar_wrn_40_1": 0.57,
     "cifar_wrn_40_2": 2.26,
 }

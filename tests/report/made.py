@@ -21,6 +21,7 @@ FIGURES: dict[str, Any] = {
     "test_ece_scaled": 0.02,
     "val_map": None,
     "test_map": None,
+    "test_coarse_top1": None,
     "test_f1": None,
     "test_macro_f1": None,
     "val_top1": 0.91,

@@ -117,7 +117,7 @@ def trainer(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
     names = options.pop("teachers", None)
     kind: type[TeacherRecipe] = TeacherRecipe if names is None else StudentRecipe
     if names is not None:
-        options |= {"teachers": [str(folder / name) for name in names], "force": True}
+        options |= {"teachers": [_named(folder, name) for name in names], "force": True}
         if names[0].startswith("c"):
             options = {key: value for key, value in options.items() if key not in DATA}
     out = tmp_path / str(number)
@@ -131,6 +131,11 @@ def trainer(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
     made.network.train()
     torch.manual_seed(5)
     return made
+
+
+def _named(folder: Path, name: str) -> str:
+    """A teacher in the folder, or the student itself."""
+    return name if name in ("self", "ema") else str(folder / name)
 
 
 def objective_of(name: str) -> dict[str, Any]:
@@ -322,8 +327,8 @@ def test_images_that_are_read_are_those_of_the_host(folder: Path, tmp_path: Path
         for _ in range(3):
             torch.manual_seed(7)
             taken(run, made, 3)
-            if steps._pictures_BCHW is not None:
-                places.add(steps._pictures_BCHW.data_ptr())
+            if steps._pictures is not None:
+                places.update(one.data_ptr() for one in steps._pictures if one is not None)
     assert_same(host, device)
     assert len(places) == 1
 

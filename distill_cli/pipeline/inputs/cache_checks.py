@@ -54,7 +54,7 @@ def check_pixels(members: Sequence[Member], views: Views) -> None:
 
 def probe_of(plan: Plan, views: Views) -> PixelProbe:
     """A few of the views that a cache is made of, to be kept with it."""
-    index_P, view_P = chosen(plan.dataset.samples, plan.views)
+    index_P, view_P = chosen(plan.dataset.rows, plan.views)
     images_PCHW = as_grey_levels(views.batch(index_P, view_P).images_BCHW)
     return PixelProbe(index_P=index_P, view_P=view_P, images_PCHW=images_PCHW)
 

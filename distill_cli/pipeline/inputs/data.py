@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from distill_cli.counters import Purpose
 from distill_cli.data.augment import resolve
 from distill_cli.data.csv_source import is_listing
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
+from distill_cli.data.labels import relabelled
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import remove, write_text
@@ -19,10 +22,12 @@ from distill_cli.pipeline.entries import SKIPPED
 from distill_cli.pipeline.inputs.data_rules import recorded_rules, rules_of
 from distill_cli.pipeline.inputs.first_line import are_characters, first_line
 from distill_cli.pipeline.inputs.framing import framing_of
+from distill_cli.pipeline.inputs.label_rules import label_rules
 from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.inputs.moved_data import typed_place
-from distill_cli.recipe.base import VAL_FRACTION, Recipe
+from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
 from distill_cli.recipe.earlier import DATA_VERSION, FRAMING
+from distill_cli.recipe.schema import CacheRecipe, ImportRecipe
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
 
@@ -30,6 +35,13 @@ from distill_cli.types import Source, ViewSpec
 def worker_count(recipe: Recipe) -> int:
     """Processes that make views image by image."""
     return min(8, processors()) if recipe.workers is None else recipe.workers
+
+
+def unlabelled_of(recipe: Recipe) -> str | None:
+    """The value of `--unlabelled`; None of a verb that has none."""
+    return (
+        recipe.unlabelled if isinstance(recipe, TrainRecipe | CacheRecipe | ImportRecipe) else None
+    )
 
 
 class OpenData(Protocol):
@@ -53,12 +65,14 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
     """
     if recipe.data is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
+    rules = label_rules(recipe)
     dataset = open_dataset(
         typed_place(recipe.data),
         **_images_of(recipe),
         workers=worker_count(recipe),
         progress=sink.reading,
         glance=glance,
+        known=partial(relabelled, rules=rules),
     )
     mirrored = recipe.augment is not None or may_mirror(recipe, dataset)
     sink.message(first_line(Path(recipe.data).name, dataset, size=recipe.size, mirrored=mirrored))
@@ -75,6 +89,7 @@ def may_mirror(recipe: Recipe, dataset: Dataset) -> bool:
 
 def _images_of(recipe: Recipe) -> dict[str, Any]:
     """Which images of its data a recipe means, and their split: no seed but that of the split."""
+    named = unlabelled_of(recipe)
     return {
         "split_seed": recipe.split_seed or 0,
         "val_fraction": VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
@@ -82,6 +97,7 @@ def _images_of(recipe: Recipe) -> dict[str, Any]:
         "skip_bad": recipe.skip_bad,
         "framing": framing_of(recipe),
         "rules": rules_of(recipe),
+        "unlabelled": named and typed_place(named, "--unlabelled"),
     }
 
 
@@ -93,7 +109,7 @@ class OpenedOnce:
 
     def __call__(self, recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
         """The recipe's data; of those that are open, nothing is said again."""
-        meant = (recipe.data, _images_of(recipe), glance)
+        meant = (recipe.data, _images_of(recipe), label_rules(recipe), glance)
         if self.opened is None or self.opened[0] != meant:
             self.opened = None  # Two data sets at once may be too large.
             self.opened = meant, open_data(recipe, sink, glance=glance)
@@ -163,21 +179,38 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
     return cached
 
 
-def open_views(recipe: Recipe, dataset: Dataset, spec: ViewSpec, device: torch.device) -> Views:
+def open_views(
+    recipe: Recipe,
+    dataset: Dataset,
+    spec: ViewSpec,
+    device: torch.device,
+    stream: Purpose | None = None,
+) -> Views:
     """The views of the train split, of which fit rows are mixed in pairs where the spec mixes.
+
+    Args:
+        recipe: The recipe of any verb.
+        dataset: Its images.
+        spec: The views.
+        device: Device that makes them.
+        stream: The stream that they are drawn from; None for the one that caches are made from.
 
     Raises:
         UsageError: A library transform fails on images of this size and colour.
     """
-    views = Views(dataset.train, spec, device, workers=worker_count(recipe), rows=dataset.fit_rows)
+    workers = worker_count(recipe)
+    rows = dataset.fit_rows if dataset.mixed_rows is None else dataset.mixed_rows
+    views = Views(dataset.train, spec, device, workers=workers, rows=rows, stream=stream)
     views.try_out()
     return views
 
 
 def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, Any]:
     """The recipe keys that say which images, split and views were used, every default spelt out."""
+    others = {key: getattr(recipe, key, None) for key in ("unlabelled", "teacher_data")}
     return {
         "data": locate(str(recipe.data)),
+        **{key: locate(named) for key, named in others.items() if named},
         "split_seed": dataset.identity.split_seed,
         "val_fraction": recipe.val_fraction or VAL_FRACTION,
         "augment": list(spec.augment) or ["none"],

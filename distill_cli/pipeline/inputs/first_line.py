@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.inventory import left_in_words, of_kind
 from distill_cli.data.left_copies import labels_of
-from distill_cli.data.split_images import Images
+from distill_cli.data.source import UNLABELLED_PREFIX
+from distill_cli.data.split_images import Images, labelled
 from distill_cli.errors import counted
 from distill_cli.pipeline.entries import SKIPPED
-from distill_cli.types import UNLABELLED
 
 
 def are_characters(class_names: Sequence[str]) -> bool:
@@ -38,12 +39,16 @@ def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool)
     """
     images = [dataset.train, dataset.test]
     images += [dataset.val] if dataset.identity.val_fraction == 0 else []
-    used = sum(len(part.sample_ids) for part in images)
+    beside = dataset.identity.unlabelled_samples
+    used = sum(len(part.sample_ids) for part in images) - beside
+    own = int((dataset.fit_rows < dataset.identity.samples).sum())
     parts = [
         f"{_files(dataset, used)}{counted(used, 'image')} used",
-        f"{len(dataset.fit_rows):,} to train on{_unlabelled(dataset)}, "
+        f"{own:,} to train on{_unlabelled(dataset)}, "
         f"{len(dataset.val.sample_ids):,} held out, "
         f"{len(dataset.test.sample_ids):,} test",
+        *_beside(dataset, len(dataset.fit_rows) - own),
+        *([] if dataset.labels is None else dataset.labels.in_words()),
         *_left(dataset),
         _classes(dataset, images),
         _views(dataset, size),
@@ -56,9 +61,18 @@ def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool)
     return f"{name}: {'; '.join(parts)}"
 
 
+def _beside(dataset: Dataset, taken: int) -> list[str]:
+    """The images of `--unlabelled`, some of which may not be trained on."""
+    count = dataset.identity.unlabelled_samples
+    some = f"{taken:,} of " if taken < count else ""
+    name = Path(dataset.unlabelled).name
+    return [f"+ {some}{counted(count, 'unlabelled image')} of {name}"] if count else []
+
+
 def _files(dataset: Dataset, used: int) -> str:
     """The number of files where it is not that of the images."""
-    beside = len(of_kind(dataset.left, "unreadable", "suffix", "place", "copy"))
+    own = [one for one in dataset.left if not one.where.startswith(UNLABELLED_PREFIX)]
+    beside = len(of_kind(own, "unreadable", "suffix", "place", "copy"))
     return f"{counted(used + beside, 'file')}, " if beside else ""
 
 
@@ -70,31 +84,47 @@ def _left(dataset: Dataset) -> list[str]:
 
 def _unlabelled(dataset: Dataset) -> str:
     """How many of the images to train on have a label, where some have none."""
-    label_N = dataset.train.label_N[dataset.fit_rows]
-    labelled = int((label_N != UNLABELLED).sum())
-    if dataset.multi_label or labelled == len(label_N):
+    own = dataset.fit_rows[dataset.fit_rows < dataset.identity.samples]
+    known = int(labelled(dataset.train)[own].sum())
+    if known == len(own):
         return ""
-    return f" ({labelled:,} labelled, {len(label_N) - labelled:,} without labels)"
+    return f" ({known:,} labelled, {len(own) - known:,} without labels)"
 
 
 def _classes(dataset: Dataset, images: Sequence[Images]) -> str:
-    """The classes with their smallest and largest counts."""
+    """The classes with their smallest and largest counts: of images, or of the labels that are known."""
+    if known := dataset.labels is not None and not dataset.multi_label:
+        images = [dataset.train, dataset.val]
+        if dataset.identity.val_fraction:
+            # Held-out rows have their labels in train.
+            images = [dataset.train]
     labels = [label for part in images for label in labels_of(part)]
     counts = Counter(one for label in labels for one in label)
-    ranked = sorted((counts[k], k) for k in range(len(dataset.class_names)))
+    ranked = sorted((counts[k], k) for k in _named_by_labels(dataset))
     (least, smallest), (most, largest) = ranked[0], ranked[-1]
     sizes = f"{least:,} to {most:,}" if least < most else f"{least:,}"
     names = f" ({dataset.class_names[smallest]} to {dataset.class_names[largest]})"
-    each = f" of {sizes} images{names if least < most else ' each'}"
+    noun = "known labels" if known else "images"
+    each = f" of {sizes} {noun}{names if least < most else ' each'}"
     if dataset.multi_label:
         return f"{counted(len(dataset.class_names), 'label')}, several an image,{each}"
+    if dataset.group_K is not None:
+        return f"{counted(len(ranked), 'group')}{each}"
     return f"{counted(len(dataset.class_names), 'class', 'classes')}{each}"
+
+
+def _named_by_labels(dataset: Dataset) -> Sequence[int]:
+    """The classes that labels may name: of coarse ones, the first of each group."""
+    if dataset.group_K is None:
+        return range(len(dataset.class_names))
+    group_K = dataset.group_K.tolist()
+    return [group_K.index(group) for group in sorted(set(group_K))]
 
 
 def _views(dataset: Dataset, size: int | None) -> str:
     """Size and channels of a view, and why they are so."""
     grey, looked_at = dataset.grey
-    sampled = "" if looked_at == len(dataset.train.sample_ids) else " looked at"
+    sampled = "" if looked_at == dataset.identity.samples else " looked at"
     share = "all" if grey == looked_at else f"{grey:,}" if grey else "none"
     sides = "as they are"
     if size is not None:

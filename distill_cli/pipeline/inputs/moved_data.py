@@ -13,34 +13,38 @@ from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.located import locate
 
 BUILT_IN = ("digits", *ALIASES)
+NAMES = {"data": "data", "unlabelled": "unlabelled images", "teacher_data": "teacher's images"}
 
 
 def check_moved(
     data: str | None,
     owners: Sequence[str],
     kept: Callable[[str], Mapping[str, Any]] = lambda name: kept_recipe(Path(name)),
+    *,
+    key: str = "data",
 ) -> None:
     """Refuses data that are nowhere, where a folder's recipe is what names them.
 
     Args:
-        data: The value of `--data`, typed or adopted.
+        data: The value of `--data` or `--unlabelled`, typed or adopted.
         owners: Folders of runs, models and caches whose data are adopted.
         kept: The recipe of a folder.
+        key: The option's key in a recipe.
 
     Raises:
         UsageError: With the folder whose data they were.
     """
     if data is None or data in BUILT_IN or data.startswith("torch/") or Path(locate(data)).exists():
         return
-    owner = next((name for name in owners if kept(name).get("data") == data), None)
+    owner = next((name for name in owners if kept(name).get(key) == data), None)
     if owner is not None:
         raise UsageError(
-            f"the data of {owner} were at {data}, where there is nothing now",
-            hint="Say where they are with --data",
+            f"the {NAMES[key]} of {owner} were at {data}, where there is nothing now",
+            hint=f"Say where they are with --{key.replace('_', '-')}",
         )
 
 
-def typed_place(data: str) -> str:
+def typed_place(data: str, flag: str = "--data") -> str:
     """Data that a person named, as `locate` has them.
 
     Raises:
@@ -58,4 +62,4 @@ def typed_place(data: str) -> str:
         root = os.environ.get("DISTILL_DATA")
         second = f"in $DISTILL_DATA ({root})" if root else "nowhere else: $DISTILL_DATA is not set"
         hint = f"It was looked for in the current folder ({Path.cwd()}) and {second}"
-    raise UsageError(f"--data {data} does not exist", hint=hint)
+    raise UsageError(f"{flag} {data} does not exist", hint=hint)

@@ -12,6 +12,7 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.data.split_images import Images
 from distill_cli.errors import ArtifactError
 from distill_cli.evaluate import logits_of
+from distill_cli.metrics import in_groups
 from distill_cli.models import Network
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.pipeline.inputs.remedies import listed, remedies
@@ -28,6 +29,8 @@ DISORDER = (
     "Its classes or its rows may be in another order than the data's, or the labels of other images"
 )
 OTHERWISE = "another --lr"
+# Held-out labels from which on a run that does not know all labels judges its teachers.
+ENOUGH = 50
 UNTRAINED = "Its head may be untrained, its classes in another order or its images unlike these"
 
 
@@ -63,8 +66,21 @@ def check_knowledge(
         if verdict is None:
             sink.message(f"teacher {name} is not measured: {_why_not(member, dataset)}")
             continue
+        if _too_few(dataset):
+            told = verdict.finding("held-out image")
+            sink.message(f"teacher {name}: {told}, too few to judge it by")
+            continue
         hint = _before_force(name, member, dataset, runs)
         check_verdict(f"teacher {name}", verdict, sink, force=force, hint=hint)
+
+
+def _too_few(dataset: Dataset) -> bool:
+    """Whether a run that knows few labels holds so few out that a good teacher might fail by chance.
+
+    They may be wrong, too: of 50 that are right in six of ten cases, no good teacher fails.
+    """
+    labels = dataset.labels
+    return labels is not None and bool(labels.hidden or labels.noise) and labels.held_out < ENOUGH
 
 
 def _before_force(name: str, member: Member, dataset: Dataset, runs: Artifacts) -> str:
@@ -148,37 +164,40 @@ def check_verdict(
 
 
 def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Judgement | None:
-    val = dataset.val
     if isinstance(member, LiveTeacher):
         # A few images are enough for the verdict; a cache has them all.
-        return asked_of(member.logits, val, device)
-    stored_NK = member.split_logits("val", val)
-    return None if stored_NK is None else judged(stored_NK, val)
+        return asked_of(member.logits, dataset, device)
+    if dataset.labels is None:
+        stored_NK = member.split_logits("val", dataset.val)
+    else:
+        stored_NK = member.part_of_val(dataset.labels.val_labels, dataset.labels.val_rows)
+    return None if stored_NK is None else judged(stored_NK, dataset.val, dataset.group_K)
 
 
 def asked_of(
-    logits: Callable[[Tensor], Tensor], val: Images, device: torch.device
+    logits: Callable[[Tensor], Tensor], dataset: Dataset, device: torch.device
 ) -> Judgement | None:
     """The verdict on a network, asked of some held-out images; None where none is labelled."""
+    val = dataset.val
     rows = sampled(val.key_N, val.label_N, val.label_NK)
     if not len(rows):
         return None
     asked = val.take(rows)
-    return judged(logits_of(logits, asked.iter_plain(), device), asked)
+    return judged(logits_of(logits, asked.iter_plain(), device), asked, dataset.group_K)
 
 
 def at_chance(
-    network: Network, val: Images, device: torch.device, tries: Sequence[str] = ()
+    network: Network, dataset: Dataset, device: torch.device, tries: Sequence[str] = ()
 ) -> str | None:
     """A warning about a trained network that would not pass the gate; None where it would.
 
     Args:
         network: What was trained.
-        val: The held-out images.
+        dataset: Whose held-out images are asked of.
         device: The device to compute on.
         tries: What to try, before what helps against a loss that blew up.
     """
-    verdict = asked_of(network, val, device)
+    verdict = None if _too_few(dataset) else asked_of(network, dataset, device)
     if verdict is None or not verdict.conclusive or verdict.passed:
         return None
     said = f"{verdict.finding('held-out image')}, where {verdict.baseline()}"
@@ -186,8 +205,16 @@ def at_chance(
     return f"no better than chance: {said}. Try {listed([*tries, '--set clip_grad=1', OTHERWISE])}"
 
 
-def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
-    """The verdict on what was said of some images; None where none of them is labelled."""
+def judged(logits_NK: Tensor, asked: Images, group_K: Tensor | None = None) -> Judgement | None:
+    """The verdict on what was said of some images; None where none of them is labelled.
+
+    Args:
+        logits_NK: What was said.
+        asked: The images.
+        group_K: The group of each class, where labels name groups.
+    """
+    if group_K is not None:
+        return judge(*in_groups(logits_NK, asked.label_N, group_K))
     if asked.label_NK is None:
         return judge(logits_NK, asked.label_N)
     rows = sampled(asked.key_N, asked.label_N, asked.label_NK)
@@ -195,6 +222,8 @@ def judged(logits_NK: Tensor, asked: Images) -> Judgement | None:
 
 
 def _why_not(member: Member, dataset: Dataset) -> str:
+    if not len(dataset.val.label_N):
+        return "there is no held-out image that it could be shown"
     if not dataset.multi_label and not bool((dataset.val.label_N != UNLABELLED).any()):
         return "no held-out image has a label"
     assert isinstance(member, CachedTeacher)

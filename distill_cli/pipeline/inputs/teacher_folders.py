@@ -15,9 +15,12 @@ from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.framing import as_shown
 from distill_cli.pipeline.inputs.located import locate
-from distill_cli.recipe.base import VAL_FRACTION, Recipe
+from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
+from distill_cli.recipe.schema import CacheRecipe
 
 TIMM = "timm/"
+# The student as its own teacher, and its moving average; a folder of such a name is ./self.
+OWN = ("self", "ema")
 R = TypeVar("R", bound=Recipe)
 
 
@@ -31,13 +34,17 @@ def check_teachers(names: Sequence[str] | None) -> None:
 
 
 def expand_teachers(
-    names: Sequence[str], *, coming: Callable[[str], bool] = lambda name: False
+    names: Sequence[str],
+    *,
+    coming: Callable[[str], bool] = lambda name: False,
+    own: bool = False,
 ) -> list[str]:
     """Teachers by folder; one of several caches, or of the runs of several seeds, becomes these.
 
     Args:
-        names: Folders, or timm/NAME.
+        names: Folders, or timm/NAME; `self` and `ema`, which are the student, stay as they are.
         coming: Whether a folder is a run that an earlier stage would make.
+        own: Whether there is a student that may be meant by these.
 
     Raises:
         UsageError: A teacher is not there, or is no run, model or cache folder.
@@ -46,7 +53,12 @@ def expand_teachers(
     expanded: list[str] = []
     for name in names:
         path = Path(name)
-        if coming(name) or (name.startswith(TIMM) and not path.exists()):
+        if name in OWN and not own:
+            raise UsageError(
+                f"teacher {name} is a student while it learns: nothing else can ask it",
+                hint=f"`distill student --teachers {name}` does; a folder of that name is ./{name}",
+            )
+        if name in OWN or coming(name) or (name.startswith(TIMM) and not path.exists()):
             expanded.append(name)
         elif not path.exists():
             raise UsageError(
@@ -129,6 +141,10 @@ def with_data(
         value = _agreed(key, {name: kept(name).get(key) for name in teachers})
         if value is not None:
             update[key] = value
+    if isinstance(recipe, TrainRecipe | CacheRecipe) and recipe.unlabelled is None:
+        # The rows of a cache are those of the run; a network may teach on any images.
+        caches = [name for name in teachers if is_cache(Path(name))]
+        update["unlabelled"] = _agreed("unlabelled", {n: kept(n).get("unlabelled") for n in caches})
     if recipe.max_megapixels is None:
         limits = [kept(name).get("max_megapixels") for name in teachers]
         update["max_megapixels"] = max((n for n in limits if type(n) is int), default=None)

@@ -226,7 +226,7 @@ def cached_views(members: Sequence[Member]) -> tuple[ViewSpec | None, int | None
 
 
 def joined(
-    recipe: TrainRecipe, names: list[str], members: Sequence[Member], targets: Targets
+    recipe: TrainRecipe, names: list[str], members: Sequence[Teacher], targets: Targets
 ) -> tuple[Teacher | None, dict[str, Any]]:
     """The teachers as one, and the keys of the recipe that say how they are joined.
 
@@ -250,7 +250,7 @@ def joined(
     return None, {}
 
 
-def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teacher, str]:
+def teacher_of(recipe: StudentRecipe, members: Sequence[Teacher]) -> tuple[Teacher, str]:
     """The members as one teacher, and the mode that was chosen.
 
     Raises:
@@ -290,7 +290,7 @@ def teacher_of(recipe: StudentRecipe, members: Sequence[Member]) -> tuple[Teache
     return Ensemble(members, weights), mode
 
 
-def _require_logits(names: Sequence[str], members: Sequence[Member]) -> None:
+def _require_logits(names: Sequence[str], members: Sequence[Teacher]) -> None:
     for name, member in zip(names, members, strict=False):
         if Need.LOGITS not in member.offers:
             raise ArtifactError(

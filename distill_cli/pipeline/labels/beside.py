@@ -62,6 +62,8 @@ def recipe_beside(
     source = str(real_path(teacher)) if Path(teacher).exists() else teacher
     if recipe.publish:
         source, record["data"] = public_name(source), public_name(str(recipe.data))
+        if recipe.unlabelled:
+            record["unlabelled"] = public_name(recipe.unlabelled)
     return recipe.model_copy(
         update={
             **record,

@@ -99,6 +99,7 @@ def _absolute(recipe: CacheRecipe, sink: Sink) -> CacheRecipe:
             "teachers": [path(name) for name in recipe.teachers or []],
             "class_map": maps or recipe.class_map,
             "data": None if recipe.data is None else locate(recipe.data),
+            "unlabelled": None if recipe.unlabelled is None else locate(recipe.unlabelled),
         }
     )
 

@@ -17,7 +17,7 @@ from distill_cli.cache.pixel_probe import VIEWS
 from distill_cli.cache.plan import ShardKey
 from distill_cli.cache.sample_ids import front_coded
 from distill_cli.cache.shards import Shards
-from distill_cli.data.noise import noise_like
+from distill_cli.data.noise import drawn_rows, noise_like
 from distill_cli.data.views import ViewBatch, Views
 from distill_cli.pipeline.labels.prepare import PreparedDump
 from distill_cli.teachers.live import LiveTeacher
@@ -63,8 +63,8 @@ def estimate(prepared: PreparedDump, *, overwrite: bool = False) -> Estimate:
         overwrite: Make committed shards again nevertheless.
     """
     plan = prepared.plans[0]
-    samples, count = plan.dataset.samples, plan.teacher_batch
-    noise = noise_like(prepared.dataset, count)
+    samples, count = plan.dataset.rows, plan.teacher_batch
+    noise = noise_like(prepared.dataset, drawn_rows(prepared.dataset, count))
     views = Views(
         noise.train,
         prepared.views.spec,

@@ -21,11 +21,10 @@ from distill_cli.pipeline.folders import (
     next_free,
 )
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
-from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.data_rules import read_as_begun
 from distill_cli.pipeline.inputs.framing import as_begun
-from distill_cli.pipeline.inputs.moved_data import check_moved
+from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, with_data
 from distill_cli.pipeline.inputs.teachers import open_teachers
@@ -97,9 +96,7 @@ def prepare_dump(
     if not overwrite:
         recipe = as_begun(read_as_begun(recipe, folders[0]), folders)
     recipe = with_data(recipe, names)
-    check_moved(recipe.data, names)
-    for folder in folders:
-        check_beside_data(folder, recipe.data)
+    check_places(recipe, folders, names)
     runtime = runtime_of(recipe)
     runs = replace(runs, tell=once(sink.message))
     dataset = runtime.ranks.first_on_machine(lambda: open_data(recipe, sink, glance=runs.dry))
@@ -249,7 +246,7 @@ def plan_of(
 ) -> Plan:
     """The plan that a cache is bound to."""
     length = recipe.shard_length or shard_rows(
-        dataset.identity.samples, len(dataset.class_names), forward.batch
+        dataset.identity.rows, len(dataset.class_names), forward.batch
     )
     return Plan(
         dataset=dataset.identity,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def replay_cache(
     sample: int,
     teacher: str | None = None,
     data: str | None = None,
+    unlabelled: str | None = None,
     device: str = "auto",
     sink: Sink,
 ) -> Replay:
@@ -46,6 +48,7 @@ def replay_cache(
         sample: Number of views to compare.
         teacher: The teacher's present folder; by default the one in the cache's recipe.
         data: The present `--data`; by default that of the cache's recipe.
+        unlabelled: The present `--unlabelled`, likewise.
         device: Device of the teacher, or `auto`.
         sink: Shows messages.
 
@@ -59,7 +62,7 @@ def replay_cache(
             f"the labels of {folder} were imported: there is no teacher to ask again",
             hint="Leave --sample out: every file is hashed all the same",
         )
-    recipe = _recipe(reader, data)
+    recipe = _recipe(reader, {"data": data, "unlabelled": unlabelled})
     teacher = teacher or next(iter(recipe.teachers or []), None)
     if teacher is None:
         raise UsageError(f"{folder} does not say who its teacher was", hint="Say with --teacher")
@@ -67,6 +70,7 @@ def replay_cache(
         raise UsageError(f"the teacher of {folder} is not at {teacher}", hint="Say with --teacher")
     runtime = decide(device)
     check_moved(recipe.data, [str(folder)])
+    check_moved(recipe.unlabelled, [str(folder)], key="unlabelled")
     dataset = open_data(recipe, sink)
     reader.require_dataset(dataset.identity)
     live = live_teacher(
@@ -107,13 +111,18 @@ def _of_plan(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
-    """The recipe of the cache, as far as its data and teacher go; `data` replaces its `--data`."""
+def _recipe(reader: CacheReader, places: Mapping[str, str | None]) -> CacheRecipe:
+    """The recipe of the cache, as far as its data and teacher go.
+
+    Args:
+        reader: The cache.
+        places: By key, where its images are now; None where they were.
+    """
     kept = kept_recipe(reader.folder)
     identity = reader.plan.dataset
     known = {
         key: kept[key]
-        for key in ("data", "teachers", "class_map", "size", "skip_bad")
+        for key in ("data", "unlabelled", "teachers", "class_map", "size", "skip_bad")
         if kept.get(key)
     }
     values = {
@@ -122,7 +131,7 @@ def _recipe(reader: CacheReader, data: str | None) -> CacheRecipe:
         **asdict(reader.plan.view_spec.framing),
         "split_seed": identity.split_seed,
         "val_fraction": identity.val_fraction or None,
-        **({"data": data} if data else {}),
+        **{key: place for key, place in places.items() if place},
     }
     try:
         return CacheRecipe.model_validate(values)

@@ -26,9 +26,10 @@ from distill_cli.objectives.hooks import (
     WholeBatch,
     needs_of,
 )
+from distill_cli.pipeline.objective.given import check_given
 from distill_cli.pipeline.objective.order import check_order
 from distill_cli.pipeline.objective.temperature import TEMPERATURE, has_temperature, tempered
-from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
+from distill_cli.recipe.base import TeacherLabels, TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.types import Need, Targets
 
@@ -170,8 +171,7 @@ def check_sense(recipe: TrainRecipe, composed: Composition) -> None:
     """
     _check_selecting(composed)
     _check_teaching(recipe, composed)
-    _check_groups(recipe, composed)
-    _check_noise(recipe, composed)
+    check_given(recipe, composed)
     check_order(recipe, composed)
     objectives = [part.objective for part in composed.parts]
     if recipe.accumulate > 1 and (cut := undivided(composed)):
@@ -213,40 +213,6 @@ def companions(cls: type[Objective]) -> list[type[Objective]]:
         and not other.info.coupled
         and other.info.targets & cls.info.targets
     ]
-
-
-def _check_groups(recipe: TrainRecipe, composed: Composition) -> None:
-    spec = recipe.groups if isinstance(recipe, LabelledRecipe) else None
-    asking = [
-        part.objective.info.name
-        for part in composed.parts
-        if Need.GROUPS in needs_of(part.objective)
-    ]
-    if spec is None and asking:
-        raise UsageError(
-            f"objective '{asking[0]}' needs to know which classes are alike",
-            hint="--groups words, or --groups FILE",
-        )
-    if spec is not None and not asking:
-        raise UsageError(
-            "--groups: none of these objectives looks at groups of classes",
-            hint="Add --objective grouped-smoothing",
-        )
-
-
-def _check_noise(recipe: TrainRecipe, composed: Composition) -> None:
-    path = recipe.noise_matrix if isinstance(recipe, LabelledRecipe) else None
-    asking = Need.NOISE in composed.needs
-    if path is None and asking:
-        raise UsageError(
-            "objective 'forward' needs to know how often labels are wrong",
-            hint="--noise-matrix FILE, which `distill noise estimate RUN` makes",
-        )
-    if path is not None and not asking:
-        raise UsageError(
-            "--noise-matrix: none of these objectives corrects labels by it",
-            hint="Add --objective forward",
-        )
 
 
 def _check_selecting(composed: Composition) -> None:

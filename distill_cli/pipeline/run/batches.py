@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from distill_cli.adapters.regressor import Regressor
 from distill_cli.data.dataset import Dataset
+from distill_cli.data.split_images import labelled
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.objective.layers import Layers
@@ -20,7 +21,7 @@ from distill_cli.recipe.earlier import batch_size_then, counts_labelled_then
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.schema import TeacherRecipe
 from distill_cli.training.events import Sink
-from distill_cli.types import UNLABELLED, Rows, ViewSpec
+from distill_cli.types import Rows, ViewSpec
 
 
 def learnt_from(
@@ -40,11 +41,12 @@ def learnt_from(
         sink: Is told which images are learnt from where some have no label.
 
     Raises:
+        UsageError: There is `--unlabelled`, and nothing would be learnt from it.
         ArtifactError: No training image has a label, and nothing is learnt without.
     """
     label_N = dataset.train.label_N[dataset.fit_rows]
-    rows = dataset.fit_rows[label_N != UNLABELLED]
-    if dataset.multi_label or len(rows) == len(label_N):
+    rows = dataset.fit_rows[labelled(dataset.train)[dataset.fit_rows]]
+    if len(rows) == len(label_N):
         return dataset
     if counts_labelled_then(made_by(recipe.recorded)):
         # A recipe of an earlier version means the same, and a run of one goes on as it was begun.
@@ -64,9 +66,40 @@ def learnt_from(
             f"no training image of {dataset.spec} has a label, which is all that {taught} learns from",
             hint="Put some into train/<class>/, or teach a student with kd, which needs none",
         )
+    if dataset.unlabelled and cached is None:
+        raise UsageError(
+            f"--unlabelled {dataset.unlabelled}: {taught} {_learn(taught)} from labels alone, and nothing "
+            "would be learnt from these images",
+            hint="Leave it out, or add an objective that needs no label, as kd of a student",
+        )
     learner = "a student learns by kd" if isinstance(recipe, TeacherRecipe) else "kd learns"
     sink.message(f"{line}; from the others {learner}")
     return replace(dataset, fit_rows=rows)
+
+
+def mixed_as_cached(dataset: Dataset, cached: ViewSpec | None) -> Dataset:
+    """The dataset with the pairs of a cache whose views mix images: those of the split's rows.
+
+    Args:
+        dataset: What a run knows of it.
+        cached: The views of a cache; None without one.
+
+    Raises:
+        UsageError: Some of these rows are not trained on.
+    """
+    if dataset.labels is None or cached is None or not cached.mixes:
+        return dataset
+    if dataset.labels.left_out or dataset.labels.limit is not None:
+        flag = "--limit" if dataset.labels.limit is not None else "--omit-class and --only-classes"
+        raise UsageError(
+            f"{flag}: the cache's views mix images in pairs, also of those that would be left out",
+            hint="Dump views that mix none, or leave the option out",
+        )
+    return replace(dataset, mixed_rows=dataset.labels.split_rows)
+
+
+def _learn(names: str) -> str:
+    return "learn" if " and " in names else "learns"
 
 
 def _names(composed: Composition, rows: Rows) -> str:

@@ -186,8 +186,11 @@ def _taught_by(file: Path) -> Sequence[str]:
 def _is_known(prepared: PreparedRun) -> bool:
     """Whether all is known, or taken to be what it was, that tells this run from others."""
     identity = prepared.dataset.identity
-    read = (identity.fingerprint, identity.ids_digest, *(m.fingerprint for m in prepared.members))
-    return UNREAD not in read and not related(prepared.recipe)
+    weights_read = UNREAD not in [member.fingerprint for member in prepared.members]
+    shown = prepared.teacher_data
+    if shown is not None and shown.fingerprint == UNREAD:
+        return False
+    return identity.is_read and weights_read and not related(prepared.recipe)
 
 
 def _left(prepared: PreparedRun) -> tuple[str, ...]:
@@ -195,7 +198,7 @@ def _left(prepared: PreparedRun) -> tuple[str, ...]:
     live = any(isinstance(member, LiveTeacher) for member in prepared.members)
     if live:
         left.append("what the teachers know (their weights are not read)")
-    if prepared.dataset.identity.fingerprint == UNREAD:
+    if not prepared.dataset.identity.is_read:
         left.append("whether caches and teachers were made of these images (too many to open)")
     if has_checkpoint(prepared.run) and (live or not _is_known(prepared)):
         left.append(f"whether {prepared.run} was begun from the same")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
-from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.cache_checks import say_losses
-from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data, view_spec
-from distill_cli.pipeline.inputs.moved_data import check_moved
+from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
+from distill_cli.pipeline.inputs.label_rules import check_label_options
+from distill_cli.pipeline.inputs.members import open_members, teacher_names
+from distill_cli.pipeline.inputs.other_views import ViewSpecs, check_streams, streams_of, view_specs
+from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
+from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.student import (
     Architecture,
     advised,
@@ -28,14 +31,15 @@ from distill_cli.pipeline.inputs.student import (
     student_network,
 )
 from distill_cli.pipeline.inputs.table_checks import check_table
-from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
-from distill_cli.pipeline.inputs.teacher_folders import check_teachers, expand_teachers, with_data
+from distill_cli.pipeline.inputs.teacher_data import (
+    check_teacher_data,
+    recorded_data,
+)
+from distill_cli.pipeline.inputs.teacher_folders import with_data
 from distill_cli.pipeline.inputs.teachers import (
-    Member,
     cached_views,
     check_split,
     joined,
-    open_teachers,
 )
 from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
 from distill_cli.pipeline.objective.class_info import adapter_context
@@ -49,12 +53,14 @@ from distill_cli.pipeline.run.batches import (
     batch_size_of,
     check_batch,
     learnt_from,
+    mixed_as_cached,
 )
 from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.record import record_of
+from distill_cli.pipeline.run.requirements import check_held_out
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.pipeline.run.sharded import check_shard, sharded
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
@@ -63,7 +69,7 @@ from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime, teacher_precision
 from distill_cli.training import optim
 from distill_cli.training.events import Silent, Sink
-from distill_cli.types import Targets, ViewSpec
+from distill_cli.types import WHOLE, Targets
 
 # The name of the run folder where the recipe names none.
 KINDS: dict[type[TrainRecipe], str] = {
@@ -94,32 +100,45 @@ def prepare(
         recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
     check_options(recipe)
     check_sources(recipe, out, coming=runs.comes, resume=resume)
-    names = _teacher_names(recipe, runs)
+    taught_by = teacher_names(recipe, runs)
+    names = outside(taught_by)
     recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
     owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
-    check_moved(recipe.data, owners, runs.recipe)
-    check_beside_data(out, recipe.data)
+    check_teacher_data(recipe, taught_by)
+    check_places(recipe, [out], owners, runs.recipe)
     runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
+    check_held_out(recipe, dataset, sink)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
+    check_own(recipe, composed, taught_by)
     if message := temperature_message(recipe):
         sink.message(message)
-    members = _members(recipe, names, dataset, targets, runtime, sink, runs)
+    members, teacher_data = open_members(recipe, names, dataset, targets, runtime, sink, runs)
     say_losses(members, composed, sink)
     cached, stored_views = cached_views(members)
-    spec = view_spec(recipe, dataset, cached)
-    dataset = learnt_from(recipe, dataset, composed, cached, sink)
+    parallel = None if teacher_data is None else teacher_data.dataset
+    specs = view_specs(recipe, dataset, cached, parallel)
+    spec = specs.student
+    dataset = learnt_from(recipe, mixed_as_cached(dataset, cached), composed, cached, sink)
     check_labels(composed, dataset)
+    if teacher_data is not None:
+        teacher_data.check(dataset.fit_rows)
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     advice = Silent() if resume else sink
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
-    teacher, joining = joined(recipe, names, members, targets)
+    everyone = with_own(recipe, taught_by, members, dataset.class_names, targets, runtime)
+    teacher, joining = joined(recipe, taught_by, everyone, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
     order = order_of(recipe, joining.get("mode"), composed, dataset, spec, batch_size)
     check_reads(recipe, order, joining.get("mode"), spec, stored_views)
+    check_streams(recipe, order, joining.get("mode"))
+    streams = streams_of(recipe, dataset, batch_size, WHOLE)
+    steps = len(dataset.fit_rows) // batch_size if streams is None else streams.steps
+    if streams is not None:
+        sink.message(streams.text)
     layers = find_layers(
         composed,
         network,
@@ -133,16 +152,20 @@ def prepare(
         sink.message(line)
     values = {"out": str(out), "batch_size": batch_size, **architecture._asdict(), **joining}
     values |= {} if order is None else {"order": order}
-    complete = _resolve(recipe, values, dataset, spec, network, runtime, layers)
+    complete = _resolve(recipe, values, dataset, specs, network, runtime, layers, steps)
     prepared = PreparedRun(
         recipe=complete,
-        recorded=record_of(recipe, dataset, spec, names, members, layers, runtime),
+        recorded={
+            **record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime),
+            **recorded_data(teacher_data),
+        },
         runtime=runtime,
         dataset=dataset,
-        spec=spec,
+        specs=specs,
         stored_views=stored_views,
         members=tuple(members),
         teacher=teacher,
+        teacher_data=teacher_data,
         layers=layers,
         network=network,
         optimizer=_optimizer(complete, network, layers),
@@ -161,14 +184,6 @@ def _optimizer(recipe: ResolvedRecipe, network: Network, layers: Layers) -> torc
         layer_decay=recipe.layer_decay,
         adapter_parameters=layers.shared,
     )
-
-
-def _teacher_names(recipe: TrainRecipe, runs: Artifacts) -> list[str]:
-    """The teachers' folders; none where the recipe has no teachers."""
-    if not isinstance(recipe, TeacherLabels):
-        return []
-    check_teachers(recipe.teachers)
-    return expand_teachers(recipe.teachers or [], coming=runs.comes)
 
 
 def _student(
@@ -202,33 +217,13 @@ def _student(
     return architecture, network.to(runtime.device).to(memory_format=runtime.memory_format)
 
 
-def _members(
-    recipe: TrainRecipe,
-    names: Sequence[str],
-    dataset: Dataset,
-    targets: Targets,
-    runtime: Runtime,
-    sink: Sink,
-    runs: Artifacts,
-) -> list[Member]:
-    """The teachers, opened, and checked against the data and what is learnt of them."""
-    if not isinstance(recipe, TeacherLabels):
-        return []
-    precision = teacher_precision(recipe.teacher_precision, runtime.device)
-    maps = recipe.class_map
-    members = open_teachers(names, dataset, runtime, precision, maps, runs)
-    if isinstance(recipe, LabelledRecipe):
-        check_targets(names, members, targets, force=recipe.force)
-    check_knowledge(names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs)
-    return members
-
-
 def check_options(recipe: TrainRecipe) -> None:
     """Refuses what is wrong with a recipe whatever data and teachers are.
 
     Raises:
         UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
     """
+    check_label_options(recipe)
     check_objectives(recipe)
     check_names(recipe.augment)
     optim.check_name(recipe.opt)
@@ -240,10 +235,11 @@ def _resolve(
     recipe: TrainRecipe,
     values: Mapping[str, Any],
     dataset: Dataset,
-    spec: ViewSpec,
+    specs: ViewSpecs,
     network: Network,
     runtime: Runtime,
     layers: Layers,
+    steps: int,
 ) -> ResolvedRecipe:
     """Every option with its value: what is in `values`, and what data and machine decide.
 
@@ -253,7 +249,6 @@ def _resolve(
     opt = recipe.opt
     if opt == "auto":
         opt = optim.default_optimizer(base_of(network))
-    steps = len(dataset.fit_rows) // values["batch_size"]
     rate = optim.default_rate(opt, values["batch_size"]) if recipe.lr is None else recipe.lr
     decay = optim.default_decay(opt) if recipe.weight_decay is None else recipe.weight_decay
     targets = {"targets": network.targets} if isinstance(recipe, LabelledRecipe) else {}
@@ -267,7 +262,8 @@ def _resolve(
             **values,
             **targets,
             **taught,
-            **data_record(recipe, dataset, spec),
+            **data_record(recipe, dataset, specs.student),
+            **specs.kept(recipe),
             "opt": opt,
             "lr": rate,
             "weight_decay": decay,

@@ -13,6 +13,8 @@ import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network
+from distill_cli.pipeline.inputs.other_views import ViewSpecs
+from distill_cli.pipeline.inputs.teacher_data import TeacherData
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.layers import Layers
 from distill_cli.recipe.earlier import counts_labelled_then
@@ -25,7 +27,9 @@ from distill_cli.types import OrderName, Teacher, ViewSpec
 
 # Keys that do not change what is trained, so that a resumed run may have others.
 NOT_TRAINING = {
-    *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "teachers"),
+    *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "unlabelled"),
+    "teacher_data",
+    "teachers",
     *("force", "class_map", "graphs", "checkpoint_every", "max_time", "grace"),
     *("max_megapixels", "rank_timeout", "shard"),
 }
@@ -40,10 +44,11 @@ class PreparedRun:
         recorded: How the run came about: machine, versions, data, teachers, layers.
         runtime: Device and precision.
         dataset: The images and their splits.
-        spec: The views of the training images.
+        specs: The views of the training images: the student's, and others beside them.
         stored_views: Views that a cache stores of each image; None without a cache.
-        members: The teachers, one by one.
+        members: The teachers that are there before it, one by one.
         teacher: The teachers as one; None where nobody teaches.
+        teacher_data: What live teachers see in place of the student's images; None for the same ones.
         layers: The objectives, the layers that they compare, and their adapters.
         network: The student, on its device.
         optimizer: The optimiser of the student and of the adapters that share it.
@@ -55,15 +60,21 @@ class PreparedRun:
     recorded: Mapping[str, Any]
     runtime: Runtime
     dataset: Dataset
-    spec: ViewSpec
+    specs: ViewSpecs
     stored_views: int | None
     members: tuple[Member, ...]
     teacher: Teacher | None
     layers: Layers
     network: Network
     optimizer: torch.optim.Optimizer
+    teacher_data: TeacherData | None = None
     weights: ShardedWeights | None = None
     start: str = ""
+
+    @property
+    def spec(self) -> ViewSpec:
+        """The views that the student learns from."""
+        return self.specs.student
 
     @property
     def run(self) -> Path:
@@ -103,6 +114,9 @@ class PreparedRun:
         """
         teacher = None if self.teacher is None else self.teacher.fingerprint
         parts = [values, self.dataset.identity.to_json(), self.spec.to_json(), teacher]
+        parts += [] if self.teacher_data is None else [self.teacher_data.to_json()]
         # Groups and centroids of classes count too: their file or run may be another one by now.
         parts += [self.layers.context_fingerprint] if self.layers.context_fingerprint else []
+        # So do labels that are not those on disk: a file of them may be another one too.
+        parts += [self.dataset.labels.digest] if self.dataset.labels else []
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

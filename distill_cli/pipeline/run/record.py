@@ -11,7 +11,7 @@ from distill_cli import __version__
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import DistillError
 from distill_cli.pipeline.folders import kept_recipe
-from distill_cli.pipeline.inputs.teachers import Member
+from distill_cli.pipeline.inputs.other_views import ViewSpecs
 from distill_cli.pipeline.objective.entries import entry_of
 from distill_cli.pipeline.objective.layers import Layers
 from distill_cli.readers.json_values import read_json
@@ -21,16 +21,16 @@ from distill_cli.report.run_folder import RESULT
 from distill_cli.runtime import Runtime, describe
 from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.live import LiveTeacher
-from distill_cli.types import UNLABELLED, ViewSpec
+from distill_cli.types import UNLABELLED, Teacher
 from distill_cli.types.relation import is_number
 
 
 def record_of(
     recipe: TrainRecipe,
     dataset: Dataset,
-    spec: ViewSpec,
+    specs: ViewSpecs,
     names: Sequence[str],
-    members: Sequence[Member],
+    members: Sequence[Teacher],
     layers: Layers,
     runtime: Runtime,
 ) -> dict[str, Any]:
@@ -40,8 +40,10 @@ def record_of(
         **({} if runtime.ranks.alone else {"ranks": runtime.ranks.count}),
         "dataset": dataset.identity.to_json(),
         "trained_on": len(dataset.fit_rows),
+        **({} if dataset.labels is None else {"labels": dataset.labels.to_json()}),
         "test": {"samples": len(dataset.test.sample_ids), "fingerprint": dataset.test_fingerprint},
-        "view_spec": spec.to_json(),
+        "view_spec": specs.student.to_json(),
+        **({} if specs.teacher is None else {"teacher_view_spec": specs.teacher.to_json()}),
         "teachers": [member.fingerprint for member in members],
         "teacher_networks": [
             _network(name, member) for name, member in zip(names, members, strict=True)
@@ -56,7 +58,7 @@ def record_of(
     return {**recorded, "objective": [entry_of(part) for part in layers.composition.parts]}
 
 
-def _network(name: str, member: Member) -> dict[str, Any]:
+def _network(name: str, member: Teacher) -> dict[str, Any]:
     """The network of a teacher; parameters and test accuracy where they are known, else None.
 
     The accuracy is the one that the teacher's own run measured, or, of a cache, that of the test
@@ -66,10 +68,10 @@ def _network(name: str, member: Member) -> dict[str, Any]:
     if isinstance(member, LiveTeacher):
         model, params = kept_recipe(Path(name)).get("model"), member.network.num_params
         accuracy = _measured(Path(name))
-    else:
+    elif isinstance(member, CachedTeacher):
         accuracy = _stored(member)
     return {
-        "model": str(model or member.architecture),
+        "model": str(model or getattr(member, "architecture", name)),
         "params": params,
         "test_top1": None if accuracy is None else round(accuracy, 6),
     }

@@ -6,10 +6,17 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from distill_cli.data.dataset import Dataset
+from distill_cli.errors import UsageError
+from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.parsing import Requirement
 from distill_cli.report.seed_table import SeedTable
+from distill_cli.training.events import Sink
 from distill_cli.types import RunResult
 
+# Figures of held-out images: of the epoch that they choose, and what is fitted to their classes.
+CHOSEN = ("val_top1", "val_map")
+FITTED = ("temperature", "test_nll_scaled", "test_ece_scaled")
 COMPARISONS = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -17,6 +24,29 @@ COMPARISONS = {
     ">": operator.gt,
     "<": operator.lt,
 }
+
+
+def check_held_out(recipe: TrainRecipe, dataset: Dataset, sink: Sink) -> None:
+    """Says where nothing is held out, and refuses gates on figures that there will not be.
+
+    Raises:
+        UsageError: With the gate and the reason.
+    """
+    gates = recipe.require if isinstance(recipe, LabelledRecipe) else []
+    nothing = not len(dataset.val.label_N)
+    if nothing:
+        kept = "the last epoch's network" if recipe.ema is None else "the last epoch's average"
+        sink.message(f"nothing is held out: no epoch is chosen, and {kept} is kept")
+    for gate in gates:
+        if nothing and gate.key in (*CHOSEN, *FITTED):
+            raise UsageError(
+                f"--require {gate}: nothing is held out, so that there is no {gate.key}",
+                hint="Ask for test_top1, or know five labels of a class, of which one is held out",
+            )
+        if dataset.group_K is not None and gate.key in FITTED:
+            raise UsageError(
+                f"--require {gate}: held-out labels are coarse, so that no temperature is fitted"
+            )
 
 
 def unmet(requirements: Sequence[Requirement], result: RunResult) -> tuple[str, ...]:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.adapters.hooks import HasSummary
-from distill_cli.data.split_images import Images
-from distill_cli.evaluate import latency_ms, logits_by_ranks
+from distill_cli.evaluate import latency_ms, logits_by_ranks, measured
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
 from distill_cli.models import Network, config_of, load_model, model_bytes, save_temperature
+from distill_cli.pipeline.inputs.own_teachers import own_among
 from distill_cli.pipeline.inputs.remedies import remedies
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
-from distill_cli.pipeline.inputs.teachers import Member
+from distill_cli.pipeline.inputs.teacher_data import shown_to_teachers
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
@@ -35,7 +35,8 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     network = _best(prepared, sink)
     test_NK = logits_by_ranks(network, dataset.test, runtime.device, runtime.ranks)
     val_NK: Tensor | None = None
-    if network.targets == "softmax" and bool((dataset.val.label_N != UNLABELLED).any()):
+    fine = network.targets == "softmax" and dataset.group_K is None
+    if fine and bool((dataset.val.label_N != UNLABELLED).any()):
         val_NK = logits_by_ranks(network, dataset.val, runtime.device, runtime.ranks)
     kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK)
     if runtime.shard == "none":
@@ -85,7 +86,9 @@ def _kept(
     run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
     test = dataset.test
     figures = measure_as(network.targets, logits_NK, test.label_N, test.label_NK)
-    scaled = temperature = None
+    coarse = scaled = temperature = None
+    if dataset.group_K is not None:
+        coarse = measured(network, logits_NK, test, dataset.group_K)
     if val_NK is not None:
         fitted = fit_temperature(val_NK, dataset.val.label_N)
         temperature = fitted.value
@@ -94,8 +97,8 @@ def _kept(
         save_temperature(network, run, temperature)
         scaled = measure_as("softmax", logits_NK / temperature, test.label_N, None)
     same = divergence = None
-    if isinstance(prepared.recipe, StudentRecipe):
-        signals = _teacher_signals(prepared.members, test)
+    if isinstance(prepared.recipe, StudentRecipe) and not own_among(prepared.teacher):
+        signals = _teacher_signals(prepared, sink)
         if signals is not None and network.targets == "softmax":
             same, divergence = agreement(logits_NK, _log_probs(prepared.recipe, signals))
         elif signals is not None:
@@ -112,7 +115,8 @@ def _kept(
         test_map=figures.map,
         test_f1=figures.f1,
         test_macro_f1=figures.macro_f1,
-        val_top1=state.best["val_top1"],
+        test_coarse_top1=None if coarse is None else coarse.top1,
+        val_top1=state.best.get("val_top1"),
         val_map=state.best.get("val_map"),
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
@@ -122,9 +126,7 @@ def _kept(
         seconds=state.seconds,
         teacher_agreement=same,
         teacher_kl=divergence,
-        warnings=_warnings(
-            state, at_chance(network, dataset.val, runtime.device, _tries(prepared))
-        ),
+        warnings=_warnings(state, at_chance(network, dataset, runtime.device, _tries(prepared))),
     )
     card = model_card(prepared.kept.model_dump(mode="json"), result, config_of(network))
     write_text(run / "MODEL_CARD.md", card)
@@ -139,7 +141,7 @@ def finish_hints(prepared: PreparedRun, state: State) -> HintResult:
     """Writes the result.json of a hint-init."""
     adapters = prepared.layers.adapters
     result = HintResult(
-        val_hint=state.best["val_hint"],
+        val_hint=state.best.get("val_hint"),
         best_epoch=state.best_epoch + 1,
         params=prepared.network.num_params,
         regressor_params=sum(parameter.numel() for parameter in adapters.parameters()),
@@ -175,10 +177,15 @@ def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) ->
                 sink.message(f"{name}: {line}")
 
 
-def _teacher_signals(members: Sequence[Member], test: Images) -> list[DenseSignals] | None:
-    """Each teacher's logits on the test images; None where those of one are not known."""
+def _teacher_signals(prepared: PreparedRun, sink: Sink) -> list[DenseSignals] | None:
+    """Each teacher's logits on the test images as it sees them; None where those of one are not known."""
+    shown = prepared.teacher_data
+    if shown is not None and not shown.compares:
+        sink.message("no comparison with the teachers: not every test image is in --teacher-data")
+        return None
+    test = shown_to_teachers(shown, prepared.dataset).test
     signals = []
-    for member in members:
+    for member in prepared.members:
         logits_NK = member.split_logits("test", test)
         if logits_NK is None:
             return None

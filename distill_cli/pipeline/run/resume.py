@@ -89,10 +89,10 @@ def _differing(prepared: PreparedRun) -> ArtifactError | None:
         return None
     before, now = _training(then), _training(prepared.recipe)
     found = changes(before, now)
-    for key in ("dataset", "view_spec", "teachers"):
+    for key in ("dataset", "labels", "teacher_data", "view_spec", "teachers"):
         # The recipe says of the views what a person asked for.
-        if key in recorded and not (found and key == "view_spec"):
-            found += changes({key: recorded[key]}, {key: prepared.recorded[key]})
+        if (key in recorded or key == "teacher_data") and not (found and key == "view_spec"):
+            found += changes({key: recorded.get(key)}, {key: prepared.recorded.get(key)})
     if not found:
         return None
     return ArtifactError(

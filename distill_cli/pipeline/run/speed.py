@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 
 from distill_cli import runtime
 from distill_cli.data.loader import Loader
-from distill_cli.data.noise import noise_like
+from distill_cli.data.noise import drawn_rows, noise_beside, noise_like
 from distill_cli.pipeline.inputs.data import worker_count
+from distill_cli.pipeline.inputs.other_views import streams_of
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.trainer import trainer_of
 from distill_cli.sharding import local
 from distill_cli.training.events import Silent
 from distill_cli.training.loop import Trainer
 from distill_cli.training.state import State
+from distill_cli.types import WHOLE
 
 # Seconds of timed steps, and how many of them at most.
 SECONDS, STEPS = 0.6, 12
@@ -83,8 +85,15 @@ def _at(prepared: PreparedRun, images: int) -> Speed:
     """The speed at so many images a step."""
     # Whole and here: parts and processes are what the arithmetic is for.
     alone = {"batch_size": images, "accumulate": 1, "workers": 0, "compile": False}
-    noise = noise_like(prepared.dataset, images)
-    prepared = replace(prepared, dataset=noise, recipe=prepared.recipe.model_copy(update=alone))
+    recipe = prepared.recipe.model_copy(update=alone)
+    streams = streams_of(recipe, prepared.dataset, images, WHOLE)
+    rows = drawn_rows(prepared.dataset, images)
+    if streams is not None:
+        rows = streams.shown(0)[0][:images]
+    noise, specs = noise_like(prepared.dataset, rows), prepared.specs
+    if specs.teacher_images is not None:
+        specs = replace(specs, teacher_images=noise_beside(specs.teacher_images, rows))
+    prepared = replace(prepared, dataset=noise, specs=specs, recipe=recipe)
     trainer = trainer_of(prepared, Silent())
     trainer.network.train()
     trainer.state = State()
@@ -101,7 +110,7 @@ def _at(prepared: PreparedRun, images: int) -> Speed:
         steps=len(taken),
         making=making / images,
         step=step / images,
-        held_out=held_out / len(noise.val.label_N),
+        held_out=held_out / max(1, len(noise.val.label_N)),
     )
 
 

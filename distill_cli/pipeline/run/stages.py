@@ -211,6 +211,9 @@ def like(stage: Stage, runs: Artifacts = ON_DISK) -> TrainRecipe:
     kept = runs.recipe(stage.like)
     asked = {key: getattr(stage.recipe, key) for key in ("augment", "view_seed")}
     update = {key: kept[key] for key, value in asked.items() if value is None}
+    if stage.recipe.unlabelled is None:
+        # Adopted from a cache, perhaps, which taught the run before.
+        update["unlabelled"] = kept.get("unlabelled")
     return stage.recipe.model_copy(update=update)
 
 

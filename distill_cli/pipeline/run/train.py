@@ -162,7 +162,7 @@ def opened(
     def checked() -> tuple[PreparedRun, Trainer]:
         prepared = prepare(recipe, sink=sink, resume=resume, overwrite=overwrite, opening=first)
         trainer = trainer_of(prepared, sink)
-        check_pixels(prepared.members, trainer.loader.views)
+        check_pixels(prepared.members, trainer.loader.others.teacher or trainer.loader.views)
         return prepared, trainer
 
     prepared, trainer = ranks.together(checked)

@@ -14,8 +14,14 @@ from distill_cli.errors import DivergedError, UsageError
 from distill_cli.metrics import one_vs_all
 from distill_cli.models import Network, save_model
 from distill_cli.models.finite import first_not_finite
-from distill_cli.models.taps import signals_of
 from distill_cli.pipeline.inputs.data import open_views
+from distill_cli.pipeline.inputs.other_views import (
+    asks_unlabelled,
+    other_views,
+    streams_of,
+    student_stream,
+)
+from distill_cli.pipeline.inputs.own_teachers import own_among
 from distill_cli.pipeline.run.graphs import step_graphs
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
@@ -24,9 +30,11 @@ from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
 from distill_cli.recipe.resolved import ResolvedRecipe
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.mixture import Relabelled
+from distill_cli.teachers.own import AVERAGE, NetworkTeacher, SelfTeacher
 from distill_cli.training import schedule
 from distill_cli.training.events import Sink
 from distill_cli.training.exchange import Exchange
+from distill_cli.training.forward import StudentForward
 from distill_cli.training.loop import Trainer
 from distill_cli.training.optimisation import Optimisation, moving_average
 from distill_cli.training.rollback import Rollback
@@ -36,7 +44,9 @@ from distill_cli.training.update import Update
 def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
     """The loop of a run, ready to go; torch's global generator is seeded for it."""
     recipe, dataset, runtime = prepared.recipe, prepared.dataset, prepared.runtime
-    views = open_views(recipe, dataset, prepared.spec, runtime.device)
+    specs, share, composed = prepared.specs, share_of(prepared), prepared.layers.composition
+    views = open_views(recipe, dataset, specs.student, runtime.device, student_stream(specs))
+    asks = asks_unlabelled(composed, prepared.teacher, recipe)
     loader = Loader(
         views=views,
         target_N=dataset.train.label_N,
@@ -48,9 +58,13 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         copies=len(prepared.teacher.members) if isinstance(prepared.teacher, Relabelled) else 1,
         order_name=prepared.order,
         counts_labelled=prepared.counts_labelled,
-        share=share_of(prepared),
+        share=share,
         views_per_read=recipe.views_per_read,
         epochs=recipe.epochs,
+        streams=streams_of(
+            recipe, dataset, recipe.batch_size, replace(share, parts=recipe.accumulate)
+        ),
+        others=other_views(recipe, dataset, specs, runtime.device, asks_unlabelled=asks),
     )
     taps, stop = prepared.layers.taps, prepared.is_hint_init
     optimisation = _optimisation(prepared, loader.steps)
@@ -60,6 +74,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
             for member in prepared.members:
                 if isinstance(member, LiveTeacher):
                     member.compile()
+    own = _bound(prepared, optimisation)
     # After the network's initialisation, so that dropout does not depend on its size.
     torch.manual_seed(recipe.seed)
     return Trainer(
@@ -68,7 +83,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         optimisation=optimisation,
         update=Update(
             network=prepared.network,
-            forward=partial(signals_of, prepared.network, taps=taps, stop=stop),
+            forward=StudentForward(network=prepared.network, taps=taps, stop=stop, own=own),
             adapters=prepared.layers.adapters,
             optimisation=optimisation,
             teacher=prepared.teacher,
@@ -87,6 +102,18 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         sink=sink,
         graphs=step_graphs(prepared, optimisation, loader.steps, sink),
     )
+
+
+def _bound(prepared: PreparedRun, optimisation: Optimisation) -> SelfTeacher | None:
+    """Has the student's own teachers ask it, and its average; the one that speaks in its forward."""
+    speaking: SelfTeacher | None = None
+    for own in own_among(prepared.teacher):
+        if isinstance(own, SelfTeacher):
+            speaking = own
+        elif isinstance(own, NetworkTeacher):
+            averaged = own.name == AVERAGE
+            own.bind(optimisation.averaged(prepared.network) if averaged else prepared.network)
+    return speaking
 
 
 def _exchange(prepared: PreparedRun) -> Exchange:

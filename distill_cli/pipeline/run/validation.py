@@ -13,16 +13,23 @@ from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.training.state import HeldOut
 from distill_cli.types import UNLABELLED, Batch, Progress
 
+# Where nothing is held out: every epoch is better than those before it, so that the last one is kept.
+NOTHING = HeldOut(figures={}, rank=())
+
 
 def labels_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     """Accuracy chooses the epoch, NLL between equal accuracies, of which small splits are full.
 
-    Where several labels may apply to an image, mean average precision stands for accuracy.
+    Where several labels may apply to an image, mean average precision stands for accuracy, and
+    where labels are coarse, the share of images whose group is right.
     """
     held_out, runtime = prepared.dataset.val, prepared.runtime
     runtime.ranks.require_equal(network.state_dict().values())
+    if not len(held_out.label_N):
+        return NOTHING
     with runtime.autocast():
-        metrics = evaluate(network, held_out, runtime.device, runtime.ranks)
+        group_K = prepared.dataset.group_K
+        metrics = evaluate(network, held_out, runtime.device, runtime.ranks, group_K)
     figures = {"val_top1": metrics.top1, "val_nll": metrics.nll, "val_ece": metrics.ece}
     if metrics.map is None or metrics.f1 is None:
         return HeldOut(figures=figures, rank=(metrics.top1, -metrics.nll))
@@ -38,9 +45,11 @@ def hints_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     assert prepared.teacher is not None, "hints come from a teacher"
     ranks = runtime.ranks
     ranks.require_equal(network.state_dict().values())
+    total, samples, held_out = 0.0, 0, prepared.dataset.val
+    if not len(held_out.label_N):
+        return NOTHING
     training = network.training
     network.eval()
-    total, samples, held_out = 0.0, 0, prepared.dataset.val
     own = list(range(ranks.number, plain_batches(held_out), ranks.count))
     for images_BCHW in held_out.iter_plain(first=ranks.number, every=ranks.count):
         batch = _plain(images_BCHW, runtime.device)

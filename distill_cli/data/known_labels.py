@@ -1,0 +1,105 @@
+"""What became of the labels of a dataset under a run's rules: counts, words, and an identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from torch import Tensor
+
+from distill_cli.errors import counted
+
+# Classes that a line names; of more it says how many there are.
+NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KnownLabels:
+    """What a run knows of the labels of its data.
+
+    Attributes:
+        images: Images of train that have a label on disk, and of `val/` where there is one.
+        known: Those to train on or held out whose label the run knows.
+        held_out: Those of them that are held out.
+        hidden: Images to train on whose label is hidden, of those that have one on disk.
+        noise: The noise in words; empty without.
+        changed: Known labels that the noise changed.
+        classes: Classes of the data.
+        groups: Groups of classes that coarse labels name; None where labels are fine.
+        left_out: Classes that are left out of training.
+        left_out_images: Images of them.
+        limit: Images to train on and those it was chosen from, where a part was; else None.
+        split_rows: int64 training rows of the split, as caches know it.
+        val_rows: int64 places of the held-out images among those that the split holds out.
+        val_labels: Digest of the labels of all that the split holds out, as they lie on disk.
+        digest: Digest of everything that a training reads of the labels.
+    """
+
+    images: int
+    known: int
+    held_out: int
+    hidden: int
+    noise: str
+    changed: int
+    classes: int
+    groups: int | None
+    left_out: tuple[str, ...]
+    left_out_images: int
+    limit: tuple[int, int] | None
+    split_rows: Tensor
+    val_rows: Tensor
+    val_labels: str
+    digest: str
+
+    def in_words(self) -> list[str]:
+        """What is unlike the data on disk, each kind by itself."""
+        parts = []
+        if self.hidden or not self.held_out:
+            held_out = f"{self.held_out:,}" if self.held_out else "none"
+            parts.append(
+                f"{self.known:,} of {self.images:,} labelled ({held_out} of them held out)"
+            )
+        if self.noise:
+            parts.append(f"{self.noise}: {counted(self.changed, 'label')} changed")
+        if self.groups is not None:
+            parts.append(
+                f"coarse labels: {counted(self.groups, 'group')} of {self.classes} classes"
+            )
+        if self.left_out:
+            names = ", ".join(self.left_out[:NAMED])
+            more = ", …" if len(self.left_out) > NAMED else ""
+            kind = "class" if len(self.left_out) == 1 else "classes"
+            number = counted(self.left_out_images, "image")
+            parts.append(f"not trained on: {kind} {names}{more} ({number})")
+        if self.limit is not None:
+            taken, of = self.limit
+            parts.append(f"{taken:,} of {counted(of, 'training image')} taken")
+        return parts
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts as recipe.yaml records them."""
+        values: dict[str, Any] = {
+            "images": self.images,
+            "known": self.known,
+            "held_out": self.held_out,
+            "hidden": self.hidden,
+            "digest": self.digest,
+        }
+        if self.noise:
+            values |= {"noise": self.noise, "changed": self.changed}
+        if self.groups is not None:
+            values["groups"] = self.groups
+        if self.left_out:
+            values |= {"left_out": list(self.left_out), "left_out_images": self.left_out_images}
+        if self.limit is not None:
+            values["limit"] = list(self.limit)
+        return values
+
+
+def digest_of(*tensors: Tensor) -> str:
+    """blake2b of int64 tensors."""
+    whole = blake2b(digest_size=16)
+    for values in tensors:
+        whole.update(len(values).to_bytes(8, "little") + values.contiguous().numpy().tobytes())
+    return whole.hexdigest()

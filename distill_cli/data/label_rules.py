@@ -1,0 +1,68 @@
+"""The rules of what a run may know of labels, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from distill_cli.data.label_files import Hierarchy, Relabelling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Noise by chance.
+
+    Attributes:
+        kind: sym: any other class, all alike; pair: the next class.
+        rate: Share of the labels of each class that are changed, in (0, 1).
+    """
+
+    kind: Literal["sym", "pair"]
+    rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRules:
+    """What a run may know of labels, and which images it learns from.
+
+    Attributes:
+        fraction: Share of the labels that are known, in (0, 1]; None for all.
+        per_class: Labels of each class that are known; None for all.
+        noise: How labels are changed: by chance, or as a file has them.
+        coarse: Groups of classes, which labels name in place of a class; empty for fine labels.
+        omit: Classes that are not trained on, by name or number.
+        only: The only classes that are, where there are any.
+        limit: Images to train on; None for all.
+        seed: Seed of all draws.
+        val_fraction: Share of the known labels that are held out.
+    """
+
+    fraction: float | None = None
+    per_class: int | None = None
+    noise: Noise | Relabelling | None = None
+    coarse: Hierarchy = ()
+    omit: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    limit: int | None = None
+    seed: int = 0
+    val_fraction: float = 0.1
+
+    @property
+    def hides(self) -> bool:
+        """Whether some labels are hidden."""
+        return self.fraction is not None or self.per_class is not None
+
+    @property
+    def changes(self) -> bool:
+        """Whether a run knows anything else than what lies on disk."""
+        return self != LabelRules(seed=self.seed, val_fraction=self.val_fraction)
+
+
+def in_words(noise: Noise | Relabelling | None) -> str:
+    """The noise as a person reads it; empty where there is none."""
+    if noise is None:
+        return ""
+    if not isinstance(noise, Noise):
+        return "labels of a file"
+    kind = {"sym": "symmetric", "pair": "pairwise"}[noise.kind]
+    return f"{100 * noise.rate:g} % {kind} noise"

@@ -1,0 +1,113 @@
+"""What a run may know of labels, from its recipe: checked, its files read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill_cli.data.dataset import Dataset
+from distill_cli.data.label_files import Relabelling, read_hierarchy, read_relabelling
+from distill_cli.data.label_rules import LabelRules, Noise
+from distill_cli.errors import UsageError
+from distill_cli.pipeline.inputs.artifacts import Artifacts
+from distill_cli.pipeline.inputs.teachers import Member
+from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
+from distill_cli.recipe.label_options import LabelOptions
+from distill_cli.recipe.load import validate
+from distill_cli.recipe.parsing import parse_noise
+from distill_cli.teachers.cached import CachedTeacher
+
+
+def check_label_options(recipe: TrainRecipe) -> None:
+    """Refuses options of labels that contradict each other.
+
+    Raises:
+        UsageError: With the two.
+    """
+    for one, other in (
+        ("labels_fraction", "labels_per_class"),
+        ("omit_class", "only_classes"),
+    ):
+        if getattr(recipe, one) is not None and getattr(recipe, other) is not None:
+            flags = (f"--{key.replace('_', '-')}" for key in (one, other))
+            raise UsageError(f"{' and '.join(flags)} say the same thing twice: give one of them")
+    if recipe.coarse_labels is not None and getattr(recipe, "targets", None) == "sigmoid":
+        raise UsageError(
+            "--coarse-labels and --targets sigmoid: of a group one class applies, not each by itself"
+        )
+
+
+def label_rules(recipe: Recipe) -> LabelRules:
+    """The rules that a recipe means; of a verb that does not train, none.
+
+    Raises:
+        UsageError: A file cannot be read.
+        ArtifactError: It is malformed.
+    """
+    if not isinstance(recipe, TrainRecipe):
+        return LabelRules()
+    return LabelRules(
+        fraction=recipe.labels_fraction,
+        per_class=recipe.labels_per_class,
+        noise=None if recipe.label_noise is None else _noise(recipe.label_noise),
+        coarse=() if recipe.coarse_labels is None else read_hierarchy(Path(recipe.coarse_labels)),
+        omit=tuple(recipe.omit_class or ()),
+        only=tuple(recipe.only_classes or ()),
+        limit=recipe.limit,
+        seed=recipe.label_seed,
+        val_fraction=VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
+    )
+
+
+def _noise(text: str) -> Noise | Relabelling:
+    spec = parse_noise(text)
+    return read_relabelling(Path(text)) if spec is None else Noise(kind=spec.kind, rate=spec.rate)
+
+
+def said_of_knowing(
+    recipe: TrainRecipe,
+    names: Sequence[str],
+    members: Sequence[Member],
+    dataset: Dataset,
+    runs: Artifacts,
+) -> list[str]:
+    """Lines about teachers that know labels which are hidden from the student.
+
+    Args:
+        recipe: The student's.
+        names: The teachers' folders.
+        members: The teachers.
+        dataset: What the student knows.
+        runs: The reader of their folders.
+    """
+    if dataset.labels is None or not dataset.labels.hidden:
+        return []
+    own, lines = label_keys(recipe.model_dump()), []
+    for name, member in zip(names, members, strict=True):
+        if isinstance(member, CachedTeacher):
+            lines.append(
+                f"teacher {name} may know labels that are hidden here: a cache is of all images"
+            )
+            continue
+        kept = runs.recipe(name)
+        trained_on = (kept.get("recorded") or {}).get("dataset") or {}
+        same = trained_on.get("fingerprint") == dataset.identity.fingerprint
+        if same and label_keys(kept) != own:
+            lines.append(f"teacher {name} was trained with other labels than are known here")
+    return lines
+
+
+def label_keys(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of labels in the recipe.yaml of a run; none where it knew them all."""
+    return {key: kept[key] for key in LabelOptions.model_fields if kept.get(key) is not None}
+
+
+def rules_kept_of(kept: Mapping[str, Any]) -> LabelRules:
+    """The rules of a run's recipe.yaml.
+
+    Raises:
+        UsageError: A key has a value that it cannot have, or a file cannot be read.
+    """
+    keys = {**label_keys(kept), "val_fraction": kept.get("val_fraction") or VAL_FRACTION}
+    return label_rules(validate(TrainRecipe, keys))
