@@ -259,6 +259,20 @@ def test_ids_that_are_missing(
     )
 
 
+def test_what_cannot_be_read_is_missing(made: Made, here: Path, distill: Distill) -> None:
+    seen = shutil.copytree(made.sharp, here / "seen")
+    kept = open_dataset(str(made.dull))
+    [row] = kept.fit_rows[:1].tolist()
+    bad = seen / "train" / kept.train.sample_ids[row]
+    bad.write_bytes(bad.read_bytes()[:60])
+    outcome = distill(*student(made, "--teacher-data", seen))
+    assert outcome.code == 3
+    assert f"cannot read image {bad}" in outcome.err
+    outcome = distill(*student(made, "--teacher-data", seen, "--set", "skip_bad=true"))
+    assert outcome.code == 3
+    assert "1 of 27 training images has no counterpart" in outcome.err
+
+
 def test_ids_of_several_samples(made: Made, here: Path, distill: Distill) -> None:
     flat = shutil.copytree(made.sharp / "train", here / "flat")
     outcome = distill(*student(made, "--teacher-data", flat))
