@@ -52,15 +52,19 @@ def by_hand(
     return bare.Captured(*loop, compile=compile and COMPILED, flips=flips)
 
 
+# Networks, whether the batch is large, data and the ratio to reach.
+NETWORKS: tuple[tuple[str, bool, str, float], ...] = (
+    ("mlp_800x2", False, "mnist", 0.80),
+    ("cifar_resnet20", False, "cifar10", 0.95),
+    ("cifar_resnet20", True, "cifar10", 0.95),
+    ("cifar_resnet8x4", False, "cifar10", 0.95),
+)
+
+
 def graphs(root: Path) -> Iterator[Case]:
     """Training on hard labels, compiled and captured on both sides."""
-    rows: tuple[tuple[str, int, str, float], ...] = (
-        ("mlp_800x2", BATCH, "mnist", 0.80),
-        ("cifar_resnet20", BATCH, "cifar10", 0.95),
-        ("cifar_resnet20", LARGE, "cifar10", 0.95),
-        ("cifar_resnet8x4", BATCH, "cifar10", 0.95),
-    )
-    for model, batch, name, least in rows:
+    for model, large, name, least in NETWORKS:
+        batch = LARGE if large else BATCH
         grey = name == "mnist"
         run = ours.training(
             root / f"{model}-{batch}",

@@ -24,6 +24,8 @@ from distill_cli.data.csv_source import listed_splits
 from distill_cli.data.digest_memory import Digests
 from distill_cli.data.disk_cache import Key, recall, remember
 from distill_cli.data.formats import open_image
+from distill_cli.data.label_classes import groups_of_classes
+from distill_cli.data.label_files import read_hierarchy, read_relabelling
 from distill_cli.data.pillow_io import BAD_IMAGE, reason_of, to_pixels
 from distill_cli.data.reading import read_images
 from distill_cli.data.rules import TODAY
@@ -347,6 +349,18 @@ READERS = (
         _text("m.csv", ",cat,dog,frog", "cat,1,0.5,0", "dog,0,1e0,0", "frog,1,1,1"),
         ("m.csv",),
         lambda folder, file: rule_of(str(folder / "m.csv"), CLASSES),
+    ),
+    Reader(
+        "coarse labels",
+        _text("coarse.yaml", "wet: [frog]", "dry: &a", "- cat", "- dog"),
+        ("coarse.yaml",),
+        lambda folder, file: groups_of_classes(read_hierarchy(folder / file), CLASSES),
+    ),
+    Reader(
+        "label noise",
+        _text("wrong.csv", "sample_id,label", "cat/1.png,dog", '"dog/2, 3.png","2"'),
+        ("wrong.csv",),
+        lambda folder, file: read_relabelling(folder / file),
     ),
     Reader(
         "noise matrix",

@@ -25,6 +25,7 @@ from distill_cli.pipeline.entries import check_not_gone
 from distill_cli.pipeline.folders import check_finished, check_one_run, check_output
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import (
+    OWN,
     check_distinct,
     check_teachers,
     expand_teachers,
@@ -32,6 +33,7 @@ from distill_cli.pipeline.inputs.teacher_folders import (
 from distill_cli.recipe import known_names
 from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.load import to_yaml
+from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.recipe.seeds import seed_runs
 from distill_cli.recipe.stages import is_several, stages_of
 from distill_cli.types import HintResult, RunResult
@@ -227,7 +229,9 @@ def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> 
     given = [name for name in given if name is not None and name not in made]
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
-        expanded = expand_teachers([name for name in recipe.teachers or [] if name not in made])
+        outside = [name for name in recipe.teachers or [] if name not in made]
+        expanded = expand_teachers(outside, own=isinstance(recipe, StudentRecipe))
+        given = [name for name in given if name not in OWN]
         if recipe.recorded is None:
             # Runs of earlier versions go on with the teachers they have, one of them twice too.
             check_distinct(expanded)

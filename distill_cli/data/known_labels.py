@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from distill_cli.errors import counted
-from distill_cli.types import UNLABELLED
 
 # Classes that a line names; of more it says how many there are.
 NAMED = 5
@@ -20,7 +19,7 @@ class KnownLabels:
     """What a run knows of the labels of its data.
 
     Attributes:
-        images: Images of train, and of `val/` where there is one.
+        images: Images of train that have a label on disk, and of `val/` where there is one.
         known: Those to train on or held out whose label the run knows.
         held_out: Those of them that are held out.
         hidden: Images to train on whose label is hidden, of those that have one on disk.
@@ -104,8 +103,3 @@ def digest_of(*tensors: Tensor) -> str:
     for values in tensors:
         whole.update(len(values).to_bytes(8, "little") + values.contiguous().numpy().tobytes())
     return whole.hexdigest()
-
-
-def count_known(label_N: Tensor) -> int:
-    """The number of labels that are known."""
-    return int((label_N != UNLABELLED).sum())

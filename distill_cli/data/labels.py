@@ -9,36 +9,25 @@ Shapes: N rows of train, P images that the split holds out, V of them that are h
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.known_labels import KnownLabels, count_known, digest_of
-from distill_cli.data.label_classes import class_of, groups_of_classes, kept_classes
+from distill_cli.data.known_labels import KnownLabels, digest_of
+from distill_cli.data.label_classes import groups_of_classes, kept_classes
 from distill_cli.data.label_draws import (
     Pool,
     Stream,
     allotted,
-    any_other,
-    flipped_by,
     part_of,
     ranked,
-    the_next,
 )
-from distill_cli.data.label_files import Relabelling
-from distill_cli.data.label_rules import LabelRules, Noise, in_words
-from distill_cli.errors import ArtifactError, UsageError, nearest
+from distill_cli.data.label_noise import Labels, as_groups, noisy
+from distill_cli.data.label_rules import LabelRules, in_words
+from distill_cli.data.split_images import labelled
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import UNLABELLED
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Labels:
-    """Labels of both sides of a split: `train_N`, −1 where unlabelled, and `val_P` likewise."""
-
-    train_N: Tensor
-    val_P: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,33 +68,36 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     held_rows = _without(torch.arange(len(train.label_N)), dataset.fit_rows).nonzero()[:, 0]
     kept_K = kept_classes(names, rules)
     of_classes = _of_classes(dataset.fit_rows, train.label_N, kept_K)
-    taken = of_classes
-    if rules.limit is not None and rules.limit < len(taken):
-        taken = part_of(taken, train.label_N, train.key_N, rules.limit, rules.seed)
+    own, beside = of_classes.split_with_sizes(_sides(of_classes, dataset.identity.samples))
+    taken = _part(dataset, own, rules)
     if not len(taken):
         raise ArtifactError(f"{dataset.spec} has no image to train on of the classes that are left")
-    noisy = _noisy(dataset, held_rows, rules)
+    wrong = noisy(dataset, held_rows, rules)
     group_K = groups_of_classes(rules.coarse, names) if rules.coarse else None
-    given = noisy if group_K is None else _coarse(noisy, group_K)
+    given = wrong if group_K is None else as_groups(wrong, group_K)
     choice = _Choice(rows=taken, allowed=taken, val_rows=torch.arange(len(given.val_P)))
     if rules.hides:
-        share = len(taken) / len(of_classes)
+        share = len(taken) / len(own)
         choice = _chosen(dataset, given, held_rows, taken, kept_K, share, rules)
-    seen = _seen(dataset, given, held_rows, choice)
-    changed = (noisy.train_N != train.label_N)[choice.allowed].sum()
-    changed += (noisy.val_P != dataset.val.label_N)[choice.val_rows].sum()
+    seen = _seen(dataset, given, held_rows, choice, _part(dataset, beside, rules))
+    changed = (wrong.train_N != train.label_N)[choice.allowed].sum()
+    changed += (wrong.val_P != dataset.val.label_N)[choice.val_rows].sum()
+    held_out = int(labelled(seen.val).sum())
+    on_disk = int(labelled(train).sum()) + (
+        0 if len(held_rows) else int(labelled(dataset.val).sum())
+    )
     labels = KnownLabels(
-        images=len(train.label_N) + (0 if len(held_rows) else len(dataset.val.label_N)),
-        known=count_known(seen.train.label_N[seen.fit_rows]) + count_known(seen.val.label_N),
-        held_out=count_known(seen.val.label_N),
-        hidden=count_known(seen.hidden_N),
+        images=on_disk,
+        known=int(labelled(seen.train)[seen.fit_rows].sum()) + held_out,
+        held_out=held_out,
+        hidden=int((seen.hidden_N != UNLABELLED).sum()),
         noise=in_words(rules.noise),
         changed=int(changed),
         classes=len(names),
         groups=len(rules.coarse) or None,
         left_out=tuple(n for n, kept in zip(names, kept_K.tolist(), strict=True) if not kept),
         left_out_images=len(dataset.fit_rows) - len(of_classes),
-        limit=None if rules.limit is None else (len(taken), len(of_classes)),
+        limit=None if rules.limit is None else (len(seen.fit_rows), len(of_classes)),
         split_rows=dataset.fit_rows,
         val_rows=choice.val_rows,
         val_labels=digest_of(dataset.val.label_N),
@@ -117,13 +109,39 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     return replace(seen, group_K=group_K, labels=labels)
 
 
+def _sides(rows: Tensor, samples: int) -> list[int]:
+    """The numbers of rows of the data themselves, and of images from a source beside them."""
+    own = int((rows < samples).sum())
+    return [own, len(rows) - own]
+
+
+def _part(dataset: Dataset, rows: Tensor, rules: LabelRules) -> Tensor:
+    """The part of some rows that a limit takes; all of them without one, or if there are fewer.
+
+    What is taken of the data does not depend on what lies beside them.
+    """
+    if rules.limit is None or rules.limit >= len(rows):
+        return rows
+    return part_of(rows, dataset.train.label_N, dataset.train.key_N, rules.limit, rules.seed)
+
+
 def _without(rows: Tensor, others: Tensor) -> Tensor:
     """bool: the rows that are not among the others."""
     return ~torch.isin(rows, others)
 
 
-def _seen(dataset: Dataset, given: _Labels, held_rows: Tensor, choice: _Choice) -> Dataset:
-    """The dataset with these labels where they are known, and nowhere else but in `hidden_N`."""
+def _seen(
+    dataset: Dataset, given: Labels, held_rows: Tensor, choice: _Choice, beside: Tensor
+) -> Dataset:
+    """The dataset with these labels where they are known, and nowhere else but in `hidden_N`.
+
+    Args:
+        dataset: As it lies on disk.
+        given: The labels, changed.
+        held_rows: Rows of train that the split holds out.
+        choice: What is known of the data.
+        beside: Rows of images from a source beside them, behind all others.
+    """
     train, rows, val_rows = dataset.train, choice.rows, choice.val_rows
     known_N = torch.full_like(train.label_N, UNLABELLED)
     known_N[choice.allowed] = given.train_N[choice.allowed]
@@ -135,7 +153,7 @@ def _seen(dataset: Dataset, given: _Labels, held_rows: Tensor, choice: _Choice) 
     return replace(
         dataset,
         train=replace(train, label_N=known_N),
-        fit_rows=rows,
+        fit_rows=torch.cat([rows, beside]),
         val=replace(dataset.val.take(val_rows), label_N=given.val_P[val_rows]),
         hidden_N=hidden_N,
     )
@@ -157,60 +175,9 @@ def _of_classes(rows: Tensor, label_N: Tensor, kept_K: Tensor) -> Tensor:
     return rows[(label_P == UNLABELLED) | kept_K[label_P.clamp(min=0)]]
 
 
-def _noisy(dataset: Dataset, held_rows: Tensor, rules: LabelRules) -> _Labels:
-    """The labels of both sides with noise; as they lie on disk without any.
-
-    Raises:
-        ArtifactError: A file names a sample or a class that there is not.
-    """
-    train, val, noise = dataset.train, dataset.val, rules.noise
-    if noise is None:
-        return _Labels(train_N=train.label_N, val_P=val.label_N)
-    if not isinstance(noise, Noise):
-        train_N = _as_filed(dataset, noise)
-        return _Labels(train_N=train_N, val_P=train_N[held_rows] if len(held_rows) else val.label_N)
-    classes = len(dataset.class_names)
-    other = any_other(classes, rules.seed) if noise.kind == "sym" else the_next(classes)
-    flipped = partial(flipped_by, rate=noise.rate, other=other, seed=rules.seed)
-    train_N = flipped(train.label_N, train.key_N, [dataset.fit_rows, held_rows])
-    if len(held_rows):
-        return _Labels(train_N=train_N, val_P=train_N[held_rows])
-    whole = [torch.arange(len(val.label_N))]
-    return _Labels(train_N=train_N, val_P=flipped(val.label_N, val.key_N, whole))
-
-
-def _as_filed(dataset: Dataset, labels: Relabelling) -> Tensor:
-    names, train = dataset.class_names, dataset.train
-    row_of = {name: row for row, name in enumerate(train.sample_ids)}
-    filed_N = train.label_N.clone()
-    for name, text in labels:
-        if name not in row_of:
-            raise ArtifactError(
-                f"label noise: {dataset.spec} has no training image '{name:.80}'",
-                hint="Samples are named as class/file, or index:N",
-            )
-        label = class_of(text, names)
-        if label is None:
-            raise ArtifactError(
-                f"label noise: sample '{name:.80}': there is no class '{text:.80}'. {nearest(text, names)}"
-            )
-        filed_N[row_of[name]] = label
-    return filed_N
-
-
-def _coarse(labels: _Labels, group_K: Tensor) -> _Labels:
-    """Labels that name the first class of a group in place of a class of it."""
-    first_K = torch.stack([(group_K == group).nonzero()[0, 0] for group in group_K])
-
-    def coarse(label_N: Tensor) -> Tensor:
-        return torch.where(label_N == UNLABELLED, label_N, first_K[label_N.clamp(min=0)])
-
-    return _Labels(train_N=coarse(labels.train_N), val_P=coarse(labels.val_P))
-
-
 def _chosen(
     dataset: Dataset,
-    given: _Labels,
+    given: Labels,
     held_rows: Tensor,
     taken: Tensor,
     kept_K: Tensor,
@@ -228,10 +195,11 @@ def _chosen(
         share: Share of the rows of these classes that `taken` are.
         rules: How many labels are known.
     """
-    pools = [
-        _pool(dataset, given, taken if kept else dataset.fit_rows, label, share, rules.seed)
-        for label, kept in enumerate(kept_K.tolist())
-    ]
+    pools = []
+    for label, kept in enumerate(kept_K.tolist()):
+        # As many labels of a class that is not trained on are held out as if it were.
+        rows, in_play = (taken, 1.0) if kept else (dataset.fit_rows, share)
+        pools.append(_pool(dataset, given, rows, label, (in_play, share), rules.seed))
     counts = [rules.per_class or 0] * len(pools)
     if rules.fraction is not None:
         in_play_K = [pool.in_play for pool in pools]
@@ -247,24 +215,28 @@ def _chosen(
 
 
 def _pool(
-    dataset: Dataset, given: _Labels, rows: Tensor, label: int, share: float, seed: int
+    dataset: Dataset,
+    given: Labels,
+    rows: Tensor,
+    label: int,
+    shares: tuple[float, float],
+    seed: int,
 ) -> Pool:
     """The rows of a class among some rows of train, and its held-out images.
 
     Args:
         dataset: As it lies on disk.
         given: The labels, changed.
-        rows: Rows to train on; all of the split where the class is not trained on, so that as many
-            labels of it are held out as if it were.
+        rows: Rows that labels of it are drawn from.
         label: The class.
-        share: Share of the rows that a limit takes: held-out images count in the same proportion.
+        shares: How much each of these rows counts towards a share of the labels, and each held-out
+            image, of which a limit takes none: as much as the part that it takes of the others.
         seed: Seed of the draw.
     """
     fit = rows[given.train_N[rows] == label]
     held = (given.val_P == label).nonzero()[:, 0]
-    trained = 1.0 if len(rows) < len(dataset.fit_rows) else share
     return Pool(
         fit=ranked(fit, dataset.train.key_N, seed, Stream.KNOWN),
         held=ranked(held, dataset.val.key_N, seed, Stream.KNOWN),
-        in_play=round(trained * len(fit) + share * len(held)),
+        in_play=round(shares[0] * len(fit) + shares[1] * len(held)),
     )

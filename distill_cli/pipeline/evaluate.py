@@ -120,7 +120,9 @@ def _as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Data
     Raises:
         UsageError: It held none out.
     """
-    if dataset.identity.to_json() != (recipe.get("recorded") or {}).get("dataset"):
+    then = (recipe.get("recorded") or {}).get("dataset") or {}
+    now = dataset.identity.to_json()
+    if any(then.get(key) != now[key] for key in ("fingerprint", "split_seed", "val_fraction")):
         return dataset
     dataset = relabelled(dataset, rules_kept_of(recipe))
     if not len(dataset.val.label_N):

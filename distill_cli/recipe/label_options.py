@@ -62,7 +62,8 @@ class LabelOptions(LeavesOut):
     )
     limit: int | None = option(
         None,
-        "Images to train on, of every class in proportion: a quick try of anything.",
+        "Images to train on, of every class in proportion, and as many at most of --unlabelled: a quick "
+        "try of anything.",
         DATA,
         unwritten=True,
         ge=1,

@@ -240,7 +240,7 @@ def test_a_folder_of_its_own_is_held_out_of_the_labels_too(folders: Path) -> Non
     plain = open_dataset(str(folders))
     data = relabelled(plain, LabelRules(per_class=10, noise=Noise(kind="pair", rate=0.2)))
     assert data.labels is not None
-    assert (data.labels.known, data.labels.held_out, data.labels.images) == (20, 2, 86)
+    assert (data.labels.known, data.labels.held_out, data.labels.images) == (20, 2, 80)
     assert data.fit_rows.equal(plain.fit_rows)
     assert (len(data.val.label_N), data.labels.hidden) == (2, 60 - 18)
     noisy = relabelled(plain, LabelRules(noise=Noise(kind="pair", rate=0.2)))
@@ -254,3 +254,23 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
     for rules in (LabelRules(fraction=0.5), LabelRules(noise=SYM), LabelRules(omit=("left",))):
         with pytest.raises(UsageError, match="several labels may apply"):
             relabelled(data, rules)
+
+
+def test_images_beside_the_data_change_no_draw(folders: Path, tmp_path: Path) -> None:
+    """Rows of --unlabelled follow those of train; a limit takes as many of them at most."""
+    for number in range(50):
+        picture(tmp_path / f"{number}.png", [LEFT], seed=500 + number)
+    alone, both = open_dataset(str(folders)), open_dataset(str(folders), unlabelled=str(tmp_path))
+    for rules in (
+        LabelRules(fraction=0.5),
+        LabelRules(limit=20, per_class=6),
+        LabelRules(noise=SYM),
+    ):
+        one, other = relabelled(alone, rules), relabelled(both, rules)
+        assert known_of(one) == known_of(other)
+        assert one.val.label_N.equal(other.val.label_N)
+        beside = other.fit_rows[len(one.fit_rows) :]
+        assert one.fit_rows.equal(other.fit_rows[: len(one.fit_rows)])
+        assert len(beside) == (50 if rules.limit is None else 20)
+        assert bool((beside >= 66).all())
+        assert bool((other.hidden_N[beside] == UNLABELLED).all())

@@ -116,7 +116,7 @@ def trainer(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
     names = options.pop("teachers", None)
     kind: type[TeacherRecipe] = TeacherRecipe if names is None else StudentRecipe
     if names is not None:
-        options |= {"teachers": [str(folder / name) for name in names], "force": True}
+        options |= {"teachers": [_named(folder, name) for name in names], "force": True}
         if names[0].startswith("c"):
             options = {key: value for key, value in options.items() if key not in DATA}
     out = tmp_path / str(number)
@@ -130,6 +130,11 @@ def trainer(folder: Path, tmp_path: Path, **options: Any) -> Trainer:
     made.network.train()
     torch.manual_seed(5)
     return made
+
+
+def _named(folder: Path, name: str) -> str:
+    """A teacher in the folder, or the student itself."""
+    return name if name in ("self", "ema") else str(folder / name)
 
 
 def objective_of(name: str) -> dict[str, Any]:

@@ -88,6 +88,38 @@ def test_every_kind_of_teacher(folder: Path, tmp_path: Path, kind: str) -> None:
     assert len(run.graphs.recorded) == 1 + several
 
 
+OWN: dict[str, dict[str, Any]] = {
+    "self": {"teachers": ["self"], "objective": "ce,pseudo-label"},
+    "self in eval mode": {
+        "teachers": ["self"],
+        "objective": [{"name": "ce"}, {"name": "pseudo-label", "threshold": 0.2}],
+        "self": {"mode": "eval"},
+    },
+    "adaptive, with fairness": {
+        "teachers": ["self"],
+        "objective": [
+            {"name": "ce"},
+            {"name": "pseudo-label", "adaptive": True, "fairness": 0.1, "momentum": 0.9},
+        ],
+    },
+    "ema": {"teachers": ["ema"], "ema": 0.9, "objective": "ce,consistency"},
+}
+
+
+@pytest.mark.parametrize("network", ["mlp_16x1", "cifar_resnet8"])
+@pytest.mark.parametrize("kind", OWN)
+def test_students_that_teach_themselves(
+    folder: Path, tmp_path: Path, kind: str, network: str
+) -> None:
+    """Two streams, and a view of the teacher's own."""
+    streams: dict[str, Any] = {
+        **{"labels_per_class": 10, "unlabelled_share": 0.75, "batch_size": 144},
+        **{"augment": ["rotate:20", "shift:1"], "teacher_augment": ["shift:1"], "model": network},
+        "model_args": COMMON["model_args"] if network.startswith("mlp") else {},
+    }
+    check(folder, tmp_path, **streams, **OWN[kind])
+
+
 @pytest.mark.parametrize("kind", [kind for kind in TEACHERS if "cache" in kind])
 def test_caches_that_do_not_fit_are_streamed_and_recorded(
     folder: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -79,7 +79,8 @@ def _too_few(dataset: Dataset) -> bool:
 
     They may be wrong, too: of 50 that are right in six of ten cases, no good teacher fails.
     """
-    return dataset.labels is not None and dataset.labels.held_out < ENOUGH
+    labels = dataset.labels
+    return labels is not None and bool(labels.hidden or labels.noise) and labels.held_out < ENOUGH
 
 
 def _before_force(name: str, member: Member, dataset: Dataset, runs: Artifacts) -> str:

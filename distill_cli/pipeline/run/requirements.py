@@ -41,7 +41,7 @@ def check_held_out(recipe: TrainRecipe, dataset: Dataset, sink: Sink) -> None:
         if nothing and gate.key in (*CHOSEN, *FITTED):
             raise UsageError(
                 f"--require {gate}: nothing is held out, so that there is no {gate.key}",
-                hint="Of fewer than five labels of a class none is held out; a gate on test_top1 goes",
+                hint="Ask for test_top1, or know five labels of a class, of which one is held out",
             )
         if dataset.group_K is not None and gate.key in FITTED:
             raise UsageError(

@@ -103,7 +103,7 @@ def test_on_a_gpu_a_dump_of_many_small_shards_is_recorded_and_replays(
 ) -> None:
     """Shards are committed by another thread while the next one is recorded."""
     small = ("--set", "teacher_batch=32", "--set", "shard_length=32")
-    common = ("cache-soft-labels", "--teachers", f"{made.teacher},{made.teacher}", "--views", 3)
+    common = ("cache-soft-labels", "--teachers", f"{made.teacher},{made.other}", "--views", 3)
     outcome = distill(*common, "--device", "cuda", *small, "--out", "c", "--quiet")
     assert outcome.code == 0, outcome.err
     for cache in sorted(here.glob("c/*/manifest.json")):
