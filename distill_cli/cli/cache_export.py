@@ -85,6 +85,8 @@ def _import_of(plan: Plan, cache: Path, out: Path, kind: str) -> str | None:
     augment = plan.view_spec.augment
     if any(step.split(":")[0] in ("mixup", "cutmix") for step in augment):
         return None
-    data = kept_recipe(cache).get("data") or "DATA"
-    flags = ("--kind", kind, "--augment", ",".join(augment) or "none", "--data", str(data))
+    kept = kept_recipe(cache)
+    flags = ["--kind", kind, "--augment", ",".join(augment) or "none"]
+    for key in ("data", "unlabelled") if plan.dataset.unlabelled else ("data",):
+        flags += [f"--{key}", str(kept.get(key) or "DATA")]
     return join(("distill", "cache", "import", str(out), *flags))

@@ -20,9 +20,11 @@ from distill_cli.types import PSEUDO_LABELS
 
 # What was left out of the data, a line each, in run and cache folders.
 SKIPPED = "skipped.txt"
+# The matrix of label noise that is estimated from a run.
+NOISE_MATRIX = "noise-matrix.csv"
 RUN_FILES = (
     *(RECIPE, "metrics.jsonl", "summary.csv", PSEUDO_LABELS, RESULT, "relations.json"),
-    *("report.html", SKIPPED),
+    *("report.html", SKIPPED, NOISE_MATRIX),
 )
 # The card of a published cache.
 CARD = "README.md"

@@ -181,6 +181,7 @@ class ImportRecipe(Recipe, StoredLabels):
 
     COMMAND: ClassVar[str] = "cache import"
 
+    unlabelled: Text | None = UNLABELLED
     labels: Text | None = option(
         None, "The file, where it is not the command's argument.", DATA, advanced=True
     )

@@ -19,13 +19,12 @@ from distill_cli.training.events import EpochEvent, Sink, step_event
 from distill_cli.training.graphs import StepGraphs
 from distill_cli.training.optimisation import Optimisation
 from distill_cli.training.pauses import Pauses
-from distill_cli.training.run_log import RunLog, epoch_row
+from distill_cli.training.run_log import RunLog
 from distill_cli.training.state import HeldOut, State
 from distill_cli.training.update import Update
 from distill_cli.types import Batch, Progress
 
-# Steps between looks at what becomes of the loss: each look waits for the device.
-LOOK_EVERY = 50
+LOOK_EVERY = 50  # Steps between looks at what becomes of the loss: each waits for the device.
 
 
 @dataclass(kw_only=True)
@@ -44,8 +43,7 @@ class Trainer:
         sink: Shows progress.
         graphs: Records steps on a CUDA device; None to take them one operation at a time.
         pauses: When its state is kept within an epoch, and when it stops before its end.
-        truth_N: int64 true class of each training row whose label is hidden, else −1: pseudo-labels.jsonl
-            alone tells of them; None where no label is hidden.
+        truth_N: int64 true classes of training rows, −1 where unknown, for pseudo-labels.jsonl alone.
     """
 
     network: Network
@@ -93,7 +91,7 @@ class Trainer:
             self.state = checkpoint.load(self.run, self.parts, self.key, ranks=ranks)
             self.optimisation.materialise()
         self.state.pseudo_labels.truth_N = self.truth_N
-        self.log.cut_back(self.state.log_lengths, self.state.epoch)
+        self.log.cut_back(self.state)
         steps = device_steps(self.loader, self.update, self.epochs, self.state, self.graphs)
         self._steps = self._steps_on_host if steps is None else steps.epoch
 
@@ -118,14 +116,13 @@ class Trainer:
         self.state.epoch_seconds += time.perf_counter() - started
 
     def _steps_on_host(self, epoch: int, first: int) -> Iterator[int]:
-        for batch in self.loader.epoch(epoch, first=first):
-            yield self.train_step(batch)
+        return map(self.train_step, self.loader.epoch(epoch, first=first))
 
     def train_step(self, batch: Batch) -> int:
         """The step of a batch that the host has made; the images that all ranks saw in it."""
-        counts = {"step": batch.step, "total_steps": self.epochs * self.loader.steps}
-        progress = Progress(epoch=self.state.epoch, seed=self.loader.seed, **counts)
+        steps, seed = self.epochs * self.loader.steps, self.loader.seed
         self.optimisation.schedule.step_update(batch.step)
+        progress = Progress(epoch=self.state.epoch, step=batch.step, total_steps=steps, seed=seed)
         self.update(batch, progress, self.state)
         self.optimisation.average(self.network, batch.step)
         return (batch.of_all or batch).samples
@@ -142,10 +139,7 @@ class Trainer:
             self.save_best(network)
         rate = self.loader.steps * self.loader.batch_size / max(state.epoch_seconds, 1e-9)
         figures = {**held_out.figures, **verdict.figures, "images_per_second": rate}
-        self.log.epoch(row := epoch_row(state, figures, lr=self.optimisation.rate))
-        counts = state.pseudo_labels.epoch(state.epoch + 1, self.network.class_names)
-        if counts is not None:
-            self.log.labels(counts)
+        row = self.log.epoch(state, figures, self.optimisation.rate, self.network.class_names)
         self.sink.epoch(EpochEvent(epoch=state.epoch, epochs=self.epochs, row=row, best=best))
         state.next_epoch(rate, state.epoch_seconds + time.perf_counter() - started)
         self._save()

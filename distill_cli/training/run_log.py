@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +49,31 @@ class RunLog:
         """Bytes of both files now: what a checkpoint remembers."""
         return _size(self.events), _size(self.summary)
 
-    def cut_back(self, lengths: tuple[int, int], epochs: int) -> None:
-        """Forgets what came after a checkpoint, which has finished so many epochs."""
-        for path, length in zip((self.events, self.summary), lengths, strict=True):
+    def cut_back(self, state: State) -> None:
+        """Forgets what came after a checkpoint, which has this state."""
+        for path, length in zip((self.events, self.summary), state.log_lengths, strict=True):
             cut(path, length)
         if self.pseudo_labels.exists():
-            cut(self.pseudo_labels, _length_of(self.pseudo_labels.read_bytes(), epochs))
+            cut(self.pseudo_labels, _length_of(self.pseudo_labels.read_bytes(), state.epoch))
 
     def event(self, kind: str, values: Mapping[str, Any]) -> None:
         """Appends one line."""
         append(self.events, json.dumps({"event": kind, **values}, allow_nan=False) + "\n")
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Appends an epoch to both files; in the table, whose cells are numbers, yes is 1."""
-        self.event("epoch", row)
+    def epoch(
+        self, state: State, figures: Mapping[str, float], lr: float, class_names: Sequence[str]
+    ) -> dict[str, Any]:
+        """Appends an epoch that has just ended to all files, and returns its row.
+
+        In the table, whose cells are numbers, yes is 1.
+
+        Args:
+            state: As `epoch_row` takes it, like the next two.
+            figures: Held-out figures, those of objectives, and its speed.
+            lr: The learning rate at its end.
+            class_names: Names of the classes that labels are made up of.
+        """
+        self.event("epoch", row := epoch_row(state, figures, lr=lr))
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
         if _size(self.summary) == 0:
@@ -70,10 +81,10 @@ class RunLog:
         cells = {key: int(cell) if isinstance(cell, bool) else cell for key, cell in row.items()}
         writer.writerow(cells)
         append(self.summary, text.getvalue())
-
-    def labels(self, counts: PseudoLabelCounts) -> None:
-        """Appends the labels that an epoch made up."""
-        append(self.pseudo_labels, json.dumps(counts.to_json(), allow_nan=False) + "\n")
+        counts = state.pseudo_labels.epoch(state.epoch + 1, class_names)
+        if counts is not None:
+            append(self.pseudo_labels, json.dumps(counts.to_json(), allow_nan=False) + "\n")
+        return row
 
 
 def _length_of(lines: bytes, epochs: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import tarfile
@@ -250,6 +251,22 @@ def test_a_cache_has_their_labels(made: Made, here: Path, distill: Distill) -> N
     assert distill("cache", "merge", "p1", "p2", "--out", "whole", "--quiet").code == 0
     for file in sorted(made.labels.rglob("*.safetensors")):
         assert file.read_bytes() == (here / "whole" / file.relative_to(made.labels)).read_bytes()
+    exported = distill("cache", "export", made.labels, "--out", "labels.csv")
+    assert f"--unlabelled {made.more}" in exported.err
+    read = (
+        "cache",
+        "import",
+        "labels.csv",
+        "--kind",
+        "logits",
+        "--augment",
+        "shift:1",
+        "--views",
+        2,
+    )
+    outcome = distill(*read, "--data", made.data, "--unlabelled", made.more, "--out", "back")
+    assert outcome.code == 0, outcome.err
+    assert read_plan(here / "back").dataset == plan.dataset
     alone = distill("cache-soft-labels", "--teachers", made.teacher, *DUMP, "--out", "alone")
     assert alone.code == 0, alone.err
     assert set(json.loads((here / "alone/plan.json").read_text())["dataset"]) == {
@@ -296,6 +313,19 @@ def test_a_student_of_a_cache_adopts_them(
     outcome = distill(*student, "alone", "--unlabelled", made.more, "--out", "n")
     assert outcome.code == 3
     assert "it was made without --unlabelled" in outcome.err
+
+
+def test_some_of_them_are_taken(made: Made, here: Path, distill: Distill) -> None:
+    """By --limit, which counts them among the training images."""
+    student = ("student", *BRIEF, "--teachers", made.teacher, "--unlabelled", made.more)
+    student = tuple(part for part in student if part != "--quiet")
+    outcome = distill(*student, "--limit", 20, "--out", "s", "--dry-run")
+    assert outcome.code == 0, outcome.err
+    found = re.search(
+        r"(\d+) to train on, 3 held out, 36 test; \+ (\d+) of 40 unlabelled", outcome.err
+    )
+    assert found is not None, outcome.err
+    assert int(found[1]) + int(found[2]) == 20
 
 
 def test_hard_labels_learn_nothing_from_them(

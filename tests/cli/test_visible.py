@@ -78,6 +78,7 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "predict": (("predict", "{run}", "{image}", "--top", "5"), SHOWN),
     "evaluate": (("evaluate", "{run}", "--teacher", "{labels}"), ()),
     "evaluate-live": (("evaluate", "{run}", "--teacher", "{run}"), (FOLDER_SHOWN,)),
+    "noise": (("noise", "estimate", "{run}", "--out", "noise.csv"), SHOWN),
     "compare": (("compare", "{run}", "{undecodable}"), ()),
     "runs": (("runs", "{root}"), (FOLDER_SHOWN, UNDECODABLE_SHOWN)),
     "info": (("cache", "info", "{labels}"), ()),

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from distill_cli.training.pseudo_tally import PseudoLabelTally
 from distill_cli.training.run_log import RunLog
+from distill_cli.training.state import State
+from distill_cli.training.tally import Tally
 from distill_cli.types import PSEUDO_LABELS, Batch, PseudoLabelCounts, PseudoLabels
 from tests.objectives.steps import batch_of
 from tests.training.test_device_steps import (
@@ -129,22 +131,24 @@ def test_other_lines_are_malformed(line: object) -> None:
 def test_the_log_is_cut_back_to_finished_epochs(tmp_path: Path) -> None:
     """By the numbers of its lines: a length would tell a checkpoint of hidden labels."""
     log = RunLog(tmp_path)
-    log.cut_back((0, 0), 0)
+    state = State(step=1, tally=Tally())
+    log.cut_back(state)
     assert not log.pseudo_labels.exists()
-    for epoch in range(1, 5):
-        log.labels(
-            PseudoLabelCounts(
-                epoch=epoch, seen=9, accepted=3, known=3, right=epoch % 3, classes={"a": 3}
-            )
-        )
+    log.epoch(state, {"val_top1": 0.5}, 0.1, NAMES)
+    assert not log.pseudo_labels.exists(), "no label was made up"
+    for epoch in range(4):
+        state.epoch = epoch
+        state.pseudo_labels.truth_N = truth(epoch)
+        state.pseudo_labels.note(*drawn(epoch), K)
+        log.epoch(state, {"val_top1": 0.5}, 0.1, NAMES)
     lines = log.pseudo_labels.read_bytes().splitlines(keepends=True)
     for epochs, kept in ((9, 4), (4, 4), (2, 2), (0, 0)):
         log.pseudo_labels.write_bytes(b"".join(lines))
-        log.cut_back((0, 0), epochs)
+        log.cut_back(State(epoch=epochs))
         assert log.pseudo_labels.read_bytes() == b"".join(lines[:kept])
     for broken in (lines[0] + lines[1][:-1], lines[0] + b"{", lines[0] + b"\xff\n" + lines[1]):
         log.pseudo_labels.write_bytes(broken)
-        log.cut_back((0, 0), 9)
+        log.cut_back(State(epoch=9))
         assert log.pseudo_labels.read_bytes() == lines[0]
 
 

@@ -27,7 +27,7 @@ from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.inputs.moved_data import typed_place
 from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
 from distill_cli.recipe.earlier import DATA_VERSION, FRAMING
-from distill_cli.recipe.schema import CacheRecipe
+from distill_cli.recipe.schema import CacheRecipe, ImportRecipe
 from distill_cli.training.events import Sink
 from distill_cli.types import Source, ViewSpec
 
@@ -39,7 +39,9 @@ def worker_count(recipe: Recipe) -> int:
 
 def unlabelled_of(recipe: Recipe) -> str | None:
     """The value of `--unlabelled`; None of a verb that has none."""
-    return recipe.unlabelled if isinstance(recipe, TrainRecipe | CacheRecipe) else None
+    return (
+        recipe.unlabelled if isinstance(recipe, TrainRecipe | CacheRecipe | ImportRecipe) else None
+    )
 
 
 class OpenData(Protocol):

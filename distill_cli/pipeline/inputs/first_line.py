@@ -41,14 +41,13 @@ def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool)
     images += [dataset.val] if dataset.identity.val_fraction == 0 else []
     beside = dataset.identity.unlabelled_samples
     used = sum(len(part.sample_ids) for part in images) - beside
-    beside = int((dataset.fit_rows >= dataset.identity.samples).sum())
-    more = [f"+ {counted(beside, 'unlabelled image')} of {Path(dataset.unlabelled).name}"]
+    own = int((dataset.fit_rows < dataset.identity.samples).sum())
     parts = [
         f"{_files(dataset, used)}{counted(used, 'image')} used",
-        f"{len(dataset.fit_rows) - beside:,} to train on{_unlabelled(dataset)}, "
+        f"{own:,} to train on{_unlabelled(dataset)}, "
         f"{len(dataset.val.sample_ids):,} held out, "
         f"{len(dataset.test.sample_ids):,} test",
-        *(more if beside else []),
+        *_beside(dataset, len(dataset.fit_rows) - own),
         *([] if dataset.labels is None else dataset.labels.in_words()),
         *_left(dataset),
         _classes(dataset, images),
@@ -60,6 +59,14 @@ def first_line(name: str, dataset: Dataset, *, size: int | None, mirrored: bool)
         advice = "" if dataset.identity.dedupe else " (--dedupe leaves copies out)"
         parts.append(f"copies: {copies}{advice}")
     return f"{name}: {'; '.join(parts)}"
+
+
+def _beside(dataset: Dataset, taken: int) -> list[str]:
+    """The images of `--unlabelled`, some of which may not be trained on."""
+    count = dataset.identity.unlabelled_samples
+    some = f"{taken:,} of " if taken < count else ""
+    name = Path(dataset.unlabelled).name
+    return [f"+ {some}{counted(count, 'unlabelled image')} of {name}"] if count else []
 
 
 def _files(dataset: Dataset, used: int) -> str:

@@ -223,7 +223,7 @@ def judged(logits_NK: Tensor, asked: Images, group_K: Tensor | None = None) -> J
 
 def _why_not(member: Member, dataset: Dataset) -> str:
     if not len(dataset.val.label_N):
-        return "no held-out image is among those that it sees"
+        return "there is no held-out image that it could be shown"
     if not dataset.multi_label and not bool((dataset.val.label_N != UNLABELLED).any()):
         return "no held-out image has a label"
     assert isinstance(member, CachedTeacher)

@@ -48,7 +48,7 @@ def check_sources(
         resume: Whether the run is gone on with, if it is begun.
 
     Raises:
-        UsageError: With the folder.
+        UsageError: With the folder, or the file in it.
     """
     for name in related(recipe):
         if not coming(name) and not Path(name).exists():
@@ -58,5 +58,14 @@ def check_sources(
             raise UsageError(
                 f"--out {out} holds {name}, which is learnt from", hint="Choose another --out"
             )
+    _check_noise_stays(recipe, out)
     known = (name for name in learnt_from(recipe) if not coming(name))
     check_finished(known, str(out) if resume else None)
+
+
+def _check_noise_stays(recipe: TrainRecipe, out: Path) -> None:
+    path = recipe.noise_matrix if isinstance(recipe, LabelledRecipe) else None
+    if path is not None and real_path(Path(path).parent) == real_path(out):
+        raise UsageError(
+            f"--out {out} holds {path}, which is learnt from", hint="Choose another --out"
+        )
