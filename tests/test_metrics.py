@@ -13,6 +13,7 @@ from distill_cli.metrics import (
     Rankings,
     agreement,
     fit_temperature,
+    in_groups,
     label_agreement,
     mean_average_precision,
     measure,
@@ -299,3 +300,33 @@ def test_agreement_of_labels() -> None:
     assert same == 0
     kl = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert divergence == pytest.approx(2 * kl, rel=1e-6)
+
+
+def test_groups_of_classes_are_measured_by_their_mass() -> None:
+    """Against plain Python: a group's probability is a sum, though another group has the likeliest class."""
+    generator = torch.Generator().manual_seed(5)
+    logits_NK = torch.randn(40, 5, generator=generator)
+    target_N = torch.randint(-1, 5, (40,), generator=generator)
+    group_K = torch.tensor([0, 1, 0, 2, 1])
+    right, losses, moved = 0, [], 0
+    for logits_K, target in zip(logits_NK.double().tolist(), target_N.tolist(), strict=True):
+        if target < 0:
+            continue
+        weights = [math.exp(value) for value in logits_K]
+        mass = [0.0, 0.0, 0.0]
+        for weight, group in zip(weights, group_K.tolist(), strict=True):
+            mass[group] += weight / sum(weights)
+        wanted = group_K.tolist()[target]
+        right += mass.index(max(mass)) == wanted
+        moved += mass.index(max(mass)) != group_K.tolist()[weights.index(max(weights))]
+        losses.append(-math.log(mass[wanted]))
+    metrics = measure(*in_groups(logits_NK, target_N, group_K))
+    assert moved, "by the mass, and not by the likeliest class"
+    assert metrics.samples == len(losses)
+    assert metrics.top1 == right / len(losses)
+    assert metrics.nll == pytest.approx(sum(losses) / len(losses), abs=1e-12)
+    alone = measure(*in_groups(logits_NK, target_N, torch.arange(5)))
+    plain = measure(logits_NK, target_N)
+    assert (alone.top1, alone.nll) == (plain.top1, pytest.approx(plain.nll, abs=1e-12))
+    one = measure(*in_groups(logits_NK, target_N, torch.zeros(5, dtype=torch.int64)))
+    assert (one.top1, one.nll) == (1.0, pytest.approx(0.0, abs=1e-12))

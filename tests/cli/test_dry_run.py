@@ -22,6 +22,7 @@ from distill_cli.data.loader import Loader
 from distill_cli.pipeline.inputs import teacher_checks as guards
 from distill_cli.pipeline.run.dry_run import rehearse
 from distill_cli.pipeline.run.speed import Speed, seconds_of
+from distill_cli.recipe.label_options import LabelOptions
 from distill_cli.recipe.load import load
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
@@ -290,7 +291,8 @@ def test_resolved_values_are_those_of_the_run(made: Made, here: Path, distill: D
 
 def test_stdout_keeps_its_keys_and_stderr_says_the_rest(here: Path, distill: Distill) -> None:
     outcome = distill(*TRAIN, "--dry-run", "--json")
-    assert json.loads(outcome.out).keys() == TeacherRecipe.model_fields.keys() - {"seeds"}
+    unwritten = {"seeds", *LabelOptions.model_fields}
+    assert json.loads(outcome.out).keys() == TeacherRecipe.model_fields.keys() - unwritten
     assert "mlp_64x1, 4,810 parameters, sgd, lr 0.025, weight decay 0.0005, batch 64" in outcome.err
     assert "augment shift:1" in outcome.err
     assert "1 epoch of 20 steps, 20 in all: about " in outcome.err
