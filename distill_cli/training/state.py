@@ -28,10 +28,13 @@ class HeldOut:
     Attributes:
         figures: Figures by name, as metrics.jsonl has them.
         rank: Numbers that choose the epoch: greater is better, the first decides.
+        margin: How far the first may lie below the best so far for the epoch to take its place: what so
+            few images do not tell apart.
     """
 
     figures: Mapping[str, float]
     rank: tuple[float, ...]
+    margin: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -68,10 +71,19 @@ class State:
 
     def is_best(self, held_out: HeldOut) -> bool:
         """Whether these held-out figures are the best so far; if so, remembers them."""
-        if self.best_rank and list(held_out.rank) <= self.best_rank:
+        rank = list(held_out.rank)
+        alike = (
+            held_out.margin > 0
+            and self.best_rank
+            and rank[0] + held_out.margin >= self.best_rank[0]
+        )
+        if self.best_rank and rank <= self.best_rank and not alike:
             return False
         self.best_epoch, self.best = self.epoch, dict(held_out.figures)
-        self.best_rank = list(held_out.rank)
+        if alike:
+            # Later ones are compared with the best of all, or each could be a little worse than the last.
+            rank[0] = max(rank[0], self.best_rank[0])
+        self.best_rank = rank
         return True
 
     def where(self, epochs: int) -> str:

@@ -14,3 +14,13 @@ def test_of_equal_epochs_the_first_is_the_best() -> None:
         chosen.append(state.is_best(HeldOut(figures={"val_top1": rank[0]}, rank=rank)))
     assert chosen == [True, True, False, False, False]
     assert (state.best_epoch, state.best, state.best_rank) == (1, {"val_top1": 0.7}, [0.7, -0.9])
+
+
+def test_of_epochs_that_few_images_do_not_tell_apart_the_last_is_the_best() -> None:
+    """The margin is from the best of all, so that a slow decline does not count as standing still."""
+    state, chosen = State(), []
+    for accuracy in (0.5, 0.6, 0.55, 0.52, 0.49, 0.56):
+        chosen.append(state.is_best(HeldOut(figures={}, rank=(accuracy, 0.0), margin=0.1)))
+        state.epoch += 1
+    assert chosen == [True, True, True, True, False, True]
+    assert state.best_rank[0] == 0.6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,10 @@ def labels_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     """Accuracy chooses the epoch, NLL between equal accuracies, of which small splits are full.
 
     Where several labels may apply to an image, mean average precision stands for accuracy, and
-    where labels are coarse, the share of images whose group is right.
+    where labels are coarse, the share of images whose group is right. Where labels are hidden few images
+    choose, and often an early epoch by luck: then the last one counts whose accuracy is within a standard
+    error of the best (the one-standard-error rule, Breiman et al. 1984, Classification and Regression
+    Trees, 3.4.3).
     """
     held_out, runtime = prepared.dataset.val, prepared.runtime
     runtime.ranks.require_equal(network.state_dict().values())
@@ -32,7 +37,10 @@ def labels_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
         metrics = evaluate(network, held_out, runtime.device, runtime.ranks, group_K)
     figures = {"val_top1": metrics.top1, "val_nll": metrics.nll, "val_ece": metrics.ece}
     if metrics.map is None or metrics.f1 is None:
-        return HeldOut(figures=figures, rank=(metrics.top1, -metrics.nll))
+        labels, error = prepared.dataset.labels, 0.0
+        if labels is not None and labels.hidden:
+            error = sqrt(metrics.top1 * (1 - metrics.top1) / metrics.samples)
+        return HeldOut(figures=figures, rank=(metrics.top1, -metrics.nll), margin=error)
     first = metrics.map if prepared.dataset.multi_label else metrics.top1
     figures |= {"val_map": metrics.map, "val_f1": metrics.f1}
     return HeldOut(figures=figures, rank=(first, -metrics.nll))
