@@ -46,7 +46,10 @@ SOURCES: dict[str, Completer] = {
     "objective": objectives,
     "teachers": teachers,
     "device": devices,
-    "data": lambda incomplete: _matching(incomplete, known_names.DATA),
+    **dict.fromkeys(
+        ("data", "unlabelled", "teacher_data"),
+        lambda incomplete: _matching(incomplete, known_names.DATA),
+    ),
     "codec": lambda incomplete: _matching(incomplete, CODECS),
 }
 

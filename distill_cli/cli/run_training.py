@@ -9,34 +9,22 @@ from typing import TYPE_CHECKING
 
 from distill_cli.cli.begun import check_begun
 from distill_cli.cli.cache_soft_labels import duration
+from distill_cli.cli.early_checks import check_early, check_inputs_of_stages
 from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress
-from distill_cli.cli.run_summary import summary
 from distill_cli.cli.seed_table import show_seeds
 from distill_cli.cli.terminal import escape, exactly, leave_saying, print_location, result_json, say
 from distill_cli.errors import (
     DivergedError,
     RequirementError,
     StoppedError,
-    UsageError,
     counted,
-    nearest,
 )
-from distill_cli.pipeline.entries import check_not_gone
-from distill_cli.pipeline.folders import check_finished, check_one_run, check_output
-from distill_cli.pipeline.inputs.file_kinds import refuse_file
-from distill_cli.pipeline.inputs.teacher_folders import (
-    OWN,
-    check_distinct,
-    check_teachers,
-    expand_teachers,
-)
-from distill_cli.recipe import known_names
-from distill_cli.recipe.base import Recipe, TeacherLabels, TrainRecipe
+from distill_cli.pipeline.folders import check_output
+from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
-from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.recipe.seeds import seed_runs
-from distill_cli.recipe.stages import is_several, stages_of
+from distill_cli.types import HintResult, RunResult
 
 if TYPE_CHECKING:
     from distill_cli.pipeline.run.dry_run import Rehearsal
@@ -117,7 +105,7 @@ def _run_seeds(recipe: TrainRecipe, flags: RunFlags) -> None:
     out = Path(recipe.out or "the run")
     runs = seed_runs(recipe, out)
     # The runs differ in nothing that is checked here but their folders.
-    _check_inputs_of_stages(runs[0].recipe, runs[0].out, resume=flags.resume)
+    check_inputs_of_stages(runs[0].recipe, runs[0].out, resume=flags.resume)
     if recipe.out is not None:
         check_output(out, resume=flags.resume, overwrite=flags.overwrite, seeds=True)
     label = recipe.COMMAND.split()[0]
@@ -199,48 +187,59 @@ def rehearsal(runs: Sequence[Rehearsal], *, seeds: Sequence[int] = ()) -> str:
     return "\n".join(map(escape, [*lines, f"Left to the run: {'; '.join(left)}"]))
 
 
-def check_early(recipe: TrainRecipe, *, resume: bool, overwrite: bool) -> None:
-    """Refuses what paths and folders tell, before torch is imported."""
-    if resume:
-        check_begun(recipe)
-    if recipe.out is not None:
-        check_output(Path(recipe.out), resume=resume, overwrite=overwrite)
-    _check_inputs_of_stages(recipe, Path(recipe.out or "the run"), resume=resume)
+def _calibrated(figures: RunResult) -> list[str]:
+    if not figures.scaled or figures.test_ece_scaled is None:
+        return []
+    return [
+        f"at the temperature {figures.temperature:.2f}, fitted on held-out images: "
+        f"NLL {figures.test_nll_scaled:.4f}, ECE {100 * figures.test_ece_scaled:.1f} %"
+    ]
 
 
-def _check_inputs_of_stages(recipe: TrainRecipe, out: Path, *, resume: bool) -> None:
-    if not is_several(recipe):
-        _check_inputs(recipe, made=(), resume=resume)
-        return
-    stages = stages_of(recipe, out)
-    for number, stage in enumerate(stages):
-        made = [str(earlier.out) for earlier in stages[:number]]
-        _check_inputs(stage.recipe, made=made, resume=resume)
+def _epoch(figures: RunResult | HintResult) -> str:
+    """The epoch that was kept, and why."""
+    chosen = figures.val_hint if isinstance(figures, HintResult) else figures.val_top1
+    if chosen is None:
+        return f"nothing held out, last epoch {figures.best_epoch}"
+    return f"best epoch {figures.best_epoch}"
 
 
-def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> None:
-    """Checks teachers, data, model and starting weights, but for those that earlier stages make."""
-    if recipe.model is not None and not known_names.is_model(recipe.model):
-        raise UsageError(
-            f"model: there is no network '{recipe.model}'. "
-            f"{nearest(recipe.model, known_names.models())}"
+def summary(finished: Finished) -> str:
+    """The figures in a few lines."""
+    figures = finished.result
+    first = (
+        f"[bold]{escape(str(finished.recipe.model))}[/bold], {counted(figures.params, 'parameter')}, "
+        f"{_epoch(figures)} of {finished.recipe.epochs}"
+    )
+    warned = "".join(f"\n[bold red]warning:[/bold red] {escape(w)}" for w in figures.warnings)
+    if isinstance(figures, HintResult):
+        where = escape(str(finished.run))
+        loss = "nothing held out"
+        if figures.val_hint is not None:
+            loss = f"held-out hint loss [bold]{figures.val_hint:.4g}[/bold]"
+        return (
+            f"{first}\n{loss} in "
+            f"{figures.seconds:.0f} s → {where}\n"
+            f"Go on with [bold]distill student --init {where} --teachers …[/bold]"
+            f"{warned}"
         )
-    given = [*(getattr(recipe, "teachers", None) or []), recipe.init]
-    given = [name for name in given if name is not None and name not in made]
-    if isinstance(recipe, TeacherLabels):
-        check_teachers(recipe.teachers)
-        outside = [name for name in recipe.teachers or [] if name not in made]
-        expanded = expand_teachers(outside, own=isinstance(recipe, StudentRecipe))
-        given = [name for name in given if name not in OWN]
-        if recipe.recorded is None:
-            # Runs of earlier versions go on with the teachers they have, one of them twice too.
-            check_distinct(expanded)
-    elif recipe.data is None and recipe.init is None:
-        raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
-    if recipe.init is not None and recipe.init not in made:
-        if not Path(recipe.init).exists():
-            raise UsageError(f"--init {recipe.init} does not exist")
-        refuse_file(Path(recipe.init), "--init")
-        check_one_run(Path(recipe.init))
-        check_not_gone(Path(recipe.init))
-    check_finished(given, recipe.out if resume else None)
+    lines = [
+        first,
+        f"test: [bold]{counted(figures.test_errors, 'error')}[/bold] of {figures.test_samples:,} "
+        f"({100 * figures.test_top1:.2f} % right), NLL {figures.test_nll:.4f}, "
+        f"ECE {100 * figures.test_ece:.1f} %",
+        *_calibrated(figures),
+    ]
+    if figures.test_coarse_top1 is not None:
+        lines.append(f"groups of classes: {100 * figures.test_coarse_top1:.2f} % right")
+    if figures.test_map is not None and figures.test_f1 is not None:
+        lines.append(
+            f"by label: mAP {100 * figures.test_map:.2f} %, F1 {100 * figures.test_f1:.2f} %"
+        )
+    if figures.teacher_agreement is not None:
+        lines.append(f"agrees with its teacher on {100 * figures.teacher_agreement:.1f} % of test")
+    lines.append(
+        f"{figures.seconds:.0f} s at {figures.images_per_second:,.0f} images/s → "
+        f"{escape(str(finished.run))}"
+    )
+    return "\n".join(lines) + warned

@@ -36,8 +36,9 @@ class ViewPart:
         """The part's entries of a column of the batch, which may lie on either side."""
         if self.place_P is None:
             return column_B
-        on_device = column_B.device == self.views.device
-        place_P = self.place_on_device_P if on_device else self.place_P
+        # By type: a device may be named without its number, and no tensor's is.
+        on_host = column_B.device.type == self.place_P.device.type
+        place_P = self.place_P if on_host else self.place_on_device_P
         assert place_P is not None, "one lies where the other does"
         return column_B.index_select(0, place_P)
 

@@ -35,7 +35,7 @@ class PseudoLabel(HasAdapter, WholeBatch, CouplesSamples):
     Attributes:
         threshold: τ; 0 takes every label. Without a say where `adaptive`.
         adaptive: Thresholds that follow the teacher's certainty, by class.
-        momentum: m of the moving averages.
+        momentum: m of the moving averages, one move a step: 0.999 looks back over some 1,000 steps.
         fairness: Weight of the fairness term; 0 leaves it out.
         hard: The likeliest class; else softmax(log q / T).
         temperature: T of a soft label; below 1 it is sharper than q.

@@ -152,7 +152,7 @@ def test_steps_are_those_of_a_loop_over_rows(way: str) -> None:
         assert found.pseudo_labels is not None
         assert found.pseudo_labels.accepted_B.tolist() == accepted
         seen += sum(accepted)
-        assert float(found.total) == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
+        assert found.total.item() == pytest.approx(expected.item(), rel=1e-9, abs=1e-12)
         found.total.backward()
         if expected.requires_grad:
             expected.backward()

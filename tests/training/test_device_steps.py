@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distill_cli.adapters.category_structure import MovingCentres
 from distill_cli.adapters.d2l import DimensionMemory
+from distill_cli.adapters.pseudo_label import AnswerMemory
 from distill_cli.data.dataset import Dataset
 from distill_cli.models import InputSpec, create_network, save_model
 from distill_cli.objectives import OBJECTIVES
@@ -386,6 +387,13 @@ def rebound(
     return answer
 
 
+def rebound_memory(
+    self: AnswerMemory, probs_BK: Tensor, unlabelled_B: Tensor, plain: Any = AnswerMemory.update
+) -> None:
+    self.mean_K, self.certainty = self.mean_K.clone(), self.certainty.clone()
+    plain(self, probs_BK, unlabelled_B)
+
+
 def looking(self: CrossEntropy, step: Step, plain: Any = CrossEntropy.__call__) -> Terms:
     assert step.student.logits_BK.sum().item() < 1e9
     terms: Terms = plain(self, step)
@@ -404,10 +412,14 @@ def masked(self: CrossEntropy, step: Step, plain: Any = CrossEntropy.__call__) -
     [
         (Settings, "load", rates_of_the_host, "ce"),
         (MovingCentres, "forward", rebound, "category-structure"),
+        (AnswerMemory, "update", rebound_memory, "freematch"),
         (CrossEntropy, "__call__", looking, "ce"),
         (CrossEntropy, "__call__", masked, "ce"),
     ],
-    ids=["a rate of the host", "a buffer that is rebound", "a look at a value", "a mask as index"],
+    ids=[
+        *("a rate of the host", "a buffer that is rebound", "a memory that is rebound"),
+        *("a look at a value", "a mask as index"),
+    ],
 )
 def test_a_planted_fault_is_found(
     folder: Path,

@@ -19,13 +19,13 @@ from distill_cli.training.loop import Trainer
 from tests.training.test_device_steps import (
     COMMON,
     DATA,
-    GROUPS,
     TEACHERS,
     WAYS,
     assert_same,
     from_files,
     objective_of,
     trainer,
+    with_files,
 )
 from tests.training.test_device_steps import folder as folder
 
@@ -46,10 +46,7 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def trained(folder: Path, tmp_path: Path, graphs: str, epochs: int, **options: Any) -> Trainer:
-    options = {**COMMON, **DATA, "precision": "bf16", **options}
-    if "groups" in options:
-        options["groups"] = str(folder / GROUPS)
-        (folder / GROUPS).write_text("round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n")
+    options = with_files(folder, {**COMMON, **DATA, "precision": "bf16", **options})
     options |= {"device": "cuda", "deterministic": True, "graphs": graphs}
     run = trainer(folder, tmp_path, **options)
     torch.manual_seed(7)

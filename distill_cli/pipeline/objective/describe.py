@@ -26,10 +26,12 @@ methods show NAME` says the same of one. Unless said otherwise: z the logits, p 
 label, δ_y one-hot, T a temperature, K classes; terms are averaged over the samples of a batch.
 """
 
-# The files that examples give an objective, by need.
-FILES = {
+# The flags by which examples give an objective what it needs to know of classes and labels.
+GIVEN = {
     "groups": "--groups groups.yaml",
+    "hierarchy": "--coarse-labels hierarchy.yaml",
     "noise": "--noise-matrix noise.csv",
+    "unlabelled": "--labels-fraction 0.1",
 }
 
 
@@ -163,15 +165,15 @@ def examples(cls: type[Objective]) -> list[str]:
         start = "distill student --teachers runs/teacher-1"
     if info.targets == {"sigmoid"}:
         start += " --targets sigmoid"
-    files = "".join(f" {flag}" for need, flag in FILES.items() if need in needs)
-    lines = [f"{start} --objective {name}{files}"]
+    given = "".join(f" {flag}" for need, flag in GIVEN.items() if need in needs)
+    lines = [f"{start} --objective {name}{given}"]
     if issubclass(cls, SelectsSamples):
         entries = "{name: label-smoothing, epsilon: 0.1}, " + _entry(cls)
         return [*lines, f"{start} --set 'objective=[{entries}]'"]
     if info.name == SELF or not _numbers(cls):
         return lines
     hard = "" if info.owns else f"{{name: ce, weight: {info.default_weights.ce:g}}}, "
-    return [*lines, f"{start}{files} --set 'objective=[{hard}{_entry(cls)}]'"]
+    return [*lines, f"{start}{given} --set 'objective=[{hard}{_entry(cls)}]'"]
 
 
 def _numbers(cls: type[Objective]) -> list[tuple[str, float]]:

@@ -91,6 +91,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
             exchange=_exchange(prepared),
         ),
         loader=loader,
+        truth_N=dataset.hidden_N,
         epochs=recipe.epochs,
         probe=partial(
             penultimate_of, prepared.network, dataset.train, dataset.fit_rows, recipe.seed
