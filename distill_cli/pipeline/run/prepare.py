@@ -20,7 +20,13 @@ from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
 from distill_cli.pipeline.inputs.label_rules import check_label_options
 from distill_cli.pipeline.inputs.members import open_members, teacher_names
-from distill_cli.pipeline.inputs.other_views import ViewSpecs, check_streams, streams_of, view_specs
+from distill_cli.pipeline.inputs.other_views import (
+    OF_CACHE,
+    ViewSpecs,
+    check_streams,
+    streams_of,
+    view_specs,
+)
 from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
 from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.student import (
@@ -241,6 +247,10 @@ def check_options(recipe: TrainRecipe) -> None:
     check_label_options(recipe)
     check_objectives(recipe)
     check_names(recipe.augment)
+    if isinstance(recipe, StudentRecipe):
+        check_names([name for name in recipe.teacher_augment or [] if name != OF_CACHE])
+        check_names(recipe.labelled_augment)
+        check_streams(recipe, recipe.order, recipe.mode)
     optim.check_name(recipe.opt)
     if recipe.model is not None:
         resolve(recipe.model)
