@@ -239,11 +239,11 @@ def objectives(root: Path) -> Iterator[Case]:
         )
 
 
-def streams(root: Path) -> Iterator[Case]:
+def streams(root: Path, labelled: int = 64, per_class: int = 214) -> Iterator[Case]:
     """FixMatch's step over plain cross-entropy's, as many images through the network in each."""
-    labelled, unlabelled = 64, 7 * 64
+    unlabelled = 7 * labelled
     through = labelled + 2 * unlabelled
-    cifar = small_images(root, "cifar10", 214)
+    cifar = small_images(root, "cifar10", per_class)
     model = "cifar_resnet8"
     common: dict[str, Any] = {"data": str(cifar), "model": model}
     plain = ours.training(
