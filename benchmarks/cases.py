@@ -239,6 +239,41 @@ def objectives(root: Path) -> Iterator[Case]:
         )
 
 
+def streams(root: Path, labelled: int = 64, per_class: int = 214) -> Iterator[Case]:
+    """FixMatch's step over plain cross-entropy's, as many images through the network in each."""
+    unlabelled = 7 * labelled
+    through = labelled + 2 * unlabelled
+    cifar = small_images(root, "cifar10", per_class)
+    model = "cifar_resnet8"
+    common: dict[str, Any] = {"data": str(cifar), "model": model}
+    plain = ours.training(
+        root / "plain", augment=["crop:4", "flip"], objective="ce", batch_size=through, **common
+    )
+    for kind, strong in (("crop and flip", ["crop:4", "flip"]), ("strong", "strong")):
+        run = ours.student(
+            root / kind.split()[0],
+            ["self"],
+            augment=strong,
+            teacher_augment=["crop:4", "flip"],
+            labels_per_class=25,
+            unlabelled_share=unlabelled / (labelled + unlabelled),
+            batch_size=labelled + unlabelled,
+            objective="ce,pseudo-label",
+            **common,
+        )
+
+        def turn(run: ours.Run = run) -> float:
+            # The rate is of the student's images; the weak views go through the network too.
+            return run() * through / (labelled + unlabelled)
+
+        yield Case(
+            name=f"{model}, FixMatch ({labelled} + {unlabelled} {kind} + {unlabelled} weak views), "
+            f"over ce on {through}",
+            ours=turn,
+            other=plain,
+        )
+
+
 CASES = {
     "bare": against_bare,
     "caches": from_caches,
@@ -246,6 +281,7 @@ CASES = {
     "dump": dumps,
     "files": large,
     "objectives": objectives,
+    "streams": streams,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def training(out: Path, **options: Any) -> Run:
     return Run(TeacherRecipe, out, **options)
 
 
-def student(out: Path, teachers: list[Path], **options: Any) -> Run:
+def student(out: Path, teachers: Sequence[Path | str], **options: Any) -> Run:
     names = [str(path) for path in teachers]
     return Run(StudentRecipe, out, teachers=names, force=True, **options)  # type: ignore[arg-type]
 
