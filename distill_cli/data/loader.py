@@ -96,9 +96,9 @@ class Loader:
         """The views of a batch, by the places of its samples where these decide."""
         others, unlabelled_U, labelled_L = self.others, None, None
         if self.streams is not None:
-            hidden_B = self.share.of(self.streams.is_unlabelled_B)
+            unlabelled_B = self.share.of(self.streams.is_unlabelled_B)
             unlabelled_U, labelled_L = (
-                which_B.nonzero()[:, 0] for which_B in (hidden_B, ~hidden_B)
+                which_B.nonzero()[:, 0] for which_B in (unlabelled_B, ~unlabelled_B)
             )
         student: tuple[ViewPart, ...] = (ViewPart(views=self.views),)
         if others.labelled is not None:

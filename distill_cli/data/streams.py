@@ -70,11 +70,11 @@ class Streams:
         steps, known = self.steps, self.batch_size - self.count
         rows = torch.empty(steps, self.batch_size, dtype=torch.int64)
         view = torch.full_like(rows, epoch)
-        hidden_B = self.is_unlabelled_B
+        unlabelled_B = self.is_unlabelled_B
         order = epoch_order(self.unlabelled, self.seed, epoch)[: steps * self.count]
-        rows[:, hidden_B] = order.view(steps, self.count)
+        rows[:, unlabelled_B] = order.view(steps, self.count)
         begin = epoch * steps * known
         taken, times = in_turn(self.labelled, begin, steps * known, self.seed, _LABELLED)
-        rows[:, ~hidden_B] = taken.view(steps, known)
-        view[:, ~hidden_B] = times.view(steps, known)
+        rows[:, ~unlabelled_B] = taken.view(steps, known)
+        view[:, ~unlabelled_B] = times.view(steps, known)
         return rows.flatten(), view.flatten()

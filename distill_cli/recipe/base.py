@@ -37,6 +37,7 @@ from distill_cli.recipe.file_options import (
 )
 from distill_cli.recipe.label_options import LabelOptions
 from distill_cli.recipe.noise_options import NoiseOptions
+from distill_cli.recipe.objective_options import ObjectiveValues
 from distill_cli.recipe.parsing import as_list
 from distill_cli.recipe.rank_options import RankOptions
 from distill_cli.recipe.rule_options import CHANNELS, DATA_RULES, DEDUPE, MAX_MEGAPIXELS, SPLIT_BY
@@ -262,7 +263,7 @@ class TrainRecipe(Recipe, SeedOptions, RankOptions, LabelOptions):
     grace: Time = GRACE
 
 
-class LabelledRecipe(TrainRecipe, NoiseOptions):
+class LabelledRecipe(TrainRecipe, NoiseOptions, ObjectiveValues):
     """The options of every verb that trains a classifier to its end."""
 
     objective: str | list[dict[str, Any]] = option(

@@ -73,6 +73,15 @@ def parse_set(assignment: str) -> tuple[list[str], Any]:
         value = yaml_value(text)
     except BadYamlError:
         value = text
+    keys = path.strip().split(".")
+    if keys[0] == "objective" and len(keys) > 1:
+        if len(keys) != 3:
+            raise UsageError(
+                f"--set {path.strip()}: a value of an objective is objective.NAME.KEY",
+                hint="As --set objective.pseudo-label.threshold=0.9",
+            )
+        # Names of objectives have hyphens, their values underscores.
+        return ["objective_values", keys[1], keys[2].replace("-", "_")], value
     return path.strip().replace("-", "_").split("."), value
 
 

@@ -15,7 +15,7 @@ from distill_cli.recipe.base import LabelledRecipe
 # Flags that speak of the named objectives; a list of objectives says them in its entries.
 NAMED_ONLY = (
     *("label_smoothing", "temperature", "alpha", "alpha_end", "schedule"),
-    *("hint_layer", "guided_layer"),
+    *("hint_layer", "guided_layer", "objective_values"),
 )
 # Each of these turns a list of objectives back into what was asked for: --hints has weights of
 # its own for `kd` by name.

@@ -34,6 +34,7 @@ OF_TEACHERS = (
     "ensemble_of",
     "class_map",
     "teacher_precision",
+    "self",
 )
 # Romero et al. 2015, equation 2: CE + λ·CE(q_τ, p_τ), τ = 3, λ from 4 to 1. Ours has T² before it.
 TAU = 3.0
@@ -154,6 +155,14 @@ def _hints(recipe: StudentRecipe, out: Path) -> list[Stage]:
             "--teacher-data shows the teacher others",
             hint="Leave one of them out, or name an objective of layers",
         )
+    own = [name for name in recipe.teachers or [] if name in ("self", "ema")]
+    if own or recipe.teacher_augment is not None:
+        said = f"teacher {own[0]}" if own else "--teacher-augment"
+        raise UsageError(
+            f"{said}: --hints has its first stage learn from the layers of a network that is trained, on the "
+            "student's images",
+            hint="Leave one of them out, or begin with `distill hint-init` and go on with --init",
+        )
     given = _given(recipe)
     first = {
         **given,
@@ -190,6 +199,9 @@ def _generations(recipe: StudentRecipe, out: Path) -> list[Stage]:
         values["out"] = str(out if last else out / STAGES / f"generation-{number}")
         if number > 1:
             values = {key: value for key, value in values.items() if key not in OF_TEACHERS}
+            if values.get("teacher_augment") == ["cache"]:
+                # Those of the first generation's cache; a later one's teacher sees what its student sees.
+                del values["teacher_augment"]
             values["teachers"] = [str(stages[-1].out)]
         if last:
             values["require"] = recipe.require

@@ -37,7 +37,7 @@ class RunLog:
 
     Both are cut back to the checkpoint's lengths on resume, so that no row stands twice;
     pseudo-labels.jsonl, which is there where labels are made up, to the epochs that it has finished: its
-    length tells of hidden labels, and a checkpoint does not.
+    length tells of hidden labels, of which a checkpoint between two epochs has nothing.
     """
 
     def __init__(self, folder: Path) -> None:

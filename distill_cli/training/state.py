@@ -28,13 +28,13 @@ class HeldOut:
     Attributes:
         figures: Figures by name, as metrics.jsonl has them.
         rank: Numbers that choose the epoch: greater is better, the first decides.
-        margin: How far the first may lie below the best so far for the epoch to take its place: what so
-            few images do not tell apart.
+        images: Where few choose, how many images the first is the share of right answers of: an epoch within a
+            standard error of the best so far then takes its place. 0 to have the best one count.
     """
 
     figures: Mapping[str, float]
     rank: tuple[float, ...]
-    margin: float = 0.0
+    images: int = 0
 
 
 @dataclass(kw_only=True)
@@ -72,11 +72,10 @@ class State:
     def is_best(self, held_out: HeldOut) -> bool:
         """Whether these held-out figures are the best so far; if so, remembers them."""
         rank = list(held_out.rank)
-        alike = (
-            held_out.margin > 0
-            and self.best_rank
-            and rank[0] + held_out.margin >= self.best_rank[0]
-        )
+        alike = False
+        if held_out.images and self.best_rank:
+            best = self.best_rank[0]
+            alike = rank[0] >= best - math.sqrt(best * (1 - best) / held_out.images)
         if self.best_rank and rank <= self.best_rank and not alike:
             return False
         self.best_epoch, self.best = self.epoch, dict(held_out.figures)

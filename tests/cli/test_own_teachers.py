@@ -45,7 +45,7 @@ def recipe(run: Path) -> dict[str, Any]:
         (("student", "--teachers", "ema", *TINY), "Add --ema"),
         (("student", "--teachers", "self,self", *TINY, *VIEWS), "one and the same"),
         (("student", "--teachers", "self", *TINY, *VIEWS, "--objective", "attention"), "layers"),
-        (("student", "--teachers", "self", *TINY, *VIEWS, "--hints"), "nothing else can ask it"),
+        (("student", "--teachers", "self", *TINY, *VIEWS, "--hints"), "that is trained"),
         ((*SELF, *PSEUDO, "--labelled-augment", "mixup:1"), "mixup and cutmix"),
         ((*SELF, *PSEUDO, "--order", "balanced"), "do not go together"),
         ((*SELF, *PSEUDO, "--views-per-read", 2), "do not go together"),
@@ -202,3 +202,76 @@ def test_a_dry_run_times_two_streams(here: Path, distill: Distill) -> None:
     assert outcome.code == 0, outcome.err
     assert "each batch: 24 labelled images" in " ".join(outcome.err.split())
     assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        # 65 images have 33 unlabelled ones, and four parts are not of one size.
+        ((*SELF, *PSEUDO, "-b", 68, "--accumulate", 3, "--unlabelled-share", 0.53), "evenly"),
+        (("student", "--teachers", "self", *TINY, *VIEWS, "--hints"), "distill hint-init"),
+        (
+            ("student", "--teachers", "self", *TINY, *PSEUDO, "--class-map", "by-name"),
+            "Leave it out",
+        ),
+        (
+            (
+                "student",
+                "--teachers",
+                "self",
+                *TINY,
+                "--augment",
+                "none",
+                "--teacher-augment",
+                "none",
+            ),
+            "its gradient is zero",
+        ),
+    ],
+)
+def test_more_refusals(here: Path, distill: Distill, args: tuple[Any, ...], text: str) -> None:
+    outcome = distill(*args)
+    assert outcome.code == 2, outcome.err
+    assert text in " ".join(outcome.err.split())
+    assert not (here / "runs").exists()
+
+
+def test_in_turns_with_others_it_must_not_compare_itself(
+    here: Path, distill: Distill, made: Made
+) -> None:
+    args = ("student", "--teachers", f"self,{made.teacher}", "--mode", "random", "--quiet")
+    outcome = distill(*args)
+    assert outcome.code == 2
+    assert "its gradient is zero" in outcome.err
+
+
+def test_later_generations_have_the_one_before(here: Path, distill: Distill, made: Made) -> None:
+    """What is of the first one's teacher, or of its cache, is not asked of them."""
+    common = (
+        "--data",
+        "digits",
+        "--model",
+        "mlp_8x1",
+        "--epochs",
+        1,
+        "--quiet",
+        "--generations",
+        2,
+    )
+    own = ("--teachers", "self", "--set", "self.mode=eval", "--labels-per-class", 10, *PSEUDO)
+    outcome = distill("student", *own, *common, "--out", "own")
+    assert outcome.code == 0, outcome.err
+    cached = ("--teachers", made.labels / "a", "--teacher-augment", "cache", "--augment", "shift:2")
+    outcome = distill("student", *cached, *common, "--out", "cached")
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_value_of_an_objective_is_set_beside_its_name(here: Path, distill: Distill) -> None:
+    args = (*SELF, *PSEUDO, "--set", "objective.pseudo-label.threshold=0.2", "--out", "r")
+    assert distill(*args).code == 0
+    [entry] = [e for e in recipe(here / "r")["objective"] if e["name"] == "pseudo-label"]
+    assert entry["threshold"] == 0.2
+    assert "objective_values" not in recipe(here / "r")
+    outcome = distill(*SELF, *PSEUDO, "--set", "objective.pseudo-label.nonsense=1", "--out", "n")
+    assert outcome.code == 2
+    assert "has no 'nonsense'" in outcome.err

@@ -78,7 +78,7 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "predict": (("predict", "{run}", "{image}", "--top", "5"), SHOWN),
     "evaluate": (("evaluate", "{run}", "--teacher", "{labels}"), ()),
     "evaluate-live": (("evaluate", "{run}", "--teacher", "{run}"), (FOLDER_SHOWN,)),
-    "noise": (("noise", "estimate", "{run}", "--out", "noise.csv"), SHOWN),
+    "noise": (("noise", "estimate", "{run}", "--out", "{matrix}"), SHOWN),
     "compare": (("compare", "{run}", "{undecodable}"), ()),
     "runs": (("runs", "{root}"), (FOLDER_SHOWN, UNDECODABLE_SHOWN)),
     "info": (("cache", "info", "{labels}"), ()),
@@ -98,6 +98,7 @@ def filled(words: tuple[str, ...], planted: Path) -> list[str]:
         "image": planted / "data" / PLANTED[1] / "0.png",
         "labels": planted / "labels",
         "undecodable": planted / UNDECODABLE,
+        "matrix": planted / "noise.csv",
         "root": planted,
     }
     return [word.format(**places) for word in words]

@@ -142,3 +142,27 @@ def test_every_key_has_help_and_a_panel(schema: type) -> None:
         assert field.description, name
         if name not in ("command", "about", "recorded"):
             assert "panel" in field.json_schema_extra, name
+
+
+def test_a_value_of_a_named_objective_can_be_set() -> None:
+    """It reaches the list of every value, and a name that is not there is refused."""
+    from distill_cli.pipeline.objective.build import composition
+    from distill_cli.pipeline.objective.entries import spelled
+
+    said = ["objective.pseudo-label.threshold=0.5", "objective.ce.weight=2"]
+    listed = [{"name": "ce"}, {"name": "pseudo-label"}]
+    for objective in ("ce,pseudo-label", listed):
+        flags = {"objective": objective}
+        recipe = load(StudentRecipe, assignments=said, flags=flags, environment={})
+        kept = spelled(recipe, composition(recipe))
+        values = {entry["name"]: entry for entry in kept.objective if isinstance(entry, dict)}
+        assert values["pseudo-label"]["threshold"] == 0.5
+        assert values["ce"]["weight"] == 2
+        assert "objective_values" not in kept.model_dump()
+    named = {"objective": "ce,pseudo-label"}
+    other = ["objective.kd.temperature=2"]
+    wrong = load(StudentRecipe, assignments=other, flags=named, environment={})
+    with pytest.raises(UsageError, match=r"objective\.kd: none of these"):
+        composition(wrong)
+    with pytest.raises(UsageError, match=r"objective\.NAME\.KEY"):
+        load(StudentRecipe, assignments=["objective.threshold=2"], flags=named, environment={})

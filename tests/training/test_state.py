@@ -19,8 +19,9 @@ def test_of_equal_epochs_the_first_is_the_best() -> None:
 def test_of_epochs_that_few_images_do_not_tell_apart_the_last_is_the_best() -> None:
     """The margin is from the best of all, so that a slow decline does not count as standing still."""
     state, chosen = State(), []
-    for accuracy in (0.5, 0.6, 0.55, 0.52, 0.49, 0.56):
-        chosen.append(state.is_best(HeldOut(figures={}, rank=(accuracy, 0.0), margin=0.1)))
+    for accuracy in (0.5, 0.6, 0.55, 0.5, 0.48, 0.95, 0.9, 0.91):
+        chosen.append(state.is_best(HeldOut(figures={}, rank=(accuracy, 0.0), images=20)))
         state.epoch += 1
-    assert chosen == [True, True, True, True, False, True]
-    assert state.best_rank[0] == 0.6
+    # √(0.6·0.4/20) is 0.110, √(0.95·0.05/20) is 0.049: it is the best's own.
+    assert chosen == [True, True, True, True, False, True, False, True]
+    assert state.best_rank[0] == 0.95

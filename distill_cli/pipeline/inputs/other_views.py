@@ -228,7 +228,7 @@ def streams_of(
                 hint="Leave it out; --labels-fraction and --labels-per-class hide labels",
             )
     parts = share.parts * share.ranks
-    if batch_size < 2 or count % parts:
+    if batch_size < 2 or count % parts or batch_size % parts:
         raise UsageError(
             f"--unlabelled-share {wanted:g} of a batch of {batch_size:,} cannot be shared evenly by "
             f"{counted(parts, 'part')}, of either kind some",

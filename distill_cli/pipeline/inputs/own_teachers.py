@@ -49,6 +49,15 @@ def check_own(recipe: TrainRecipe, composed: Composition, names: Sequence[str]) 
     assert isinstance(recipe, StudentRecipe), "refused where names are expanded"
     if len(set(own)) < len(own):
         raise UsageError(f"teacher {own[0]} is named twice", hint="Name it once")
+    if recipe.class_map and len(recipe.class_map) > 1:
+        raise UsageError(
+            f"teacher {own[0]} has the student's classes: of several class maps none is for it",
+            hint="Give one map for all the others, or none",
+        )
+    if recipe.class_map and len(own) == len(names):
+        raise UsageError(
+            f"--class-map: teacher {own[0]} has the student's classes", hint="Leave it out"
+        )
     if AVERAGE in own and recipe.ema is None:
         raise UsageError(
             "teacher ema is the student's moving average, and there is none", hint="Add --ema 0.999"
@@ -72,11 +81,12 @@ def _check_self(recipe: StudentRecipe, composed: Composition) -> None:
             f"teacher self and {which} do not go together: {EACH_BY_ITSELF}",
             hint="Choose --mode ensemble or random, or --set self.mode=eval",
         )
-    if recipe.teacher_augment is not None:
+    alone = len(recipe.teachers or []) == 1 or recipe.mode == "random"
+    still = [recipe.teacher_augment, recipe.augment] == [["none"], ["none"]]
+    if recipe.teacher_augment is not None and not still:
         return
     for part in composed.parts:
         info = part.objective.info
-        alone = recipe.teachers is not None and len(recipe.teachers) == 1
         if alone and Need.TEACHER in needs_of(part.objective) and not info.own_answers:
             raise UsageError(
                 f"objective '{info.name}' would compare the student's answers with themselves: its "

@@ -115,16 +115,26 @@ def _entries(recipe: TrainRecipe, version: str | None) -> list[dict[str, Any]]:
         return [{"name": "hint", "normalised": False, "gradient_scale": 1.0, **_hint_pairs(recipe)}]
     assert isinstance(recipe, LabelledRecipe), "every other verb has an objective"
     if isinstance(recipe.objective, str):
-        return _named(recipe, split_commas(recipe.objective), version)
+        return _with_values(recipe, _named(recipe, split_commas(recipe.objective), version))
     entries = [dict(entry) for entry in recipe.objective]
     if not entries:
         raise UsageError("objective: the list is empty")
     for key in NAMED_ONLY:
-        if getattr(recipe, key, None) is not None:
+        if key != "objective_values" and getattr(recipe, key, None) is not None:
             raise UsageError(f"{key}: with a list of objectives, say it in its entries")
     for entry in entries:
         _class(entry.get("name"))
-    return entries
+    return _with_values(recipe, entries)
+
+
+def _with_values(recipe: LabelledRecipe, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The entries with what `--set objective.NAME.KEY=VALUE` says of them."""
+    said = recipe.objective_values or {}
+    names = [str(entry["name"]) for entry in entries]
+    for name in said:
+        if name not in names:
+            raise UsageError(f"objective.{name}: none of these objectives. {nearest(name, names)}")
+    return [{**entry, **said.get(str(entry["name"]), {})} for entry in entries]
 
 
 def _hint_pairs(recipe: HintRecipe | StudentRecipe) -> dict[str, Any]:

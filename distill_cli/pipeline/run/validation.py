@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
 import torch
 from torch import Tensor
 
@@ -37,10 +35,9 @@ def labels_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
         metrics = evaluate(network, held_out, runtime.device, runtime.ranks, group_K)
     figures = {"val_top1": metrics.top1, "val_nll": metrics.nll, "val_ece": metrics.ece}
     if metrics.map is None or metrics.f1 is None:
-        labels, error = prepared.dataset.labels, 0.0
-        if labels is not None and labels.hidden:
-            error = sqrt(metrics.top1 * (1 - metrics.top1) / metrics.samples)
-        return HeldOut(figures=figures, rank=(metrics.top1, -metrics.nll), margin=error)
+        labels = prepared.dataset.labels
+        few = metrics.samples if labels is not None and labels.hidden else 0
+        return HeldOut(figures=figures, rank=(metrics.top1, -metrics.nll), images=few)
     first = metrics.map if prepared.dataset.multi_label else metrics.top1
     figures |= {"val_map": metrics.map, "val_f1": metrics.f1}
     return HeldOut(figures=figures, rank=(first, -metrics.nll))
