@@ -247,17 +247,8 @@ def test_in_turns_with_others_it_must_not_compare_itself(
 
 def test_later_generations_have_the_one_before(here: Path, distill: Distill, made: Made) -> None:
     """What is of the first one's teacher, or of its cache, is not asked of them."""
-    common = (
-        "--data",
-        "digits",
-        "--model",
-        "mlp_8x1",
-        "--epochs",
-        1,
-        "--quiet",
-        "--generations",
-        2,
-    )
+    common = ("--data", "digits", "--model", "mlp_8x1", "--epochs", 1, "--quiet")
+    common = (*common, "--force", "--generations", 2)
     own = ("--teachers", "self", "--set", "self.mode=eval", "--labels-per-class", 10, *PSEUDO)
     outcome = distill("student", *own, *common, "--out", "own")
     assert outcome.code == 0, outcome.err
