@@ -203,7 +203,8 @@ class Composition:
         weighted: list[Tensor] = []
         means: dict[str, Tensor] = {}
         weights: dict[str, tuple[str, Weight]] = {}
-        fraction = progress.fraction
+        # Asked of the device only where a weight changes.
+        fraction = progress.fraction if self._changes else 0.0
         shared = Step(student=student, batch=batch, progress=progress, teacher_signals=teacher)
         soft_B = self._soft_samples(shared)
         pseudo_labels: PseudoLabels | None = None
@@ -231,6 +232,10 @@ class Composition:
             weights=weights,
             pseudo_labels=pseudo_labels,
         )
+
+    @property
+    def _changes(self) -> bool:
+        return any(part.weight.schedule != "constant" for part in self.parts)
 
     def _soft_samples(self, step: Step) -> Tensor | None:
         """bool (B,): the samples of all objectives but the one that selects; None for all samples."""

@@ -37,7 +37,7 @@ def run_page(run: RunSummary) -> str:
         title=f"{model} on {data}",
         subtitle=f"{run.name} · {objective_of(recipe)} · seed {plain(recipe.get('seed'))}",
         finished=run.result is not None,
-        shown=[] if run.result is None else _key_figures(run.result),
+        shown=[] if run.result is None else [*_key_figures(run.result), *_labels(recorded)],
         pictures=of_run(run),
         teachers=_teachers(run),
         teacher_columns=TEACHER_COLUMNS,
@@ -88,6 +88,15 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
     return shown
 
 
+def _labels(recorded: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """How many labels the run knew, where some were hidden."""
+    labels = _mapping(recorded.get("labels"))
+    known, images, held_out = (labels.get(key) for key in ("known", "images", "held_out"))
+    if not (type(known) is type(images) is type(held_out) is int) or not labels.get("hidden"):
+        return []
+    return [("labels known", f"{known:,}", f"of {images:,}, {held_out:,} of them held out")]
+
+
 def _held_out(result: RunResult) -> str:
     """What stands below the test accuracy."""
     if result.val_top1 is None:
@@ -119,10 +128,15 @@ def _environment(recorded: Mapping[str, Any]) -> dict[str, str]:
         "teacher_networks",
         "versions",
         "view_spec",
+        "teacher_view_spec",
         "asked",
     }
     others = {key: value for key, value in recorded.items() if key not in elsewhere}
-    views = {f"view {key}": value for key, value in _mapping(recorded.get("view_spec")).items()}
+    views = {
+        f"{name} {key}": value
+        for name, spec in (("view", "view_spec"), ("teacher view", "teacher_view_spec"))
+        for key, value in _mapping(recorded.get(spec)).items()
+    }
     return _in_words({**others, **views, **_mapping(recorded.get("versions"))})
 
 

@@ -95,9 +95,7 @@ def _pseudo_labels(run: RunSummary) -> Picture | None:
         f"Last epoch: {last.accepted:,} of {counted(last.seen, 'image')} without a label; most as {most} "
         f"({last.classes[most]:,}), fewest as {least} ({last.classes[least]:,})."
     )
-    known = {"accuracy": "right, where the label is known"} if "accuracy" in rows[0] else {}
-    names = {"share": "above the threshold", **known}
-    rows = [row for row in rows if names.keys() <= row.keys()]
+    names = {"share": "above the threshold", "accuracy": "of them right, where the label is known"}
     return _curves("Pseudo-labels", rows, names, "%", scale=100, mark=None, note=note)
 
 
@@ -129,9 +127,13 @@ def _curves(
     The note is by default on the epoch of the best weights, which is marked.
     """
     lines = [
-        Line(label=name, y_by_x={row["epoch"]: scale * row[key] for row in history}, style=style)
+        Line(
+            label=name,
+            y_by_x={row["epoch"]: scale * row[key] for row in history if key in row},
+            style=style,
+        )
         for style, (key, name) in enumerate(names.items())
-        if key in history[0]
+        if any(key in row for row in history)
     ]
     if not lines:
         return None

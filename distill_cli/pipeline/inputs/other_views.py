@@ -218,7 +218,10 @@ def streams_of(
     known_N = labelled(dataset.train)[rows]
     known, others = rows[known_N], rows[~known_N]
     count = min(max(round(batch_size * wanted), 1), batch_size - 1)
-    for stream, none in ((known, "no training image has a label"), (others, "all have one")):
+    for stream, none in (
+        (known, "no training image has a label"),
+        (others, "none without a label is learnt from"),
+    ):
         if not len(stream):
             raise ArtifactError(
                 f"--unlabelled-share {wanted:g} needs images with labels and others: {none}",

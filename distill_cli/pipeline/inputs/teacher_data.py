@@ -191,6 +191,20 @@ def _line(name: str, found: TeacherData, dataset: Dataset, size: Size | None) ->
     )
 
 
+def check_counterparts(found: TeacherData | None, rows: Tensor) -> None:
+    """Refuses rows to train on of which the teachers have no image; without a parallel data set, none.
+
+    Args:
+        found: The parallel data set.
+        rows: int64 rows of train.
+
+    Raises:
+        ArtifactError: As `TeacherData.check`.
+    """
+    if found is not None:
+        found.check(rows)
+
+
 def shown_to_teachers(found: TeacherData | None, dataset: Dataset) -> Dataset:
     """The data as the teachers see them."""
     return dataset if found is None else found.dataset

@@ -20,7 +20,13 @@ from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
 from distill_cli.pipeline.inputs.label_rules import check_label_options
 from distill_cli.pipeline.inputs.members import open_members, teacher_names
-from distill_cli.pipeline.inputs.other_views import ViewSpecs, check_streams, streams_of, view_specs
+from distill_cli.pipeline.inputs.other_views import (
+    OF_CACHE,
+    ViewSpecs,
+    check_streams,
+    streams_of,
+    view_specs,
+)
 from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
 from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.student import (
@@ -32,6 +38,7 @@ from distill_cli.pipeline.inputs.student import (
 )
 from distill_cli.pipeline.inputs.table_checks import check_table
 from distill_cli.pipeline.inputs.teacher_data import (
+    check_counterparts,
     check_teacher_data,
     recorded_data,
 )
@@ -96,16 +103,8 @@ def prepare(
     runs = replace(runs, tell=once(sink.message))
     out = Path(recipe.out) if recipe.out else next_free(KINDS[type(recipe)])
     check_output(out, resume=resume, overwrite=overwrite)
-    if resume:
-        recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
-    check_options(recipe)
-    check_sources(recipe, out, coming=runs.comes, resume=resume)
-    taught_by = teacher_names(recipe, runs)
+    recipe, taught_by = _named(recipe, out, runs, resume=resume)
     names = outside(taught_by)
-    recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
-    owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
-    check_teacher_data(recipe, taught_by)
-    check_places(recipe, [out], owners, runs.recipe)
     runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
@@ -120,11 +119,9 @@ def prepare(
     cached, stored_views = cached_views(members)
     parallel = None if teacher_data is None else teacher_data.dataset
     specs = view_specs(recipe, dataset, cached, parallel)
-    spec = specs.student
     dataset = learnt_from(recipe, mixed_as_cached(dataset, cached), composed, cached, sink)
     check_labels(composed, dataset)
-    if teacher_data is not None:
-        teacher_data.check(dataset.fit_rows)
+    check_counterparts(teacher_data, dataset.fit_rows)
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     advice = Silent() if resume else sink
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
@@ -132,13 +129,11 @@ def prepare(
     teacher, joining = joined(recipe, taught_by, everyone, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
-    order = order_of(recipe, joining.get("mode"), composed, dataset, spec, batch_size)
-    check_reads(recipe, order, joining.get("mode"), spec, stored_views)
-    check_streams(recipe, order, joining.get("mode"))
-    streams = streams_of(recipe, dataset, batch_size, WHOLE)
-    steps = len(dataset.fit_rows) // batch_size if streams is None else streams.steps
-    if streams is not None:
-        sink.message(streams.text)
+    mode, spec = joining.get("mode"), specs.student
+    order = order_of(recipe, mode, composed, dataset, spec, batch_size)
+    check_reads(recipe, order, mode, spec, stored_views)
+    check_streams(recipe, order, mode)
+    steps = _steps(recipe, dataset, batch_size, sink)
     layers = find_layers(
         composed,
         network,
@@ -171,6 +166,32 @@ def prepare(
         optimizer=_optimizer(complete, network, layers),
     )
     return sharded(prepared) if runtime.shards_student else prepared
+
+
+def _named(
+    recipe: TrainRecipe, out: Path, runs: Artifacts, *, resume: bool
+) -> tuple[TrainRecipe, list[str]]:
+    """The recipe as its version and its teachers mean it, and these; refused by what folders tell."""
+    if resume:
+        recipe = as_made(recipe, begun_by([out / "recipe.yaml"]))
+    check_options(recipe)
+    check_sources(recipe, out, coming=runs.comes, resume=resume)
+    taught_by = teacher_names(recipe, runs)
+    names = outside(taught_by)
+    recipe = with_data(recipe, names, runs.recipe, start=recipe.init)
+    owners = [*([str(out)] if resume else []), *names, *([recipe.init] if recipe.init else [])]
+    check_teacher_data(recipe, taught_by)
+    check_places(recipe, [out], owners, runs.recipe)
+    return recipe, taught_by
+
+
+def _steps(recipe: TrainRecipe, dataset: Dataset, batch_size: int, sink: Sink) -> int:
+    """Steps of an epoch; says what makes up the batches of two streams."""
+    streams = streams_of(recipe, dataset, batch_size, WHOLE)
+    if streams is None:
+        return len(dataset.fit_rows) // batch_size
+    sink.message(streams.text)
+    return streams.steps
 
 
 def _optimizer(recipe: ResolvedRecipe, network: Network, layers: Layers) -> torch.optim.Optimizer:
@@ -226,6 +247,10 @@ def check_options(recipe: TrainRecipe) -> None:
     check_label_options(recipe)
     check_objectives(recipe)
     check_names(recipe.augment)
+    if isinstance(recipe, StudentRecipe):
+        check_names([name for name in recipe.teacher_augment or [] if name != OF_CACHE])
+        check_names(recipe.labelled_augment)
+        check_streams(recipe, recipe.order, recipe.mode)
     optim.check_name(recipe.opt)
     if recipe.model is not None:
         resolve(recipe.model)
