@@ -113,7 +113,7 @@ class Study:
     def off(self, setting: str, seed: int) -> float:
         """Mean distance of the estimated rows from those of the noise: half the sum of differences."""
         with self.matrix("forward, estimated M", setting, seed).open(newline="") as file:
-            rows = [[float(p) for p in row] for row in list(csv.reader(file))[1:]]
+            rows = [[float(p) for p in row[-CLASSES:]] for row in list(csv.reader(file))[1:]]
         pairs = zip(rows, true_matrix(self.kind), strict=True)
         return statistics.mean(
             sum(abs(p - q) for p, q in zip(row, true, strict=True)) / 2 for row, true in pairs
