@@ -78,6 +78,10 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "predict": (("predict", "{run}", "{image}", "--top", "5"), SHOWN),
     "evaluate": (("evaluate", "{run}", "--teacher", "{labels}"), ()),
     "evaluate-live": (("evaluate", "{run}", "--teacher", "{run}"), (FOLDER_SHOWN,)),
+    "calibrate": (
+        ("calibrate", "{run}", "--prior", "uniform", "--all-classes", "--out", "calibrated"),
+        SHOWN,
+    ),
     "noise": (("noise", "estimate", "{run}", "--out", "noise.csv"), SHOWN),
     "compare": (("compare", "{run}", "{undecodable}"), ()),
     "runs": (("runs", "{root}"), (FOLDER_SHOWN, UNDECODABLE_SHOWN)),
@@ -104,7 +108,9 @@ def filled(words: tuple[str, ...], planted: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_names_are_shown_and_not_obeyed(planted: Path, distill: Distill, name: str) -> None:
+def test_names_are_shown_and_not_obeyed(
+    planted: Path, here: Path, distill: Distill, name: str
+) -> None:
     words, parts = VERBS[name]
     checked(distill(*filled(words, planted)), *parts)
 
