@@ -174,8 +174,7 @@ def open_dataset(
     if rules.dedupe and digests:
         splits, digests, copies = without_copies(splits, digests)
         left = tuple(sorted((*left, *copies)))
-    train, names = splits["train"], read.class_names
-    contents = digests.get("train")
+    train, names, contents = splits["train"], read.class_names, digests.get("train")
     sure = not (skip_bad or rules.dedupe)
     whole = replace(_identity(train, names, contents, sure=sure), split_seed=split_seed)
     val, held, identity = _held_out(spec, splits, whole, val_fraction, contents, rules)
@@ -183,7 +182,8 @@ def open_dataset(
     fit_rows = torch.tensor(fit, dtype=torch.int64)
     more: tuple[bytes, ...] = ()
     if unlabelled is not None:
-        images = beside(unlabelled, read_unlabelled(unlabelled, train, *how), train, digests, rules)
+        beside_it = read_unlabelled(unlabelled, train.size, *how)
+        images = beside(unlabelled, beside_it, train, digests, rules)
         identity, more = images.beside(identity), images.digests or ()
         left, skipped = tuple(sorted((*left, *images.left))), skipped + images.skipped
         fit_rows, train = torch.cat([fit_rows, images.rows_behind(train)]), images.behind(train)

@@ -60,7 +60,7 @@ def read_images(
 
 def read_unlabelled(
     spec: str,
-    train: Images,
+    size: tuple[int, int, int],
     skip_bad: bool,
     framing: Framing,
     workers: int,
@@ -68,15 +68,15 @@ def read_unlabelled(
     glance: bool,
     rules: DataRules,
 ) -> Decoded | Listed:
-    """The images of `--unlabelled` as one split `train`, in the size, channels and kind of another.
+    """The images of `--unlabelled` as one split `train`.
 
-    The arguments are those of `open_dataset`, and the split that they are to follow.
+    The arguments are those of `open_dataset`, and the channels, height and width of the views.
 
     Raises:
         UsageError: The spec names nothing.
         ArtifactError: The images are unusable.
     """
-    channels, *sides_of_view = train.size
+    channels, *sides_of_view = size
     options: dict[str, Any] = {"size": tuple(sides_of_view), "skip_bad": skip_bad}
     options |= {
         "framing": framing,

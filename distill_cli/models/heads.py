@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distill_cli.losses.dropmax import dropmax_inference
@@ -105,3 +106,24 @@ def gate(net: nn.Module) -> None:
         "classifier": [f"{path}.{part}" for part in ("logits", "prior", "posterior")],
     }
     plain.default_cfg = plain.pretrained_cfg
+
+
+@torch.no_grad()
+def shift_logits(net: nn.Module, bias_K: Tensor) -> None:
+    """Adds to the logits of a network for good, by the bias of its classifier.
+
+    Args:
+        net: The plain network; where it takes the mean of several classifiers, each is changed.
+        bias_K: What is added to each logit.
+
+    Raises:
+        ValueError: Its classifier has no bias of a number a class. None is made: a saved network is
+            built by its architecture, which would not know it.
+    """
+    named: Any = getattr(net, "get_classifier", lambda: None)()
+    heads = named if isinstance(named, tuple | list) else [classifier_of(net)]
+    biases: list[Any] = [getattr(head, "bias", None) for head in heads]
+    if not all(isinstance(bias, Tensor) and bias.shape == bias_K.shape for bias in biases):
+        raise ValueError("its classifier has no bias of a number for each class")
+    for bias in biases:
+        bias.add_(bias_K.to(bias))

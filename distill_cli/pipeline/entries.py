@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, SUMS, is_cache
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.files import LOCK, TEMPORARY, linked, real_path
+from distill_cli.files import LOCK, TEMPORARY, check_writable, linked, real_path
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
 from distill_cli.recipe.stages import RECIPE as STAGES_RECIPE
 from distill_cli.recipe.stages import STAGES
@@ -58,8 +58,12 @@ def _any_of(names: Iterable[str]) -> str:
 _RUN_FILES = _any_of((*RUN_FILES, "MODEL_CARD.md", STAGES_RECIPE))
 # Without these no model can be read.
 _MODEL_FILES = ("config.json", "model.safetensors")
+MODEL = Entries(files=_any_of((*_MODEL_FILES, "README.md")))
+# The model whose masses of classes `calibrate` made those of a prior.
+CALIBRATED = "calibrated"
 _PLAIN_RUN = {
-    "model": Entries(files=_any_of((*_MODEL_FILES, "README.md"))),
+    "model": MODEL,
+    CALIBRATED: MODEL,
     "last": Entries(files=r"checkpoint(-before)?\.pt|outcome\.json|shard-\d+-\d+\.safetensors"),
 }
 # A stage's folder is named as the recipe says.
@@ -178,6 +182,29 @@ def _is_run(folder: Path) -> bool:
         return any((folder / name).exists() for name in ("metrics.jsonl", "last", RESULT))
     several = (STAGES_RECIPE, STAGES), (SEEDS, LOCK), (SEEDS, TABLE)
     return any(all((folder / name).exists() for name in names) for names in several)
+
+
+def check_model_output(out: Path, *, own: bool, overwrite: bool) -> None:
+    """Refuses a folder that a model alone cannot be written to.
+
+    Args:
+        out: The folder.
+        own: It is the run's own, in its place.
+        overwrite: Replace the model that is in it.
+
+    Raises:
+        UsageError: It cannot be written, lies in a run or a cache, holds other things, or a model.
+        ArtifactError: An entry that would be written is a link.
+    """
+    check_writable(out)
+    if not own:
+        check_place(out, run=False)
+    if (out / "config.json").is_file() and not overwrite:
+        raise UsageError(
+            f"{out} already holds a model",
+            hint="Choose another --out, or replace it with --overwrite",
+        )
+    check_entries(out, MODEL, "a model")
 
 
 def check_not_gone(run: Path) -> None:

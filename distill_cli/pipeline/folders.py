@@ -13,6 +13,7 @@ from distill_cli.files import LOCK, check_writable, one_writer, remove
 from distill_cli.pipeline.entries import (
     CACHE,
     CACHES,
+    CALIBRATED,
     CARD,
     DEMO,
     RUN_ENTRIES,
@@ -266,7 +267,7 @@ def has_model(folder: Path) -> bool:
 def kept_recipe(folder: Path) -> dict[str, Any]:
     """The recipe.yaml of a run or cache folder; empty for a plain model folder."""
     # RUN/model says as much as RUN: its recipe lies beside it.
-    places = [folder, folder.parent] if folder.name == "model" else [folder]
+    places = [folder, folder.parent] if folder.name in ("model", CALIBRATED) else [folder]
     found = [place / "recipe.yaml" for place in places if (place / "recipe.yaml").is_file()]
     if not found:
         return {}

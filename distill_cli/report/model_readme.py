@@ -13,6 +13,8 @@ from distill_cli.types import RunResult
 
 # distill's own architectures are timm's only once they are registered.
 OWN = "distill_"
+# Classes that a page names.
+NAMED = 10
 
 
 def model_readme(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, Any]) -> str:
@@ -23,23 +25,50 @@ def model_readme(recipe: Mapping[str, Any], result: RunResult, config: Mapping[s
         result: The run's figures.
         config: config.json of the model.
     """
-    ours = config["distill"]
-    timms = ours["library"] == "timm"
+    model, data = short_name(str(recipe.get("model"))), short_name(str(recipe.get("data")))
+    about = (
+        f"An image classifier of {count(result.params)} parameters for "
+        f"{counted(config['num_classes'], 'class', 'classes')} (`label_names` of config.json), "
+        f"architecture {markdown_code(config['architecture'])}. Test accuracy: "
+        f"{share(result.test_top1)} of {counted(result.test_samples, 'image')}."
+    )
+    return _page(config, f"{markdown(model)} on {markdown(data)}", about)
+
+
+def calibrated_readme(run: str, config: Mapping[str, Any]) -> str:
+    """What a model with biases that match a prior is, and how they came about.
+
+    Args:
+        run: The run or model that it was made of.
+        config: config.json of the model, with `calibrated` among what is kept beside.
+    """
+    facts = config["distill"]["extra"]["calibrated"]
+    name, chosen, classes = markdown(short_name(run)), facts["classes"], config["num_classes"]
+    named = "all classes" if len(chosen) == classes else ", ".join(map(markdown, chosen[:NAMED]))
+    more = f" and {len(chosen) - NAMED:,} more" if NAMED < len(chosen) < classes else ""
+    about = (
+        f"The network of {name}, and a bias that was added to its logits: so that the mean probability "
+        f"of {named}{more} over {counted(facts['images'], 'image')} ({markdown(facts['source'])}) is "
+        f"the share that they were said to have (prior: {markdown(facts['prior_from'])}). No label was "
+        "looked at, and no test image. `distill.extra.calibrated` of config.json has the shares, the mean "
+        "probabilities before and after, and the biases. A temperature that the network had was left "
+        "out: it was fitted to other logits."
+    )
+    return _page(config, f"{name}, calibrated", about)
+
+
+def _page(config: Mapping[str, Any], title: str, about: str) -> str:
+    """The page, from its head to how timm loads the model."""
+    timms = config["distill"]["library"] == "timm"
     head = {
         "pipeline_tag": "image-classification",
         **({"library_name": "timm"} if timms else {}),
         "tags": ["image-classification", *(["timm"] if timms else []), "distill"],
         "metrics": ["accuracy"],
     }
-    model, data = short_name(str(recipe.get("model"))), short_name(str(recipe.get("data")))
     lines = [
         *("---", yaml.safe_dump(head, sort_keys=False).rstrip(), "---", ""),
-        f"# {markdown(model)} on {markdown(data)}",
-        "",
-        f"An image classifier of {count(result.params)} parameters for "
-        f"{counted(config['num_classes'], 'class', 'classes')} (`label_names` of config.json), "
-        f"architecture {markdown_code(config['architecture'])}. Test accuracy: "
-        f"{share(result.test_top1)} of {counted(result.test_samples, 'image')}.",
+        *(f"# {title}", "", about),
         *("", "## Images", "", *takes(config)),
         *("", "## Probabilities", "", says(config)),
     ]

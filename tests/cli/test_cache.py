@@ -290,6 +290,7 @@ def test_several_teachers_share_one_pass_and_merge_by_name(
         assert (here / "m" / path.relative_to(made.labels)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_teachers_of_other_size_and_normalisation_in_one_pass(
     dumped: Path, distill: Distill
 ) -> None:
@@ -458,7 +459,9 @@ def test_unlabelled_images_are_cached_and_learnt_from(dumped: Path, distill: Dis
     assert outcome.code == 0, outcome.err
 
 
-@pytest.mark.parametrize("augment", ["v2/RandAugment,crop:1", "crop:1,mixup"])
+@pytest.mark.parametrize(
+    "augment", [pytest.param("v2/RandAugment,crop:1", marks=pytest.mark.slow), "crop:1,mixup"]
+)
 def test_workers_change_no_bit_of_a_student(dumped: Path, distill: Distill, augment: str) -> None:
     common = ("--augment", augment, "--quiet")
     dump = ("cache-soft-labels", "--teachers", "t", "--views", 2, *common)

@@ -59,6 +59,7 @@ def test_a_run_is_a_model_like_any_other(gated: Path, distill: Distill) -> None:
     assert said["nll"] == pytest.approx(found["test_nll"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_it_teaches_and_its_labels_are_cached(gated: Path, here: Path, distill: Distill) -> None:
     outcome = distill("cache-soft-labels", "--teachers", gated, "--out", "labels", "--quiet")
     assert outcome.code == 0, outcome.err

@@ -356,6 +356,7 @@ def test_it_downloads_nothing(
     assert "1,000 classes, the data has 10" in refused.err
 
 
+@pytest.mark.slow
 def test_stages_learn_from_those_before_them(shelf: Shelf, here: Path, distill: Distill) -> None:
     """A later stage is opened on what an earlier one would make."""
     outcome = distill(*shelf.args((*STUDENT, "--hints", "--model", "mlp_8x2", "--dry-run")))

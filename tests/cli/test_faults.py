@@ -386,7 +386,7 @@ def lines(path: Path) -> int:
 @pytest.mark.parametrize(
     ("begin", "number", "code"),
     [
-        (from_shell, signal.SIGKILL, -9),
+        pytest.param(from_shell, signal.SIGKILL, -9, marks=pytest.mark.slow),
         pytest.param(from_shell, signal.SIGINT, 130, marks=pytest.mark.slow),
         (start, signal.SIGTERM, 143),
     ],

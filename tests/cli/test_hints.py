@@ -91,6 +91,7 @@ def test_the_held_out_loss_falls_and_nobody_compares_it(
     assert distill("compare", "h").code == 3
 
 
+@pytest.mark.slow
 def test_both_stages_are_the_runs_that_one_would_make(
     made: Made, here: Path, distill: Distill
 ) -> None:
@@ -145,7 +146,10 @@ def test_stage_2_is_the_papers_loss() -> None:
     [
         ("hint-init", "--model", "mlp_8x2"),
         ("student", "--objective", "kd,hint", "--model", "mlp_8x2"),
-        ("hint-init", "--model", "cifar_resnet8", "--ema", 0.9, "--opt", "adamw"),
+        pytest.param(
+            ("hint-init", "--model", "cifar_resnet8", "--ema", 0.9, "--opt", "adamw"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["hint-init", "joint", "averaged"],
 )
@@ -214,6 +218,7 @@ def taught_jointly(
     return json.loads(outcome.out), list(csv.DictReader(Path("s/summary.csv").open()))
 
 
+@pytest.mark.slow
 def test_joint_hints_teach_a_network_without_batch_norm(here: Path, distill: Distill) -> None:
     """It ended at chance at these defaults: a regressor without batch norm, and all its pull."""
     result, rows = taught_jointly(distill, "digits", "mlp_128x2", 30)
@@ -261,11 +266,11 @@ SMALL: dict[str, dict[str, Any]] = {"swin_tiny_patch4_window7_224": SWIN}
 SWIN_TINY = "swin_tiny_patch4_window7_224"
 FAST_PAIRS = [
     ("test_vit", "test_resnet", 32),
+]
+SLOW_PAIRS = [
     ("test_resnet", "test_vit2", 30),
     ("test_convnext", "test_vit", 32),
     ("mobilenetv4_conv_small", "test_efficientnet", 32),
-]
-SLOW_PAIRS = [
     ("test_efficientnet", "test_convnext2", 32),
     ("mixer_s32_224", "test_byobnet", 32),
     ("test_mambaout", SWIN_TINY, 32),

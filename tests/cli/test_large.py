@@ -39,6 +39,7 @@ def photographs(root: Path, count: int = 30, side: int = 140) -> Path:
 SMALL = ("--model", "cifar_resnet8", "--size", 136, "-b", 8, "--quiet", "--set", "warmup_epochs=0")
 
 
+@pytest.mark.slow
 def test_teacher_cache_and_student_from_files(here: Path, distill: Distill) -> None:
     photographs(here / "data", count=16)
     outcome = distill(
@@ -199,6 +200,7 @@ def test_what_cannot_work_is_refused_and_replaces_nothing(
     assert not (here / "new").exists()
 
 
+@pytest.mark.slow
 def test_timms_policies_work_on_every_image(here: Path, distill: Distill) -> None:
     """At full magnitude some operations went beyond what they can do; grey has one channel."""
     from distill_cli.data.library_transforms import parse

@@ -225,6 +225,7 @@ def test_modes_are_different_ways(made: Made, here: Path, distill: Distill) -> N
     assert same(here / "c", here / "f")
 
 
+@pytest.mark.slow
 def test_teachers_of_other_sizes_and_normalisations_together(
     made: Made, here: Path, distill: Distill
 ) -> None:

@@ -52,6 +52,7 @@ def test_it_is_the_network_with_its_own_normalisation(here: Path) -> None:
     assert load_model(here / "named", class_names=("bars", "rows")).class_names == ("rows", "bars")
 
 
+@pytest.mark.slow
 def test_a_folder_that_timm_saved_teaches(here: Path, distill: Distill) -> None:
     shapes(here / "data", 8)
     timms(here / "t")

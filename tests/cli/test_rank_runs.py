@@ -105,6 +105,7 @@ def test_every_mode(distill: Cli, here: Path, made: Made, mode: str, cached: boo
     assert_near(here / "one", here / "two")
 
 
+@pytest.mark.slow
 def test_chains_hints_and_seeds(distill: Cli, here: Path, made: Made) -> None:
     """Stages and seeds are run one after another, by all ranks."""
     chain = (
@@ -225,6 +226,7 @@ def test_dumps_are_shared_out(distill: Cli, here: Path, made: Made, ranks: int) 
     assert files(here / "one") == files(here / "two")
 
 
+@pytest.mark.slow
 def test_states_are_kept_by_one_clock(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranks whose weights lie in parts keep them after the same step, whatever their clocks say."""
     # A second each 50 ms, and every rank reads it a little differently.

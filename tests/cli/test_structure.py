@@ -39,6 +39,7 @@ def kept(run: Path) -> dict[str, Any]:
     return yaml.safe_load((run / "recipe.yaml").read_text())
 
 
+@pytest.mark.slow
 def test_category_structure_by_its_name(made: Made, here: Path, distill: Distill) -> None:
     common = ("--teachers", made.teacher, *MODEL, *QUICK)
     outcome = distill(

@@ -203,6 +203,7 @@ def test_the_time_of_a_command_ends_with_it(
     assert sorted(path.parent.name for path in (here / "run").rglob("result.json")) == runs
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ticks")
 def test_a_chain_shares_its_time(made: Made, here: Path, distill: Distill) -> None:
     args = ("student", "--teachers", made.teacher, "--model", "mlp_8x1", "--generations", 2)

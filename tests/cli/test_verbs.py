@@ -233,6 +233,7 @@ def test_demo_small(here: Path, distill: Distill) -> None:
     assert (here / "demo" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_ci_script(here: Path) -> None:
     """As a CI job runs it: train, cache, distil, gate, read a figure.
 

@@ -78,6 +78,10 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "predict": (("predict", "{run}", "{image}", "--top", "5"), SHOWN),
     "evaluate": (("evaluate", "{run}", "--teacher", "{labels}"), ()),
     "evaluate-live": (("evaluate", "{run}", "--teacher", "{run}"), (FOLDER_SHOWN,)),
+    "calibrate": (
+        ("calibrate", "{run}", "--prior", "uniform", "--all-classes", "--out", "{calibrated}"),
+        SHOWN,
+    ),
     "noise": (("noise", "estimate", "{run}", "--out", "{matrix}"), SHOWN),
     "compare": (("compare", "{run}", "{undecodable}"), ()),
     "runs": (("runs", "{root}"), (FOLDER_SHOWN, UNDECODABLE_SHOWN)),
@@ -99,13 +103,16 @@ def filled(words: tuple[str, ...], planted: Path) -> list[str]:
         "labels": planted / "labels",
         "undecodable": planted / UNDECODABLE,
         "matrix": planted / "noise.csv",
+        "calibrated": planted / "calibrated",
         "root": planted,
     }
     return [word.format(**places) for word in words]
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_names_are_shown_and_not_obeyed(planted: Path, distill: Distill, name: str) -> None:
+def test_names_are_shown_and_not_obeyed(
+    planted: Path, here: Path, distill: Distill, name: str
+) -> None:
     words, parts = VERBS[name]
     checked(distill(*filled(words, planted)), *parts)
 

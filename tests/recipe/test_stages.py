@@ -174,6 +174,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_generations_are_the_runs_that_one_would_make(
     made: Made, here: Path, distill: Distill
 ) -> None:
@@ -201,6 +202,7 @@ stages:
 """
 
 
+@pytest.mark.slow
 def test_a_chain_that_stopped_goes_on_to_the_same_bits(
     made: Made, here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,6 +131,7 @@ def test_several_labels_against_other_images() -> None:
         assert not same.passed
 
 
+@pytest.mark.slow
 def test_guessers_of_labels_pass_one_time_in_a_hundred_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -156,6 +156,7 @@ def test_a_damaged_shard_is_an_error_of_the_step_that_needs_it(
         next(labels)
 
 
+@pytest.mark.slow
 def test_runs_of_several_seeds_look_into_one_copy(
     caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

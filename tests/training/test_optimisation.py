@@ -257,7 +257,9 @@ def flat(run: Path) -> torch.Tensor:
 
 
 # bf16 rounds the gradient of each part to 2⁻⁹ of itself.
-@pytest.mark.parametrize(("precision", "share"), [("fp32", 1e-5), ("bf16", 0.03)])
+@pytest.mark.parametrize(
+    ("precision", "share"), [("fp32", 1e-5), pytest.param("bf16", 0.03, marks=pytest.mark.slow)]
+)
 def test_accumulation_changes_nothing_but_memory(
     distill: Distill, here: Path, precision: str, share: float
 ) -> None:
@@ -291,7 +293,7 @@ def test_the_average_is_what_is_saved(distill: Distill, here: Path) -> None:
     assert all(torch.equal(value, kept["ema"][f"net.{name}"]) for name, value in saved.items())
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", [pytest.param("bf16", marks=pytest.mark.slow), "fp16"])
 def test_low_precision_learns_as_well(distill: Distill, here: Path, precision: str) -> None:
     import json
 
@@ -309,6 +311,7 @@ def test_low_precision_learns_as_well(distill: Distill, here: Path, precision: s
         assert torch.equal(value, weights(here / "again")[name])
 
 
+@pytest.mark.slow
 def test_channels_last_weights_are_saved_plain(distill: Distill, here: Path) -> None:
     outcome = distill(
         *("teacher", "train", "--data", "digits", "--model", "cifar_resnet8", "--epochs", 1),
