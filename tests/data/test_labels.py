@@ -213,6 +213,11 @@ def test_labels_of_a_file(digits: Dataset, tmp_path: Path) -> None:
         read_relabelling(tmp_path / "none.csv")
 
 
+def test_a_table_that_excel_saved_has_a_mark_before_its_header(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text("sample_id,label\nindex:5,7\n", encoding="utf-8-sig")
+    assert read_relabelling(tmp_path / "n.csv") == (("index:5", "7"),)
+
+
 def test_groups_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text("even: [0, 2]\nodd: [1, 3]\n")
     assert read_hierarchy(tmp_path / "g.yaml") == (("even", ("0", "2")), ("odd", ("1", "3")))
