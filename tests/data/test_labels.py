@@ -253,6 +253,20 @@ def test_a_folder_of_its_own_is_held_out_of_the_labels_too(folders: Path) -> Non
     assert int((noisy.train.label_N != plain.train.label_N).sum()) == 2 * 6
 
 
+def test_a_file_labels_no_image_that_has_no_label(folders: Path) -> None:
+    """Loose images of train stay unlabelled: a row for one is refused, whatever it says."""
+    plain = open_dataset(str(folders))
+    loose = [name for name in plain.train.sample_ids if "loose" in name]
+    assert len(loose) == 6
+    rows = tuple((name, "a") for name in loose)
+    with pytest.raises(
+        ArtifactError, match=r"6 rows for images that have no label: .*loose-0.*, …"
+    ):
+        relabelled(plain, LabelRules(noise=rows))
+    with pytest.raises(ArtifactError, match=rf"1 row for images that have no label: '{loose[3]}'"):
+        relabelled(plain, LabelRules(noise=((plain.train.sample_ids[0], "b"), rows[3])))
+
+
 def test_several_labels_an_image(tmp_path: Path) -> None:
     data = open_dataset(str(halves(tmp_path, 60)))
     assert len(relabelled(data, LabelRules(limit=20)).fit_rows) == 20
