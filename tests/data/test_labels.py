@@ -94,6 +94,15 @@ def test_a_fraction_is_of_every_class(digits: Dataset) -> None:
     assert set(data.val.label_N.tolist()) == set(range(10))
 
 
+def test_a_share_below_one_of_each_class_is_one_of_each(digits: Dataset) -> None:
+    """0.2 % of 1,438 labels are three, and ten classes are to be learnt."""
+    data = relabelled(digits, LabelRules(fraction=0.002))
+    assert Counter(known_of(data).values()) == dict.fromkeys(range(10), 1)
+    assert known_of(data).items() <= known_of(relabelled(digits, LabelRules(fraction=0.01))).items()
+    part = relabelled(digits, LabelRules(fraction=0.01, limit=100))
+    assert Counter(known_of(part).values()) == dict.fromkeys(range(10), 1)
+
+
 def test_all_labels_are_those_of_the_data(digits: Dataset) -> None:
     data = relabelled(digits, LabelRules(fraction=1.0))
     assert data.train.label_N.equal(digits.train.label_N)
