@@ -65,6 +65,19 @@ def allotted(count_K: Sequence[int], total: int) -> list[int]:
     return torch.bincount(class_N[first_N], minlength=len(count_K)).tolist()
 
 
+def share_of(count_K: Sequence[int], fraction: float) -> list[int]:
+    """How many of each class are a share of all: as `allotted` has it, and one of each class at least.
+
+    Where the share is less than one of each, it is one of each all the same.
+
+    Args:
+        count_K: Rows of each class.
+        fraction: The share, in (0, 1].
+    """
+    classes = sum(count > 0 for count in count_K)
+    return allotted(count_K, max(classes, round(fraction * sum(count_K))))
+
+
 def held_of(known: int, fraction: float) -> int:
     """How many of the known labels of a class are held out: of fewer than five, none."""
     return max(1, round(known * fraction)) if known >= ENOUGH else 0

@@ -23,7 +23,7 @@ def read_relabelling(path: Path) -> Relabelling:
         ArtifactError: It has other columns, or a sample twice.
     """
     try:
-        text = read_bounded(path, TABLE_BYTES).decode("utf-8")
+        text = read_bounded(path, TABLE_BYTES).decode("utf-8-sig")
         rows = [(line, row) for line, row in csv_rows(text.splitlines(keepends=True)) if row]
     except OSError as error:
         raise UsageError(

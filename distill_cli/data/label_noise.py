@@ -13,8 +13,11 @@ from distill_cli.data.label_classes import class_of
 from distill_cli.data.label_draws import any_other, flipped_by, the_next
 from distill_cli.data.label_files import Relabelling
 from distill_cli.data.label_rules import LabelRules, Noise
-from distill_cli.errors import ArtifactError, nearest
+from distill_cli.errors import ArtifactError, counted, nearest
 from distill_cli.types import UNLABELLED
+
+# Images that a refusal names, of those in a file that have no label to change.
+NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ def noisy(dataset: Dataset, held_rows: Tensor, rules: LabelRules) -> Labels:
     """The labels of both sides with noise; as they lie on disk without any.
 
     Raises:
-        ArtifactError: A file names a sample or a class that there is not.
+        ArtifactError: A file names a sample or a class that there is not, or a sample without a label.
     """
     train, val, noise = dataset.train, dataset.val, rules.noise
     if noise is None:
@@ -51,6 +54,7 @@ def _as_filed(dataset: Dataset, labels: Relabelling) -> Tensor:
     names, train = dataset.class_names, dataset.train
     row_of = {name: row for row, name in enumerate(train.sample_ids)}
     filed_N = train.label_N.clone()
+    bare: list[str] = []
     for name, text in labels:
         if name not in row_of:
             raise ArtifactError(
@@ -62,7 +66,17 @@ def _as_filed(dataset: Dataset, labels: Relabelling) -> Tensor:
             raise ArtifactError(
                 f"label noise: sample '{name:.80}': there is no class '{text:.80}'. {nearest(text, names)}"
             )
-        filed_N[row_of[name]] = label
+        row = row_of[name]
+        if train.label_N[row] == UNLABELLED:
+            bare.append(name)
+        filed_N[row] = label
+    if bare:
+        named = ", ".join(f"'{name:.80}'" for name in bare[:NAMED])
+        raise ArtifactError(
+            f"label noise: {counted(len(bare), 'row')} for images that have no label: "
+            f"{named}{', …' if len(bare) > NAMED else ''}",
+            hint="It changes labels and gives none: leave these rows out",
+        )
     return filed_N
 
 

@@ -19,9 +19,9 @@ from distill_cli.data.label_classes import groups_of_classes, kept_classes
 from distill_cli.data.label_draws import (
     Pool,
     Stream,
-    allotted,
     part_of,
     ranked,
+    share_of,
 )
 from distill_cli.data.label_noise import Labels, as_groups, noisy
 from distill_cli.data.label_rules import LabelRules, in_words
@@ -202,8 +202,7 @@ def _chosen(
         pools.append(_pool(dataset, given, rows, label, (in_play, share), rules.seed))
     counts = [rules.per_class or 0] * len(pools)
     if rules.fraction is not None:
-        in_play_K = [pool.in_play for pool in pools]
-        counts = allotted(in_play_K, round(rules.fraction * sum(in_play_K)))
+        counts = share_of([pool.in_play for pool in pools], rules.fraction)
     drawn = [pool.known(n, rules.val_fraction) for pool, n in zip(pools, counts, strict=True)]
     allowed, val_rows = (torch.cat(side).sort().values for side in zip(*drawn, strict=True))
     rows = taken

@@ -48,7 +48,7 @@ class Coarse(HasAdapter):
     info: ClassVar[ObjectiveInfo] = ObjectiveInfo(
         name="coarse",
         summary="hard labels that name a group of classes, not the class",
-        paper="the likelihood of a partial label, as Cour, Sapp, Taskar 2011, JMLR 12",
+        paper="The likelihood of a partial label, as Cour, Sapp, Taskar 2011, JMLR 12",
         defaults="there are none",
         needs=frozenset({Need.HIERARCHY}),
         owns=frozenset({Owns.HARD_TARGET}),

@@ -202,7 +202,7 @@ def read_history(path: Path) -> tuple[Mapping[str, float], ...]:
     if not path.is_file():
         return ()
     # A row without its line end is what a killed writer left of it.
-    whole = _text(path).rpartition("\n")[0]
+    whole = _text(path).removeprefix("\ufeff").rpartition("\n")[0]
     rows = []
     try:
         lines = [line for line in csv_rows(whole.splitlines(keepends=True)) if line[1]]

@@ -19,6 +19,7 @@ from distill_cli.data.label_draws import (
     held_of,
     part_of,
     ranked,
+    share_of,
     the_next,
 )
 from distill_cli.types import UNLABELLED
@@ -58,6 +59,16 @@ def test_a_total_is_allotted(counts: list[int], share: float) -> None:
     if total < sum(counts):
         more = allotted(counts, total + 1)
         assert all(a <= b for a, b in zip(seats, more, strict=True)), "no class loses by more"
+
+
+@given(counts=COUNTS, share=st.floats(0.0001, 1), more=st.floats(0.0001, 1))
+def test_a_share_has_every_class(counts: list[int], share: float, more: float) -> None:
+    known = share_of(counts, share)
+    assert all((k > 0) == (n > 0) for k, n in zip(known, counts, strict=True)), "one of each class"
+    assert sum(known) == max(round(share * sum(counts)), sum(n > 0 for n in counts))
+    fewer, most = sorted((share, more))
+    pairs = zip(share_of(counts, fewer), share_of(counts, most), strict=True)
+    assert all(a <= b for a, b in pairs), "no class loses by more"
 
 
 def test_mnist_has_1800() -> None:

@@ -94,6 +94,15 @@ def test_a_fraction_is_of_every_class(digits: Dataset) -> None:
     assert set(data.val.label_N.tolist()) == set(range(10))
 
 
+def test_a_share_below_one_of_each_class_is_one_of_each(digits: Dataset) -> None:
+    """0.2 % of 1,438 labels are three, and ten classes are to be learnt."""
+    data = relabelled(digits, LabelRules(fraction=0.002))
+    assert Counter(known_of(data).values()) == dict.fromkeys(range(10), 1)
+    assert known_of(data).items() <= known_of(relabelled(digits, LabelRules(fraction=0.01))).items()
+    part = relabelled(digits, LabelRules(fraction=0.01, limit=100))
+    assert Counter(known_of(part).values()) == dict.fromkeys(range(10), 1)
+
+
 def test_all_labels_are_those_of_the_data(digits: Dataset) -> None:
     data = relabelled(digits, LabelRules(fraction=1.0))
     assert data.train.label_N.equal(digits.train.label_N)
@@ -213,6 +222,11 @@ def test_labels_of_a_file(digits: Dataset, tmp_path: Path) -> None:
         read_relabelling(tmp_path / "none.csv")
 
 
+def test_a_table_that_excel_saved_has_a_mark_before_its_header(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text("sample_id,label\nindex:5,7\n", encoding="utf-8-sig")
+    assert read_relabelling(tmp_path / "n.csv") == (("index:5", "7"),)
+
+
 def test_groups_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text("even: [0, 2]\nodd: [1, 3]\n")
     assert read_hierarchy(tmp_path / "g.yaml") == (("even", ("0", "2")), ("odd", ("1", "3")))
@@ -246,6 +260,20 @@ def test_a_folder_of_its_own_is_held_out_of_the_labels_too(folders: Path) -> Non
     noisy = relabelled(plain, LabelRules(noise=Noise(kind="pair", rate=0.2)))
     assert int((noisy.val.label_N != plain.val.label_N).sum()) == 2 * 2
     assert int((noisy.train.label_N != plain.train.label_N).sum()) == 2 * 6
+
+
+def test_a_file_labels_no_image_that_has_no_label(folders: Path) -> None:
+    """Loose images of train stay unlabelled: a row for one is refused, whatever it says."""
+    plain = open_dataset(str(folders))
+    loose = [name for name in plain.train.sample_ids if "loose" in name]
+    assert len(loose) == 6
+    rows = tuple((name, "a") for name in loose)
+    with pytest.raises(
+        ArtifactError, match=r"6 rows for images that have no label: .*loose-0.*, …"
+    ):
+        relabelled(plain, LabelRules(noise=rows))
+    with pytest.raises(ArtifactError, match=rf"1 row for images that have no label: '{loose[3]}'"):
+        relabelled(plain, LabelRules(noise=((plain.train.sample_ids[0], "b"), rows[3])))
 
 
 def test_several_labels_an_image(tmp_path: Path) -> None:

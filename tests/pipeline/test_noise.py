@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill_cli.data.dataset import open_dataset
 from distill_cli.models import load_model
+from distill_cli.pipeline.inputs.class_groups import rule_of
 from distill_cli.pipeline.inputs.noise_matrix import read_noise, write_noise
 from distill_cli.pipeline.noise import noise_from
 from tests.conftest import Made, Outcome, tree
@@ -93,6 +94,15 @@ def test_what_is_written_is_read_to_the_bit(tmp_path: Path) -> None:
     assert torch.equal(read_noise(tmp_path / "m.csv", names), known)
     turned = read_noise(tmp_path / "m.csv", names[::-1])
     assert torch.equal(turned, known.flip(0).flip(1))
+
+
+def test_a_table_that_excel_saved_has_a_mark_before_its_header(tmp_path: Path) -> None:
+    """A matrix of noise may begin with the name of a class, and one of groups is read the same way."""
+    (tmp_path / "m.csv").write_text("cat,dog\n0.9,0.1\n0,1\n", encoding="utf-8-sig")
+    read = read_noise(tmp_path / "m.csv", ["cat", "dog"])
+    assert read.tolist() == [[0.9, 0.1], [0.0, 1.0]]
+    (tmp_path / "g.csv").write_text(",cat,dog\ncat,3,1\ndog,0,1\n", encoding="utf-8-sig")
+    assert rule_of(str(tmp_path / "g.csv"), ["cat", "dog"]).tolist() == [[0.75, 0.25], [0.0, 1.0]]
 
 
 def test_of_a_run(made: Made, here: Path, distill: Distill) -> None:

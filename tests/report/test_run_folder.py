@@ -43,6 +43,13 @@ def test_a_torn_last_row_is_left_out_and_an_empty_cell_is_nan(tmp_path: Path) ->
     assert math.isnan(hole.history[0]["val_top1"])
 
 
+def test_a_history_that_excel_saved_has_a_mark_before_its_header(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a", history=HISTORY)
+    plain = read_run(folder).history
+    (folder / "summary.csv").write_text(HISTORY, encoding="utf-8-sig")
+    assert read_run(folder).history == plain
+
+
 def test_an_unfinished_run_is_refused_unless_allowed(tmp_path: Path) -> None:
     folder = make(tmp_path / "a", finished=False)
     with pytest.raises(ArtifactError, match=r"did not finish.*--resume") as refused:

@@ -56,7 +56,7 @@ def read_matrix(
 
 def _lines(path: Path, subject: str) -> list[list[str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             return [row for _, row in csv_rows(file) if row] or [[]]
     except OSError as error:
         raise UsageError(f"cannot read {subject} {path}: {error.strerror}") from None
