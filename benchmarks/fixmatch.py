@@ -6,7 +6,15 @@ labels and the same number of steps; test is looked at once. Runs that are done 
 
 from __future__ import annotations
 
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
+from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
 LABELLED, UNLABELLED = 16, 112  # images of a step
 WEAK = ["crop:4", "flip"]
