@@ -1,4 +1,4 @@
-"""What is known of classes and never learnt, as tensors beside the student."""
+"""Facts of classes that are given and never learnt, as tensors beside the student."""
 
 from __future__ import annotations
 

@@ -270,7 +270,7 @@ def _dataset(value: Mapping[str, Any]) -> DatasetIdentity:
 
 
 def _unlabelled(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of unlabelled images behind the rows of train, of which there may be none."""
+    """The record of unlabelled images behind the rows of train, of which there may be none."""
     if "unlabelled" not in dataset:
         return {}
     fingerprint = typed(dataset, "unlabelled", str)

@@ -1,4 +1,4 @@
-"""What paths and folders tell of a training before torch is imported."""
+"""Checks of a training by its paths and folders, before torch is imported."""
 
 from __future__ import annotations
 

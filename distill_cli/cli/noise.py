@@ -25,7 +25,7 @@ SHOWN, NAMED = 20, 3
 
 @app.callback()
 def _noise() -> None:
-    """What is known of wrong labels."""
+    """The option that says how labels are wrong."""
 
 
 @app.command()

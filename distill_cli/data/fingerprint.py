@@ -1,4 +1,4 @@
-"""What tells one set of images from another: ids, labels and contents, hashed."""
+"""Fingerprints of sets of images: ids, labels and contents, hashed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of the labels of a dataset under a run's rules: counts, words, and an identity."""
+"""The outcome of a run's rules for labels: counts, words, and an identity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMED = 5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KnownLabels:
-    """What a run knows of the labels of its data.
+    """The knowledge that a run has of the labels of its data.
 
     Attributes:
         images: Images of train that have a label on disk, and of `val/` where there is one.
@@ -53,7 +53,7 @@ class KnownLabels:
     digest: str
 
     def in_words(self) -> list[str]:
-        """What is unlike the data on disk, each kind by itself."""
+        """The differences from the data on disk, each kind by itself."""
         parts = []
         if self.hidden or not self.held_out:
             held_out = f"{self.held_out:,}" if self.held_out else "none"

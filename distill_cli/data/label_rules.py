@@ -23,7 +23,7 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRules:
-    """What a run may know of labels, and which images it learns from.
+    """Rules for the labels that a run may know, and for the images that it learns from.
 
     Attributes:
         fraction: Share of the labels that are known, in (0, 1]; None for all.

@@ -1,4 +1,4 @@
-"""What a run knows of the labels of its data: the one place where labels are changed.
+"""Changes of labels by a run's rules: the one place where labels are changed.
 
 All of it is a function of the data on disk and of rules. Ids, contents and the split stay those of the
 data, so that caches and teachers of all labels go on fitting; what is hidden lies in `hidden_N` alone.
@@ -32,7 +32,7 @@ from distill_cli.types import UNLABELLED
 
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
-    """What a run sees.
+    """The labels that a run sees.
 
     Attributes:
         rows: int64 rows of train to train on.

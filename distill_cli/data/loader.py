@@ -232,7 +232,7 @@ class Loader:
 
     @property
     def of_every_batch(self) -> dict[str, Any]:
-        """What all batches have alike."""
+        """The fields that all batches have alike."""
         return {
             "unlabelled": self.unlabelled,
             "labelled_share": self.labelled_share,

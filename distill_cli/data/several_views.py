@@ -45,7 +45,7 @@ class ViewPart:
 
 @dataclass(frozen=True, kw_only=True)
 class SeveralViews:
-    """What a batch shows to the student, and to the teacher where that is something else.
+    """The views of a batch: the student's, and the teacher's where it is shown something else.
 
     Attributes:
         student: The parts that make up the batch.

@@ -44,7 +44,7 @@ class Streams:
 
     @property
     def text(self) -> str:
-        """What makes up a batch and an epoch, in words."""
+        """The composition of a batch and an epoch, in words."""
         known = self.batch_size - self.count
         return (
             f"each batch: {known:,} labelled images (of {len(self.labelled):,}) and {self.count:,} unlabelled "

@@ -44,7 +44,7 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What was changed.
+    """The labels that were changed.
 
     Attributes:
         class_names: In label order.

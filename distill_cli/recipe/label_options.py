@@ -18,7 +18,7 @@ FileName = Annotated[str, Field(min_length=1)]
 
 
 class LabelOptions(LeavesOut):
-    """What every verb that trains may know of labels."""
+    """The options of every verb that trains, by which labels are known."""
 
     labels_fraction: float | None = option(
         None,

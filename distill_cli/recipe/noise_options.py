@@ -8,7 +8,7 @@ from distill_cli.recipe.fields import LABELS, Text, option
 
 
 class NoiseOptions(BaseModel):
-    """What is known of wrong labels, in every verb that learns from labels."""
+    """The option of every verb that learns from labels, by which it knows how they are wrong."""
 
     noise_matrix: Text | None = option(
         None,

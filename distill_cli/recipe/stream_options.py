@@ -10,7 +10,7 @@ from distill_cli.recipe.fields import DATA, TEACHERS, TRAINING, Names, option
 
 
 class StreamOptions(BaseModel):
-    """What makes up a batch, and in which views; absent, it is one order of all rows, shown to both alike."""
+    """The composition of a batch, and its views; by default one order of all rows, shown to both alike."""
 
     unlabelled_share: float | None = option(
         None,

@@ -1,4 +1,4 @@
-"""What a run knew of the labels of its data, as its recipe.yaml records it, in words."""
+"""The knowledge that a run had of labels, as its recipe.yaml records it, in words."""
 
 from __future__ import annotations
 

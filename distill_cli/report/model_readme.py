@@ -36,7 +36,7 @@ def model_readme(recipe: Mapping[str, Any], result: RunResult, config: Mapping[s
 
 
 def calibrated_readme(run: str, config: Mapping[str, Any]) -> str:
-    """What a model with biases that match a prior is, and how they came about.
+    """The description of a model with biases that match a prior, and how they came about.
 
     Args:
         run: The run or model that it was made of.

@@ -21,7 +21,7 @@ SELF, AVERAGE = "self", "ema"
 
 
 class OwnTeacher:
-    """What both have alike.
+    """The base of both.
 
     Args:
         name: `self` or `ema`.

@@ -132,7 +132,7 @@ class Batch:
         return self.images_BCHW if self.teacher_TCHW is None else self.teacher_TCHW
 
     def spread(self, value_TK: Tensor) -> Tensor:
-        """What a teacher says of the samples that it is asked of as rows of all samples, else 0."""
+        """A teacher's answers to the samples that it is asked of, as rows of all samples; 0 for the others."""
         if self.asked_T is None:
             return value_TK
         shape = (len(self.index_B), *value_TK.shape[1:])

@@ -209,7 +209,7 @@ class DatasetIdentity:
 
     @property
     def beside(self) -> dict[str, Any]:
-        """What is known of unlabelled images, as plans and runs have it; nothing without any."""
+        """The keys of unlabelled images in plans and runs; none without any."""
         return {key: getattr(self, key) for key in UNLABELLED_KEYS if self.unlabelled}
 
     def with_unlabelled_of(self, other: DatasetIdentity | None) -> DatasetIdentity:

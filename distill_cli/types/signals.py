@@ -163,7 +163,7 @@ class Progress:
         return min(1.0, part) if isinstance(part, float) else part.clamp(max=1.0)
 
     def risen(self, start: float, end: float) -> float | Tensor:
-        """What rises evenly from 0 at the share `start` of the stage to 1 at `end`, 1 at once where these
+        """A rise from 0 at the share `start` of the stage to 1 at `end`, even; 1 at once where these
         are one; an fp32 scalar where steps are counted on a device.
         """
         fraction = self.fraction

@@ -1,4 +1,4 @@
-"""What a run may know of labels, from its recipe: checked, its files read."""
+"""The rules for labels of a recipe: checked, their files read."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class ViewSpecs:
 
     @property
     def taught(self) -> ViewSpec:
-        """What the teacher is shown."""
+        """The views that the teacher is shown."""
         return self.student if self.teacher is None else self.teacher
 
     def kept(self, recipe: TrainRecipe) -> dict[str, Any]:

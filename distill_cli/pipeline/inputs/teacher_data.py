@@ -1,4 +1,4 @@
-"""What live teachers see in place of the student's images: those of `--teacher-data`, matched by sample id."""
+"""The images of `--teacher-data`, which live teachers see in place of the student's: matched by sample id."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def _fingerprint(matches: Sequence[Matched]) -> str:
 
 
 def _line(name: str, found: TeacherData, dataset: Dataset, size: Size | None) -> str:
-    """What the teachers see, in one line."""
+    """The images that the teachers see, in one line."""
     seen = found.dataset
     counts = {
         "training": (int((~found.missing).sum()), len(found.missing)),
@@ -211,5 +211,5 @@ def shown_to_teachers(found: TeacherData | None, dataset: Dataset) -> Dataset:
 
 
 def recorded_data(found: TeacherData | None) -> dict[str, Any]:
-    """What a run records of it; nothing without."""
+    """The record of it in a run; nothing without."""
     return {} if found is None else {"teacher_data": found.to_json()}

@@ -109,7 +109,7 @@ def _names(composed: Composition, rows: Rows) -> str:
 
 
 def _of_others(composed: Composition) -> str:
-    """What is learnt from images without a label too, or from these alone, behind the rest of a line."""
+    """The objectives that learn from images without a label too, or from these alone, as the end of a line."""
     from_all, from_others = _names(composed, "all"), _names(composed, "unlabelled")
     words = [f"; {from_all}: from all"] if from_all else []
     return "".join([*words, *([f"; {from_others}: from the others"] if from_others else [])])
