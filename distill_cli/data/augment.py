@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from torch import Tensor
 
 from distill_cli.data import library_transforms as library
-from distill_cli.data.colour import Jitter
-from distill_cli.data.geometry import Affine, Cutout, Flip, ResizedCrop, Shift
+from distill_cli.data.colour import Grey, Jitter
+from distill_cli.data.geometry import Affine, Cutout, Downscale, Flip, ResizedCrop, Shift
 from distill_cli.data.library_transforms import LibraryTransform
 from distill_cli.data.mixing import Cutmix, Mixup
 from distill_cli.errors import UsageError, nearest
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class Augmentation(Protocol):
-    """One random change of an image.
+    """One change of an image.
 
     Attributes:
-        draws: Number of uniform numbers that a sample needs.
+        draws: Number of uniform numbers that a sample needs; 0 where nothing is random.
     """
 
     draws: ClassVar[int]
@@ -59,6 +59,8 @@ KINDS = {
     "affine": _Kind(Affine),
     "rrc": _Kind(ResizedCrop),
     "jitter": _Kind(Jitter),
+    "downscale": _Kind(Downscale, pixels=("pixels", 1 / 4)),
+    "grey": _Kind(Grey),
     "mixup": _Kind(Mixup),
     "cutmix": _Kind(Cutmix),
 }

@@ -61,6 +61,24 @@ class Jitter:
         return changed
 
 
+@dataclass(frozen=True)
+class Grey:
+    """Shows the luminance alone, in all three channels; grey images stay as they are."""
+
+    draws: ClassVar[int] = 0
+
+    def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
+        """Draws nothing. Rounded half up, from whole numbers: the same pixels on every device."""
+        if images_BCHW.shape[1] != 3:
+            return images_BCHW
+        parts = zip(images_BCHW.int().split(1, dim=1), LUMINANCE, strict=True)
+        total_B1HW = torch.cat([channel * share for channel, share in parts], dim=1).sum(
+            dim=1, keepdim=True
+        )
+        grey_B1HW = ((total_B1HW + 500) // 1000).to(torch.uint8)
+        return grey_B1HW.expand_as(images_BCHW).contiguous()
+
+
 def _mean_luminance(images_BCHW: Tensor) -> Tensor:
     """(B, 1, 1, 1), fp32, exact up to its rounding: summed as whole numbers."""
     sum_BC = images_BCHW.sum(dim=(2, 3), dtype=torch.int64)

@@ -185,6 +185,43 @@ class ResizedCrop:
         )
 
 
+@dataclass(frozen=True)
+class Downscale:
+    """Shows the image at `pixels` × `pixels`, enlarged to its size again: what a coarse sensor sees.
+
+    Each coarse pixel is the mean over the area that it covers, with the pixels that it covers in part
+    weighed by that part, and rounded half up; it is enlarged by repeating it. All sums are of whole
+    numbers, so that every device makes the same pixels.
+    """
+
+    draws: ClassVar[int] = 0
+    pixels: int
+
+    def __call__(self, images_BCHW: Tensor, uniform_BD: Tensor) -> Tensor:
+        """Draws nothing: all views of a sample are alike."""
+        height, width = images_BCHW.shape[-2:]
+        high_KH, wide_KW = (
+            _covers(self.pixels, side, images_BCHW.device) for side in (height, width)
+        )
+        # fp64 holds these sums exactly, in whatever order a kernel takes them.
+        sum_BCKK = (high_KH @ images_BCHW.double() @ wide_KW.T).long()
+        area = height * width
+        coarse_BCKK = ((2 * sum_BCKK + area) // (2 * area)).to(torch.uint8)
+        row_H, column_W = (
+            torch.arange(side, device=images_BCHW.device) * self.pixels // side
+            for side in (height, width)
+        )
+        return coarse_BCKK.index_select(2, row_H).index_select(3, column_W)
+
+
+def _covers(coarse: int, side: int, device: torch.device) -> Tensor:
+    """How much of each pixel a coarse pixel covers, in parts of 1/coarse: whole numbers of sum `side`, fp64 (K, side)."""
+    from_K1 = torch.arange(coarse, device=device)[:, None] * side
+    from_S = torch.arange(side, device=device) * coarse
+    overlap_KS = torch.minimum(from_K1 + side, from_S + coarse) - torch.maximum(from_K1, from_S)
+    return overlap_KS.clamp(min=0).double()
+
+
 def _centred(side: int, device: torch.device) -> Tensor:
     """Positions of pixel centres relative to the image's centre, fp64 (1, 1, side)."""
     position = torch.arange(side, device=device, dtype=torch.float64)

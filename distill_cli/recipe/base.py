@@ -86,7 +86,7 @@ class Recipe(BaseModel):
     augment: Names | None = option(
         None,
         "none, light, strong, or a list: crop:4,flip,shift,cutout,rotate:15,affine,rrc,jitter,"
-        "mixup,cutmix, v2/NAME (torchvision), timm/rand-m9. Default: light, which suits the data "
+        "downscale:7,grey,mixup,cutmix, v2/NAME (torchvision), timm/rand-m9. Default: light, which suits the data "
         "(grey: shift; colour: crop,flip; large: rrc,flip).",
         DATA,
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import math
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,10 +17,11 @@ from torch import Tensor
 
 from distill_cli.counters import sample_key
 from distill_cli.data.augment import check_names, parse, resolve
-from distill_cli.data.colour import TO_YIQ, Jitter
-from distill_cli.data.geometry import Affine, ResizedCrop
+from distill_cli.data.colour import TO_YIQ, Grey, Jitter
+from distill_cli.data.geometry import Affine, Downscale, ResizedCrop
 from distill_cli.data.mixing import Cutmix, Mixer, Mixup
 from distill_cli.errors import UsageError
+from distill_cli.models.network import LUMINANCE
 
 
 def images(batch: int = 6, channels: int = 3, height: int = 12, width: int = 12) -> Tensor:
@@ -52,6 +56,8 @@ def uniform(batch: int, draws: int, seed: int = 0) -> Tensor:
             ("jitter:brightness=0.2:contrast=0.2:saturation=0.2:hue=0",),
         ),
         (["rrc:0.5:ratio=1"], 3, 32, False, ("rrc:scale=0.5:ratio=1",)),
+        (["downscale", "grey"], 3, 28, False, ("downscale:7", "grey")),
+        (["rrc:0.5", "downscale:64"], 3, 224, True, ("rrc:scale=0.5:ratio=0.75", "downscale:64")),
         (["mixup"], 3, 32, False, ("mixup:0.2",)),
         (["flip", "cutmix:0.5"], 3, 32, False, ("flip", "cutmix:0.5")),
         (["randaugment"], 3, 32, False, ("v2/RandAugment",)),
@@ -83,6 +89,7 @@ def test_strong_is_more_than_light(channels: int, files: bool) -> None:
         *("rotate:-3", "rotate:200", "affine:wide=3", "rrc:0", "rrc:1.5", "jitter:2", "jitter:x"),
         *("mixup:0", "cutmix:-1", "v2/Nonsense", "v2/RandAugment:no_such=1", "v2/RandAugment:9"),
         *("timm/nonsense", "jitter:hue=0.9", "affine:shear=95"),
+        *("downscale:0", "downscale:32", "downscale:2.5", "grey:1"),
     ],
 )
 def test_wrong_augmentations(name: str) -> None:
@@ -220,6 +227,71 @@ def test_grey_images_keep_one_channel() -> None:
 def mixer(count: int, mixup: Mixup | None, cutmix: Cutmix | None) -> Mixer:
     keys = torch.tensor([sample_key(str(row)) for row in range(count + 2)])
     return Mixer(mixup=mixup, cutmix=cutmix, seed=0, rows=torch.arange(count), key_N=keys)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "height", "width"),
+    [(7, 28, 28), (4, 12, 20), (1, 9, 6), (7, 32, 32), (5, 12, 8), (6, 7, 13)],
+)
+def test_downscale_is_the_mean_over_areas(pixels: int, height: int, width: int) -> None:
+    """Beside a loop that spreads each pixel over the coarse ones it lies in, by fractions."""
+    shown = images(2, 3, height, width)
+    coarse = np.full((2, 3, pixels, pixels), Fraction(0))
+    for row, column in np.ndindex(height, width):
+        for (down, high), (across, wide) in product(
+            parts_of(row, height, pixels), parts_of(column, width, pixels)
+        ):
+            share = high * wide * pixels * pixels / (height * width)
+            for image, channel in np.ndindex(2, 3):
+                value = int(shown[image, channel, row, column])
+                coarse[image, channel, down, across] += share * value
+    step = parse(f"downscale:{pixels}", min(height, width))
+    assert isinstance(step, Downscale)
+    found = step(shown, uniform(2, 0))
+    assert (found.dtype, found.shape) == (torch.uint8, shown.shape)
+    for place in np.ndindex(*shown.shape):
+        image, channel, row, column = place
+        value = coarse[image, channel, row * pixels // height, column * pixels // width]
+        assert int(found[place]) == math.floor(value + Fraction(1, 2))
+
+
+def parts_of(pixel: int, side: int, coarse: int) -> list[tuple[int, Fraction]]:
+    """The coarse pixels that a pixel lies in, and how much of it lies in each."""
+    width = Fraction(side, coarse)
+    found = []
+    for number in range(coarse):
+        inside = min((number + 1) * width, Fraction(pixel + 1)) - max(
+            number * width, Fraction(pixel)
+        )
+        if inside > 0:
+            found.append((number, inside))
+    return found
+
+
+def test_downscale_where_it_divides_keeps_what_is_coarse() -> None:
+    """Blocks of one value stay, so that twice is as once; and no draw changes anything."""
+    step = Downscale(pixels=4)
+    once = step(images(), uniform(6, 0))
+    assert torch.equal(step(once, uniform(6, 3)), once)
+    blocks = once.unflatten(2, (4, 3)).unflatten(4, (4, 3))
+    assert torch.equal(blocks[:, :, :, :1, :, :1].expand_as(blocks), blocks)
+
+
+def test_grey_is_the_luminance_in_three_channels() -> None:
+    shown = images(2, 3, 5, 4)
+    shown[0, :, 0, 0] = torch.tensor([255, 255, 255])
+    found = Grey()(shown, uniform(2, 0))
+    assert (found.dtype, found.shape) == (torch.uint8, shown.shape)
+    for image, row, column in np.ndindex(2, 5, 4):
+        red, green, blue = (int(value) for value in shown[image, :, row, column])
+        value = Fraction(299 * red + 587 * green + 114 * blue, 1000)
+        expected = math.floor(value + Fraction(1, 2))
+        assert found[image, :, row, column].tolist() == [expected] * 3
+    assert int(found[0, 0, 0, 0]) == 255
+    assert torch.equal(Grey()(images(channels=1), uniform(6, 0)), images(channels=1))
+    # The network's own weights, of fp32 and not rounded.
+    floats = torch.einsum("bchw,c->bhw", shown.double(), torch.tensor(LUMINANCE).double())
+    assert float((found[:, 0].double() - floats).abs().max()) <= 0.5 + 1e-4
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 40])

@@ -125,6 +125,7 @@ def test_tables_on_a_device_show_the_same() -> None:
     for others in (
         {},
         {"teacher": weak},
+        {"teacher": views("downscale:3", "grey")},
         {"labelled": weak},
         {"labelled": weak, "teacher": weak, "asks_unlabelled": True},
     ):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from distill_cli.counters import sample_key
 from distill_cli.data.augment import resolve
+from distill_cli.data.device_views import DeviceViews
 from distill_cli.data.geometry import Cutout, Flip, Shift
 from distill_cli.data.split_images import ImageTable
 from distill_cli.data.views import Views
@@ -48,6 +49,8 @@ ALL = (
     "jitter:0.5:hue=0.3",
     "cutout:3",
 )
+# They draw nothing.
+STILL = ("downscale:3", "grey")
 
 
 def pixels(maker: Views, rows: list[int], view_list: list[int]) -> torch.Tensor:
@@ -55,7 +58,7 @@ def pixels(maker: Views, rows: list[int], view_list: list[int]) -> torch.Tensor:
 
 
 @given(
-    augment=st.lists(st.sampled_from(ALL), unique=True, max_size=4),
+    augment=st.lists(st.sampled_from((*ALL, *STILL)), unique=True, max_size=4),
     mixed=st.sampled_from([(), ("mixup:0.4",), ("cutmix",), ("mixup", "cutmix")]),
     rows=st.lists(st.integers(0, N - 1), min_size=1, max_size=20),
     data=st.data(),
@@ -140,6 +143,20 @@ def test_a_stream_equals_its_batches(names: tuple[str, ...]) -> None:
     ]
     for request, made in zip(requests, views(*names).stream(requests), strict=True):
         assert torch.equal(made.images_BCHW, views(*names).batch(*request).images_BCHW)
+
+
+@pytest.mark.parametrize("names", [("downscale:3",), ("grey",), ("crop:2", *STILL, "flip")])
+def test_what_draws_nothing_is_the_same_everywhere(names: tuple[str, ...]) -> None:
+    """In tables on a device too, before and after what does draw."""
+    maker = views(*names)
+    rows, view = torch.arange(N), torch.arange(N) % 4
+    shown = maker.batch(rows, view).images_BCHW
+    device = DeviceViews(maker)
+    assert torch.equal(device.plain(rows, view), shown)
+    assert torch.equal(device.plain(rows, view, uniform_BD=device.draws(rows, view)), shown)
+    assert not torch.equal(shown, views("none").batch(rows, view).images_BCHW)
+    still = len(names) == 1
+    assert still == torch.equal(shown, maker.batch(rows, view + 1).images_BCHW)
 
 
 def test_views_and_seeds_differ() -> None:
