@@ -44,7 +44,7 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The labels that were changed.
+    """The biases of a network's classes, and the images that they were found on.
 
     Attributes:
         class_names: In label order.
