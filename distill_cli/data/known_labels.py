@@ -33,7 +33,8 @@ class KnownLabels:
         split_rows: int64 training rows of the split, as caches know it.
         val_rows: int64 places of the held-out images among those that the split holds out.
         val_labels: Digest of the labels of all that the split holds out, as they lie on disk.
-        digest: Digest of everything that a training reads of the labels.
+        digest: Digest of everything that a training reads of the labels, but for images from a source
+            beside the data, which have none.
     """
 
     images: int

@@ -68,7 +68,8 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     held_rows = _without(torch.arange(len(train.label_N)), dataset.fit_rows).nonzero()[:, 0]
     kept_K = kept_classes(names, rules)
     of_classes = _of_classes(dataset.fit_rows, train.label_N, kept_K)
-    own, beside = of_classes.split_with_sizes(_sides(of_classes, dataset.identity.samples))
+    samples = dataset.identity.samples
+    own, beside = of_classes.split_with_sizes(_sides(of_classes, samples))
     taken = _part(dataset, own, rules)
     if not len(taken):
         raise ArtifactError(f"{dataset.spec} has no image to train on of the classes that are left")
@@ -102,7 +103,8 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
         val_rows=choice.val_rows,
         val_labels=digest_of(dataset.val.label_N),
         digest=digest_of(
-            *(seen.train.label_N, seen.val.label_N, seen.fit_rows),
+            *(seen.train.label_N[:samples], seen.val.label_N),
+            seen.fit_rows[seen.fit_rows < samples],
             *([] if group_K is None else [group_K]),
         ),
     )

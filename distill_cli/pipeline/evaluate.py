@@ -25,11 +25,13 @@ from distill_cli.models import Network, load_model
 from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import Artifacts, once
 from distill_cli.pipeline.inputs.data_rules import rules_kept
+from distill_cli.pipeline.inputs.file_options import OF_LABELS, files_named
 from distill_cli.pipeline.inputs.label_rules import rules_kept_of
 from distill_cli.pipeline.inputs.moved_data import check_moved, typed_place
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.pipeline.inputs.teachers import Member, check_classes, open_teachers
+from distill_cli.pipeline.run.recipe_diff import changes
 from distill_cli.recipe.base import VAL_FRACTION
 from distill_cli.recipe.fields import Device
 from distill_cli.recipe.recorded import mapping
@@ -119,18 +121,35 @@ def _as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Data
 
     Raises:
         UsageError: It held none out.
+        ArtifactError: Its files of labels say something else by now.
     """
-    then = (recipe.get("recorded") or {}).get("dataset") or {}
+    then = mapping(mapping(recipe.get("recorded")).get("dataset"))
     now = dataset.identity.to_json()
     if any(then.get(key) != now[key] for key in ("fingerprint", "split_seed", "val_fraction")):
         return dataset
     dataset = relabelled(dataset, rules_kept_of(recipe))
+    _check_labels(folder, dataset, recipe)
     if not len(dataset.val.label_N):
         raise UsageError(
             f"{folder} held nothing out: it knew fewer than five labels of every class",
             hint="Leave --split out to look at test",
         )
     return dataset
+
+
+def _check_labels(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> None:
+    """Refuses labels that are not those which the run knew."""
+    then = mapping(mapping(recipe.get("recorded")).get("labels"))
+    now = {} if dataset.labels is None else dataset.labels.to_json()
+    if then.get("digest") in (None, now.get("digest")):
+        return
+    paths = files_named(recipe)
+    named = ", ".join(paths[key] for key in OF_LABELS if key in paths)
+    raise ArtifactError(
+        f"{folder} was trained on other labels than {named or 'its options'} "
+        f"now make: {', '.join(changes({'labels': then}, {'labels': now}))}",
+        hint="Put the files back as they were, or leave --split out to look at test",
+    )
 
 
 def _teacher(

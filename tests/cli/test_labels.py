@@ -13,9 +13,10 @@ import yaml
 from safetensors.torch import load_file
 
 from distill_cli.data import labels as rules_of_labels
-from distill_cli.data.dataset import Dataset
+from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.label_rules import LabelRules
 from distill_cli.pipeline.inputs import data as opening
+from distill_cli.pipeline.run import prepared
 from distill_cli.training.loop import Trainer
 from distill_cli.types import UNLABELLED, Batch
 from tests.cli.test_seeds import assert_equal
@@ -413,6 +414,60 @@ def test_a_changed_file_of_labels_is_another_run(here: Path, distill: Distill) -
     flags = ("--label-noise", "n.csv", "--epochs", 1, "--out", "r")
     assert distill(*TRAIN, *flags).code == 0
     (here / "n.csv").write_text("sample_id,label\nindex:5,2\n")
+    (here / "r/result.json").unlink()
+    outcome = distill(*TRAIN, *flags, "--resume")
+    assert outcome.code == 3, outcome.err
+    assert "labels.digest" in outcome.err
+
+
+FILES = ("--label-noise", "n.csv", "--coarse-labels", "odd.yaml", "--objective", "coarse")
+
+
+def _of_files(here: Path) -> None:
+    first = open_dataset("digits").train.sample_ids[:4]
+    (here / "n.csv").write_text("sample_id,label\n" + "".join(f"{name},3\n" for name in first))
+    (here / "odd.yaml").write_text(ODD)
+
+
+def test_files_of_labels_are_found_from_anywhere_and_must_be_the_same(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
+) -> None:
+    """Held-out figures are those of training, from whatever folder; or are refused."""
+    _of_files(here)
+    assert distill(*TRAIN, *FILES, "--epochs", 1, "--limit", 300, "--out", "r").code == 0
+    kept = yaml.safe_load((here / "r/recipe.yaml").read_text())
+    assert kept["label_noise"] == str(here / "n.csv")
+    assert kept["coarse_labels"] == str(here / "odd.yaml")
+    evaluate = ("evaluate", here / "r", "--split", "val", "--json")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    outcome = distill(*evaluate)
+    assert outcome.code == 0, outcome.err
+    figure = json.loads(outcome.out)["top1"]
+    assert figure == pytest.approx(result(here / "r")["val_top1"])
+    (here / "odd.yaml").write_text("low: [0, 1, 2, 3, 4]\nhigh: [5, 6, 7, 8, 9]\n")
+    outcome = distill(*evaluate)
+    assert outcome.code == 3, outcome.out
+    err = " ".join(outcome.err.split())
+    assert f"other labels than {here}/n.csv, {here}/odd.yaml now make" in err
+    assert "labels.digest" in err
+
+
+def test_a_run_that_kept_a_path_as_typed_goes_on(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its recipe.yaml and its key are those of typed paths; what the files hold is compared as ever."""
+    _of_files(here)
+    flags = (*FILES, "--limit", 300, "--epochs", 1, "--out", "r")
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "files_named", lambda values: {})
+        patch.setattr(prepared, "files_named", lambda values: {})
+        assert distill(*TRAIN, *flags).code == 0
+    kept = yaml.safe_load((here / "r/recipe.yaml").read_text())
+    assert (kept["label_noise"], kept["coarse_labels"]) == ("n.csv", "odd.yaml")
+    (here / "r/result.json").unlink()
+    outcome = distill(*TRAIN, *flags, "--resume")
+    assert outcome.code == 0, outcome.err
+    (here / "odd.yaml").write_text("low: [0, 1, 2, 3, 4]\nhigh: [5, 6, 7, 8, 9]\n")
     (here / "r/result.json").unlink()
     outcome = distill(*TRAIN, *flags, "--resume")
     assert outcome.code == 3, outcome.err

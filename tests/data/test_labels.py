@@ -296,6 +296,9 @@ def test_images_beside_the_data_change_no_draw(folders: Path, tmp_path: Path) ->
     ):
         one, other = relabelled(alone, rules), relabelled(both, rules)
         assert known_of(one) == known_of(other)
+        assert one.labels is not None
+        assert other.labels is not None
+        assert one.labels.digest == other.labels.digest, "held-out labels are found without them"
         assert one.val.label_N.equal(other.val.label_N)
         beside = other.fit_rows[len(one.fit_rows) :]
         assert one.fit_rows.equal(other.fit_rows[: len(one.fit_rows)])

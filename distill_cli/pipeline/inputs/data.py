@@ -20,6 +20,7 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import remove, write_text
 from distill_cli.pipeline.entries import SKIPPED
 from distill_cli.pipeline.inputs.data_rules import recorded_rules, rules_of
+from distill_cli.pipeline.inputs.file_options import files_named
 from distill_cli.pipeline.inputs.first_line import are_characters, first_line
 from distill_cli.pipeline.inputs.framing import framing_of
 from distill_cli.pipeline.inputs.label_rules import label_rules
@@ -211,6 +212,7 @@ def data_record(recipe: Recipe, dataset: Dataset, spec: ViewSpec) -> dict[str, A
     return {
         "data": locate(str(recipe.data)),
         **{key: locate(named) for key, named in others.items() if named},
+        **files_named(recipe.model_dump()),
         "split_seed": dataset.identity.split_seed,
         "val_fraction": recipe.val_fraction or VAL_FRACTION,
         "augment": list(spec.augment) or ["none"],

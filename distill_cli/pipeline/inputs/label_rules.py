@@ -11,6 +11,7 @@ from distill_cli.data.label_files import Relabelling, read_hierarchy, read_relab
 from distill_cli.data.label_rules import LabelRules, Noise
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.inputs.artifacts import Artifacts
+from distill_cli.pipeline.inputs.file_options import files_named
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
 from distill_cli.recipe.label_options import LabelOptions
@@ -100,7 +101,8 @@ def said_of_knowing(
 
 def label_keys(kept: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of labels in the recipe.yaml of a run; none where it knew them all."""
-    return {key: kept[key] for key in LabelOptions.model_fields if kept.get(key) is not None}
+    located = {**kept, **files_named(kept)}
+    return {key: located[key] for key in LabelOptions.model_fields if kept.get(key) is not None}
 
 
 def rules_kept_of(kept: Mapping[str, Any]) -> LabelRules:

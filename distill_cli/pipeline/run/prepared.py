@@ -13,6 +13,7 @@ import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.models import Network
+from distill_cli.pipeline.inputs.file_options import files_named
 from distill_cli.pipeline.inputs.other_views import ViewSpecs
 from distill_cli.pipeline.inputs.teacher_data import TeacherData
 from distill_cli.pipeline.inputs.teachers import Member
@@ -33,6 +34,14 @@ NOT_TRAINING = {
     *("force", "class_map", "graphs", "checkpoint_every", "max_time", "grace"),
     *("max_megapixels", "rank_timeout", "shard"),
 }
+# What stands for the path of a file in them: what it holds counts by itself, wherever it lies.
+A_FILE = "a file"
+
+
+def training_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a recipe that change what is trained, without the paths of files."""
+    kept = {key: value for key, value in values.items() if key not in NOT_TRAINING}
+    return kept | dict.fromkeys(files_named(values), A_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,7 @@ class PreparedRun:
     @property
     def key(self) -> str:
         """Identifies what is trained from what: recipe, data and teachers."""
-        return self.key_of(self.recipe.model_dump(mode="json", exclude=NOT_TRAINING))
+        return self.key_of(training_values(self.recipe.model_dump(mode="json")))
 
     def key_of(self, values: Mapping[str, Any]) -> str:
         """The same, of a recipe in other words.

@@ -10,8 +10,9 @@ from distill_cli.errors import ArtifactError, DistillError, counted
 from distill_cli.models import InputSpec
 from distill_cli.models.artifact import input_spec
 from distill_cli.pipeline.folders import has_model
+from distill_cli.pipeline.inputs.file_options import OF_CLASSES, files_named
 from distill_cli.pipeline.objective.entries import meant
-from distill_cli.pipeline.run.prepared import NOT_TRAINING, PreparedRun
+from distill_cli.pipeline.run.prepared import NOT_TRAINING, PreparedRun, training_values
 from distill_cli.pipeline.run.rank_share import has_batch_norm
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
@@ -87,7 +88,7 @@ def _differing(prepared: PreparedRun) -> ArtifactError | None:
     then, recorded = _begun(prepared), mapping(_recorded([prepared.run / "recipe.yaml"]))
     if then is None:
         return None
-    before, now = _training(then), _training(prepared.recipe)
+    before, now = _shown(then), _shown(prepared.recipe)
     found = changes(before, now)
     for key in ("dataset", "labels", "teacher_data", "view_spec", "teachers"):
         # The recipe says of the views what a person asked for.
@@ -161,4 +162,10 @@ def _earlier(prepared: PreparedRun) -> list[str]:
 
 
 def _training(recipe: TrainRecipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude=NOT_TRAINING)
+    return training_values(recipe.model_dump(mode="json"))
+
+
+def _shown(recipe: TrainRecipe) -> dict[str, Any]:
+    """The same for messages: with the paths of files of which nothing else is recorded."""
+    paths = files_named(recipe.model_dump())
+    return _training(recipe) | {key: paths[key] for key in OF_CLASSES if key in paths}
