@@ -94,7 +94,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch) -> dict[int, dict[str, Any]]:
     return taken
 
 
-@pytest.mark.parametrize("opt", ["sgd", "adamw"])
+@pytest.mark.parametrize("opt", ["sgd", pytest.param("adamw", marks=pytest.mark.slow)])
 def test_the_turn_undoes_an_epoch_to_the_bit(
     opt: str, here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,7 @@ def test_it_resumes_to_the_bit(here: Path, distill: Distill) -> None:
     same(here / "whole", here / "torn")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_what_is_saved_says_what_was_trained_to_the_bit(here: Path, precision: Precision) -> None:
     asked = TeacherRecipe(
         data="digits",

@@ -24,6 +24,7 @@ from distill_cli.pipeline.run.dry_run import rehearse
 from distill_cli.pipeline.run.speed import Speed, seconds_of
 from distill_cli.recipe.label_options import LabelOptions
 from distill_cli.recipe.load import load
+from distill_cli.recipe.objective_options import ObjectiveValues
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
 from tests.conftest import Made, Outcome, invoke, tree
@@ -291,7 +292,7 @@ def test_resolved_values_are_those_of_the_run(made: Made, here: Path, distill: D
 
 def test_stdout_keeps_its_keys_and_stderr_says_the_rest(here: Path, distill: Distill) -> None:
     outcome = distill(*TRAIN, "--dry-run", "--json")
-    unwritten = {"seeds", *LabelOptions.model_fields}
+    unwritten = {"seeds", *LabelOptions.model_fields, *ObjectiveValues.model_fields}
     assert json.loads(outcome.out).keys() == TeacherRecipe.model_fields.keys() - unwritten
     assert "mlp_64x1, 4,810 parameters, sgd, lr 0.025, weight decay 0.0005, batch 64" in outcome.err
     assert "augment shift:1" in outcome.err
@@ -389,6 +390,7 @@ def test_a_run_that_goes_on(made: Made, here: Path, distill: Distill) -> None:
     assert tree(here) == before
 
 
+@pytest.mark.slow
 def test_a_student_that_goes_on(made: Made, here: Path, distill: Distill) -> None:
     """Its teacher's weights are not read: they are taken to be those that it was begun with."""
     args = ("student", "--teachers", made.teacher, "--model", "mlp_8x1", "--epochs", 1)

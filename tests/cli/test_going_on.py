@@ -144,6 +144,7 @@ def test_a_batch_too_small_for_batch_norm_is_refused_by_its_own_name(
         assert "--accumulate 2: a batch of 2 has not so many parts of two" in line
 
 
+@pytest.mark.slow
 def test_data_that_moved_are_asked_for_by_whose_they_were(here: Path, distill: Distill) -> None:
     shapes(here / "data", 8)
     common = ("--epochs", 1, "--quiet", "--force")

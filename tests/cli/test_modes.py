@@ -203,6 +203,7 @@ def test_live_teachers_teach_what_their_caches_do(
         assert torch.allclose(one[key], two[key], rtol=0, atol=1e-5), key
 
 
+@pytest.mark.slow
 def test_modes_are_different_ways(made: Made, here: Path, distill: Distill) -> None:
     teachers = f"{made.teacher},{made.other}"
     modes = {

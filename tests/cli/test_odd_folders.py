@@ -199,6 +199,7 @@ def copied(here: Path) -> Path:
     return here
 
 
+@pytest.mark.slow
 def test_a_teacher_that_saw_the_test_images_is_refused(copied: Path, distill: Distill) -> None:
     """Without test/, another split_by or dedupe is another train split: other rows are test rows."""
     assert distill(*TRAIN, "--split-by", "id", "--out", "fli", "--quiet").code == 0

@@ -172,6 +172,7 @@ def test_resumed_to_the_bit(
     assert other.code in (2, 3)
 
 
+@pytest.mark.slow
 def test_seeds_share_their_labels_and_differ(here: Path, distill: Distill) -> None:
     args = (*SELF, *PSEUDO, "--seeds", 2, "--out", "s", "--require", "test_top1>=0")
     outcome = distill(*args)

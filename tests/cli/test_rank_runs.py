@@ -152,6 +152,7 @@ def stopping_after(steps: int) -> Callable[[], None]:
     return plant
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_any_number(here: Path) -> None:
     """To the same bits with as many, and near with fewer; all ranks stop after the same step."""
     command = (*TEACHER, *COMMON, "--augment", "shift:1")

@@ -108,6 +108,7 @@ def test_malformed_groups(
     assert said in outcome.err
 
 
+@pytest.mark.slow
 def test_a_copy_teaches_a_fresh_network_in_one_command(here: Path, distill: Distill) -> None:
     outcome = distill(*TRAIN, *QUICK, "--objective", "tfkd-self", "--out", "r")
     assert outcome.code == 0, outcome.err

@@ -259,6 +259,7 @@ def test_the_data_are_opened_once(
     assert len(opened) == 2
 
 
+@pytest.mark.slow
 def test_gates_are_on_the_mean_or_on_each(here: Path, distill: Distill) -> None:
     assert distill(*SHORT, "--seeds", 3, "--out", "out").code == 0
     errors = [run["figures"]["test_errors"] for run in table(here / "out")["runs"]]
@@ -484,6 +485,7 @@ def test_teachers_and_comparisons_take_the_folder(here: Path, distill: Distill) 
     assert "holds 2 teachers" in distill("evaluate", "s", "--teacher", "out").err
 
 
+@pytest.mark.slow
 def test_stages_are_run_for_each(made: Made, here: Path, distill: Distill) -> None:
     common = ("student", "--teachers", made.teacher, "--model", "mlp_8x1", "--epochs", 1)
     common = (*common, "--force", "--generations", 2, "--quiet")

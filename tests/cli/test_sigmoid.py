@@ -164,6 +164,7 @@ def test_predict_says_each_label_by_itself(
     assert distill("predict", bright.teacher, tmp_path / "both.png").code == 0
 
 
+@pytest.mark.slow
 def test_one_class_by_sigmoids(distill: Distill, made: Made, tmp_path: Path) -> None:
     run, data = tmp_path / "a", ("--data", "digits", "--model", "mlp_16x1")
     outcome = distill(

@@ -83,6 +83,7 @@ def test_a_batch_that_is_asked_for_is_taken(
     assert "steps an epoch;" not in said(outcome)
 
 
+@pytest.mark.slow
 @on_host
 def test_a_run_goes_on_with_the_batch_that_it_began_with(here: Path, distill: Distill) -> None:
     (here / "r.yaml").write_text("data: digits\nmodel: mlp_4x1\nepochs: 1\n")
@@ -132,6 +133,7 @@ def ignorant(made: Made, here: Path) -> Path:
     return here / "t"
 
 
+@pytest.mark.slow
 def test_before_force(
     ignorant: Path, here: Path, distill: Distill, reliability: Reliability
 ) -> None:
@@ -166,6 +168,7 @@ def test_before_force(
     )
 
 
+@pytest.mark.slow
 def test_a_copy_that_knows_nothing_can_be_learnt_from(here: Path, distill: Distill) -> None:
     """tfkd-self trains a copy first; `teacher train` had not the --force that its refusal named."""
     train = (*TRAIN, "--objective", "tfkd-self", "--lr", 1e-9, "--quiet", "--out", "t")

@@ -61,6 +61,7 @@ def test_category_structure_by_its_name(made: Made, here: Path, distill: Distill
     assert not equal(weights(here / "s"), weights(here / "t"))
 
 
+@pytest.mark.slow
 def test_of_equal_sizes_nothing_is_mapped_and_other_layers_can_be_named(
     made: Made, here: Path, distill: Distill
 ) -> None:
@@ -110,6 +111,7 @@ RESUMED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "entry", "keys"), RESUMED)
 def test_a_stopped_run_resumes_to_the_bit(
     made: Made,

@@ -199,7 +199,7 @@ def test_gradients_of_everything(folder: Path, tmp_path: Path, ranks: int, wide:
 @pytest.mark.parametrize(
     ("ranks", "name"),
     [
-        (2, "objective kd"),
+        pytest.param(2, "objective kd", marks=pytest.mark.slow),
         *(
             pytest.param(ranks, name, marks=pytest.mark.slow)
             for ranks in (3, 4)

@@ -19,6 +19,7 @@ def recorded(run: Path) -> dict[str, Any]:
     return yaml.safe_load((run / "recipe.yaml").read_text())["recorded"]
 
 
+@pytest.mark.slow
 def test_teachers_live_cached_and_without_a_run(made: Made, here: Path, distill: Distill) -> None:
     accuracy = json.loads((made.teacher / "result.json").read_text())["test_top1"]
     [live] = recorded(made.student)["teacher_networks"]
