@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -278,7 +279,9 @@ def test_ctrl_c_in_a_destructor_is_not_lost(made: Made) -> None:
         class Falls:
             def __del__(self) -> None:
                 os.write(2, b"stuck here\n")
-                signal.pause()
+                # In short turns: a signal just before a wait for it would never end that wait.
+                while True:
+                    time.sleep(0.05)
 
         import distill_cli.cli.compare as module
 
@@ -296,7 +299,9 @@ def test_ctrl_c_in_a_destructor_leaves_no_bar_behind(here: Path) -> None:
         class Falls:
             def __del__(self) -> None:
                 os.write(2, b"stuck here\n")
-                signal.pause()
+                # In short turns: a signal just before a wait for it would never end that wait.
+                while True:
+                    time.sleep(0.05)
 
         import distill_cli.data.reading as module
 
