@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,22 +36,39 @@ def class_of(name: str, names: Sequence[str]) -> int | None:
     return number if 0 <= number < len(names) else None
 
 
+def group_of_each(
+    groups: Iterable[tuple[str, Iterable[str]]], names: Sequence[str], subject: str
+) -> dict[str, str]:
+    """The group of each class that stands in one.
+
+    Args:
+        groups: Name and classes of each.
+        names: The classes that there are.
+        subject: The file or option, for messages.
+
+    Raises:
+        ArtifactError: A class stands in two groups, or is none.
+    """
+    named: dict[str, str] = {}
+    for group, members in groups:
+        for member in members:
+            if member not in names:
+                raise ArtifactError(
+                    f"{subject}: there is no class '{member:.80}'. {nearest(member, names)}"
+                )
+            if member in named:
+                raise ArtifactError(f"{subject}: class '{member:.80}' stands twice")
+            named[member] = group
+    return named
+
+
 def groups_of_classes(hierarchy: Hierarchy, names: Sequence[str]) -> Tensor:
     """int64 (K,): the group of each class, from 0 in the order of their first classes.
 
     Raises:
         ArtifactError: A class stands in no group, or in two, or is none.
     """
-    named: dict[str, str] = {}
-    for group, members in hierarchy:
-        for member in members:
-            if member not in names:
-                raise ArtifactError(
-                    f"coarse labels: there is no class '{member:.80}'. {nearest(member, names)}"
-                )
-            if member in named:
-                raise ArtifactError(f"coarse labels: class '{member:.80}' stands twice")
-            named[member] = group
+    named = group_of_each(hierarchy, names, "coarse labels")
     if missing := [name for name in names if name not in named]:
         raise ArtifactError(
             f"coarse labels: class '{missing[0]:.80}' is in no group",

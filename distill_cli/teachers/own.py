@@ -5,6 +5,7 @@ Both speak of the weights of the step that is under way, so that nothing of them
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ Mode = Literal["train", "eval"]
 SELF, AVERAGE = "self", "ema"
 
 
-class OwnTeacher:
+class OwnTeacher(ABC):
     """The base of both.
 
     Args:
@@ -35,9 +36,9 @@ class OwnTeacher:
         self.name, self.class_names, self.targets = name, class_names, targets
         self.fingerprint = name
 
+    @abstractmethod
     def signals(self, batch: Batch) -> TeacherSignals:
         """Its logits on what the batch shows to the teacher; no gradient flows."""
-        raise NotImplementedError
 
 
 class SelfTeacher(OwnTeacher):

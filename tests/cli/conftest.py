@@ -1,4 +1,4 @@
-"""What tests of the command line share: a stand-in for S3."""
+"""Fixtures of the tests of the command line: a stand-in for S3, and the batches of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+
+from distill_cli.types import Batch
 
 
 @pytest.fixture
@@ -29,3 +31,16 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield "s3://bucket"
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
+    """The batches that runs are shown."""
+    from distill_cli.training.loop import Trainer
+
+    batches: list[Batch] = []
+    plain = Trainer.train_step
+    monkeypatch.setattr(
+        Trainer, "train_step", lambda self, batch: (batches.append(batch), plain(self, batch))[1]
+    )
+    return batches

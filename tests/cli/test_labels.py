@@ -47,17 +47,6 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
-    """The batches that runs are shown."""
-    batches: list[Batch] = []
-    plain = Trainer.train_step
-    monkeypatch.setattr(
-        Trainer, "train_step", lambda self, batch: (batches.append(batch), plain(self, batch))[1]
-    )
-    return batches
-
-
 @on_host
 def test_one_cache_serves_all_labels_few_and_wrong_ones(
     made: Made, here: Path, distill: Distill, shown: list[Batch]

@@ -80,17 +80,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return found
 
 
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
-    """The batches that runs are shown."""
-    batches: list[Batch] = []
-    plain = Trainer.train_step
-    monkeypatch.setattr(
-        Trainer, "train_step", lambda self, batch: (batches.append(batch), plain(self, batch))[1]
-    )
-    return batches
-
-
 def student(made: Made, *more: object, out: str = "s") -> tuple[object, ...]:
     return ("student", *BRIEF, "--teachers", made.teacher, "--data", made.dull, "--out", out, *more)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill_cli.training.loop import Trainer
 from distill_cli.types import Batch
 from tests.conftest import Outcome, invoke, on_host
 from tests.data.pictures import LEFT, TOP, picture
@@ -33,17 +32,6 @@ def written(folder: Path, *, loose: int = LOOSE) -> Path:
         bright = list(CLASSES.values())[number % 3]
         picture(folder / f"train/loose-{number:03}.png", bright, seed=9000 + number)
     return folder
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
-    """The batches that runs are shown."""
-    batches: list[Batch] = []
-    plain = Trainer.train_step
-    monkeypatch.setattr(
-        Trainer, "train_step", lambda self, batch: (batches.append(batch), plain(self, batch))[1]
-    )
-    return batches
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_cli.errors import ArtifactError, nearest
+from distill_cli.data.label_classes import group_of_each
+from distill_cli.errors import ArtifactError
 from distill_cli.losses.soft_targets import group_relation
 from distill_cli.pipeline.inputs.class_matrix import read_matrix
 from distill_cli.readers.yaml_values import read_yaml_value
@@ -78,17 +79,7 @@ def _from_file(path: Path, class_names: Sequence[str]) -> dict[str, str]:
     content = read_yaml_value(
         path, "groups", hint=f"Give a YAML file, a CSV of a matrix, or {WORDS}"
     )
-    named: dict[str, str] = {}
-    for group, members in _leaves(content, str(path), ""):
-        for member in members:
-            if member not in class_names:
-                raise ArtifactError(
-                    f"groups {path}: there is no class '{member}'. {nearest(member, class_names)}"
-                )
-            if member in named:
-                raise ArtifactError(f"groups {path}: class '{member}' stands twice")
-            named[member] = group
-    return named
+    return group_of_each(_leaves(content, str(path), ""), class_names, f"groups {path}")
 
 
 def _leaves(content: Any, where: str, name: str) -> Iterator[tuple[str, list[str]]]:
