@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill_cli.cache.folder import MANIFEST, PLAN, refuse_links_out
-from distill_cli.cache.plan import Plan, ShardKey, typed
+from distill_cli.cache.plan import Plan, ShardKey
 from distill_cli.cache.quality import TEMPERATURES, Calibration, TruncationError, check_range
+from distill_cli.cache.typed_values import typed
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.readers.bounds import LISTS
 from distill_cli.readers.json_values import json_value, read_json
@@ -289,7 +290,9 @@ def as_read(plan: Plan, kept: Plan) -> Plan:
         dataset = replace(dataset, fingerprint=known.fingerprint)
     if dataset.unlabelled == UNREAD_IMAGES and known.unlabelled:
         dataset = dataset.with_unlabelled_of(known)
-    teacher = plan.teacher_fingerprint
+    teacher, cross_fit = plan.teacher_fingerprint, plan.cross_fit
     if teacher == UNREAD:
         teacher = kept.teacher_fingerprint
-    return replace(plan, dataset=dataset, teacher_fingerprint=teacher)
+        # Other numbers of folds are other plans.
+        cross_fit = kept.cross_fit if len(kept.cross_fit) == len(cross_fit) else cross_fit
+    return replace(plan, dataset=dataset, teacher_fingerprint=teacher, cross_fit=cross_fit)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
+from distill_cli.cache.typed_values import count_of, typed
 from distill_cli.errors import ArtifactError
 from distill_cli.types import DatasetIdentity, Targets, ViewSpec
 
@@ -31,8 +31,6 @@ IMPORTED = "imported-"
 MOST_SHARDS, MOST_PIXELS = 1_000_000, 1 << 16
 
 SHARD_FILE = re.compile(r"view-(\d{4,9})/shard-(\d{5,9})\.safetensors")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,8 @@ class Plan:
         dataset: The rows and the split.
         view_spec: Specification of the views.
         views: Number of views stored of every row.
-        teacher_fingerprint: Fingerprint of the teacher's network or of imported labels.
+        teacher_fingerprint: Fingerprint of the teacher's network or of imported labels; of cross-fitted
+            networks, of all of them and of the rows that each trained on.
         architecture: The teacher's architecture, as the model zoo spells it.
         codec: Name of the codec as spelled: fp32, fp16, bf16, topk:10.
         precision: Arithmetic of the teacher's forward.
@@ -80,6 +79,7 @@ class Plan:
         versions: Versions of the libraries that decide pixels and arithmetic.
         cpu_capability: Instruction set of torch's CPU kernels.
         targets: Kind of the logits: one class of all, or each class by itself.
+        cross_fit: Fingerprints of the networks that were trained without a fold each; empty for one teacher.
         sample_ids: Whether the ids of the rows are stored beside the labels; never in format 1.
         format_version: Version of the file format.
     """
@@ -97,6 +97,7 @@ class Plan:
     versions: Mapping[str, str]
     cpu_capability: str
     targets: Targets = "softmax"
+    cross_fit: tuple[str, ...] = ()
     sample_ids: bool = True
     format_version: int = FORMAT_VERSION
 
@@ -155,6 +156,7 @@ class Plan:
         """The plan as plain JSON values: the keys of plan.json."""
         data = self.dataset
         targets = {} if self.targets == "softmax" else {"targets": self.targets}
+        folds = {"cross_fit": list(self.cross_fit)} if self.cross_fit else {}
         ids = {} if self.format_version == 1 else {"sample_ids": self.sample_ids}
         return {
             "format_version": self.format_version,
@@ -171,6 +173,7 @@ class Plan:
                 "fingerprint": self.teacher_fingerprint,
                 "architecture": self.architecture,
                 **targets,
+                **folds,
             },
             "codec": self.codec,
             "precision": self.precision,
@@ -206,17 +209,18 @@ class Plan:
         plan = cls(
             dataset=_dataset(value),
             view_spec=_view_spec(view_spec),
-            views=_count(view_spec, "views"),
+            views=count_of(view_spec, "views"),
             teacher_fingerprint=typed(teacher, "fingerprint", str),
             architecture=typed(teacher, "architecture", str),
             codec=typed(value, "codec", str),
             precision=typed(value, "precision", str),
             device=typed(value, "device", str),
-            teacher_batch=_count(value, "teacher_batch"),
-            shard_length=_count(value, "shard_length"),
+            teacher_batch=count_of(value, "teacher_batch"),
+            shard_length=count_of(value, "shard_length"),
             versions=_versions(value),
             cpu_capability=typed(value, "cpu_capability", str),
             targets=_targets(teacher),
+            cross_fit=_cross_fit(teacher),
             sample_ids=version > 1 and typed(value, "sample_ids", bool),
             format_version=version,
         )
@@ -240,11 +244,18 @@ def _targets(teacher: Mapping[str, Any]) -> Targets:
     return targets
 
 
+def _cross_fit(teacher: Mapping[str, Any]) -> tuple[str, ...]:
+    folds = typed(teacher, "cross_fit", list) if "cross_fit" in teacher else []
+    if not all(isinstance(fingerprint, str) for fingerprint in folds):
+        raise ValueError("'cross_fit' should be a list of fingerprints")
+    return tuple(folds)
+
+
 def _view_spec(value: Mapping[str, Any]) -> ViewSpec:
     if not all(isinstance(step, str) for step in typed(value, "augment", list)):
         raise ValueError("'augment' should be a list of names")
     for key in ("channels", "height", "width"):
-        if _count(value, key) > MOST_PIXELS:
+        if count_of(value, key) > MOST_PIXELS:
             raise ValueError(f"'{key}' is more than {MOST_PIXELS:,}")
     if typed(value, "source", str) not in ("table", "files"):
         raise ValueError("'source' should be table or files")
@@ -260,7 +271,7 @@ def _dataset(value: Mapping[str, Any]) -> DatasetIdentity:
     return DatasetIdentity(
         fingerprint=typed(dataset, "fingerprint", str),
         ids_digest=typed(dataset, "ids_digest", str),
-        samples=_count(dataset, "samples"),
+        samples=count_of(dataset, "samples"),
         class_names=tuple(classes),
         split_seed=typed(split, "seed", int),
         val_fraction=typed(split, "val_fraction", float),
@@ -276,25 +287,7 @@ def _unlabelled(dataset: Mapping[str, Any]) -> dict[str, Any]:
     fingerprint = typed(dataset, "unlabelled", str)
     if not fingerprint:
         raise ValueError("'unlabelled' should not be empty")
-    return {"unlabelled": fingerprint, "unlabelled_samples": _count(dataset, "unlabelled_samples")}
-
-
-def typed(value: Mapping[str, Any], key: str, kind: type[T]) -> T:
-    """`value[key]`, which must be of exactly this type: a bool is no int, an int is a float.
-
-    Raises:
-        ValueError: The entry is missing, of another type, or a number that is not finite.
-    """
-    entry: Any = value.get(key)
-    if kind is float and type(entry) is int:
-        entry = float(entry)
-    if type(entry) is not kind or (kind is float and not math.isfinite(value[key])):
-        raise ValueError(f"'{key}' should be of type {kind.__name__}, is {entry!r:.40}")
-    return entry
-
-
-def _count(value: Mapping[str, Any], key: str) -> int:
-    count = typed(value, key, int)
-    if count < 1:
-        raise ValueError(f"'{key}' should be at least 1, is {count}")
-    return count
+    return {
+        "unlabelled": fingerprint,
+        "unlabelled_samples": count_of(dataset, "unlabelled_samples"),
+    }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from distill_cli.cache.plan import typed
+from distill_cli.cache.typed_values import typed
 from distill_cli.types import ECE_BINS
 
 # Temperatures at which a codec's loss KL(full ‖ stored) is measured.

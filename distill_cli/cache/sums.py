@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from distill_cli.cache.plan import typed
 from distill_cli.cache.quality import (
     TEMPERATURES,
     Calibration,
     TruncationError,
     check_calibration,
 )
+from distill_cli.cache.typed_values import typed
 from distill_cli.errors import counted
 from distill_cli.types import ECE_BINS
 

@@ -58,6 +58,7 @@ def _of_plan(folder: Path, plan: Plan) -> dict[str, Any]:
         "teacher": plan.architecture,
         "targets": plan.targets,
         "teacher_fingerprint": plan.teacher_fingerprint,
+        **({"cross_fit": list(plan.cross_fit)} if plan.cross_fit else {}),
     }
 
 
@@ -91,6 +92,9 @@ def sketched(document: dict[str, Any], width: int) -> Iterator[str]:
     )
     weights = escape(document["teacher_fingerprint"][:12])
     yield f"  teacher {escape(document['teacher'])}, weights {weights}"
+    if folds := document.get("cross_fit"):
+        named = ", ".join(escape(one[:12]) for one in folds)
+        yield f"  {len(folds)} of it, each trained without a fold, which it labels: {named}"
     if not document["finished"]:
         yield f"  not finished: {document['shards']:,} of {counted(document['shards_planned'], 'shard')}"
         return

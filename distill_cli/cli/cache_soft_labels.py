@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,21 +12,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from distill_cli.cli.command import VerbApp
+from distill_cli.cli.dump_costs import show_costs
 from distill_cli.cli.options import RunFlags, verb
 from distill_cli.cli.progress import progress
-from distill_cli.cli.terminal import INTERRUPTION, escape, exactly, print_location, result_json, say
-from distill_cli.errors import DistillError, StoppedError, UsageError, counted, is_interrupt
+from distill_cli.cli.terminal import (
+    INTERRUPTION,
+    escape,
+    leave_saying,
+    print_location,
+    result_json,
+    say,
+)
+from distill_cli.errors import (
+    DistillError,
+    RequirementError,
+    StoppedError,
+    UsageError,
+    counted,
+    is_interrupt,
+)
 from distill_cli.launched import place
 from distill_cli.pipeline.engines.choice import engine_named
 from distill_cli.pipeline.folders import check_cache_place, check_finished
+from distill_cli.pipeline.inputs.fold_runs import check_cross_fit
 from distill_cli.pipeline.inputs.teacher_folders import check_distinct, expand_teachers
-from distill_cli.pipeline.labels.placement import Placement, in_words, threads_of
-from distill_cli.recipe.load import to_yaml
+from distill_cli.pipeline.labels.placement import Placement, threads_of
 from distill_cli.recipe.schema import CacheRecipe
-from distill_cli.report.format import share, size
+from distill_cli.report.format import share
 
 if TYPE_CHECKING:
     from distill_cli.pipeline.labels.dump import Dumped
+    from distill_cli.training.events import Sink
 
 app = VerbApp()
 
@@ -116,6 +132,11 @@ def _placement(
         if needless := next((flag for flag, value in given.items() if value), None):
             raise UsageError(f"{needless} is an engine's", hint="Say which with --on, as --on ray")
         return None
+    if recipe.cross_fit is not None:
+        raise UsageError(
+            "--cross-fit trains networks here, and --on has workers of an engine make labels alone",
+            hint="Leave --on out; --ranks has several processes share the trainings and the labels",
+        )
     if recipe.part is not None:
         raise UsageError(
             "--on and --part share a dump in two ways", hint="Leave --part out: --tasks divides it"
@@ -131,17 +152,23 @@ def run_dump(recipe: CacheRecipe, flags: RunFlags, placement: Placement | None =
     teachers = expand_teachers(recipe.teachers)
     check_distinct(teachers)
     check_finished(teachers, None)
+    check_cross_fit(recipe)
     if recipe.out is not None:
         check_cache_place(Path(recipe.out))
     if flags.dry_run:
-        show_estimate(recipe, flags, placement)
+        show_costs(recipe, flags, placement)
         return
+    unmet: Sequence[str] = ()
+    overwrite = flags.overwrite
+    if recipe.cross_fit is not None:
+        recipe, unmet = _folds_trained(recipe, flags)
+        overwrite = False
     with interruptible(recipe.out), progress("cache", quiet=flags.quiet) as display:
         views = display.counting("view")
         if placement is None:
             from distill_cli.pipeline.labels.dump import dump
 
-            finished = dump(recipe, sink=display, progress=views, overwrite=flags.overwrite)
+            finished = dump(recipe, sink=display, progress=views, overwrite=overwrite)
         else:
             from distill_cli.pipeline.labels.dump_on import dump_on
 
@@ -156,6 +183,23 @@ def run_dump(recipe: CacheRecipe, flags: RunFlags, placement: Placement | None =
     else:
         for dumped in finished:
             print_location(dumped.folder, named=not flags.quiet)
+    if unmet:
+        raise RequirementError(f"not met: {'; '.join(unmet)}; runs and labels are saved")
+
+
+def _folds_trained(recipe: CacheRecipe, flags: RunFlags) -> tuple[CacheRecipe, Sequence[str]]:
+    """Trains the networks of a cross-fitted cache; returns the recipe with its folder, and gates not met."""
+    lines: set[str] = set()
+
+    def shown(title: str) -> AbstractContextManager[Sink]:
+        return progress(f"cache, {title}", quiet=flags.quiet, earlier=lines)
+
+    with interruptible(recipe.out):
+        with shown(f"{recipe.cross_fit} folds"):
+            # The display first: the import of torch takes seconds.
+            from distill_cli.pipeline.cross_fit import train_folds
+        trained = train_folds(recipe, shown=shown, overwrite=flags.overwrite, leave=leave_saying)
+    return trained.recipe, trained.unmet
 
 
 @contextmanager
@@ -174,43 +218,6 @@ def interruptible(out: str | None) -> Iterator[None]:
         raise StoppedError(
             INTERRUPTION, signal_number=signal.SIGINT, hint=f"{again} goes on"
         ) from None
-
-
-def show_estimate(recipe: CacheRecipe, flags: RunFlags, placement: Placement | None) -> None:
-    """The recipe and what it will cost, measured on a few batches of noise; nothing is written.
-
-    Of a dump on an engine, its tasks too; the times are this machine's.
-    """
-    from distill_cli.pipeline.inputs.artifacts import DRY
-    from distill_cli.pipeline.labels.estimate import estimate, missing_shards
-    from distill_cli.pipeline.labels.prepare import prepare_dump
-
-    with progress("cache", quiet=flags.quiet) as display:
-        prepared = prepare_dump(recipe, sink=display, overwrite=flags.overwrite, runs=DRY)
-        cost = estimate(prepared, overwrite=flags.overwrite)
-        left = len(missing_shards(prepared, flags.overwrite))
-    if flags.json:
-        tasks = {} if placement is None else {"tasks": placement.task_count(left)}
-        result_json({**recipe.model_dump(mode="json"), "estimate": asdict(cost), **tasks})
-        return
-    exactly(to_yaml(recipe))
-    for line in (
-        f"{size(cost.bytes)} on disk, {cost.bytes_per_view:.1f} bytes a view",
-        f"{duration(cost.seconds)} at {cost.views_per_second:,.0f} views/s",
-        f"paid for itself after {cost.break_even_epochs:.1f} student epochs, against asking the "
-        "teachers in each",
-        *([] if placement is None else [in_words(placement, left)]),
-    ):
-        # A comment to YAML: what is printed is still a recipe.
-        exactly(f"# {line}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, in two or three digits."""
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
 
 
 def summary(dumped: Dumped) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill_cli.cli.begun import check_begun
-from distill_cli.cli.cache_soft_labels import duration
+from distill_cli.cli.dump_costs import duration
 from distill_cli.cli.early_checks import check_early, check_inputs_of_stages
 from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress

@@ -30,6 +30,7 @@ class KnownLabels:
         left_out: Classes that are left out of training.
         left_out_images: Images of them.
         limit: Images to train on and those it was chosen from, where a part was; else None.
+        fold: The fold that is left out, from 1, of how many, and its images; None where none is.
         split_rows: int64 training rows of the split, as caches know it.
         val_rows: int64 places of the held-out images among those that the split holds out.
         val_labels: Digest of the labels of all that the split holds out, as they lie on disk.
@@ -48,6 +49,7 @@ class KnownLabels:
     left_out: tuple[str, ...]
     left_out_images: int
     limit: tuple[int, int] | None
+    fold: tuple[int, int, int] | None
     split_rows: Tensor
     val_rows: Tensor
     val_labels: str
@@ -76,6 +78,9 @@ class KnownLabels:
         if self.limit is not None:
             taken, of = self.limit
             parts.append(f"{taken:,} of {counted(of, 'training image')} taken")
+        if self.fold is not None:
+            fold, count, images = self.fold
+            parts.append(f"fold {fold} of {count} left out ({counted(images, 'image')})")
         return parts
 
     def to_json(self) -> dict[str, Any]:
@@ -95,6 +100,8 @@ class KnownLabels:
             values |= {"left_out": list(self.left_out), "left_out_images": self.left_out_images}
         if self.limit is not None:
             values["limit"] = list(self.limit)
+        if self.fold is not None:
+            values["fold"] = list(self.fold)
         return values
 
 

@@ -33,6 +33,7 @@ class LabelRules:
         omit: Classes that are not trained on, by name or number.
         only: The only classes that are, where there are any.
         limit: Images to train on; None for all.
+        fold: A fold of them that is left out, from 1, and how many folds there are; None for none.
         seed: Seed of all draws.
         val_fraction: Share of the known labels that are held out.
     """
@@ -44,6 +45,7 @@ class LabelRules:
     omit: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     limit: int | None = None
+    fold: tuple[int, int] | None = None
     seed: int = 0
     val_fraction: float = 0.1
 

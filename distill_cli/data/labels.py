@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
+from distill_cli.data.folds import check_folds, folds_of
 from distill_cli.data.known_labels import KnownLabels, digest_of
 from distill_cli.data.label_classes import groups_of_classes, kept_classes
 from distill_cli.data.label_draws import (
@@ -81,7 +82,11 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
         share = len(taken) / len(own)
         choice = _chosen(dataset, given, held_rows, taken, kept_K, share, rules)
     seen = _seen(dataset, given, held_rows, choice, _part(dataset, beside, rules))
-    changed = (wrong.train_N != train.label_N)[choice.allowed].sum()
+    learnt = seen.fit_rows
+    if rules.fold is not None:
+        seen = _without_fold(seen, *rules.fold, seed=rules.seed)
+    known = seen.fit_rows[labelled(seen.train)[seen.fit_rows]]
+    changed = (wrong.train_N != train.label_N)[known].sum()
     changed += (wrong.val_P != dataset.val.label_N)[choice.val_rows].sum()
     held_out = int(labelled(seen.val).sum())
     on_disk = int(labelled(train).sum()) + (
@@ -89,7 +94,7 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     )
     labels = KnownLabels(
         images=on_disk,
-        known=int(labelled(seen.train)[seen.fit_rows].sum()) + held_out,
+        known=len(known) + held_out,
         held_out=held_out,
         hidden=int((seen.hidden_N != UNLABELLED).sum()),
         noise=in_words(rules.noise),
@@ -98,7 +103,8 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
         groups=len(rules.coarse) or None,
         left_out=tuple(n for n, kept in zip(names, kept_K.tolist(), strict=True) if not kept),
         left_out_images=len(dataset.fit_rows) - len(of_classes),
-        limit=None if rules.limit is None else (len(seen.fit_rows), len(of_classes)),
+        limit=None if rules.limit is None else (len(learnt), len(of_classes)),
+        fold=None if rules.fold is None else (*rules.fold, len(learnt) - len(seen.fit_rows)),
         split_rows=dataset.fit_rows,
         val_rows=choice.val_rows,
         val_labels=digest_of(dataset.val.label_N),
@@ -161,13 +167,37 @@ def _seen(
     )
 
 
+def _without_fold(seen: Dataset, number: int, count: int, *, seed: int) -> Dataset:
+    """The dataset without a fold of its training rows: no label of it is known, and none hidden.
+
+    Folds of the data themselves do not depend on images from a source beside them.
+
+    Raises:
+        ArtifactError: A class has fewer rows than there are folds.
+    """
+    label_N, samples = seen.train.label_N, seen.identity.samples
+    check_folds(seen.fit_rows, label_N, seen.class_names, count, seen.spec)
+    sides = seen.fit_rows.split_with_sizes(_sides(seen.fit_rows, samples))
+    fold_P = torch.cat([folds_of(rows, label_N, seen.train.key_N, count, seed) for rows in sides])
+    left_out = fold_P == number - 1
+    kept_N, hidden_N = label_N.clone(), seen.hidden_N.clone()
+    for values_N in (kept_N, hidden_N):
+        values_N[seen.fit_rows[left_out]] = UNLABELLED
+    return replace(
+        seen,
+        train=replace(seen.train, label_N=kept_N),
+        fit_rows=seen.fit_rows[~left_out],
+        hidden_N=hidden_N,
+    )
+
+
 def _check_kind(dataset: Dataset, rules: LabelRules) -> None:
     """Refuses to change labels where an image has several; a part of the images may be taken."""
-    if dataset.multi_label and replace(rules, limit=None).changes:
+    if dataset.multi_label and replace(rules, limit=None, fold=None).changes:
         raise UsageError(
             f"several labels may apply to an image of {dataset.spec}: which are known, changed or left "
             "out is chosen by class",
-            hint="--limit alone goes with such data",
+            hint="--limit and --fold alone go with such data",
         )
 
 

@@ -83,9 +83,14 @@ RUN_OR_SEEDS = Entries(
     folders={**_STAGED_RUN, RUN_OF_SEED.pattern: RUN},
     logs=True,
 )
+# The runs of a cross-fitted cache, each without a fold.
+FOLD = r"fold-\d+"
 CACHE = Entries(
     files=_any_of((PLAN, MANIFEST, SUMS, EVAL, IDS, RECIPE, SKIPPED, CARD)),
-    folders={r"view-\d{4,}": Entries(files=r"shard-\d{5,}\.safetensors")},
+    folders={
+        r"view-\d{4,}": Entries(files=r"shard-\d{5,}\.safetensors"),
+        STAGES: Entries(folders={FOLD: Entries(files=_RUN_FILES, folders=_PLAIN_RUN)}),
+    },
     logs=True,
 )
 # A cache is named after its teacher, and a run of the demo as the demo likes.
@@ -158,7 +163,8 @@ def check_place(out: Path, *, run: bool) -> None:
         raise UsageError(f"--out {out} is {place}", hint="Choose a folder of its own, as runs/a")
     for parent in real.parents:
         inside = real.relative_to(parent).as_posix()
-        if is_cache(parent) or (_is_run(parent) and not (run and _OWN_RUNS.fullmatch(inside))):
+        own = _OWN_FOLDS if is_cache(parent) else _OWN_RUNS
+        if (is_cache(parent) or _is_run(parent)) and not (run and own.fullmatch(inside)):
             kind = "soft-label cache" if is_cache(parent) else "run"
             raise UsageError(
                 f"--out {out} lies in the {kind} {parent}", hint="Choose another --out, beside it"
@@ -174,6 +180,7 @@ def _home() -> Path | None:
 
 # The runs in a folder of several.
 _OWN_RUNS = re.compile(rf"({RUN_OF_SEED.pattern}/)?{STAGES}/[^/]+|{RUN_OF_SEED.pattern}")
+_OWN_FOLDS = re.compile(rf"{STAGES}/{FOLD}")
 
 
 def _is_run(folder: Path) -> bool:

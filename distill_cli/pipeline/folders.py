@@ -26,6 +26,7 @@ from distill_cli.pipeline.entries import (
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
+from distill_cli.recipe.stages import STAGES
 from distill_cli.report.run_folder import HISTORY, RECIPE, RESULT, NoFiguresError
 from distill_cli.report.seed_table import TABLE, SeedTable, read_table
 
@@ -121,19 +122,20 @@ def check_output(out: Path, *, resume: bool, overwrite: bool, seeds: bool = Fals
         )
 
 
-def check_cache_folders(out: Path, folders: Sequence[Path]) -> None:
+def check_cache_folders(out: Path, folders: Sequence[Path], *, trains: bool = False) -> None:
     """Refuses to write caches where runs or models are, or into one another.
 
     Args:
         out: The folder that was asked for.
         folders: One a teacher: `out` itself, or its sub-folders.
+        trains: The networks that label are trained in it: it may hold their runs.
 
     Raises:
         UsageError: With the folder that is in the way.
     """
     check_cache_place(out)
     for folder in dict.fromkeys([out, *folders]):
-        run = holds_run(folder) and not is_cache(folder)
+        run = holds_run(folder, but=STAGES if trains else None) and not is_cache(folder)
         if run or has_model(folder):
             raise UsageError(
                 f"{folder} holds a run or a model", hint="Choose another --out for the labels"
@@ -191,14 +193,22 @@ def clear_run(out: Path, *, keep: str | None = None) -> None:
             remove(out / entry)
 
 
-def clear_cache(folder: Path) -> None:
+def clear_cache(folder: Path, *, trains: bool = False) -> None:
     """Removes a cache's own files, and nothing else, from a folder.
 
     Its manifest goes first, for it says that the cache is whole, and its plan last: by that a killed
     command knows the rest for a cache.
+
+    Args:
+        folder: The cache.
+        trains: The lock of the runs in it is held by whoever trains them anew: it stays.
     """
     for name in (MANIFEST, SUMS, EVAL, IDS, RECIPE, SKIPPED):
         remove(folder / name)
+    stages = folder / STAGES
+    for entry in [*stages.iterdir()] if trains and stages.is_dir() else [stages]:
+        if entry.name != LOCK:
+            remove(entry)
     card = folder / CARD
     if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
         remove(card)

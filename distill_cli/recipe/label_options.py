@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator
 
 from distill_cli.recipe.fields import DATA, ClassNames, option
 from distill_cli.recipe.left_out import LeavesOut
-from distill_cli.recipe.parsing import check_noise
+from distill_cli.recipe.parsing import Part, check_noise, parse_fold
 
 NoiseText = Annotated[str, Field(min_length=1), AfterValidator(check_noise)]
+FoldLeftOut = Annotated[Part, PlainValidator(parse_fold), PlainSerializer(str)]
 FileName = Annotated[str, Field(min_length=1)]
 
 
@@ -67,6 +68,14 @@ class LabelOptions(LeavesOut):
         DATA,
         unwritten=True,
         ge=1,
+    )
+    fold: FoldLeftOut | None = option(
+        None,
+        "Leave a fold of the training images out, as 2/5, the second of five; every class has its share of "
+        "each. `cache-soft-labels --cross-fit 5` trains a run without each of them.",
+        DATA,
+        advanced=True,
+        unwritten=True,
     )
     label_seed: int = option(
         0,

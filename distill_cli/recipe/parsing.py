@@ -93,6 +93,21 @@ def parse_part(value: Any) -> Part:
     return Part(int(match[1]), int(match[2]))
 
 
+def parse_fold(value: Any) -> Part:
+    """A fold of several, spelt as `2/5`.
+
+    Raises:
+        ValueError: It has another form, there is no such fold, or it is the only one.
+    """
+    try:
+        fold = parse_part(value)
+    except ValueError:
+        fold = Part(1, 1)
+    if fold.parts < 2:
+        raise ValueError(f"'{value}' is not of the form 2/5, the second of five folds")
+    return fold
+
+
 class Duration(NamedTuple):
     """A length of time such as `1h30m`.
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from distill_cli.recipe.base import LabelledRecipe, Recipe, TeacherLabels, TrainRecipe
+from distill_cli.recipe.cross_fit_options import CrossFitOptions
 from distill_cli.recipe.device_options import DUMP_GRAPHS
 from distill_cli.recipe.fields import (
     DATA,
@@ -151,7 +152,7 @@ class StoredLabels(BaseModel):
     )
 
 
-class CacheRecipe(Recipe, StoredLabels, TeacherLabels):
+class CacheRecipe(Recipe, StoredLabels, TeacherLabels, CrossFitOptions):
     """`distill cache-soft-labels`: what teachers say of every view, stored."""
 
     COMMAND: ClassVar[str] = "cache-soft-labels"

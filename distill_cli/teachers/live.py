@@ -77,6 +77,10 @@ class LiveTeacher:
         """fp32 logits (B, K) of images in [0, 1]."""
         return self._logits(images_BCHW, self.precision)
 
+    def row_logits(self, images_BCHW: torch.Tensor, index_B: torch.Tensor) -> torch.Tensor:
+        """The same of views of rows of train, whichever they are."""
+        return self.logits(images_BCHW)
+
     def fp32_logits(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """The same in fp32, whatever its arithmetic in 16 bits is."""
         return self._logits(images_BCHW, "fp32")

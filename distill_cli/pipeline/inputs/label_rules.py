@@ -56,6 +56,7 @@ def label_rules(recipe: Recipe) -> LabelRules:
         omit=tuple(recipe.omit_class or ()),
         only=tuple(recipe.only_classes or ()),
         limit=recipe.limit,
+        fold=None if recipe.fold is None else (recipe.fold.number, recipe.fold.parts),
         seed=recipe.label_seed,
         val_fraction=VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
     )

@@ -14,7 +14,7 @@ from distill_cli.data.device_views import DeviceViews
 from distill_cli.data.mixing import MixPlan
 from distill_cli.data.views import Views
 from distill_cli.evaluate import Collected
-from distill_cli.teachers.live import LiveTeacher
+from distill_cli.teachers.cross_fit import FrozenTeacher
 from distill_cli.training.graphs import StepGraphs
 
 
@@ -34,7 +34,7 @@ class DeviceLabels:
     def __init__(
         self,
         views: Views,
-        teachers: Sequence[LiveTeacher],
+        teachers: Sequence[FrozenTeacher],
         batch: int,
         graphs: StepGraphs | None = None,
     ) -> None:
@@ -103,7 +103,7 @@ class DeviceLabels:
             images_BCHW = self.made.plain(index_B, view_B)
         else:
             images_BCHW = self.made.mixed(index_B, view_B, self.partner_B, self._plan)
-        logits = [self.teachers[number].logits(images_BCHW) for number in asked]
+        logits = [self.teachers[number].row_logits(images_BCHW, index_B) for number in asked]
         if asked not in self._logits:
             self._logits[asked] = [torch.empty_like(logits_BK) for logits_BK in logits]
         for kept_BK, logits_BK in zip(self._logits[asked], logits, strict=True):

@@ -20,7 +20,7 @@ from distill_cli.cache.shards import Shards
 from distill_cli.data.noise import drawn_rows, noise_like
 from distill_cli.data.views import ViewBatch, Views
 from distill_cli.pipeline.labels.prepare import PreparedDump
-from distill_cli.teachers.live import LiveTeacher
+from distill_cli.teachers.cross_fit import FrozenTeacher
 
 # Longest time of each probe in seconds, after one batch to warm up; and its largest batch count.
 PROBE_SECONDS, PROBE_BATCHES = 2.0, 8
@@ -115,7 +115,7 @@ def _first_view(stream: Iterator[ViewBatch], workers: int, count: int) -> tuple[
     return made.images_BCHW, elapsed / (taken * count)
 
 
-def _seconds(teacher: LiveTeacher, images_BCHW: Tensor) -> float:
+def _seconds(teacher: FrozenTeacher, images_BCHW: Tensor) -> float:
     """The median time of a teacher's forward over a few calls, after one call to warm up."""
     teacher.logits(images_BCHW).cpu()
     taken: list[float] = []

@@ -13,7 +13,7 @@ from distill_cli.data.views import ViewBatch
 from distill_cli.evaluate import Collected
 from distill_cli.pipeline.labels.device_labels import DeviceLabels
 from distill_cli.pipeline.labels.prepare import PreparedDump, unrecordable
-from distill_cli.teachers.live import LiveTeacher
+from distill_cli.teachers.cross_fit import FrozenTeacher
 from distill_cli.training.events import Sink
 from distill_cli.training.graphs import StepGraphs
 
@@ -76,7 +76,10 @@ def streamed(prepared: PreparedDump, shards: Sequence[ShardKey]) -> Iterator[Vie
 
 
 def shard_labels(
-    shard: ShardKey, views: Iterator[ViewBatch], teachers: Sequence[LiveTeacher], teacher_batch: int
+    shard: ShardKey,
+    views: Iterator[ViewBatch],
+    teachers: Sequence[FrozenTeacher],
+    teacher_batch: int,
 ) -> list[Tensor]:
     """fp32 logits (N, K) on the CPU of a shard's rows, from each teacher.
 
@@ -89,8 +92,9 @@ def shard_labels(
         images_BCHW = next(views).images_BCHW
         rows = min(teacher_batch, shard.stop - start)
         padding = teacher_batch - rows
+        index_B = torch.arange(start, start + teacher_batch).clamp(max=start + rows - 1)
         if padding:
             images_BCHW = torch.cat([images_BCHW, images_BCHW[-1:].expand(padding, -1, -1, -1)])
         for part, teacher in zip(parts, teachers, strict=True):
-            part.add(teacher.logits(images_BCHW)[:rows])
+            part.add(teacher.row_logits(images_BCHW, index_B)[:rows])
     return [part.rows() for part in parts]

@@ -10,7 +10,7 @@ from distill_cli.cache.quality import TruncationError
 from distill_cli.counters import few_of
 from distill_cli.data.split_images import Images
 from distill_cli.evaluate import logits_of
-from distill_cli.teachers.live import LiveTeacher
+from distill_cli.teachers.cross_fit import FrozenTeacher
 from distill_cli.training.events import Sink
 
 # Images that it is measured on, at most.
@@ -21,7 +21,7 @@ NOTABLE = 0.01
 
 
 def precision_error(
-    teacher: LiveTeacher, images: Images, logits_NK: Tensor, sink: Sink
+    teacher: FrozenTeacher, images: Images, logits_NK: Tensor, sink: Sink
 ) -> TruncationError | None:
     """KL(fp32 ‖ as it computes) of a teacher's probabilities at T = 1, nats; None in fp32 or fp64.
 

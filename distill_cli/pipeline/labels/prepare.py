@@ -27,12 +27,12 @@ from distill_cli.pipeline.inputs.framing import as_begun
 from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers, with_data
-from distill_cli.pipeline.inputs.teachers import open_teachers
 from distill_cli.pipeline.labels.forward import TeacherForward, begun_plan, forward_of
+from distill_cli.pipeline.labels.frozen_teachers import check_views, open_frozen
 from distill_cli.recipe.parsing import Part
 from distill_cli.recipe.schema import CacheRecipe, ImportRecipe
 from distill_cli.runtime import Runtime, cpu_capability, decide, device_name, versions
-from distill_cli.teachers.live import LiveTeacher
+from distill_cli.teachers.cross_fit import CrossFit, FrozenTeacher
 from distill_cli.training.events import Sink
 from distill_cli.training.graphs import check_wanted
 from distill_cli.types import ViewSpec
@@ -53,7 +53,7 @@ class PreparedDump:
         shards: Shards that this call is to make: all of them, or those of a part.
         runtime: Device and threads of the teachers.
         dataset: The dataset whose train split is labelled.
-        teachers: The networks.
+        teachers: The teacher of each cache.
         views: The views that the teachers are shown.
     """
 
@@ -64,7 +64,7 @@ class PreparedDump:
     shards: list[ShardKey]
     runtime: Runtime
     dataset: Dataset
-    teachers: list[LiveTeacher]
+    teachers: list[FrozenTeacher]
     views: Views
 
 
@@ -92,7 +92,7 @@ def prepare_dump(
     check_names(recipe.augment)
     out = Path(recipe.out) if recipe.out else next_free("cache")
     folders = teacher_folders(out, names)
-    check_cache_folders(out, folders)
+    check_cache_folders(out, folders, trains=recipe.cross_fit is not None)
     if not overwrite:
         recipe = as_begun(read_as_begun(recipe, folders[0]), folders)
     recipe = with_data(recipe, names)
@@ -103,13 +103,15 @@ def prepare_dump(
     spec = view_spec(recipe, dataset, None)
     begun = None if overwrite else begun_plan(folders)
     forward = forward_of(recipe, spec, runtime, begun)
-    members = open_teachers(names, dataset, runtime, forward.precision, recipe.class_map, runs)
-    teachers = [member for member in members if isinstance(member, LiveTeacher)]
+    check_views(recipe, spec)
+    networks, members, teachers = open_frozen(
+        recipe, names, out, dataset, runtime, forward.precision, runs
+    )
     if dataset.multi_label:
-        check_targets(names, members, "sigmoid", force=recipe.force)
+        check_targets(networks, members, "sigmoid", force=recipe.force)
     if not measured:
         check_knowledge(
-            names, members, dataset, runtime.device, sink, force=recipe.force, runs=runs
+            networks, members, dataset, runtime.device, sink, force=recipe.force, runs=runs
         )
     views = open_views(recipe, dataset, spec, runtime.device)
     check_wanted(recipe.graphs, runtime.device, unrecordable(views))
@@ -240,7 +242,7 @@ def plan_of(
     recipe: CacheRecipe,
     dataset: Dataset,
     spec: ViewSpec,
-    teacher: LiveTeacher,
+    teacher: FrozenTeacher,
     runtime: Runtime,
     forward: TeacherForward,
 ) -> Plan:
@@ -262,6 +264,7 @@ def plan_of(
         versions=versions(),
         cpu_capability=cpu_capability(),
         targets=teacher.targets,
+        cross_fit=teacher.fingerprints if isinstance(teacher, CrossFit) else (),
         sample_ids=recipe.sample_ids,
     )
 

@@ -20,14 +20,17 @@ from distill_cli.pipeline.inputs.artifacts import Artifacts
 from distill_cli.pipeline.inputs.cache_checks import check_probe
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
 from distill_cli.pipeline.inputs.data_rules import kept_rules
+from distill_cli.pipeline.inputs.fold_runs import fold_folders
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import live_teacher
 from distill_cli.pipeline.labels.forward import precision_of
+from distill_cli.pipeline.labels.frozen_teachers import cross_fitted
 from distill_cli.recipe.earlier import data_version_then
 from distill_cli.recipe.messages import in_words
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.runtime import decide
+from distill_cli.teachers.cross_fit import FrozenTeacher
 from distill_cli.training.events import Sink
 
 
@@ -63,40 +66,89 @@ def replay_cache(
             hint="Leave --sample out: every file is hashed all the same",
         )
     recipe = _recipe(reader, {"data": data, "unlabelled": unlabelled})
-    teacher = teacher or next(iter(recipe.teachers or []), None)
-    if teacher is None:
-        raise UsageError(f"{folder} does not say who its teacher was", hint="Say with --teacher")
-    if not (teacher.startswith(TIMM) or has_model(Path(teacher))):
-        raise UsageError(f"the teacher of {folder} is not at {teacher}", hint="Say with --teacher")
+    names = _teachers(reader, recipe, teacher)
     runtime = decide(device)
     check_moved(recipe.data, [str(folder)])
     check_moved(recipe.unlabelled, [str(folder)], key="unlabelled")
     dataset = open_data(recipe, sink)
     reader.require_dataset(dataset.identity)
-    live = live_teacher(
-        teacher,
-        Artifacts(tell=sink.message).teacher(teacher, dataset.class_names),
-        reader.class_names,
-        runtime.device,
-        precision_of(reader.plan),
-        class_map=next(iter(recipe.class_map or []), None),
-    )
-    if live.fingerprint != reader.teacher_fingerprint:
-        raise ArtifactError(
-            f"teacher {teacher} has other weights than those that spoke in {folder} (fingerprint "
-            f"{live.fingerprint[:12]}…, the cache's {reader.teacher_fingerprint[:12]}…)",
-            hint="Give the network that it was dumped from, or dump again",
+    members = [
+        live_teacher(
+            name,
+            Artifacts(tell=sink.message).teacher(name, dataset.class_names),
+            reader.class_names,
+            runtime.device,
+            precision_of(reader.plan),
+            class_map=next(iter(recipe.class_map or []), None),
         )
+        for name in names
+    ]
+    spoke = reader.plan.cross_fit or (reader.teacher_fingerprint,)
+    for name, live, fingerprint in zip(names, members, spoke, strict=True):
+        _check_weights(folder, name, live.fingerprint, fingerprint)
+    asked: FrozenTeacher = members[0]
+    if reader.plan.cross_fit:
+        kept = [kept_recipe(Path(name)) for name in names]
+        asked = cross_fitted(members, kept, dataset)
+        # Of the same networks it differs by the rows that they trained on.
+        subject = f"{names[0]} and the others"
+        _check_weights(folder, subject, asked.fingerprint, reader.teacher_fingerprint)
     spec = view_spec(recipe, dataset, reader.plan.view_spec)
     views = open_views(recipe, dataset, spec, runtime.device)
     check_probe(reader, views)
 
     def ask(index_B: Tensor, view_B: Tensor) -> Tensor:
-        logits_BK: Tensor = live.logits(views.batch(index_B, view_B).images_BCHW)
+        images_BCHW = views.batch(index_B, view_B).images_BCHW
+        logits_BK: Tensor = asked.row_logits(images_BCHW, index_B)
         return logits_BK.cpu()
 
     with torch.no_grad():
         return replay(reader, ask, sample=sample)
+
+
+def _teachers(reader: CacheReader, recipe: CacheRecipe, given: str | None) -> list[str]:
+    """The folders of the networks that spoke in a cache.
+
+    Args:
+        reader: The cache.
+        recipe: Its recipe.
+        given: Where its teacher is now, or, of a cross-fitted one, the folder whose `stages` hold them;
+            None for where it was.
+
+    Raises:
+        UsageError: They are not known, or not there.
+    """
+    folder, count = reader.folder, len(reader.plan.cross_fit)
+    if count:
+        names = [str(run) for run in fold_folders(Path(given) if given else folder, count)]
+    else:
+        named = given or next(iter(recipe.teachers or []), None)
+        if named is None:
+            raise UsageError(
+                f"{folder} does not say who its teacher was", hint="Say with --teacher"
+            )
+        names = [named]
+    for name in names:
+        if not (name.startswith(TIMM) or has_model(Path(name))):
+            hint = "Say with --teacher"
+            if count:
+                hint += f", which is a folder with stages/fold-1 to {count} in it"
+            raise UsageError(f"the teacher of {folder} is not at {name}", hint=hint)
+    return names
+
+
+def _check_weights(folder: Path, name: str, now: str, then: str) -> None:
+    """Refuses another network than the one that spoke in a cache, by their fingerprints.
+
+    Raises:
+        ArtifactError: They differ.
+    """
+    if now != then:
+        raise ArtifactError(
+            f"teacher {name} has other weights than those that spoke in {folder} (fingerprint "
+            f"{now[:12]}…, the cache's {then[:12]}…)",
+            hint="Give the network that it was dumped from, or dump again",
+        )
 
 
 def _of_plan(plan: Plan) -> dict[str, Any]:

@@ -89,8 +89,13 @@ def mixed_as_cached(dataset: Dataset, cached: ViewSpec | None) -> Dataset:
     """
     if dataset.labels is None or cached is None or not cached.mixes:
         return dataset
-    if dataset.labels.left_out or dataset.labels.limit is not None:
-        flag = "--limit" if dataset.labels.limit is not None else "--omit-class and --only-classes"
+    labels = dataset.labels
+    flags = {
+        "--limit": labels.limit is not None,
+        "--fold": labels.fold is not None,
+        "--omit-class and --only-classes": bool(labels.left_out),
+    }
+    if flag := next((flag for flag, given in flags.items() if given), None):
         raise UsageError(
             f"{flag}: the cache's views mix images in pairs, also of those that would be left out",
             hint="Dump views that mix none, or leave the option out",

@@ -71,6 +71,15 @@ def unmet_by_seeds(requirements: Sequence[Requirement], table: SeedTable) -> tup
     return tuple(text for text in missed if text is not None)
 
 
+def unmet_by_folds(
+    requirements: Sequence[Requirement], figures: Sequence[Mapping[str, Any]]
+) -> tuple[str, ...]:
+    """The gates that a run without a fold does not meet, with its fold; `figures` are those of each."""
+    runs = {f"fold {number} ": values for number, values in enumerate(figures, start=1)}
+    missed = (_missed(gate, runs) for gate in requirements)
+    return tuple(text for text in missed if text is not None)
+
+
 def _missed(gate: Requirement, figures: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The gate and the figures that do not meet it, each by its subject; None where all do."""
     by_subject = {subject: values.get(gate.key) for subject, values in figures.items()}

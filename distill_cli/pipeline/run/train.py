@@ -73,11 +73,13 @@ class Whole:
         limit: The end of its time; None where it may take any.
         leave: Ends the process with a line and an exit code where a step outlasts the grace.
         out: The folder of the stages; None for a run by itself.
+        again: How whoever stops it goes on, in words; None for --resume.
     """
 
     limit: TimeLimit | None = None
     leave: Callable[[str, int], object] = leave
     out: Path | None = None
+    again: str | None = None
 
 
 def train(
@@ -230,9 +232,10 @@ def stopping(recipe: TrainRecipe, whole: Whole, out: Path) -> Iterator[Pauses]:
         whole: The command.
         out: The run's folder, or that of several.
     """
+    again = whole.again or f"Go on with --resume --out {whole.out or out}"
     overdue = (
         f"stopped at once: the step under way was not over within --grace {recipe.grace}; what was "
-        f"saved before is intact. Go on with --resume --out {whole.out or out}"
+        f"saved before is intact. {again}"
     )
     with stop_signals(recipe.grace.seconds, partial(whole.leave, overdue)) as request:
         yield Pauses(
