@@ -52,12 +52,11 @@ def check_folds(
     """
     label_P = label_N[rows_P]
     images_K = torch.bincount(label_P[label_P != UNLABELLED], minlength=len(class_names))
-    for name, images in zip(class_names, images_K.tolist(), strict=True):
-        if 0 < images < count:
-            raise ArtifactError(
-                f"class '{name}' of {spec} has {counted(images, 'image')} to train on, fewer than there are "
-                f"folds ({count}): a fold has some of every class",
-                hint=f"Make {images} folds"
-                if images > 1
-                else "Leave the class out with --omit-class",
-            )
+    numbers = zip(images_K.tolist(), class_names, strict=True)
+    images, name = min((pair for pair in numbers if pair[0]), default=(count, ""))
+    if images < count:
+        raise ArtifactError(
+            f"class '{name}' of {spec} has {counted(images, 'image')} to train on, fewer than there are "
+            f"folds ({count}), each of which has some of every class",
+            hint=f"Make {images} folds" if images > 1 else "Train without it, by --omit-class",
+        )

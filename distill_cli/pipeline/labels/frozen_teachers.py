@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.labels import relabelled
 from distill_cli.data.split_images import labelled
-from distill_cli.errors import UsageError
+from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.pipeline.inputs.artifacts import Artifacts
 from distill_cli.pipeline.inputs.fold_runs import fold_folders
@@ -86,9 +87,19 @@ def cross_fitted(
         members: The networks.
         kept: The recipe.yaml of each.
         dataset: The images that they label.
+
+    Raises:
+        ArtifactError: Some image was trained on by all of them: they are not of these folds.
     """
     live = [member for member in members if isinstance(member, LiveTeacher)]
     trained = [rows_trained_on(recipe, dataset) for recipe in kept]
+    _, count = torch.cat(trained).unique(return_counts=True)
+    if seen := int((count == len(live)).sum()):
+        raise ArtifactError(
+            f"{counted(seen, 'training image')} {'is' if seen == 1 else 'are'} seen by every network of this "
+            "cache, though each should leave out a fold of the same images",
+            hint="The recipes in its stages were changed: dump again with --overwrite",
+        )
     return CrossFit(live, trained, len(dataset.train.sample_ids))
 
 
