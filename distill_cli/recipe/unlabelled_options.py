@@ -17,6 +17,7 @@ TEACHER_DATA: Any = option(
     None,
     "Other images of the same samples, which live teachers see in place of the student's: of another "
     "sensor, or in a better resolution. Matched by sample id (the path below train/ or test/); the size and "
-    "colour are the teachers' own.",
+    "colour are the teachers' own. A cache may teach too, where it was made of the very files of --data in "
+    "another size or colour.",
     TEACHERS,
 )

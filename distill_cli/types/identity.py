@@ -141,6 +141,13 @@ class ViewSpec:
     framing: Framing = EARLIER_FRAMING
 
     @property
+    def plain(self) -> PlainView:
+        """The image that it starts from, not augmented."""
+        return PlainView(
+            channels=self.channels, height=self.height, width=self.width, framing=self.framing
+        )
+
+    @property
     def mixes(self) -> bool:
         """Whether images are mixed in pairs."""
         return any(step.split(":")[0] in ("mixup", "cutmix") for step in self.augment)

@@ -46,6 +46,18 @@ def test_a_plan_says_what_its_logits_are_of() -> None:
         Plan.from_json(value)
 
 
+def test_a_plan_names_every_network_that_labels() -> None:
+    fitted = replace(PLAN, cross_fit=("a" * 32, "b" * 32))
+    value = fitted.to_json()
+    assert value["teacher"]["cross_fit"] == ["a" * 32, "b" * 32]
+    assert Plan.from_json(value) == fitted
+    assert fitted.digest not in (PLAN.digest, replace(fitted, cross_fit=("b" * 32,)).digest)
+    for wrong in ("a", [1], {}):
+        value["teacher"]["cross_fit"] = wrong
+        with pytest.raises(ValueError, match="'cross_fit' should be"):
+            Plan.from_json(value)
+
+
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(1, 4))
 def test_shards_cover_every_row_of_every_view_once(samples: int, length: int, views: int) -> None:
     one = plan(samples=samples, shard_length=length, views=views)

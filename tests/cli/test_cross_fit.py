@@ -199,23 +199,18 @@ def test_folds_of_other_rows_are_found_out(fitted: Fitted, here: Path, distill: 
 
 
 @on_host
-def test_it_goes_on_after_a_kill(fitted: Fitted, here: Path, reliability: Reliability) -> None:
-    """While a network is trained, between two of them, and among the labels."""
-    short = ("teacher", "train", "--data", "digits", "--limit", 60, "--model", "mlp_8x1")
-    rest = ("--augment", "shift:1", "--epochs", 2, "-b", 16, "--lr", 0.1, *EXACT)
+def test_it_goes_on_after_a_kill(here: Path, reliability: Reliability) -> None:
+    """While a network is trained, and among the labels; everywhere else in `test_kills.py`."""
+    short = ("teacher", "train", "--data", "digits", "--limit", 40, "--model", "mlp_8x1")
+    rest = ("--augment", "shift:1", "--epochs", 1, "-b", 20, "--lr", 0.1, *EXACT)
     assert invoke(*short, *rest, "--out", here / "t").code == 0
 
-    def command(out: Path, *args: object) -> tuple[object, ...]:
-        return dump_of(here / "t", "--force", *args, out=out)
+    def command(out: Path) -> tuple[object, ...]:
+        return dump_of(here / "t", "--force", "--cross-fit", 2, out=out)
 
     writes = writes_of(command(here / "whole"), here / "whole")
     whole = kept(here / "whole")
-    moments = [
-        ("open", ".tmp-checkpoint.pt", 2),
-        ("os.rename", ".tmp-result.json", 1),
-        ("open", ".tmp-plan.json", 1),
-        ("open", ".tmp-shard-00001.safetensors", 1),
-    ]
+    moments = [("open", ".tmp-checkpoint.pt", 2), ("open", ".tmp-shard-00001.safetensors", 1)]
     for event, name, nth in moments:
         numbers = [at for at, write in enumerate(writes, start=1) if write == (event, name)]
         shutil.rmtree(here / "run", ignore_errors=True)
@@ -228,8 +223,6 @@ def test_it_goes_on_after_a_kill(fitted: Fitted, here: Path, reliability: Reliab
         *("distill cache-soft-labels … --cross-fit 5 --out c", Outcome(0, "", "")),
         message="the bytes of an unbroken dump; what was trained is not trained again",
     )
-    assert invoke(*command(here / "run", "--overwrite", "--codec", "fp16")).code == 0
-    assert kept(here / "run") != whole
 
 
 def test_it_goes_on_with_what_it_was_begun_with_alone(
@@ -261,18 +254,19 @@ def test_it_goes_on_with_what_it_was_begun_with_alone(
 
 
 def test_gates_of_the_recipe_hold_for_every_network(
-    here: Path, distill: Distill
+    fitted: Fitted, here: Path, distill: Distill
 ) -> None:
-    gate = ("--require", "test_top1>=0.02")
-    assert distill(*TEACHER, *gate, "--out", "t").code == 0
-    assert distill(*dump_of(here / "t", out="a")).code == 0
+    shutil.copytree(fitted.teacher, here / "t")
+    shutil.copytree(fitted.cache, here / "b")
     recipe = (here / "t/recipe.yaml").read_text()
-    assert "test_top1>=0.02" in recipe
-    (here / "t/recipe.yaml").write_text(recipe.replace("test_top1>=0.02", "test_errors<=0"))
+    assert "require: []" in recipe
+    gates = "require: [test_errors<=0, test_top1>=0.02]"
+    (here / "t/recipe.yaml").write_text(recipe.replace("require: []", gates))
     outcome = distill(*dump_of(here / "t", "--json", out="b"))
     assert (outcome.code, json.loads(outcome.out)["caches"][0]["finished"]) == (5, True)
     for number in range(1, K + 1):
         assert f"fold {number} is " in outcome.err
+    assert "test_top1" not in outcome.err
 
 
 def test_dry_run_prices_the_trainings(fitted: Fitted, here: Path, distill: Distill) -> None:
@@ -320,9 +314,10 @@ def test_refused_before_anything_is_written(
 ) -> None:
     args, code, words = REFUSED[case]
     shutil.copytree(fitted.teacher / "model", here / "bare")
-    shutil.copytree(fitted.teacher, here / "gone")
-    recipe = yaml.safe_load((here / "gone/recipe.yaml").read_text())
-    (here / "gone/recipe.yaml").write_text(yaml.safe_dump({**recipe, "data": "/nowhere"}))
+    if case.startswith("data"):
+        shutil.copytree(fitted.teacher, here / "gone")
+        recipe = yaml.safe_load((here / "gone/recipe.yaml").read_text())
+        (here / "gone/recipe.yaml").write_text(yaml.safe_dump({**recipe, "data": "/nowhere"}))
     names: dict[str, Any] = {"t": fitted.teacher, "other": made.other, "student": made.student}
     names |= {"cache": made.labels / "a", "fold": fitted.run(1), "bare": "bare", "gone": "gone"}
     typed = [str(arg).format(**names) for arg in args]

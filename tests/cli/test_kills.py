@@ -65,6 +65,16 @@ def commands(made: Made, root: Path) -> dict[str, Command]:
     done("cache", "export", made.labels / "a", "--out", root / "labels.csv", "--quiet")
     file = ("cache", "import", root / "labels.csv", "--kind", "logits", "--data", "digits")
     both = f"{made.teacher},{made.other}"
+    done(*TEACHER, "--limit", 40, "--epochs", 1, "--out", root / "small")
+    cross_fit = (
+        "cache-soft-labels",
+        "--teachers",
+        root / "small",
+        "--cross-fit",
+        2,
+        "--force",
+        "--quiet",
+    )
     return {
         "teacher": Command((*TEACHER, "--epochs", 2)),
         "student": Command(("student", "--teachers", made.labels / "a", *TINY, "--epochs", 2)),
@@ -85,6 +95,11 @@ def commands(made: Made, root: Path) -> dict[str, Command]:
             trains=False,
             before=lambda out: done(*dump, "--codec", "fp16", "--out", out),
         ),
+        "cross-fit": Command(
+            (*cross_fit, "--overwrite"),
+            trains=False,
+            before=lambda out: done(*cross_fit, "--codec", "fp16", "--out", out),
+        ),
         "merge": Command(
             ("cache", "merge", root / "part-1", root / "part-2", "--quiet"), trains=False
         ),
@@ -94,7 +109,7 @@ def commands(made: Made, root: Path) -> dict[str, Command]:
 
 KINDS = (
     *("teacher", "student", "chain", "hints", "seeds", "overwrite"),
-    *("dump", "dump over", "merge", "import"),
+    *("dump", "dump over", "cross-fit", "merge", "import"),
 )
 
 

@@ -10,7 +10,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from distill_cli.cache.reader import CacheReader
 from distill_cli.data.augment import parse
+from distill_cli.data.dataset import open_dataset
+from distill_cli.data.views import Views
 from distill_cli.models import load_model
 from distill_cli.training.loop import Trainer
 from distill_cli.types import Batch
@@ -80,3 +83,58 @@ def test_a_student_of_smaller_images_is_measured_on_them(
     assert outcome.code == 0, outcome.err
     assert load_model(here / "r").input_size == (1, 4, 4)
     assert load_model(made.teacher).input_size == (1, 8, 8)
+
+
+@on_host
+@pytest.mark.parametrize("asked", [(), ("--teacher-augment", "cache")], ids=["", "cache"])
+def test_a_student_of_smaller_images_of_a_cache(
+    asked: tuple[str, ...], made: Made, here: Path, distill: Distill, seen: list[Batch]
+) -> None:
+    """The labels are those of the whole image in the view of that number, shifted alike."""
+    cache = made.labels / "a"
+    views = ("--size", 4, "--teacher-data", "digits", *asked)
+    outcome = distill("student", "--teachers", cache, *views, *BRIEF, "--out", "r")
+    assert outcome.code == 0, outcome.err
+    assert (
+        "teachers see digits: 8×8 grey as they were trained on"
+        in distill(
+            "student", "--teachers", cache, *views, *BRIEF[:-1], "--out", "x", "--dry-run"
+        ).err
+    )
+    assert load_model(here / "r").input_size == (1, 4, 4)
+    reader, whole = CacheReader(cache), open_dataset("digits")
+    views_of = Views(whole.train, reader.plan.view_spec, torch.device("cpu"), workers=0)
+    teacher = load_model(made.teacher)
+    for batch in seen[:5]:
+        assert batch.images_BCHW.shape[1:] == (1, 4, 4)
+        images_BCHW = views_of.batch(batch.index_B, batch.view_B).images_BCHW
+        assert batch.teacher_TCHW is not None
+        assert torch.equal(batch.teacher_TCHW, images_BCHW)
+        stored = reader.codec.log_probs(
+            reader.gather(batch.index_B, batch.view_B), 1.0, torch.float32
+        )
+        with torch.no_grad():
+            said = teacher(images_BCHW).log_softmax(dim=-1)
+        assert torch.allclose(stored, said, atol=1e-3)
+    recipe = yaml.safe_load((here / "r/recipe.yaml").read_text())
+    assert recipe["recorded"]["view_spec"]["augment"] == ["shift:1"]
+    assert recipe["recorded"]["teacher_view_spec"]["height"] == 8
+    (here / "r/result.json").unlink()
+    again = distill("student", "--resume", "--out", "r", "--quiet")
+    assert again.code == 0, again.err
+
+
+def test_what_a_cache_cannot_show(made: Made, here: Path, distill: Distill) -> None:
+    cache = made.labels / "a"
+    for views, code, words in (
+        (
+            ("--teacher-augment", "cache"),
+            2,
+            "the cache's views are 8×8 grey, and the student's images 4×4",
+        ),
+        ((), 3, "names the images that it was made of with --teacher-data"),
+        (("--teacher-data", "digits", "--view-seed", 5, "--teacher-augment", "none"), 3, "augment"),
+    ):
+        args = ("student", "--teachers", cache, "--size", 4, *views, *BRIEF, "--out", "r")
+        outcome = distill(*args)
+        assert (outcome.code, words in outcome.err) == (code, True), outcome.err

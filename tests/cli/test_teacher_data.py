@@ -284,8 +284,9 @@ def test_what_is_refused(
     assert distill(*dump).code == 0
     base = ("student", *BRIEF, "--data", made.dull, "--teacher-data", made.sharp, "--out", "s")
     outcome = distill(*base, "--teachers", "labels")
-    assert outcome.code == 2
-    assert "labels is a cache: its labels were made of its own images" in outcome.err
+    assert outcome.code == 3
+    assert "cache labels was made of other data" in outcome.err
+    assert "Name the run that it was dumped from" in outcome.err
     reliability(
         "Caches",
         "a cache among teachers that are shown other images",

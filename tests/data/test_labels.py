@@ -46,6 +46,8 @@ RULES: list[dict[str, Any]] = [
     {"only": ("7", "8"), "fraction": 0.2},
     {"limit": 200, "fraction": 0.5},
     {"coarse": ODD, "per_class": 10},
+    {"limit": 200, "fold": (2, 5)},
+    {"per_class": 20, "noise": SYM, "fold": (1, 3)},
 ]
 
 

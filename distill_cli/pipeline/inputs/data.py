@@ -45,6 +45,10 @@ def unlabelled_of(recipe: Recipe) -> str | None:
     )
 
 
+# What a student of another size or colour than a cache's views may say.
+OTHER_SIZE = "; a student that sees less names the images that it was made of with --teacher-data"
+
+
 class OpenData(Protocol):
     """Opens the data of a recipe, as `open_data` does."""
 
@@ -175,7 +179,8 @@ def view_spec(recipe: Recipe, dataset: Dataset, cached: ViewSpec | None) -> View
         if value is not None and value != then[name]:
             raise ArtifactError(
                 f"{name} {value!r} contradicts the cache's views, made with {then[name]!r}",
-                hint="Leave the option out to adopt the cache's views, or dump new ones",
+                hint="Leave the option out to adopt the cache's views, or dump new ones"
+                + (OTHER_SIZE if name in size and isinstance(recipe, TrainRecipe) else ""),
             )
     return cached
 

@@ -10,6 +10,7 @@ from distill_cli.pipeline.inputs.label_rules import said_of_knowing
 from distill_cli.pipeline.inputs.teacher_checks import check_knowledge, check_targets
 from distill_cli.pipeline.inputs.teacher_data import (
     TeacherData,
+    check_cached_rows,
     open_teacher_data,
     shown_to_teachers,
 )
@@ -61,6 +62,7 @@ def open_members(
         return [], None
     precision = teacher_precision(recipe.teacher_precision, runtime.device)
     maps = recipe.class_map
+    check_cached_rows(recipe, names, dataset)
     members = open_teachers(names, dataset, runtime, precision, maps, runs)
     if isinstance(recipe, LabelledRecipe):
         check_targets(names, members, targets, force=recipe.force)

@@ -86,17 +86,20 @@ def view_specs(
     if not isinstance(recipe, StudentRecipe):
         return ViewSpecs(student=view_spec(recipe, dataset, cached))
     asked = recipe.teacher_augment
-    if asked is None:
+    if parallel is not None and cached is not None:
+        student, teacher = _beside_cache(recipe, dataset, cached, parallel)
+    elif asked is None:
         student, teacher = view_spec(recipe, dataset, cached), None
     elif asked == [OF_CACHE]:
         if cached is None:
             raise UsageError("--teacher-augment cache: none of the teachers is a cache")
         student, teacher = view_spec(recipe, dataset, None), cached
+        _check_size(dataset, cached)
     else:
         shown = recipe.model_copy(update={"augment": asked})
         student, teacher = view_spec(recipe, dataset, None), view_spec(shown, dataset, cached)
     labelled = _labelled(recipe, dataset, student, teacher)
-    if parallel is not None:
+    if parallel is not None and cached is None:
         teacher = _of_parallel(recipe, parallel, student)
     specs = ViewSpecs(
         student=student,
@@ -114,6 +117,42 @@ def view_specs(
                     hint="Leave them out",
                 )
     return specs
+
+
+def _check_size(dataset: Dataset, cached: ViewSpec) -> None:
+    """Refuses a cache of views of another size or colour than the images at hand.
+
+    Raises:
+        UsageError: With the way on.
+    """
+    ours, its = dataset.plain_view, cached.plain
+    if ours != its:
+        shown = [
+            f"{v.height}×{v.width} {'grey' if v.channels == 1 else 'colour'}" for v in (its, ours)
+        ]
+        raise UsageError(
+            f"the cache's views are {shown[0]}, and the student's images {shown[1]}",
+            hint="Say with --teacher-data which images it was made of: they may be the same files",
+        )
+
+
+def _beside_cache(
+    recipe: StudentRecipe, dataset: Dataset, cached: ViewSpec, parallel: Dataset
+) -> tuple[ViewSpec, ViewSpec]:
+    """The student's views, of images of its own size, beside those of a cache.
+
+    They are augmented as the cache's are, draw by draw, unless the recipe says otherwise.
+
+    Raises:
+        ArtifactError: A flag contradicts the cache, or its images were made otherwise.
+    """
+    asked = recipe.teacher_augment
+    steps = None if asked in (None, [OF_CACHE]) else asked
+    shown = recipe.model_copy(update={"augment": steps, "view_seed": None})
+    teacher = view_spec(shown, parallel, cached)
+    known = {"augment": list(cached.augment) or ["none"], "view_seed": cached.seed}
+    update = {key: value for key, value in known.items() if getattr(recipe, key) is None}
+    return view_spec(recipe.model_copy(update=update), dataset, None), teacher
 
 
 def _of_parallel(recipe: StudentRecipe, parallel: Dataset, student: ViewSpec) -> ViewSpec:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from distill_cli.cache.folder import is_cache
+from distill_cli.cache.reader import CacheReader
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.parallel import NAMED, Matched, Parallel
 from distill_cli.data.pillow_io import Size
@@ -23,6 +24,7 @@ from distill_cli.pipeline.inputs.teacher_folders import OWN
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
+from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.training.events import Sink
 from distill_cli.types import UNREAD, PlainView
@@ -79,7 +81,7 @@ def check_teacher_data(recipe: TrainRecipe, names: Sequence[str]) -> None:
         names: Its teachers.
 
     Raises:
-        UsageError: One is a cache, or the student itself.
+        UsageError: One is the student itself.
     """
     if not isinstance(recipe, StudentRecipe) or recipe.teacher_data is None:
         return
@@ -89,12 +91,34 @@ def check_teacher_data(recipe: TrainRecipe, names: Sequence[str]) -> None:
                 f"--teacher-data shows images to another network, and teacher {name} is the student itself",
                 hint="Leave it out, or name runs and model folders alone",
             )
-        if is_cache(Path(name)):
-            raise UsageError(
-                f"--teacher-data shows images to a live teacher, and {name} is a cache: its labels were made "
-                "of its own images",
+
+
+def check_cached_rows(recipe: TrainRecipe, names: Sequence[str], dataset: Dataset) -> None:
+    """Refuses caches of other images than the student's files, where their teacher is to see other ones.
+
+    A cache knows its labels by row. Its rows are the student's where both are made of the same files, be it
+    in another size or colour; of another sensor's files nothing says so.
+
+    Args:
+        recipe: The recipe of any training verb.
+        names: Its teachers.
+        dataset: The student's data.
+
+    Raises:
+        ArtifactError: A cache is of other files, or of another split.
+    """
+    if not isinstance(recipe, StudentRecipe) or recipe.teacher_data is None:
+        return
+    for name in names:
+        if not is_cache(Path(name)):
+            continue
+        try:
+            CacheReader(Path(name)).require_dataset(dataset.identity)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"--teacher-data has a cache label the files of --data in another size or colour: {error.message}",
                 hint="Name the run that it was dumped from, or leave --teacher-data out",
-            )
+            ) from None
 
 
 def open_teacher_data(
@@ -133,8 +157,12 @@ def open_teacher_data(
 
 
 def _view_of(members: Sequence[Member]) -> PlainView | None:
-    """The view that the teachers were trained on; None where it is not known, or they differ."""
+    """The view of a cache, or that the teachers were trained on; None where it is not known, or they differ."""
     views = {one.network.view for one in members if isinstance(one, LiveTeacher)}
+    for one in members:
+        if isinstance(one, CachedTeacher):
+            # Its views are as they are; a live teacher beside it is shown them too.
+            return one.reader.plan.view_spec.plain
     return views.pop() if len(views) == 1 else None
 
 
