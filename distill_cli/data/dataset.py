@@ -208,11 +208,11 @@ def open_dataset(
         unlabelled=unlabelled or "",
         hidden_N=torch.full_like(train.label_N, UNLABELLED),
     )
-    return known(dataset) if glance else _measured(known(dataset))
+    return known(dataset) if glance else measured(known(dataset))
 
 
-def _measured(dataset: Dataset) -> Dataset:
-    """With the statistics of its training images."""
+def measured(dataset: Dataset) -> Dataset:
+    """The dataset with the statistics of its training images."""
     mean, std, constant = channel_statistics(dataset.train, dataset.fit_rows)
     return replace(dataset, mean=mean, std=std, constant=constant)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +12,9 @@ import torch
 from distill_cli.counters import Purpose
 from distill_cli.data.augment import resolve
 from distill_cli.data.csv_source import is_listing
-from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.dataset import Dataset, measured, open_dataset
 from distill_cli.data.decode import processors
+from distill_cli.data.label_rules import LabelRules
 from distill_cli.data.labels import relabelled
 from distill_cli.data.views import Views
 from distill_cli.errors import ArtifactError, UsageError
@@ -68,17 +69,46 @@ def open_data(recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
         UsageError: The recipe names none.
         ArtifactError: It is unusable.
     """
+    return _opened(recipe, label_rules(recipe), sink, glance=glance)
+
+
+def _opened(
+    recipe: Recipe,
+    rules: LabelRules,
+    sink: Sink,
+    *,
+    glance: bool,
+    before: Dataset | None = None,
+    keep: Callable[[Dataset], object] = lambda dataset: None,
+) -> Dataset:
+    """The same under the recipe's rules for labels.
+
+    Args:
+        recipe: The recipe.
+        rules: Its rules.
+        sink: Is told what there is.
+        glance: For a dry run.
+        before: The data as they lie on disk, opened before.
+        keep: Is given them, where they are not.
+    """
     if recipe.data is None:
         raise UsageError("which images? Give --data", hint="Try --data digits, which is built in")
-    rules = label_rules(recipe)
-    dataset = open_dataset(
-        typed_place(recipe.data),
-        **_images_of(recipe),
-        workers=worker_count(recipe),
-        progress=sink.reading,
-        glance=glance,
-        known=partial(relabelled, rules=rules),
-    )
+
+    def known(dataset: Dataset) -> Dataset:
+        keep(dataset)
+        return relabelled(dataset, rules)
+
+    if before is None:
+        dataset = open_dataset(
+            typed_place(recipe.data),
+            **_images_of(recipe),
+            workers=worker_count(recipe),
+            progress=sink.reading,
+            glance=glance,
+            known=known,
+        )
+    else:
+        dataset = known(before) if glance else measured(known(before))
     mirrored = recipe.augment is not None or may_mirror(recipe, dataset)
     sink.message(first_line(Path(recipe.data).name, dataset, size=recipe.size, mirrored=mirrored))
     for line in said_of_pixels(dataset):
@@ -107,17 +137,30 @@ def _images_of(recipe: Recipe) -> dict[str, Any]:
 
 
 class OpenedOnce:
-    """Opens the data of several runs: again only where they are others than the run's before."""
+    """Opens the data of several runs: again only where they are others than the run's before.
+
+    Where a run may know other labels of the same images, these are not read again.
+    """
 
     def __init__(self) -> None:
+        # By what is meant by them: the data as they lie on disk, and as the last run knew them.
+        self.on_disk: tuple[Any, Dataset] | None = None
         self.opened: tuple[Any, Dataset] | None = None
 
     def __call__(self, recipe: Recipe, sink: Sink, *, glance: bool = False) -> Dataset:
         """The recipe's data; of those that are open, nothing is said again."""
-        meant = (recipe.data, _images_of(recipe), label_rules(recipe), glance)
-        if self.opened is None or self.opened[0] != meant:
-            self.opened = None  # Two data sets at once may be too large.
-            self.opened = meant, open_data(recipe, sink, glance=glance)
+        images, rules = (recipe.data, _images_of(recipe), glance), label_rules(recipe)
+        if self.opened is None or self.opened[0] != (images, rules):
+            self.opened = None
+            if self.on_disk is not None and self.on_disk[0] != images:
+                self.on_disk = None  # Two data sets at once may be too large.
+            before = None if self.on_disk is None else self.on_disk[1]
+
+            def keep(dataset: Dataset) -> None:
+                self.on_disk = images, dataset
+
+            how: dict[str, Any] = {"before": before, "keep": keep}
+            self.opened = (images, rules), _opened(recipe, rules, sink, glance=glance, **how)
         return self.opened[1]
 
 
