@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import small_images
+from distill_cli.pipeline.inputs.data import OpenData, open_data
 from distill_cli.pipeline.run.train import train
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.training.events import Silent
@@ -50,10 +51,13 @@ def kept_rows(page: Path) -> list[dict[str, str]]:
     ]
 
 
-def trained(kind: type[TrainRecipe], out: Path, **values: Any) -> None:
+def trained(
+    kind: type[TrainRecipe], out: Path, *, opening: OpenData = open_data, **values: Any
+) -> None:
     """A run, unless it is there already."""
     if not (out / "result.json").exists():
-        train(kind(out=str(out), **values), sink=Silent(), overwrite=out.exists())
+        recipe = kind(command=kind.COMMAND, out=str(out), **values)
+        train(recipe, sink=Silent(), overwrite=out.exists(), opening=opening)
 
 
 def mean_and_sd(
