@@ -6,10 +6,13 @@ Shapes: P rows that a run would train on; N rows of train.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from distill_cli.data.dataset import Dataset
+from distill_cli.data.label_choice import Choice
 from distill_cli.data.label_draws import Stream, ranked
 from distill_cli.errors import ArtifactError, counted
 from distill_cli.types import UNLABELLED
@@ -60,3 +63,38 @@ def check_folds(
             f"folds ({count}), each of which has some of every class",
             hint=f"Make {images} folds" if images > 1 else "Train without it, by --omit-class",
         )
+
+
+def without_fold(
+    dataset: Dataset, label_N: Tensor, choice: Choice, fold: tuple[int, int], seed: int
+) -> Choice:
+    """What a run knows without a fold of its training rows: nothing of these.
+
+    Folds of the data themselves do not depend on images from a source beside them.
+
+    Args:
+        dataset: As it lies on disk.
+        label_N: int64 labels of train, changed.
+        choice: What it would know.
+        fold: The fold, from 1, and how many there are.
+        seed: Seed of the draw.
+
+    Raises:
+        ArtifactError: A class has fewer rows than there are folds.
+    """
+    (number, count), rows = fold, choice.rows
+    known_N = torch.full_like(label_N, UNLABELLED)
+    known_N[choice.allowed] = label_N[choice.allowed]
+    check_folds(rows, known_N, dataset.class_names, count, dataset.spec)
+    own = rows < dataset.identity.samples
+    kept = [
+        side[folds_of(side, known_N, dataset.train.key_N, count, seed) != number - 1]
+        for side in (rows[own], rows[~own])
+    ]
+    left = torch.cat(kept)
+    return replace(choice, rows=left, allowed=among(choice.allowed, left))
+
+
+def among(rows: Tensor, others: Tensor) -> Tensor:
+    """The rows that are among others too."""
+    return rows[torch.isin(rows, others)]

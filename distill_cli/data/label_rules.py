@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distill_cli.data.label_files import Hierarchy, Relabelling
+from distill_cli.data.label_files import Corrections, Hierarchy, Omitted, Relabelling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class LabelRules:
         only: The only classes that are, where there are any.
         limit: Images to train on; None for all.
         fold: A fold of them that is left out, from 1, and how many folds there are; None for none.
+        without: Samples that are neither trained on nor held out.
+        relabel: Samples with the class that each is known to be of.
         seed: Seed of all draws.
         val_fraction: Share of the known labels that are held out.
     """
@@ -46,6 +48,8 @@ class LabelRules:
     only: tuple[str, ...] = ()
     limit: int | None = None
     fold: tuple[int, int] | None = None
+    without: Omitted = ()
+    relabel: Corrections = ()
     seed: int = 0
     val_fraction: float = 0.1
 

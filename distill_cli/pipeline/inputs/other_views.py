@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from distill_cli.counters import Purpose
+from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.loader import OtherViews
 from distill_cli.data.split_images import Images, labelled
@@ -18,13 +19,16 @@ from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import needs_of
 from distill_cli.pipeline.inputs.data import view_spec, worker_count
+from distill_cli.pipeline.inputs.parallel_views import (
+    OF_CACHE,
+    beside_cache,
+    check_size,
+    of_parallel,
+)
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.teachers.mixture import Assigned
 from distill_cli.types import Need, Share, Teacher, ViewSpec
-
-# The value of --teacher-augment that means the views of a cache.
-OF_CACHE = "cache"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,17 @@ class ViewSpecs:
         }
 
 
+def check_other_views(recipe: StudentRecipe) -> None:
+    """Refuses views beside the student's that make no sense whatever data and teachers are.
+
+    Raises:
+        UsageError: There is no such augmentation, or as `check_streams`.
+    """
+    check_names([name for name in recipe.teacher_augment or [] if name != OF_CACHE])
+    check_names(recipe.labelled_augment)
+    check_streams(recipe, recipe.order, recipe.mode)
+
+
 def view_specs(
     recipe: TrainRecipe,
     dataset: Dataset,
@@ -87,20 +102,20 @@ def view_specs(
         return ViewSpecs(student=view_spec(recipe, dataset, cached))
     asked = recipe.teacher_augment
     if parallel is not None and cached is not None:
-        student, teacher = _beside_cache(recipe, dataset, cached, parallel)
+        student, teacher = beside_cache(recipe, dataset, cached, parallel)
     elif asked is None:
         student, teacher = view_spec(recipe, dataset, cached), None
     elif asked == [OF_CACHE]:
         if cached is None:
             raise UsageError("--teacher-augment cache: none of the teachers is a cache")
         student, teacher = view_spec(recipe, dataset, None), cached
-        _check_size(dataset, cached)
+        check_size(dataset, cached)
     else:
         shown = recipe.model_copy(update={"augment": asked})
         student, teacher = view_spec(recipe, dataset, None), view_spec(shown, dataset, cached)
     labelled = _labelled(recipe, dataset, student, teacher)
     if parallel is not None and cached is None:
-        teacher = _of_parallel(recipe, parallel, student)
+        teacher = of_parallel(recipe, parallel, student)
     specs = ViewSpecs(
         student=student,
         teacher=teacher,
@@ -117,57 +132,6 @@ def view_specs(
                     hint="Leave them out",
                 )
     return specs
-
-
-def _check_size(dataset: Dataset, cached: ViewSpec) -> None:
-    """Refuses a cache of views of another size or colour than the images at hand.
-
-    Raises:
-        UsageError: With the way on.
-    """
-    ours, its = dataset.plain_view, cached.plain
-    if ours != its:
-        shown = [
-            f"{v.height}×{v.width} {'grey' if v.channels == 1 else 'colour'}" for v in (its, ours)
-        ]
-        raise UsageError(
-            f"the cache's views are {shown[0]}, and the student's images {shown[1]}",
-            hint="Say with --teacher-data which images it was made of: they may be the same files",
-        )
-
-
-def _beside_cache(
-    recipe: StudentRecipe, dataset: Dataset, cached: ViewSpec, parallel: Dataset
-) -> tuple[ViewSpec, ViewSpec]:
-    """The student's views, of images of its own size, beside those of a cache.
-
-    They are augmented as the cache's are, draw by draw, unless the recipe says otherwise.
-
-    Raises:
-        ArtifactError: A flag contradicts the cache, or its images were made otherwise.
-    """
-    asked = recipe.teacher_augment
-    steps = None if asked in (None, [OF_CACHE]) else asked
-    shown = recipe.model_copy(update={"augment": steps, "view_seed": None})
-    teacher = view_spec(shown, parallel, cached)
-    known = {"augment": list(cached.augment) or ["none"], "view_seed": cached.seed}
-    update = {key: value for key, value in known.items() if getattr(recipe, key) is None}
-    return view_spec(recipe.model_copy(update=update), dataset, None), teacher
-
-
-def _of_parallel(recipe: StudentRecipe, parallel: Dataset, student: ViewSpec) -> ViewSpec:
-    """Views of a parallel data set: augmented as the student's are, unless the recipe says otherwise."""
-    if recipe.teacher_augment is not None:
-        shown = recipe.model_copy(update={"augment": recipe.teacher_augment})
-        return view_spec(shown, parallel, None)
-    return replace(
-        student,
-        channels=parallel.channels,
-        height=parallel.height,
-        width=parallel.width,
-        source="files" if parallel.from_files else "table",
-        framing=parallel.framing,
-    )
 
 
 def _labelled(

@@ -90,17 +90,18 @@ def mixed_as_cached(dataset: Dataset, cached: ViewSpec | None) -> Dataset:
     if dataset.labels is None or cached is None or not cached.mixes:
         return dataset
     labels = dataset.labels
-    flags = {
-        "--limit": labels.limit is not None,
-        "--fold": labels.fold is not None,
-        "--omit-class and --only-classes": bool(labels.left_out),
-    }
-    if flag := next((flag for flag, given in flags.items() if given), None):
+    flags = (
+        ("--limit", labels.limit is not None),
+        ("--fold", labels.fold is not None),
+        ("--without", labels.without is not None),
+        ("--omit-class and --only-classes", bool(labels.left_out)),
+    )
+    if given := [flag for flag, is_given in flags if is_given]:
         raise UsageError(
-            f"{flag}: the cache's views mix images in pairs, also of those that would be left out",
+            f"{given[0]}: the cache's views mix images in pairs, also of those that would be left out",
             hint="Dump views that mix none, or leave the option out",
         )
-    return replace(dataset, mixed_rows=dataset.labels.split_rows)
+    return replace(dataset, mixed_rows=labels.split_rows)
 
 
 def _learn(names: str) -> str:

@@ -21,8 +21,8 @@ from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
 from distill_cli.pipeline.inputs.label_rules import check_label_options
 from distill_cli.pipeline.inputs.members import open_members, teacher_names
 from distill_cli.pipeline.inputs.other_views import (
-    OF_CACHE,
     ViewSpecs,
+    check_other_views,
     check_streams,
     streams_of,
     view_specs,
@@ -33,6 +33,7 @@ from distill_cli.pipeline.inputs.student import (
     Architecture,
     advised,
     architecture_of,
+    freeze_parts,
     starting,
     student_network,
 )
@@ -232,6 +233,8 @@ def _student(
     )
     if recipe.init is not None:
         check_split(recipe.init, dataset, subject="run", runs=runs)
+    if recipe.freeze is not None:
+        sink.message(freeze_parts(recipe, network))
     if runtime.shards_student:
         # It goes to the device in parts, once all else is known of it.
         return architecture, network
@@ -248,9 +251,7 @@ def check_options(recipe: TrainRecipe) -> None:
     check_objectives(recipe)
     check_names(recipe.augment)
     if isinstance(recipe, StudentRecipe):
-        check_names([name for name in recipe.teacher_augment or [] if name != OF_CACHE])
-        check_names(recipe.labelled_augment)
-        check_streams(recipe, recipe.order, recipe.mode)
+        check_other_views(recipe)
     optim.check_name(recipe.opt)
     if recipe.model is not None:
         resolve(recipe.model)
