@@ -210,7 +210,7 @@ def test_it_goes_on_after_a_kill(here: Path, reliability: Reliability) -> None:
 
     writes = writes_of(command(here / "whole"), here / "whole")
     whole = kept(here / "whole")
-    moments = [("open", ".tmp-checkpoint.pt", 2), ("open", ".tmp-shard-00001.safetensors", 1)]
+    moments = [("os.rename", ".tmp-checkpoint.pt", 2), ("open", ".tmp-shard-00001.safetensors", 1)]
     for event, name, nth in moments:
         numbers = [at for at, write in enumerate(writes, start=1) if write == (event, name)]
         shutil.rmtree(here / "run", ignore_errors=True)
@@ -340,7 +340,7 @@ def test_unlabelled_images_get_the_mean_where_nobody_was_shown_them(
 ) -> None:
     """Labels that are hidden: a teacher of hard labels is shown those images never."""
     few = ("teacher", "train", "--data", "digits", "--labels-per-class", 6, "--model", "mlp_24x1")
-    rest = ("--augment", "shift:1", "--epochs", 8, "-b", 8, "--lr", 0.1, *EXACT, "--out", "t")
+    rest = ("--augment", "shift:1", "--epochs", 2, "-b", 16, "--lr", 0.1, *EXACT, "--out", "t")
     assert distill(*few, *rest).code == 0
     outcome = distill(*dump_of(here / "t", "--force", out="c"))
     assert outcome.code == 0, outcome.err
