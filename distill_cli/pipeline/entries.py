@@ -13,10 +13,9 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import LOCK, TEMPORARY, check_writable, linked, real_path
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
 from distill_cli.recipe.stages import RECIPE as STAGES_RECIPE
-from distill_cli.recipe.stages import STAGES
 from distill_cli.report.run_folder import RECIPE, RESULT
 from distill_cli.report.seed_table import TABLE
-from distill_cli.types import PSEUDO_LABELS
+from distill_cli.types import PSEUDO_LABELS, STAGES
 
 # What was left out of the data, a line each, in run and cache folders.
 SKIPPED = "skipped.txt"

@@ -16,9 +16,10 @@ from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import RECIPES, HintRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.types import STAGES
 
-# Inside the run's folder: the runs of earlier stages, and the recipe of all.
-STAGES, RECIPE = "stages", "stages.yaml"
+# Inside the run's folder, beside the folder of earlier stages: the recipe of all.
+RECIPE = "stages.yaml"
 REFERENCE = "stage:"
 # Keys that make a recipe several stages; a stage has none of them, nor a folder, gates or a time of
 # its own.

@@ -143,6 +143,8 @@ def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
         rows["agrees with its teachers"] = share(result.teacher_agreement, decimals=1)
     if result.teacher_kl is not None:
         rows["KL(teachers ‖ student)"] = f"{result.teacher_kl:.4f} nats"
+    if result.val_teacher_kl is not None:
+        rows["KL(teachers ‖ student), held out"] = f"{result.val_teacher_kl:.4f} nats"
     return ["| figure | value |", "|---|---|", *(f"| {key} | {rows[key]} |" for key in rows)]
 
 

@@ -31,9 +31,10 @@ from distill_cli.pipeline.run.train import Finished, Whole, leave, train
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate
 from distill_cli.recipe.recorded import asked_of, made_by
-from distill_cli.recipe.stages import RECIPE, STAGES, Stage, is_several, stages_of
+from distill_cli.recipe.stages import RECIPE, Stage, is_several, stages_of
 from distill_cli.training.events import Silent, Sink
 from distill_cli.training.pauses import TimeLimit
+from distill_cli.types import STAGES
 
 
 def run(
