@@ -60,6 +60,11 @@ class KnownLabels:
     val_labels: str
     digest: str
 
+    @property
+    def few(self) -> bool:
+        """Whether more images are trained on than a label on disk is known of: those held out are few, too."""
+        return bool(self.hidden or (self.listed is not None and self.listed[1]))
+
     def in_words(self) -> list[str]:
         """The differences from the data on disk, each kind by itself."""
         parts = []

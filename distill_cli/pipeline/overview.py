@@ -26,7 +26,7 @@ from distill_cli.types import FIGURES, STAGES
 from distill_cli.types.relation import is_number
 
 State = Literal["done", "running", "resumable", "diverged", "unreadable"]
-VERBS = ("teacher train", "student", "hint-init")
+VERBS = ("teacher train", "student", "hint-init", "self-train")
 # The figures that runs can be sorted by, and those of which more is better.
 SORTABLE = (*FIGURES, "val_hint")
 MORE_IS_BETTER = {

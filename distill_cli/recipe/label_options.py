@@ -82,6 +82,13 @@ class LabelOptions(LeavesOut):
         DATA,
         unwritten=True,
     )
+    transductive: bool = option(
+        False,
+        "Learn from the test images too, without their labels: figures of test are then of images that "
+        "were seen.",
+        DATA,
+        unwritten=True,
+    )
     label_seed: int = option(
         0,
         "Seed of which labels are known, wrong or taken; separate from --seed, so that --seeds "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from distill_cli.errors import counted
 from distill_cli.report.format import (
     NOTHING,
     count,
@@ -120,6 +121,11 @@ def notes(groups: Sequence[Group]) -> list[str]:
             "they were tested on the same" if known else "whether test is the same is not noted"
         )
         sentences.append(f"the runs learnt from different training images{numbers}; {tested}")
+    if seen := [run for run in runs if run.recipe.get("transductive")]:
+        sentences.append(
+            f"{counted(len(seen), 'run')} learnt from the test images, without their labels (transductive): their "
+            "errors are not of unseen images"
+        )
     devices = {run.recorded.get("device") for run in runs} - {None}
     if len(devices) > 1:
         sentences.append("the runs were made on different devices: their times cannot be compared")

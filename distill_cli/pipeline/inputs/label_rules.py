@@ -39,6 +39,11 @@ def check_label_options(recipe: TrainRecipe) -> None:
         if getattr(recipe, one) is not None and getattr(recipe, other) is not None:
             flags = (f"--{key.replace('_', '-')}" for key in (one, other))
             raise UsageError(f"{' and '.join(flags)} say the same thing twice: give one of them")
+    if recipe.transductive and recipe.unlabelled is not None:
+        raise UsageError(
+            f"--transductive learns from the test images, and --unlabelled {recipe.unlabelled} from others",
+            hint="Leave one of them out",
+        )
     if recipe.coarse_labels is not None and getattr(recipe, "targets", None) == "sigmoid":
         raise UsageError(
             "--coarse-labels and --targets sigmoid: of a group one class applies, not each by itself"
@@ -92,7 +97,7 @@ def said_of_knowing(
     """
     if dataset.labels is None or not dataset.labels.hidden:
         return []
-    own, lines = label_keys(recipe.model_dump()), []
+    own, lines = _of_knowledge(recipe.model_dump()), []
     for name, member in zip(names, members, strict=True):
         if isinstance(member, CachedTeacher):
             lines.append(
@@ -102,9 +107,15 @@ def said_of_knowing(
         kept = runs.recipe(name)
         trained_on = (kept.get("recorded") or {}).get("dataset") or {}
         same = trained_on.get("fingerprint") == dataset.identity.fingerprint
-        if same and label_keys(kept) != own:
+        if same and _of_knowledge(kept) != own:
             lines.append(f"teacher {name} was trained with other labels than are known here")
     return lines
+
+
+def _of_knowledge(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without the keys of images that are left out or come in, by which no label is known."""
+    keys = label_keys(kept)
+    return {key: value for key, value in keys.items() if key not in ("without", "transductive")}
 
 
 def label_keys(kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,9 +66,12 @@ def learnt_from(
             f"no training image of {dataset.spec} has a label, which is all that {taught} learns from",
             hint="Put some into train/<class>/, or teach a student with kd, which needs none",
         )
-    if dataset.unlabelled and cached is None:
+    beside = dataset.identity.unlabelled_samples and cached is None
+    # A list may give labels to these images too.
+    if beside and not bool((rows >= dataset.identity.samples).any()):
+        named = f"--unlabelled {dataset.unlabelled}"
         raise UsageError(
-            f"--unlabelled {dataset.unlabelled}: {taught} {_learn(taught)} from labels alone, and nothing "
+            f"{'--transductive' if dataset.transductive else named}: {taught} {_learn(taught)} from labels alone, and nothing "
             "would be learnt from these images",
             hint="Leave it out, or add an objective that needs no label, as kd of a student",
         )

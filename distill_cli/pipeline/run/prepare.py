@@ -72,7 +72,7 @@ from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.pipeline.run.sharded import check_shard, sharded
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
-from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.recipe.schema import HintRecipe, SelfTrainRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime, teacher_precision
 from distill_cli.training import optim
 from distill_cli.training.events import Silent, Sink
@@ -83,6 +83,7 @@ KINDS: dict[type[TrainRecipe], str] = {
     TeacherRecipe: "teacher",
     StudentRecipe: "student",
     HintRecipe: "hints",
+    SelfTrainRecipe: "self-train",
 }
 
 

@@ -27,11 +27,13 @@ from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
 from distill_cli.pipeline.run.prepared import NOT_TRAINING
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.pipeline.run.resume import as_made, begun_by, check_begun
+from distill_cli.pipeline.run.rounds import rounds_for
 from distill_cli.pipeline.run.train import Finished, Whole, leave, train
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate
 from distill_cli.recipe.recorded import asked_of, made_by
-from distill_cli.recipe.stages import RECIPE, Stage, is_several, stages_of
+from distill_cli.recipe.stage import Stage
+from distill_cli.recipe.stages import RECIPE, is_several, stages_of
 from distill_cli.training.events import Silent, Sink
 from distill_cli.training.pauses import TimeLimit
 from distill_cli.types import STAGES
@@ -77,6 +79,7 @@ def run(
 
     recipe, stages = ranks.together(checked)
     out = stages[-1].out
+    rounds = rounds_for(recipe, stages, opening)
     whole = replace(whole, out=whole.out or out)
 
     def kept() -> None:
@@ -89,6 +92,8 @@ def run(
             ranks.led(lambda: _clear(out))
         # On every rank: a teacher may lie in parts on them.
         ranks.together(kept)
+        if rounds is not None:
+            rounds.check(sink)
         ranks.led(lambda: write_text(out / RECIPE, to_yaml(recipe)))
         done = ranks.led(lambda: [(stage.out / "result.json").is_file() for stage in stages])
         finished = None
@@ -100,9 +105,13 @@ def run(
             sink.message(label)
             if number > 1 and whole.limit is not None:
                 whole.limit.check(f"before {label}", whole.out or out)
+            if rounds is not None:
+                rounds.label(number, sink)
             # A stage that was stopped goes on; one that was not begun begins.
             finished = train(like(stage), sink=sink, resume=True, whole=whole, opening=opening)
         assert finished is not None, "the last stage is always run"
+        if rounds is not None:
+            rounds.finish()
     return finished
 
 
