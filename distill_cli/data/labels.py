@@ -70,7 +70,7 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     drawn, choice = choice, with_list(choice, _part(dataset, beside, rules), lists, kept_K)
     if not bool((choice.rows < samples).any()):
         raise ArtifactError(f"{dataset.spec} has no image to train on of those that are left")
-    seen = _seen(dataset, grouped(lists.over(wrong)), held_rows, choice)
+    seen = _learnt(_seen(dataset, grouped(lists.over(wrong)), held_rows, choice), lists)
     held_out = int(labelled(seen.val).sum())
     labels = KnownLabels(
         images=_labelled_images(dataset, held_rows, seen),
@@ -83,16 +83,25 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
         groups=len(rules.coarse) or None,
         left_out=tuple(n for n, kept in zip(names, kept_K.tolist(), strict=True) if not kept),
         left_out_images=len(usable.fit_rows) - len(of_classes),
-        limit=None if rules.limit is None else (len(seen.fit_rows), len(of_classes)),
+        limit=None if rules.limit is None else (len(choice.rows), len(of_classes)),
         without=_left_out(dataset, held_rows, lists) if rules.without else None,
         listed=_listed(wrong, drawn, choice, lists) if rules.relabel else None,
+        unlabelled=None if rules.unlabelled is None else len(choice.rows) - len(seen.fit_rows),
         of_test=lists.of_test,
         split_rows=dataset.fit_rows,
         val_rows=choice.val_rows,
         val_labels=digest_of(dataset.val.label_N),
-        digest=_digest(seen, samples, group_K, lists=bool(rules.without or rules.relabel)),
+        digest=_digest(seen, samples, group_K, lists=rules.lists),
     )
     return replace(seen, group_K=group_K, labels=labels)
+
+
+def _learnt(seen: Dataset, lists: Lists) -> Dataset:
+    """Without the images that have no label, and that a list of those to learn from does not name."""
+    kept = (labelled(seen.train) | lists.learnt_N)[seen.fit_rows]
+    hidden_N = seen.hidden_N.clone()
+    hidden_N[seen.fit_rows[~kept]] = UNLABELLED
+    return replace(seen, fit_rows=seen.fit_rows[kept], hidden_N=hidden_N)
 
 
 def _labelled_images(dataset: Dataset, held_rows: Tensor, seen: Dataset) -> int:

@@ -71,7 +71,7 @@ _STAGED_RUN = {
     **_PLAIN_RUN,
     STAGES: Entries(
         # What the rounds of a self-training learn from.
-        files=r"round-\d+-(chosen|left-out)\.csv",
+        files=r"round-\d+-chosen\.csv",
         folders={".+": Entries(files=_RUN_FILES, folders=_PLAIN_RUN)},
     ),
 }

@@ -22,8 +22,8 @@ PSEUDO = "pseudo-label"
 def rounds_of(recipe: SelfTrainRecipe, out: Path) -> list[Stage]:
     """The runs of all rounds; the last one's folder is `out`.
 
-    Hard labels travel in a list, which the next run reads by `relabel`. Soft ones are the round's own live
-    answers to images as they are, and a list leaves out what is not chosen.
+    Hard labels travel in a list, which the next run reads by `relabel`. Soft ones are the live answers of the
+    round before to images as they are, and the list says which images are learnt from.
 
     Raises:
         UsageError: Options contradict each other.
@@ -43,9 +43,8 @@ def rounds_of(recipe: SelfTrainRecipe, out: Path) -> list[Stage]:
             values = {key: value for key, value in values.items() if key not in BESIDE}
             stages.append(Stage(name=name, recipe=made_of(TeacherRecipe, values)))
             continue
-        listed = "left-out" if recipe.soft else "chosen"
-        path = out / STAGES / f"{name}-{listed}.csv"
-        values["without" if recipe.soft else "relabel"] = str(path)
+        path = out / STAGES / f"{name}-chosen.csv"
+        values["unlabelled_list" if recipe.soft else "relabel"] = str(path)
         if recipe.soft:
             values |= _taught(recipe, str(stages[-1].out))
         made = made_of(StudentRecipe if recipe.soft else TeacherRecipe, values)

@@ -26,7 +26,7 @@ class Stage:
         name: The name that later stages know it by.
         recipe: With its folder.
         like: The folder of an earlier run whose views it has, unless it says its own.
-        list_path: The list of labels, or of images that are left out, that the run before makes for it.
+        list_path: The list that the run before makes for it, of images to learn from and their labels.
     """
 
     name: str

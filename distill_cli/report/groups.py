@@ -138,7 +138,7 @@ def _kept(run: RunSummary) -> dict[str, Any]:
     # The artefacts of an earlier stage lie in each run's own folder, or in that of all stages.
     out = str(run.recipe.get("out"))
     folder = out.rpartition(f"/{STAGES}/")[0] or out
-    for key in ("init", "teachers", "relabel", "without"):
+    for key in ("init", "teachers", "relabel", "unlabelled_list"):
         if isinstance(kept.get(key), str):
             kept[key] = _inside(kept[key], folder)
         elif isinstance(kept.get(key), list):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_cli.data.dataset import Dataset, open_dataset
-from distill_cli.data.label_files import read_corrections, read_omitted
+from distill_cli.data.label_files import read_corrections, read_samples
 from distill_cli.data.label_rules import LabelRules, Noise
 from distill_cli.data.labels import relabelled
 from distill_cli.errors import ArtifactError, UsageError
@@ -181,12 +181,12 @@ def test_lists_of_files(tmp_path: Path) -> None:
     path.write_text(
         "split,sample_id,kind,label,suggested\ntrain,a,x,1,2\n,b,x,1,\ntest,c,x,1,3\ntrain,a,y,1,2\n"
     )
-    assert read_omitted(path) == (("train", "a"), ("", "b"), ("test", "c"))
+    assert read_samples(path, "--without") == (("train", "a"), ("", "b"), ("test", "c"))
     assert read_corrections(path) == ((("train", "a"), "2"), (("test", "c"), "3"))
     path.write_text("sample_id,label\na,1\nb, \n")
     assert read_corrections(path) == ((("", "a"), "1"),)
     with pytest.raises(UsageError, match="cannot read --without"):
-        read_omitted(tmp_path / "none.csv")
+        read_samples(tmp_path / "none.csv", "--without")
     for text, words in (
         ("name,label\na,1\n", "should have a column sample_id"),
         ("sample_id\na\n", "should have a column label, or suggested"),

@@ -39,8 +39,8 @@ def test_hard_labels_travel_in_lists() -> None:
 
 
 def test_soft_labels_are_the_round_before_itself() -> None:
-    """It sees the images as they are; and what was not chosen is left out."""
-    made = rounds(soft=True, rounds=2, transductive=True, augment="strong", without="mine.csv")
+    """It sees the images as they are; and what was not chosen is not learnt from."""
+    made = rounds(soft=True, rounds=2, transductive=True, augment="strong", relabel="mine.csv")
     first, student = (stage.recipe for stage in made)
     assert isinstance(student, StudentRecipe)
     assert student.teachers == [str(OUT / "stages/round-1")]
@@ -51,9 +51,9 @@ def test_soft_labels_are_the_round_before_itself() -> None:
         **{"threshold": 0.0, "hard": False},
         "temperature": 1.0,
     }
-    assert (first.without, student.without) == (
-        *("mine.csv", str(OUT / "stages/round-2-left-out.csv")),
-    )
+    assert (first.relabel, student.relabel) == ("mine.csv", "mine.csv")
+    assert made[1].list_path == OUT / "stages/round-2-chosen.csv"
+    assert (first.unlabelled_list, student.unlabelled_list) == (None, str(made[1].list_path))
     assert (first.transductive, student.transductive) == (False, True)
 
 

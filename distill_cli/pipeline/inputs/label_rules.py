@@ -8,11 +8,12 @@ from typing import Any
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.label_files import (
+    Omitted,
     Relabelling,
     read_corrections,
     read_hierarchy,
-    read_omitted,
     read_relabelling,
+    read_samples,
 )
 from distill_cli.data.label_rules import LabelRules, Noise
 from distill_cli.errors import UsageError
@@ -67,11 +68,16 @@ def label_rules(recipe: Recipe) -> LabelRules:
         omit=tuple(recipe.omit_class or ()),
         only=tuple(recipe.only_classes or ()),
         limit=recipe.limit,
-        without=() if recipe.without is None else read_omitted(Path(recipe.without)),
+        without=_samples(recipe.without, "--without") or (),
         relabel=() if recipe.relabel is None else read_corrections(Path(recipe.relabel)),
+        unlabelled=_samples(recipe.unlabelled_list, "--unlabelled-list"),
         seed=recipe.label_seed,
         val_fraction=VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
     )
+
+
+def _samples(name: str | None, option: str) -> Omitted | None:
+    return None if name is None else read_samples(Path(name), option)
 
 
 def _noise(text: str) -> Noise | Relabelling:
@@ -115,7 +121,11 @@ def said_of_knowing(
 def _of_knowledge(kept: Mapping[str, Any]) -> dict[str, Any]:
     """The same without the keys of images that are left out or come in, by which no label is known."""
     keys = label_keys(kept)
-    return {key: value for key, value in keys.items() if key not in ("without", "transductive")}
+    return {
+        key: value
+        for key, value in keys.items()
+        if key not in ("without", "unlabelled_list", "transductive")
+    }
 
 
 def label_keys(kept: Mapping[str, Any]) -> dict[str, Any]:

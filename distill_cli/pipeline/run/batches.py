@@ -96,6 +96,7 @@ def mixed_as_cached(dataset: Dataset, cached: ViewSpec | None) -> Dataset:
     flags = (
         ("--limit", labels.limit is not None),
         ("--without", labels.without is not None),
+        ("--unlabelled-list", labels.unlabelled is not None),
         ("--omit-class and --only-classes", bool(labels.left_out)),
     )
     if given := [flag for flag, is_given in flags if is_given]:

@@ -199,7 +199,7 @@ def _is_known(prepared: PreparedRun) -> bool:
 
 def _left(prepared: PreparedRun) -> tuple[str, ...]:
     left = ["the pixels"]
-    lists = (prepared.recipe.relabel, prepared.recipe.without)
+    lists = (prepared.recipe.relabel, prepared.recipe.unlabelled_list)
     if not all(Path(name).exists() for name in lists if name is not None):
         left.append("which images each round chooses (all are counted)")
     live = any(isinstance(member, LiveTeacher) for member in prepared.members)

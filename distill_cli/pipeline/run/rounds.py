@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.label_files import Named, read_corrections, read_omitted
+from distill_cli.data.label_files import Named, read_corrections
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.evaluate import check_answers, logits_by_ranks
 from distill_cli.files import write_json, write_text
@@ -19,7 +19,6 @@ from distill_cli.pipeline.run.machine import runtime_of
 from distill_cli.pipeline.run.round_labels import (
     Answers,
     in_words,
-    labelled_count,
     unlabelled_rows,
 )
 from distill_cli.readers.json_values import read_json
@@ -103,23 +102,21 @@ class Rounds:
         Raises:
             ArtifactError: It is sure of none.
         """
-        ranks = runtime_of(self.recipe).ranks
         target = self.stages[number - 1].list_path
+        if target is None:
+            return
+        ranks = runtime_of(self.recipe).ranks
         # The list comes last: a round that has it has its row.
-        if ranks.led(
-            lambda: len(self._table().rounds) >= number and (target is None or target.is_file())
-        ):
+        if ranks.led(lambda: len(self._table().rounds) >= number and target.is_file()):
             return
         dataset = self._opened(Silent())
-        if target is None:
-            first = Round(round=1, run=self._name(1), labelled=labelled_count(dataset))
-            ranks.led(lambda: self._write([first]))
-            return
         logits_UK = self._asked(number - 1, dataset, sink)
         row, text = ranks.together(lambda: self._decided(number, dataset, logits_UK))
 
         def written() -> None:
-            self._write([*self._table().rounds[: number - 1], row])
+            first = Round(round=1, run=self._name(1), labelled=row.labelled)
+            earlier = self._table().rounds[: number - 1] or (first,)
+            self._write([*earlier, row])
             write_text(target, text)
 
         ranks.led(written)
@@ -156,7 +153,8 @@ class Rounds:
     def _plain(self, recipe: TrainRecipe) -> TrainRecipe:
         """A round's recipe with the lists that a person gave, in place of the round's."""
         given = self.stages[0].recipe
-        return recipe.model_copy(update={"relabel": given.relabel, "without": given.without})
+        lists = {"relabel": given.relabel, "unlabelled_list": given.unlabelled_list}
+        return recipe.model_copy(update=lists)
 
     def _asked(self, number: int, dataset: Dataset, sink: Sink) -> Tensor:
         """A round's logits (U, K) on the images without a label, as they are."""
@@ -181,16 +179,14 @@ class Rounds:
                 hint="Give a lower --threshold and --overwrite, or more --epochs",
             )
         row = answers.round(number, self._name(number), recipe.threshold, kept_U)
-        listed_U = ~kept_U if recipe.soft else kept_U
-        return row, answers.listed(listed_U, self._given())
+        return row, answers.listed(kept_U, self._given())
 
     def _given(self) -> Iterable[tuple[Named, str]]:
-        """The rows of the list that a person gave, and a round's stands for."""
-        given = self.stages[0].recipe
-        if self.recipe.soft:
-            names = () if given.without is None else read_omitted(Path(given.without))
-            return ((name, "") for name in names)
-        return () if given.relabel is None else read_corrections(Path(given.relabel))
+        """The rows of the list of labels that a person gave, and a round's stands for."""
+        given = self.stages[0].recipe.relabel
+        if self.recipe.soft or given is None:
+            return ()
+        return read_corrections(Path(given))
 
     def _name(self, number: int) -> str:
         return self.stages[number - 1].out.relative_to(self.out).as_posix()
