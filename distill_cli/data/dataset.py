@@ -21,7 +21,7 @@ from distill_cli.data.reading import read_images, read_unlabelled
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.split_images import ImageFiles, Images
 from distill_cli.data.statistics import channel_statistics
-from distill_cli.data.unlabelled import beside, of_test
+from distill_cli.data.unlabelled import Unlabelled, beside, of_test
 from distill_cli.errors import ArtifactError
 from distill_cli.types import (
     EARLIER_FRAMING,
@@ -179,21 +179,13 @@ def open_dataset(
         splits, digests, copies = without_copies(splits, digests)
         left = tuple(sorted((*left, *copies)))
     train, names, contents = splits["train"], read.class_names, digests.get("train")
-    sure = not (skip_bad or rules.dedupe)
-    whole = replace(_identity(train, names, contents, sure=sure), split_seed=split_seed)
+    whole = _identity(train, names, contents, split_seed, sure=not (skip_bad or rules.dedupe))
     val, held, identity = _held_out(spec, splits, whole, val_fraction, contents, rules)
     fit = [row for row in range(len(train.sample_ids)) if row not in held]
-    fit_rows = torch.tensor(fit, dtype=torch.int64)
-    more: tuple[bytes, ...] = ()
+    fit_rows, more = torch.tensor(fit, dtype=torch.int64), tuple[bytes, ...]()
     if unlabelled is not None or transductive:
-        if unlabelled is not None:
-            beside_it = read_unlabelled(unlabelled, train.size, *how)
-            images = beside(unlabelled, beside_it, train, digests, rules)
-            more = images.digests or ()
-        else:
-            # Every one is a copy of one of test, which nobody need be told.
-            images = of_test(splits["test"], digests.get("test"))
-        identity = images.beside(identity)
+        images = _beside(unlabelled, splits, digests, how)
+        identity, more = images.beside(identity), (() if transductive else images.digests or ())
         left, skipped = tuple(sorted((*left, *images.left))), skipped + images.skipped
         fit_rows, train = torch.cat([fit_rows, images.rows_behind(train)]), images.behind(train)
     dataset = Dataset(
@@ -219,6 +211,21 @@ def open_dataset(
         hidden_N=torch.full_like(train.label_N, UNLABELLED),
     )
     return known(dataset) if glance else _measured(known(dataset))
+
+
+def _beside(
+    unlabelled: str | None,
+    splits: Mapping[str, Images],
+    digests: Mapping[str, Sequence[bytes]],
+    how: tuple[bool, Framing, int, Count, bool, DataRules],
+) -> Unlabelled:
+    """The images of a source without labels; without one, those of test."""
+    if unlabelled is None:
+        return of_test(splits["test"], digests.get("test"))
+    train = splits["train"]
+    return beside(
+        unlabelled, read_unlabelled(unlabelled, train.size, *how), train, digests, how[-1]
+    )
 
 
 def _measured(dataset: Dataset) -> Dataset:
@@ -252,7 +259,12 @@ def _held_out(
 
 
 def _identity(
-    train: Images, names: tuple[str, ...], digests: Sequence[bytes] | None, *, sure: bool
+    train: Images,
+    names: tuple[str, ...],
+    digests: Sequence[bytes] | None,
+    split_seed: int,
+    *,
+    sure: bool,
 ) -> DatasetIdentity:
     """The identity of a train split, before anything is held out of it.
 
@@ -260,6 +272,7 @@ def _identity(
         train: The split.
         names: The classes.
         digests: The contents; None in a dry run that did not read them all.
+        split_seed: Seed of what is held out.
         sure: The ids are those of the split even so: neither bad images nor copies are left out.
     """
     return DatasetIdentity(
@@ -267,7 +280,7 @@ def _identity(
         ids_digest=UNREAD if digests is None and not sure else digest_of_ids(train.sample_ids),
         samples=len(train.sample_ids),
         class_names=names,
-        split_seed=0,
+        split_seed=split_seed,
         val_fraction=0.0,
     )
 

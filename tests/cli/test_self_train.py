@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -321,7 +322,7 @@ def test_a_round_that_is_sure_of_nothing_says_how_sure_it_is(
     outcome = distill(*few, "--threshold", 0.999)
     assert outcome.code == 3
     assert "round 1 is sure of none of 250 images" in outcome.err
-    assert "the largest probability of a class is 0." in outcome.err
+    assert re.search(r"the largest probability of a class is \d+\.\d\d %", outcome.err)
     assert (here / "run/stages/round-1/result.json").exists()
     assert not list(here.glob("run/stages/*.csv"))
     reliability(

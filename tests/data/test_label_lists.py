@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,32 @@ def test_images_beside_the_data_get_labels(tmp_path: Path) -> None:
     assert other.labels.digest != data.labels.digest
     fewer = relabelled(plain, LabelRules(without=(("", name),)))
     assert torch.equal(fewer.fit_rows, plain.fit_rows[plain.fit_rows != row])
+
+
+@pytest.mark.parametrize("others", OTHERS, ids=str)
+def test_of_images_without_a_label_a_list_is_learnt_from(
+    digits: Dataset, others: dict[str, Any]
+) -> None:
+    """All that have a label stay, every draw is as without the list, and what is hidden elsewhere is gone."""
+    rules = LabelRules(**others)
+    without = relabelled(digits, rules)
+    listed = [3, 5, 8, 13, 21, 34, 55, 89]
+    data = relabelled(digits, replace(rules, unlabelled=named(digits, listed)))
+    unknown = without.train.label_N == UNLABELLED
+    before = without.fit_rows.tolist()
+    kept = [row for row in before if not unknown[row] or row in listed]
+    assert data.fit_rows.tolist() == kept
+    assert torch.equal(data.train.label_N, without.train.label_N)
+    assert torch.equal(data.val.label_N, without.val.label_N)
+    hidden = {row for row in before if without.hidden_N[row] != UNLABELLED}
+    assert set((data.hidden_N != UNLABELLED).nonzero()[:, 0].tolist()) == hidden.intersection(
+        listed
+    )
+    assert data.labels is not None
+    assert data.labels.unlabelled == len(before) - len(kept)
+    # A list of none is no list.
+    nothing = relabelled(digits, replace(rules, unlabelled=()))
+    assert not bool((nothing.train.label_N[nothing.fit_rows] == UNLABELLED).any())
 
 
 def test_lists_of_files(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ class Rounds:
             raise ArtifactError(
                 f"round {number - 1} is sure of none of {counted(len(kept_U), 'image')} without a label: at "
                 f"--threshold {recipe.threshold:g} none is chosen; the largest probability of a class is "
-                f"{most:.4f}, the median {middle:.4f}",
+                f"{100 * most:.2f} %, the median {100 * middle:.2f} %",
                 hint="Give a lower --threshold and --overwrite, or more --epochs",
             )
         row = answers.round(number, self._name(number), recipe.threshold, kept_U)
