@@ -81,7 +81,7 @@ def cells(name: str, found: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
 
 
 def main() -> None:
-    args = arguments(__doc__, "self-training", epochs=25, images=10000, seeds=3)
+    args = arguments(__doc__, "self-training", epochs=20, images=5000, seeds=3)
     lines: list[str] = []
     for name in SETTINGS:
         found = [rounds(args, name, seed) for seed in range(args.seeds)]

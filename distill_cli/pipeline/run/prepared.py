@@ -18,14 +18,22 @@ from distill_cli.pipeline.inputs.other_views import ViewSpecs
 from distill_cli.pipeline.inputs.teacher_data import TeacherData
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.layers import Layers
+from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.earlier import counts_labelled_then
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.resolved import ResolvedLabelled, ResolvedRecipe
-from distill_cli.recipe.schema import HintRecipe
+from distill_cli.recipe.schema import HintRecipe, SelfTrainRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.training.sharded import ShardedWeights
 from distill_cli.types import OrderName, Teacher, ViewSpec
 
+# The name of the run folder where the recipe names none.
+KINDS: dict[type[TrainRecipe], str] = {
+    TeacherRecipe: "teacher",
+    StudentRecipe: "student",
+    HintRecipe: "hints",
+    SelfTrainRecipe: "self-train",
+}
 # Keys that do not change what is trained, so that a resumed run may have others.
 NOT_TRAINING = {
     *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "unlabelled"),
