@@ -22,10 +22,9 @@ LABELS = 60  # of each class: 600 of 60,000
 SETTINGS: dict[str, dict[str, Any]] = {
     "hard, no threshold": {"threshold": 0.0},
     "hard, p ≥ 0.9": {"threshold": 0.9},
-    "hard, p ≥ 0.99": {"threshold": 0.99},
     "hard, p ≥ 0.9, balanced": {"threshold": 0.9, "balance": True},
     "soft, p ≥ 0.9": {"threshold": 0.9, "soft": True},
-    "soft, p ≥ 0.9, balanced": {"threshold": 0.9, "soft": True, "balance": True},
+    "hard, p ≥ 0.99": {"threshold": 0.99},
 }
 
 

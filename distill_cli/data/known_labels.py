@@ -39,7 +39,8 @@ class KnownLabels:
         val_rows: int64 places of the held-out images among those that the split holds out.
         val_labels: Digest of the labels of all that the split holds out, as they lie on disk.
         digest: Digest of everything that a training reads of the labels, but for images from a source
-            beside the data, which have none.
+            beside the data.
+        beside: The same of these, where lists may say labels of them; else empty.
     """
 
     images: int
@@ -61,6 +62,7 @@ class KnownLabels:
     val_rows: Tensor
     val_labels: str
     digest: str
+    beside: str = ""
 
     @property
     def few(self) -> bool:
@@ -116,6 +118,7 @@ class KnownLabels:
             "held_out": self.held_out,
             "hidden": self.hidden,
             "digest": self.digest,
+            **({"beside": self.beside} if self.beside else {}),
         }
         if self.noise:
             values |= {"noise": self.noise, "changed": self.changed}

@@ -91,7 +91,8 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
         split_rows=dataset.fit_rows,
         val_rows=choice.val_rows,
         val_labels=digest_of(dataset.val.label_N),
-        digest=_digest(seen, samples, group_K, lists=rules.lists),
+        digest=_digest(seen, samples, group_K),
+        beside=_digest_beside(seen, samples) if rules.lists else "",
     )
     return replace(seen, group_K=group_K, labels=labels)
 
@@ -125,15 +126,19 @@ def _listed(wrong: Labels, drawn: Choice, choice: Choice, lists: Lists) -> tuple
     return int(told.sum()) + int(held.sum()), int((told & ~knew).sum()), changed
 
 
-def _digest(seen: Dataset, samples: int, group_K: Tensor | None, *, lists: bool) -> str:
-    """The identity of what is known, in which images beside the data count where they may have labels."""
+def _digest(seen: Dataset, samples: int, group_K: Tensor | None) -> str:
+    """The identity of what is known of the data themselves."""
     own = seen.fit_rows < samples
     parts = [seen.train.label_N[:samples], seen.val.label_N, seen.fit_rows[own]]
-    if group_K is not None:
-        parts.append(group_K)
-    if lists:
-        parts += [seen.train.label_N[samples:], seen.fit_rows[~own]]
-    return digest_of(*parts)
+    return digest_of(*parts, *([] if group_K is None else [group_K]))
+
+
+def _digest_beside(seen: Dataset, samples: int) -> str:
+    """The identity of what is known of images beside them, of which lists may say labels; empty without any."""
+    beside = seen.fit_rows[seen.fit_rows >= samples]
+    return (
+        digest_of(seen.train.label_N[samples:], beside) if len(seen.train.label_N) > samples else ""
+    )
 
 
 def _sides(rows: Tensor, samples: int) -> list[int]:

@@ -75,7 +75,7 @@ def commands(made: Made, root: Path) -> dict[str, Command]:
         "rounds": Command(
             (
                 *("self-train", "--data", "digits", "--limit", 300, "--labels-per-class", 6),
-                *("--rounds", 2, "--threshold", 0.3, *TINY, "-b", 8, "--epochs", 1),
+                *("--rounds", 2, "--threshold", 0.1, *TINY, "-b", 8, "--epochs", 1),
             )
         ),
         "seeds": Command((*TEACHER, "--epochs", 1, "--seeds", 2)),

@@ -227,6 +227,9 @@ def test_transductive_labels_the_test_images_and_says_so(
     )
     assert (first.get("transductive"), last["transductive"]) == (None, True)
     assert last["recorded"]["dataset"]["unlabelled_samples"] == 359
+    held_out = distill("evaluate", "run", "--split", "val", "--json")
+    assert held_out.code == 0, held_out.err
+    assert json.loads(held_out.out)["top1"] == pytest.approx(result(here / "run")["val_top1"])
     assert "Transductive" in (here / "run/MODEL_CARD.md").read_text()
     assert "Transductive" not in (here / "run/stages/round-1/MODEL_CARD.md").read_text()
     assert "(transductive)" in " ".join(distill("compare", "run/stages").err.split())

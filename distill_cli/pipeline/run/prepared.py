@@ -135,5 +135,6 @@ class PreparedRun:
         # Groups and centroids of classes count too: their file or run may be another one by now.
         parts += [self.layers.context_fingerprint] if self.layers.context_fingerprint else []
         # So do labels that are not those on disk: a file of them may be another one too.
-        parts += [self.dataset.labels.digest] if self.dataset.labels else []
+        labels = self.dataset.labels
+        parts += [] if labels is None else [one for one in (labels.digest, labels.beside) if one]
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
