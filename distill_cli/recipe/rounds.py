@@ -39,8 +39,10 @@ def rounds_of(recipe: SelfTrainRecipe, out: Path) -> list[Stage]:
         if last:
             values["require"] = recipe.require
         if number == 1:
-            # Labels alone are learnt; and figures of the first round are of images that it has not seen.
-            values = {key: value for key, value in values.items() if key not in BESIDE}
+            # Labels alone are learnt, which a list may say of images beside the data too; and figures of
+            # the first round are of images that it has not seen.
+            beside = ("transductive", *(("unlabelled",) if recipe.relabel is None else ()))
+            values = {key: value for key, value in values.items() if key not in beside}
             stages.append(Stage(name=name, recipe=made_of(TeacherRecipe, values)))
             continue
         path = out / STAGES / f"{name}-chosen.csv"
@@ -50,10 +52,6 @@ def rounds_of(recipe: SelfTrainRecipe, out: Path) -> list[Stage]:
         made = made_of(StudentRecipe if recipe.soft else TeacherRecipe, values)
         stages.append(Stage(name=name, recipe=made, list_path=path))
     return stages
-
-
-# Keys of images without labels.
-BESIDE = ("unlabelled", "transductive")
 
 
 def _taught(recipe: SelfTrainRecipe, before: str) -> dict[str, Any]:

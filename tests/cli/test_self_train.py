@@ -28,6 +28,7 @@ from distill_cli.pipeline.inputs import data as opening
 from distill_cli.types import UNLABELLED
 from tests.conftest import Outcome, invoke
 from tests.kills import kept
+from tests.ranks import by_ranks
 from tests.reliability import Reliability
 from tests.saved import same
 
@@ -295,6 +296,37 @@ def test_what_was_stopped_goes_on_to_the_same_bits(
     assert kept(run) == kept(whole[0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--soft",)], ids=["hard", "soft"])
+def test_ranks_take_the_rounds_together(
+    here: Path, distill: Distill, flags: tuple[Any, ...]
+) -> None:
+    """Two ranks choose the images that one process chooses, but for those at the threshold."""
+    assert distill(*TWO, *flags, "--out", "one").code == 0
+    for rank in by_ranks(2, *TWO, *flags, "--out", "two"):
+        assert rank.code == 0, rank.err.decode()
+    one, two = (listed(here / run / "stages/round-2-chosen.csv") for run in ("one", "two"))
+    assert len(one.keys() ^ two.keys()) <= 2
+    assert len(table(here / "two")["rounds"]) == 2
+    assert table(here / "two")["rounds"][1]["test_errors"] is not None
+
+
+def test_labels_that_a_person_gives_are_learnt_in_every_round(here: Path, distill: Distill) -> None:
+    """Of images beside the data too; in the list of a round they stand first."""
+    pictures(here / "more")
+    (here / "mine.csv").write_text("sample_id,label\nunlabelled/3.png,7\nunlabelled/4.png,1\n")
+    flags = ("--unlabelled", "more", "--relabel", "mine.csv", "--epochs", 1, "--threshold", 0.15)
+    outcome = distill(*TWO, *flags, "--out", "run")
+    assert outcome.code == 0, outcome.err
+    first = yaml.safe_load((here / "run/stages/round-1/recipe.yaml").read_text())
+    assert first["recorded"]["trained_on"] == 52
+    rows = list(listed(here / "run/stages/round-2-chosen.csv").values())
+    assert [row["label"] for row in rows[:2]] == ["7", "1"]
+    second = table(here / "run")["rounds"][1]
+    assert (second["labelled"], second["unlabelled"]) == (52, 250 + 38)
+    assert len(rows) == second["chosen"] + 2
+
+
 def test_a_dry_run_counts_every_image(here: Path, distill: Distill) -> None:
     outcome = distill(*LOUD, "--dry-run", "--out", "run")
     assert outcome.code == 0, outcome.err
@@ -311,6 +343,11 @@ def test_refused_before_anything_is_trained(
     assert outcome.code == 2
     assert "every image of digits has a label" in outcome.err
     assert not (here / "run").exists()
+    # Nor is anything replaced by it.
+    (here / "run/model").mkdir(parents=True)
+    (here / "run/recipe.yaml").write_text("recorded: {versions: {distill-cli: 0.8.0}}")
+    again = distill("self-train", "--data", "digits", *TINY, "--out", "run", "--overwrite")
+    assert (again.code, (here / "run/recipe.yaml").exists()) == (2, True), again.err
     reliability(
         *("Data", "rounds of self-training without an image that has no label"),
         *("distill self-train --data digits", outcome),

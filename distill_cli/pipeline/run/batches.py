@@ -66,9 +66,9 @@ def learnt_from(
             f"no training image of {dataset.spec} has a label, which is all that {taught} learns from",
             hint="Put some into train/<class>/, or teach a student with kd, which needs none",
         )
-    beside = dataset.identity.unlabelled_samples and cached is None
     # A list may give labels to these images too.
-    if beside and not bool((rows >= dataset.identity.samples).any()):
+    listed = dataset.labels is not None and dataset.labels.listed is not None
+    if dataset.identity.unlabelled_samples and cached is None and not listed:
         named = f"--unlabelled {dataset.unlabelled}"
         raise UsageError(
             f"{'--transductive' if dataset.transductive else named}: {taught} {_learn(taught)} from labels alone, and nothing "

@@ -56,7 +56,7 @@ class Answers:
                 class has that has any. (Noisy Student, Xie et al. 2020, shows images of rarer classes
                 again instead.)
         """
-        above_U = self.confidence_U >= threshold
+        above_U = (self.confidence_U >= threshold) & self._is_trained_on()
         if not balance or not bool(above_U.any()):
             return above_U
         counts_K = torch.bincount(self.class_U[above_U])
@@ -67,6 +67,13 @@ class Answers:
             of_class = order_U[above_U[order_U] & (self.class_U[order_U] == label)]
             kept_U[of_class[:most]] = True
         return kept_U
+
+    def _is_trained_on(self) -> Tensor:
+        """bool (U,): the images whose class is not left out of training."""
+        known = self.dataset.labels
+        left_out = () if known is None else known.left_out
+        classes = [self.dataset.class_names.index(name) for name in left_out]
+        return ~torch.isin(self.class_U, torch.tensor(classes, dtype=torch.int64))
 
     def round(self, number: int, run: str, threshold: float, kept_U: Tensor) -> Round:
         """The row of the round that learns from those that are kept."""

@@ -80,6 +80,10 @@ class Rounds:
         # Of hidden labels alone, the first round says the same of its data.
         beside = self.recipe.unlabelled is not None or self.recipe.transductive
         dataset = self._opened(sink if beside else _Reading(sink), glance=glance)
+        if dataset.multi_label:
+            raise UsageError(
+                f"several labels may apply to an image of {dataset.spec}, and self-train gives each one"
+            )
         if not len(unlabelled_rows(dataset)):
             raise UsageError(
                 f"every image of {dataset.spec} has a label, and self-train gives labels to those that have none",

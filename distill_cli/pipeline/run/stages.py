@@ -74,12 +74,14 @@ def run(
         whole_recipe, stages = staged(asked, resume=resume, overwrite=overwrite)
         if overwrite and stages[-1].out.exists():
             # The first stage is refused, if it must be, while the earlier run is still there.
-            prepare(stages[0].recipe, sink=Silent(), overwrite=True, opening=opening)
+            _check_first(whole_recipe, stages, Silent(), opening)
         return whole_recipe, stages
 
     recipe, stages = ranks.together(checked)
     out = stages[-1].out
     rounds = rounds_for(recipe, stages, opening)
+    if rounds is not None:
+        rounds.check(sink)
     whole = replace(whole, out=whole.out or out)
 
     def kept() -> None:
@@ -92,8 +94,6 @@ def run(
             ranks.led(lambda: _clear(out))
         # On every rank: a teacher may lie in parts on them.
         ranks.together(kept)
-        if rounds is not None:
-            rounds.check(sink)
         ranks.led(lambda: write_text(out / RECIPE, to_yaml(recipe)))
         done = ranks.led(lambda: [(stage.out / "result.json").is_file() for stage in stages])
         finished = None
@@ -133,7 +133,16 @@ def check_before(recipe: TrainRecipe, *, sink: Sink, resume: bool, opening: Open
     if resume:
         _check_begun(stages, sink, opening)
     else:
-        prepare(stages[0].recipe, sink=sink, overwrite=True, opening=opening)
+        _check_first(recipe, stages, sink, opening)
+
+
+def _check_first(
+    recipe: TrainRecipe, stages: Sequence[Stage], sink: Sink, opening: OpenData
+) -> None:
+    """Before an earlier run is replaced: whatever can be known of the first stage, and of data for later ones."""
+    prepare(stages[0].recipe, sink=sink, overwrite=True, opening=opening)
+    if (rounds := rounds_for(recipe, stages, opening)) is not None:
+        rounds.check(Silent())
 
 
 def _check_begun(stages: Sequence[Stage], sink: Sink, opening: OpenData) -> None:

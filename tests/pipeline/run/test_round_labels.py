@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.label_rules import LabelRules
+from distill_cli.data.labels import relabelled
 from distill_cli.pipeline.run.round_labels import Answers, evenness
 from distill_cli.types import UNLABELLED
 
@@ -45,6 +47,12 @@ def test_balance_takes_the_surest_of_each_class(dataset: Dataset) -> None:
     assert found.chosen(0.4, balance=True).tolist() == [True, False, True, True, True, False]
     assert found.chosen(0.25, balance=True).tolist() == [True, False, False, False, True, True]
     assert found.chosen(0.995, balance=True).tolist() == [False] * 6
+
+
+def test_no_class_is_chosen_that_is_left_out(dataset: Dataset) -> None:
+    left = relabelled(dataset, LabelRules(omit=("4",)))
+    found = answers(left, [4, 5, 4, 5, 4, 5], [0.9, 0.8, 0.9, 0.9, 0.9, 0.9])
+    assert found.chosen(0.5, balance=True).tolist() == [False, True, False, True, False, True]
 
 
 def test_equal_probabilities_are_taken_in_the_order_of_rows(dataset: Dataset) -> None:
