@@ -24,7 +24,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hard, p ≥ 0.9": {"threshold": 0.9},
     "hard, p ≥ 0.9, balanced": {"threshold": 0.9, "balance": True},
     "soft, p ≥ 0.9": {"threshold": 0.9, "soft": True},
-    "hard, p ≥ 0.99": {"threshold": 0.99},
 }
 
 

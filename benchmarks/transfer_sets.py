@@ -14,11 +14,11 @@ from typing import Any
 from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
-SIZES = (500, 2000, 8000, 54000)
+SIZES = (500, 5000, 54000)
 
 
 def main() -> None:
-    args = arguments(__doc__, "transfer-sets", shown=216000, teacher_epochs=6, seeds=3)
+    args = arguments(__doc__, "transfer-sets", shown=108000, teacher_epochs=6, seeds=3)
     data = str(Path(os.environ.get("DISTILL_DATA", "../shared/data")) / "mnist.tar.gz")
     common: dict[str, Any] = {"data": data, "threads": args.threads, "lr": 0.1}
     teacher = args.work / "teacher"
