@@ -82,6 +82,7 @@ def test_rounds_are_ordinary_runs(
     confidence_N, class_N = plainly(run / "stages/round-1", data)
     place = {name: row for row, name in enumerate(data.train.sample_ids)}
     assert len(rows) > 5
+    assert not rows.keys() & set(data.test.sample_ids)
     for name, row in rows.items():
         assert row["label"] == data.class_names[int(class_N[place[name]])]
         assert float(row["confidence"]) == pytest.approx(float(confidence_N[place[name]]), abs=1e-5)
@@ -236,6 +237,7 @@ def test_transductive_labels_the_test_images_and_says_so(
     assert "(transductive)" in " ".join(distill("compare", "run/stages").err.split())
 
 
+@pytest.mark.slow
 def test_inductive_rounds_never_see_test(
     whole: tuple[Path, Outcome], here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +313,7 @@ def test_ranks_take_the_rounds_together(
     assert table(here / "two")["rounds"][1]["test_errors"] is not None
 
 
+@pytest.mark.slow
 def test_labels_that_a_person_gives_are_learnt_in_every_round(here: Path, distill: Distill) -> None:
     """Of images beside the data too; in the list of a round they stand first."""
     pictures(here / "more")
