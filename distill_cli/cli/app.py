@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "cache-soft-labels": ("cache_soft_labels", "Store what teachers say of every view."),
     "student": ("student", "Train a student from one teacher or several."),
     "hint-init": ("hint_init", "Start a student from a middle layer of its teacher."),
+    "self-train": ("self_train", "Rounds of networks that label the images for the next."),
     "evaluate": ("evaluate", "Accuracy, NLL, ECE, agreement with a teacher."),
     "predict": ("predict", "Classes and probabilities of images."),
     "compare": ("compare", "A table of runs; seeds are grouped."),

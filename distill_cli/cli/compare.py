@@ -17,6 +17,7 @@ from distill_cli.files import named_file, write_text
 from distill_cli.report import table
 from distill_cli.report.baseline import Judged, judged
 from distill_cli.report.groups import Group, group_runs
+from distill_cli.report.row import COLUMNS, hidden
 from distill_cli.report.table import Comparison
 
 app = VerbApp()
@@ -24,14 +25,19 @@ app = VerbApp()
 # Columns in the order in which a narrow terminal keeps them, the first ones whatever its width: a
 # terminal that is too narrow for those shows a block of lines for each row.
 NEEDED = ("runs", "errors", "top1", "held_out", "seeds")
-IMPORTANT = (*NEEDED, "label", "map", "f1", "params", "latency", "nll", "ece", "size")
+IMPORTANT = (
+    *(*NEEDED, "divergence", "images", "label", "map", "f1"),
+    *("params", "latency", "nll", "ece", "size"),
+)
 # The least widths of columns whose text may take several lines.
 FOLDS = {"runs": 8, "label": 14}
 
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, and folders of several seeds.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, folders of several seeds, and RUN/stages.")
+    ],
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a page with plots, too.")
     ] = None,
@@ -89,8 +95,8 @@ def page(groups: Sequence[Group], verdicts: Sequence[Judged]) -> str:
 def show(groups: Sequence[Group]) -> None:
     """Table and sentences on stdout; on stderr notes of doubt, and the columns without room."""
     compared = table.comparison(groups)
-    hidden = () if table.has_label_figures(compared.rows) else table.LABEL_FIGURES
-    headings = {key: name for key, name in table.COLUMNS.items() if key not in hidden}
+    without = hidden(compared.rows)
+    headings = {key: name for key, name in COLUMNS.items() if key not in without}
     columns = [
         Column(
             heading=name,

@@ -10,13 +10,17 @@ from distill_cli.errors import UsageError
 from distill_cli.files import real_path
 from distill_cli.pipeline.folders import check_one_run, finished_seeds
 from distill_cli.recipe.recorded import is_spelled
-from distill_cli.report.run_folder import NoFiguresError, RunSummary, read_run
+from distill_cli.recipe.stages import RECIPE as STAGES_RECIPE
+from distill_cli.report.format import natural
+from distill_cli.report.run_folder import RECIPE, NoFiguresError, RunSummary, read_run
+from distill_cli.types import STAGES
 
 
 def finished_runs(folders: Iterable[Path]) -> tuple[list[RunSummary], list[str]]:
     """The runs in these folders, those of several seeds one by one; and notes on what is left out.
 
-    A folder that holds no finished run is left out, for a pattern as `runs/*` may mean such ones too.
+    RUN/stages means its stages and RUN itself. A folder that holds no finished run is left out, for a pattern as
+    `runs/*` may mean such ones too.
 
     Raises:
         UsageError: There is no such folder.
@@ -26,7 +30,8 @@ def finished_runs(folders: Iterable[Path]) -> tuple[list[RunSummary], list[str]]
     runs: list[RunSummary] = []
     notes, left_out = [], list[NoFiguresError]()
     # The same folder twice is one run, not two seeds.
-    for folder in {real_path(folder): folder for folder in folders}.values():
+    each = [one for folder in folders for one in _by_stage(folder)]
+    for folder in {real_path(folder): folder for folder in each}.values():
         try:
             expanded, diverged = _by_seed(folder)
             runs += [read_run(run) for run in expanded]
@@ -38,6 +43,14 @@ def finished_runs(folders: Iterable[Path]) -> tuple[list[RunSummary], list[str]]
     distinct = {real_path(run.folder): run for run in runs}
     notes += [f"{error.message}; it is left out" for error in left_out]
     return as_meant(list(distinct.values())), notes
+
+
+def _by_stage(folder: Path) -> list[Path]:
+    """The runs of all stages, the last one at the end, where a folder is that of the earlier ones; else itself."""
+    if folder.name != STAGES or not (folder.parent / STAGES_RECIPE).is_file():
+        return [folder]
+    stages = [stage.parent for stage in folder.glob(f"*/{RECIPE}")]
+    return [*sorted(stages, key=lambda stage: natural(stage.name)), folder.parent]
 
 
 def _by_seed(folder: Path) -> tuple[list[Path], list[str]]:

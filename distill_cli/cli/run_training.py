@@ -12,6 +12,7 @@ from distill_cli.cli.dump_costs import duration
 from distill_cli.cli.early_checks import check_early, check_inputs_of_stages
 from distill_cli.cli.options import RunFlags
 from distill_cli.cli.progress import progress
+from distill_cli.cli.round_table import show_rounds
 from distill_cli.cli.seed_table import show_seeds
 from distill_cli.cli.terminal import escape, exactly, leave_saying, print_location, result_json, say
 from distill_cli.errors import (
@@ -24,6 +25,7 @@ from distill_cli.pipeline.folders import check_output
 from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.load import to_yaml
 from distill_cli.recipe.seeds import seed_runs
+from distill_cli.report.rounds import read_rounds
 from distill_cli.types import HintResult, RunResult
 
 if TYPE_CHECKING:
@@ -55,10 +57,14 @@ def run_training(recipe: TrainRecipe, flags: RunFlags) -> None:
         return
     with resumable_shown(json=flags.json):
         finished = _trained(recipe, flags, label)
+    rounds = read_rounds(finished.run)
     if not flags.quiet:
+        if rounds is not None:
+            show_rounds(rounds)
         say(summary(finished))
     if flags.json:
-        result_json({"run": str(finished.run), **finished.result.to_json()})
+        told = {} if rounds is None else {"rounds": rounds.to_json()["rounds"]}
+        result_json({"run": str(finished.run), **finished.result.to_json(), **told})
     else:
         print_location(finished.run, named=not flags.quiet)
     if finished.unmet:

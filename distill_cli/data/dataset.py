@@ -12,7 +12,7 @@ from distill_cli.data.copies import Copies
 from distill_cli.data.decode import Decoded
 from distill_cli.data.file_index import Listed
 from distill_cli.data.fingerprint import fingerprint_of
-from distill_cli.data.held_out import held_out
+from distill_cli.data.held_out import check_fraction, held_out, some_rows
 from distill_cli.data.inventory import Left
 from distill_cli.data.known_labels import KnownLabels
 from distill_cli.data.left_copies import copies_between, without_copies
@@ -21,8 +21,8 @@ from distill_cli.data.reading import read_images, read_unlabelled
 from distill_cli.data.rules import TODAY, DataRules
 from distill_cli.data.split_images import ImageFiles, Images
 from distill_cli.data.statistics import channel_statistics
-from distill_cli.data.unlabelled import beside
-from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.data.unlabelled import Unlabelled, beside, of_test
+from distill_cli.errors import ArtifactError
 from distill_cli.types import (
     EARLIER_FRAMING,
     UNLABELLED,
@@ -61,6 +61,7 @@ class Dataset:
         framing: How the pictures in files became images of a view's size.
         rules: Rules by which files became images, splits and channels.
         unlabelled: The value of `--unlabelled`; empty without.
+        transductive: Whether the images without labels are those of test.
         hidden_N: int64 true class of each row of `train` whose label a run may not know, else −1; read
             by nobody but whoever reports, once training is over, how right pseudo-labels were.
         group_K: int64 group of each class, from 0, where labels are coarse: they then name the first
@@ -88,6 +89,7 @@ class Dataset:
     framing: Framing = EARLIER_FRAMING
     rules: DataRules = TODAY
     unlabelled: str = ""
+    transductive: bool = False
     hidden_N: Tensor = field(
         default_factory=lambda: torch.empty(0, dtype=torch.int64), compare=False
     )
@@ -141,6 +143,7 @@ def open_dataset(
     glance: bool = False,
     rules: DataRules = TODAY,
     unlabelled: str | None = None,
+    transductive: bool = False,
     known: Callable[[Dataset], Dataset] = lambda dataset: dataset,
 ) -> Dataset:
     """Opens and splits a dataset.
@@ -162,6 +165,7 @@ def open_dataset(
         glance: Open the data for a dry run.
         rules: Rules by which files become images, splits and channels.
         unlabelled: A source of images without labels, whose rows follow those of train.
+        transductive: The images of test, without their labels, do so in its place.
 
     Raises:
         UsageError: A spec names nothing, or no share is held out though there is no `val/`.
@@ -175,16 +179,13 @@ def open_dataset(
         splits, digests, copies = without_copies(splits, digests)
         left = tuple(sorted((*left, *copies)))
     train, names, contents = splits["train"], read.class_names, digests.get("train")
-    sure = not (skip_bad or rules.dedupe)
-    whole = replace(_identity(train, names, contents, sure=sure), split_seed=split_seed)
+    whole = _identity(train, names, contents, split_seed, sure=not (skip_bad or rules.dedupe))
     val, held, identity = _held_out(spec, splits, whole, val_fraction, contents, rules)
     fit = [row for row in range(len(train.sample_ids)) if row not in held]
-    fit_rows = torch.tensor(fit, dtype=torch.int64)
-    more: tuple[bytes, ...] = ()
-    if unlabelled is not None:
-        beside_it = read_unlabelled(unlabelled, train.size, *how)
-        images = beside(unlabelled, beside_it, train, digests, rules)
-        identity, more = images.beside(identity), images.digests or ()
+    fit_rows, more = torch.tensor(fit, dtype=torch.int64), tuple[bytes, ...]()
+    if unlabelled is not None or transductive:
+        images = _beside(unlabelled, splits, digests, how)
+        identity, more = images.beside(identity), (() if transductive else images.digests or ())
         left, skipped = tuple(sorted((*left, *images.left))), skipped + images.skipped
         fit_rows, train = torch.cat([fit_rows, images.rows_behind(train)]), images.behind(train)
     dataset = Dataset(
@@ -206,9 +207,25 @@ def open_dataset(
         framing=framing,
         rules=rules,
         unlabelled=unlabelled or "",
+        transductive=transductive,
         hidden_N=torch.full_like(train.label_N, UNLABELLED),
     )
     return known(dataset) if glance else measured(known(dataset))
+
+
+def _beside(
+    unlabelled: str | None,
+    splits: Mapping[str, Images],
+    digests: Mapping[str, Sequence[bytes]],
+    how: tuple[bool, Framing, int, Count, bool, DataRules],
+) -> Unlabelled:
+    """The images of a source without labels; without one, those of test."""
+    if unlabelled is None:
+        return of_test(splits["test"], digests.get("test"))
+    train = splits["train"]
+    return beside(
+        unlabelled, read_unlabelled(unlabelled, train.size, *how), train, digests, how[-1]
+    )
 
 
 def measured(dataset: Dataset) -> Dataset:
@@ -230,19 +247,24 @@ def _held_out(
     Raises:
         UsageError, ArtifactError: None can be held out, or train is unusable.
     """
-    _check_fraction(fraction, needed="val" not in splits)
+    check_fraction(fraction, needed="val" not in splits)
     train = splits["train"]
     _check_classes(spec, train, identity.class_names)
     if "val" in splits:
         return splits["val"], set(), replace(identity, dedupe=rules.dedupe)
     held, split_by = held_out(train, fraction, identity.split_seed, contents, rules.split_by)
-    val = train.take(torch.tensor(_some(spec, held), dtype=torch.int64))
+    val = train.take(torch.tensor(some_rows(spec, held), dtype=torch.int64))
     identity = replace(identity, val_fraction=fraction, split_by=split_by, dedupe=rules.dedupe)
     return val, held, identity
 
 
 def _identity(
-    train: Images, names: tuple[str, ...], digests: Sequence[bytes] | None, *, sure: bool
+    train: Images,
+    names: tuple[str, ...],
+    digests: Sequence[bytes] | None,
+    split_seed: int,
+    *,
+    sure: bool,
 ) -> DatasetIdentity:
     """The identity of a train split, before anything is held out of it.
 
@@ -250,6 +272,7 @@ def _identity(
         train: The split.
         names: The classes.
         digests: The contents; None in a dry run that did not read them all.
+        split_seed: Seed of what is held out.
         sure: The ids are those of the split even so: neither bad images nor copies are left out.
     """
     return DatasetIdentity(
@@ -257,28 +280,9 @@ def _identity(
         ids_digest=UNREAD if digests is None and not sure else digest_of_ids(train.sample_ids),
         samples=len(train.sample_ids),
         class_names=names,
-        split_seed=0,
+        split_seed=split_seed,
         val_fraction=0.0,
     )
-
-
-def _check_fraction(fraction: float, *, needed: bool) -> None:
-    if needed and not 0 < fraction < 1:
-        raise UsageError(
-            f"val_fraction {fraction} is not between 0 and 1",
-            hint="The best epoch is chosen on held-out images, and there is no val/",
-        )
-
-
-def _some(spec: str, held: set[int]) -> list[int]:
-    """The held-out rows in order, of which there must be some."""
-    if not held:
-        raise ArtifactError(
-            f"{spec} has too few labelled images to hold any out",
-            hint="The best epoch is chosen on them; or give some in val/<class>/. Images of equal "
-            "content are held out together, unless --split-by is id",
-        )
-    return sorted(held)
 
 
 def _check_classes(spec: str, train: Images, names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from distill_cli.data.split_images import Images
 from distill_cli.data.splits import group_of, stratified
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import UNLABELLED, SplitBy
 
 
@@ -61,3 +62,35 @@ def _last_of_their_label(
         if holders and held.issuperset(holders):
             kept.update(group_of(holders[0], contents))
     return kept
+
+
+def check_fraction(fraction: float, *, needed: bool) -> None:
+    """Refuses a share to hold out that is none.
+
+    Args:
+        fraction: The share.
+        needed: Whether there is no `val/`.
+
+    Raises:
+        UsageError: It is not between 0 and 1.
+    """
+    if needed and not 0 < fraction < 1:
+        raise UsageError(
+            f"val_fraction {fraction} is not between 0 and 1",
+            hint="The best epoch is chosen on held-out images, and there is no val/",
+        )
+
+
+def some_rows(spec: str, held: set[int]) -> list[int]:
+    """The held-out rows in order.
+
+    Raises:
+        ArtifactError: There is none.
+    """
+    if not held:
+        raise ArtifactError(
+            f"{spec} has too few labelled images to hold any out",
+            hint="The best epoch is chosen on them; or give some in val/<class>/. Images of equal "
+            "content are held out together, unless --split-by is id",
+        )
+    return sorted(held)

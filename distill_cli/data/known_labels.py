@@ -34,12 +34,14 @@ class KnownLabels:
         without: Images that a list leaves out, of those to train on and of those held out; None without one.
         listed: Labels that a list says, those of them that were not known, and those that were others;
             None without one.
+        unlabelled: Images without a label that no list of those to learn from names; None without one.
         of_test: Rows of these lists that are of test images, which stay as they are.
         split_rows: int64 training rows of the split, as caches know it.
         val_rows: int64 places of the held-out images among those that the split holds out.
         val_labels: Digest of the labels of all that the split holds out, as they lie on disk.
         digest: Digest of everything that a training reads of the labels, but for images from a source
-            beside the data, which have none.
+            beside the data.
+        beside: The same of these, where lists may say labels of them; else empty.
     """
 
     images: int
@@ -56,11 +58,18 @@ class KnownLabels:
     fold: tuple[int, int, int] | None
     without: tuple[int, int] | None = None
     listed: tuple[int, int, int] | None = None
+    unlabelled: int | None = None
     of_test: int = 0
     split_rows: Tensor
     val_rows: Tensor
     val_labels: str
     digest: str
+    beside: str = ""
+
+    @property
+    def few(self) -> bool:
+        """Whether more images are trained on than a label on disk is known of: those held out are few, too."""
+        return bool(self.hidden or self.unlabelled or (self.listed is not None and self.listed[1]))
 
     def in_words(self) -> list[str]:
         """The differences from the data on disk, each kind by itself."""
@@ -98,6 +107,10 @@ class KnownLabels:
             parts.append(
                 f"{counted(said, 'label')} of a list ({new:,} that were not known, {others:,} changed)"
             )
+        if self.unlabelled is not None:
+            parts.append(
+                f"not learnt from: {counted(self.unlabelled, 'image')} without a label, which a list lacks"
+            )
         if self.of_test:
             parts.append(f"{counted(self.of_test, 'row')} of test images passed over")
         return parts
@@ -110,6 +123,7 @@ class KnownLabels:
             "held_out": self.held_out,
             "hidden": self.hidden,
             "digest": self.digest,
+            **({"beside": self.beside} if self.beside else {}),
         }
         if self.noise:
             values |= {"noise": self.noise, "changed": self.changed}
@@ -123,6 +137,8 @@ class KnownLabels:
             values["fold"] = list(self.fold)
         if self.without is not None:
             values |= dict(zip(("without", "without_held_out"), self.without, strict=True))
+        if self.unlabelled is not None:
+            values["unlabelled_left_out"] = self.unlabelled
         if self.listed is not None:
             values |= dict(
                 zip(("relabelled", "newly_known", "relabelled_otherwise"), self.listed, strict=True)

@@ -46,14 +46,14 @@ def read_relabelling(path: Path) -> Relabelling:
     return tuple(labels.items())
 
 
-def read_omitted(path: Path) -> Omitted:
+def read_samples(path: Path, option: str) -> Omitted:
     """The samples of a list, each once, from a CSV with the column sample_id and perhaps split.
 
     Raises:
         UsageError: It cannot be read.
         ArtifactError: It lacks the column, or a split is none.
     """
-    rows = _listed(path, f"--without {path}")
+    rows = _listed(path, f"{option} {path}")
     return tuple(dict.fromkeys(_named(row) for _, row in rows))
 
 

@@ -27,12 +27,14 @@ class Lists:
         out_N: bool, rows of train that are left out, whichever side of the split they are on.
         out_P: bool, held-out images that are, likewise.
         label: The classes that the list of labels says, −1 where it says none.
+        learnt_N: bool, rows of train that are learnt from if they have no label.
         of_test: Rows of either list that are of test images, which stay as they are.
     """
 
     out_N: Tensor
     out_P: Tensor
     label: Labels
+    learnt_N: Tensor
     of_test: int
 
     def over(self, labels: Labels) -> Labels:
@@ -65,8 +67,9 @@ def lists_of(dataset: Dataset, held_rows: Tensor, rules: LabelRules) -> Lists:
         torch.full_like(val.label_N, UNLABELLED),
     )
     own_val = not len(held_rows)
+    learnt_N = torch.full_like(out_N, rules.unlabelled is None)
     of_test = 0
-    if rules.without or rules.relabel:
+    if rules.without or rules.relabel or rules.unlabelled:
         samples = _Samples(dataset, own_val)
         for name in rules.without:
             in_val, row = samples.row_of(name, "--without")
@@ -74,6 +77,12 @@ def lists_of(dataset: Dataset, held_rows: Tensor, rules: LabelRules) -> Lists:
                 of_test += 1
             else:
                 (out_P if in_val else out_N)[row] = True
+        for name in rules.unlabelled or ():
+            in_val, row = samples.row_of(name, "--unlabelled-list")
+            if row is None:
+                of_test += 1
+            elif not in_val:
+                learnt_N[row] = True
         for name, text in rules.relabel:
             in_val, row = samples.row_of(name, "--relabel")
             label = _class(text, dataset.class_names)
@@ -84,7 +93,11 @@ def lists_of(dataset: Dataset, held_rows: Tensor, rules: LabelRules) -> Lists:
     if not own_val:
         out_P, val_P = out_N[held_rows], train_N[held_rows]
     return Lists(
-        out_N=out_N, out_P=out_P, label=Labels(train_N=train_N, val_P=val_P), of_test=of_test
+        out_N=out_N,
+        out_P=out_P,
+        label=Labels(train_N=train_N, val_P=val_P),
+        learnt_N=learnt_N,
+        of_test=of_test,
     )
 
 

@@ -36,6 +36,7 @@ class LabelRules:
         fold: A fold of them that is left out, from 1, and how many folds there are; None for none.
         without: Samples that are neither trained on nor held out.
         relabel: Samples with the class that each is known to be of.
+        unlabelled: Of the samples without a label, the only ones that are learnt from; None for all.
         seed: Seed of all draws.
         val_fraction: Share of the known labels that are held out.
     """
@@ -50,6 +51,7 @@ class LabelRules:
     fold: tuple[int, int] | None = None
     without: Omitted = ()
     relabel: Corrections = ()
+    unlabelled: Omitted | None = None
     seed: int = 0
     val_fraction: float = 0.1
 
@@ -57,6 +59,11 @@ class LabelRules:
     def hides(self) -> bool:
         """Whether some labels are hidden."""
         return self.fraction is not None or self.per_class is not None
+
+    @property
+    def lists(self) -> bool:
+        """Whether lists name samples, perhaps of a source beside the data."""
+        return bool(self.without or self.relabel or self.unlabelled is not None)
 
     @property
     def changes(self) -> bool:

@@ -72,7 +72,7 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     given, learnt = grouped(lists.over(wrong)), len(choice.rows)
     if rules.fold is not None:
         choice = without_fold(dataset, given.train_N, choice, rules.fold, rules.seed)
-    seen = _seen(dataset, given, held_rows, choice)
+    seen = _learnt(_seen(dataset, given, held_rows, choice), lists)
     changed = (wrong.train_N != train.label_N)[among(drawn.allowed, choice.rows)].sum()
     changed += (wrong.val_P != dataset.val.label_N)[choice.val_rows].sum()
     held_out = int(labelled(seen.val).sum())
@@ -91,13 +91,23 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
         fold=None if rules.fold is None else (*rules.fold, learnt - len(choice.rows)),
         without=_left_out(dataset, held_rows, lists) if rules.without else None,
         listed=_listed(wrong, drawn, choice, lists) if rules.relabel else None,
+        unlabelled=None if rules.unlabelled is None else len(choice.rows) - len(seen.fit_rows),
         of_test=lists.of_test,
         split_rows=dataset.fit_rows,
         val_rows=choice.val_rows,
         val_labels=digest_of(dataset.val.label_N),
-        digest=_digest(seen, samples, group_K, lists=bool(rules.without or rules.relabel)),
+        digest=_digest(seen, samples, group_K),
+        beside=_digest_beside(seen, samples) if rules.lists else "",
     )
     return replace(seen, group_K=group_K, labels=labels)
+
+
+def _learnt(seen: Dataset, lists: Lists) -> Dataset:
+    """Without the images that have no label, and that a list of those to learn from does not name."""
+    kept = (labelled(seen.train) | lists.learnt_N)[seen.fit_rows]
+    hidden_N = seen.hidden_N.clone()
+    hidden_N[seen.fit_rows[~kept]] = UNLABELLED
+    return replace(seen, fit_rows=seen.fit_rows[kept], hidden_N=hidden_N)
 
 
 def _labelled_images(dataset: Dataset, held_rows: Tensor, seen: Dataset) -> int:
@@ -121,15 +131,19 @@ def _listed(wrong: Labels, drawn: Choice, choice: Choice, lists: Lists) -> tuple
     return int(told.sum()) + int(held.sum()), int((told & ~knew).sum()), changed
 
 
-def _digest(seen: Dataset, samples: int, group_K: Tensor | None, *, lists: bool) -> str:
-    """The identity of what is known, in which images beside the data count where they may have labels."""
+def _digest(seen: Dataset, samples: int, group_K: Tensor | None) -> str:
+    """The identity of what is known of the data themselves."""
     own = seen.fit_rows < samples
     parts = [seen.train.label_N[:samples], seen.val.label_N, seen.fit_rows[own]]
-    if group_K is not None:
-        parts.append(group_K)
-    if lists:
-        parts += [seen.train.label_N[samples:], seen.fit_rows[~own]]
-    return digest_of(*parts)
+    return digest_of(*parts, *([] if group_K is None else [group_K]))
+
+
+def _digest_beside(seen: Dataset, samples: int) -> str:
+    """The identity of what is known of images beside them, of which lists may say labels; empty without any."""
+    beside = seen.fit_rows[seen.fit_rows >= samples]
+    return (
+        digest_of(seen.train.label_N[samples:], beside) if len(seen.train.label_N) > samples else ""
+    )
 
 
 def _sides(rows: Tensor, samples: int) -> list[int]:

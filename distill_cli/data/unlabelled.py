@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from distill_cli.counters import sample_key
 from distill_cli.data.any_images import images_below
 from distill_cli.data.archives import open_files
 from distill_cli.data.csv_files import listed_images
@@ -221,6 +222,28 @@ def beside(
         images = images.take(torch.tensor(kept, dtype=torch.int64))
         contents = tuple(contents[row] for row in kept)
     return Unlabelled(images=images, digests=contents, left=tuple(left), skipped=read.skipped)
+
+
+def of_test(test: Images, digests: Sequence[bytes] | None) -> Unlabelled:
+    """The images of test without their labels, each `unlabelled/` and its id.
+
+    Args:
+        test: The test split.
+        digests: Their contents; None in a dry run that did not read them all.
+    """
+    ids = tuple(f"{UNLABELLED_PREFIX}{name}" for name in test.sample_ids)
+    unknown: dict[str, Any] = {
+        "label_N": torch.full_like(test.label_N, UNLABELLED),
+        "key_N": torch.tensor([sample_key(name) for name in ids], dtype=torch.int64),
+        "sample_ids": ids,
+        "label_NK": None,
+    }
+    return Unlabelled(
+        images=replace(test, **unknown),
+        digests=None if digests is None else tuple(digests),
+        left=(),
+        skipped=0,
+    )
 
 
 def _below(where: str, spec: str) -> str:

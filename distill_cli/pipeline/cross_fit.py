@@ -25,9 +25,9 @@ from distill_cli.pipeline.run.train import Whole, leave
 from distill_cli.readers.json_values import read_json
 from distill_cli.recipe.base import LabelledRecipe
 from distill_cli.recipe.schema import CacheRecipe
-from distill_cli.recipe.stages import STAGES
 from distill_cli.report.run_folder import RESULT
 from distill_cli.training.events import Silent, Sink
+from distill_cli.types import STAGES
 
 Shown = Callable[[str], AbstractContextManager[Sink]]
 

@@ -13,10 +13,10 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import LOCK, TEMPORARY, check_writable, linked, real_path
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
 from distill_cli.recipe.stages import RECIPE as STAGES_RECIPE
-from distill_cli.recipe.stages import STAGES
+from distill_cli.report.rounds import ROUNDS
 from distill_cli.report.run_folder import RECIPE, RESULT
 from distill_cli.report.seed_table import TABLE
-from distill_cli.types import PSEUDO_LABELS
+from distill_cli.types import PSEUDO_LABELS, STAGES
 
 # What was left out of the data, a line each, in run and cache folders.
 SKIPPED = "skipped.txt"
@@ -24,7 +24,7 @@ SKIPPED = "skipped.txt"
 NOISE_MATRIX = "noise-matrix.csv"
 RUN_FILES = (
     *(RECIPE, "metrics.jsonl", "summary.csv", PSEUDO_LABELS, RESULT, "relations.json"),
-    *("report.html", SKIPPED, NOISE_MATRIX),
+    *("report.html", SKIPPED, NOISE_MATRIX, ROUNDS),
 )
 # The card of a published cache.
 CARD = "README.md"
@@ -69,7 +69,11 @@ _PLAIN_RUN = {
 # A stage's folder is named as the recipe says.
 _STAGED_RUN = {
     **_PLAIN_RUN,
-    STAGES: Entries(folders={".+": Entries(files=_RUN_FILES, folders=_PLAIN_RUN)}),
+    STAGES: Entries(
+        # What the rounds of a self-training learn from.
+        files=r"round-\d+-chosen\.csv",
+        folders={".+": Entries(files=_RUN_FILES, folders=_PLAIN_RUN)},
+    ),
 }
 # All that a run's folder holds of a run, in the order in which it is removed.
 RUN_ENTRIES = (

@@ -127,7 +127,10 @@ def _as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Data
     now = dataset.identity.to_json()
     if any(then.get(key) != now[key] for key in ("fingerprint", "split_seed", "val_fraction")):
         return dataset
-    dataset = relabelled(dataset, rules_kept_of(recipe))
+    rules = rules_kept_of(recipe)
+    if not rules.changes:
+        return dataset
+    dataset = relabelled(dataset, rules)
     _check_labels(folder, dataset, recipe)
     if not len(dataset.val.label_N):
         raise UsageError(

@@ -26,9 +26,9 @@ from distill_cli.pipeline.entries import (
 from distill_cli.recipe.load import read_yaml
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
-from distill_cli.recipe.stages import STAGES
 from distill_cli.report.run_folder import HISTORY, RECIPE, RESULT, NoFiguresError
 from distill_cli.report.seed_table import TABLE, SeedTable, read_table
+from distill_cli.types import STAGES
 
 RUNS = Path("runs")
 # A README of a published cache without this mark is somebody else's.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,7 +13,7 @@ from distill_cli.errors import ArtifactError, DivergedError
 from distill_cli.files import is_written, real_path
 from distill_cli.readers.json_values import read_json
 from distill_cli.recipe.stages import RECIPE as RECIPE_OF_STAGES
-from distill_cli.recipe.stages import STAGES
+from distill_cli.report.format import natural
 from distill_cli.report.run_folder import (
     HISTORY,
     OUTCOME,
@@ -23,11 +22,11 @@ from distill_cli.report.run_folder import (
     read_history,
     read_recipe,
 )
-from distill_cli.types import FIGURES
+from distill_cli.types import FIGURES, STAGES
 from distill_cli.types.relation import is_number
 
 State = Literal["done", "running", "resumable", "diverged", "unreadable"]
-VERBS = ("teacher train", "student", "hint-init")
+VERBS = ("teacher train", "student", "hint-init", "self-train")
 # The figures that runs can be sorted by, and those of which more is better.
 SORTABLE = (*FIGURES, "val_hint")
 MORE_IS_BETTER = {
@@ -100,16 +99,9 @@ def sorted_by(figure: str, runs: Iterable[RunStanding]) -> list[RunStanding]:
 
     def key(run: RunStanding) -> tuple[float, list[tuple[int, str]]]:
         value = run.figures.get(figure)
-        return (math.inf if value is None else sign * value), _natural(run.name)
+        return (math.inf if value is None else sign * value), natural(run.name)
 
     return sorted(runs, key=key)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Orders student-2 before student-10."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]
 
 
 def _standing(folder: Path, name: str) -> RunStanding | None:

@@ -20,6 +20,7 @@ from distill_cli.recipe.fields import (
     TEACHERS,
     TRAINING,
     Channels,
+    Command,
     Device,
     Gate,
     Names,
@@ -58,8 +59,6 @@ from distill_cli.types import (
 
 # The share of train that is held out where nobody says.
 VAL_FRACTION = 0.1
-
-Command = Literal["teacher train", "student", "hint-init", "cache-soft-labels", "cache import"]
 
 
 class Recipe(BaseModel):

@@ -21,6 +21,10 @@ from distill_cli.recipe.parsing import (
     split_commas,
 )
 
+# The verbs that recipes are for.
+Command = Literal[
+    "teacher train", "student", "hint-init", "self-train", "cache-soft-labels", "cache import"
+]
 RateName = Literal["constant", "linear", "cosine", "step", "poly", "tanh"]
 
 DATA, MODEL, LABELS, TEACHERS, HINTS, TRAINING, RUN = (

@@ -91,6 +91,19 @@ class LabelOptions(LeavesOut):
         DATA,
         unwritten=True,
     )
+    unlabelled_list: FileName | None = option(
+        None,
+        "A CSV with a column sample_id: of the images without a label, those alone are learnt from.",
+        DATA,
+        unwritten=True,
+    )
+    transductive: bool = option(
+        False,
+        "Learn from the test images too, without their labels: figures of test are then of images that "
+        "were seen.",
+        DATA,
+        unwritten=True,
+    )
     label_seed: int = option(
         0,
         "Seed of which labels are known, wrong or taken; separate from --seed, so that --seeds "

@@ -23,7 +23,8 @@ from distill_cli.recipe.fields import (
     Text,
     option,
 )
-from distill_cli.recipe.stream_options import StreamOptions
+from distill_cli.recipe.round_options import RoundOptions
+from distill_cli.recipe.stream_options import UNLABELLED_SHARE, StreamOptions
 from distill_cli.recipe.unlabelled_options import TEACHER_DATA, UNLABELLED
 from distill_cli.types import ScheduleName
 
@@ -127,6 +128,20 @@ class HintRecipe(TrainRecipe, HintLayers):
     COMMAND: ClassVar[str] = "hint-init"
 
 
+class SelfTrainRecipe(LabelledRecipe, RoundOptions):
+    """`distill self-train`: rounds in which a network labels the images that the next one learns from."""
+
+    COMMAND: ClassVar[str] = "self-train"
+
+    unlabelled_share: float | None = UNLABELLED_SHARE
+    force: bool = option(
+        False,
+        "With --soft: go on from a round that is no better than chance.",
+        LABELS,
+        advanced=True,
+    )
+
+
 class StoredLabels(BaseModel):
     """The options of every verb that makes a cache."""
 
@@ -211,5 +226,8 @@ class ImportRecipe(Recipe, StoredLabels):
 
 RECIPES: dict[str, type[Recipe]] = {
     cls.COMMAND: cls
-    for cls in (TeacherRecipe, StudentRecipe, HintRecipe, CacheRecipe, ImportRecipe)
+    for cls in (
+        *(TeacherRecipe, StudentRecipe, HintRecipe, SelfTrainRecipe),
+        *(CacheRecipe, ImportRecipe),
+    )
 }

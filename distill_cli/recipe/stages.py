@@ -7,23 +7,26 @@ resumed like any other; the last one is the run that was asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.base import TrainRecipe
-from distill_cli.recipe.load import validate
-from distill_cli.recipe.schema import RECIPES, HintRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.recipe.rounds import rounds_of
+from distill_cli.recipe.schema import (
+    RECIPES,
+    HintRecipe,
+    SelfTrainRecipe,
+    StudentRecipe,
+    TeacherRecipe,
+)
+from distill_cli.recipe.stage import NOT_OF_A_STAGE, SELF, Stage, given_of, made_of
+from distill_cli.types import STAGES
 
-# Inside the run's folder: the runs of earlier stages, and the recipe of all.
-STAGES, RECIPE = "stages", "stages.yaml"
+# Inside the run's folder, beside the folder of earlier stages: the recipe of all.
+RECIPE = "stages.yaml"
 REFERENCE = "stage:"
-# Keys that make a recipe several stages; a stage has none of them, nor a folder, gates or a time of
-# its own.
-SEVERAL = ("stages", "generations", "hints", "hint_epochs")
-NOT_OF_A_STAGE = (*SEVERAL, "seeds", "out", "about", "recorded", "require", "max_time")
 # Which teachers there are, and how they are joined: of the first generation only.
 OF_TEACHERS = (
     "teachers",
@@ -38,33 +41,13 @@ OF_TEACHERS = (
 )
 # Romero et al. 2015, equation 2: CE + λ·CE(q_τ, p_τ), τ = 3, λ from 4 to 1. Ours has T² before it.
 TAU = 3.0
-# The objective that a copy of the network is trained for first.
-SELF = "tfkd-self"
 LABEL_KEYS = ("temperature", "label_smoothing")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One run of several.
-
-    Attributes:
-        name: The name that later stages know it by.
-        recipe: With its folder.
-        like: The folder of an earlier run whose views it has, unless it says its own.
-    """
-
-    name: str
-    recipe: TrainRecipe
-    like: str | None = None
-
-    @property
-    def out(self) -> Path:
-        """Its run folder."""
-        return Path(str(self.recipe.out))
 
 
 def is_several(recipe: TrainRecipe) -> bool:
     """Whether a recipe means more than one run."""
+    if isinstance(recipe, SelfTrainRecipe):
+        return True
     if isinstance(recipe, TeacherRecipe):
         return recipe.objective == SELF
     return isinstance(recipe, StudentRecipe) and bool(
@@ -80,6 +63,8 @@ def stages_of(recipe: TrainRecipe, out: Path) -> list[Stage]:
     """
     if isinstance(recipe, TeacherRecipe):
         return _copy_first(recipe, out)
+    if isinstance(recipe, SelfTrainRecipe):
+        return rounds_of(recipe, out)
     assert isinstance(recipe, StudentRecipe), "asked before"
     asked = [key for key in ("stages", "generations", "hints") if getattr(recipe, key)]
     if len(asked) > 1:
@@ -114,20 +99,9 @@ def fitnets(temperature: float = TAU, smoothing: float | None = None) -> list[di
     return [hard, soft]
 
 
-def _given(recipe: TrainRecipe) -> dict[str, Any]:
-    """The values that were said, without what makes the recipe several."""
-    values = recipe.model_dump(mode="python", include=recipe.model_fields_set)
-    return {key: value for key, value in values.items() if key not in NOT_OF_A_STAGE}
-
-
-def _made(kind: type[TrainRecipe], values: Mapping[str, Any]) -> TrainRecipe:
-    known = {key: value for key, value in values.items() if key in kind.model_fields}
-    return validate(kind, {**known, "command": kind.COMMAND})
-
-
 def _copy_first(recipe: TeacherRecipe, out: Path) -> list[Stage]:
     """Teacher-free distillation: a copy is trained on hard labels, and teaches a fresh network."""
-    given = _given(recipe)
+    given = given_of(recipe)
     views = recipe.seed if recipe.view_seed is None else recipe.view_seed
     # The copy has other weights: the network that is asked for starts as it would without it.
     copy = {**given, "out": str(out / STAGES / "copy"), "seed": recipe.seed + 1}
@@ -137,8 +111,8 @@ def _copy_first(recipe: TeacherRecipe, out: Path) -> list[Stage]:
     taught = {**given, "out": str(out), "teachers": [copy["out"]], "view_seed": views}
     taught["require"] = recipe.require
     return [
-        Stage(name="copy", recipe=_made(TeacherRecipe, copy)),
-        Stage(name="student", recipe=_made(StudentRecipe, taught)),
+        Stage(name="copy", recipe=made_of(TeacherRecipe, copy)),
+        Stage(name="student", recipe=made_of(StudentRecipe, taught)),
     ]
 
 
@@ -163,7 +137,7 @@ def _hints(recipe: StudentRecipe, out: Path) -> list[Stage]:
             "student's images",
             hint="Leave one of them out, or begin with `distill hint-init` and go on with --init",
         )
-    given = _given(recipe)
+    given = given_of(recipe)
     first = {
         **given,
         "out": str(out / STAGES / "hints"),
@@ -183,15 +157,15 @@ def _hints(recipe: StudentRecipe, out: Path) -> list[Stage]:
         second = {key: value for key, value in second.items() if key not in LABEL_KEYS}
         second["objective"] = fitnets(recipe.temperature or TAU, recipe.label_smoothing)
     return [
-        Stage(name="hints", recipe=_made(HintRecipe, first)),
-        Stage(name="student", recipe=_made(StudentRecipe, second)),
+        Stage(name="hints", recipe=made_of(HintRecipe, first)),
+        Stage(name="student", recipe=made_of(StudentRecipe, second)),
     ]
 
 
 def _generations(recipe: StudentRecipe, out: Path) -> list[Stage]:
     """Born-again networks (Furlanello et al. 2018, arXiv 1805.04770): each of fresh weights."""
     count = recipe.generations or 1
-    given = _given(recipe)
+    given = given_of(recipe)
     stages: list[Stage] = []
     for number in range(1, count + 1):
         last = number == count
@@ -206,14 +180,14 @@ def _generations(recipe: StudentRecipe, out: Path) -> list[Stage]:
         if last:
             values["require"] = recipe.require
         like = str(stages[-1].out) if stages else None
-        made = _made(StudentRecipe, values)
+        made = made_of(StudentRecipe, values)
         stages.append(Stage(name=f"generation-{number}", recipe=made, like=like))
     return stages
 
 
 def _listed(recipe: StudentRecipe, out: Path) -> list[Stage]:
     """The stages that a recipe lists: each is the recipe itself with some keys changed."""
-    given = _given(recipe)
+    given = given_of(recipe)
     stages: list[Stage] = []
     for number, listed in enumerate(recipe.stages, start=1):
         entry = {str(key).replace("-", "_"): value for key, value in listed.items()}
@@ -235,7 +209,7 @@ def _listed(recipe: StudentRecipe, out: Path) -> list[Stage]:
         values = {**given, **entry, "out": str(out if last else out / STAGES / name)}
         if last:
             values["require"] = recipe.require
-        stages.append(Stage(name=name, recipe=_resolved(_made(kind, values), name, stages)))
+        stages.append(Stage(name=name, recipe=_resolved(made_of(kind, values), name, stages)))
     return stages
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from distill_cli.recipe.fields import DATA, TEACHERS, TRAINING, Names, option
 
+UNLABELLED_SHARE: Any = option(
+    None,
+    "Share of unlabelled images in every batch, as 0.875: labelled and unlabelled ones are two "
+    "streams, and an epoch is one pass over the unlabelled ones. Default: one order of all.",
+    TRAINING,
+    gt=0,
+    lt=1,
+)
+
 
 class StreamOptions(BaseModel):
     """The composition of a batch, and its views; by default one order of all rows, shown to both alike."""
 
-    unlabelled_share: float | None = option(
-        None,
-        "Share of unlabelled images in every batch, as 0.875: labelled and unlabelled ones are two "
-        "streams, and an epoch is one pass over the unlabelled ones. Default: one order of all.",
-        TRAINING,
-        gt=0,
-        lt=1,
-    )
+    unlabelled_share: float | None = UNLABELLED_SHARE
     teacher_augment: Names | None = option(
         None,
         "A view of its own for the teacher, spelt as --augment and drawn apart from the student's; "

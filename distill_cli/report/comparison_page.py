@@ -10,10 +10,12 @@ from distill_cli.errors import counted
 from distill_cli.report import plots, table
 from distill_cli.report.baseline import Judged
 from distill_cli.report.format import NOTHING
-from distill_cli.report.groups import Group
+from distill_cli.report.groups import Group, label_of
 from distill_cli.report.html import _render
 from distill_cli.report.plots import Line
+from distill_cli.report.row import PAGE_COLUMNS, hidden
 from distill_cli.report.run_plots import History, Picture
+from distill_cli.report.same_images import trained_on
 from distill_cli.report.table import Comparison
 from distill_cli.report.verdict import CAVEAT, Verdict
 
@@ -38,7 +40,7 @@ def comparison_report(
     groups = comparison.groups
     if histories is None:
         histories = {group.label: [run.history for run in group.runs] for group in groups}
-    pictures = [_dots(groups), _held_out(histories)]
+    pictures = [_dots(groups), _transfer(groups), _held_out(histories)]
     return _render(
         "comparison.html.j2",
         title=title,
@@ -55,13 +57,13 @@ def comparison_report(
 
 def _columns(comparison: Comparison) -> dict[str, str]:
     """Columns that differ: the number of test images is in a heading where all have the same."""
-    columns = dict(table.PAGE_COLUMNS)
+    columns = dict(PAGE_COLUMNS)
     samples = {row.test_samples for row in comparison.rows}
     if len(samples) == 1:
         del columns["test_samples"]
         columns["errors"] = f"errors of {samples.pop()}"
-    if not table.has_label_figures(comparison.rows):
-        columns = {key: name for key, name in columns.items() if key not in table.LABEL_FIGURES}
+    without = hidden(comparison.rows)
+    columns = {key: name for key, name in columns.items() if key not in without}
     if all(row.agreement == NOTHING for row in comparison.rows):
         del columns["agreement"]
     return columns
@@ -100,6 +102,41 @@ def _dots(groups: Sequence[Group]) -> Picture | None:
         title="Test errors",
         svg=plots.dots(values, x=f"test errors{of}", about=f"Test errors{of}. {counts}"),
         note="A dot is a seed, the bar their mean, the line ± one standard deviation.",
+    )
+
+
+def _transfer(groups: Sequence[Group]) -> Picture | None:
+    """KL from the teachers on held-out images by the number of images that were learnt from."""
+    values: dict[str, dict[int, list[float]]] = {}
+    for run in (run for group in groups for run in group.runs):
+        count = trained_on(run)
+        if count is not None and run.result is not None and run.result.val_teacher_kl is not None:
+            of_size = values.setdefault(label_of(run.recipe), {}).setdefault(count, [])
+            of_size.append(run.result.val_teacher_kl)
+    curves = {
+        label: {float(count): statistics.fmean(of_size[count]) for count in sorted(of_size)}
+        for label, of_size in values.items()
+        if len(of_size) > 1
+    }
+    if not curves:
+        return None
+    legend = [
+        (label, plots.colour_of(style), plots.dash_of(style)) for style, label in enumerate(curves)
+    ]
+    return Picture(
+        title="How well the teachers are learnt",
+        svg=plots.curves(
+            [
+                Line(label="", y_by_x=curve, style=style)
+                for style, curve in enumerate(curves.values())
+            ],
+            x="images trained on",
+            y="KL on held-out images, nats",
+            about="KL(teachers ‖ student) on held-out images by the number of images trained on, of "
+            + ", ".join(curves),
+        ),
+        note="Mean over seeds, of all runs that are compared; at temperature 1.",
+        legend=tuple(legend),
     )
 
 

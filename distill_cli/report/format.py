@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
@@ -9,6 +10,13 @@ from typing import Any
 from distill_cli.errors import visible
 
 NOTHING = "–"
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that orders student-2 before student-10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
 
 
 def count(number: float) -> str:

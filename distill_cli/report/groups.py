@@ -12,7 +12,7 @@ from typing import Any, Literal
 from distill_cli.report.format import plain, short_name
 from distill_cli.report.run_folder import RunSummary
 from distill_cli.report.same_images import IMAGES, noted_images
-from distill_cli.types import RunResult
+from distill_cli.types import STAGES, RunResult
 
 # Keys that may differ between the runs of a group: the seed, and those that do not change training.
 # `command` is only what the file is for; whether there are teachers tells the verbs apart.
@@ -135,14 +135,22 @@ def ranked(groups: Iterable[Group]) -> list[Group]:
 
 def _kept(run: RunSummary) -> dict[str, Any]:
     kept = {key: value for key, value in run.recipe.items() if key not in NOT_THE_RECIPE}
-    # The artefacts of an earlier stage lie in each run's own folder.
-    folder = f"{run.recipe.get('out')}/"
-    for key in ("init", "teachers"):
+    # The artefacts of an earlier stage lie in each run's own folder, or in that of all stages.
+    out = str(run.recipe.get("out"))
+    folder = out.rpartition(f"/{STAGES}/")[0] or out
+    for key in ("init", "teachers", "relabel", "unlabelled_list"):
         if isinstance(kept.get(key), str):
-            kept[key] = kept[key].removeprefix(folder)
+            kept[key] = _inside(kept[key], folder)
         elif isinstance(kept.get(key), list):
-            kept[key] = [str(name).removeprefix(folder) for name in kept[key]]
+            kept[key] = [_inside(str(name), folder) for name in kept[key]]
     return kept
+
+
+def _inside(name: str, folder: str) -> str:
+    """A path as it is from a run's folder, if it lies among its stages; whole paths of these are recorded too."""
+    before, _, stage = name.rpartition(f"/{STAGES}/")
+    inside = before == folder or before.endswith(f"/{folder}")
+    return f"{STAGES}/{stage}" if inside else name
 
 
 def _told_apart(labels: list[str], runs: Sequence[RunSummary]) -> list[str]:

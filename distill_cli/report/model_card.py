@@ -44,7 +44,7 @@ def model_card(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str
         "Training": _training(recipe),
         "Figures": _figures(recipe, result),
         "Use": _use(config, result),
-        "Limits": _limits(result),
+        "Limits": _limits(recipe, result),
     }
     lines = [f"# {markdown(model)} on {markdown(data)}", ""]
     lines += [f"An image classifier of {count(result.params)} parameters, {trained}.", ""]
@@ -143,6 +143,8 @@ def _figures(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
         rows["agrees with its teachers"] = share(result.teacher_agreement, decimals=1)
     if result.teacher_kl is not None:
         rows["KL(teachers ‖ student)"] = f"{result.teacher_kl:.4f} nats"
+    if result.val_teacher_kl is not None:
+        rows["KL(teachers ‖ student), held out"] = f"{result.val_teacher_kl:.4f} nats"
     return ["| figure | value |", "|---|---|", *(f"| {key} | {rows[key]} |" for key in rows)]
 
 
@@ -177,8 +179,13 @@ def _use(config: Mapping[str, Any], result: RunResult) -> list[str]:
     ]
 
 
-def _limits(result: RunResult) -> list[str]:
+def _limits(recipe: Mapping[str, Any], result: RunResult) -> list[str]:
+    seen = (
+        "- Transductive: the network learnt from the test images, without their labels. Its test figures are "
+        "not of unseen images."
+    )
     return [
+        *([seen] if recipe.get("transductive") else []),
         *(f"- Warning: {markdown(warning)}" for warning in result.warnings),
         f"- The figures are of one seed and one test set of {counted(result.test_samples, 'image')}, looked "
         "at once; another seed gives somewhat other ones.",

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 # The page defines --s0 … --s7, --ink and --line; matplotlib only knows colours, so that it draws
 # in placeholders which are replaced afterwards.
@@ -57,15 +57,19 @@ def dash_of(style: int) -> str:
     return "" if dash == "solid" else " ".join(f"{2 * length:g}" for length in dash[1])
 
 
-def curves(lines: Sequence[Line], *, y: str, about: str, mark: float | None = None) -> str:
-    """Curves over epochs.
+def curves(
+    lines: Sequence[Line], *, y: str, about: str, mark: float | None = None, x: str = "epoch"
+) -> str:
+    """Curves over epochs, or over another quantity, whose points are then shown.
 
     Args:
         lines: Drawn in this order; a legend stands where they have labels.
         y: Name of the vertical axis, with its unit.
         about: Description of the picture, for those who do not see it.
         mark: An epoch to point out.
+        x: Name of the horizontal axis.
     """
+    epochs = x == "epoch"
     figure, axes = _figure(height=210)
     for line in lines:
         axes.plot(
@@ -76,15 +80,16 @@ def curves(lines: Sequence[Line], *, y: str, about: str, mark: float | None = No
             linestyle=DASHES[line.style % len(DASHES)],
             linewidth=0.8 if line.faint else 1.9,
             alpha=0.4 if line.faint else 1,
-            marker="o" if len(line.y_by_x) == 1 else None,
+            marker="o" if len(line.y_by_x) == 1 or not epochs else None,
         )
     if mark is not None:
         axes.axvline(mark, color=INK, linewidth=0.9, alpha=0.55, linestyle=(0, (2, 2)), zorder=0)
     _fit_all(axes, lines)
     axes.grid(axis="y", color=LINE, linewidth=0.7)
-    axes.set_xlabel("epoch")
+    axes.set_xlabel(x)
     axes.set_ylabel(y)
-    _whole_numbers(axes)
+    if epochs or not _logarithmic(axes, "x", [point for line in lines for point in line.y_by_x]):
+        _whole_numbers(axes)
     if any(line.label for line in lines):
         _plain(axes.legend(frameon=False, fontsize=FONT, labelcolor=INK).get_texts())
     return _svg(figure, about)
@@ -94,15 +99,22 @@ def _fit_all(axes: Any, lines: Sequence[Line]) -> None:
     """Has every point inside the axes; where most would be flat on a line, on a logarithmic scale."""
     values = [value for line in lines for value in line.y_by_x.values() if math.isfinite(value)]
     axes.margins(y=0.06)
+    _logarithmic(axes, "y", values)
+
+
+def _logarithmic(axes: Any, which: Literal["x", "y"], values: Sequence[float]) -> bool:
+    """Makes an axis logarithmic where its values ask for it, and says whether they did."""
     if not values or min(values) <= 0 or max(values) < SPAN * min(values):
-        return
+        return False
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="y", which="minor", length=0)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis=which, which="minor", length=0)
+    return True
 
 
 def dots(groups: Mapping[str, Sequence[float]], *, x: str, about: str) -> str:

@@ -84,6 +84,8 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
     if result.teacher_agreement is not None:
         agreed = share(result.teacher_agreement, decimals=1)
         kl = "" if result.teacher_kl is None else f", KL {result.teacher_kl:.3f}"
+        if result.val_teacher_kl is not None:
+            kl += f", held-out KL {result.val_teacher_kl:.3f}"
         shown.append(("agreement", agreed, f"with its teachers{kl}"))
     return shown
 

@@ -45,6 +45,12 @@ def training_images(run: RunSummary) -> int | None:
     return samples if isinstance(samples, int) else None
 
 
+def trained_on(run: RunSummary) -> int | None:
+    """Images that a run learnt from; None where it did not note their number."""
+    count = run.recorded.get("trained_on")
+    return count if type(count) is int else None
+
+
 def noted_images(run: RunSummary, part: Images) -> Any:
     """The fingerprint of a run's training or test images; None where it noted none."""
     return _noted(run, part, "fingerprint")

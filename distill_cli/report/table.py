@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from distill_cli.errors import counted
 from distill_cli.report.format import (
     NOTHING,
     count,
@@ -15,95 +16,18 @@ from distill_cli.report.format import (
     size,
 )
 from distill_cli.report.groups import NETWORK, Group, ranked
+from distill_cli.report.row import Row
 from distill_cli.report.run_names import group_names
 from distill_cli.report.same_images import (
     same_test_images,
     same_training_images,
+    trained_on,
     training_images,
 )
 from distill_cli.types import FIGURES
 
 # Ratios closer to one than this are said as equal: timings of one machine vary by as much.
 NEAR = 1.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One group, each cell as text.
-
-    Attributes:
-        runs: Names of its run folders.
-        label: Name of the group.
-        errors: Test errors, mean ± sd.
-        top1: Test accuracy in per cent.
-        held_out: Held-out accuracy of the epoch that was kept, in per cent.
-        map: Test mean average precision in per cent, where labels stand by themselves.
-        f1: Test F1 of all labels together in per cent, where they do.
-        nll: Test NLL in nats.
-        ece: Test ECE in per cent.
-        params: Parameters.
-        size: Size of the weights file.
-        latency: Time of one image.
-        seeds: Runs in the group, each of another seed.
-        against: Comparison with the reference in words; empty for that one.
-        test_samples: Number of test images.
-        speed: Training images a second.
-        agreement: Test images with the teacher's class, in per cent.
-    """
-
-    runs: str
-    label: str
-    errors: str
-    top1: str
-    held_out: str
-    map: str
-    f1: str
-    nll: str
-    ece: str
-    params: str
-    size: str
-    latency: str
-    seeds: int
-    against: str
-    test_samples: str
-    speed: str
-    agreement: str
-
-
-# Headings for terminals, in the order of `Row`; of the page, which has room for more.
-COLUMNS = {
-    "runs": "run",
-    "label": "what",
-    "errors": "test errors",
-    "top1": "test accuracy",
-    "held_out": "held out",
-    "map": "mAP",
-    "f1": "F1",
-    "nll": "NLL",
-    "ece": "ECE",
-    "params": "parameters",
-    "size": "size",
-    "latency": "one image",
-    "seeds": "seeds",
-}
-PAGE_COLUMNS = {
-    "seeds": "seeds",
-    "errors": "test errors",
-    "test_samples": "of images",
-    "top1": "test accuracy",
-    "held_out": "held out",
-    "map": "mAP",
-    "f1": "F1",
-    "nll": "NLL",
-    "ece": "ECE",
-    "agreement": "as teacher",
-    "params": "parameters",
-    "size": "size",
-    "latency": "one image",
-    "speed": "images/s trained",
-}
-# Figures of labels that stand by themselves: not shown where no run has them.
-LABEL_FIGURES = ("map", "f1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,13 +67,9 @@ def comparison(groups: Sequence[Group]) -> Comparison:
     )
 
 
-def has_label_figures(rows: Sequence[Row]) -> bool:
-    """Whether any group has figures of labels that stand by themselves."""
-    return any(row.map != NOTHING for row in rows)
-
-
 def _row(group: Group, reference: Group, runs: str) -> Row:
     params, weights = group.mean("params"), group.mean("model_bytes")
+    images = {trained_on(run) for run in group.runs} - {None}
     speed, samples = group.mean("images_per_second"), group.values("test_samples")
     return Row(
         runs=runs,
@@ -167,6 +87,8 @@ def _row(group: Group, reference: Group, runs: str) -> Row:
         latency=milliseconds(group.mean("latency_ms")),
         speed=NOTHING if speed is None else count(speed),
         agreement=_per_cent(group, "teacher_agreement", decimals=1),
+        images=" / ".join(f"{number:,}" for number in images) or NOTHING,
+        divergence=plus_minus(group.mean("val_teacher_kl"), group.sd("val_teacher_kl"), decimals=4),
         seeds=len(group.runs),
         against="" if group is reference else describe_against(group, reference),
     )
@@ -199,6 +121,11 @@ def notes(groups: Sequence[Group]) -> list[str]:
             "they were tested on the same" if known else "whether test is the same is not noted"
         )
         sentences.append(f"the runs learnt from different training images{numbers}; {tested}")
+    if seen := [run for run in runs if run.recipe.get("transductive")]:
+        sentences.append(
+            f"{counted(len(seen), 'run')} learnt from the test images, without their labels (transductive): their "
+            "errors are not of unseen images"
+        )
     devices = {run.recorded.get("device") for run in runs} - {None}
     if len(devices) > 1:
         sentences.append("the runs were made on different devices: their times cannot be compared")

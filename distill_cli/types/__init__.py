@@ -28,7 +28,7 @@ from distill_cli.types.identity import (
 )
 from distill_cli.types.pseudo_labels import PSEUDO_LABELS, PseudoLabelCounts
 from distill_cli.types.relation import Relation
-from distill_cli.types.result import ECE_BINS, FIGURES, HintResult, RunResult
+from distill_cli.types.result import ECE_BINS, FIGURES, STAGES, HintResult, RunResult
 from distill_cli.types.share import WHOLE, Share
 from distill_cli.types.signals import (
     BIAS,
@@ -61,6 +61,7 @@ __all__ = [
     "PENULTIMATE",
     "POSTERIOR",
     "PSEUDO_LABELS",
+    "STAGES",
     "UNLABELLED",
     "UNLABELLED_KEYS",
     "UNREAD",

@@ -7,6 +7,8 @@ from typing import Any
 
 # Equal bins of confidence, (b/15, (b + 1)/15], that calibration is measured in.
 ECE_BINS = 15
+# The folder inside a run's own that holds the runs of earlier stages.
+STAGES = "stages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class RunResult:
             pairs of image and label with its yes or no); None where unknown.
         teacher_kl: Mean KL(teacher ‖ student) on test at T = 1, nats (of sigmoid targets, summed
             over labels); None where unknown.
+        val_teacher_kl: The same on the held-out images: it may choose between runs.
         warnings: What went wrong though the run is done, in words: terms that grew out of all
             proportion, held-out answers no better than chance.
     """
@@ -68,6 +71,7 @@ class RunResult:
     seconds: float
     teacher_agreement: float | None
     teacher_kl: float | None
+    val_teacher_kl: float | None = None
     warnings: tuple[str, ...] = ()
 
     @property

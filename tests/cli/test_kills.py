@@ -82,6 +82,12 @@ def commands(made: Made, root: Path) -> dict[str, Command]:
             ("student", "--teachers", made.teacher, "--generations", 2, *TINY, "--epochs", 1)
         ),
         "hints": Command(("student", "--teachers", made.teacher, "--hints", *TINY, "--epochs", 1)),
+        "rounds": Command(
+            (
+                *("self-train", "--data", "digits", "--limit", 300, "--labels-per-class", 6),
+                *("--rounds", 2, "--threshold", 0.1, *TINY, "-b", 8, "--epochs", 1),
+            )
+        ),
         "seeds": Command((*TEACHER, "--epochs", 1, "--seeds", 2)),
         "overwrite": Command(
             (*TEACHER, "--epochs", 1, "--overwrite"),
@@ -108,7 +114,7 @@ def commands(made: Made, root: Path) -> dict[str, Command]:
 
 
 KINDS = (
-    *("teacher", "student", "chain", "hints", "seeds", "overwrite"),
+    *("teacher", "student", "chain", "hints", "rounds", "seeds", "overwrite"),
     *("dump", "dump over", "cross-fit", "merge", "import"),
 )
 

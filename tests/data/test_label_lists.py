@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_cli.data.dataset import Dataset, open_dataset
-from distill_cli.data.label_files import read_corrections, read_omitted
+from distill_cli.data.label_files import read_corrections, read_samples
 from distill_cli.data.label_rules import LabelRules, Noise
 from distill_cli.data.labels import relabelled
 from distill_cli.errors import ArtifactError, UsageError
@@ -171,9 +172,35 @@ def test_images_beside_the_data_get_labels(tmp_path: Path) -> None:
     assert data.labels.listed == (1, 1, 0)
     other = relabelled(plain, LabelRules(relabel=((("", name), plain.class_names[0]),)))
     assert other.labels is not None
-    assert other.labels.digest != data.labels.digest
+    assert other.labels.beside != data.labels.beside
     fewer = relabelled(plain, LabelRules(without=(("", name),)))
     assert torch.equal(fewer.fit_rows, plain.fit_rows[plain.fit_rows != row])
+
+
+@pytest.mark.parametrize("others", OTHERS, ids=str)
+def test_of_images_without_a_label_a_list_is_learnt_from(
+    digits: Dataset, others: dict[str, Any]
+) -> None:
+    """All that have a label stay, every draw is as without the list, and what is hidden elsewhere is gone."""
+    rules = LabelRules(**others)
+    without = relabelled(digits, rules)
+    listed = [3, 5, 8, 13, 21, 34, 55, 89]
+    data = relabelled(digits, replace(rules, unlabelled=named(digits, listed)))
+    unknown = without.train.label_N == UNLABELLED
+    before = without.fit_rows.tolist()
+    kept = [row for row in before if not unknown[row] or row in listed]
+    assert data.fit_rows.tolist() == kept
+    assert torch.equal(data.train.label_N, without.train.label_N)
+    assert torch.equal(data.val.label_N, without.val.label_N)
+    hidden = {row for row in before if without.hidden_N[row] != UNLABELLED}
+    assert set((data.hidden_N != UNLABELLED).nonzero()[:, 0].tolist()) == hidden.intersection(
+        listed
+    )
+    assert data.labels is not None
+    assert data.labels.unlabelled == len(before) - len(kept)
+    # A list of none is no list.
+    nothing = relabelled(digits, replace(rules, unlabelled=()))
+    assert not bool((nothing.train.label_N[nothing.fit_rows] == UNLABELLED).any())
 
 
 def test_lists_of_files(tmp_path: Path) -> None:
@@ -181,12 +208,12 @@ def test_lists_of_files(tmp_path: Path) -> None:
     path.write_text(
         "split,sample_id,kind,label,suggested\ntrain,a,x,1,2\n,b,x,1,\ntest,c,x,1,3\ntrain,a,y,1,2\n"
     )
-    assert read_omitted(path) == (("train", "a"), ("", "b"), ("test", "c"))
+    assert read_samples(path, "--without") == (("train", "a"), ("", "b"), ("test", "c"))
     assert read_corrections(path) == ((("train", "a"), "2"), (("test", "c"), "3"))
     path.write_text("sample_id,label\na,1\nb, \n")
     assert read_corrections(path) == ((("", "a"), "1"),)
     with pytest.raises(UsageError, match="cannot read --without"):
-        read_omitted(tmp_path / "none.csv")
+        read_samples(tmp_path / "none.csv", "--without")
     for text, words in (
         ("name,label\na,1\n", "should have a column sample_id"),
         ("sample_id\na\n", "should have a column label, or suggested"),

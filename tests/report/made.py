@@ -33,6 +33,7 @@ FIGURES: dict[str, Any] = {
     "seconds": 12.0,
     "teacher_agreement": None,
     "teacher_kl": None,
+    "val_teacher_kl": None,
 }
 RECIPE: dict[str, Any] = {
     "command": "teacher train",

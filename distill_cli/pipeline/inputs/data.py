@@ -133,6 +133,7 @@ def _images_of(recipe: Recipe) -> dict[str, Any]:
         "framing": framing_of(recipe),
         "rules": rules_of(recipe),
         "unlabelled": named and typed_place(named, "--unlabelled"),
+        "transductive": isinstance(recipe, TrainRecipe) and recipe.transductive,
     }
 
 

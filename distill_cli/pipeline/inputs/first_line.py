@@ -65,6 +65,8 @@ def _beside(dataset: Dataset, taken: int) -> list[str]:
     """The images of `--unlabelled`, some of which may not be trained on."""
     count = dataset.identity.unlabelled_samples
     some = f"{taken:,} of " if taken < count else ""
+    if dataset.transductive:
+        return [f"+ {some}{counted(count, 'test image')} without labels: transductive"]
     name = Path(dataset.unlabelled).name
     return [f"+ {some}{counted(count, 'unlabelled image')} of {name}"] if count else []
 

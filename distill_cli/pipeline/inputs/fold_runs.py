@@ -16,7 +16,7 @@ from distill_cli.pipeline.inputs.teacher_folders import OWN, TIMM, expand_teache
 from distill_cli.recipe.base import LabelledRecipe, Recipe
 from distill_cli.recipe.load import OF_A_COMMAND, validate
 from distill_cli.recipe.schema import RECIPES, CacheRecipe
-from distill_cli.recipe.stages import STAGES
+from distill_cli.types import STAGES
 
 # The keys of a dump that its trainings share, where they are given.
 SHARED = ("data", "unlabelled", "threads", "workers", "max_megapixels")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.label_files import (
+    Named,
+    Omitted,
     Relabelling,
     read_corrections,
     read_hierarchy,
-    read_omitted,
     read_relabelling,
+    read_samples,
 )
 from distill_cli.data.label_rules import LabelRules, Noise
+from distill_cli.data.source import UNLABELLED_PREFIX
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.inputs.artifacts import Artifacts
 from distill_cli.pipeline.inputs.file_options import files_named
@@ -39,6 +43,11 @@ def check_label_options(recipe: TrainRecipe) -> None:
         if getattr(recipe, one) is not None and getattr(recipe, other) is not None:
             flags = (f"--{key.replace('_', '-')}" for key in (one, other))
             raise UsageError(f"{' and '.join(flags)} say the same thing twice: give one of them")
+    if recipe.transductive and recipe.unlabelled is not None:
+        raise UsageError(
+            f"--transductive learns from the test images, and --unlabelled {recipe.unlabelled} from others",
+            hint="Leave one of them out",
+        )
     if recipe.coarse_labels is not None and getattr(recipe, "targets", None) == "sigmoid":
         raise UsageError(
             "--coarse-labels and --targets sigmoid: of a group one class applies, not each by itself"
@@ -63,11 +72,16 @@ def label_rules(recipe: Recipe) -> LabelRules:
         only=tuple(recipe.only_classes or ()),
         limit=recipe.limit,
         fold=None if recipe.fold is None else (recipe.fold.number, recipe.fold.parts),
-        without=() if recipe.without is None else read_omitted(Path(recipe.without)),
+        without=_samples(recipe.without, "--without") or (),
         relabel=() if recipe.relabel is None else read_corrections(Path(recipe.relabel)),
+        unlabelled=_samples(recipe.unlabelled_list, "--unlabelled-list"),
         seed=recipe.label_seed,
         val_fraction=VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
     )
+
+
+def _samples(name: str | None, option: str) -> Omitted | None:
+    return None if name is None else read_samples(Path(name), option)
 
 
 def _noise(text: str) -> Noise | Relabelling:
@@ -93,7 +107,7 @@ def said_of_knowing(
     """
     if dataset.labels is None or not dataset.labels.hidden:
         return []
-    own, lines = label_keys(recipe.model_dump()), []
+    own, lines = _of_knowledge(recipe.model_dump()), []
     for name, member in zip(names, members, strict=True):
         if isinstance(member, CachedTeacher):
             lines.append(
@@ -103,9 +117,19 @@ def said_of_knowing(
         kept = runs.recipe(name)
         trained_on = (kept.get("recorded") or {}).get("dataset") or {}
         same = trained_on.get("fingerprint") == dataset.identity.fingerprint
-        if same and label_keys(kept) != own:
+        if same and _of_knowledge(kept) != own:
             lines.append(f"teacher {name} was trained with other labels than are known here")
     return lines
+
+
+def _of_knowledge(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without the keys of images that are left out or come in, by which no label is known."""
+    keys = label_keys(kept)
+    return {
+        key: value
+        for key, value in keys.items()
+        if key not in ("without", "unlabelled_list", "transductive")
+    }
 
 
 def label_keys(kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,4 +145,18 @@ def rules_kept_of(kept: Mapping[str, Any]) -> LabelRules:
         UsageError: A key has a value that it cannot have, or a file cannot be read.
     """
     keys = {**label_keys(kept), "val_fraction": kept.get("val_fraction") or VAL_FRACTION}
-    return label_rules(validate(TrainRecipe, keys))
+    rules = label_rules(validate(TrainRecipe, keys))
+    if not (kept.get("unlabelled") or kept.get("transductive")):
+        return rules
+    # Images beside the data are not opened where nothing is trained on.
+    return replace(
+        rules,
+        without=tuple(name for name in rules.without if _is_own(name)),
+        relabel=tuple(entry for entry in rules.relabel if _is_own(entry[0])),
+        unlabelled=rules.unlabelled and tuple(name for name in rules.unlabelled if _is_own(name)),
+    )
+
+
+def _is_own(name: Named) -> bool:
+    """Whether a sample is of the data themselves."""
+    return not name[1].startswith(UNLABELLED_PREFIX)

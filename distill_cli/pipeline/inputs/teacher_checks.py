@@ -167,11 +167,15 @@ def _verdict(member: Member, dataset: Dataset, device: torch.device) -> Judgemen
     if isinstance(member, LiveTeacher):
         # A few images are enough for the verdict; a cache has them all.
         return asked_of(member.logits, dataset, device)
-    if dataset.labels is None:
-        stored_NK = member.split_logits("val", dataset.val)
-    else:
-        stored_NK = member.part_of_val(dataset.labels.val_labels, dataset.labels.val_rows)
+    stored_NK = stored_held_out(member, dataset)
     return None if stored_NK is None else judged(stored_NK, dataset.val, dataset.group_K)
+
+
+def stored_held_out(teacher: CachedTeacher, dataset: Dataset) -> Tensor | None:
+    """A cache's fp32 logits (N, K) on the images that a run holds out; None where it has none of them."""
+    if dataset.labels is None:
+        return teacher.split_logits("val", dataset.val)
+    return teacher.part_of_val(dataset.labels.val_labels, dataset.labels.val_rows)
 
 
 def asked_of(

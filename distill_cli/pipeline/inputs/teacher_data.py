@@ -39,13 +39,11 @@ class TeacherData:
             test images are those that have a counterpart.
         missing: bool (N,): rows of train that have no counterpart.
         fingerprint: Of all images, by their ids; `UNREAD` in a dry run that did not read them.
-        compares: Whether every test image has a counterpart.
     """
 
     dataset: Dataset
     missing: Tensor
     fingerprint: str
-    compares: bool
 
     def check(self, rows: Tensor) -> None:
         """Refuses rows that a teacher is to see, and cannot.
@@ -190,7 +188,6 @@ def _matched(parallel: Parallel, dataset: Dataset) -> TeacherData:
         ),
         missing=matches["train"].missing,
         fingerprint=_fingerprint(list(matches.values())),
-        compares=not bool(matches["test"].missing.any()),
     )
 
 

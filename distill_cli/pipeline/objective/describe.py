@@ -17,7 +17,7 @@ from distill_cli.objectives.hooks import (
     needs_of,
 )
 from distill_cli.pipeline.objective.rules import companions
-from distill_cli.recipe.stages import SELF
+from distill_cli.recipe.stage import SELF
 
 HEAD = """# Methods
 

@@ -66,9 +66,12 @@ def learnt_from(
             f"no training image of {dataset.spec} has a label, which is all that {taught} learns from",
             hint="Put some into train/<class>/, or teach a student with kd, which needs none",
         )
-    if dataset.unlabelled and cached is None:
+    # A list may give labels to these images too.
+    listed = dataset.labels is not None and dataset.labels.listed is not None
+    if dataset.identity.unlabelled_samples and cached is None and not listed:
+        named = f"--unlabelled {dataset.unlabelled}"
         raise UsageError(
-            f"--unlabelled {dataset.unlabelled}: {taught} {_learn(taught)} from labels alone, and nothing "
+            f"{'--transductive' if dataset.transductive else named}: {taught} {_learn(taught)} from labels alone, and nothing "
             "would be learnt from these images",
             hint="Leave it out, or add an objective that needs no label, as kd of a student",
         )
@@ -94,6 +97,7 @@ def mixed_as_cached(dataset: Dataset, cached: ViewSpec | None) -> Dataset:
         ("--limit", labels.limit is not None),
         ("--fold", labels.fold is not None),
         ("--without", labels.without is not None),
+        ("--unlabelled-list", labels.unlabelled is not None),
         ("--omit-class and --only-classes", bool(labels.left_out)),
     )
     if given := [flag for flag, is_given in flags if is_given]:

@@ -20,6 +20,7 @@ from distill_cli.pipeline.objective.sources import related
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.resume import check_anew, check_begun
+from distill_cli.pipeline.run.rounds import rounds_for
 from distill_cli.pipeline.run.seeds import seeded
 from distill_cli.pipeline.run.speed import Speed, measure, seconds_of
 from distill_cli.pipeline.run.stages import check_kept, like, staged
@@ -128,7 +129,9 @@ def _prepared_runs(
     recipe, stages = staged(recipe, resume=resume, overwrite=overwrite)
     if not overwrite:
         check_kept(recipe, Path(str(recipe.out)) / STAGE_RECIPE)
-    runs = DRY
+    runs, rounds = DRY, rounds_for(recipe, stages, opening)
+    if rounds is not None:
+        rounds.check(sink, glance=True)
     for number, stage in enumerate(stages, start=1):
         label = f"stage {number} of {len(stages)}, {stage.name}"
         done = number < len(stages) and (stage.out / "result.json").is_file()
@@ -141,8 +144,9 @@ def _prepared_runs(
             continue
         sink.message(label)
         stage_recipe = like(stage, runs)
+        opened = opening if rounds is None else rounds.rehearsed(number)
         prepared, loader = _prepared(
-            stage_recipe, runs, opening, sink=sink, resume=not overwrite, overwrite=overwrite
+            stage_recipe, runs, opened, sink=sink, resume=not overwrite, overwrite=overwrite
         )
         values = prepared.kept.model_dump(mode="json")
         there = PlannedRun(recipe=values, network=prepared.network)
@@ -195,6 +199,9 @@ def _is_known(prepared: PreparedRun) -> bool:
 
 def _left(prepared: PreparedRun) -> tuple[str, ...]:
     left = ["the pixels"]
+    lists = (prepared.recipe.relabel, prepared.recipe.unlabelled_list)
+    if not all(Path(name).exists() for name in lists if name is not None):
+        left.append("which images each round chooses (all are counted)")
     live = any(isinstance(member, LiveTeacher) for member in prepared.members)
     if live:
         left.append("what the teachers know (their weights are not read)")

@@ -65,7 +65,7 @@ from distill_cli.pipeline.run.batches import (
 )
 from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
-from distill_cli.pipeline.run.prepared import PreparedRun
+from distill_cli.pipeline.run.prepared import KINDS, PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.record import record_of
 from distill_cli.pipeline.run.requirements import check_held_out
@@ -73,18 +73,11 @@ from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.pipeline.run.sharded import check_shard, sharded
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
-from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
+from distill_cli.recipe.schema import HintRecipe, StudentRecipe
 from distill_cli.runtime import Runtime, teacher_precision
 from distill_cli.training import optim
 from distill_cli.training.events import Silent, Sink
 from distill_cli.types import WHOLE, Targets
-
-# The name of the run folder where the recipe names none.
-KINDS: dict[type[TrainRecipe], str] = {
-    TeacherRecipe: "teacher",
-    StudentRecipe: "student",
-    HintRecipe: "hints",
-}
 
 
 def prepare(

@@ -18,14 +18,22 @@ from distill_cli.pipeline.inputs.other_views import ViewSpecs
 from distill_cli.pipeline.inputs.teacher_data import TeacherData
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.layers import Layers
+from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.earlier import counts_labelled_then
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.resolved import ResolvedLabelled, ResolvedRecipe
-from distill_cli.recipe.schema import HintRecipe
+from distill_cli.recipe.schema import HintRecipe, SelfTrainRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.training.sharded import ShardedWeights
 from distill_cli.types import OrderName, Teacher, ViewSpec
 
+# The name of the run folder where the recipe names none.
+KINDS: dict[type[TrainRecipe], str] = {
+    TeacherRecipe: "teacher",
+    StudentRecipe: "student",
+    HintRecipe: "hints",
+    SelfTrainRecipe: "self-train",
+}
 # Keys that do not change what is trained, so that a resumed run may have others.
 NOT_TRAINING = {
     *("out", "require", "about", "recorded", "device", "threads", "workers", "data", "unlabelled"),
@@ -127,5 +135,6 @@ class PreparedRun:
         # Groups and centroids of classes count too: their file or run may be another one by now.
         parts += [self.layers.context_fingerprint] if self.layers.context_fingerprint else []
         # So do labels that are not those on disk: a file of them may be another one too.
-        parts += [self.dataset.labels.digest] if self.dataset.labels else []
+        labels = self.dataset.labels
+        parts += [] if labels is None else [one for one in (labels.digest, labels.beside) if one]
         return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()

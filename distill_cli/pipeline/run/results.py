@@ -12,18 +12,15 @@ from torch import Tensor, nn
 from distill_cli.adapters.hooks import HasSummary
 from distill_cli.evaluate import latency_ms, logits_by_ranks, measured
 from distill_cli.files import write_json, write_text
-from distill_cli.metrics import agreement, fit_temperature, label_agreement, measure_as
+from distill_cli.metrics import fit_temperature, measure_as
 from distill_cli.models import Network, config_of, load_model, model_bytes, save_temperature
-from distill_cli.pipeline.inputs.own_teachers import own_among
 from distill_cli.pipeline.inputs.remedies import remedies
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
-from distill_cli.pipeline.inputs.teacher_data import shown_to_teachers
+from distill_cli.pipeline.run.likeness import Likeness, compared, is_compared
 from distill_cli.pipeline.run.prepared import PreparedRun
-from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
 from distill_cli.report.model_readme import model_readme
 from distill_cli.sharding import fill
-from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
 from distill_cli.training.events import Sink
 from distill_cli.training.state import State
 from distill_cli.types import UNLABELLED, HintResult, RunResult
@@ -35,8 +32,7 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     network = _best(prepared, sink)
     test_NK = logits_by_ranks(network, dataset.test, runtime.device, runtime.ranks)
     val_NK: Tensor | None = None
-    fine = network.targets == "softmax" and dataset.group_K is None
-    if fine and bool((dataset.val.label_N != UNLABELLED).any()):
+    if len(dataset.val.label_N) and (_fitted_on(prepared, network) or is_compared(prepared)):
         val_NK = logits_by_ranks(network, dataset.val, runtime.device, runtime.ranks)
     kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK)
     if runtime.shard == "none":
@@ -81,7 +77,7 @@ def _kept(
         sink: Shows messages.
         network: The best epoch's.
         logits_NK: Its answers to the test images.
-        val_NK: Its answers to the held-out images; None where no temperature can be fitted on them.
+        val_NK: Its answers to the held-out images; None where nothing is asked of them.
     """
     run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
     test = dataset.test
@@ -89,20 +85,15 @@ def _kept(
     coarse = scaled = temperature = None
     if dataset.group_K is not None:
         coarse = measured(network, logits_NK, test, dataset.group_K)
-    if val_NK is not None:
+    if val_NK is not None and _fitted_on(prepared, network):
         fitted = fit_temperature(val_NK, dataset.val.label_N)
         temperature = fitted.value
         if fitted.why_not is not None:
             sink.message(f"no temperature is fitted: {fitted.why_not}")
         save_temperature(network, run, temperature)
         scaled = measure_as("softmax", logits_NK / temperature, test.label_N, None)
-    same = divergence = None
-    if isinstance(prepared.recipe, StudentRecipe) and not own_among(prepared.teacher):
-        signals = _teacher_signals(prepared, sink)
-        if signals is not None and network.targets == "softmax":
-            same, divergence = agreement(logits_NK, _log_probs(prepared.recipe, signals))
-        elif signals is not None:
-            same, divergence = label_agreement(logits_NK, _label_logits(prepared.recipe, signals))
+    tested = compared(prepared, "test", logits_NK, sink)
+    held_out = Likeness() if val_NK is None else compared(prepared, "val", val_NK, sink)
     result = RunResult(
         test_top1=figures.top1,
         test_errors=figures.errors,
@@ -124,8 +115,9 @@ def _kept(
         latency_ms=latency_ms(network, test.size, runtime.device),
         images_per_second=statistics.median(state.rates[1:] or state.rates),
         seconds=state.seconds,
-        teacher_agreement=same,
-        teacher_kl=divergence,
+        teacher_agreement=tested.agreement,
+        teacher_kl=tested.divergence,
+        val_teacher_kl=held_out.divergence,
         warnings=_warnings(state, at_chance(network, dataset, runtime.device, _tries(prepared))),
     )
     card = model_card(prepared.kept.model_dump(mode="json"), result, config_of(network))
@@ -135,6 +127,12 @@ def _kept(
     # Last: a run that has it is finished.
     write_json(run / "result.json", result.to_json())
     return result
+
+
+def _fitted_on(prepared: PreparedRun, network: Network) -> bool:
+    """Whether a temperature can be fitted on the held-out images: one class of all applies, and is known."""
+    fine = network.targets == "softmax" and prepared.dataset.group_K is None
+    return fine and bool((prepared.dataset.val.label_N != UNLABELLED).any())
 
 
 def finish_hints(prepared: PreparedRun, state: State) -> HintResult:
@@ -175,53 +173,3 @@ def say_told(adapters: nn.ModuleDict, class_names: Sequence[str], sink: Sink) ->
         if isinstance(adapter, HasSummary):
             for line in adapter.summary(class_names):
                 sink.message(f"{name}: {line}")
-
-
-def _teacher_signals(prepared: PreparedRun, sink: Sink) -> list[DenseSignals] | None:
-    """Each teacher's logits on the test images as it sees them; None where those of one are not known."""
-    shown = prepared.teacher_data
-    if shown is not None and not shown.compares:
-        sink.message("no comparison with the teachers: not every test image is in --teacher-data")
-        return None
-    test = shown_to_teachers(shown, prepared.dataset).test
-    signals = []
-    for member in prepared.members:
-        logits_NK = member.split_logits("test", test)
-        if logits_NK is None:
-            return None
-        signals.append(DenseSignals(logits_NK))
-    return signals
-
-
-def _weighted(
-    recipe: StudentRecipe, signals: Sequence[DenseSignals]
-) -> tuple[tuple[DenseSignals, ...], tuple[float, ...]]:
-    """The teachers of some weight, and their weights, scaled to sum 1.
-
-    A random teacher is compared as its expectation, the weighted mean, and so are relabelled data.
-    """
-    shares = recipe.teacher_weights or [1.0] * len(signals)
-    heard = [(s, w / sum(shares)) for s, w in zip(signals, shares, strict=True) if w > 0]
-    return tuple(s for s, _ in heard), tuple(w for _, w in heard)
-
-
-def _log_probs(recipe: StudentRecipe, signals: Sequence[DenseSignals]) -> Tensor:
-    """log q of the teachers together at T = 1, (N, K)."""
-    counted, weights = _weighted(recipe, signals)
-    if recipe.ensemble_of == "logits":
-        return mean_of_logits(counted, weights).log_probs(1.0)
-    return EnsembleSignals(counted, weights).log_probs(1.0)
-
-
-def _label_logits(recipe: StudentRecipe, signals: Sequence[DenseSignals]) -> Tensor:
-    """Logits of the teachers together for each label by itself, (N, K)."""
-    counted, weights = _weighted(recipe, signals)
-    if recipe.ensemble_of == "logits" or len(counted) == 1:
-        return mean_of_logits(counted, weights).logits_BK
-    # A label's yes and no are two classes of logits z and 0.
-    pairs = tuple(
-        DenseSignals(torch.stack([teacher.logits_BK, torch.zeros_like(teacher.logits_BK)], dim=-1))
-        for teacher in counted
-    )
-    log_probs_NK2 = EnsembleSignals(pairs, weights).log_probs(1.0)
-    return log_probs_NK2[..., 0] - log_probs_NK2[..., 1]

@@ -14,7 +14,7 @@ from distill_cli.files import one_writer, remove, remove_temporaries, write_json
 from distill_cli.pipeline.folders import check_output, clear_run, holds_run, next_free
 from distill_cli.pipeline.inputs.data import OpenData, OpenedOnce
 from distill_cli.pipeline.run.machine import runtime_of
-from distill_cli.pipeline.run.prepare import KINDS
+from distill_cli.pipeline.run.prepared import KINDS
 from distill_cli.pipeline.run.requirements import unmet_by_seeds
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.pipeline.run.stages import (

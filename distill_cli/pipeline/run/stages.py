@@ -23,17 +23,20 @@ from distill_cli.pipeline.inputs.data import OpenData, open_data
 from distill_cli.pipeline.inputs.shared_folder import check_shared
 from distill_cli.pipeline.objective.sources import learnt_from
 from distill_cli.pipeline.run.machine import runtime_of
-from distill_cli.pipeline.run.prepare import KINDS, check_options, prepare
-from distill_cli.pipeline.run.prepared import NOT_TRAINING
+from distill_cli.pipeline.run.prepare import check_options, prepare
+from distill_cli.pipeline.run.prepared import KINDS, NOT_TRAINING
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.pipeline.run.resume import as_made, begun_by, check_begun
+from distill_cli.pipeline.run.rounds import rounds_for
 from distill_cli.pipeline.run.train import Finished, Whole, leave, train
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate
 from distill_cli.recipe.recorded import asked_of, made_by
-from distill_cli.recipe.stages import RECIPE, STAGES, Stage, is_several, stages_of
+from distill_cli.recipe.stage import Stage
+from distill_cli.recipe.stages import RECIPE, is_several, stages_of
 from distill_cli.training.events import Silent, Sink
 from distill_cli.training.pauses import TimeLimit
+from distill_cli.types import STAGES
 
 
 def run(
@@ -71,11 +74,14 @@ def run(
         whole_recipe, stages = staged(asked, resume=resume, overwrite=overwrite)
         if overwrite and stages[-1].out.exists():
             # The first stage is refused, if it must be, while the earlier run is still there.
-            prepare(stages[0].recipe, sink=Silent(), overwrite=True, opening=opening)
+            _check_first(whole_recipe, stages, Silent(), opening)
         return whole_recipe, stages
 
     recipe, stages = ranks.together(checked)
     out = stages[-1].out
+    rounds = rounds_for(recipe, stages, opening)
+    if rounds is not None:
+        rounds.check(sink)
     whole = replace(whole, out=whole.out or out)
 
     def kept() -> None:
@@ -99,9 +105,13 @@ def run(
             sink.message(label)
             if number > 1 and whole.limit is not None:
                 whole.limit.check(f"before {label}", whole.out or out)
+            if rounds is not None:
+                rounds.label(number, sink)
             # A stage that was stopped goes on; one that was not begun begins.
             finished = train(like(stage), sink=sink, resume=True, whole=whole, opening=opening)
         assert finished is not None, "the last stage is always run"
+        if rounds is not None:
+            rounds.finish()
     return finished
 
 
@@ -123,7 +133,16 @@ def check_before(recipe: TrainRecipe, *, sink: Sink, resume: bool, opening: Open
     if resume:
         _check_begun(stages, sink, opening)
     else:
-        prepare(stages[0].recipe, sink=sink, overwrite=True, opening=opening)
+        _check_first(recipe, stages, sink, opening)
+
+
+def _check_first(
+    recipe: TrainRecipe, stages: Sequence[Stage], sink: Sink, opening: OpenData
+) -> None:
+    """Before an earlier run is replaced: whatever can be known of the first stage, and of data for later ones."""
+    prepare(stages[0].recipe, sink=sink, overwrite=True, opening=opening)
+    if (rounds := rounds_for(recipe, stages, opening)) is not None:
+        rounds.check(Silent())
 
 
 def _check_begun(stages: Sequence[Stage], sink: Sink, opening: OpenData) -> None:

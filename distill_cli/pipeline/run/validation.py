@@ -36,7 +36,7 @@ def labels_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
     figures = {"val_top1": metrics.top1, "val_nll": metrics.nll, "val_ece": metrics.ece}
     if metrics.map is None or metrics.f1 is None:
         labels = prepared.dataset.labels
-        few = metrics.samples if labels is not None and labels.hidden else 0
+        few = metrics.samples if labels is not None and labels.few else 0
         return HeldOut(figures=figures, rank=(metrics.top1, -metrics.nll), images=few)
     first = metrics.map if prepared.dataset.multi_label else metrics.top1
     figures |= {"val_map": metrics.map, "val_f1": metrics.f1}

@@ -1,0 +1,107 @@
+"""The row of a group in a table of runs, and its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distill_cli.report.format import NOTHING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One group, each cell as text.
+
+    Attributes:
+        runs: Names of its run folders.
+        label: Name of the group.
+        errors: Test errors, mean ± sd.
+        top1: Test accuracy in per cent.
+        held_out: Held-out accuracy of the epoch that was kept, in per cent.
+        map: Test mean average precision in per cent, where labels stand by themselves.
+        f1: Test F1 of all labels together in per cent, where they do.
+        nll: Test NLL in nats.
+        ece: Test ECE in per cent.
+        params: Parameters.
+        size: Size of the weights file.
+        latency: Time of one image.
+        seeds: Runs in the group, each of another seed.
+        against: Comparison with the reference in words; empty for that one.
+        test_samples: Number of test images.
+        speed: Training images a second.
+        agreement: Test images with the teacher's class, in per cent.
+        images: Images that were learnt from.
+        divergence: KL from the teachers to the network on held-out images, in nats.
+    """
+
+    runs: str
+    label: str
+    errors: str
+    top1: str
+    held_out: str
+    map: str
+    f1: str
+    nll: str
+    ece: str
+    params: str
+    size: str
+    latency: str
+    seeds: int
+    against: str
+    test_samples: str
+    speed: str
+    agreement: str
+    images: str
+    divergence: str
+
+
+# Headings for terminals, in the order of `Row`; of the page, which has room for more.
+COLUMNS = {
+    "runs": "run",
+    "label": "what",
+    "errors": "test errors",
+    "top1": "test accuracy",
+    "held_out": "held out",
+    "map": "mAP",
+    "f1": "F1",
+    "nll": "NLL",
+    "ece": "ECE",
+    "params": "parameters",
+    "size": "size",
+    "latency": "one image",
+    "seeds": "seeds",
+    "images": "trained on",
+    "divergence": "held-out KL",
+}
+PAGE_COLUMNS = {
+    "seeds": "seeds",
+    "images": "trained on",
+    "errors": "test errors",
+    "test_samples": "of images",
+    "top1": "test accuracy",
+    "held_out": "held out",
+    "map": "mAP",
+    "f1": "F1",
+    "nll": "NLL",
+    "ece": "ECE",
+    "agreement": "as teacher",
+    "divergence": "held-out KL",
+    "params": "parameters",
+    "size": "size",
+    "latency": "one image",
+    "speed": "images/s trained",
+}
+# Figures of labels that stand by themselves: not shown where no run has them.
+LABEL_FIGURES = ("map", "f1")
+# How well a student learnt its teacher by the images that it was shown: not shown where these are as many.
+TRANSFER_FIGURES = ("images", "divergence")
+
+
+def hidden(rows: Sequence[Row]) -> set[str]:
+    """The columns that say nothing of these groups."""
+    without: set[str] = set()
+    if all(row.map == NOTHING for row in rows):
+        without.update(LABEL_FIGURES)
+    if len({row.images for row in rows}) == 1 or all(row.divergence == NOTHING for row in rows):
+        without.update(TRANSFER_FIGURES)
+    return without
