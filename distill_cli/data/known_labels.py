@@ -30,6 +30,10 @@ class KnownLabels:
         left_out: Classes that are left out of training.
         left_out_images: Images of them.
         limit: Images to train on and those it was chosen from, where a part was; else None.
+        without: Images that a list leaves out, of those to train on and of those held out; None without one.
+        listed: Labels that a list says, those of them that were not known, and those that were others;
+            None without one.
+        of_test: Rows of these lists that are of test images, which stay as they are.
         split_rows: int64 training rows of the split, as caches know it.
         val_rows: int64 places of the held-out images among those that the split holds out.
         val_labels: Digest of the labels of all that the split holds out, as they lie on disk.
@@ -48,6 +52,9 @@ class KnownLabels:
     left_out: tuple[str, ...]
     left_out_images: int
     limit: tuple[int, int] | None
+    without: tuple[int, int] | None = None
+    listed: tuple[int, int, int] | None = None
+    of_test: int = 0
     split_rows: Tensor
     val_rows: Tensor
     val_labels: str
@@ -76,6 +83,18 @@ class KnownLabels:
         if self.limit is not None:
             taken, of = self.limit
             parts.append(f"{taken:,} of {counted(of, 'training image')} taken")
+        if self.without is not None:
+            fit, held = self.without
+            parts.append(
+                f"left out by a list: {counted(fit + held, 'image')} ({held:,} of them held out)"
+            )
+        if self.listed is not None:
+            said, new, others = self.listed
+            parts.append(
+                f"{counted(said, 'label')} of a list ({new:,} that were not known, {others:,} changed)"
+            )
+        if self.of_test:
+            parts.append(f"{counted(self.of_test, 'row')} of test images passed over")
         return parts
 
     def to_json(self) -> dict[str, Any]:
@@ -95,6 +114,12 @@ class KnownLabels:
             values |= {"left_out": list(self.left_out), "left_out_images": self.left_out_images}
         if self.limit is not None:
             values["limit"] = list(self.limit)
+        if self.without is not None:
+            values |= dict(zip(("without", "without_held_out"), self.without, strict=True))
+        if self.listed is not None:
+            values |= dict(
+                zip(("relabelled", "newly_known", "relabelled_otherwise"), self.listed, strict=True)
+            )
         return values
 
 

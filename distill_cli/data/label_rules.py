@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distill_cli.data.label_files import Hierarchy, Relabelling
+from distill_cli.data.label_files import Corrections, Hierarchy, Omitted, Relabelling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,8 @@ class LabelRules:
         omit: Classes that are not trained on, by name or number.
         only: The only classes that are, where there are any.
         limit: Images to train on; None for all.
+        without: Samples that are neither trained on nor held out.
+        relabel: Samples with the class that each is known to be of.
         seed: Seed of all draws.
         val_fraction: Share of the known labels that are held out.
     """
@@ -44,6 +46,8 @@ class LabelRules:
     omit: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     limit: int | None = None
+    without: Omitted = ()
+    relabel: Corrections = ()
     seed: int = 0
     val_fraction: float = 0.1
 

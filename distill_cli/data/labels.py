@@ -8,21 +8,17 @@ Shapes: N rows of train, P images that the split holds out, V of them that are h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.known_labels import KnownLabels, digest_of
+from distill_cli.data.label_choice import Choice, absent_from, chosen, of_kept_classes, with_list
 from distill_cli.data.label_classes import groups_of_classes, kept_classes
-from distill_cli.data.label_draws import (
-    Pool,
-    Stream,
-    part_of,
-    ranked,
-    share_of,
-)
+from distill_cli.data.label_draws import part_of
+from distill_cli.data.label_lists import Lists, lists_of
 from distill_cli.data.label_noise import Labels, as_groups, noisy
 from distill_cli.data.label_rules import LabelRules, in_words
 from distill_cli.data.split_images import labelled
@@ -30,27 +26,13 @@ from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.types import UNLABELLED
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Choice:
-    """The labels that a run sees.
-
-    Attributes:
-        rows: int64 rows of train to train on.
-        allowed: Those of them whose label is known.
-        val_rows: int64 places of the images that stay held out.
-    """
-
-    rows: Tensor
-    allowed: Tensor
-    val_rows: Tensor
-
-
 def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     """The dataset as a run knows it: labels, rows to train on and held-out images; nothing else.
 
-    Classes are left out of the training rows, and a part of the others is taken; the labels of all
-    rows are changed; then those that are not known are hidden. A row that is neither trained on nor
-    held out has no label any more, and one whose label is hidden keeps it in `hidden_N`.
+    Images of a list and classes are left out of the training rows, and a part of the others is taken; the
+    labels of all rows are changed; those that are not known are hidden; and what a list says of a label
+    stands above all that, so that no draw depends on it. A row that is neither trained on nor held out
+    has no label any more, and one whose label is hidden keeps it in `hidden_N`.
 
     Args:
         dataset: As it lies on disk, split.
@@ -65,30 +47,33 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     _check_kind(dataset, rules)
     train, names = dataset.train, dataset.class_names
     # In the order of `val`; none where there is a val/.
-    held_rows = _without(torch.arange(len(train.label_N)), dataset.fit_rows).nonzero()[:, 0]
+    held_rows = absent_from(torch.arange(len(train.label_N)), dataset.fit_rows).nonzero()[:, 0]
     kept_K = kept_classes(names, rules)
-    of_classes = _of_classes(dataset.fit_rows, train.label_N, kept_K)
+    lists = lists_of(dataset, held_rows, rules)
+    usable = replace(dataset, fit_rows=dataset.fit_rows[~lists.out_N[dataset.fit_rows]])
+    of_classes = of_kept_classes(usable.fit_rows, train.label_N, kept_K)
     samples = dataset.identity.samples
     own, beside = of_classes.split_with_sizes(_sides(of_classes, samples))
     taken = _part(dataset, own, rules)
-    if not len(taken):
-        raise ArtifactError(f"{dataset.spec} has no image to train on of the classes that are left")
     wrong = noisy(dataset, held_rows, rules)
     group_K = groups_of_classes(rules.coarse, names) if rules.coarse else None
-    given = wrong if group_K is None else as_groups(wrong, group_K)
-    choice = _Choice(rows=taken, allowed=taken, val_rows=torch.arange(len(given.val_P)))
+
+    def grouped(labels: Labels) -> Labels:
+        return labels if group_K is None else as_groups(labels, group_K)
+
+    choice = Choice(rows=taken, allowed=taken, val_rows=(~lists.out_P).nonzero()[:, 0])
     if rules.hides:
-        share = len(taken) / len(own)
-        choice = _chosen(dataset, given, held_rows, taken, kept_K, share, rules)
-    seen = _seen(dataset, given, held_rows, choice, _part(dataset, beside, rules))
+        share = len(taken) / max(1, len(own))
+        choice = chosen(usable, grouped(wrong), held_rows, lists, taken, kept_K, share, rules)
     changed = (wrong.train_N != train.label_N)[choice.allowed].sum()
     changed += (wrong.val_P != dataset.val.label_N)[choice.val_rows].sum()
+    drawn, choice = choice, with_list(choice, _part(dataset, beside, rules), lists, kept_K)
+    if not bool((choice.rows < samples).any()):
+        raise ArtifactError(f"{dataset.spec} has no image to train on of those that are left")
+    seen = _seen(dataset, grouped(lists.over(wrong)), held_rows, choice)
     held_out = int(labelled(seen.val).sum())
-    on_disk = int(labelled(train).sum()) + (
-        0 if len(held_rows) else int(labelled(dataset.val).sum())
-    )
     labels = KnownLabels(
-        images=on_disk,
+        images=_labelled_images(dataset, held_rows, seen),
         known=int(labelled(seen.train)[seen.fit_rows].sum()) + held_out,
         held_out=held_out,
         hidden=int((seen.hidden_N != UNLABELLED).sum()),
@@ -97,18 +82,49 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
         classes=len(names),
         groups=len(rules.coarse) or None,
         left_out=tuple(n for n, kept in zip(names, kept_K.tolist(), strict=True) if not kept),
-        left_out_images=len(dataset.fit_rows) - len(of_classes),
+        left_out_images=len(usable.fit_rows) - len(of_classes),
         limit=None if rules.limit is None else (len(seen.fit_rows), len(of_classes)),
+        without=_left_out(dataset, held_rows, lists) if rules.without else None,
+        listed=_listed(wrong, drawn, choice, lists) if rules.relabel else None,
+        of_test=lists.of_test,
         split_rows=dataset.fit_rows,
         val_rows=choice.val_rows,
         val_labels=digest_of(dataset.val.label_N),
-        digest=digest_of(
-            *(seen.train.label_N[:samples], seen.val.label_N),
-            seen.fit_rows[seen.fit_rows < samples],
-            *([] if group_K is None else [group_K]),
-        ),
+        digest=_digest(seen, samples, group_K, lists=bool(rules.without or rules.relabel)),
     )
     return replace(seen, group_K=group_K, labels=labels)
+
+
+def _labelled_images(dataset: Dataset, held_rows: Tensor, seen: Dataset) -> int:
+    """Images of train and of a val split of its own that have a label, on disk or by a list."""
+    has_N = labelled(dataset.train) | labelled(seen.train)
+    return int(has_N.sum()) + (0 if len(held_rows) else int(labelled(dataset.val).sum()))
+
+
+def _left_out(dataset: Dataset, held_rows: Tensor, lists: Lists) -> tuple[int, int]:
+    """How many images a list leaves out of those to train on, and of those held out."""
+    return int(lists.out_N[dataset.fit_rows].sum()), int(lists.out_P.sum())
+
+
+def _listed(wrong: Labels, drawn: Choice, choice: Choice, lists: Lists) -> tuple[int, int, int]:
+    """How many labels a list says, how many of them were not known, and how many were others."""
+    said_N, val_P = lists.label.train_N[choice.rows], lists.label.val_P[choice.val_rows]
+    knew = torch.isin(choice.rows, drawn.allowed) & (wrong.train_N[choice.rows] != UNLABELLED)
+    told, held = said_N != UNLABELLED, val_P != UNLABELLED
+    others = told & knew & (said_N != wrong.train_N[choice.rows])
+    changed = int(others.sum()) + int((held & (val_P != wrong.val_P[choice.val_rows])).sum())
+    return int(told.sum()) + int(held.sum()), int((told & ~knew).sum()), changed
+
+
+def _digest(seen: Dataset, samples: int, group_K: Tensor | None, *, lists: bool) -> str:
+    """The identity of what is known, in which images beside the data count where they may have labels."""
+    own = seen.fit_rows < samples
+    parts = [seen.train.label_N[:samples], seen.val.label_N, seen.fit_rows[own]]
+    if group_K is not None:
+        parts.append(group_K)
+    if lists:
+        parts += [seen.train.label_N[samples:], seen.fit_rows[~own]]
+    return digest_of(*parts)
 
 
 def _sides(rows: Tensor, samples: int) -> list[int]:
@@ -127,14 +143,7 @@ def _part(dataset: Dataset, rows: Tensor, rules: LabelRules) -> Tensor:
     return part_of(rows, dataset.train.label_N, dataset.train.key_N, rules.limit, rules.seed)
 
 
-def _without(rows: Tensor, others: Tensor) -> Tensor:
-    """bool: the rows that are not among the others."""
-    return ~torch.isin(rows, others)
-
-
-def _seen(
-    dataset: Dataset, given: Labels, held_rows: Tensor, choice: _Choice, beside: Tensor
-) -> Dataset:
+def _seen(dataset: Dataset, given: Labels, held_rows: Tensor, choice: Choice) -> Dataset:
     """The dataset with these labels where they are known, and nowhere else but in `hidden_N`.
 
     Args:
@@ -142,7 +151,6 @@ def _seen(
         given: The labels, changed.
         held_rows: Rows of train that the split holds out.
         choice: What is known of the data.
-        beside: Rows of images from a source beside them, behind all others.
     """
     train, rows, val_rows = dataset.train, choice.rows, choice.val_rows
     known_N = torch.full_like(train.label_N, UNLABELLED)
@@ -150,94 +158,22 @@ def _seen(
     if len(held_rows):
         known_N[held_rows[val_rows]] = given.val_P[val_rows]
     hidden_N = torch.full_like(train.label_N, UNLABELLED)
-    unknown = rows[_without(rows, choice.allowed)]
+    unknown = rows[absent_from(rows, choice.allowed)]
     hidden_N[unknown] = train.label_N[unknown]
     return replace(
         dataset,
         train=replace(train, label_N=known_N),
-        fit_rows=torch.cat([rows, beside]),
+        fit_rows=rows,
         val=replace(dataset.val.take(val_rows), label_N=given.val_P[val_rows]),
         hidden_N=hidden_N,
     )
 
 
 def _check_kind(dataset: Dataset, rules: LabelRules) -> None:
-    """Refuses to change labels where an image has several; a part of the images may be taken."""
-    if dataset.multi_label and replace(rules, limit=None).changes:
+    """Refuses to change labels where an image has several; images may be left out."""
+    if dataset.multi_label and replace(rules, limit=None, without=()).changes:
         raise UsageError(
             f"several labels may apply to an image of {dataset.spec}: which are known, changed or left "
             "out is chosen by class",
-            hint="--limit alone goes with such data",
+            hint="--limit and --without alone go with such data",
         )
-
-
-def _of_classes(rows: Tensor, label_N: Tensor, kept_K: Tensor) -> Tensor:
-    """The rows of the classes that are kept, and those without a label."""
-    label_P = label_N[rows]
-    return rows[(label_P == UNLABELLED) | kept_K[label_P.clamp(min=0)]]
-
-
-def _chosen(
-    dataset: Dataset,
-    given: Labels,
-    held_rows: Tensor,
-    taken: Tensor,
-    kept_K: Tensor,
-    share: float,
-    rules: LabelRules,
-) -> _Choice:
-    """Which labels are known. Held-out images of a hidden label are trained on, unless there is a limit.
-
-    Args:
-        dataset: As it lies on disk.
-        given: The labels, changed.
-        held_rows: Rows of train that the split holds out.
-        taken: Rows to train on.
-        kept_K: Classes that are trained on.
-        share: Share of the rows of these classes that `taken` are.
-        rules: How many labels are known.
-    """
-    pools = []
-    for label, kept in enumerate(kept_K.tolist()):
-        # As many labels of a class that is not trained on are held out as if it were.
-        rows, in_play = (taken, 1.0) if kept else (dataset.fit_rows, share)
-        pools.append(_pool(dataset, given, rows, label, (in_play, share), rules.seed))
-    counts = [rules.per_class or 0] * len(pools)
-    if rules.fraction is not None:
-        counts = share_of([pool.in_play for pool in pools], rules.fraction)
-    drawn = [pool.known(n, rules.val_fraction) for pool, n in zip(pools, counts, strict=True)]
-    allowed, val_rows = (torch.cat(side).sort().values for side in zip(*drawn, strict=True))
-    rows = taken
-    if rules.limit is None and len(held_rows):
-        more = held_rows[_without(torch.arange(len(held_rows)), val_rows)]
-        rows = torch.cat([rows, _of_classes(more, dataset.train.label_N, kept_K)]).sort().values
-    # Labels of classes that are not trained on fall away with their images.
-    return _Choice(rows=rows, allowed=taken[torch.isin(taken, allowed)], val_rows=val_rows)
-
-
-def _pool(
-    dataset: Dataset,
-    given: Labels,
-    rows: Tensor,
-    label: int,
-    shares: tuple[float, float],
-    seed: int,
-) -> Pool:
-    """The rows of a class among some rows of train, and its held-out images.
-
-    Args:
-        dataset: As it lies on disk.
-        given: The labels, changed.
-        rows: Rows that labels of it are drawn from.
-        label: The class.
-        shares: How much each of these rows counts towards a share of the labels, and each held-out
-            image, of which a limit takes none: as much as the part that it takes of the others.
-        seed: Seed of the draw.
-    """
-    fit = rows[given.train_N[rows] == label]
-    held = (given.val_P == label).nonzero()[:, 0]
-    return Pool(
-        fit=ranked(fit, dataset.train.key_N, seed, Stream.KNOWN),
-        held=ranked(held, dataset.val.key_N, seed, Stream.KNOWN),
-        in_play=round(shares[0] * len(fit) + shares[1] * len(held)),
-    )

@@ -127,3 +127,13 @@ def shift_logits(net: nn.Module, bias_K: Tensor) -> None:
         raise ValueError("its classifier has no bias of a number for each class")
     for bias in biases:
         bias.add_(bias_K.to(bias))
+
+
+def classifier_names(net: nn.Module) -> list[str]:
+    """The names of a network's classifiers: those that timm says, of which some have two, or the one."""
+    said: Any = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
+    names = [said] if isinstance(said, str) else list(said)
+    if names:
+        return names
+    classifier = classifier_of(net)
+    return [name for name, module in net.named_modules() if module is classifier]

@@ -55,6 +55,9 @@ class Network(nn.Module):
             apply it.
         view: The image that it is shown of a file, before its own size; None where it was saved by a
             version before 0.4.0, or trained elsewhere.
+
+    Attributes:
+        frozen: Modules that stay in eval mode, whatever the mode of the others.
     """
 
     mean: Tensor
@@ -84,9 +87,17 @@ class Network(nn.Module):
         self.temperature = temperature
         self._shares: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self.view = view
+        self.frozen: tuple[nn.Module, ...] = ()
         # They are not persistent, so that the state dict stays a plain network's; config.json has them.
         self.register_buffer("mean", _channelwise(input_spec.mean), persistent=False)
         self.register_buffer("std", _channelwise(input_spec.std), persistent=False)
+
+    def train(self, mode: bool = True) -> Network:
+        """Sets the mode of all modules but the frozen ones, which stay in eval mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.training = False
+        return self
 
     def normalise_by(self, spec: InputSpec) -> None:
         """Sets another mean and standard deviation, with as many channels."""

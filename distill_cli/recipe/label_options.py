@@ -68,6 +68,20 @@ class LabelOptions(LeavesOut):
         unwritten=True,
         ge=1,
     )
+    without: FileName | None = option(
+        None,
+        "A CSV with a column sample_id, as distill audit writes it: images that are neither trained on nor "
+        "held out. Rows of test are passed over.",
+        DATA,
+        unwritten=True,
+    )
+    relabel: FileName | None = option(
+        None,
+        "A CSV of sample_id and label, or suggested: labels that stand above all others, of images too "
+        "whose label is hidden or that have none.",
+        DATA,
+        unwritten=True,
+    )
     label_seed: int = option(
         0,
         "Seed of which labels are known, wrong or taken; separate from --seed, so that --seeds "

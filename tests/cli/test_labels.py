@@ -91,6 +91,7 @@ POISONED = [
     ("cache", ("--labels-per-class", 10, "--label-noise", "sym:0.4")),
     ("self", ("--labels-per-class", 10, "--unlabelled-share", 0.5, *ON_ITSELF)),
     pytest.param("teacher", ("--labels-per-class", 4, "--ema", 0.9), marks=SLOW),
+    pytest.param("live", ("--labels-fraction", 0.1, "--relabel", "told.csv"), marks=SLOW),
     pytest.param("live", ("--labels-fraction", 0.1), marks=SLOW),
     pytest.param(
         "cache", ("--labels-fraction", 0.2, "--coarse-labels", "odd.yaml", "--set", KD), marks=SLOW
@@ -120,6 +121,9 @@ def test_hidden_labels_reach_nothing(
     the file of pseudo-labels says of their true accuracy is the one thing that may know of it.
     """
     (here / "odd.yaml").write_text(ODD)
+    (here / "told.csv").write_text(
+        "sample_id,label\n" + "".join(f"index:{n},{n % 10}\n" for n in range(0, 200, 5))
+    )
     cache = sorted(path for path in made.labels.iterdir() if path.is_dir())[0]
     command: tuple[Any, ...] = {
         "teacher": TRAIN,
@@ -329,6 +333,53 @@ def test_reliability_of_a_file_of_labels(
     )
 
 
+def test_reliability_of_a_list_of_labels(
+    here: Path, distill: Distill, reliability: Reliability
+) -> None:
+    (here / "fixed.csv").write_text("sample_id,label\nindex:5,eleven\n")
+    reliability(
+        "Data",
+        "a list of labels with a class that there is not",
+        "distill teacher train --relabel fixed.csv",
+        distill(*TRAIN, "--relabel", "fixed.csv", "--out", "r"),
+    )
+
+
+def test_lists_leave_out_and_relabel(
+    made: Made, here: Path, distill: Distill, shown: list[Batch]
+) -> None:
+    """A cache of all images serves the student that leaves some out; a changed list is another run."""
+    cache = sorted(path for path in made.labels.iterdir() if path.is_dir())[0]
+    data = open_dataset("digits")
+    ids, fit = data.train.sample_ids, data.fit_rows.tolist()
+    (here / "out.csv").write_text("sample_id\n" + "".join(f"{ids[row]}\n" for row in fit[:700]))
+    fixed = {row: int(data.train.label_N[row] + 1) % 10 for row in fit[700:720]}
+    lines = "".join(f"{ids[row]},{label}\n" for row, label in fixed.items())
+    (here / "fixed.csv").write_text("sample_id,label\n" + lines)
+    talks = tuple(part for part in TINY if part != "--quiet")
+    student = ("student", "--teachers", cache, *talks, "--epochs", 1, "--labels-fraction", 0.5)
+    flags = ("--without", "out.csv", "--relabel", "fixed.csv", "--out", "s")
+    outcome = distill(*student, *flags)
+    assert outcome.code == 0, outcome.err
+    text = " ".join(outcome.err.split())
+    assert "left out by a list: 700 images (0 of them held out)" in text
+    seen = {int(row): int(y) for b in shown for row, y in zip(b.index_B, b.target_B, strict=True)}
+    assert not seen.keys() & set(fit[:700])
+    assert fixed.items() <= seen.items()
+    kept = recorded(here / "s")["labels"]
+    assert (kept["without"], kept["without_held_out"]) == (700, 0)
+    assert kept["relabelled"] == 20
+    assert kept["newly_known"] + kept["relabelled_otherwise"] == 20
+    assert yaml.safe_load((here / "s/recipe.yaml").read_text())["without"] == str(here / "out.csv")
+    outcome = distill("evaluate", "s", "--split", "val", "--json")
+    assert outcome.code == 0, outcome.err
+    (here / "s/result.json").unlink()
+    (here / "fixed.csv").write_text("sample_id,label\n")
+    outcome = distill(*student, *flags, "--resume")
+    assert outcome.code == 3, outcome.err
+    assert "labels.digest" in outcome.err
+
+
 def test_reliability_of_a_hierarchy(here: Path, distill: Distill, reliability: Reliability) -> None:
     (here / "groups.yaml").write_text("even: [0, 2, 4, 6, 8]\n")
     flags = ("--coarse-labels", "groups.yaml", "--objective", "coarse")
@@ -520,6 +571,8 @@ def test_mixed_views_of_a_cache_pair_its_rows(
     student = ("student", "--teachers", "c", *TINY, "--epochs", 1)
     outcome = distill(*student, "--labels-fraction", 0.1, "--out", "few")
     assert outcome.code == 0, outcome.err
-    outcome = distill(*student, "--limit", 100, "--out", "part")
-    assert outcome.code == 2, outcome.err
-    assert "mix images in pairs" in " ".join(outcome.err.split())
+    (here / "out.csv").write_text("sample_id\nindex:5\n")
+    for flags in (("--limit", 100), ("--without", "out.csv")):
+        outcome = distill(*student, *flags, "--out", "part")
+        assert outcome.code == 2, outcome.err
+        assert "mix images in pairs" in " ".join(outcome.err.split())

@@ -11,7 +11,7 @@ from distill_cli.pipeline.inputs.class_groups import WORDS
 from distill_cli.recipe.parsing import parse_noise
 
 # What a run makes of these is recorded in `recorded.labels`, and of the others nowhere.
-OF_LABELS = ("label_noise", "coarse_labels")
+OF_LABELS = ("label_noise", "coarse_labels", "without", "relabel")
 OF_CLASSES = ("noise_matrix", "groups")
 
 

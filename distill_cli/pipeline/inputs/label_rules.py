@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.label_files import Relabelling, read_hierarchy, read_relabelling
+from distill_cli.data.label_files import (
+    Relabelling,
+    read_corrections,
+    read_hierarchy,
+    read_omitted,
+    read_relabelling,
+)
 from distill_cli.data.label_rules import LabelRules, Noise
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.inputs.artifacts import Artifacts
@@ -56,6 +62,8 @@ def label_rules(recipe: Recipe) -> LabelRules:
         omit=tuple(recipe.omit_class or ()),
         only=tuple(recipe.only_classes or ()),
         limit=recipe.limit,
+        without=() if recipe.without is None else read_omitted(Path(recipe.without)),
+        relabel=() if recipe.relabel is None else read_corrections(Path(recipe.relabel)),
         seed=recipe.label_seed,
         val_fraction=VAL_FRACTION if recipe.val_fraction is None else recipe.val_fraction,
     )

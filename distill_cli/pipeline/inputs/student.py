@@ -9,7 +9,9 @@ import torch
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.models import InputSpec, Network, create_network, suggested, weights_at_hand
+from distill_cli.models.frozen import freeze
 from distill_cli.models.gated import gated, is_gated
+from distill_cli.models.heads import classifier_names
 from distill_cli.objectives.base import HeadName
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.recipe.base import TrainRecipe
@@ -120,6 +122,22 @@ def student_network(
     return network
 
 
+def freeze_parts(recipe: TrainRecipe, network: Network) -> str:
+    """Freezes the parts of a network that the recipe names; says how much does not learn.
+
+    Raises:
+        UsageError: There is no such part, or nothing is left to learn.
+    """
+    names = recipe.freeze or []
+    frozen = freeze(network, names)
+    fresh = (
+        ""
+        if recipe.pretrained or recipe.init
+        else ", which are random: give --pretrained or --init"
+    )
+    return f"frozen: {', '.join(names)}, {frozen.params:,} of {frozen.of:,} parameters{fresh}"
+
+
 def adopt(network: Network, start: Network, name: str) -> None:
     """Copies the weights of another run; a head for other classes stays fresh.
 
@@ -134,12 +152,9 @@ def adopt(network: Network, start: Network, name: str) -> None:
         )
     fresh, given = network.net.state_dict(), start.net.state_dict()
     if network.class_names != start.class_names:
-        classifier = getattr(network.net, "pretrained_cfg", {}).get("classifier") or ()
-        head = tuple(
-            f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier)
-        )
-        given = {key: value for key, value in given.items() if not (head and key.startswith(head))}
-        given |= {key: value for key, value in fresh.items() if key not in given and head}
+        head = tuple(f"{name}." for name in classifier_names(network.net))
+        given = {key: value for key, value in given.items() if not key.startswith(head)}
+        given |= {key: value for key, value in fresh.items() if key.startswith(head)}
     for key, value in fresh.items():
         if key not in given or given[key].shape != value.shape:
             gates = is_gated(start) and not is_gated(network)

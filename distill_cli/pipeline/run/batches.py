@@ -89,13 +89,18 @@ def mixed_as_cached(dataset: Dataset, cached: ViewSpec | None) -> Dataset:
     """
     if dataset.labels is None or cached is None or not cached.mixes:
         return dataset
-    if dataset.labels.left_out or dataset.labels.limit is not None:
-        flag = "--limit" if dataset.labels.limit is not None else "--omit-class and --only-classes"
+    labels = dataset.labels
+    flags = (
+        ("--limit", labels.limit is not None),
+        ("--without", labels.without is not None),
+        ("--omit-class and --only-classes", bool(labels.left_out)),
+    )
+    if given := [flag for flag, is_given in flags if is_given]:
         raise UsageError(
-            f"{flag}: the cache's views mix images in pairs, also of those that would be left out",
+            f"{given[0]}: the cache's views mix images in pairs, also of those that would be left out",
             hint="Dump views that mix none, or leave the option out",
         )
-    return replace(dataset, mixed_rows=dataset.labels.split_rows)
+    return replace(dataset, mixed_rows=labels.split_rows)
 
 
 def _learn(names: str) -> str:

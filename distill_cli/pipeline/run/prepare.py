@@ -33,6 +33,7 @@ from distill_cli.pipeline.inputs.student import (
     Architecture,
     advised,
     architecture_of,
+    freeze_parts,
     starting,
     student_network,
 )
@@ -232,6 +233,8 @@ def _student(
     )
     if recipe.init is not None:
         check_split(recipe.init, dataset, subject="run", runs=runs)
+    if recipe.freeze is not None:
+        sink.message(freeze_parts(recipe, network))
     if runtime.shards_student:
         # It goes to the device in parts, once all else is known of it.
         return architecture, network

@@ -1,0 +1,209 @@
+"""Lists of samples: which images a run leaves out, and whose label it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.label_files import read_corrections, read_omitted
+from distill_cli.data.label_rules import LabelRules, Noise
+from distill_cli.data.labels import relabelled
+from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.types import UNLABELLED
+from tests.data.pictures import LEFT, TOP, picture
+
+ODD = (("even", ("0", "2", "4", "6", "8")), ("odd", ("1", "3", "5", "7", "9")))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return open_dataset("digits")
+
+
+def two_classes(root: Path, count: int, first: int = 0) -> None:
+    """Images of two classes in folders, all of them different."""
+    for label, name in enumerate("ab"):
+        for number in range(count):
+            seed = first + 100 * label + number
+            picture(root / name / f"{number}.png", [(LEFT, TOP)[label]], seed=seed)
+
+
+def named(data: Dataset, rows: list[int]) -> tuple[tuple[str, str], ...]:
+    return tuple(("", data.train.sample_ids[row]) for row in rows)
+
+
+def labels_by_id(data: Dataset) -> dict[str, int]:
+    """The labels of images to train on, and of those held out."""
+    ids, fit = data.train.sample_ids, data.fit_rows.tolist()
+    own = {ids[row]: int(data.train.label_N[row]) for row in fit}
+    return own | dict(zip(data.val.sample_ids, data.val.label_N.tolist(), strict=True))
+
+
+OTHERS: list[dict[str, Any]] = [
+    {},
+    {"fraction": 0.1},
+    {"per_class": 4},
+    {"noise": Noise(kind="sym", rate=0.4)},
+    {"omit": ("3",), "fraction": 0.2},
+    {"coarse": ODD, "per_class": 10},
+]
+
+
+@pytest.mark.parametrize("others", OTHERS, ids=str)
+@settings(max_examples=6, deadline=None)
+@given(chosen=st.sets(st.integers(0, 1437), min_size=1, max_size=200))
+def test_images_of_a_list_are_neither_trained_on_nor_held_out(
+    digits: Dataset, others: dict[str, Any], chosen: set[int]
+) -> None:
+    ids = digits.train.sample_ids
+    gone = {ids[row] for row in chosen}
+    data = relabelled(digits, LabelRules(without=named(digits, sorted(chosen)), **others))
+    assert not gone & labels_by_id(data).keys()
+    assert all(int(data.train.label_N[row]) == UNLABELLED for row in chosen)
+    assert data.train.sample_ids == ids, "rows are never renumbered"
+    assert data.identity is digits.identity
+    assert data.test is digits.test
+    assert data.labels is not None
+    fit = set(digits.fit_rows.tolist())
+    assert data.labels.without == (len(chosen & fit), len(chosen - fit))
+    assert data.labels.split_rows.equal(digits.fit_rows), "a cache knows the rows of the split"
+    if not others:
+        kept = labels_by_id(digits)
+        assert labels_by_id(data) == {k: v for k, v in kept.items() if k not in gone}
+
+
+@pytest.mark.parametrize("others", [*OTHERS[:4], {"fraction": 0.2, "limit": 300}], ids=str)
+def test_a_list_of_labels_stands_above_all_others(digits: Dataset, others: dict[str, Any]) -> None:
+    """And no draw depends on it: whatever else is known stays as it was without it."""
+    plain = relabelled(digits, LabelRules(**others))
+    before = labels_by_id(plain)
+    rows = [row for row in range(0, 1438, 7) if digits.train.sample_ids[row] in before]
+    told = {digits.train.sample_ids[row]: row % 10 for row in rows}
+    given_ = tuple((("", name), str(label)) for name, label in told.items())
+    data = relabelled(digits, LabelRules(relabel=given_, **others))
+    assert labels_by_id(data) == before | told
+    assert data.fit_rows.equal(plain.fit_rows)
+    assert (data.hidden_N[rows] == UNLABELLED).all(), "these labels are hidden no more"
+    assert data.labels is not None
+    assert data.labels.listed is not None
+    said, new, changed = data.labels.listed
+    assert said == len(rows)
+    assert new == sum(before[name] == UNLABELLED for name in told)
+    assert changed == sum(before[n] not in (UNLABELLED, label) for n, label in told.items())
+    on_disk = relabelled(digits, LabelRules(fraction=1.0))
+    assert on_disk.labels is not None
+    assert data.labels.digest != on_disk.labels.digest
+
+
+def test_a_label_of_a_class_that_is_left_out_leaves_its_image_out(digits: Dataset) -> None:
+    row = int(digits.fit_rows[0])
+    name = named(digits, [row])[0]
+    data = relabelled(digits, LabelRules(omit=("3",), relabel=((name, "3"),)))
+    assert row not in data.fit_rows
+    assert len(relabelled(digits, LabelRules(omit=("3",))).fit_rows) - len(data.fit_rows) == 1
+
+
+def test_a_list_names_classes_and_coarse_labels_their_group(digits: Dataset) -> None:
+    row = int(digits.fit_rows[0])
+    rules = LabelRules(coarse=ODD, relabel=((named(digits, [row])[0], "7"),))
+    data = relabelled(digits, rules)
+    assert data.group_K is not None
+    assert data.group_K[data.train.label_N[row]] == data.group_K[7]
+
+
+def test_rows_of_test_are_passed_over(digits: Dataset) -> None:
+    test = ("test", digits.test.sample_ids[0])
+    data = relabelled(digits, LabelRules(without=(test,), relabel=((test, "3"),)))
+    assert data.fit_rows.equal(digits.fit_rows)
+    assert data.test is digits.test
+    assert data.labels is not None
+    assert data.labels.of_test == 2
+    assert "2 rows of test images passed over" in data.labels.in_words()
+
+
+def test_nothing_left_to_train_on(digits: Dataset) -> None:
+    rules = LabelRules(without=named(digits, list(range(1438))))
+    with pytest.raises(ArtifactError, match="no image to train on"):
+        relabelled(digits, rules)
+
+
+def test_a_val_folder_of_its_own(tmp_path: Path) -> None:
+    """Its ids may be those of train: the split of a row says which is meant."""
+    for first, split in enumerate(("train", "val", "test")):
+        two_classes(tmp_path / "data" / split, 6, 1000 * first)
+    plain = open_dataset(str(tmp_path / "data"))
+    name = plain.val.sample_ids[1]
+    assert name in plain.train.sample_ids
+    data = relabelled(plain, LabelRules(without=(("val", name),)))
+    assert data.fit_rows.equal(plain.fit_rows)
+    assert name not in data.val.sample_ids
+    assert len(data.val.sample_ids) == len(plain.val.sample_ids) - 1
+    data = relabelled(plain, LabelRules(without=(("train", name),)))
+    assert data.val.sample_ids == plain.val.sample_ids
+    assert len(data.fit_rows) == len(plain.fit_rows) - 1
+    other = 1 - int(plain.val.label_N[1])
+    told = ((("val", name), plain.class_names[other]),)
+    data = relabelled(plain, LabelRules(relabel=told))
+    assert data.val.label_N[1] == other
+    assert data.train.label_N.equal(plain.train.label_N)
+
+
+def test_images_beside_the_data_get_labels(tmp_path: Path) -> None:
+    for first, split in enumerate(("train", "test")):
+        two_classes(tmp_path / "data" / split, 6, 1000 * first)
+    picture(tmp_path / "more/0.png", [LEFT], seed=5000)
+    picture(tmp_path / "more/1.png", [LEFT], seed=5001)
+    plain = open_dataset(str(tmp_path / "data"), unlabelled=str(tmp_path / "more"))
+    row = plain.identity.samples
+    name = plain.train.sample_ids[row]
+    assert name.startswith("unlabelled/")
+    rules = LabelRules(relabel=((("", name), plain.class_names[1]),))
+    data = relabelled(plain, rules)
+    assert data.train.label_N[row] == 1
+    assert data.fit_rows.equal(plain.fit_rows)
+    assert data.labels is not None
+    assert data.labels.listed == (1, 1, 0)
+    other = relabelled(plain, LabelRules(relabel=((("", name), plain.class_names[0]),)))
+    assert other.labels is not None
+    assert other.labels.digest != data.labels.digest
+    fewer = relabelled(plain, LabelRules(without=(("", name),)))
+    assert torch.equal(fewer.fit_rows, plain.fit_rows[plain.fit_rows != row])
+
+
+def test_lists_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text(
+        "split,sample_id,kind,label,suggested\ntrain,a,x,1,2\n,b,x,1,\ntest,c,x,1,3\ntrain,a,y,1,2\n"
+    )
+    assert read_omitted(path) == (("train", "a"), ("", "b"), ("test", "c"))
+    assert read_corrections(path) == ((("train", "a"), "2"), (("test", "c"), "3"))
+    path.write_text("sample_id,label\na,1\nb, \n")
+    assert read_corrections(path) == ((("", "a"), "1"),)
+    with pytest.raises(UsageError, match="cannot read --without"):
+        read_omitted(tmp_path / "none.csv")
+    for text, words in (
+        ("name,label\na,1\n", "should have a column sample_id"),
+        ("sample_id\na\n", "should have a column label, or suggested"),
+        ("sample_id,label\na,1\na,2\n", "line 3: sample 'a' is 1 further up"),
+        ("sample_id,label,split\na,1,dev\n", "line 2: there is no split 'dev'"),
+        ("sample_id,label\na\n", "line 2: it should have 2 cells"),
+        ("sample_id,label,label\na,1,2\n", "two of its columns have one name"),
+        ("", "should have a column sample_id"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ArtifactError, match=words):
+            read_corrections(path)
+
+
+def test_what_a_list_names_must_be_there(digits: Dataset) -> None:
+    with pytest.raises(ArtifactError, match="--without: digits has no training image 'x'"):
+        relabelled(digits, LabelRules(without=(("", "x"),)))
+    name = named(digits, [0])[0]
+    with pytest.raises(ArtifactError, match="--relabel: there is no class 'ten'"):
+        relabelled(digits, LabelRules(relabel=((name, "ten"),)))
