@@ -80,7 +80,7 @@ def query(
                 "candidates": made.candidates,
                 "class_names": list(made.class_names),
                 "samples": [
-                    {"sample": sample, "rank": rank, "score": score, "predicted": likely}
+                    {"sample_id": sample, "rank": rank, "score": score, "predicted": likely}
                     for rank, (sample, score, likely) in enumerate(made.asked, start=1)
                 ],
             }

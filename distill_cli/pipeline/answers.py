@@ -32,7 +32,7 @@ from distill_cli.runtime import Runtime
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.types import PlainView
 
-SplitName = Literal["train", "held-out", "test"]
+SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ def parts_of(dataset: Dataset) -> list[Part]:
         val_rows = everything if dataset.labels is None else dataset.labels.val_rows
     return [
         Part(split="train", images=dataset.train.take(dataset.fit_rows)),
-        Part(split="held-out", images=dataset.val, val_rows=val_rows),
+        Part(split="val", images=dataset.val, val_rows=val_rows),
         Part(split="test", images=dataset.test),
     ]
 

@@ -29,7 +29,7 @@ from distill_cli.runtime import decide
 from distill_cli.types import UNLABELLED
 
 By = Literal["margin", "entropy", "disagreement", "random"]
-COLUMNS = ("sample", "rank", "score", "predicted", "label")
+COLUMNS = ("sample_id", "rank", "score", "predicted", "label")
 
 
 @dataclass(frozen=True, kw_only=True)

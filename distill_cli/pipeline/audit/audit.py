@@ -23,7 +23,7 @@ from distill_cli.recipe.parsing import Amount
 from distill_cli.runtime import decide
 
 # The order in which images of a pair stay.
-STAYS = {"test": 0, "held-out": 1, "train": 2}
+STAYS = {"test": 0, "val": 1, "train": 2}
 
 
 @dataclass(frozen=True, kw_only=True)

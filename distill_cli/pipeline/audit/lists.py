@@ -19,7 +19,7 @@ from distill_cli.report.audit_page import Card, Section, audit_page
 from distill_cli.report.format import short_name
 
 COLUMNS = (
-    *("sample", "split", "kind", "label", "suggested", "margin", "confidence", "votes"),
+    *("sample_id", "split", "kind", "label", "suggested", "margin", "confidence", "votes"),
     *("disagreement", "partner", "partner_split", "similarity"),
 )
 KINDS = ("mislabelled", "duplicate", "hard")
@@ -100,8 +100,7 @@ def summary_of(audit: Audit, run: str) -> dict[str, Any]:
         "confidently_others": judged.suspected,
         **{kind: len(rows) for kind, rows in kinds.items()},
         "held_out": {
-            kind: sum(parts[row].split == "held-out" for row in rows)
-            for kind, rows in kinds.items()
+            kind: sum(parts[row].split == "val" for row in rows) for kind, rows in kinds.items()
         },
         "equal": sum(duplicate.equal for duplicate in audit.duplicates.values()),
         "pairs": dict(sorted(pairs.items())),

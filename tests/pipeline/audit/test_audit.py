@@ -73,11 +73,11 @@ def test_wrong_labels_are_listed(run: Path, distill: Distill) -> None:
         path: value for path, value in before.items() if path != run
     }
     listed, true = rows_of(run / "audit/mislabelled.csv"), changed_labels()
-    caught = [row for row in listed if row["sample"] in true]
+    caught = [row for row in listed if row["sample_id"] in true]
     assert len(listed) == NOISY
     assert len(caught) > 0.7 * NOISY
-    assert all(row["label"] == true[row["sample"]][1] for row in caught)
-    right = sum(row["suggested"] == true[row["sample"]][0] for row in caught)
+    assert all(row["label"] == true[row["sample_id"]][1] for row in caught)
+    right = sum(row["suggested"] == true[row["sample_id"]][0] for row in caught)
     assert right > 0.8 * len(caught)
     margins = [float(row["margin"]) for row in listed]
     assert margins == sorted(margins)
@@ -88,10 +88,10 @@ def test_wrong_labels_are_listed(run: Path, distill: Distill) -> None:
     assert (summary["images"], summary["labelled"]) == (1438, 1438)
     hard = rows_of(run / "audit/hard.csv")
     assert all(float(row["margin"]) >= 0 and row["votes"] == "0" for row in hard)
-    both = {row["sample"] for row in rows_of(run / "audit/audit.csv")}
-    assert both.isdisjoint(row["sample"] for row in hard)
+    both = {row["sample_id"] for row in rows_of(run / "audit/audit.csv")}
+    assert both.isdisjoint(row["sample_id"] for row in hard)
     assert both == {
-        row["sample"] for name in AUDIT_LISTS[1:3] for row in rows_of(run / "audit" / name)
+        row["sample_id"] for name in AUDIT_LISTS[1:3] for row in rows_of(run / "audit" / name)
     }
 
 
@@ -155,7 +155,7 @@ def test_a_cache_judges_in_its_place(made: Made, here: Path, distill: Distill) -
     listed = rows_of(here / "o/hard.csv") + rows_of(here / "o/mislabelled.csv")
     assert len(listed) > 10
     for row in listed:
-        number = row_of[row["sample"]]
+        number = row_of[row["sample_id"]]
         probability = float(mean_NK[number, int(row["label"])])
         assert float(row["confidence"]) == pytest.approx(probability, abs=2e-6)
     assert "had not seen" in (here / "o/index.html").read_text()
@@ -172,7 +172,7 @@ def test_several_judges(run: Path, made: Made, here: Path, distill: Distill) -> 
     assert {row["votes"] for row in listed} <= {"1", "2", "3"}
     assert any(float(row["disagreement"]) > 0 for row in listed)
     wrong = changed_labels()
-    assert sum(row["sample"] in wrong for row in listed) > 0.8 * len(listed)
+    assert sum(row["sample_id"] in wrong for row in listed) > 0.8 * len(listed)
 
 
 def drawn(folder: Path, split: str, number: int, side: int) -> Path:
@@ -222,11 +222,11 @@ def test_duplicates_across_splits(here: Path, distill: Distill, side: int) -> No
     assert outcome.code == 0, outcome.err
     outcome = distill("audit", "r", "--unlabelled", "u", "--json")
     assert outcome.code == 0, outcome.err
-    listed = {row["sample"]: row for row in rows_of(here / "r/audit/duplicates.csv")}
+    listed = {row["sample_id"]: row for row in rows_of(here / "r/audit/duplicates.csv")}
     partners = {name: (row["partner_split"], row["partner"]) for name, row in listed.items()}
     assert partners == {
         "a/leak.png": ("test", "a/test-100.png"),
-        "a/seen.png": ("held-out", "a/val-202.png"),
+        "a/seen.png": ("val", "a/val-202.png"),
         "a/x.png": ("train", "a/train-4.png"),
         "unlabelled/b/copy.png": ("test", "a/test-104.png"),
     }
@@ -235,7 +235,7 @@ def test_duplicates_across_splits(here: Path, distill: Distill, side: int) -> No
     assert listed["unlabelled/b/copy.png"]["label"] == ""
     summary = json.loads(outcome.out)
     assert (summary["equal"], summary["test_in_test"]) == (3, 1)
-    assert summary["pairs"] == {"train in held-out": 1, "train in test": 2, "train in train": 1}
+    assert summary["pairs"] == {"train in val": 1, "train in test": 2, "train in train": 1}
     page = (here / "r/audit/index.html").read_text()
     assert page.count('<img src="data:image/') >= 8
     assert ("image/png" if side == 12 else "image/jpeg") in page
@@ -261,20 +261,38 @@ def test_of_equal_images_the_doubted_one_goes(here: Path, distill: Distill) -> N
     assert distill("teacher", "train", *train).code == 0
     assert distill("audit", "r", "--budget", 1).code == 0
     (row,) = rows_of(here / "r/audit/duplicates.csv")
-    assert (row["sample"], row["partner"], row["label"]) == ("a/0.png", "b/train-9.png", "a")
+    assert (row["sample_id"], row["partner"], row["label"]) == ("a/0.png", "b/train-9.png", "a")
     (row,) = rows_of(here / "r/audit/audit.csv")
-    assert (row["kind"], row["sample"], row["suggested"]) == ("mislabelled", "a/0.png", "b")
+    assert (row["kind"], row["sample_id"], row["suggested"]) == ("mislabelled", "a/0.png", "b")
     assert row["partner"] == "b/train-9.png"
     assert "labels a and b" in (here / "r/audit/index.html").read_text()
 
 
-def test_a_run_takes_its_audit_with_it(run: Path, here: Path, distill: Distill) -> None:
-    assert distill("audit", "r").code == 0
-    shutil.copy(run / "../r/recipe.yaml", here / "kept.yaml")
-    train = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--epochs", 1, *BRIEF)
-    outcome = distill(*train, "--out", "r", "--overwrite")
-    assert outcome.code == 0, outcome.err
+def test_the_next_run_leaves_them_out_or_relabels(run: Path, here: Path, distill: Distill) -> None:
+    """The lists are what --without and --relabel read; a run that knows better is judged by that."""
+    assert distill("audit", "r", "--budget", NOISY).code == 0
+    listed = rows_of(run / "audit/audit.csv")
+    relabel = rows_of(run / "audit/mislabelled.csv")
+    shutil.copytree(run / "audit", here / "lists")
+    brief = ("--model", "mlp_8x1", "--epochs", 1, *BRIEF, "--overwrite")
+    train = ("teacher", "train", "--data", "digits", *brief, "--out")
+    for name, options in (
+        ("without", ("--without", "lists/audit.csv")),
+        ("relabel", ("--relabel", "lists/mislabelled.csv")),
+        ("r", ("--without", "lists/duplicates.csv", "--relabel", "lists/audit.csv")),
+    ):
+        outcome = distill(*train, name, *options)
+        assert outcome.code == 0, outcome.err
+    # A run takes its audit with it.
     assert not (run / "audit").exists()
+    outcome = distill("audit", "without", "--budget", 1300, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["images"] == 1438 - len(listed)
+    again = {row["sample_id"] for row in rows_of(here / "without/audit/mislabelled.csv")}
+    assert again.isdisjoint(row["sample_id"] for row in listed)
+    assert distill("audit", "relabel", "--budget", 1438).code == 0
+    labels = {row["sample_id"]: row["label"] for row in rows_of(here / "relabel/audit/audit.csv")}
+    assert all(labels[row["sample_id"]] == row["suggested"] for row in relabel)
 
 
 def test_names_are_text_on_the_page(here: Path, distill: Distill) -> None:
