@@ -29,7 +29,7 @@ class Stream(IntEnum):
     KNOWN = 1
     NOISY = 2
     OTHER = 3
-    QUERY = 4
+    QUERY = 5
 
 
 def ranked(rows_P: Tensor, key_N: Tensor, seed: int, stream: Stream) -> Tensor:

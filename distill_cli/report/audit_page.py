@@ -20,7 +20,7 @@ NOTHING = {
     "hard": "No sample is near another class.",
 }
 ABOUT = {
-    "mislabelled": "Label → the likeliest other class. The least certain label first. Leave them out "
+    "mislabelled": "Label → the likeliest other class, the most doubtful label first. Leave them out "
     "(--without audit.csv), or take the other class (--relabel mislabelled.csv).",
     "duplicate": "The left one is listed, the right one stays: one of test before one held out, before one to "
     "train on. Pairs across splits first, for what is learnt there is asked there.",

@@ -169,8 +169,9 @@ def _judged_card(audit: Audit, row: int, *, other: bool) -> Card:
     label = names[int(rows.label_N[row])]
     likely = names[_suggested(audit, row)]
     probs_K = rows.answers.mean_NK[row]
-    share = f"{100 * float(probs_K[_suggested(audit, row)]):.1f} %"
-    lines = [f"{likely} {share}, label {100 * float(judged.confidence_N[row]):.1f} %"]
+    shares = float(probs_K[_suggested(audit, row)]), float(judged.confidence_N[row])
+    other_share, own_share = (f"{100 * share:.1f}\u00a0%" for share in shares)
+    lines = [f"{likely} {other_share}, label {own_share}"]
     if len(audit.judges) > 1:
         lines.append(f"{int(judged.votes_N[row])} of {len(audit.judges)} against the label")
     return Card(
@@ -197,7 +198,7 @@ def _pair(audit: Audit, row: int) -> Card:
     return Card(
         pictures=(_picture(rows.images([row])[0]), _picture(images)),
         title=title,
-        lines=(_place(audit, row), f"stays: {partner.split}: {duplicate.sample}"),
+        lines=(_place(audit, row), f"stays, {partner.split}: {duplicate.sample}"),
     )
 
 

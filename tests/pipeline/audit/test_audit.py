@@ -158,7 +158,7 @@ def test_a_cache_judges_in_its_place(made: Made, here: Path, distill: Distill) -
         number = row_of[row["sample_id"]]
         probability = float(mean_NK[number, int(row["label"])])
         assert float(row["confidence"]) == pytest.approx(probability, abs=2e-6)
-    assert "had not seen" in (here / "o/index.html").read_text()
+    assert "had not seen the labels" in (here / "o/index.html").read_text()
 
 
 def test_several_judges(run: Path, made: Made, here: Path, distill: Distill) -> None:
