@@ -147,11 +147,17 @@ def _as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Data
 def as_known(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Dataset:
     """The data that a run was trained on with the labels that it knew.
 
+    Its lists may name images of `--unlabelled` that do not lie beside the data here: then nobody can
+    compare all that it knew.
+
     Raises:
         ArtifactError: Its files of labels say something else by now.
     """
-    dataset = relabelled(dataset, rules_kept_of(recipe))
-    _check_labels(folder, dataset, recipe)
+    rules = rules_kept_of(recipe)
+    of_these = rules.among(dataset.train.sample_ids)
+    dataset = relabelled(dataset, of_these)
+    if of_these == rules:
+        _check_labels(folder, dataset, recipe)
     return dataset
 
 

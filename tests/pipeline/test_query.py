@@ -154,6 +154,24 @@ def test_what_is_labelled_is_not_asked_again(seeds: Path, here: Path, distill: D
     assert more.issuperset(row["sample_id"] for row in first[7:])
 
 
+def test_labels_of_images_beside_the_data(here: Path, distill: Distill) -> None:
+    """A run that has some asks for the others of its source; of another source, for all."""
+    for folder in "uv":
+        for number in range(6):
+            picture(here / folder / f"{folder}{number}.png", [TOP], seed=number)
+    (here / "known.csv").write_text("sample_id,label\nunlabelled/u1.png,3\nunlabelled/u4.png,7\n")
+    train = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--epochs", 1, *FEW)
+    outcome = distill(*train, "--unlabelled", "u", "--relabel", "known.csv", "--out", "r")
+    assert outcome.code == 0, outcome.err
+    for folder, count in (("u", 4), ("v", 6)):
+        outcome = distill("query", "r", "--unlabelled", folder, "--out", folder + ".csv", "--json")
+        assert outcome.code == 0, outcome.err
+        assert json.loads(outcome.out)["candidates"] == count
+    # Those that are held out are known without the source, too.
+    outcome = distill("evaluate", "r", "--split", "val")
+    assert outcome.code == 0, outcome.err
+
+
 def test_seeds_are_several_runs(seeds: Path, here: Path, distill: Distill) -> None:
     outcome = distill("query", seeds, "--by", "disagreement", "--budget", 12)
     assert outcome.code == 0, outcome.err

@@ -66,7 +66,9 @@ def learnt_from(
             f"no training image of {dataset.spec} has a label, which is all that {taught} learns from",
             hint="Put some into train/<class>/, or teach a student with kd, which needs none",
         )
-    if dataset.unlabelled and cached is None:
+    # A list may say the labels of some of them.
+    known_beside = bool((rows >= dataset.identity.samples).any())
+    if dataset.unlabelled and cached is None and not known_beside:
         raise UsageError(
             f"--unlabelled {dataset.unlabelled}: {taught} {_learn(taught)} from labels alone, and nothing "
             "would be learnt from these images",
