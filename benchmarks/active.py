@@ -10,16 +10,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import statistics
-import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.audit import add
+from benchmarks.audit import part_of_mnist
 from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
 from distill_cli.data.dataset import open_dataset
 from distill_cli.pipeline.query import By, Query, query
@@ -81,21 +79,6 @@ class Study:
         quiet: dict[str, Any] = {"device": "cpu", "message": lambda text: None}
         chosen: dict[str, Any] = {"by": METHODS[method], "budget": self.args.budget, "seed": seed}
         return query([str(run) for run in runs], data=None, unlabelled=None, **chosen, **quiet)
-
-
-def part_of_mnist(work: Path, count: int) -> Path:
-    """An archive of so many training images, chosen by a hash, and all of test; made once."""
-    path = work / f"mnist-{count}.tar"
-    if path.exists():
-        return path
-    root = Path(os.environ.get("DISTILL_DATA", "../shared/data")).resolve()
-    dataset = open_dataset(str(root / "mnist.tar.gz"))
-    with tarfile.open(path, "w") as out:
-        for split, images in (("train", dataset.train), ("test", dataset.test)):
-            rows = sorted(range(len(images.sample_ids)), key=lambda row: int(images.key_N[row]))
-            for row in rows[: count if split == "train" else None]:
-                add(out, f"{split}/{images.sample_ids[row]}", images.images_NCHW[row, 0].numpy())
-    return path
 
 
 def main() -> None:

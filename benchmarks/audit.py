@@ -46,17 +46,16 @@ class Study:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.work = args, args.work
-        root = Path(os.environ.get("DISTILL_DATA", "../shared/data")).resolve()
-        self.data = str(root / "mnist.tar.gz")
+        self.data = str(part_of_mnist(args.work, args.images))
         train = open_dataset(self.data).train
         self.true = dict(zip(train.sample_ids, map(int, train.label_N.tolist()), strict=True))
 
     def run(self, name: str, seed: int, *, member: int = 0, **lists: Path) -> Path:
-        """A network of one seed; of each seed other labels are wrong, of other images."""
+        """A network of one seed; of each seed other labels are wrong."""
         out = self.work / f"{name}-{seed}-{member}"
         values: dict[str, Any] = {
-            **{"data": self.data, "limit": self.args.limit, "label_noise": f"sym:{RATE}"},
-            **{"val_fraction": self.args.limit / 5 / 60_000, "label_seed": seed},
+            **{"data": self.data, "label_noise": f"sym:{RATE}", "label_seed": seed},
+            **{"val_fraction": 1 / 6},
             **{"model": "mlp_256x2", "augment": "none", "batch_size": 64, "lr": 0.05},
             **{"epochs": self.args.epochs, "threads": self.args.threads},
             **{"seed": seed + 100 * member, **{key: str(path) for key, path in lists.items()}},
@@ -96,6 +95,21 @@ class Study:
 def audited(run: Path, budget: Amount | None, *, near: float = 2.0, **how: Sequence[str]) -> Audit:
     quiet: dict[str, Any] = {"device": "cpu", "message": lambda text: None}
     return audit(run, budget=budget, near=near, data=None, unlabelled=None, **how, **quiet)  # type: ignore[arg-type]
+
+
+def part_of_mnist(work: Path, count: int) -> Path:
+    """An archive of so many training images, chosen by a hash, and all of test; made once."""
+    path = work / f"mnist-{count}.tar"
+    if path.exists():
+        return path
+    root = Path(os.environ.get("DISTILL_DATA", "../shared/data")).resolve()
+    dataset = open_dataset(str(root / "mnist.tar.gz"))
+    with tarfile.open(path, "w") as out:
+        for split, images in (("train", dataset.train), ("test", dataset.test)):
+            rows = sorted(range(len(images.sample_ids)), key=lambda row: int(images.key_N[row]))
+            for row in rows[: count if split == "train" else None]:
+                add(out, f"{split}/{images.sample_ids[row]}", images.images_NCHW[row, 0].numpy())
+    return path
 
 
 def listed(path: Path, names: Iterable[str]) -> Path:
@@ -200,7 +214,7 @@ def planted(study: Study) -> tuple[Path, dict[str, tuple[str, str, str]]]:
     copies: dict[str, tuple[str, str, str]] = {}
     with tarfile.open(path, "w") as out:
         for split, images in parts.items():
-            count = {"train": study.args.limit, "test": 2000}[split]
+            count = {"train": study.args.images, "test": 2000}[split]
             rows = sorted(
                 range(len(images.sample_ids)), key=lambda r: sample_key(images.sample_ids[r])
             )
@@ -256,7 +270,7 @@ def duplicates(study: Study) -> tuple[list[str], str]:
 
 
 def main() -> None:
-    args = arguments(__doc__, "audit", seeds=3, limit=12_000, epochs=10)
+    args = arguments(__doc__, "audit", seeds=3, images=14_400, epochs=10)
     study = Study(args)
     found, beside = duplicates(study)
     print("\n".join(found), beside, flush=True)
@@ -272,20 +286,20 @@ def report(
     beside: str,
 ) -> str:
     """The page."""
-    images = args.limit + args.limit // 5
+    held_out = args.images // 6
     return "\n".join(
         [
             "# Audit: wrong labels and duplicates that were planted",
             "",
-            f"`mlp_256x2` on {args.limit:,} images of MNIST, {args.limit // 5:,} more held out, of both 5 % of the labels "
+            f"`mlp_256x2` on {args.images - held_out:,} images of MNIST, {held_out:,} more held out, of both 5 % of the labels "
             f"changed to any other class (`--label-noise sym:{RATE}`); {args.epochs} epochs of batches of 64, SGD at 0.05, no "
             "augmentation, the epoch by the held-out labels, which are as wrong. Nothing was tuned. Mean ± sd "
-            f"over {args.seeds} seeds, each with other images and other wrong labels. 10,000 test images, rightly labelled, "
+            f"over {args.seeds} seeds, each with other wrong labels. 10,000 test images, rightly labelled, "
             "looked at once. Made by `python -m benchmarks.audit`.",
             "",
             "## Wrong labels that were caught",
             "",
-            f"At a budget of 5 % as many samples are listed as are wrong ({round(RATE * images):,}): precision and recall are one "
+            f"At a budget of 5 % as many samples are listed as are wrong ({round(RATE * args.images):,}): precision and recall are one "
             "figure. Without `--budget`, those that are confidently of another class.",
             "",
             "| judged | by | budget 5 % | listed without | precision | recall |",
@@ -302,7 +316,7 @@ def report(
             "",
             "## Duplicates",
             "",
-            f"Copies planted in {args.limit:,} training images, of them and of 2,000 of test; `--near 0.99`. A pair is found where "
+            f"Copies planted in {args.images:,} training images, of them and of 2,000 of test; `--near 0.99`. A pair is found where "
             "the copy or its original is listed with the other as its partner.",
             "",
             "| copy | of train | of test |",
