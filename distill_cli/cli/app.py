@@ -39,6 +39,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("report", "One self-contained HTML page of a run."),
     "cache": ("cache", "Describe, check, join, import, export and share soft-label caches."),
     "calibrate": ("calibrate", "Give classes their share of the answers, without labels."),
+    "audit": ("audit", "Samples to look at: mislabelled, there twice, hard."),
+    "query": ("query", "Which images to label next."),
     "noise": ("noise", "Estimate how often labels are wrong."),
     "recipes": ("recipes", "List, show, copy, validate and run recipes."),
     "models": ("models", "Where the layers of a network can be tapped."),

@@ -30,6 +30,7 @@ class Stream(IntEnum):
     NOISY = 2
     OTHER = 3
     FOLD = 4
+    QUERY = 5
 
 
 def ranked(rows_P: Tensor, key_N: Tensor, seed: int, stream: Stream) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from distill_cli.data.label_files import Corrections, Hierarchy, Omitted, Relabelling
+from distill_cli.data.source import UNLABELLED_PREFIX
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,21 @@ class LabelRules:
     unlabelled: Omitted | None = None
     seed: int = 0
     val_fraction: float = 0.1
+
+    def among(self, sample_ids: Sequence[str]) -> LabelRules:
+        """The same without the rows of lists that name unlabelled images which are none of these samples."""
+        known = set(sample_ids)
+
+        def is_there(sample_id: str) -> bool:
+            return not sample_id.startswith(UNLABELLED_PREFIX) or sample_id in known
+
+        return replace(
+            self,
+            without=tuple(name for name in self.without if is_there(name[1])),
+            relabel=tuple(pair for pair in self.relabel if is_there(pair[0][1])),
+            unlabelled=self.unlabelled
+            and tuple(name for name in self.unlabelled if is_there(name[1])),
+        )
 
     @property
     def hides(self) -> bool:

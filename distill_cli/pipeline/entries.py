@@ -61,9 +61,15 @@ _MODEL_FILES = ("config.json", "model.safetensors")
 MODEL = Entries(files=_any_of((*_MODEL_FILES, "README.md")))
 # The model whose masses of classes `calibrate` made those of a prior.
 CALIBRATED = "calibrated"
+# What `audit` lists of a run's samples: all that may be left out, each kind by itself, figures and a page.
+AUDIT = "audit"
+AUDIT_LISTS = ("audit.csv", "mislabelled.csv", "duplicates.csv", "hard.csv")
+AUDIT_SUMMARY, AUDIT_PAGE = "audit.json", "index.html"
+AUDITED = Entries(files=_any_of((*AUDIT_LISTS, AUDIT_SUMMARY, AUDIT_PAGE)))
 _PLAIN_RUN = {
     "model": MODEL,
     CALIBRATED: MODEL,
+    AUDIT: AUDITED,
     "last": Entries(files=r"checkpoint(-before)?\.pt|outcome\.json|shard-\d+-\d+\.safetensors"),
 }
 # A stage's folder is named as the recipe says.
@@ -207,15 +213,37 @@ def check_model_output(out: Path, *, own: bool, overwrite: bool) -> None:
         UsageError: It cannot be written, lies in a run or a cache, holds other things, or a model.
         ArtifactError: An entry that would be written is a link.
     """
+    there = (out / "config.json").is_file() and not overwrite
+    _check_own(out, MODEL, "a model", own=own, there=there)
+
+
+def check_audit_output(out: Path, *, own: bool, overwrite: bool) -> None:
+    """Refuses a folder that the lists of an audit alone cannot be written to.
+
+    Args:
+        out: The folder.
+        own: It is the run's own, in its place.
+        overwrite: Replace the lists that are in it.
+
+    Raises:
+        UsageError: It cannot be written, lies in a run or a cache, holds other things, or an audit.
+        ArtifactError: An entry that would be written is a link.
+    """
+    names = (*AUDIT_LISTS, AUDIT_SUMMARY)
+    there = any((out / name).is_file() for name in names) and not overwrite
+    _check_own(out, AUDITED, "an audit", own=own, there=there)
+
+
+def _check_own(out: Path, kind: Entries, subject: str, *, own: bool, there: bool) -> None:
     check_writable(out)
     if not own:
         check_place(out, run=False)
-    if (out / "config.json").is_file() and not overwrite:
+    if there:
         raise UsageError(
-            f"{out} already holds a model",
+            f"{out} already holds {subject}",
             hint="Choose another --out, or replace it with --overwrite",
         )
-    check_entries(out, MODEL, "a model")
+    check_entries(out, kind, subject)
 
 
 def check_not_gone(run: Path) -> None:

@@ -67,7 +67,12 @@ class Evaluation:
 
 
 def data_of(
-    folder: Path, data: str | None, recipe: dict[str, Any], view: PlainView | None
+    folder: Path,
+    data: str | None,
+    recipe: dict[str, Any],
+    view: PlainView | None,
+    *,
+    unlabelled: str | None = None,
 ) -> Dataset:
     """The data named, or the one the run was trained on, under the run's split.
 
@@ -77,7 +82,9 @@ def data_of(
         recipe: The run's recipe.
         view: The images that its network takes; None where it was saved before 0.4.0, which went by
             the data.
+        unlabelled: Images without labels that lie beside them; None for none.
     """
+    beside = unlabelled and typed_place(unlabelled, "--unlabelled")
     spec = data or recipe.get("data")
     if spec is None:
         raise UsageError(f"{folder} does not say which data it was trained on", hint="Give --data")
@@ -94,6 +101,7 @@ def data_of(
             framing=EARLIER_FRAMING if view is None else view.framing,
             workers=min(8, processors()),
             rules=rules if view is None else replace(rules, channels=view.channels),
+            unlabelled=beside,
         )
 
     size: Size | None = recipe.get("size")
@@ -110,8 +118,8 @@ def data_of(
         with suppress(ArtifactError):
             dataset = opened(rules, of_view)
             then = mapping(mapping(recipe.get("recorded")).get("dataset"))
-            alone = {key: then[key] for key in then if key not in UNLABELLED_KEYS}
-            if dataset.identity.to_json() == alone:
+            now = dataset.identity.with_unlabelled_of(None).to_json()
+            if now == {key: then[key] for key in then if key not in UNLABELLED_KEYS}:
                 return dataset
     return opened(today, of_view)
 
@@ -127,16 +135,28 @@ def _as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Data
     now = dataset.identity.to_json()
     if any(then.get(key) != now[key] for key in ("fingerprint", "split_seed", "val_fraction")):
         return dataset
-    rules = rules_kept_of(recipe)
-    if not rules.changes:
-        return dataset
-    dataset = relabelled(dataset, rules)
-    _check_labels(folder, dataset, recipe)
+    dataset = as_known(folder, dataset, recipe)
     if not len(dataset.val.label_N):
         raise UsageError(
             f"{folder} held nothing out: it knew fewer than five labels of every class",
             hint="Leave --split out to look at test",
         )
+    return dataset
+
+
+def as_known(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Dataset:
+    """The data that a run was trained on with the labels that it knew.
+
+    What its lists say of images beside the data counts where these lie there too.
+
+    Raises:
+        ArtifactError: Its files of labels say something else by now.
+    """
+    rules = rules_kept_of(recipe).among(dataset.train.sample_ids)
+    if not rules.changes:
+        return dataset
+    dataset = relabelled(dataset, rules)
+    _check_labels(folder, dataset, recipe)
     return dataset
 
 

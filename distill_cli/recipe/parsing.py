@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Literal, NamedTuple
 
@@ -55,6 +56,27 @@ def parse_noise(text: str) -> NoiseSpec | None:
     if not 0 < rate < 1:
         raise ValueError(f"'{text}' should have a share between 0 and 1, as {match[1]}:0.4")
     return NoiseSpec("sym" if match[1] == "sym" else "pair", rate)
+
+
+# A number of samples, or where it is no whole number a share of them.
+Amount = int | float
+
+
+def parse_amount(text: str) -> Amount:
+    """`100` samples, or `0.05` of them.
+
+    Raises:
+        ValueError: It is neither a number from 1 on nor a share between 0 and 1.
+    """
+    if re.fullmatch(r"\s*\+?\d+\s*", text) and int(text) >= 1:
+        return int(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise ValueError(f"'{text}' is neither a number of samples nor a share between 0 and 1")
+    return share
 
 
 def check_noise(text: str) -> str:

@@ -83,6 +83,11 @@ VERBS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         SHOWN,
     ),
     "noise": (("noise", "estimate", "{run}", "--out", "{matrix}"), SHOWN),
+    "audit": (("audit", "{run}", "--out", "{audit}", "--budget", "3"), (FOLDER_SHOWN,)),
+    "query": (
+        ("query", "{run}", "--unlabelled", "{data}", "--out", "{query}", "--overwrite"),
+        SHOWN,
+    ),
     "compare": (("compare", "{run}", "{undecodable}"), ()),
     "runs": (("runs", "{root}"), (FOLDER_SHOWN, UNDECODABLE_SHOWN)),
     "info": (("cache", "info", "{labels}"), ()),
@@ -104,6 +109,8 @@ def filled(words: tuple[str, ...], planted: Path) -> list[str]:
         "undecodable": planted / UNDECODABLE,
         "matrix": planted / "noise.csv",
         "calibrated": planted / "calibrated",
+        "audit": planted / "audit",
+        "query": planted / "query.csv",
         "root": planted,
     }
     return [word.format(**places) for word in words]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.label_files import (
-    Named,
     Omitted,
     Relabelling,
     read_corrections,
@@ -18,7 +16,6 @@ from distill_cli.data.label_files import (
     read_samples,
 )
 from distill_cli.data.label_rules import LabelRules, Noise
-from distill_cli.data.source import UNLABELLED_PREFIX
 from distill_cli.errors import UsageError
 from distill_cli.pipeline.inputs.artifacts import Artifacts
 from distill_cli.pipeline.inputs.file_options import files_named
@@ -145,18 +142,4 @@ def rules_kept_of(kept: Mapping[str, Any]) -> LabelRules:
         UsageError: A key has a value that it cannot have, or a file cannot be read.
     """
     keys = {**label_keys(kept), "val_fraction": kept.get("val_fraction") or VAL_FRACTION}
-    rules = label_rules(validate(TrainRecipe, keys))
-    if not (kept.get("unlabelled") or kept.get("transductive")):
-        return rules
-    # Images beside the data are not opened where nothing is trained on.
-    return replace(
-        rules,
-        without=tuple(name for name in rules.without if _is_own(name)),
-        relabel=tuple(entry for entry in rules.relabel if _is_own(entry[0])),
-        unlabelled=rules.unlabelled and tuple(name for name in rules.unlabelled if _is_own(name)),
-    )
-
-
-def _is_own(name: Named) -> bool:
-    """Whether a sample is of the data themselves."""
-    return not name[1].startswith(UNLABELLED_PREFIX)
+    return label_rules(validate(TrainRecipe, keys))

@@ -66,9 +66,9 @@ def learnt_from(
             f"no training image of {dataset.spec} has a label, which is all that {taught} learns from",
             hint="Put some into train/<class>/, or teach a student with kd, which needs none",
         )
-    # A list may give labels to these images too.
-    listed = dataset.labels is not None and dataset.labels.listed is not None
-    if dataset.identity.unlabelled_samples and cached is None and not listed:
+    # A list may say the labels of some of them.
+    known_beside = bool((rows >= dataset.identity.samples).any())
+    if dataset.identity.unlabelled_samples and cached is None and not known_beside:
         named = f"--unlabelled {dataset.unlabelled}"
         raise UsageError(
             f"{'--transductive' if dataset.transductive else named}: {taught} {_learn(taught)} from labels alone, and nothing "

@@ -1,0 +1,236 @@
+"""`distill query`, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.label_rules import LabelRules
+from distill_cli.data.labels import relabelled
+from distill_cli.models import load_model
+from distill_cli.pipeline import answers
+from tests.conftest import Made, Outcome, invoke, tree
+from tests.data.pictures import LEFT, TOP, picture
+from tests.reliability import Reliability
+
+Distill = Callable[..., Outcome]
+FEW = ("--labels-per-class", 8, "--augment", "none", "-b", 16, "--lr", 0.1, "--quiet")
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs on 80 labels of digits."""
+    out = tmp_path_factory.mktemp("seeds") / "s"
+    train = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--epochs", 2)
+    outcome = invoke(*train, *FEW, "--seeds", 2, "--out", out)
+    assert outcome.code == 0, outcome.err
+    return out
+
+
+def unknown() -> Dataset:
+    """Digits as these runs knew them."""
+    return relabelled(open_dataset("digits"), LabelRules(per_class=8))
+
+
+@torch.no_grad()
+def probabilities(folder: Path, dataset: Dataset) -> tuple[list[str], Tensor]:
+    rows = dataset.fit_rows[dataset.train.label_N[dataset.fit_rows] < 0]
+    images = dataset.train.take(rows)
+    network = load_model(folder)
+    batches = [network(batch / 255).double().softmax(dim=-1) for batch in images.iter_plain()]
+    return list(images.sample_ids), torch.cat(batches)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("by", ["margin", "entropy", "disagreement"])
+def test_the_least_sure_are_asked_first(seeds: Path, here: Path, distill: Distill, by: str) -> None:
+    """Scores written anew, from the networks' probabilities in fp64."""
+    asked = [seeds / "seed-0", seeds / "seed-1"][: 2 if by == "disagreement" else 1]
+    outcome = distill("query", ",".join(map(str, asked)), "--budget", 20, "--by", by, "--json")
+    assert outcome.code == 0, outcome.err
+    answers_of = [probabilities(folder, unknown()) for folder in asked]
+    ids = answers_of[0][0]
+    probs_MNK = torch.stack([probs_NK for _, probs_NK in answers_of])
+    mean_NK = probs_MNK.mean(dim=0)
+    first_N, second_N = mean_NK.sort(dim=-1, descending=True).values[:, :2].T
+    entropy_N = -(mean_NK * mean_NK.log()).sum(dim=-1)
+    apart_N = (probs_MNK * (probs_MNK / mean_NK).log()).sum(dim=-1).mean(dim=0)
+    score_N = {"margin": first_N - second_N, "entropy": entropy_N, "disagreement": apart_N}[by]
+    expected = dict(zip(ids, score_N.tolist(), strict=True))
+    listed = rows_of(here / "query.csv")
+    assert [row["rank"] for row in listed] == [str(rank) for rank in range(1, 21)]
+    assert all(row["label"] == "" for row in listed)
+    for row in listed:
+        assert float(row["score"]) == pytest.approx(expected[row["sample_id"]], abs=1e-5)
+    sign = 1 if by == "margin" else -1
+    bound = sorted(sign * score for score in expected.values())[19]
+    assert all(sign * expected[row["sample_id"]] <= bound + 2e-5 for row in listed)
+    document = json.loads(outcome.out)
+    assert (document["by"], document["candidates"], document["out"]) == (by, 1358, "query.csv")
+    for key in ("sample_id", "predicted"):
+        assert [row[key] for row in document["samples"]] == [row[key] for row in listed]
+
+
+def test_random_goes_by_seed_and_sample_alone(seeds: Path, here: Path, distill: Distill) -> None:
+    ways = {
+        "a": (seeds / "seed-0", "--seed", 3),
+        "b": (seeds / "seed-1", "--seed", 3),
+        "c": (seeds / "seed-0", "--seed", 4),
+    }
+    for name, given in ways.items():
+        outcome = distill("query", *given, "--by", "random", "--budget", 30, "--out", name)
+        assert outcome.code == 0, outcome.err
+    a, b, c = ([row["sample_id"] for row in rows_of(here / name)] for name in ways)
+    assert a == b
+    assert len(set(a) & set(c)) < 10
+    # A larger budget asks the same and more.
+    more = ("--by", "random", "--budget", 60, "--out", "d", "--seed", 3)
+    assert distill("query", seeds / "seed-0", *more).code == 0
+    assert [row["sample_id"] for row in rows_of(here / "d")][:30] == a
+
+
+def test_hidden_labels_are_not_read(
+    seeds: Path, here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = seeds / "seed-0"
+    assert distill("query", run, "--out", "clean").code == 0
+    plain = answers.as_known
+
+    def poisoned(folder: Path, dataset: Dataset, recipe: dict[str, object]) -> Dataset:
+        seen = plain(folder, dataset, recipe)
+        return replace(seen, hidden_N=torch.where(seen.hidden_N >= 0, 0, seen.hidden_N))
+
+    monkeypatch.setattr(answers, "as_known", poisoned)
+    assert distill("query", run, "--out", "poisoned").code == 0
+    assert (here / "clean").read_bytes() == (here / "poisoned").read_bytes()
+
+
+def test_images_of_a_source_beside(seeds: Path, made: Made, here: Path, distill: Distill) -> None:
+    """Under the ids that a training with the same --unlabelled gives them; the run's own are not asked."""
+    for number in range(12):
+        picture(here / "u" / f"{number:02}.png", [LEFT] if number % 2 else [TOP], seed=number)
+    for run in (made.teacher, seeds / "seed-0"):
+        outcome = distill("query", run, "--unlabelled", "u", "--out", "q.csv", "--overwrite")
+        assert outcome.code == 0, outcome.err
+        assert "12 images of 12" in outcome.err
+        listed = {row["sample_id"] for row in rows_of(here / "q.csv")}
+        assert listed == {f"unlabelled/{number:02}.png" for number in range(12)}
+    then = open_dataset("digits", unlabelled=str(here / "u"))
+    assert listed <= set(then.train.sample_ids)
+
+
+def test_what_is_labelled_is_not_asked_again(seeds: Path, here: Path, distill: Distill) -> None:
+    """The filled-in list goes into the next training, whose query then asks others."""
+    assert distill("query", seeds / "seed-0", "--budget", 10).code == 0
+    first = rows_of(here / "query.csv")
+    dataset = open_dataset("digits")
+    label_of = dict(zip(dataset.train.sample_ids, dataset.train.label_N.tolist(), strict=True))
+    for row in first[:7]:
+        row["label"] = str(label_of[row["sample_id"]])
+    with (here / "query.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(first[0]))
+        writer.writeheader()
+        writer.writerows(first)
+    train = ("teacher", "train", "--data", "digits", "--model", "mlp_16x1", "--epochs", 1, *FEW)
+    outcome = distill(*train, "--relabel", "query.csv", "--out", "next")
+    assert outcome.code == 0, outcome.err
+    outcome = distill("query", "next", "--budget", 2000, "--out", "more.csv", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["candidates"] == 1358 - 7
+    more = {row["sample_id"] for row in rows_of(here / "more.csv")}
+    assert more.isdisjoint(row["sample_id"] for row in first[:7])
+    assert more.issuperset(row["sample_id"] for row in first[7:])
+
+
+def test_labels_of_images_beside_the_data(here: Path, distill: Distill) -> None:
+    """A run that has some asks for the others of its source; of another source, for all."""
+    for folder in "uv":
+        for number in range(6):
+            picture(here / folder / f"{folder}{number}.png", [TOP], seed=number)
+    (here / "known.csv").write_text("sample_id,label\nunlabelled/u1.png,3\nunlabelled/u4.png,7\n")
+    train = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--epochs", 1, *FEW)
+    outcome = distill(*train, "--unlabelled", "u", "--relabel", "known.csv", "--out", "r")
+    assert outcome.code == 0, outcome.err
+    for folder, count in (("u", 4), ("v", 6)):
+        outcome = distill("query", "r", "--unlabelled", folder, "--out", folder + ".csv", "--json")
+        assert outcome.code == 0, outcome.err
+        assert json.loads(outcome.out)["candidates"] == count
+    # Those that are held out are known without the source, too.
+    outcome = distill("evaluate", "r", "--split", "val")
+    assert outcome.code == 0, outcome.err
+
+
+def test_seeds_are_several_runs(seeds: Path, here: Path, distill: Distill) -> None:
+    outcome = distill("query", seeds, "--by", "disagreement", "--budget", 12)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.endswith("query.csv\n")
+    assert "12 images of 1,358" in outcome.err
+    assert "the first 10 above" in outcome.err
+    both = f"{seeds / 'seed-0'},{seeds / 'seed-1'}"
+    assert distill("query", both, "--by", "disagreement", "--budget", 12, "-o", "b").code == 0
+    assert (here / "query.csv").read_bytes() == (here / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("nowhere",), "'nowhere' does not exist"),
+        (("{run}",), "knew the labels of all of its images"),
+        (("{run}", "--by", "disagreement"), "it agrees with itself"),
+        (("{labels}",), "is no run folder"),
+        (("{run}/model",), "is no run folder"),
+        (("{run}", "--budget", "0"), "--budget"),
+        (("{run}", "--unlabelled", "nowhere"), "--unlabelled nowhere does not exist"),
+        (("{run}", "--unlabelled", "digits", "--out", "no/such/"), None),
+    ],
+)
+def test_refusals(
+    made: Made, here: Path, distill: Distill, given: tuple[str, ...], words: str | None
+) -> None:
+    before = tree(made.teacher)
+    filled = [word.format(run=made.teacher, labels=made.labels / "a") for word in given]
+    outcome = distill("query", *filled)
+    if words is None:
+        assert outcome.code == 0, outcome.err
+        return
+    assert (outcome.code, words in outcome.err) == (2, True), outcome.err
+    assert list(here.iterdir()) == []
+    assert tree(made.teacher) == before
+
+
+def test_a_list_that_may_be_filled_in(
+    seeds: Path, here: Path, distill: Distill, reliability: Reliability
+) -> None:
+    (here / "query.csv").write_text("sample,label\n")
+    outcome = distill("query", seeds / "seed-0")
+    assert (here / "query.csv").read_text() == "sample,label\n"
+    reliability(
+        "Folders and paths", "a list of queries is there already", "distill query RUN", outcome
+    )
+    assert distill("query", seeds / "seed-0", "--overwrite").code == 0
+    assert len(rows_of(here / "query.csv")) == 100
+
+
+def test_one_run_disagrees_with_nobody(
+    made: Made, here: Path, distill: Distill, reliability: Reliability
+) -> None:
+    (here / "r").symlink_to(made.teacher)
+    outcome = distill("query", "r", "--by", "disagreement")
+    reliability(
+        "Usage and recipes",
+        "disagreement of a single run",
+        "distill query r --by disagreement",
+        outcome,
+    )
