@@ -11,10 +11,10 @@ from distill_cli.pipeline.entries import check_not_gone
 from distill_cli.pipeline.folders import check_finished, check_one_run, check_output
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import (
-    OWN,
     check_distinct,
     check_teachers,
     expand_teachers,
+    moves,
 )
 from distill_cli.recipe import known_names
 from distill_cli.recipe.base import TeacherLabels, TrainRecipe
@@ -61,7 +61,7 @@ def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> 
         check_teachers(recipe.teachers)
         outside = [name for name in recipe.teachers or [] if name not in made]
         expanded = expand_teachers(outside, own=isinstance(recipe, StudentRecipe))
-        given = [name for name in given if name not in OWN]
+        given = [name for name in given if not moves(name)]
         if recipe.recorded is None:
             # Runs of earlier versions go on with the teachers they have, one of them twice too.
             check_distinct(expanded)

@@ -61,9 +61,12 @@ _MODEL_FILES = ("config.json", "model.safetensors")
 MODEL = Entries(files=_any_of((*_MODEL_FILES, "README.md")))
 # The model whose masses of classes `calibrate` made those of a prior.
 CALIBRATED = "calibrated"
+# Networks that were trained along with a student, each with its model.
+PEERS = "peers"
 _PLAIN_RUN = {
     "model": MODEL,
     CALIBRATED: MODEL,
+    PEERS: Entries(folders={".+": Entries(folders={"model": MODEL})}),
     "last": Entries(files=r"checkpoint(-before)?\.pt|outcome\.json|shard-\d+-\d+\.safetensors"),
 }
 # A stage's folder is named as the recipe says.

@@ -22,6 +22,7 @@ from distill_cli.recipe.fields import (
     Text,
     option,
 )
+from distill_cli.recipe.peer_options import PeerOptions
 from distill_cli.recipe.stream_options import StreamOptions
 from distill_cli.recipe.unlabelled_options import TEACHER_DATA, UNLABELLED
 from distill_cli.types import ScheduleName
@@ -53,7 +54,7 @@ class TeacherRecipe(LabelledRecipe):
     )
 
 
-class StudentRecipe(LabelledRecipe, HintLayers, StreamOptions):
+class StudentRecipe(LabelledRecipe, HintLayers, StreamOptions, PeerOptions):
     """`distill student`: a network that learns from teachers."""
 
     COMMAND: ClassVar[str] = "student"

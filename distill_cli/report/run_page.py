@@ -85,6 +85,9 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
         agreed = share(result.teacher_agreement, decimals=1)
         kl = "" if result.teacher_kl is None else f", KL {result.teacher_kl:.3f}"
         shown.append(("agreement", agreed, f"with its teachers{kl}"))
+    for peer in result.peers:
+        below = f"{peer.test_errors:,} test errors, {count(peer.params)} parameters"
+        shown.append((f"trained along: {peer.name}", share(peer.test_top1), below))
     return shown
 
 

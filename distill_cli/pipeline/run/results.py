@@ -18,6 +18,7 @@ from distill_cli.pipeline.inputs.own_teachers import own_among
 from distill_cli.pipeline.inputs.remedies import remedies
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teacher_data import shown_to_teachers
+from distill_cli.pipeline.run.peer_figures import peer_results
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
@@ -26,7 +27,7 @@ from distill_cli.sharding import fill
 from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
 from distill_cli.training.events import Sink
 from distill_cli.training.state import State
-from distill_cli.types import UNLABELLED, HintResult, RunResult
+from distill_cli.types import UNLABELLED, HintResult, PeerResult, RunResult
 
 
 def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
@@ -38,7 +39,8 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     fine = network.targets == "softmax" and dataset.group_K is None
     if fine and bool((dataset.val.label_N != UNLABELLED).any()):
         val_NK = logits_by_ranks(network, dataset.val, runtime.device, runtime.ranks)
-    kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK)
+    peers = peer_results(prepared, sink.message)
+    kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK, peers)
     if runtime.shard == "none":
         return runtime.ranks.led(kept)
     # Networks in parts are asked by all ranks at once; rank 0 alone writes, and its figures count.
@@ -72,6 +74,7 @@ def _kept(
     network: Network,
     logits_NK: Tensor,
     val_NK: Tensor | None,
+    peers: Sequence[PeerResult],
 ) -> RunResult:
     """The figures of a run, written to its folder.
 
@@ -82,6 +85,7 @@ def _kept(
         network: The best epoch's.
         logits_NK: Its answers to the test images.
         val_NK: Its answers to the held-out images; None where no temperature can be fitted on them.
+        peers: Figures of the networks that were trained along.
     """
     run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
     test = dataset.test
@@ -126,6 +130,7 @@ def _kept(
         seconds=state.seconds,
         teacher_agreement=same,
         teacher_kl=divergence,
+        peers=tuple(peers),
         warnings=_warnings(state, at_chance(network, dataset, runtime.device, _tries(prepared))),
     )
     card = model_card(prepared.kept.model_dump(mode="json"), result, config_of(network))
