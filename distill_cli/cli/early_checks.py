@@ -18,6 +18,7 @@ from distill_cli.pipeline.inputs.teacher_folders import (
 )
 from distill_cli.recipe import known_names
 from distill_cli.recipe.base import TeacherLabels, TrainRecipe
+from distill_cli.recipe.peer_options import is_peer, peer_of
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.recipe.stages import is_several, stages_of
 
@@ -50,11 +51,14 @@ def check_inputs_of_stages(recipe: TrainRecipe, out: Path, *, resume: bool) -> N
 
 def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> None:
     """Checks teachers, data, model and starting weights, but for those that earlier stages make."""
-    if recipe.model is not None and not known_names.is_model(recipe.model):
-        raise UsageError(
-            f"model: there is no network '{recipe.model}'. "
-            f"{nearest(recipe.model, known_names.models())}"
-        )
+    along = [
+        peer_of(name).model for name in getattr(recipe, "teachers", None) or [] if is_peer(name)
+    ]
+    for model in (recipe.model, *along):
+        if model is not None and not known_names.is_model(model):
+            raise UsageError(
+                f"model: there is no network '{model}'. {nearest(model, known_names.models())}"
+            )
     given = [*(getattr(recipe, "teachers", None) or []), recipe.init]
     given = [name for name in given if name is not None and name not in made]
     if isinstance(recipe, TeacherLabels):
