@@ -36,6 +36,7 @@ from distill_cli.pipeline.inputs.student import (
     freeze_parts,
     starting,
     student_network,
+    with_few_bits,
 )
 from distill_cli.pipeline.inputs.table_checks import check_table
 from distill_cli.pipeline.inputs.teacher_data import (
@@ -72,6 +73,7 @@ from distill_cli.pipeline.run.requirements import check_held_out
 from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.pipeline.run.sharded import check_shard, sharded
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
+from distill_cli.recipe.network_options import quantizer_of
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
 from distill_cli.recipe.schema import HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime, teacher_precision
@@ -235,6 +237,7 @@ def _student(
         check_split(recipe.init, dataset, subject="run", runs=runs)
     if recipe.freeze is not None:
         sink.message(freeze_parts(recipe, network))
+    network = with_few_bits(recipe, network, dataset, runtime, sink, dry=runs.dry)
     if runtime.shards_student:
         # It goes to the device in parts, once all else is known of it.
         return architecture, network
@@ -248,6 +251,7 @@ def check_options(recipe: TrainRecipe) -> None:
         UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
     """
     check_label_options(recipe)
+    quantizer_of(recipe)
     check_objectives(recipe)
     check_names(recipe.augment)
     if isinstance(recipe, StudentRecipe):
