@@ -87,11 +87,6 @@ def quantised(network: Network, bits: Bits, images_BCHW: Tensor) -> Network:
         UsageError: It has no layer between the first and the classifier, or is quantised already.
     """
     net = network.net
-    if network.architecture == NAME:
-        raise UsageError(
-            "the network that it starts from has quantised activations already",
-            hint="Start from its full-precision run, or give --weight-bits alone",
-        )
     counts = bits_of_layers(net, bits)
     if not bits_of_layers(net, replace(bits, weights=1, last=None)):
         raise UsageError(
@@ -99,6 +94,11 @@ def quantised(network: Network, bits: Bits, images_BCHW: Tensor) -> Network:
             hint="Give --quantize-all, or another --model",
         )
     if bits.activations is not None:
+        if network.architecture == NAME:
+            raise UsageError(
+                "the network that it starts from has quantised activations already",
+                hint="Start from its full-precision run, or give --weight-bits alone",
+            )
         args = (bits.activations, bits.quantizer, bits.everything)
         network = with_activations(network, dict(zip(ACTIVATIONS, args, strict=True)))
         _begin(network, images_BCHW)
