@@ -5,6 +5,7 @@ Importing this package registers our own networks in timm's registry.
 
 from distill_cli.models import fitnets as fitnets
 from distill_cli.models import gated as gated
+from distill_cli.models import quantised as quantised
 from distill_cli.models import small as small
 from distill_cli.models.artifact import (
     config_of,

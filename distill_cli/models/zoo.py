@@ -27,6 +27,8 @@ from distill_cli.models.fitnets import NETWORKS as FITNETS
 from distill_cli.models.gated import BASE, gated
 from distill_cli.models.gated import NAME as GATED
 from distill_cli.models.network import InputSpec, Library, Network
+from distill_cli.models.quantised import ACTIVATIONS, with_activations
+from distill_cli.models.quantised import NAME as QUANTISED
 from distill_cli.models.small import NETWORKS
 
 TIMM = "timm/"
@@ -40,8 +42,8 @@ def names() -> list[str]:
     """Every name there is: ours, timm's, torchvision's."""
     others = (TORCHVISION + name for name in torchvision_names())
     ours = [*NETWORKS, *FITNETS, "mlp_800x2"]
-    # The gated network is left out: objectives ask for gates, not users.
-    timms = (name for name in list_models() if name != GATED)
+    # These are left out: objectives and options ask for them, not users.
+    timms = (name for name in list_models() if name not in (GATED, QUANTISED))
     return list(dict.fromkeys([*ours, *timms, *others]))
 
 
@@ -120,6 +122,16 @@ def create_network(
     """
     architecture, implied = resolve(name)
     wanted = {**implied, **_checked(architecture, args or {})}
+    if architecture == QUANTISED:
+        own = {key: wanted.pop(key, None) for key in (*ACTIVATIONS, BASE)}
+        base = own.pop(BASE)
+        if not isinstance(base, str) or resolve(base)[0] == QUANTISED:
+            raise UsageError(
+                f"model: {QUANTISED} needs the name of another network as its argument '{BASE}'",
+                hint="Or name that network itself, with --act-bits",
+            )
+        plain = partial(create_network, base, class_names=class_names, view=view, args=wanted)
+        return with_activations(plain(dropout=dropout, pretrained=pretrained, weights=weights), own)
     if architecture == GATED:
         base = wanted.pop(BASE, None)
         if not isinstance(base, str) or resolve(base)[0] == GATED:

@@ -8,6 +8,7 @@ from distill_cli.pipeline.inputs.label_rules import check_label_options
 from distill_cli.pipeline.inputs.other_views import OF_CACHE, check_streams
 from distill_cli.pipeline.objective.build import check_objectives
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.network_options import quantizer_of
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.training import optim
 
@@ -19,6 +20,7 @@ def check_options(recipe: TrainRecipe) -> None:
         UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
     """
     check_label_options(recipe)
+    quantizer_of(recipe)
     check_objectives(recipe)
     check_names(recipe.augment)
     if isinstance(recipe, StudentRecipe):

@@ -34,6 +34,7 @@ from distill_cli.pipeline.inputs.student import (
     freeze_parts,
     starting,
     student_network,
+    with_few_bits,
 )
 from distill_cli.pipeline.inputs.table_checks import check_table
 from distill_cli.pipeline.inputs.teacher_data import (
@@ -238,6 +239,7 @@ def _student(
         check_split(recipe.init, dataset, subject="run", runs=runs)
     if recipe.freeze is not None:
         sink.message(freeze_parts(recipe, network))
+    network = with_few_bits(recipe, network, dataset, runtime, sink, dry=runs.dry)
     if runtime.shards_student:
         # It goes to the device in parts, once all else is known of it.
         return architecture, network

@@ -20,6 +20,7 @@ from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.inputs.teacher_data import shown_to_teachers
 from distill_cli.pipeline.run.peer_figures import peer_results
 from distill_cli.pipeline.run.prepared import PreparedRun
+from distill_cli.pipeline.run.recalibrate import recalibrated
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.model_card import model_card
 from distill_cli.report.model_readme import model_readme
@@ -34,13 +35,14 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     """Evaluates the best epoch's weights on test, and writes its cards and result.json."""
     dataset, runtime = prepared.dataset, prepared.runtime
     network = _best(prepared, sink)
+    held_out = recalibrated(prepared, network, sink)
     test_NK = logits_by_ranks(network, dataset.test, runtime.device, runtime.ranks)
     val_NK: Tensor | None = None
     fine = network.targets == "softmax" and dataset.group_K is None
     if fine and bool((dataset.val.label_N != UNLABELLED).any()):
         val_NK = logits_by_ranks(network, dataset.val, runtime.device, runtime.ranks)
     peers = peer_results(prepared, sink.message)
-    kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK, peers)
+    kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK, held_out, peers)
     if runtime.shard == "none":
         return runtime.ranks.led(kept)
     # Networks in parts are asked by all ranks at once; rank 0 alone writes, and its figures count.
@@ -74,6 +76,7 @@ def _kept(
     network: Network,
     logits_NK: Tensor,
     val_NK: Tensor | None,
+    held_out: float | None,
     peers: Sequence[PeerResult],
 ) -> RunResult:
     """The figures of a run, written to its folder.
@@ -85,6 +88,7 @@ def _kept(
         network: The best epoch's.
         logits_NK: Its answers to the test images.
         val_NK: Its answers to the held-out images; None where no temperature can be fitted on them.
+        held_out: Their accuracy, where it is not that of its epoch any more.
         peers: Figures of the networks that were trained along.
     """
     run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
@@ -120,7 +124,7 @@ def _kept(
         test_f1=figures.f1,
         test_macro_f1=figures.macro_f1,
         test_coarse_top1=None if coarse is None else coarse.top1,
-        val_top1=state.best.get("val_top1"),
+        val_top1=state.best.get("val_top1") if held_out is None else held_out,
         val_map=state.best.get("val_map"),
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
