@@ -122,25 +122,19 @@ def create_network(
     """
     architecture, implied = resolve(name)
     wanted = {**implied, **_checked(architecture, args or {})}
-    if architecture == QUANTISED:
-        own = {key: wanted.pop(key, None) for key in (*ACTIVATIONS, BASE)}
-        base = own.pop(BASE)
-        if not isinstance(base, str) or resolve(base)[0] == QUANTISED:
-            raise UsageError(
-                f"model: {QUANTISED} needs the name of another network as its argument '{BASE}'",
-                hint="Or name that network itself, with --act-bits",
+    if architecture in (GATED, QUANTISED):
+        own = {key: wanted.pop(key) for key in (BASE, *ACTIVATIONS) if key in wanted}
+        base = own.pop(BASE, None)
+        if not isinstance(base, str) or resolve(base)[0] == architecture:
+            text = (
+                f"model: {architecture} needs the name of another network as its argument '{BASE}'"
             )
-        plain = partial(create_network, base, class_names=class_names, view=view, args=wanted)
-        return with_activations(plain(dropout=dropout, pretrained=pretrained, weights=weights), own)
-    if architecture == GATED:
-        base = wanted.pop(BASE, None)
-        if not isinstance(base, str) or resolve(base)[0] == GATED:
             raise UsageError(
-                f"model: {GATED} needs the name of another network as its argument '{BASE}'",
-                hint="Or name that network itself: objective 'dropmax' puts gates behind it",
+                text, hint="Or name it itself: dropmax and --act-bits put this around it"
             )
-        plain = partial(create_network, base, class_names=class_names, view=view, args=wanted)
-        return gated(plain(dropout=dropout, pretrained=pretrained, weights=weights))
+        made = partial(create_network, base, class_names=class_names, view=view, args=wanted)
+        plain = made(dropout=dropout, pretrained=pretrained, weights=weights)
+        return gated(plain) if architecture == GATED else with_activations(plain, own)
     if architecture.startswith(TORCHVISION):
         if pretrained:
             raise UsageError(f"--pretrained knows timm's weights only, not those of {architecture}")
