@@ -16,12 +16,12 @@ from distill_cli.models.artifact import (
     save_temperature,
 )
 from distill_cli.models.network import InputSpec, Network
+from distill_cli.models.small import suggested
 from distill_cli.models.zoo import (
     create_network,
     names,
     pretrained_teacher,
     resolve,
-    suggested,
     weights_at_hand,
 )
 

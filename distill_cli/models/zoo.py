@@ -47,14 +47,6 @@ def names() -> list[str]:
     return list(dict.fromkeys([*ours, *timms, *others]))
 
 
-def suggested(channels: int, height: int, width: int) -> str:
-    """A small student suited to images of this size and colour."""
-    side = max(height, width)
-    if channels == 1 and side <= 40:
-        return "mlp_64x1" if side <= 16 else "mlp_256x2"
-    return "cifar_resnet20" if side <= 64 else "resnet18"
-
-
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """Architecture and arguments behind a name: `mlp_800x2` is distill_mlp of 2 × 800 units.
 
