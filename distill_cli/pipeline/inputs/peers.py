@@ -15,6 +15,7 @@ from distill_cli.models.zoo import resolve
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.hooks import HasAdapter, TapsStudent, needs_of
+from distill_cli.pipeline.inputs.own_teachers import check_own
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.peer_options import PeerSettings, is_peer, peer_of
 from distill_cli.recipe.schema import StudentRecipe
@@ -24,6 +25,16 @@ from distill_cli.training import optim
 from distill_cli.training.events import Sink
 from distill_cli.training.peers import Peer
 from distill_cli.types import Need, Targets
+
+
+def check_moving(recipe: TrainRecipe, composed: Composition, names: Sequence[str]) -> None:
+    """Refuses teachers that learn while they teach where that cannot be; the arguments of `check_own`.
+
+    Raises:
+        UsageError: With the reason.
+    """
+    check_own(recipe, composed, names)
+    check_peers(recipe, composed, names)
 
 
 def check_peers(recipe: TrainRecipe, composed: Composition, names: Sequence[str]) -> None:

@@ -24,8 +24,8 @@ from distill_cli.pipeline.inputs.other_views import (
     streams_of,
     view_specs,
 )
-from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
-from distill_cli.pipeline.inputs.peers import check_peers, open_peers
+from distill_cli.pipeline.inputs.own_teachers import outside, with_own
+from distill_cli.pipeline.inputs.peers import check_moving, open_peers
 from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.student import (
     Architecture,
@@ -112,8 +112,7 @@ def prepare(
     check_held_out(recipe, dataset, sink)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
-    check_own(recipe, composed, taught_by)
-    check_peers(recipe, composed, taught_by)
+    check_moving(recipe, composed, taught_by)
     if message := temperature_message(recipe):
         sink.message(message)
     members, teacher_data = open_members(recipe, names, dataset, targets, runtime, sink, runs)
@@ -128,8 +127,7 @@ def prepare(
     advice = Silent() if resume else sink
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
     peers = open_peers(recipe, taught_by, composed, dataset, targets, runtime, batch_size, sink)
-    names_of = dataset.class_names
-    everyone = with_own(recipe, taught_by, members, names_of, targets, runtime, peers)
+    everyone = with_own(recipe, taught_by, members, dataset.class_names, targets, runtime, peers)
     teacher, joining = joined(recipe, taught_by, everyone, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
@@ -152,12 +150,10 @@ def prepare(
     values = {"out": str(out), "batch_size": batch_size, **architecture._asdict(), **joining}
     values |= {} if order is None else {"order": order}
     complete = _resolve(recipe, values, dataset, specs, network, runtime, layers, steps)
+    recorded = record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime)
     prepared = PreparedRun(
         recipe=complete,
-        recorded={
-            **record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime),
-            **recorded_data(teacher_data),
-        },
+        recorded={**recorded, **recorded_data(teacher_data)},
         runtime=runtime,
         dataset=dataset,
         specs=specs,
