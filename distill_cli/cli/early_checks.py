@@ -11,13 +11,14 @@ from distill_cli.pipeline.entries import check_not_gone
 from distill_cli.pipeline.folders import check_finished, check_one_run, check_output
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.teacher_folders import (
-    OWN,
     check_distinct,
     check_teachers,
     expand_teachers,
+    moves,
 )
 from distill_cli.recipe import known_names
 from distill_cli.recipe.base import TeacherLabels, TrainRecipe
+from distill_cli.recipe.peer_options import is_peer, peer_of
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.recipe.stages import is_several, stages_of
 
@@ -50,18 +51,21 @@ def check_inputs_of_stages(recipe: TrainRecipe, out: Path, *, resume: bool) -> N
 
 def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> None:
     """Checks teachers, data, model and starting weights, but for those that earlier stages make."""
-    if recipe.model is not None and not known_names.is_model(recipe.model):
-        raise UsageError(
-            f"model: there is no network '{recipe.model}'. "
-            f"{nearest(recipe.model, known_names.models())}"
-        )
+    along = [
+        peer_of(name).model for name in getattr(recipe, "teachers", None) or [] if is_peer(name)
+    ]
+    for model in (recipe.model, *along):
+        if model is not None and not known_names.is_model(model):
+            raise UsageError(
+                f"model: there is no network '{model}'. {nearest(model, known_names.models())}"
+            )
     given = [*(getattr(recipe, "teachers", None) or []), recipe.init]
     given = [name for name in given if name is not None and name not in made]
     if isinstance(recipe, TeacherLabels):
         check_teachers(recipe.teachers)
         outside = [name for name in recipe.teachers or [] if name not in made]
         expanded = expand_teachers(outside, own=isinstance(recipe, StudentRecipe))
-        given = [name for name in given if name not in OWN]
+        given = [name for name in given if not moves(name)]
         if recipe.recorded is None:
             # Runs of earlier versions go on with the teachers they have, one of them twice too.
             check_distinct(expanded)

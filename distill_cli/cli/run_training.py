@@ -244,6 +244,11 @@ def summary(finished: Finished) -> str:
         )
     if figures.teacher_agreement is not None:
         lines.append(f"agrees with its teacher on {100 * figures.teacher_agreement:.1f} % of test")
+    lines += [
+        f"{escape(peer.name)}, trained along: {counted(peer.test_errors, 'error')} "
+        f"({100 * peer.test_top1:.2f} % right), {counted(peer.params, 'parameter')}, best epoch {peer.best_epoch}"
+        for peer in figures.peers
+    ]
     lines.append(
         f"{figures.seconds:.0f} s at {figures.images_per_second:,.0f} images/s → "
         f"{escape(str(finished.run))}"

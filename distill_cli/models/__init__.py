@@ -5,6 +5,7 @@ Importing this package registers our own networks in timm's registry.
 
 from distill_cli.models import fitnets as fitnets
 from distill_cli.models import gated as gated
+from distill_cli.models import quantised as quantised
 from distill_cli.models import small as small
 from distill_cli.models.artifact import (
     config_of,
@@ -15,12 +16,12 @@ from distill_cli.models.artifact import (
     save_temperature,
 )
 from distill_cli.models.network import InputSpec, Network
+from distill_cli.models.small import suggested
 from distill_cli.models.zoo import (
     create_network,
     names,
     pretrained_teacher,
     resolve,
-    suggested,
     weights_at_hand,
 )
 

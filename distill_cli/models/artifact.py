@@ -19,10 +19,12 @@ from distill_cli.models.config_checks import (
     built_within,
     check_ranges,
     parsed_input_spec,
+    parsed_layout,
     parsed_temperature,
     try_out,
 )
 from distill_cli.models.network import InputSpec, Library, Network
+from distill_cli.models.quantised import layout_of, saved_tensors
 from distill_cli.models.timm_folder import read_config
 from distill_cli.models.weights import fill
 from distill_cli.readers.json_values import read_json
@@ -46,7 +48,7 @@ def save_model(network: Network, folder: Path, *, extra: Mapping[str, Any] | Non
         extra: Plain JSON values to keep under `distill.extra`; this module does not read them.
     """
     weights = {}
-    for name, value in network.net.state_dict().items():
+    for name, value in saved_tensors(network.net).items():
         # Gathered one at a time, and kept by the rank that writes.
         gathered = whole(value.detach())
         if writes():
@@ -88,6 +90,7 @@ def config_of(network: Network, extra: Mapping[str, Any] | None = None) -> dict[
             "std": list(input_spec.std),
             **({} if network.view is None else {"view": network.view.to_json()}),
             **_probabilities(network),
+            **({} if (layout := layout_of(network)) is None else {"quantised": layout}),
             **({"extra": dict(extra)} if extra else {}),
         },
     }
@@ -241,6 +244,7 @@ def _network(config: Any) -> Network:
         temperature=parsed_temperature(ours),
         view=PlainView.from_json(ours["view"]) if "view" in ours else None,
     )
+    network.layout = parsed_layout(ours)
     try_out(network)
     return network
 

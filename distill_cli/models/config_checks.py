@@ -74,6 +74,25 @@ def _check_argument(key: str, value: Any, depth: int = 0) -> None:
         raise ValueError(f"{key} is {value:g}")
 
 
+def parsed_layout(ours: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How a config says that its network was quantised; None where it was not.
+
+    Raises:
+        ValueError: It is not as this version writes it.
+    """
+    layout = ours.get("quantised")
+    if layout is None:
+        return None
+    layers = layout["layers"]
+    if not isinstance(layers, dict):
+        raise ValueError("quantised.layers is no mapping")
+    for name, layer in layers.items():
+        scale = layer["scale"]
+        if layer["bits"] not in range(1, 9) or not (scale is None or type(scale) is float):
+            raise ValueError(f"quantised.layers.{name:.80} has no bits or no scale")
+    return dict(layout)
+
+
 def parsed_temperature(ours: Mapping[str, Any]) -> float:
     """The fitted temperature of a config; 1 where none was.
 

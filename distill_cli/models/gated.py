@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from timm.models import (
-    build_model_with_cfg,
     generate_default_cfgs,
     register_model,
     resolve_pretrained_cfg,
@@ -22,7 +21,7 @@ from distill_cli.losses.dropmax import dropmax_inference
 from distill_cli.models.build import build
 from distill_cli.models.heads import GatedClassifier, classifier_of, gate
 from distill_cli.models.network import Network
-from distill_cli.models.registry import cfg
+from distill_cli.models.registry import built_around, cfg, plain_cfg
 from distill_cli.models.taps import eval_mode, noise, signals_of
 from distill_cli.types import GATED_PARTS
 
@@ -111,30 +110,9 @@ def distill_dropmax(
     num_classes = described.num_classes if num_classes is None else num_classes
     net = build(base, num_classes, args)
     gate(net)
-    if pretrained_cfg is None:
-        pretrained_cfg = {**described.to_dict(), **_plain_cfg(net)}
-    built = build_model_with_cfg(
-        lambda **_: net,
-        NAME,
-        pretrained,
-        pretrained_cfg=pretrained_cfg,
-        pretrained_cfg_overlay=pretrained_cfg_overlay,
-        cache_dir=cache_dir,
-        num_classes=num_classes,
-        **{key: args[key] for key in ("in_chans", "img_size") if key in args},
-    )
-    assert isinstance(built, nn.Module)
-    return built
-
-
-def _plain_cfg(net: nn.Module) -> dict[str, Any]:
-    """timm's description of the base, without the source of its weights."""
-    base_cfg: Any = getattr(net, "pretrained_cfg", {})
-    kept = (
-        *("input_size", "fixed_input_size", "pool_size", "interpolation", "mean", "std"),
-        *("first_conv", "classifier", "license"),
-    )
-    return {key: base_cfg[key] for key in kept if base_cfg.get(key) is not None}
+    pretrained_cfg = pretrained_cfg or {**described.to_dict(), **plain_cfg(net)}
+    overlay = {"pretrained_cfg_overlay": pretrained_cfg_overlay, "cache_dir": cache_dir}
+    return built_around(net, NAME, pretrained, pretrained_cfg, num_classes, args, **overlay)
 
 
 default_cfgs = generate_default_cfgs({NAME: cfg()})

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_cli.models.quantisers import Bits
 from distill_cli.types import PlainView, Targets
 
 Library = Literal["timm", "torchvision"]
@@ -58,6 +59,8 @@ class Network(nn.Module):
 
     Attributes:
         frozen: Modules that stay in eval mode, whatever the mode of the others.
+        bits: How it is quantised while it learns; None where it is not.
+        layout: What its config says of how it was quantised; None where it was not.
     """
 
     mean: Tensor
@@ -88,6 +91,8 @@ class Network(nn.Module):
         self._shares: dict[tuple[torch.device, torch.dtype], Tensor] = {}
         self.view = view
         self.frozen: tuple[nn.Module, ...] = ()
+        self.bits: Bits | None = None
+        self.layout: dict[str, Any] | None = None
         # They are not persistent, so that the state dict stays a plain network's; config.json has them.
         self.register_buffer("mean", _channelwise(input_spec.mean), persistent=False)
         self.register_buffer("std", _channelwise(input_spec.std), persistent=False)

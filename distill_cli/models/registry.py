@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -103,3 +104,47 @@ def _register(module: str, name: str, cls: type[Classifier], fixed: dict[str, An
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = module
     register_model(entrypoint)
+
+
+def built_around(
+    net: nn.Module,
+    name: str,
+    pretrained: bool,
+    pretrained_cfg: Any,
+    num_classes: int,
+    args: Mapping[str, Any],
+    **others: Any,
+) -> nn.Module:
+    """A network that wraps another, as timm's builder makes it, with the weights that it is to have.
+
+    Args:
+        net: The network, whole.
+        name: Its registered name.
+        pretrained: Load the weights that `pretrained_cfg` names.
+        pretrained_cfg: timm's description of the whole network.
+        num_classes: Number of outputs.
+        args: Arguments of the network inside, of which timm looks at channels and size.
+        others: Further arguments of timm's builder.
+    """
+    sized = {key: args[key] for key in ("in_chans", "img_size") if key in args}
+    built = build_model_with_cfg(
+        lambda **_: net,
+        name,
+        pretrained,
+        pretrained_cfg=pretrained_cfg,
+        num_classes=num_classes,
+        **sized,
+        **others,
+    )
+    assert isinstance(built, nn.Module)
+    return built
+
+
+def plain_cfg(net: nn.Module) -> dict[str, Any]:
+    """timm's description of the network inside, without the source of its weights."""
+    base_cfg: Any = getattr(net, "pretrained_cfg", {})
+    kept = (
+        *("input_size", "fixed_input_size", "pool_size", "interpolation", "mean", "std"),
+        *("first_conv", "classifier", "license"),
+    )
+    return {key: base_cfg[key] for key in kept if base_cfg.get(key) is not None}

@@ -230,3 +230,11 @@ def _cfg(name: str) -> dict[str, Any]:
 
 default_cfgs = generate_default_cfgs({name: _cfg(name) for name in NETWORKS})
 register(__name__, NETWORKS)
+
+
+def suggested(channels: int, height: int, width: int) -> str:
+    """A small student suited to images of this size and colour."""
+    side = max(height, width)
+    if channels == 1 and side <= 40:
+        return "mlp_64x1" if side <= 16 else "mlp_256x2"
+    return "cifar_resnet20" if side <= 64 else "resnet18"

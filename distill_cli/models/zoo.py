@@ -27,6 +27,8 @@ from distill_cli.models.fitnets import NETWORKS as FITNETS
 from distill_cli.models.gated import BASE, gated
 from distill_cli.models.gated import NAME as GATED
 from distill_cli.models.network import InputSpec, Library, Network
+from distill_cli.models.quantised import ACTIVATIONS, with_activations
+from distill_cli.models.quantised import NAME as QUANTISED
 from distill_cli.models.small import NETWORKS
 
 TIMM = "timm/"
@@ -40,17 +42,9 @@ def names() -> list[str]:
     """Every name there is: ours, timm's, torchvision's."""
     others = (TORCHVISION + name for name in torchvision_names())
     ours = [*NETWORKS, *FITNETS, "mlp_800x2"]
-    # The gated network is left out: objectives ask for gates, not users.
-    timms = (name for name in list_models() if name != GATED)
+    # These are left out: objectives and options ask for them, not users.
+    timms = (name for name in list_models() if name not in (GATED, QUANTISED))
     return list(dict.fromkeys([*ours, *timms, *others]))
-
-
-def suggested(channels: int, height: int, width: int) -> str:
-    """A small student suited to images of this size and colour."""
-    side = max(height, width)
-    if channels == 1 and side <= 40:
-        return "mlp_64x1" if side <= 16 else "mlp_256x2"
-    return "cifar_resnet20" if side <= 64 else "resnet18"
 
 
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
@@ -120,15 +114,19 @@ def create_network(
     """
     architecture, implied = resolve(name)
     wanted = {**implied, **_checked(architecture, args or {})}
-    if architecture == GATED:
-        base = wanted.pop(BASE, None)
-        if not isinstance(base, str) or resolve(base)[0] == GATED:
-            raise UsageError(
-                f"model: {GATED} needs the name of another network as its argument '{BASE}'",
-                hint="Or name that network itself: objective 'dropmax' puts gates behind it",
+    if architecture in (GATED, QUANTISED):
+        own = {key: wanted.pop(key) for key in (BASE, *ACTIVATIONS) if key in wanted}
+        base = own.pop(BASE, None)
+        if not isinstance(base, str) or resolve(base)[0] == architecture:
+            text = (
+                f"model: {architecture} needs the name of another network as its argument '{BASE}'"
             )
-        plain = partial(create_network, base, class_names=class_names, view=view, args=wanted)
-        return gated(plain(dropout=dropout, pretrained=pretrained, weights=weights))
+            raise UsageError(
+                text, hint="Or name it itself: dropmax and --act-bits put this around it"
+            )
+        made = partial(create_network, base, class_names=class_names, view=view, args=wanted)
+        plain = made(dropout=dropout, pretrained=pretrained, weights=weights)
+        return gated(plain) if architecture == GATED else with_activations(plain, own)
     if architecture.startswith(TORCHVISION):
         if pretrained:
             raise UsageError(f"--pretrained knows timm's weights only, not those of {architecture}")

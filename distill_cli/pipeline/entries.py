@@ -66,10 +66,13 @@ AUDIT = "audit"
 AUDIT_LISTS = ("audit.csv", "mislabelled.csv", "duplicates.csv", "hard.csv")
 AUDIT_SUMMARY, AUDIT_PAGE = "audit.json", "index.html"
 AUDITED = Entries(files=_any_of((*AUDIT_LISTS, AUDIT_SUMMARY, AUDIT_PAGE)))
+# Networks that were trained along with a student, each with its model.
+PEERS = "peers"
 _PLAIN_RUN = {
     "model": MODEL,
     CALIBRATED: MODEL,
     AUDIT: AUDITED,
+    PEERS: Entries(folders={".+": Entries(folders={"model": MODEL})}),
     "last": Entries(files=r"checkpoint(-before)?\.pt|outcome\.json|shard-\d+-\d+\.safetensors"),
 }
 # A stage's folder is named as the recipe says.

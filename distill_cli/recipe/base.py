@@ -36,8 +36,8 @@ from distill_cli.recipe.file_options import (
     RESIZE,
     VIEWS_PER_READ,
 )
-from distill_cli.recipe.freeze_options import FreezeOptions
 from distill_cli.recipe.label_options import LabelOptions
+from distill_cli.recipe.network_options import NetworkOptions
 from distill_cli.recipe.noise_options import NoiseOptions
 from distill_cli.recipe.objective_options import ObjectiveValues
 from distill_cli.recipe.parsing import as_list
@@ -173,7 +173,7 @@ class TeacherLabels(BaseModel):
     )
 
 
-class TrainRecipe(Recipe, SeedOptions, RankOptions, LabelOptions, FreezeOptions):
+class TrainRecipe(Recipe, SeedOptions, RankOptions, LabelOptions, NetworkOptions):
     """The options that every training verb shares."""
 
     unlabelled: Text | None = UNLABELLED

@@ -23,6 +23,7 @@ from distill_cli.recipe.fields import (
     Text,
     option,
 )
+from distill_cli.recipe.peer_options import PeerOptions
 from distill_cli.recipe.round_options import RoundOptions
 from distill_cli.recipe.stream_options import UNLABELLED_SHARE, StreamOptions
 from distill_cli.recipe.unlabelled_options import TEACHER_DATA, UNLABELLED
@@ -55,7 +56,7 @@ class TeacherRecipe(LabelledRecipe):
     )
 
 
-class StudentRecipe(LabelledRecipe, HintLayers, StreamOptions):
+class StudentRecipe(LabelledRecipe, HintLayers, StreamOptions, PeerOptions):
     """`distill student`: a network that learns from teachers."""
 
     COMMAND: ClassVar[str] = "student"

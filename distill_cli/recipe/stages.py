@@ -13,6 +13,7 @@ from typing import Any
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.peer_options import is_peer
 from distill_cli.recipe.rounds import rounds_of
 from distill_cli.recipe.schema import (
     RECIPES,
@@ -38,6 +39,8 @@ OF_TEACHERS = (
     "class_map",
     "teacher_precision",
     "self",
+    "peer",
+    "mutual",
 )
 # Romero et al. 2015, equation 2: CE + λ·CE(q_τ, p_τ), τ = 3, λ from 4 to 1. Ours has T² before it.
 TAU = 3.0
@@ -129,7 +132,7 @@ def _hints(recipe: StudentRecipe, out: Path) -> list[Stage]:
             "--teacher-data shows the teacher others",
             hint="Leave one of them out, or name an objective of layers",
         )
-    own = [name for name in recipe.teachers or [] if name in ("self", "ema")]
+    own = [name for name in recipe.teachers or [] if name in ("self", "ema") or is_peer(name)]
     if own or recipe.teacher_augment is not None:
         said = f"teacher {own[0]}" if own else "--teacher-augment"
         raise UsageError(

@@ -14,7 +14,7 @@ from distill_cli.readers.bounds import USUAL, read_bounded
 from distill_cli.readers.csv_rows import csv_rows
 from distill_cli.readers.json_values import json_value, read_json
 from distill_cli.readers.yaml_values import BadYamlError, yaml_value
-from distill_cli.types import PSEUDO_LABELS, PseudoLabelCounts, Relation, RunResult
+from distill_cli.types import PSEUDO_LABELS, PeerResult, PseudoLabelCounts, Relation, RunResult
 from distill_cli.types.relation import RELATIONS, checked_text, is_number
 
 RECIPE, RESULT, HISTORY = "recipe.yaml", "result.json", "summary.csv"
@@ -158,14 +158,15 @@ def _result(path: Path) -> RunResult:
             f"{path} has other figures than this version knows ({'; '.join(differing)})",
             hint="Read it with the version that wrote it (recipe.yaml names it), or run it again",
         )
-    warnings = values.pop("warnings", [])
-    if not isinstance(warnings, list):
-        raise _malformed(path, "warnings are a list of texts")
+    warnings, peers = values.pop("warnings", []), values.pop("peers", [])
+    if not isinstance(warnings, list) or not isinstance(peers, list):
+        raise _malformed(path, "warnings and peers are lists")
     for name, value in values.items():
         if not (is_number(value) or (value is None and name in MAY_BE_NONE)):
             raise _malformed(path, f"{name} is {value!r}, not a finite number")
     try:
-        return RunResult(**values, warnings=tuple(map(checked_text, warnings)))
+        along = tuple(map(PeerResult.from_json, peers))
+        return RunResult(**values, warnings=tuple(map(checked_text, warnings)), peers=along)
     except ValueError as error:
         raise _malformed(path, str(error)) from None
 

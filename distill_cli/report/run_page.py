@@ -87,6 +87,9 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
         if result.val_teacher_kl is not None:
             kl += f", held-out KL {result.val_teacher_kl:.3f}"
         shown.append(("agreement", agreed, f"with its teachers{kl}"))
+    for peer in result.peers:
+        below = f"{peer.test_errors:,} test errors, {count(peer.params)} parameters"
+        shown.append((f"trained along: {peer.name}", share(peer.test_top1), below))
     return shown
 
 

@@ -97,6 +97,34 @@ class NetworkTeacher(OwnTeacher):
         return DenseSignals(batch.spread(logits_TK.float()))
 
 
+class PeerTeacher(OwnTeacher):
+    """A network that is trained along, in its own training forward; its logits are constant to the student.
+
+    Args:
+        name: `peer:NAME`.
+        fingerprint: Its model, by which a run that goes on knows it.
+        class_names: The data's.
+        targets: The student's.
+    """
+
+    def __init__(
+        self, name: str, fingerprint: str, class_names: tuple[str, ...], targets: Targets
+    ) -> None:
+        super().__init__(name, class_names, targets)
+        self.fingerprint = fingerprint
+        self._logits_BK: Tensor | None = None
+
+    def hear(self, logits_BK: Tensor) -> None:
+        """Takes the logits of the step under way."""
+        self._logits_BK = logits_BK.detach()
+
+    def signals(self, batch: Batch) -> TeacherSignals:
+        """The logits that it was told of this very batch."""
+        assert self._logits_BK is not None, "its forward comes first"
+        logits_BK, self._logits_BK = self._logits_BK, None
+        return DenseSignals(logits_BK)
+
+
 def own_teacher(
     name: str, class_names: tuple[str, ...], targets: Targets, runtime: Runtime, mode: Mode
 ) -> SelfTeacher | NetworkTeacher:

@@ -94,6 +94,7 @@ class Exchange:
         looks: Whether every step looks at what the ranks agree on, which waits for the device; else
             the loop does so now and then.
         weights: The student's that lie in parts: their gradients are summed as they are made.
+        beside: Networks that are trained along.
     """
 
     def __init__(
@@ -106,8 +107,9 @@ class Exchange:
         scaled: bool = False,
         looks: bool = True,
         weights: ShardedWeights | None = None,
+        beside: Sequence[Network] = (),
     ) -> None:
-        self.weights = weights
+        self.weights, self.networks = weights, (network, *beside)
         self.ranks, self.network, self.adapters = ranks, network, adapters
         self.sync_norm, self.scaled, self.looks = sync_norm, scaled, looks
         self.agreed = Wishes()
@@ -153,6 +155,13 @@ class Exchange:
         gathered = None if teacher is None else GatheredSignals(teacher, self.ranks)
         return StudentSignals(logits=logits, features=features), gathered, part.of_all
 
+    def of_all(self, logits_BK: Tensor, part: Batch) -> Tensor:
+        """Logits of the samples of all ranks, of those of this one; `part` is of all."""
+        alone = len(logits_BK) == len(part.index_B)
+        if not alone:
+            self._faults[self.ranks.number] += (~logits_BK.detach().isfinite()).any()
+        return logits_BK if alone else self.ranks.gather(logits_BK)
+
     def ask(self, wishes: Wishes) -> None:
         """Tells the others with the next step what this rank wants."""
         # A copy to a device is made only where something is new.
@@ -179,7 +188,7 @@ class Exchange:
             return
         number, count = self.ranks.number, self.ranks.count
         in_parts = [] if self.weights is None else self.weights.take_gradients()
-        own = [p for p in self.network.parameters() if p.grad is not None]
+        own = [p for net in self.networks for p in net.parameters() if p.grad is not None]
         shared = [p for p in self.adapters.parameters() if p.grad is not None]
         gradients = [parameter.grad for parameter in (*own, *shared) if parameter.grad is not None]
         counted = [
@@ -188,7 +197,7 @@ class Exchange:
         ]
         empty = self._news.new_zeros(0)
         flat_P = torch.cat([gradient.flatten() for gradient in counted] or [empty])
-        statistics = [] if self.sync_norm else _running_statistics(self.network)
+        statistics = [] if self.sync_norm else _running_statistics(self.networks)
         news = self._news
         if not self.scaled:
             for gradient in (flat_P, *in_parts):
@@ -252,8 +261,9 @@ def _places(flags: list[float]) -> list[int]:
     return [rank for rank, flag in enumerate(flags) if flag > 0]
 
 
-def _running_statistics(network: nn.Module) -> list[Tensor]:
+def _running_statistics(networks: Sequence[nn.Module]) -> list[Tensor]:
     """Running means and variances of batch norm."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    modules = [module for network in networks for module in network.modules()]
+    norms = [module for module in modules if isinstance(module, _BatchNorm)]
     running = [(norm.running_mean, norm.running_var) for norm in norms if norm.training]
     return [one for pair in running for one in pair if one is not None]

@@ -18,6 +18,7 @@ from distill_cli.models.heads import classifier_of
 from distill_cli.runtime import Runtime
 from distill_cli.training.checkpoint import Stateful
 from distill_cli.training.optim import materialise
+from distill_cli.training.peers import Peer, Schedules
 from distill_cli.training.rollback import Rollback
 from distill_cli.training.sharded import ShardedState, ShardedWeights
 
@@ -41,10 +42,11 @@ class Optimisation:
         ema: Moving average of the weights, which then is what is evaluated and saved.
         rollback: The end of the epoch before; None where no epoch is ever undone.
         weights: The student's, where they lie in parts on several ranks; else None.
+        peers: Networks that are trained along, each with its optimiser.
     """
 
     optimizer: torch.optim.Optimizer
-    schedule: Scheduler
+    schedule: Scheduler | Schedules
     runtime: Runtime
     scaler: torch.amp.GradScaler
     accumulate: int = 1
@@ -54,11 +56,13 @@ class Optimisation:
     rollback: Rollback | None = None
     adapter_optimizers: Mapping[str, torch.optim.Optimizer] = field(default_factory=dict)
     weights: ShardedWeights | None = None
+    peers: tuple[Peer, ...] = ()
 
     @property
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
         """Every optimiser that takes a step."""
-        return (self.optimizer, *self.adapter_optimizers.values())
+        along = (peer.optimizer for peer in self.peers)
+        return (self.optimizer, *self.adapter_optimizers.values(), *along)
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -67,6 +71,9 @@ class Optimisation:
         parts |= {
             f"optimizer of {name}": optimizer for name, optimizer in self.adapter_optimizers.items()
         }
+        for peer in self.peers:
+            parts[f"peer {peer.name}"] = peer
+            parts[f"optimizer of peer {peer.name}"] = peer.optimizer
         return parts if self.rollback is None else {**parts, "rollback": self.rollback}
 
     @property
@@ -83,18 +90,23 @@ class Optimisation:
         """The learning rate as it stands; under layer decay that of the last layer."""
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
-    def clip(self, network: nn.Module) -> None:
-        """Bounds the gradients, of their true size; AGC leaves the classifier out, as its paper."""
+    def clip(self, net: nn.Module) -> None:
+        """Bounds the gradients of each network by itself, of their true size."""
         if self.clip_grad is not None and self.weights is not None:
             self.weights.clip(self.clip_grad, self.clip_mode)
         elif self.clip_grad is not None:
-            self.scaler.unscale_(self.optimizer)
-            head = classifier_of(network).parameters() if self.clip_mode == "agc" else ()
-            spared = {id(parameter) for parameter in head}
-            parameters = [
-                parameter for parameter in network.parameters() if id(parameter) not in spared
-            ]
-            dispatch_clip_grad(parameters, self.clip_grad, mode=self.clip_mode)
+            self._clip(net, self.optimizer, self.clip_grad)
+        if self.clip_grad is not None:
+            for peer in self.peers:
+                self._clip(peer.network.net, peer.optimizer, self.clip_grad)
+
+    def _clip(self, net: nn.Module, optimizer: torch.optim.Optimizer, bound: float) -> None:
+        """Bounds the gradients of a network; AGC leaves the classifier out, as its paper."""
+        self.scaler.unscale_(optimizer)
+        head = classifier_of(net).parameters() if self.clip_mode == "agc" else ()
+        spared = {id(parameter) for parameter in head}
+        parameters = [p for p in net.parameters() if id(p) not in spared]
+        dispatch_clip_grad(parameters, bound, mode=self.clip_mode)
 
     def materialise(self) -> None:
         """Makes what the optimisers remember before their first step, and after a checkpoint."""

@@ -13,6 +13,7 @@ from distill_cli.objectives.hooks import EpochVerdict, Probe
 from distill_cli.training.exchange import Exchange
 from distill_cli.training.forward import StudentForward
 from distill_cli.training.optimisation import Optimisation
+from distill_cli.training.peers import ALONE, Peers
 from distill_cli.training.state import State
 from distill_cli.types import Batch, Progress, Teacher
 
@@ -29,6 +30,7 @@ class Update:
         teacher: What labels the batch; None where nobody teaches.
         composition: The loss.
         exchange: What ranks exchange in a step.
+        peers: Networks that are trained along.
     """
 
     network: Network
@@ -38,6 +40,7 @@ class Update:
     teacher: Teacher | None
     composition: Composition
     exchange: Exchange
+    peers: Peers = ALONE
 
     def judged(self, probe: Probe, finished: int, epochs: int) -> EpochVerdict:
         """The verdict of the objectives on the epoch that has just ended, of `epochs`."""
@@ -62,11 +65,15 @@ class Update:
         for part in batch.split(optimisation.accumulate):
             with optimisation.runtime.autocast(), self.exchange.forward(self.forward.runs(part)):
                 student = self.forward(part)
+            self.peers.answer(part, optimisation.runtime, self.exchange)
             # After the student, who may be asked as a teacher of its own.
             teacher = None if self.teacher is None else self.teacher.signals(part)
             student, teacher, part = self.exchange.joined(student, teacher, part)
             loss = self.composition(student, teacher, part, progress, self.adapters)
-            optimisation.scaler.scale(loss.total).backward()
+            total = loss.total
+            if self.peers.all:
+                total = total + self.peers.loss(student, part, progress, self.exchange)
+            optimisation.scaler.scale(total).backward()
             state.note(student.logits, part, loss)
         self.exchange.reduce(optimisation.optimizers)
         optimisation.clip(self.network.net)

@@ -28,7 +28,14 @@ from distill_cli.types.identity import (
 )
 from distill_cli.types.pseudo_labels import PSEUDO_LABELS, PseudoLabelCounts
 from distill_cli.types.relation import Relation
-from distill_cli.types.result import ECE_BINS, FIGURES, STAGES, HintResult, RunResult
+from distill_cli.types.result import (
+    ECE_BINS,
+    FIGURES,
+    STAGES,
+    HintResult,
+    PeerResult,
+    RunResult,
+)
 from distill_cli.types.share import WHOLE, Share
 from distill_cli.types.signals import (
     BIAS,
@@ -80,6 +87,7 @@ __all__ = [
     "Need",
     "OrderName",
     "Orientation",
+    "PeerResult",
     "PlainView",
     "Progress",
     "PseudoLabelCounts",

@@ -12,6 +12,52 @@ STAGES = "stages"
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeerResult:
+    """The final figures of a network that was trained along, by its best epoch's weights.
+
+    Attributes:
+        name: Its name.
+        model: Its architecture.
+        test_top1: Share of right answers on the test split.
+        test_errors: Wrong answers.
+        val_top1: Held-out accuracy of its best epoch; None where nothing is held out.
+        best_epoch: From 1.
+        params: Parameters.
+        model_bytes: Size of its model.safetensors.
+    """
+
+    name: str
+    model: str
+    test_top1: float
+    test_errors: int
+    val_top1: float | None
+    best_epoch: int
+    params: int
+    model_bytes: int
+
+    @classmethod
+    def from_json(cls, values: Any) -> PeerResult:
+        """The figures from JSON.
+
+        Raises:
+            ValueError: They are not as `to_json` of a run has them.
+        """
+        if not isinstance(values, dict) or values.keys() != {each.name for each in fields(cls)}:
+            raise ValueError("a peer has other figures than this version knows")
+        for name, value in values.items():
+            of = (
+                str
+                if name in ("name", "model")
+                else int | float | None
+                if name == "val_top1"
+                else int | float
+            )
+            if not isinstance(value, of) or isinstance(value, bool) or value != value:
+                raise ValueError(f"{name} of a peer is {value!r:.80}")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """The final figures of a run: the keys of result.json.
 
@@ -47,6 +93,7 @@ class RunResult:
         val_teacher_kl: The same on the held-out images: it may choose between runs.
         warnings: What went wrong though the run is done, in words: terms that grew out of all
             proportion, held-out answers no better than chance.
+        peers: Figures of networks that were trained along; the key is absent without any.
     """
 
     test_top1: float
@@ -73,6 +120,7 @@ class RunResult:
     teacher_kl: float | None
     val_teacher_kl: float | None = None
     warnings: tuple[str, ...] = ()
+    peers: tuple[PeerResult, ...] = ()
 
     @property
     def scaled(self) -> bool:
@@ -81,11 +129,14 @@ class RunResult:
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        if not self.peers:
+            del values["peers"]
+        return values
 
 
 # The figures of a run that are numbers; the others are text.
-FIGURES = tuple(each.name for each in fields(RunResult) if each.name != "warnings")
+FIGURES = tuple(each.name for each in fields(RunResult) if each.name not in ("warnings", "peers"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from distill_cli.errors import UsageError
 from distill_cli.objectives.compose import Composition
 from distill_cli.objectives.hooks import needs_of
-from distill_cli.pipeline.inputs.teacher_folders import OWN
+from distill_cli.pipeline.inputs.teacher_folders import OWN, moves
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.peer_options import is_peer
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.own import AVERAGE, SELF, Mode, OwnTeacher, own_teacher
+from distill_cli.training.peers import Peer
 from distill_cli.types import Need, Targets, Teacher
 
 EACH_BY_ITSELF = (
@@ -22,7 +24,7 @@ EACH_BY_ITSELF = (
 
 def outside(names: Sequence[str]) -> list[str]:
     """The teachers that are there before the student learns: all but the student itself."""
-    return [name for name in names if name not in OWN]
+    return [name for name in names if not moves(name)]
 
 
 def mode_of(recipe: StudentRecipe) -> Mode:
@@ -103,6 +105,7 @@ def with_own(
     class_names: tuple[str, ...],
     targets: Targets,
     runtime: Runtime,
+    peers: Sequence[Peer] = (),
 ) -> list[Teacher]:
     """All teachers in the order in which they are named.
 
@@ -113,20 +116,22 @@ def with_own(
         class_names: The data's.
         targets: The student's.
         runtime: Precision of its forward.
+        peers: Networks that are trained along, in their order.
     """
     if not isinstance(recipe, StudentRecipe):
         return list(members)
-    others = iter(members)
-    return [
-        own_teacher(name, class_names, targets, runtime, mode_of(recipe))
-        if name in OWN
-        else next(others)
-        for name in names
-    ]
+    others, along = iter(members), iter(peers)
+    everyone: list[Teacher] = []
+    for name in names:
+        if name in OWN:
+            everyone.append(own_teacher(name, class_names, targets, runtime, mode_of(recipe)))
+        else:
+            everyone.append(next(along).teacher if is_peer(name) else next(others))
+    return everyone
 
 
 def own_among(teacher: Teacher | None) -> list[OwnTeacher]:
-    """The student itself, and its average, wherever they stand in a mixture."""
+    """The student, its average, and networks trained along, wherever they stand in a mixture."""
     if isinstance(teacher, OwnTeacher):
         return [teacher]
     members: Sequence[Teacher] = getattr(teacher, "members", ())

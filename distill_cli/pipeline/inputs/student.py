@@ -5,19 +5,29 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
+from distill_cli.data.split_images import Images
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.models import InputSpec, Network, create_network, suggested, weights_at_hand
 from distill_cli.models.frozen import freeze
 from distill_cli.models.gated import gated, is_gated
 from distill_cli.models.heads import classifier_names
+from distill_cli.models.quantised import quantised, weight_quantisers
+from distill_cli.models.quantisers import Bits
+from distill_cli.models.taps import noise
 from distill_cli.objectives.base import HeadName
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.default_batch import MOST, STEPS
+from distill_cli.recipe.network_options import quantizer_of
+from distill_cli.runtime import Runtime
+from distill_cli.training.events import Sink
 from distill_cli.types import Targets
 
+# Images by which the first steps of quantised activations are set.
+PROBED = 64
 # Images below which the default batch is not the usual one either.
 FEW = MOST * STEPS
 
@@ -136,6 +146,60 @@ def freeze_parts(recipe: TrainRecipe, network: Network) -> str:
         else ", which are random: give --pretrained or --init"
     )
     return f"frozen: {', '.join(names)}, {frozen.params:,} of {frozen.of:,} parameters{fresh}"
+
+
+def with_few_bits(
+    recipe: TrainRecipe,
+    network: Network,
+    dataset: Dataset,
+    runtime: Runtime,
+    sink: Sink,
+    *,
+    dry: bool,
+) -> Network:
+    """The network on as few levels as the recipe says; itself where it says nothing.
+
+    Args:
+        recipe: The run's.
+        network: A plain network on the CPU.
+        dataset: Whose images set the first steps of activations.
+        runtime: Refused where it keeps weights in parts.
+        sink: Is told how much is quantised.
+        dry: Read no image.
+
+    Raises:
+        UsageError: The recipe contradicts itself, or the network cannot be quantised.
+    """
+    asked = quantizer_of(recipe)
+    if asked is None:
+        return network
+    if runtime.shard != "none":
+        raise UsageError(
+            f"--shard {runtime.shard} and --weight-bits do not go together: a quantiser looks at whole "
+            "weights"
+        )
+    name, weight_bits = asked
+    bits = Bits(
+        quantizer=name,
+        weights=weight_bits,
+        activations=recipe.act_bits,
+        last=recipe.last_layer_bits,
+        everything=recipe.quantize_all,
+    )
+    whole = network.num_params
+    made = quantised(network, bits, noise(network) if dry else _some_images(dataset))
+    few = sum(layer.learning.numel() for layer in weight_quantisers(made.net))
+    told = [f"{name}: {few:,} of {whole:,} parameters on few levels"] if few else []
+    if recipe.act_bits is not None:
+        told.append(f"activations of {counted(recipe.act_bits, 'bit')}")
+    sink.message(", ".join(told))
+    return made
+
+
+def _some_images(dataset: Dataset) -> Tensor:
+    """The first images to train on, in [0, 1]: the same on every rank and after every restart."""
+    images: Images = dataset.train.take(dataset.fit_rows[:PROBED])
+    return next(iter(images.iter_plain())).float() / 255
 
 
 def adopt(network: Network, start: Network, name: str) -> None:

@@ -20,9 +20,10 @@ from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.pipeline.inputs.data import worker_count
 from distill_cli.pipeline.inputs.data_rules import rules_of
 from distill_cli.pipeline.inputs.moved_data import typed_place
-from distill_cli.pipeline.inputs.teacher_folders import OWN
+from distill_cli.pipeline.inputs.teacher_folders import moves
 from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.peer_options import is_peer
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.teachers.cached import CachedTeacher
 from distill_cli.teachers.live import LiveTeacher
@@ -84,9 +85,10 @@ def check_teacher_data(recipe: TrainRecipe, names: Sequence[str]) -> None:
     if not isinstance(recipe, StudentRecipe) or recipe.teacher_data is None:
         return
     for name in names:
-        if name in OWN:
+        if moves(name):
+            whose = "learns by the student's" if is_peer(name) else "is the student itself"
             raise UsageError(
-                f"--teacher-data shows images to another network, and teacher {name} is the student itself",
+                f"--teacher-data shows images to another network, and teacher {name} {whose}",
                 hint="Leave it out, or name runs and model folders alone",
             )
 

@@ -16,12 +16,18 @@ from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.framing import as_shown
 from distill_cli.pipeline.inputs.located import locate
 from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
+from distill_cli.recipe.peer_options import is_peer
 from distill_cli.recipe.schema import CacheRecipe
 
 TIMM = "timm/"
 # The student as its own teacher, and its moving average; a folder of such a name is ./self.
 OWN = ("self", "ema")
 R = TypeVar("R", bound=Recipe)
+
+
+def moves(name: str) -> bool:
+    """Whether a teacher learns while it teaches: the student, its average, or a network beside it."""
+    return name in OWN or is_peer(name)
 
 
 def check_teachers(names: Sequence[str] | None) -> None:
@@ -53,12 +59,17 @@ def expand_teachers(
     expanded: list[str] = []
     for name in names:
         path = Path(name)
+        if is_peer(name) and not own:
+            raise UsageError(
+                f"teacher {name} is trained along with a student: nothing else can ask it",
+                hint=f"`distill student --teachers {name}` does; its model is then peers/NAME/model",
+            )
         if name in OWN and not own:
             raise UsageError(
                 f"teacher {name} is a student while it learns: nothing else can ask it",
                 hint=f"`distill student --teachers {name}` does; a folder of that name is ./{name}",
             )
-        if name in OWN or coming(name) or (name.startswith(TIMM) and not path.exists()):
+        if moves(name) or coming(name) or (name.startswith(TIMM) and not path.exists()):
             expanded.append(name)
         elif not path.exists():
             raise UsageError(

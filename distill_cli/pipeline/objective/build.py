@@ -33,6 +33,8 @@ from distill_cli.types import Targets
 ON_SIGMOID = {"ce": "bce", "label-smoothing": "bce", "kd": "sigmoid-kd"}
 # Hard labels that --label-smoothing replaces.
 PLAIN = ("ce", "label-smoothing", "bce")
+# Deep mutual learning (Zhang et al. 2018, arXiv 1706.00384, equation 4): both terms as they are, at T = 1.
+MUTUAL = ({"name": "ce"}, {"name": "kd", "temperature": 1.0, "weight": 1.0})
 # Keys of an entry beside the parameters of the objective.
 WEIGHT_KEYS = ("weight", "weight_end", "schedule")
 
@@ -114,6 +116,8 @@ def _entries(recipe: TrainRecipe, version: str | None) -> list[dict[str, Any]]:
         # Stage 1 as in the paper: no batch norm in the regressor, nothing beside it to be overrun.
         return [{"name": "hint", "normalised": False, "gradient_scale": 1.0, **_hint_pairs(recipe)}]
     assert isinstance(recipe, LabelledRecipe), "every other verb has an objective"
+    if isinstance(recipe, StudentRecipe) and recipe.mutual and _plain(recipe):
+        return _with_values(recipe, [dict(entry) for entry in MUTUAL])
     if isinstance(recipe.objective, str):
         return _with_values(recipe, _named(recipe, split_commas(recipe.objective), version))
     entries = [dict(entry) for entry in recipe.objective]
@@ -125,6 +129,12 @@ def _entries(recipe: TrainRecipe, version: str | None) -> list[dict[str, Any]]:
     for entry in entries:
         _class(entry.get("name"))
     return _with_values(recipe, entries)
+
+
+def _plain(recipe: StudentRecipe) -> bool:
+    """Whether it says nothing of how it learns from its teachers."""
+    flags = (recipe.temperature, recipe.alpha, recipe.alpha_end, recipe.schedule)
+    return recipe.objective == "kd" and flags == (None,) * 4 and recipe.label_smoothing is None
 
 
 def _with_values(recipe: LabelledRecipe, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -43,6 +43,8 @@ def _reason(prepared: PreparedRun, optimisation: Optimisation) -> str | None:
     """Why steps of this run cannot be recorded; None where they can."""
     if prepared.runtime.shard != "none":
         return "--shard gathers weights in every step"
+    if prepared.peers:
+        return "networks are trained along, each at a rate of its own"
     for optimizer in optimisation.optimizers:
         if (reason := uncapturable(optimizer)) is not None:
             return reason

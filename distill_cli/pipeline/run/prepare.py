@@ -9,25 +9,23 @@ from typing import Any
 
 import torch
 
-from distill_cli.data.augment import check_names
 from distill_cli.data.dataset import Dataset
-from distill_cli.models import Network, resolve
+from distill_cli.models import Network
 from distill_cli.models.gated import base_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.pipeline.folders import check_output, next_free
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts, once
 from distill_cli.pipeline.inputs.cache_checks import say_losses
 from distill_cli.pipeline.inputs.data import OpenData, data_record, open_data
-from distill_cli.pipeline.inputs.label_rules import check_label_options
 from distill_cli.pipeline.inputs.members import open_members, teacher_names
 from distill_cli.pipeline.inputs.other_views import (
     ViewSpecs,
-    check_other_views,
     check_streams,
     streams_of,
     view_specs,
 )
-from distill_cli.pipeline.inputs.own_teachers import check_own, outside, with_own
+from distill_cli.pipeline.inputs.own_teachers import outside, with_own
+from distill_cli.pipeline.inputs.peers import check_moving, open_peers
 from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.student import (
     Architecture,
@@ -36,6 +34,7 @@ from distill_cli.pipeline.inputs.student import (
     freeze_parts,
     starting,
     student_network,
+    with_few_bits,
 )
 from distill_cli.pipeline.inputs.table_checks import check_table
 from distill_cli.pipeline.inputs.teacher_data import (
@@ -49,7 +48,7 @@ from distill_cli.pipeline.inputs.teachers import (
     check_split,
     joined,
 )
-from distill_cli.pipeline.objective.build import check_objectives, composition, targets_of
+from distill_cli.pipeline.objective.build import composition, targets_of
 from distill_cli.pipeline.objective.class_info import adapter_context
 from distill_cli.pipeline.objective.entries import spelled
 from distill_cli.pipeline.objective.layers import Layers, find_layers
@@ -65,6 +64,7 @@ from distill_cli.pipeline.run.batches import (
 )
 from distill_cli.pipeline.run.compiling import compiles
 from distill_cli.pipeline.run.machine import runtime_of
+from distill_cli.pipeline.run.options import check_options
 from distill_cli.pipeline.run.prepared import KINDS, PreparedRun
 from distill_cli.pipeline.run.probe import check_judged
 from distill_cli.pipeline.run.record import record_of
@@ -73,7 +73,7 @@ from distill_cli.pipeline.run.resume import as_made, begun_by
 from distill_cli.pipeline.run.sharded import check_shard, sharded
 from distill_cli.recipe.base import LabelledRecipe, TeacherLabels, TrainRecipe
 from distill_cli.recipe.resolved import ResolvedRecipe, resolved
-from distill_cli.recipe.schema import HintRecipe, StudentRecipe
+from distill_cli.recipe.schema import HintRecipe
 from distill_cli.runtime import Runtime, teacher_precision
 from distill_cli.training import optim
 from distill_cli.training.events import Silent, Sink
@@ -105,7 +105,7 @@ def prepare(
     check_held_out(recipe, dataset, sink)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
-    check_own(recipe, composed, taught_by)
+    check_moving(recipe, composed, taught_by)
     if message := temperature_message(recipe):
         sink.message(message)
     members, teacher_data = open_members(recipe, names, dataset, targets, runtime, sink, runs)
@@ -119,7 +119,8 @@ def prepare(
     batch_size = batch_size_of(recipe, len(dataset.fit_rows), sink)
     advice = Silent() if resume else sink
     architecture, network = _student(recipe, composed, dataset, targets, runtime, runs, advice)
-    everyone = with_own(recipe, taught_by, members, dataset.class_names, targets, runtime)
+    peers = open_peers(recipe, taught_by, composed, dataset, targets, runtime, batch_size, sink)
+    everyone = with_own(recipe, taught_by, members, dataset.class_names, targets, runtime, peers)
     teacher, joining = joined(recipe, taught_by, everyone, targets)
     if teacher is not None:
         check_offers(composed, teacher, names, members)
@@ -142,12 +143,10 @@ def prepare(
     values = {"out": str(out), "batch_size": batch_size, **architecture._asdict(), **joining}
     values |= {} if order is None else {"order": order}
     complete = _resolve(recipe, values, dataset, specs, network, runtime, layers, steps)
+    recorded = record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime)
     prepared = PreparedRun(
         recipe=complete,
-        recorded={
-            **record_of(recipe, dataset, specs, taught_by, everyone, layers, runtime),
-            **recorded_data(teacher_data),
-        },
+        recorded={**recorded, **recorded_data(teacher_data)},
         runtime=runtime,
         dataset=dataset,
         specs=specs,
@@ -158,6 +157,7 @@ def prepare(
         layers=layers,
         network=network,
         optimizer=_optimizer(complete, network, layers),
+        peers=peers,
     )
     return sharded(prepared) if runtime.shards_student else prepared
 
@@ -228,26 +228,11 @@ def _student(
         check_split(recipe.init, dataset, subject="run", runs=runs)
     if recipe.freeze is not None:
         sink.message(freeze_parts(recipe, network))
+    network = with_few_bits(recipe, network, dataset, runtime, sink, dry=runs.dry)
     if runtime.shards_student:
         # It goes to the device in parts, once all else is known of it.
         return architecture, network
     return architecture, network.to(runtime.device).to(memory_format=runtime.memory_format)
-
-
-def check_options(recipe: TrainRecipe) -> None:
-    """Refuses what is wrong with a recipe whatever data and teachers are.
-
-    Raises:
-        UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
-    """
-    check_label_options(recipe)
-    check_objectives(recipe)
-    check_names(recipe.augment)
-    if isinstance(recipe, StudentRecipe):
-        check_other_views(recipe)
-    optim.check_name(recipe.opt)
-    if recipe.model is not None:
-        resolve(recipe.model)
 
 
 def _resolve(

@@ -24,6 +24,7 @@ from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.resolved import ResolvedLabelled, ResolvedRecipe
 from distill_cli.recipe.schema import HintRecipe, SelfTrainRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.runtime import Runtime
+from distill_cli.training.peers import Peer
 from distill_cli.training.sharded import ShardedWeights
 from distill_cli.types import OrderName, Teacher, ViewSpec
 
@@ -71,6 +72,7 @@ class PreparedRun:
         optimizer: The optimiser of the student and of the adapters that share it.
         weights: The student's weights, where they lie in parts on several ranks; else None.
         start: A digest of what they were before; empty where they lie whole.
+        peers: Networks that are trained along.
     """
 
     recipe: ResolvedRecipe
@@ -87,6 +89,7 @@ class PreparedRun:
     teacher_data: TeacherData | None = None
     weights: ShardedWeights | None = None
     start: str = ""
+    peers: tuple[Peer, ...] = ()
 
     @property
     def spec(self) -> ViewSpec:

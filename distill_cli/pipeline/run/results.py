@@ -14,27 +14,32 @@ from distill_cli.evaluate import latency_ms, logits_by_ranks, measured
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import fit_temperature, measure_as
 from distill_cli.models import Network, config_of, load_model, model_bytes, save_temperature
+from distill_cli.models.quantised import as_saved
 from distill_cli.pipeline.inputs.remedies import remedies
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
 from distill_cli.pipeline.run.likeness import Likeness, compared, is_compared
+from distill_cli.pipeline.run.peer_figures import peer_results
 from distill_cli.pipeline.run.prepared import PreparedRun
+from distill_cli.pipeline.run.recalibrate import recalibrated
 from distill_cli.report.model_card import model_card
 from distill_cli.report.model_readme import model_readme
 from distill_cli.sharding import fill
 from distill_cli.training.events import Sink
 from distill_cli.training.state import State
-from distill_cli.types import UNLABELLED, HintResult, RunResult
+from distill_cli.types import UNLABELLED, HintResult, PeerResult, RunResult
 
 
 def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     """Evaluates the best epoch's weights on test, and writes its cards and result.json."""
     dataset, runtime = prepared.dataset, prepared.runtime
     network = _best(prepared, sink)
+    accuracy = recalibrated(prepared, network, sink)
     test_NK = logits_by_ranks(network, dataset.test, runtime.device, runtime.ranks)
     val_NK: Tensor | None = None
     if len(dataset.val.label_N) and (_fitted_on(prepared, network) or is_compared(prepared)):
         val_NK = logits_by_ranks(network, dataset.val, runtime.device, runtime.ranks)
-    kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK)
+    peers = peer_results(prepared, sink.message)
+    kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK, accuracy, peers)
     if runtime.shard == "none":
         return runtime.ranks.led(kept)
     # Networks in parts are asked by all ranks at once; rank 0 alone writes, and its figures count.
@@ -57,7 +62,11 @@ def _best(prepared: PreparedRun, sink: Sink) -> Network:
         return network.eval()
     if ranks.leads:
         network = load_model(prepared.run / "model", tell=sink.message).to(device)
-    ranks.same(network.state_dict().values())
+    elif network.bits is not None:
+        # As it is saved: without what only learning needs.
+        network = as_saved(network)
+    values = network.state_dict()
+    ranks.same([values[name] for name in sorted(values)])
     return network.eval()
 
 
@@ -68,6 +77,8 @@ def _kept(
     network: Network,
     logits_NK: Tensor,
     val_NK: Tensor | None,
+    accuracy: float | None,
+    peers: Sequence[PeerResult],
 ) -> RunResult:
     """The figures of a run, written to its folder.
 
@@ -78,6 +89,8 @@ def _kept(
         network: The best epoch's.
         logits_NK: Its answers to the test images.
         val_NK: Its answers to the held-out images; None where nothing is asked of them.
+        accuracy: Their accuracy, where it is not that of its epoch any more.
+        peers: Figures of the networks that were trained along.
     """
     run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
     test = dataset.test
@@ -107,7 +120,7 @@ def _kept(
         test_f1=figures.f1,
         test_macro_f1=figures.macro_f1,
         test_coarse_top1=None if coarse is None else coarse.top1,
-        val_top1=state.best.get("val_top1"),
+        val_top1=state.best.get("val_top1") if accuracy is None else accuracy,
         val_map=state.best.get("val_map"),
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
@@ -118,6 +131,7 @@ def _kept(
         teacher_agreement=tested.agreement,
         teacher_kl=tested.divergence,
         val_teacher_kl=held_out.divergence,
+        peers=tuple(peers),
         warnings=_warnings(state, at_chance(network, dataset, runtime.device, _tries(prepared))),
     )
     card = model_card(prepared.kept.model_dump(mode="json"), result, config_of(network))

@@ -23,7 +23,8 @@ from distill_cli.pipeline.inputs.data import OpenData, open_data
 from distill_cli.pipeline.inputs.shared_folder import check_shared
 from distill_cli.pipeline.objective.sources import learnt_from
 from distill_cli.pipeline.run.machine import runtime_of
-from distill_cli.pipeline.run.prepare import check_options, prepare
+from distill_cli.pipeline.run.options import check_options
+from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import KINDS, NOT_TRAINING
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.pipeline.run.resume import as_made, begun_by, check_begun

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,10 +24,11 @@ from distill_cli.pipeline.inputs.other_views import (
 )
 from distill_cli.pipeline.inputs.own_teachers import own_among
 from distill_cli.pipeline.run.graphs import step_graphs
+from distill_cli.pipeline.run.peer_figures import all_held_out
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.rank_share import share_of
-from distill_cli.pipeline.run.validation import hints_held_out, labels_held_out
+from distill_cli.pipeline.run.validation import hints_held_out
 from distill_cli.recipe.resolved import ResolvedRecipe
 from distill_cli.teachers.live import LiveTeacher
 from distill_cli.teachers.mixture import Relabelled
@@ -37,6 +39,7 @@ from distill_cli.training.exchange import Exchange
 from distill_cli.training.forward import StudentForward
 from distill_cli.training.loop import Trainer
 from distill_cli.training.optimisation import Optimisation, moving_average
+from distill_cli.training.peers import Peers, Schedules
 from distill_cli.training.rollback import Rollback
 from distill_cli.training.update import Update
 
@@ -89,6 +92,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
             teacher=prepared.teacher,
             composition=prepared.layers.composition,
             exchange=_exchange(prepared),
+            peers=Peers(all=prepared.peers, mutual=getattr(recipe, "mutual", False)),
         ),
         loader=loader,
         truth_N=dataset.hidden_N,
@@ -96,7 +100,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
         probe=partial(
             penultimate_of, prepared.network, dataset.train, dataset.fit_rows, recipe.seed
         ),
-        evaluate=partial(hints_held_out if stop else labels_held_out, prepared),
+        evaluate=partial(hints_held_out if stop else all_held_out, prepared),
         save_best=partial(_save_best, prepared),
         run=prepared.run,
         key=prepared.key,
@@ -127,6 +131,7 @@ def _exchange(prepared: PreparedRun) -> Exchange:
         scaled=runtime.precision == "fp16",
         looks=runtime.device.type == "cpu",
         weights=prepared.weights,
+        beside=[peer.network for peer in prepared.peers],
     )
 
 
@@ -178,17 +183,24 @@ def _check_parts(recipe: ResolvedRecipe, network: Network) -> None:
 def _optimisation(prepared: PreparedRun, steps: int) -> Optimisation:
     recipe = prepared.recipe
     _check_parts(recipe, prepared.network)
-    optimisation = Optimisation(
-        optimizer=prepared.optimizer,
-        schedule=schedule.create_scheduler(
-            prepared.optimizer,
+
+    def scheduled(optimizer: torch.optim.Optimizer, peak: float) -> Scheduler:
+        return schedule.create_scheduler(
+            optimizer,
             recipe.sched,
-            peak=recipe.lr,
-            floor=recipe.min_lr,
+            peak=peak,
+            # Below a lower peak the fall ends as much lower.
+            floor=recipe.min_lr * peak / recipe.lr,
             total_steps=recipe.epochs * steps,
             warmup_steps=round(recipe.warmup_epochs * steps),
             args=recipe.sched_args,
-        ),
+        )
+
+    student = scheduled(prepared.optimizer, recipe.lr)
+    along = [scheduled(peer.optimizer, peer.optimizer.defaults["lr"]) for peer in prepared.peers]
+    optimisation = Optimisation(
+        optimizer=prepared.optimizer,
+        schedule=Schedules(student, *along) if along else student,
         runtime=prepared.runtime,
         scaler=prepared.runtime.scaler(),
         accumulate=recipe.accumulate,
@@ -197,6 +209,7 @@ def _optimisation(prepared: PreparedRun, steps: int) -> Optimisation:
         adapter_optimizers=prepared.layers.optimizers,
         ema=None if recipe.ema is None else moving_average(prepared.network, recipe.ema),
         weights=prepared.weights,
+        peers=prepared.peers,
     )
     if not prepared.layers.composition.judging:
         return optimisation
