@@ -316,8 +316,10 @@ def report(
             "",
             "## Duplicates",
             "",
-            f"Copies planted in {args.images:,} training images, of them and of 2,000 of test; `--near 0.99`. A pair is found where "
-            "the copy or its original is listed with the other as its partner.",
+            f"Copies planted in {args.images:,} training images, of them and of 2,000 of test; "
+            "`--near 0.99`, which was chosen on MNIST too: of 20,000 of its training images four have a "
+            "neighbour that is so alike. A pair is found where the copy or its original is listed with the "
+            "other as its partner.",
             "",
             "| copy | of train | of test |",
             "|---|---|---|",
