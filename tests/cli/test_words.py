@@ -74,7 +74,7 @@ def test_every_list_of_every_verb_may_be_given_again() -> None:
     } - {*COUNTED}
     assert keys == {
         *("teachers", "class_map", "augment", "teacher_weights", "objective", "require"),
-        *("stages", "omit_class", "only_classes", "teacher_augment", "labelled_augment"),
+        *("stages", "omit_class", "only_classes", "teacher_augment", "labelled_augment", "freeze"),
     }
 
 
