@@ -19,7 +19,7 @@ WORDS = {
     "string_unicode": "must be text in UTF-8",
     "string_too_short": "must not be empty",
     "list_type": "must be a list",
-    "dict_type": "must be a mapping of keys to values",
+    **dict.fromkeys(("dict_type", "model_type"), "must be a mapping of keys to values"),
 }
 # Parts of a place that are types, of which a value may have several.
 TYPE = re.compile(r"str|bool|int|float|(list|dict|literal|constrained-).*")
