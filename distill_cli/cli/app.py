@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "runs": ("runs", "The runs of a folder: which are done, and which go on."),
     "report": ("report", "One self-contained HTML page of a run."),
     "cache": ("cache", "Describe, check, join, import, export and share soft-label caches."),
+    "export": ("export", "Weights at their bits, or ONNX, in INT8 too; checked."),
     "calibrate": ("calibrate", "Give classes their share of the answers, without labels."),
     "noise": ("noise", "Estimate how often labels are wrong."),
     "recipes": ("recipes", "List, show, copy, validate and run recipes."),
