@@ -17,6 +17,7 @@ from distill_cli.files import named_file, write_text
 from distill_cli.report import table
 from distill_cli.report.baseline import Judged, judged
 from distill_cli.report.groups import Group, group_runs
+from distill_cli.report.pareto import pareto
 from distill_cli.report.table import Comparison
 
 app = VerbApp()
@@ -24,7 +25,19 @@ app = VerbApp()
 # Columns in the order in which a narrow terminal keeps them, the first ones whatever its width: a
 # terminal that is too narrow for those shows a block of lines for each row.
 NEEDED = ("runs", "errors", "top1", "held_out", "seeds")
-IMPORTANT = (*NEEDED, "label", "map", "f1", "params", "latency", "nll", "ece", "size")
+IMPORTANT = (
+    *NEEDED,
+    "label",
+    "map",
+    "f1",
+    "bits",
+    "packed",
+    "params",
+    "latency",
+    "nll",
+    "ece",
+    "size",
+)
 # The least widths of columns whose text may take several lines.
 FOLDS = {"runs": 8, "label": 14}
 
@@ -89,7 +102,7 @@ def page(groups: Sequence[Group], verdicts: Sequence[Judged]) -> str:
 def show(groups: Sequence[Group]) -> None:
     """Table and sentences on stdout; on stderr notes of doubt, and the columns without room."""
     compared = table.comparison(groups)
-    hidden = () if table.has_label_figures(compared.rows) else table.LABEL_FIGURES
+    hidden = table.hidden_columns(compared.rows)
     headings = {key: name for key, name in table.COLUMNS.items() if key not in hidden}
     columns = [
         Column(
@@ -103,6 +116,8 @@ def show(groups: Sequence[Group]) -> None:
     cells = [[str(getattr(row, key)) for key in headings] for row in compared.rows]
     left_out = show_table(columns, cells, blocks=True)
     _against(compared)
+    if table.has_few_bits(compared.rows):
+        _front(compared)
     if left_out:
         say(f"[dim]In a wider terminal, and with --json: {', '.join(left_out)}[/dim]")
     for note in compared.notes:
@@ -117,3 +132,10 @@ def _against(compared: Comparison) -> None:
         result(f"\nAgainst {escape(reference.runs)} ({escape(reference.label)}):")
     for sentence in sentences:
         result(sentence)
+
+
+def _front(compared: Comparison) -> None:
+    """The runs of which no other is as accurate in as few bytes."""
+    if front := pareto(compared.groups):
+        names = [compared.rows[compared.groups.index(group)].runs for group in front]
+        result(f"\nNone is better in as few bytes (Pareto front): {escape(', '.join(names))}.")

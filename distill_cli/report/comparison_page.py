@@ -12,6 +12,7 @@ from distill_cli.report.baseline import Judged
 from distill_cli.report.format import NOTHING
 from distill_cli.report.groups import Group
 from distill_cli.report.html import _render
+from distill_cli.report.pareto import pareto, point
 from distill_cli.report.plots import Line
 from distill_cli.report.run_plots import History, Picture
 from distill_cli.report.table import Comparison
@@ -38,7 +39,7 @@ def comparison_report(
     groups = comparison.groups
     if histories is None:
         histories = {group.label: [run.history for run in group.runs] for group in groups}
-    pictures = [_dots(groups), _held_out(histories)]
+    pictures = [_dots(groups), _bytes(comparison), _held_out(histories)]
     return _render(
         "comparison.html.j2",
         title=title,
@@ -60,8 +61,8 @@ def _columns(comparison: Comparison) -> dict[str, str]:
     if len(samples) == 1:
         del columns["test_samples"]
         columns["errors"] = f"errors of {samples.pop()}"
-    if not table.has_label_figures(comparison.rows):
-        columns = {key: name for key, name in columns.items() if key not in table.LABEL_FIGURES}
+    for key in table.hidden_columns(comparison.rows):
+        del columns[key]
     if all(row.agreement == NOTHING for row in comparison.rows):
         del columns["agreement"]
     return columns
@@ -100,6 +101,35 @@ def _dots(groups: Sequence[Group]) -> Picture | None:
         title="Test errors",
         svg=plots.dots(values, x=f"test errors{of}", about=f"Test errors{of}. {counts}"),
         note="A dot is a seed, the bar their mean, the line ± one standard deviation.",
+    )
+
+
+def _bytes(comparison: Comparison) -> Picture | None:
+    """Accuracy over bytes, with the groups that no other beats in both; None where all are as large."""
+    groups = comparison.groups
+    points = {
+        style: (size, 100 * accuracy)
+        for style, group in enumerate(groups)
+        if (found := point(group)) is not None
+        for size, accuracy in [found]
+    }
+    if len({size for size, _ in points.values()}) < 2:
+        return None
+    front = [groups.index(group) for group in pareto(groups)]
+    names = [comparison.rows[style].runs for style in front]
+    best = ", ".join(f"{comparison.rows[k].runs}: {comparison.rows[k].packed}" for k in front)
+    few = " Weights that are quantised count packed." * table.has_few_bits(comparison.rows)
+    return Picture(
+        title="Accuracy and bytes",
+        svg=plots.front(
+            points,
+            front,
+            x="bytes of the weights",
+            y="test accuracy, %",
+            about=f"Test accuracy over bytes of the weights. None is better in as few bytes: {best}",
+        ),
+        note=f"Stepped: the most that so many bytes reach ({', '.join(names)}).{few}",
+        legend=tuple((groups[style].label, plots.colour_of(style), "") for style in points),
     )
 
 

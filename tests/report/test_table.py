@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from distill_cli.report.against import describe_against
 from distill_cli.report.groups import Group, group_runs
 from distill_cli.report.table import (
     COLUMNS,
     PAGE_COLUMNS,
     comparison,
-    describe_against,
     has_label_figures,
     to_json,
 )
