@@ -28,6 +28,10 @@ ALLOWED = {
     ("cli/terminal.py", "os.open"): "/dev/null",
     ("cli/muting.py", "os.open"): "/dev/null",
     ("launcher/attempts.py", "tempfile.TemporaryDirectory"): "for the logs that torch insists on",
+    (
+        "pipeline/export/int8.py",
+        "tempfile.TemporaryDirectory",
+    ): "for files that onnxruntime insists on",
     ("pipeline/run/resume.py", "checkpoint.rename"): "our own, which writes with files",
     ("pipeline/demo.py", "tarfile.open"): "into memory",
     ("cache/export.py", "archive.open"): "a member of an archive in a handle of files",

@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "runs": ("runs", "The runs of a folder: which are done, and which go on."),
     "report": ("report", "One self-contained HTML page of a run."),
     "cache": ("cache", "Describe, check, join, import, export and share soft-label caches."),
+    "export": ("export", "Weights at their bits, or ONNX, in INT8 too; checked."),
     "calibrate": ("calibrate", "Give classes their share of the answers, without labels."),
     "audit": ("audit", "Samples to look at: mislabelled, there twice, hard."),
     "query": ("query", "Which images to label next."),

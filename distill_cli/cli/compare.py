@@ -17,7 +17,8 @@ from distill_cli.files import named_file, write_text
 from distill_cli.report import table
 from distill_cli.report.baseline import Judged, judged
 from distill_cli.report.groups import Group, group_runs
-from distill_cli.report.row import COLUMNS, hidden
+from distill_cli.report.pareto import pareto
+from distill_cli.report.row import COLUMNS, has_few_bits, hidden
 from distill_cli.report.table import Comparison
 
 app = VerbApp()
@@ -26,7 +27,7 @@ app = VerbApp()
 # terminal that is too narrow for those shows a block of lines for each row.
 NEEDED = ("runs", "errors", "top1", "held_out", "seeds")
 IMPORTANT = (
-    *(*NEEDED, "divergence", "images", "label", "map", "f1"),
+    *(*NEEDED, "divergence", "images", "label", "map", "f1", "bits", "packed"),
     *("params", "latency", "nll", "ece", "size"),
 )
 # The least widths of columns whose text may take several lines.
@@ -109,6 +110,8 @@ def show(groups: Sequence[Group]) -> None:
     cells = [[str(getattr(row, key)) for key in headings] for row in compared.rows]
     left_out = show_table(columns, cells, blocks=True)
     _against(compared)
+    if has_few_bits(compared.rows):
+        _front(compared)
     if left_out:
         say(f"[dim]In a wider terminal, and with --json: {', '.join(left_out)}[/dim]")
     for note in compared.notes:
@@ -123,3 +126,10 @@ def _against(compared: Comparison) -> None:
         result(f"\nAgainst {escape(reference.runs)} ({escape(reference.label)}):")
     for sentence in sentences:
         result(sentence)
+
+
+def _front(compared: Comparison) -> None:
+    """The runs of which no other is as accurate in as few bytes."""
+    if front := pareto(compared.groups):
+        names = [compared.rows[compared.groups.index(group)].runs for group in front]
+        result(f"\nNone is better in as few bytes (Pareto front): {escape(', '.join(names))}.")

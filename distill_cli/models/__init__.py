@@ -16,6 +16,7 @@ from distill_cli.models.artifact import (
     save_temperature,
 )
 from distill_cli.models.network import InputSpec, Network
+from distill_cli.models.packed_folder import PackedModel, few_bits_of, save_packed
 from distill_cli.models.small import suggested
 from distill_cli.models.zoo import (
     create_network,
@@ -28,8 +29,10 @@ from distill_cli.models.zoo import (
 __all__ = [
     "InputSpec",
     "Network",
+    "PackedModel",
     "config_of",
     "create_network",
+    "few_bits_of",
     "load_model",
     "model_bytes",
     "names",
@@ -37,6 +40,7 @@ __all__ = [
     "pretrained_teacher",
     "resolve",
     "save_model",
+    "save_packed",
     "save_temperature",
     "suggested",
     "weights_at_hand",

@@ -24,6 +24,7 @@ from distill_cli.models.config_checks import (
     try_out,
 )
 from distill_cli.models.network import InputSpec, Library, Network
+from distill_cli.models.packed import PACKED, packing_of, plain_bytes
 from distill_cli.models.quantised import layout_of, saved_tensors
 from distill_cli.models.timm_folder import read_config
 from distill_cli.models.weights import fill
@@ -122,7 +123,7 @@ def model_bytes(folder: Path) -> int:
     Raises:
         ArtifactError: The file is missing.
     """
-    return _file(folder, WEIGHTS).stat().st_size
+    return _file(folder, _weights_name(folder)).stat().st_size
 
 
 def load_model(
@@ -149,10 +150,13 @@ def load_model(
         ArtifactError: Something is missing, damaged, or neither ours nor timm's, or a weight is NaN
             or infinite.
     """
-    config, stored = _file(folder, CONFIG), _file(folder, WEIGHTS)
+    config, stored = _file(folder, CONFIG), _file(folder, _weights_name(folder))
     with _ours(config):
-        network = _network(read_config(config, FORMAT, class_names))
-    fill(network, stored, copy=weights, tell=tell)
+        content = read_config(config, FORMAT, class_names)
+        packing = packing_of(content["distill"], stored)
+        with built_within(stored.name, plain_bytes(stored, packing)):
+            network = _network(content)
+    fill(network, stored, packing, copy=weights, tell=tell)
     # Last: what else is wrong says more than that something is.
     _check_config(config)
     return network.to(device).eval()
@@ -186,8 +190,7 @@ def _check_config(config: Path) -> None:
 def _ours(config: Path) -> Iterator[None]:
     """Turns every exception that a foreign config causes into one error."""
     try:
-        with built_within(config.with_name(WEIGHTS)):
-            yield
+        yield
     except ArtifactError:
         raise
     except Exception as error:
@@ -197,6 +200,12 @@ def _ours(config: Path) -> Iterator[None]:
             f"{type(error).__name__}: {explain(error)}",
             hint="Save the model again with this version",
         ) from None
+
+
+def _weights_name(folder: Path) -> str:
+    """Name of the weights file of a model folder; the plain one's where there is none."""
+    packed = model_folder(folder) / PACKED
+    return PACKED if packed.exists() and not packed.with_name(WEIGHTS).exists() else WEIGHTS
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,16 +125,19 @@ def parsed_input_spec(ours: Mapping[str, Any]) -> InputSpec:
 
 
 @contextmanager
-def built_within(weights: Path) -> Iterator[None]:
+def built_within(name: str, size: int) -> Iterator[None]:
     """Stops the building of a network that is far larger than its file of weights.
 
     Layers are counted as they are entered into a module, before they are filled: until then their
     memory is only promised.
 
+    Args:
+        name: Name of the file.
+        size: Its bytes, or those that it would have, were its weights not packed.
+
     Raises:
         ValueError: Inside, where it is.
     """
-    size = weights.stat().st_size
     most_bytes, most_tensors = TIMES * size + BYTES, TIMES * size // ENTRY + TENSORS
     built = {"bytes": 0, "tensors": 0}
 
@@ -144,7 +146,7 @@ def built_within(weights: Path) -> Iterator[None]:
             built["bytes"] += tensor.numel() * tensor.element_size()
             built["tensors"] += 1
         if built["bytes"] > most_bytes or built["tensors"] > most_tensors:
-            raise ValueError(f"it is far larger than {weights.name}, which has {size:,} bytes")
+            raise ValueError(f"it is far larger than {name}, which has {size:,} bytes")
 
     hooks = [
         registration.register_module_parameter_registration_hook(count),

@@ -123,10 +123,10 @@ class Network(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits (B, K) of images in [0, 1] of any size, with one or three channels."""
         # Divided in place: fresh memory costs as much as the arithmetic.
-        logits_BK: Tensor = self.net((self._fit(images_BCHW) - self.mean).div_(self.std))
+        logits_BK: Tensor = self.net((self.fitted(images_BCHW) - self.mean).div_(self.std))
         return logits_BK
 
-    def _fit(self, images_BCHW: Tensor) -> Tensor:
+    def fitted(self, images_BCHW: Tensor) -> Tensor:
         """The images with the channels and the size that `net` takes."""
         if images_BCHW.shape[1] != self.input_spec.channels:
             if self.input_spec.channels == 1:

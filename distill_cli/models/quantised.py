@@ -211,7 +211,8 @@ def weight_quantisers(net: nn.Module) -> Iterator[FewLevels]:
 @torch.no_grad()
 def saved_tensors(net: nn.Module) -> dict[str, Tensor]:
     """The state dict of the plain network: weights as they are used, without what only learning needs."""
-    used = {f"{few.name}.weight": few.layer.weight for few in weight_quantisers(net)}
+    # A zero has two signs and one code: it is saved as the code says it.
+    used = {f"{few.name}.weight": few.layer.weight + 0.0 for few in weight_quantisers(net)}
     tensors: dict[str, Tensor] = {}
     for name, value in net.state_dict().items():
         if name.endswith(ORIGINAL):

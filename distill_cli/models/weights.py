@@ -14,14 +14,23 @@ from distill_cli.models.build import explain
 from distill_cli.models.checksum import check_weights
 from distill_cli.models.finite import first_not_finite
 from distill_cli.models.network import Network
+from distill_cli.models.packed import Packing, forms, unpacked
 
 
-def fill(network: Network, path: Path, *, copy: bool, tell: Callable[[str], object]) -> None:
+def fill(
+    network: Network,
+    path: Path,
+    packing: Packing | None = None,
+    *,
+    copy: bool,
+    tell: Callable[[str], object],
+) -> None:
     """Puts the weights of a safetensors file into a fresh network.
 
     Args:
         network: The network; names, types and shapes of all its tensors must agree with the file's.
         path: The file.
+        packing: What is packed in it; None where nothing is.
         copy: Read and check the weights; otherwise only the file's header is.
         tell: Is told where the file has no checksum.
 
@@ -37,8 +46,15 @@ def fill(network: Network, path: Path, *, copy: bool, tell: Callable[[str], obje
             hint="Copy or train the model again",
         ) from None
     expected = network.net.state_dict()
-    for name in sorted(expected.keys() | given.keys()):
-        stored, needed = _form(given.get(name)), _form(expected.get(name))
+    try:
+        plain = given if packing is None else forms(given, packing)
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path} is not what its config.json describes: {error}",
+            hint="config.json and the weights are of different models",
+        ) from None
+    for name in sorted(expected.keys() | plain.keys()):
+        stored, needed = _form(plain.get(name)), _form(expected.get(name))
         if stored != needed:
             raise ArtifactError(
                 f"{path} does not fit {network.architecture}: tensor {name} is {stored}, not {needed}",
@@ -48,6 +64,8 @@ def fill(network: Network, path: Path, *, copy: bool, tell: Callable[[str], obje
         return
     try:
         has_checksum = check_weights(path)
+        if packing is not None:
+            given = unpacked(given, packing)
     except ValueError as error:
         raise ArtifactError(
             f"{path} is damaged: {error}",

@@ -22,9 +22,11 @@ from distill_cli.types import PSEUDO_LABELS, STAGES
 SKIPPED = "skipped.txt"
 # The matrix of label noise that is estimated from a run.
 NOISE_MATRIX = "noise-matrix.csv"
+# The network for other runtimes, as `export` writes it.
+ONNX, ONNX_INT8 = "model.onnx", "model-int8.onnx"
 RUN_FILES = (
     *(RECIPE, "metrics.jsonl", "summary.csv", PSEUDO_LABELS, RESULT, "relations.json"),
-    *("report.html", SKIPPED, NOISE_MATRIX, ROUNDS),
+    *("report.html", SKIPPED, NOISE_MATRIX, ROUNDS, ONNX, ONNX_INT8),
 )
 # The card of a published cache.
 CARD = "README.md"
@@ -66,12 +68,16 @@ AUDIT = "audit"
 AUDIT_LISTS = ("audit.csv", "mislabelled.csv", "duplicates.csv", "hard.csv")
 AUDIT_SUMMARY, AUDIT_PAGE = "audit.json", "index.html"
 AUDITED = Entries(files=_any_of((*AUDIT_LISTS, AUDIT_SUMMARY, AUDIT_PAGE)))
+# Its weights as integers of few bits.
+PACKED = "packed"
+PACKED_MODEL = Entries(files=_any_of(("config.json", "packed.safetensors")))
 # Networks that were trained along with a student, each with its model.
 PEERS = "peers"
 _PLAIN_RUN = {
     "model": MODEL,
     CALIBRATED: MODEL,
     AUDIT: AUDITED,
+    PACKED: PACKED_MODEL,
     PEERS: Entries(folders={".+": Entries(folders={"model": MODEL})}),
     "last": Entries(files=r"checkpoint(-before)?\.pt|outcome\.json|shard-\d+-\d+\.safetensors"),
 }
@@ -204,13 +210,14 @@ def _is_run(folder: Path) -> bool:
     return any(all((folder / name).exists() for name in names) for names in several)
 
 
-def check_model_output(out: Path, *, own: bool, overwrite: bool) -> None:
+def check_model_output(out: Path, *, own: bool, overwrite: bool, kind: Entries = MODEL) -> None:
     """Refuses a folder that a model alone cannot be written to.
 
     Args:
         out: The folder.
         own: It is the run's own, in its place.
         overwrite: Replace the model that is in it.
+        kind: What such a folder may hold.
 
     Raises:
         UsageError: It cannot be written, lies in a run or a cache, holds other things, or a model.

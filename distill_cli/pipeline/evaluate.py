@@ -124,7 +124,7 @@ def data_of(
     return opened(today, of_view)
 
 
-def _as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Dataset:
+def as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Dataset:
     """The data with the images that the run held out, and the labels that it knew of them.
 
     Raises:
@@ -239,7 +239,7 @@ def evaluate_run(
             hint="Train it on data of several labels",
         )
     if split == "val":
-        dataset = _as_held_out(folder, dataset, recipe)
+        dataset = as_held_out(folder, dataset, recipe)
     table = dataset.val if split == "val" else dataset.test
     group_K = dataset.group_K if split == "val" else None
     logits_NK = logits_by_ranks(network, table, runtime.device, runtime.ranks)

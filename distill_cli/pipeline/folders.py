@@ -16,6 +16,7 @@ from distill_cli.pipeline.entries import (
     CALIBRATED,
     CARD,
     DEMO,
+    PACKED,
     RUN_ENTRIES,
     RUN_OR_SEEDS,
     SKIPPED,
@@ -277,7 +278,7 @@ def has_model(folder: Path) -> bool:
 def kept_recipe(folder: Path) -> dict[str, Any]:
     """The recipe.yaml of a run or cache folder; empty for a plain model folder."""
     # RUN/model says as much as RUN: its recipe lies beside it.
-    places = [folder, folder.parent] if folder.name in ("model", CALIBRATED) else [folder]
+    places = [folder, folder.parent] if folder.name in ("model", CALIBRATED, PACKED) else [folder]
     found = [place / "recipe.yaml" for place in places if (place / "recipe.yaml").is_file()]
     if not found:
         return {}

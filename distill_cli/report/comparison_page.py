@@ -12,8 +12,9 @@ from distill_cli.report.baseline import Judged
 from distill_cli.report.format import NOTHING
 from distill_cli.report.groups import Group, label_of
 from distill_cli.report.html import _render
+from distill_cli.report.pareto import pareto, point
 from distill_cli.report.plots import Line
-from distill_cli.report.row import PAGE_COLUMNS, hidden
+from distill_cli.report.row import PAGE_COLUMNS, has_few_bits, hidden
 from distill_cli.report.run_plots import History, Picture
 from distill_cli.report.same_images import trained_on
 from distill_cli.report.table import Comparison
@@ -40,7 +41,7 @@ def comparison_report(
     groups = comparison.groups
     if histories is None:
         histories = {group.label: [run.history for run in group.runs] for group in groups}
-    pictures = [_dots(groups), _transfer(groups), _held_out(histories)]
+    pictures = [_dots(groups), _bytes(comparison), _transfer(groups), _held_out(histories)]
     return _render(
         "comparison.html.j2",
         title=title,
@@ -137,6 +138,35 @@ def _transfer(groups: Sequence[Group]) -> Picture | None:
         ),
         note="Mean over seeds, of all runs that are compared; at temperature 1.",
         legend=tuple(legend),
+    )
+
+
+def _bytes(comparison: Comparison) -> Picture | None:
+    """Accuracy over bytes, with the groups that no other beats in both; None where all are as large."""
+    groups = comparison.groups
+    points = {
+        style: (size, 100 * accuracy)
+        for style, group in enumerate(groups)
+        if (found := point(group)) is not None
+        for size, accuracy in [found]
+    }
+    if len({size for size, _ in points.values()}) < 2:
+        return None
+    front = [groups.index(group) for group in pareto(groups)]
+    names = [comparison.rows[style].runs for style in front]
+    best = ", ".join(f"{comparison.rows[k].runs}: {comparison.rows[k].packed}" for k in front)
+    few = " Weights that are quantised count packed." * has_few_bits(comparison.rows)
+    return Picture(
+        title="Accuracy and bytes",
+        svg=plots.front(
+            points,
+            front,
+            x="bytes of the weights",
+            y="test accuracy, %",
+            about=f"Test accuracy over bytes of the weights. None is better in as few bytes: {best}",
+        ),
+        note=f"Stepped: the most that so many bytes reach ({', '.join(names)}).{few}",
+        legend=tuple((groups[style].label, plots.colour_of(style), "") for style in points),
     )
 
 

@@ -72,6 +72,12 @@ class Group:
         values = self.values(figure)
         return statistics.fmean(values) if values else None
 
+    @property
+    def bytes(self) -> float | None:
+        """Mean bytes of its weights as they are handed on: packed where they are quantised."""
+        sizes = [result.packed_bytes or result.model_bytes for result in self.results]
+        return statistics.fmean(sizes) if sizes else None
+
     def sd(self, figure: str) -> float | None:
         """Sample standard deviation of a figure (n − 1); None below two runs."""
         values = self.values(figure)

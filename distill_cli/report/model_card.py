@@ -18,6 +18,7 @@ from distill_cli.report.format import (
 )
 from distill_cli.report.groups import objective_of, role_of
 from distill_cli.report.labels import NOTHING_HELD_OUT, epoch_name, known_labels
+from distill_cli.report.row import bits_of
 from distill_cli.types import FRAMINGS, RunResult
 
 TRAINING_KEYS = (
@@ -58,6 +59,11 @@ def _model(recipe: Mapping[str, Any], result: RunResult, config: Mapping[str, An
         f"- architecture: {markdown_code(config.get('architecture') or recipe.get('model'))}",
         f"- {counted(result.params, 'parameter')}, {size(result.model_bytes)} of weights (safetensors)",
     ]
+    if result.weight_bits is not None or result.act_bits is not None:
+        bits = bits_of(result.weight_bits, result.act_bits)
+        by = " with `distill export --format packed`"
+        packed = "" if result.packed_bytes is None else f"; {size(result.packed_bytes)}{by}"
+        lines.append(f"- bits of a weight: {bits}{packed}")
     shape = (config.get("pretrained_cfg") or {}).get("input_size")
     if shape:
         lines.append(f"- takes {' × '.join(str(n) for n in shape)} (channels, height, width)")

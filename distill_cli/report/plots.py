@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
 
+from distill_cli.report.format import size
+
 # The page defines --s0 … --s7, --ink and --line; matplotlib only knows colours, so that it draws
 # in placeholders which are replaced afterwards.
 SERIES = 8
@@ -149,6 +151,47 @@ def dots(groups: Mapping[str, Sequence[float]], *, x: str, about: str) -> str:
     axes.set_xlabel(x)
     _whole_numbers(axes)
     axes.margins(x=0.06)
+    return _svg(figure, about)
+
+
+def front(
+    points: Mapping[int, tuple[float, float]],
+    best: Sequence[int],
+    *,
+    x: str,
+    y: str,
+    about: str,
+) -> str:
+    """Points of bytes and a figure that is better the larger it is, and a step line through the best.
+
+    Args:
+        points: Bytes and figure by style.
+        best: Styles of those that no other beats, the fewest bytes first.
+        x: Name of the axis of bytes, which is logarithmic.
+        y: Name of the other, with its unit.
+        about: Description of the picture, for those who do not see it.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    figure, axes = _figure(height=230)
+    for style, at in points.items():
+        axes.scatter(*at, color=f"#a1b2d{style % SERIES}", s=44, linewidths=0, zorder=3)
+    axes.set_xscale("log")
+    axes.margins(x=0.08, y=0.1)
+    sizes = [number for number, _ in points.values()]
+    axes.set_xlim(min(sizes) / 1.3, max(sizes) * 1.3)
+    ends = [*(points[style] for style in best), (max(sizes) * 1.3, points[best[-1]][1])]
+    line = {"color": INK, "linewidth": 1, "alpha": 0.6}
+    axes.step(*zip(*ends, strict=True), where="post", zorder=2, **line)
+    # A span of less than a decade has marks of its own; where it has more, few are enough.
+    few = max(sizes) > 30 * min(sizes)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if few else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=0)
+    axes.grid(color=LINE, linewidth=0.7)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     return _svg(figure, about)
 
 

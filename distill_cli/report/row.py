@@ -24,6 +24,8 @@ class Row:
         ece: Test ECE in per cent.
         params: Parameters.
         size: Size of the weights file.
+        bits: Bits of weights and of activations.
+        packed: Size of the weights file, packed where they are quantised.
         latency: Time of one image.
         seeds: Runs in the group, each of another seed.
         against: Comparison with the reference in words; empty for that one.
@@ -45,6 +47,8 @@ class Row:
     ece: str
     params: str
     size: str
+    bits: str
+    packed: str
     latency: str
     seeds: int
     against: str
@@ -68,6 +72,8 @@ COLUMNS = {
     "ece": "ECE",
     "params": "parameters",
     "size": "size",
+    "bits": "bits",
+    "packed": "packed",
     "latency": "one image",
     "seeds": "seeds",
     "images": "trained on",
@@ -88,6 +94,8 @@ PAGE_COLUMNS = {
     "divergence": "held-out KL",
     "params": "parameters",
     "size": "size",
+    "bits": "bits",
+    "packed": "packed",
     "latency": "one image",
     "speed": "images/s trained",
 }
@@ -95,6 +103,14 @@ PAGE_COLUMNS = {
 LABEL_FIGURES = ("map", "f1")
 # How well a student learnt its teacher by the images that it was shown: not shown where these are as many.
 TRANSFER_FIGURES = ("images", "divergence")
+# Figures of networks of few bits: not shown where there is none.
+BIT_FIGURES = ("bits", "packed")
+FULL_BITS = "fp32"
+
+
+def has_few_bits(rows: Sequence[Row]) -> bool:
+    """Whether any group has quantised weights or activations."""
+    return any(row.bits != FULL_BITS for row in rows)
 
 
 def hidden(rows: Sequence[Row]) -> set[str]:
@@ -104,4 +120,12 @@ def hidden(rows: Sequence[Row]) -> set[str]:
         without.update(LABEL_FIGURES)
     if len({row.images for row in rows}) == 1 or all(row.divergence == NOTHING for row in rows):
         without.update(TRANSFER_FIGURES)
+    if not has_few_bits(rows):
+        without.update(BIT_FIGURES)
     return without
+
+
+def bits_of(weights: float | None, activations: float | None) -> str:
+    """`2`, `2, activations 4`, `fp32`: bits of a network's weights, and of what goes into its layers."""
+    shown = FULL_BITS if weights is None else f"{weights:.0f}"
+    return shown if activations is None else f"{shown}, activations {activations:.0f}"

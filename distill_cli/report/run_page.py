@@ -10,6 +10,7 @@ from distill_cli.report.format import NOTHING, count, milliseconds, plain, share
 from distill_cli.report.groups import objective_of, role_of, values_of
 from distill_cli.report.html import _render
 from distill_cli.report.labels import NOTHING_HELD_OUT, known_labels
+from distill_cli.report.row import bits_of
 from distill_cli.report.run_folder import RunSummary
 from distill_cli.report.run_plots import of_run
 from distill_cli.types import RunResult
@@ -73,6 +74,9 @@ def _key_figures(result: RunResult) -> list[tuple[str, str, str]]:
             f"images/s, {result.seconds:.0f} s in all",
         ),
     ]
+    if result.weight_bits is not None or result.act_bits is not None:
+        packed = "" if result.packed_bytes is None else f"{size(result.packed_bytes)} packed"
+        shown.insert(4, ("bits", bits_of(result.weight_bits, result.act_bits), packed))
     nll_scaled, ece_scaled = result.test_nll_scaled, result.test_ece_scaled
     if result.scaled and nll_scaled is not None and ece_scaled is not None:
         below = f"NLL {nll_scaled:.3f}, T {result.temperature:.2f} fitted held out"

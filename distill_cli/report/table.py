@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 from distill_cli.errors import counted
+from distill_cli.report.against import describe_against
 from distill_cli.report.format import (
     NOTHING,
     count,
@@ -15,8 +15,9 @@ from distill_cli.report.format import (
     plus_minus,
     size,
 )
-from distill_cli.report.groups import NETWORK, Group, ranked
-from distill_cli.report.row import Row
+from distill_cli.report.groups import Group, ranked
+from distill_cli.report.pareto import pareto
+from distill_cli.report.row import Row, bits_of
 from distill_cli.report.run_names import group_names
 from distill_cli.report.same_images import (
     same_test_images,
@@ -25,9 +26,6 @@ from distill_cli.report.same_images import (
     training_images,
 )
 from distill_cli.types import FIGURES
-
-# Ratios closer to one than this are said as equal: timings of one machine vary by as much.
-NEAR = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +82,8 @@ def _row(group: Group, reference: Group, runs: str) -> Row:
         ece=_per_cent(group, "test_ece", decimals=1),
         params=NOTHING if params is None else count(params),
         size=NOTHING if weights is None else size(weights),
+        bits=bits_of(group.mean("weight_bits"), group.mean("act_bits")),
+        packed=NOTHING if group.bytes is None else size(group.bytes),
         latency=milliseconds(group.mean("latency_ms")),
         speed=NOTHING if speed is None else count(speed),
         agreement=_per_cent(group, "teacher_agreement", decimals=1),
@@ -150,56 +150,12 @@ def _repeats(groups: Sequence[Group]) -> list[str]:
     return sentences
 
 
-def describe_against(group: Group, reference: Group) -> str:
-    """`11× smaller, 4× faster, 3 errors more`: parameters, time of one image, mean test errors.
-
-    Ratios within 10 % are said as equal; errors of different test images are not compared.
-    """
-    size = _ratio(group, reference, "params", ("smaller", "larger", "as large"))
-    # Two times of one network differ by noise alone.
-    same = size == "as large" and all(
-        group.runs[0].recipe.get(key) == reference.runs[0].recipe.get(key)
-        for key in (*NETWORK, "size")
-    )
-    parts = [
-        size,
-        "" if same else _ratio(group, reference, "latency_ms", ("faster", "slower", "as fast")),
-        _errors(group, reference),
-    ]
-    return ", ".join(part for part in parts if part)
-
-
-def _ratio(group: Group, reference: Group, figure: str, words: tuple[str, str, str]) -> str:
-    """Empty where a side has no figure, or zero, which nothing can be a multiple of."""
-    mine, theirs = group.mean(figure), reference.mean(figure)
-    if not mine or not theirs:
-        return ""
-    less, more, equal = words
-    ratio = max(mine, theirs) / min(mine, theirs)
-    if ratio < NEAR:
-        return equal
-    shown = f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}".removesuffix(".0")
-    return f"{shown}× {less if mine < theirs else more}"
-
-
-def _errors(group: Group, reference: Group) -> str:
-    mine, theirs = group.mean("test_errors"), reference.mean("test_errors")
-    if mine is None or theirs is None:
-        return ""
-    if any(same_test_images(*pair) is False for pair in product(group.runs, reference.runs)):
-        return "errors of other test images"
-    shown = f"{abs(mine - theirs):.1f}".removesuffix(".0")
-    if shown == "0":
-        return "as many errors"
-    return f"{shown} error{'' if shown == '1' else 's'} {'more' if mine > theirs else 'fewer'}"
-
-
 def to_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Every group with mean and sd of every figure (null where unknown), its runs, and its rank.
 
     The order is that in which they were given.
     """
-    best_first = ranked(groups)
+    best_first, front = ranked(groups), pareto(groups)
     return [
         {
             "label": group.label,
@@ -209,6 +165,8 @@ def to_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "seeds": [run.seed for run in group.runs],
             "repeats": [str(run.folder) for run in group.repeats],
             "figures": {name: {"mean": group.mean(name), "sd": group.sd(name)} for name in FIGURES},
+            "bytes": group.bytes,
+            "on_front": group in front,
             "against_first": "" if index == 0 else describe_against(group, groups[0]),
         }
         for index, group in enumerate(groups)

@@ -83,6 +83,10 @@ class RunResult:
         best_epoch: From 1; the last one where nothing is held out.
         params: Parameters of the network.
         model_bytes: Size of model.safetensors.
+        weight_bits: Bits of its weights, in all layers but those that stay as they are; None for fp32, as
+            the next two.
+        act_bits: Bits of what goes into these layers.
+        packed_bytes: Size of the file that `distill export --format packed` writes.
         latency_ms: Median time of one image through the network on the run's device.
         images_per_second: Median over epochs after the first, training steps only.
         seconds: Training and held-out evaluation.
@@ -113,6 +117,9 @@ class RunResult:
     best_epoch: int
     params: int
     model_bytes: int
+    weight_bits: int | None = None
+    act_bits: int | None = None
+    packed_bytes: int | None = None
     latency_ms: float
     images_per_second: float
     seconds: float

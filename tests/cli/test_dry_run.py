@@ -24,6 +24,7 @@ from distill_cli.pipeline.run.dry_run import rehearse
 from distill_cli.pipeline.run.speed import Speed, seconds_of
 from distill_cli.recipe.label_options import LabelOptions
 from distill_cli.recipe.load import load
+from distill_cli.recipe.network_options import NetworkOptions
 from distill_cli.recipe.objective_options import ObjectiveValues
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
@@ -292,7 +293,8 @@ def test_resolved_values_are_those_of_the_run(made: Made, here: Path, distill: D
 
 def test_stdout_keeps_its_keys_and_stderr_says_the_rest(here: Path, distill: Distill) -> None:
     outcome = distill(*TRAIN, "--dry-run", "--json")
-    unwritten = {"seeds", *LabelOptions.model_fields, *ObjectiveValues.model_fields}
+    options = (LabelOptions, NetworkOptions, ObjectiveValues)
+    unwritten = {"seeds"}.union(*(kind.model_fields for kind in options))
     assert json.loads(outcome.out).keys() == TeacherRecipe.model_fields.keys() - unwritten
     assert "mlp_64x1, 4,810 parameters, sgd, lr 0.025, weight decay 0.0005, batch 64" in outcome.err
     assert "augment shift:1" in outcome.err

@@ -191,6 +191,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], int, str]] = {
     "recipe-value": (("recipes", "validate", "r.yaml"), 2, "unknown 'k\\x1b[5m\\nd'"),
     "cell": (("teacher", "train", "--data", "t.csv", *map(str, SMALL)), 3, "\\x1b[5m\\u202e.png"),
     "file-names": (("teacher", "train", "--data", "bytes", *map(str, SMALL)), 3, "not UTF-8"),
+    "export": (("export", "{run}", "--format", "packed"), 2, FOLDER_SHOWN),
     "picture": (("predict", "{run}", "\x1b[5m\nx.png"), 3, "\\x1b[5m\\nx.png"),
 }
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from distill_cli.report.against import describe_against
 from distill_cli.report.baseline import is_baseline, judged
 from distill_cli.report.groups import Group, group_runs
-from distill_cli.report.table import describe_against
 from tests.report.made import STUDENT, run, seeds
 
 FEW, MANY = [20, 21, 22], [60, 61, 62]

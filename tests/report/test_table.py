@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from distill_cli.report.against import describe_against
 from distill_cli.report.groups import Group, group_runs
 from distill_cli.report.row import COLUMNS, PAGE_COLUMNS, hidden
 from distill_cli.report.table import (
     comparison,
-    describe_against,
     to_json,
 )
 from tests.report.made import STUDENT, run, seeds

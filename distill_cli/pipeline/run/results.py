@@ -13,7 +13,14 @@ from distill_cli.adapters.hooks import HasSummary
 from distill_cli.evaluate import latency_ms, logits_by_ranks, measured
 from distill_cli.files import write_json, write_text
 from distill_cli.metrics import fit_temperature, measure_as
-from distill_cli.models import Network, config_of, load_model, model_bytes, save_temperature
+from distill_cli.models import (
+    Network,
+    config_of,
+    few_bits_of,
+    load_model,
+    model_bytes,
+    save_temperature,
+)
 from distill_cli.models.quantised import as_saved
 from distill_cli.pipeline.inputs.remedies import remedies
 from distill_cli.pipeline.inputs.teacher_checks import at_chance
@@ -125,6 +132,7 @@ def _kept(
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
         model_bytes=model_bytes(run / "model"),
+        **few_bits_of(run / "model"),
         latency_ms=latency_ms(network, test.size, runtime.device),
         images_per_second=statistics.median(state.rates[1:] or state.rates),
         seconds=state.seconds,
