@@ -297,7 +297,7 @@ def test_training_keeps_no_best_model_that_nobody_could_load(
     """A unit of bias −∞ is never on: the figures do not tell."""
     from distill_cli.pipeline.run import trainer
 
-    plain, epochs = trainer.labels_held_out, iter(range(9))
+    plain, epochs = trainer.all_held_out, iter(range(9))
 
     def spoilt(prepared: PreparedRun, network: Network) -> HeldOut:
         epoch = next(epochs)
@@ -305,10 +305,10 @@ def test_training_keeps_no_best_model_that_nobody_could_load(
             network.net.state_dict()["layers.0.bias"][3] = -float("inf")
         return replace(plain(prepared, network), rank=(float(epoch),))
 
-    monkeypatch.setattr(trainer, "labels_held_out", spoilt)
+    monkeypatch.setattr(trainer, "all_held_out", spoilt)
     outcome = distill(*ARGS, "--out", "t", "--quiet")
     assert outcome.code == 4
     assert "tensor layers.0.bias holds infinity" in one_line(outcome)
     assert all(tensor.isfinite().all() for tensor in load_file(here / WEIGHTS).values())
-    monkeypatch.setattr(trainer, "labels_held_out", plain)
+    monkeypatch.setattr(trainer, "all_held_out", plain)
     assert distill(*ARGS, "--resume", "--out", "t", "--quiet").code == 0
