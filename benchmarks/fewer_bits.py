@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
-PER_CLASS, SIDE = 500, 16
+PER_CLASS, SIDE = 250, 16
 TERNARY: dict[str, Any] = {"quantizer": "ternary"}
 FOUR: dict[str, Any] = {"quantizer": "wrpn", "weight_bits": 4}
 # β = γ = ½ and no tempering, as the paper has them.
@@ -24,7 +24,7 @@ SOFT: dict[str, Any] = {
         {"name": "kd", "temperature": 1.0, "weight": 0.5},
     ]
 }
-LOW_RATE = 0.01
+LOW_RATE = 0.005
 
 
 def scheme(
@@ -57,7 +57,7 @@ def rows_of(args: Any) -> dict[str, list[Path]]:
         root = args.work / str(seed)
         common: dict[str, Any] = {
             **{"data": data, "size": SIDE, "model": "cifar_resnet8", "augment": "crop:2,flip"},
-            **{"epochs": args.epochs, "batch_size": 64, "lr": 0.1, "precision": "fp32"},
+            **{"epochs": args.epochs, "batch_size": 32, "lr": 0.05, "precision": "fp32"},
             **{"seed": seed, "threads": args.threads, "compile": False},
         }
         teacher = root / "teacher"
@@ -96,7 +96,7 @@ def packed_bytes(run: Path) -> int:
 
 
 def main() -> None:
-    args = arguments(__doc__, "fewer-bits", seeds=3, epochs=16)
+    args = arguments(__doc__, "fewer-bits", seeds=3, epochs=12)
     rows = rows_of(args)
     lines = []
     for name, runs in rows.items():
@@ -106,7 +106,7 @@ def main() -> None:
         "# Students of few bits",
         "",
         f"`cifar_resnet8` on {10 * PER_CLASS:,} images of CIFAR-10 at {SIDE} × {SIDE} pixels (two cores allow no more), "
-        f"{args.epochs} epochs, batch 64, crops and mirrors; the teacher is `cifar_resnet20`, trained alike. Weights of "
+        f"{args.epochs} epochs, batch 32, crops and mirrors; the teacher is `cifar_resnet20`, trained alike. Weights of "
         "few bits in all layers but the first and the last. plain: hard labels alone. A: the teacher is trained along; "
         "B: it is trained before; C: half of the epochs in full precision, half on few levels at a rate of "
         f"{LOW_RATE}. A to C: CE and the teacher's untempered answers, half each. Test accuracy on the 10,000 test "
