@@ -125,14 +125,14 @@ def parsed_input_spec(ours: Mapping[str, Any]) -> InputSpec:
 
 
 @contextmanager
-def built_within(name: str, size: int) -> Iterator[None]:
+def built_within(file: str, size: int) -> Iterator[None]:
     """Stops the building of a network that is far larger than its file of weights.
 
     Layers are counted as they are entered into a module, before they are filled: until then their
     memory is only promised.
 
     Args:
-        name: Name of the file.
+        file: Its name.
         size: Its bytes, or those that it would have, were its weights not packed.
 
     Raises:
@@ -146,7 +146,7 @@ def built_within(name: str, size: int) -> Iterator[None]:
             built["bytes"] += tensor.numel() * tensor.element_size()
             built["tensors"] += 1
         if built["bytes"] > most_bytes or built["tensors"] > most_tensors:
-            raise ValueError(f"it is far larger than {name}, which has {size:,} bytes")
+            raise ValueError(f"it is far larger than {file}, which has {size:,} bytes")
 
     hooks = [
         registration.register_module_parameter_registration_hook(count),

@@ -118,11 +118,10 @@ def create_network(
         own = {key: wanted.pop(key) for key in (BASE, *ACTIVATIONS) if key in wanted}
         base = own.pop(BASE, None)
         if not isinstance(base, str) or resolve(base)[0] == architecture:
-            text = (
-                f"model: {architecture} needs the name of another network as its argument '{BASE}'"
-            )
+            way = "objective 'dropmax'" if architecture == GATED else "--act-bits"
             raise UsageError(
-                text, hint="Or name it itself: dropmax and --act-bits put this around it"
+                f"model: {architecture} needs the name of another network as its argument '{BASE}'",
+                hint=f"Or name that network itself: {way} puts this around it",
             )
         made = partial(create_network, base, class_names=class_names, view=view, args=wanted)
         plain = made(dropout=dropout, pretrained=pretrained, weights=weights)

@@ -224,7 +224,7 @@ def check_model_output(out: Path, *, own: bool, overwrite: bool, kind: Entries =
         ArtifactError: An entry that would be written is a link.
     """
     there = (out / "config.json").is_file() and not overwrite
-    _check_own(out, MODEL, "a model", own=own, there=there)
+    _check_own(out, kind, "a model", own=own, there=there)
 
 
 def check_audit_output(out: Path, *, own: bool, overwrite: bool) -> None:

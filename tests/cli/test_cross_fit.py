@@ -225,6 +225,7 @@ def test_it_goes_on_after_a_kill(here: Path, reliability: Reliability) -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_what_it_was_begun_with_alone(
     fitted: Fitted, here: Path, distill: Distill
 ) -> None:
@@ -335,6 +336,7 @@ def test_refused_before_anything_is_written(
         reliability("Data", fault, command, outcome)
 
 
+@pytest.mark.slow
 def test_unlabelled_images_get_the_mean_where_nobody_was_shown_them(
     here: Path, digits: Dataset, distill: Distill
 ) -> None:

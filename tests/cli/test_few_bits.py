@@ -86,7 +86,7 @@ def test_it_teaches_and_is_gone_on_from(here: Path, distill: Distill) -> None:
 
 def test_activations_have_an_architecture_of_their_own(here: Path, distill: Distill) -> None:
     """timm alone refuses it, rather than run it without them."""
-    net = ("--data", "digits", "--model", "cifar_resnet8", "--epochs", 1, "--limit", 256)
+    net = ("--data", "digits", "--model", "cifar_resnet8", "--epochs", 1, "--limit", 64)
     few = ("teacher", "train", *net, *QUIET, "--weight-bits", 2, "--act-bits", 4, "--out", "r")
     outcome = distill(*few)
     assert outcome.code == 0, outcome.err
@@ -97,7 +97,9 @@ def test_activations_have_an_architecture_of_their_own(here: Path, distill: Dist
     assert outcome.code == 0, outcome.err
     result = json.loads((here / "r/result.json").read_text())
     assert json.loads(outcome.out)["top1"] == pytest.approx(result["val_top1"])
-    outcome = distill("teacher", "train", "--data", "digits", "--init", "r", "--weight-bits", 2)
+    sizes = ("--epochs", 1, "--limit", 64, "--out", "w")
+    on = ("teacher", "train", "--data", "digits", "--init", "r", "--weight-bits", 2)
+    outcome = distill(*on, *sizes)
     assert outcome.code == 0, outcome.err
     again = ("teacher", "train", "--data", "digits", "--init", "r", "--act-bits", 4, "--out", "x")
     outcome = distill(*again)

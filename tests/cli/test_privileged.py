@@ -86,7 +86,11 @@ def test_a_student_of_smaller_images_is_measured_on_them(
 
 
 @on_host
-@pytest.mark.parametrize("asked", [(), ("--teacher-augment", "cache")], ids=["", "cache"])
+@pytest.mark.parametrize(
+    "asked",
+    [pytest.param((), marks=pytest.mark.slow), ("--teacher-augment", "cache")],
+    ids=["", "cache"],
+)
 def test_a_student_of_smaller_images_of_a_cache(
     asked: tuple[str, ...], made: Made, here: Path, distill: Distill, seen: list[Batch]
 ) -> None:

@@ -124,6 +124,7 @@ def test_rounds_are_told_of_and_compare(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_rounds_of_several_seeds(whole: tuple[Path, Outcome], here: Path, distill: Distill) -> None:
     """In folders of their own, which compare as one row a round."""
     outcome = distill(*LOUD, "--seeds", 2, "--out", "run")

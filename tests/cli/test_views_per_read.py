@@ -23,6 +23,7 @@ COMMON = ("--data", "data", "--size", 136, "-j", 0, "-b", 4, "--quiet", "--preci
 TRAIN = ("teacher", "train", *COMMON, "--model", "mlp_8x1", "--set", "warmup_epochs=0")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(here: Path, distill: Distill) -> None:
     """In the middle of a read's views, and of the block of epochs that shows them."""
     photographs(here / "data", count=14)

@@ -104,7 +104,7 @@ def test_a_saved_one_says_the_same_to_the_bit_and_in_timm_too(base: str, tmp_pat
     assert torch.equal(loaded(images()), said)
     assert loaded.model_args == network.model_args
     assert loaded.net.no_weight_decay() == network.net.no_weight_decay()
-    taken = (loaded._fit(images()) - loaded.mean) / loaded.std
+    taken = (loaded.fitted(images()) - loaded.mean) / loaded.std
     assert torch.equal(
         timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()(taken), said
     )

@@ -68,7 +68,7 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
         net = timm.create_model(f"local-dir:{tmp_path / 'run' / 'model'}", pretrained=True).eval()
         assert type(net) is type(network.net)
         assert net.pretrained_cfg["label_names"] == list(CLASSES)
-        normalised = (network._fit(images_BCHW) - network.mean) / network.std
+        normalised = (network.fitted(images_BCHW) - network.mean) / network.std
         assert torch.equal(net(normalised), expected)
         assert tuple(net.pretrained_cfg["mean"]) == network.input_spec.mean
 

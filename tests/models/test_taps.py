@@ -54,7 +54,7 @@ def images(rows: int = 2, size: tuple[int, int] = (32, 32)) -> Tensor:
 
 
 def normalised(network: Network, images_BCHW: Tensor) -> Tensor:
-    return (network._fit(images_BCHW) - network.mean) / network.std
+    return (network.fitted(images_BCHW) - network.mean) / network.std
 
 
 def hooks_of(network: Network) -> int:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill_cli.counters import few_of
 from distill_cli.data.source import digest
 from distill_cli.models.network import LUMINANCE
 
@@ -143,8 +144,7 @@ def _rows_of(mask_PP: Tensor) -> list[int]:
 
 def _axes(look_ND: Tensor) -> Tensor:
     """Orthonormal axes (D, A) along which looks differ most."""
-    step = max(1, len(look_ND) // SAMPLED)
-    some_PD = look_ND[::step].double()
+    some_PD = look_ND[few_of(torch.arange(len(look_ND)), SAMPLED)].double()
     axis_DD: Tensor = torch.linalg.eigh(some_PD.T @ some_PD).eigenvectors
     return axis_DD[:, -AXES:].float()
 
