@@ -44,7 +44,7 @@ ROUNDED = (
     *("data/test_augment.py", "data/test_views.py", "recipe/test_stages.py"),
     *("pipeline/run/test_resume.py", "pipeline/labels/test_cached_equals_live.py"),
     *("pipeline/inputs/test_class_maps.py", "pipeline/objective/test_build.py"),
-    *("pipeline/objective/test_class_info.py",),
+    *("pipeline/objective/test_class_info.py", "models/test_quantisers.py", "test_doubt.py"),
     *("cli/test_d2l.py", "cli/test_dropmax.py", "cli/test_hints.py", "cli/test_modes.py"),
     *("cli/test_regularisation.py", "cli/test_sigmoid.py", "cli/test_structure.py"),
 )
