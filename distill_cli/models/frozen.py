@@ -75,8 +75,11 @@ def _part(net: nn.Module, name: str) -> tuple[list[nn.Module], list[nn.Parameter
     modules, weights = dict(net.named_modules()), dict(net.named_parameters())
     if name in modules and name:
         return list(modules[name].modules()), list(modules[name].parameters())
-    if name in weights:
-        return [], [weights[name]]
+    # A weight on few levels stands behind what is used.
+    behind = f"{name.removesuffix('.weight')}.parametrizations.weight.original"
+    for weight in (name, behind):
+        if weight in weights:
+            return [], [weights[weight]]
     # The largest parts first: of those that are equally near, these are named.
     largest = [known for known, _ in net.named_children()]
     known = dict.fromkeys([BACKBONE, *largest, *filter(None, modules), *weights])

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 QuantiserName = Literal["wrpn", "ternary", "lsq", "binary"]
 # Zhou's and Li's threshold of ternary weights, of the mean magnitude (arXiv 1605.04711, equation 6).
 TERNARY_THRESHOLD = 0.7
-# A step size of 0 would divide by it, and could never grow.
+# A step size of 0 would divide by it.
 SMALLEST_STEP = 1e-8
+# The mean magnitude that a weight of zeros, as some libraries begin a head with, is taken to have: from a step
+# of 0 none could ever leave 0.
+USUAL_SIZE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +195,9 @@ class LsqWeight(WeightQuantiser):
     def __init__(self, bits: int, weight: Tensor) -> None:
         super().__init__(bits)
         low, high = levels_of("lsq", bits)
-        self.step = nn.Parameter(2 * weight.detach().abs().mean() / high**0.5)
+        size = weight.detach().abs().mean()
+        size = torch.where(size > 0, size, torch.full_like(size, USUAL_SIZE))
+        self.step = nn.Parameter(2 * size / high**0.5)
         share = 1.0 / (weight.numel() * high) ** 0.5
         for key, value in (("low", low), ("high", high), ("share", share)):
             self.register_buffer(key, weight.new_tensor(float(value)), persistent=False)
@@ -260,7 +265,8 @@ class LsqActivation(ActivationQuantiser):
             low, high = levels_of("lsq", self.bits)
             self.low.fill_(low)
             self.high.fill_(high)
-        self.step.copy_(positive(2 * x.abs().mean() / self.high.sqrt()))
+        if bool(x.any()):
+            self.step.copy_(2 * x.abs().mean() / self.high.sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, …), on its levels."""

@@ -86,7 +86,7 @@ class SeedTable:
     def figures(self) -> dict[str, Spread]:
         """The spread of every figure that is a number in some run, in the order of result.json."""
         names = dict.fromkeys(
-            name for row in self.done for name in row.figures if name != "warnings"
+            name for row in self.done for name in row.figures if name not in ("warnings", "peers")
         )
         return {name: spread_of(self.values(name)) for name in names}
 
@@ -133,6 +133,8 @@ def _is_row(run: Any) -> bool:
         return False
     figures, reason = run.get("figures") or {}, run.get("reason")
     numbers = isinstance(figures, dict) and all(
-        value is None or is_number(value) for name, value in figures.items() if name != "warnings"
+        value is None or is_number(value)
+        for name, value in figures.items()
+        if name not in ("warnings", "peers")
     )
     return numbers and (reason is None or isinstance(reason, str))

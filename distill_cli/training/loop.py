@@ -38,7 +38,7 @@ class Trainer:
         update: One step of it, which minimises a loss over `epochs` passes of `loader`'s batches.
         probe: Features of training images, for objectives that judge an epoch.
         evaluate: Held-out figures of a network.
-        save_best: Keeps a network as the best one.
+        keep: Keeps a network as the best one, and others beside it by their figures.
         run: The run folder; `key` identifies its recipe in checkpoints.
         sink: Shows progress.
         graphs: Records steps on a CUDA device; None to take them one operation at a time.
@@ -54,7 +54,7 @@ class Trainer:
     epochs: int
     probe: Probe
     evaluate: Callable[[Network], HeldOut]
-    save_best: Callable[[Network], None]
+    keep: Callable[[Network | None, HeldOut], None]
     run: Path
     key: str
     sink: Sink
@@ -135,8 +135,8 @@ class Trainer:
         # Evaluate after a roll-back: these are the weights that go on.
         held_out = self.evaluate(network)
         state.require_finite(held_out.figures.values())
-        if best := state.is_best(held_out):
-            self.save_best(network)
+        best = state.is_best(held_out)
+        self.keep(network if best else None, held_out)
         rate = self.loader.steps * self.loader.batch_size / max(state.epoch_seconds, 1e-9)
         figures = {**held_out.figures, **verdict.figures, "images_per_second": rate}
         row = self.log.epoch(state, figures, self.optimisation.rate, self.network.class_names)

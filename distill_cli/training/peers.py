@@ -9,7 +9,6 @@ Shapes: B batch, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +20,9 @@ from distill_cli.models.taps import signals_of
 from distill_cli.objectives.compose import Composition
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.own import PeerTeacher
-from distill_cli.teachers.signals import DenseSignals, EnsembleSignals
+from distill_cli.teachers.signals import DenseSignals, EnsembleSignals, mean_of_logits
 from distill_cli.training.exchange import Exchange
+from distill_cli.training.state import HeldOut, counting
 from distill_cli.types import Batch, Progress, StudentSignals, TeacherSignals
 
 # Figures that choose an epoch: as many as the longest rank of held-out figures has.
@@ -41,6 +41,7 @@ class Peer(nn.Module):
     """
 
     best_rank: Tensor
+    best_accuracy: Tensor
     best_epoch: Tensor
     epoch: Tensor
 
@@ -56,6 +57,7 @@ class Peer(nn.Module):
         self.name, self.network, self.teacher = name, network, teacher
         self.composition, self.optimizer = composition, optimizer
         self.register_buffer("best_rank", torch.zeros(RANK, dtype=torch.float64))
+        self.register_buffer("best_accuracy", torch.tensor(0.0, dtype=torch.float64))
         self.register_buffer("best_epoch", torch.tensor(-1))
         self.register_buffer("epoch", torch.tensor(0))
         self._logits_BK: Tensor | None = None
@@ -74,17 +76,15 @@ class Peer(nn.Module):
         assert logits_BK is not None, "its forward comes first"
         return logits_BK
 
-    def is_best(self, rank: Sequence[float]) -> bool:
-        """Whether the held-out figures of the epoch that has just ended are its best; remembers them if so.
-
-        Args:
-            rank: The figures that choose, first to last; none where nothing is held out.
-        """
-        epoch, best = int(self.epoch), self.best_rank.tolist()[: len(rank)]
+    def is_best(self, held_out: HeldOut) -> bool:
+        """Whether the figures of the epoch that has just ended are its best; remembers them if so."""
+        epoch, count = int(self.epoch), len(held_out.rank)
         self.epoch += 1
-        if int(self.best_epoch) >= 0 and rank and list(rank) <= best:
+        best = self.best_rank.tolist()[:count] if int(self.best_epoch) >= 0 else []
+        if (chosen := counting(held_out, best)) is None:
             return False
-        self.best_rank[: len(rank)] = torch.tensor(list(rank), dtype=torch.float64)
+        self.best_rank[:count] = torch.tensor(chosen, dtype=torch.float64)
+        self.best_accuracy.fill_(held_out.rank[0] if held_out.rank else 0.0)
         self.best_epoch.fill_(epoch)
         return True
 
@@ -96,10 +96,12 @@ class Peers:
     Attributes:
         all: Each of them; none in most runs.
         mutual: Whether they learn from the student, and from each other.
+        of_logits: Whether they learn from logits, of which others are averaged then.
     """
 
     all: tuple[Peer, ...] = ()
     mutual: bool = False
+    of_logits: bool = False
 
     def answer(self, part: Batch, runtime: Runtime, exchange: Exchange) -> None:
         """Their forwards, one by one, as the student's is made."""
@@ -127,10 +129,19 @@ class Peers:
                 assert student.logits_BK is not None, "refused where hints end the forward"
                 others = [DenseSignals(student.logits_BK.detach()), *constant]
                 del others[number + 1]
-                teacher = EnsembleSignals(tuple(others), (1 / len(others),) * len(others))
+                teacher = self._joined(others)
             own = StudentSignals(logits=logits_BK)
             losses.append(peer.composition(own, teacher, part, progress, NOTHING).total)
         return torch.stack(losses).sum()
+
+    def _joined(self, others: list[DenseSignals]) -> TeacherSignals:
+        """What several say together: the mean of their probabilities, whose KL has the mean's gradient."""
+        if len(others) == 1:
+            return others[0]
+        equal = (1 / len(others),) * len(others)
+        if self.of_logits:
+            return mean_of_logits(others, equal)
+        return EnsembleSignals(tuple(others), equal)
 
 
 # Their objectives have no adapters.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -30,11 +30,31 @@ class HeldOut:
         rank: Numbers that choose the epoch: greater is better, the first decides.
         images: Where few choose, how many images the first is the share of right answers of: an epoch within a
             standard error of the best so far then takes its place. 0 to have the best one count.
+        beside: The same of networks that are trained along, by name.
     """
 
     figures: Mapping[str, float]
     rank: tuple[float, ...]
     images: int = 0
+    beside: Mapping[str, HeldOut] = field(default_factory=dict)
+
+
+def counting(held_out: HeldOut, best: Sequence[float]) -> list[float] | None:
+    """The rank that later epochs are compared with, if these figures are the best so far; else None.
+
+    Args:
+        held_out: The figures.
+        best: The rank that was best before; empty where this is the first epoch, or nothing is held out.
+    """
+    rank, alike = list(held_out.rank), False
+    if held_out.images and best:
+        alike = rank[0] >= best[0] - math.sqrt(best[0] * (1 - best[0]) / held_out.images)
+    if best and rank <= list(best) and not alike:
+        return None
+    if alike:
+        # Later ones are compared with the best of all, or each could be a little worse than the last.
+        rank[0] = max(rank[0], best[0])
+    return rank
 
 
 @dataclass(kw_only=True)
@@ -71,18 +91,10 @@ class State:
 
     def is_best(self, held_out: HeldOut) -> bool:
         """Whether these held-out figures are the best so far; if so, remembers them."""
-        rank = list(held_out.rank)
-        alike = False
-        if held_out.images and self.best_rank:
-            best = self.best_rank[0]
-            alike = rank[0] >= best - math.sqrt(best * (1 - best) / held_out.images)
-        if self.best_rank and rank <= self.best_rank and not alike:
+        chosen = counting(held_out, self.best_rank)
+        if chosen is None:
             return False
-        self.best_epoch, self.best = self.epoch, dict(held_out.figures)
-        if alike:
-            # Later ones are compared with the best of all, or each could be a little worse than the last.
-            rank[0] = max(rank[0], self.best_rank[0])
-        self.best_rank = rank
+        self.best_epoch, self.best, self.best_rank = self.epoch, dict(held_out.figures), chosen
         return True
 
     def where(self, epochs: int) -> str:

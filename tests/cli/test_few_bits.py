@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from distill_cli.data.dataset import open_dataset
 from distill_cli.models.quantisers import levels_of
+from distill_cli.pipeline.run.recalibrate import _batches
 from distill_cli.training.loop import Trainer
 from tests.conftest import Made, Outcome
 from tests.ranks import by_ranks
@@ -208,3 +211,61 @@ def test_two_ranks_follow_one_process(here: Path, distill: Distill) -> None:
     for key, value in one.items():
         off = (two[key].float() - value.float()).abs()
         assert float((off > 0.01).float().mean()) < 0.01, key
+
+
+def test_steps_of_frozen_layers_stay(here: Path, distill: Distill) -> None:
+    net = ("--data", "digits", "--model", "mlp_16x3", "--epochs", 2, "--limit", 100, *QUIET)
+    assert distill("teacher", "train", *net, "--lr", 0.1, "--out", "full").code == 0
+    flags = ("--init", "full", "--freeze", "layers.1", "--weight-bits", 4, "--lr", 0.1)
+    outcome = distill("teacher", "train", *net[:2], *net[4:], *flags, "--out", "r")
+    assert outcome.code == 0, outcome.err
+    learnt = weights(here / "full")["layers.1.weight"]
+    scale = layout(here / "r")["layers"]["layers.1"]["scale"]
+    assert scale == pytest.approx(2 * float(learnt.abs().mean()) / 7**0.5, rel=1e-6)
+    assert layout(here / "r")["layers"]["layers.2"]["scale"] != pytest.approx(
+        2 * float(weights(here / "full")["layers.2.weight"].abs().mean()) / 7**0.5, rel=1e-6
+    )
+
+
+def test_statistics_are_of_all_classes_in_every_batch() -> None:
+    """Rows of a folder stand class by class; and a batch of one image has no variance."""
+    data = open_dataset("digits")
+    by_class = data.train.label_N[data.fit_rows].argsort(stable=True)
+    rows = data.fit_rows[by_class]
+    batches = _batches(replace(data, fit_rows=rows))
+    assert {len(batch) for batch in batches} == {len(batches[0])}
+    if len(batches) > 1:
+        means = torch.stack([batch.float().mean() for batch in batches])
+        assert float(means.std() / means.mean()) < 0.05
+    size = len(batches[0])
+    assert len(_batches(replace(data, fit_rows=rows[: size + 1]))) == 1
+    assert not _batches(replace(data, fit_rows=rows[:1]))
+
+
+def test_what_is_said_of_labels_by_themselves_is_of_what_is_kept(
+    here: Path, distill: Distill
+) -> None:
+    net = ("--data", "digits", "--model", "cifar_resnet8", "--epochs", 1, "--limit", 128)
+    few = ("--targets", "sigmoid", "--weight-bits", 2, *QUIET, "--out", "r")
+    outcome = distill("teacher", "train", *net, *few)
+    assert outcome.code == 0, outcome.err
+    outcome = distill("evaluate", "r", "--split", "val", "--json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads((here / "r/result.json").read_text())
+    assert json.loads(outcome.out)["map"] == pytest.approx(result["val_map"], rel=1e-4)
+
+
+def test_dropmax_and_quantised_activations_are_refused(here: Path, distill: Distill) -> None:
+    both = ("--act-bits", 4, "--objective", "dropmax", "--out", "r")
+    outcome = distill("teacher", "train", *MLP, *QUIET, *both)
+    assert outcome.code == 2, outcome.err
+    assert "do not go together" in " ".join(outcome.err.split())
+    assert not (here / "r").exists()
+
+
+def test_levels_that_are_too_far_apart_are_told(here: Path, distill: Distill) -> None:
+    net = ("--data", "digits", "--model", "cifar_resnet8", "--epochs", 1, "--limit", 64)
+    few = ("--weight-bits", 2, "--quantizer", "wrpn", "--out", "r")
+    outcome = distill("teacher", "train", *net, *few)
+    assert outcome.code == 0, outcome.err
+    assert "begin as zeros, and learn nothing" in " ".join(outcome.err.split())

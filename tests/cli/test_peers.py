@@ -150,3 +150,32 @@ def test_two_ranks_follow_one_process(here: Path, distill: Distill, way: tuple[s
         one, two = weights(here / "one" / folder), weights(here / "two" / folder)
         for key, value in one.items():
             torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_dry_run_writes_nothing(here: Path, distill: Distill) -> None:
+    args = (*STUDENT, "--teachers", "peer:mlp_32x1", "--epochs", 1, "--limit", 100, *QUIET)
+    assert distill(*args, "--out", "s").code == 0
+    file = here / "s/peers/mlp_32x1/model/model.safetensors"
+    before = file.read_bytes()
+    assert distill(*args, "--lr", 0.5, "--dry-run", "--overwrite", "--out", "s").code == 0
+    assert file.read_bytes() == before
+    assert distill(*args, "--dry-run", "--out", "new").code == 0
+    assert not (here / "new").exists()
+
+
+@pytest.mark.slow
+def test_several_seeds(here: Path, distill: Distill) -> None:
+    args = (*STUDENT, "--teachers", "peer:mlp_32x1", "--epochs", 1, "--limit", 100, *QUIET)
+    outcome = distill(*args, "--seeds", 2, "--out", "s", "--json")
+    assert outcome.code == 0, outcome.err
+    assert "peers" not in json.loads(outcome.out)["figures"]
+    assert len(json.loads((here / "s/seed-1/result.json").read_text())["peers"]) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_mutual_learning_of_labels_by_themselves(here: Path, distill: Distill, count: int) -> None:
+    """Sigmoid targets learn from logits: of several networks from their mean."""
+    names = ",".join(f"peer:n{n}=mlp_32x1" for n in range(count))
+    args = (*STUDENT, "--teachers", names, "--mutual", "--targets", "sigmoid", "--epochs", 1)
+    outcome = distill(*args, "--objective", "sigmoid-kd", "--limit", 100, *QUIET, "--out", "s")
+    assert outcome.code == 0, outcome.err

@@ -254,3 +254,16 @@ def test_straight_through_is_the_value_to_the_bit() -> None:
     straight_through(x, value).sum().backward()
     assert x.grad is not None
     assert torch.equal(x.grad, torch.ones_like(x))
+
+
+def test_a_weight_of_zeros_can_learn() -> None:
+    """As some libraries begin a head: its first step is not 0, from which nothing could move it."""
+    weight = torch.zeros(4, 5, dtype=torch.float64, requires_grad=True)
+    quantiser = LsqWeight(4, weight)
+    assert float(quantiser.step) > 1e-4
+    value = quantiser(weight)
+    value.sum().backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+    with torch.no_grad():
+        assert bool((quantiser(weight - 0.1) != 0).all())

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from distill_cli.counters import few_of
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.split_images import Images
 from distill_cli.errors import ArtifactError, UsageError, counted
@@ -178,6 +179,12 @@ def with_few_bits(
             f"--shard {runtime.shard} and --weight-bits do not go together: a quantiser looks at whole "
             "weights"
         )
+    if recipe.act_bits is not None and is_gated(network):
+        raise UsageError(
+            "--act-bits and objective 'dropmax' do not go together: either puts the network into one of its "
+            "own",
+            hint="Leave --act-bits out",
+        )
     name, weight_bits = asked
     bits = Bits(
         quantizer=name,
@@ -193,12 +200,19 @@ def with_few_bits(
     if recipe.act_bits is not None:
         told.append(f"activations of {counted(recipe.act_bits, 'bit')}")
     sink.message(", ".join(told))
+    layers = [layer.layer.weight for layer in weight_quantisers(made.net)]
+    if nothing := sum(not bool(weight.any()) for weight in layers):
+        sink.message(
+            f"{nothing} of {counted(len(layers), 'layer')} on few levels begin as zeros, and learn nothing: "
+            f"the levels of {name} are too far apart for these weights. Choose --quantizer lsq, or more bits"
+        )
     return made
 
 
 def _some_images(dataset: Dataset) -> Tensor:
-    """The first images to train on, in [0, 1]: the same on every rank and after every restart."""
-    images: Images = dataset.train.take(dataset.fit_rows[:PROBED])
+    """Some images to train on, in [0, 1]: the same on every rank and after every restart."""
+    rows = dataset.fit_rows[few_of(dataset.train.key_N[dataset.fit_rows], PROBED)]
+    images: Images = dataset.train.take(rows)
     return next(iter(images.iter_plain())).float() / 255
 
 

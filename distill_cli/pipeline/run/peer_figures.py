@@ -9,7 +9,7 @@ from typing import Any
 
 from distill_cli.evaluate import logits_by_ranks
 from distill_cli.metrics import measure_as
-from distill_cli.models import Network, load_model, model_bytes, save_model
+from distill_cli.models import Network, load_model, model_bytes
 from distill_cli.pipeline.entries import PEERS
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.validation import labels_held_out
@@ -19,18 +19,13 @@ from distill_cli.types import PeerResult
 
 
 def all_held_out(prepared: PreparedRun, network: Network) -> HeldOut:
-    """Held-out figures of the student, which choose its epoch, and beside them those of its peers.
-
-    Each of these is kept as its own figures are best. It counts the epochs by this: once each.
-    """
+    """Held-out figures of the student, which choose its epoch, and beside them those of its peers."""
     held_out = labels_held_out(prepared, network)
+    beside = {peer.name: labels_held_out(prepared, peer.network) for peer in prepared.peers}
     figures = dict(held_out.figures)
-    for peer in prepared.peers:
-        own = labels_held_out(prepared, peer.network)
-        figures |= {f"{key}_{peer.name}": value for key, value in own.figures.items()}
-        if peer.is_best(own.rank):
-            save_model(peer.network, folder_of(prepared.run, peer) / "model")
-    return replace(held_out, figures=figures)
+    for name, own in beside.items():
+        figures |= {f"{key}_{name}": value for key, value in own.figures.items()}
+    return replace(held_out, figures=figures, beside=beside)
 
 
 def folder_of(run: Path, peer: Peer) -> Path:
@@ -62,7 +57,7 @@ def peer_results(prepared: PreparedRun, tell: Callable[[str], Any]) -> list[Peer
                 model=network.architecture,
                 test_top1=figures.top1,
                 test_errors=figures.errors,
-                val_top1=float(peer.best_rank[0]) if held_out else None,
+                val_top1=float(peer.best_accuracy) if held_out else None,
                 best_epoch=int(peer.best_epoch) + 1,
                 params=network.num_params,
                 model_bytes=model_bytes(folder) if runtime.ranks.leads else 0,

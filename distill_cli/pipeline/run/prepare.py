@@ -226,9 +226,10 @@ def _student(
     )
     if recipe.init is not None:
         check_split(recipe.init, dataset, subject="run", runs=runs)
+    network = with_few_bits(recipe, network, dataset, runtime, sink, dry=runs.dry)
+    # Last: steps of a quantiser are parts of a layer, too.
     if recipe.freeze is not None:
         sink.message(freeze_parts(recipe, network))
-    network = with_few_bits(recipe, network, dataset, runtime, sink, dry=runs.dry)
     if runtime.shards_student:
         # It goes to the device in parts, once all else is known of it.
         return architecture, network

@@ -6,25 +6,26 @@ is another network than the one whose statistics were averaged (Izmailov et al. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from distill_cli.counters import Purpose, draw
 from distill_cli.data.dataset import Dataset
-from distill_cli.evaluate import logits_by_ranks
 from distill_cli.models import Network, save_model
 from distill_cli.pipeline.run.prepared import PreparedRun
+from distill_cli.pipeline.run.validation import labels_held_out
 from distill_cli.training.events import Sink
-from distill_cli.types import UNLABELLED
+from distill_cli.training.state import HeldOut
 
 # Images to train on, as they lie on disk, that the statistics are of.
 ROWS = 8192
 
 
-def recalibrated(prepared: PreparedRun, network: Network, sink: Sink) -> float | None:
+def recalibrated(prepared: PreparedRun, network: Network, sink: Sink) -> Mapping[str, float]:
     """Gives a quantised network anew the statistics of its batch norm, unless held-out images speak against it.
 
     The statistics are a function of weights and images: a run that is stopped here comes to the same.
@@ -35,28 +36,32 @@ def recalibrated(prepared: PreparedRun, network: Network, sink: Sink) -> float |
         sink: Is told what they did.
 
     Returns:
-        The held-out accuracy of what is kept; None where nothing was changed.
+        The held-out figures of what is kept; none where nothing was changed.
     """
     norms = _norms(prepared, network) if prepared.network.bits is not None else []
-    if not norms:
-        return None
-    before, kept = _held_out(prepared, network), [_state(norm) for norm in norms]
+    batches = _batches(prepared.dataset) if norms else []
+    if not batches:
+        return {}
+    before, kept = labels_held_out(prepared, network), [_state(norm) for norm in norms]
     with _averaging(norms):
-        for images in _images(prepared.dataset):
+        for images in batches:
             network(images.to(prepared.runtime.device).float() / 255)
     # All ranks did the same; the first one's counts, to the bit.
-    prepared.runtime.ranks.same([value for norm in norms for value in _state(norm).values()])
-    after = _held_out(prepared, network)
-    if before is not None and after is not None and after < before:
+    prepared.runtime.ranks.same([value for norm in norms for value in norm.state_dict().values()])
+    after = labels_held_out(prepared, network)
+    told = "batch norm recalibrated on training images"
+    if before.rank and after.rank[0] < before.rank[0]:
         for norm, state in zip(norms, kept, strict=True):
             norm.load_state_dict(state)
-        return None
-    if before is not None and after is not None:
-        sink.message(
-            f"batch norm recalibrated on training images: held-out {100 * before:.2f} → {100 * after:.2f} %"
-        )
+        sink.message(f"{told}, and left as it was: held-out {_change(before, after)}")
+        return {}
+    sink.message(f"{told}: held-out {_change(before, after)}" if before.rank else told)
     prepared.runtime.ranks.led(lambda: save_model(network, prepared.run / "model"))
-    return after
+    return after.figures
+
+
+def _change(before: HeldOut, after: HeldOut) -> str:
+    return f"{100 * before.rank[0]:.2f} → {100 * after.rank[0]:.2f} %"
 
 
 def _norms(prepared: PreparedRun, network: Network) -> list[_BatchNorm]:
@@ -92,17 +97,10 @@ def _averaging(norms: list[_BatchNorm]) -> Iterator[None]:
             norm.eval()
 
 
-def _images(dataset: Dataset) -> Iterator[torch.Tensor]:
-    return dataset.train.take(dataset.fit_rows[:ROWS]).iter_plain()
-
-
-def _held_out(prepared: PreparedRun, network: Network) -> float | None:
-    """The share of held-out images that the network gets right; None where none has one class."""
-    dataset, runtime = prepared.dataset, prepared.runtime
-    label_V = dataset.val.label_N
-    if network.targets != "softmax" or dataset.group_K is not None:
-        return None
-    if not bool((label_V != UNLABELLED).any()):
-        return None
-    logits_VK = logits_by_ranks(network, dataset.val, runtime.device, runtime.ranks)
-    return float((logits_VK.argmax(dim=1) == label_V).float().mean())
+def _batches(dataset: Dataset) -> list[torch.Tensor]:
+    """Images to train on in equal batches, drawn by their keys: in the order of rows a batch is of one class."""
+    key_P = dataset.train.key_N[dataset.fit_rows]
+    order = draw(0, Purpose.ROWS, key_P).argsort(stable=True)[:ROWS]
+    batches = list(dataset.train.take(dataset.fit_rows[order]).iter_plain())
+    # A mean over batches counts each alike; and the variance of one image is none.
+    return [one for one in batches if len(one) == len(batches[0]) and len(one) > 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -40,13 +40,13 @@ def finish(prepared: PreparedRun, state: State, sink: Sink) -> RunResult:
     """Evaluates the best epoch's weights on test, and writes its cards and result.json."""
     dataset, runtime = prepared.dataset, prepared.runtime
     network = _best(prepared, sink)
-    accuracy = recalibrated(prepared, network, sink)
+    figures = {**state.best, **recalibrated(prepared, network, sink)}
     test_NK = logits_by_ranks(network, dataset.test, runtime.device, runtime.ranks)
     val_NK: Tensor | None = None
     if len(dataset.val.label_N) and (_fitted_on(prepared, network) or is_compared(prepared)):
         val_NK = logits_by_ranks(network, dataset.val, runtime.device, runtime.ranks)
     peers = peer_results(prepared, sink.message)
-    kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK, accuracy, peers)
+    kept = partial(_kept, prepared, state, sink, network, test_NK, val_NK, figures, peers)
     if runtime.shard == "none":
         return runtime.ranks.led(kept)
     # Networks in parts are asked by all ranks at once; rank 0 alone writes, and its figures count.
@@ -84,7 +84,7 @@ def _kept(
     network: Network,
     logits_NK: Tensor,
     val_NK: Tensor | None,
-    accuracy: float | None,
+    chosen: Mapping[str, float],
     peers: Sequence[PeerResult],
 ) -> RunResult:
     """The figures of a run, written to its folder.
@@ -96,7 +96,7 @@ def _kept(
         network: The best epoch's.
         logits_NK: Its answers to the test images.
         val_NK: Its answers to the held-out images; None where nothing is asked of them.
-        accuracy: Their accuracy, where it is not that of its epoch any more.
+        chosen: Held-out figures of what is kept.
         peers: Figures of the networks that were trained along.
     """
     run, dataset, runtime = prepared.run, prepared.dataset, prepared.runtime
@@ -127,8 +127,8 @@ def _kept(
         test_f1=figures.f1,
         test_macro_f1=figures.macro_f1,
         test_coarse_top1=None if coarse is None else coarse.top1,
-        val_top1=state.best.get("val_top1") if accuracy is None else accuracy,
-        val_map=state.best.get("val_map"),
+        val_top1=chosen.get("val_top1"),
+        val_map=chosen.get("val_map"),
         best_epoch=state.best_epoch + 1,
         params=network.num_params,
         model_bytes=model_bytes(run / "model"),

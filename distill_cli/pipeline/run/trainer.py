@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from timm.scheduler.scheduler import Scheduler
@@ -15,6 +16,7 @@ from distill_cli.errors import DivergedError, UsageError
 from distill_cli.metrics import one_vs_all
 from distill_cli.models import Network, save_model
 from distill_cli.models.finite import first_not_finite
+from distill_cli.objectives.hooks import needs_of
 from distill_cli.pipeline.inputs.data import open_views
 from distill_cli.pipeline.inputs.other_views import (
     asks_unlabelled,
@@ -24,7 +26,7 @@ from distill_cli.pipeline.inputs.other_views import (
 )
 from distill_cli.pipeline.inputs.own_teachers import own_among
 from distill_cli.pipeline.run.graphs import step_graphs
-from distill_cli.pipeline.run.peer_figures import all_held_out
+from distill_cli.pipeline.run.peer_figures import all_held_out, folder_of
 from distill_cli.pipeline.run.prepared import PreparedRun
 from distill_cli.pipeline.run.probe import penultimate_of
 from distill_cli.pipeline.run.rank_share import share_of
@@ -41,7 +43,9 @@ from distill_cli.training.loop import Trainer
 from distill_cli.training.optimisation import Optimisation, moving_average
 from distill_cli.training.peers import Peers, Schedules
 from distill_cli.training.rollback import Rollback
+from distill_cli.training.state import HeldOut
 from distill_cli.training.update import Update
+from distill_cli.types import Need
 
 
 def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
@@ -92,7 +96,7 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
             teacher=prepared.teacher,
             composition=prepared.layers.composition,
             exchange=_exchange(prepared),
-            peers=Peers(all=prepared.peers, mutual=getattr(recipe, "mutual", False)),
+            peers=_peers(prepared),
         ),
         loader=loader,
         truth_N=dataset.hidden_N,
@@ -101,11 +105,21 @@ def trainer_of(prepared: PreparedRun, sink: Sink) -> Trainer:
             penultimate_of, prepared.network, dataset.train, dataset.fit_rows, recipe.seed
         ),
         evaluate=partial(hints_held_out if stop else all_held_out, prepared),
-        save_best=partial(_save_best, prepared),
+        keep=partial(_keep, prepared),
         run=prepared.run,
         key=prepared.key,
         sink=sink,
         graphs=step_graphs(prepared, optimisation, loader.steps, sink),
+    )
+
+
+def _peers(prepared: PreparedRun) -> Peers:
+    """The networks that are trained along, and how they learn."""
+    parts = prepared.layers.composition.parts
+    return Peers(
+        all=prepared.peers,
+        mutual=getattr(prepared.recipe, "mutual", False),
+        of_logits=any(Need.LOGITS in needs_of(part.objective) for part in parts),
     )
 
 
@@ -135,19 +149,27 @@ def _exchange(prepared: PreparedRun) -> Exchange:
     )
 
 
-def _save_best(prepared: PreparedRun, network: Network) -> None:
-    """Keeps a network as the best one, unless nobody could load it: figures may hide its weights.
+def _keep(prepared: PreparedRun, network: Network | None, held_out: HeldOut) -> None:
+    """Keeps a network as the best one, and each that is trained along as its own figures are best.
 
     Raises:
-        DivergedError: A weight is NaN or infinite.
+        DivergedError: A weight is NaN or infinite: nobody could load it, and figures may hide it.
     """
+    if network is not None:
+        _save(network, prepared.run / "model")
+    for peer in prepared.peers:
+        if peer.is_best(held_out.beside[peer.name]):
+            _save(peer.network, folder_of(prepared.run, peer) / "model")
+
+
+def _save(network: Network, folder: Path) -> None:
     fresh = dict(network.net.named_buffers())
     if (fault := first_not_finite(network.net.state_dict(), fresh)) is not None:
         raise DivergedError(
             f"the weights are no longer numbers: {fault}",
             hint="Lower --lr; the best model and the last checkpoint before it are kept",
         )
-    save_model(network, prepared.run / "model")
+    save_model(network, folder)
 
 
 def _label_targets(prepared: PreparedRun) -> Tensor | None:
