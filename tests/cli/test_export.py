@@ -143,6 +143,37 @@ def test_what_means_nothing_is_refused(
     assert text in one_line(outcome)
 
 
+def test_onnx_takes_no_place_that_is_not_its_own(
+    run: Path, made: Made, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but an ONNX file is replaced, and none is put into a run but under the run's own names."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)
+    shutil.copytree(made.teacher, "t")
+    (run / "model.onnx").write_text("of before")
+    Path("elsewhere.onnx").symlink_to(run / "result.json")
+    before = tree(run, Path("t"))
+    export = ("export", run, "--format", "onnx")
+    refused = {
+        **dict.fromkeys(
+            ("s/model/model.safetensors", "s/result.json", "t/last/checkpoint.pt"), "is no name"
+        ),
+        "elsewhere.onnx": "is no name",
+        **dict.fromkeys(("s/model/a.onnx", "s/a.onnx", "t/model.onnx"), "lies in the run"),
+    }
+    for out, text in refused.items():
+        for flags in ((), ("--overwrite",)):
+            outcome = distill(*export, "--out", out, *flags)
+            assert outcome.code == 2, outcome.err
+            assert text in one_line(outcome)
+    outcome = distill(*export)
+    assert (outcome.code, "is there already" in one_line(outcome)) == (2, True)
+    # What may be written comes as far as the packages, which are missing here.
+    for flags in (("--overwrite",), ("--out", "s/model-int8.onnx"), ("--out", "new/a.onnx")):
+        assert "onnxscript" in one_line(distill(*export, *flags))
+    assert tree(run, Path("t")) == before
+
+
 def test_the_extra_is_not_installed(
     run: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch, reliability: Reliability
 ) -> None:
