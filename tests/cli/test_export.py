@@ -115,6 +115,34 @@ def test_a_truncated_packed_file(run: Path, distill: Distill, reliability: Relia
     reliability("Models and checkpoints", fault, command, outcome)
 
 
+EDITED: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (lambda layers: layers["layers.1"].update(scale=None), "no scale"),
+    (lambda layers: layers["layers.1"].update(scale=-0.5), "no scale"),
+    (lambda layers: layers["layers.1"].update(quantizer="octal"), "no quantizer"),
+    (lambda layers: layers["layers.1"].pop("quantizer"), "quantizer"),
+    (
+        lambda layers: layers["layers.1"].update(quantizer="binary", scale=None),
+        "between the levels",
+    ),
+    (lambda layers: layers.update(other=layers.pop("layers.1")), "a layer other"),
+]
+
+
+@pytest.mark.parametrize(("edit", "text"), EDITED, ids=[text for _, text in EDITED])
+def test_an_edited_config_is_refused(
+    run: Path, distill: Distill, edit: Callable[[dict[str, Any]], Any], text: str
+) -> None:
+    path = run / "model/config.json"
+    config = json.loads(path.read_text())
+    edit(config["distill"]["quantised"]["layers"])
+    config["distill"].pop("checksum", None)
+    path.write_text(json.dumps(config))
+    outcome = distill("export", run, "--format", "packed")
+    assert outcome.code == 3, outcome.err
+    assert text in one_line(outcome)
+    assert not (run / "packed/config.json").exists()
+
+
 def test_a_full_disk_leaves_no_half_of_a_packed_folder(run: Path, distill: Distill) -> None:
     """Whatever is there afterwards is no model, or the whole."""
     for limit in (1000, 4000):
