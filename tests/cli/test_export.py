@@ -293,12 +293,34 @@ def test_onnx_that_answers_otherwise_is_not_written(
 
 @needs_onnx
 @pytest.mark.slow
-def test_onnx_of_a_network_of_quantised_activations(here: Path, distill: Distill) -> None:
-    """And of a packed folder: an image's levels are those of the network."""
+@pytest.mark.parametrize("quantizer", ["lsq", "wrpn", "ternary"])
+def test_onnx_of_a_network_of_quantised_activations(
+    here: Path, distill: Distill, quantizer: str
+) -> None:
+    """And of a packed folder: an image's levels are those of the network, behind residual blocks too."""
     net = ("--data", "digits", "--model", "cifar_resnet8", "--epochs", 1, "--limit", 512)
-    few = ("--weight-bits", 2, "--act-bits", 4, "--out", "r")
+    few = ("--weight-bits", 2, "--act-bits", 4, "--quantizer", quantizer, "--out", "r")
     assert distill("teacher", "train", *net, *QUIET, *few).code == 0
     assert distill("export", "r", "--format", "packed").code == 0
     outcome = distill("export", "r/packed", "--format", "onnx", "--out", "r.onnx", "--json")
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["agreement"] >= 0.99
+
+
+@needs_onnx
+def test_a_graph_that_the_runtime_does_not_take(
+    run: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    from distill_cli.pipeline.export import onnx_export
+
+    info = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["lost"], ["logits"])
+    graph = onnx.helper.make_graph([node], "g", [], [info])
+    broken = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    monkeypatch.setattr(onnx_export, "onnx_of", lambda folder, network: broken)
+    outcome = distill("export", run, "--format", "onnx")
+    assert outcome.code == 3, outcome.err
+    assert "ONNX Runtime does not take" in one_line(outcome)
+    assert not (run / "model.onnx").exists()
