@@ -13,13 +13,14 @@ from distill_cli.cli.command import VerbApp, refuse_ranks
 from distill_cli.cli.options import Json
 from distill_cli.cli.terminal import escape, exactly, result, result_json, say
 from distill_cli.errors import UsageError, counted
-from distill_cli.files import check_writable, named_file, one_writer
+from distill_cli.files import one_writer
 from distill_cli.pipeline.entries import (
     ONNX,
     ONNX_INT8,
     PACKED,
     PACKED_MODEL,
     check_model_output,
+    onnx_output,
 )
 from distill_cli.pipeline.folders import check_finished, check_model_folder
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
@@ -56,7 +57,7 @@ def export(
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what is at --out.")
+        bool, typer.Option("--overwrite", help="Replace the packed model or ONNX file at --out.")
     ] = False,
     calibrate: Annotated[
         int | None,
@@ -99,7 +100,8 @@ def export(
         raise UsageError("--calibrate goes with --int8")
     count = (CALIBRATE if calibrate is None else calibrate) if int8 else None
     require = AGREEMENT if require_agreement is None else require_agreement
-    target = _onnx_target(run, out, ONNX_INT8 if int8 else ONNX, overwrite=overwrite)
+    file = _own(run, ONNX_INT8 if int8 else ONNX) if out is None else out
+    target = onnx_output(run, file, overwrite=overwrite)
     _check_installed()
     from distill_cli.pipeline.export.onnx_export import export_onnx
 
@@ -137,17 +139,6 @@ def _own(run: Path, name: str) -> Path:
     if not (run / RECIPE).is_file():
         raise UsageError(f"{run} is no run folder, whose own it could be", hint="Give --out")
     return run / name
-
-
-def _onnx_target(run: Path, out: Path | None, name: str, *, overwrite: bool) -> Path:
-    target = _own(run, name) if out is None else named_file(out)
-    check_writable(target.parent)
-    if target.exists() and not overwrite:
-        raise UsageError(
-            f"{target if out is None else out} is there already",
-            hint="Choose another --out, or replace it with --overwrite",
-        )
-    return target
 
 
 def _packed(run: Path, out: Path | None, *, overwrite: bool, json: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn.modules import module as registration
 
 from distill_cli.models.network import InputSpec, Network
+from distill_cli.models.quantisers import QuantiserName
 from distill_cli.models.timm_folder import MOST_OUTPUTS
 
 # Bounds of what is saved: characters of a name, pixels of a side.
@@ -86,9 +87,16 @@ def parsed_layout(ours: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(layers, dict):
         raise ValueError("quantised.layers is no mapping")
     for name, layer in layers.items():
-        scale = layer["scale"]
-        if layer["bits"] not in range(1, 9) or not (scale is None or type(scale) is float):
-            raise ValueError(f"quantised.layers.{name:.80} has no bits or no scale")
+        scale, quantizer = layer["scale"], layer["quantizer"]
+        if layer["bits"] not in range(1, 9) or quantizer not in get_args(QuantiserName):
+            raise ValueError(f"quantised.layers.{name:.80} has no bits or no quantizer")
+        # Weights that are all 0 have a scale of 0, and binary ones a scale of each filter.
+        if not (
+            scale is None
+            if quantizer == "binary"
+            else type(scale) is float and scale >= 0 and isfinite(scale)
+        ):
+            raise ValueError(f"quantised.layers.{name:.80} has no scale")
     return dict(layout)
 
 

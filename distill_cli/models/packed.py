@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,8 +122,6 @@ def _parsed(packed: Mapping[str, Any], layout: Mapping[str, Any] | None) -> Pack
     layers = {}
     for name, entry in entries.items():
         quantizer, shape = quantised[name]["quantizer"], entry["shape"]
-        if quantizer not in get_args(QuantiserName):
-            raise ValueError(f"quantised.layers.{name:.80} has no quantizer")
         if not 0 < len(shape) <= AXES or not all(type(n) is int and n > 0 for n in shape):
             raise ValueError(f"packed.layers.{name:.80} has no shape")
         layer = PackedLayer(quantizer=quantizer, bits=quantised[name]["bits"], shape=tuple(shape))
@@ -183,11 +181,16 @@ def packed(
         layout: Its `quantised` of config.json.
 
     Raises:
-        ArtifactError: A weight lies between the levels that the config names.
+        ArtifactError: A weight lies between the levels that the config names, or is not there.
     """
     tensors, layers = dict(weights), {}
     for name, entry in layout["layers"].items():
-        weight = tensors.pop(f"{name}.weight")
+        weight = tensors.pop(f"{name}.weight", None)
+        if weight is None or weight.ndim == 0:
+            raise ArtifactError(
+                f"config.json names weights of a layer {name:.80}, which the network does not have",
+                hint="Something changed it after training: export the run that quantised them",
+            )
         layer = PackedLayer(
             quantizer=entry["quantizer"], bits=entry["bits"], shape=tuple(weight.shape)
         )

@@ -239,7 +239,9 @@ def layout_of(network: Network) -> dict[str, Any] | None:
     The scale of a binary layer is of each filter, and is the magnitude of its weights.
     """
     bits = network.bits
-    if bits is None:
+    # What goes into its layers may be on few levels since the run that it was started from.
+    args = network.model_args if network.architecture == NAME else {}
+    if bits is None and (network.layout is not None or not args):
         return network.layout
     layers = {}
     for few in weight_quantisers(network.net):
@@ -250,9 +252,9 @@ def layout_of(network: Network) -> dict[str, Any] | None:
             "scale": float(scale) if scale.ndim == 0 else None,
         }
     return {
-        "quantizer": bits.quantizer,
-        "weight_bits": bits.weights,
-        "act_bits": bits.activations,
+        "quantizer": args.get("quantizer") if bits is None else bits.quantizer,
+        "weight_bits": None if bits is None else bits.weights,
+        "act_bits": args.get("act_bits"),
         "layers": layers,
     }
 

@@ -235,8 +235,10 @@ class WrpnActivation(ActivationQuantiser):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, …), on its levels."""
-        inside = x.clamp(0, 1)
-        return straight_through(inside, (inside * self.most).round() / self.most)
+        # The same bits as of n·clip(x, 0, 1), but no clip behind a ReLU: the ONNX exporter would make one of
+        # both, and lose the ReLU where a residual block needs it too.
+        value = (x * self.most).clamp(0, self.most).round() / self.most
+        return straight_through(x.clamp(0, 1), value)
 
 
 class LsqActivation(ActivationQuantiser):

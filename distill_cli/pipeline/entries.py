@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, SUMS, is_cache
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.files import LOCK, TEMPORARY, check_writable, linked, real_path
+from distill_cli.files import LOCK, TEMPORARY, check_writable, linked, named_file, real_path
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
 from distill_cli.recipe.stages import RECIPE as STAGES_RECIPE
 from distill_cli.report.rounds import ROUNDS
@@ -23,7 +23,8 @@ SKIPPED = "skipped.txt"
 # The matrix of label noise that is estimated from a run.
 NOISE_MATRIX = "noise-matrix.csv"
 # The network for other runtimes, as `export` writes it.
-ONNX, ONNX_INT8 = "model.onnx", "model-int8.onnx"
+ONNX, ONNX_INT8 = _ONNX_FILES = "model.onnx", "model-int8.onnx"
+ONNX_SUFFIX = ".onnx"
 RUN_FILES = (
     *(RECIPE, "metrics.jsonl", "summary.csv", PSEUDO_LABELS, RESULT, "relations.json"),
     *("report.html", SKIPPED, NOISE_MATRIX, ROUNDS, ONNX, ONNX_INT8),
@@ -242,6 +243,34 @@ def check_audit_output(out: Path, *, own: bool, overwrite: bool) -> None:
     names = (*AUDIT_LISTS, AUDIT_SUMMARY)
     there = any((out / name).is_file() for name in names) and not overwrite
     _check_own(out, AUDITED, "an audit", own=own, there=there)
+
+
+def onnx_output(run: Path, out: Path, *, overwrite: bool) -> Path:
+    """The ONNX file that a person named, links followed: one of the run's own, or one of no run and no cache.
+
+    Args:
+        run: The run or model folder that is exported.
+        out: The file.
+        overwrite: Replace the ONNX file that is there.
+
+    Raises:
+        UsageError: It cannot be written, is named otherwise, lies in a run or a cache, or is there.
+    """
+    target = named_file(out)
+    own = (run / RECIPE).is_file() and target in (real_path(run) / name for name in _ONNX_FILES)
+    if target.suffix != ONNX_SUFFIX:
+        raise UsageError(
+            f"--out {out} is no name of an ONNX file", hint=f"Give one that ends in {ONNX_SUFFIX}"
+        )
+    if not own:
+        check_place(out, run=False)
+    check_writable(target.parent)
+    if target.exists() and not overwrite:
+        raise UsageError(
+            f"{out} is there already",
+            hint="Choose another --out, or replace it with --overwrite",
+        )
+    return target
 
 
 def _check_own(out: Path, kind: Entries, subject: str, *, own: bool, there: bool) -> None:

@@ -151,7 +151,7 @@ class TeacherLabels(BaseModel):
     teachers: Names | None = option(
         None,
         "Run, model or cache folders, or timm/NAME; separated by commas. A student also takes self, as it "
-        "stands itself, and ema, its moving average.",
+        "stands, ema, its moving average, and peer:MODEL, which is trained along with it.",
         TEACHERS,
     )
     class_map: Names | None = option(

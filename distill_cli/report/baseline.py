@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from distill_cli.report.format import plain
-from distill_cli.report.groups import NETWORK, NOT_THE_RECIPE, Group, role_of
+from distill_cli.report.groups import BITS, NETWORK, NOT_THE_RECIPE, UNWRITTEN, Group, role_of
 from distill_cli.report.same_images import same_test_images
 from distill_cli.report.verdict import SEEDS, Kind, Verdict, verdict
 from distill_cli.types import RunResult
@@ -17,8 +17,8 @@ from distill_cli.types import RunResult
 LEARNING = {
     *("teachers", "mode", "objective", "label_smoothing", "temperature", "alpha", "alpha_end"),
     *("schedule", "targets", "order", "teacher_precision", "class_map", "force"),
+    *("objective_values", "peer", "mutual"),
 }
-# Keys that name the network: without the same network there is no baseline.
 # The objectives of hard labels, by kind of targets.
 HARD = ("ce", "bce")
 
@@ -64,8 +64,8 @@ class Judged:
 def judged(groups: Sequence[Group]) -> list[Judged]:
     """A verdict on each group that has a baseline among the others, in their order.
 
-    Of several baselines, the one whose recipe differs least is taken; of these, the one of most
-    seeds.
+    Of several baselines, one of as many bits is taken before any other, then the one whose recipe
+    differs least; of these, the one of most seeds.
     """
     baselines = [group for group in groups if is_baseline(group)]
     outcomes = []
@@ -73,8 +73,10 @@ def judged(groups: Sequence[Group]) -> list[Judged]:
         fitting = [other for other in baselines if _comparable(group, other)]
         if group in baselines or not fitting:
             continue
-        differences = [len(_differing(group, other)) for other in fitting]
-        ranks = [(few, -len(other.runs)) for few, other in zip(differences, fitting, strict=True)]
+        ranks = []
+        for other in fitting:
+            keys = _differing_keys(group, other)
+            ranks.append((any(key in BITS for key in keys), len(keys), -len(other.runs)))
         outcomes.append(_judged(group, fitting[ranks.index(min(ranks))]))
     return outcomes
 
@@ -100,13 +102,30 @@ def _comparable(group: Group, other: Group) -> bool:
     return same_network and all(same_test_images(*pair) is True for pair in pairs)
 
 
-def _differing(group: Group, baseline: Group) -> list[str]:
-    """`epochs 12 and 30`: keys that both recipes have, the group's value first."""
+def _differing_keys(group: Group, baseline: Group) -> list[str]:
+    """Keys other than those of distillation in which the recipes differ.
+
+    Those that one of them has not are passed over, as another verb's, but where absence means a value.
+    """
     one, two = group.runs[0].recipe, baseline.runs[0].recipe
-    shared = [key for key in one if key in two and key not in NOT_THE_RECIPE | LEARNING]
+    shared = [key for key in one if key in two]
+    keys = dict.fromkeys((*shared, *(key for key in UNWRITTEN if key in one or key in two)))
     return [
-        f"{key} {plain(one[key])} and {plain(two[key])}" for key in shared if one[key] != two[key]
+        key
+        for key in keys
+        if key not in NOT_THE_RECIPE | LEARNING and _value(one, key) != _value(two, key)
     ]
+
+
+def _differing(group: Group, baseline: Group) -> list[str]:
+    """`epochs 12 and 30`: the keys in which the recipes differ, the group's value first."""
+    one, two = group.runs[0].recipe, baseline.runs[0].recipe
+    keys = _differing_keys(group, baseline)
+    return [f"{key} {plain(_value(one, key))} and {plain(_value(two, key))}" for key in keys]
+
+
+def _value(recipe: Mapping[str, Any], key: str) -> Any:
+    return recipe.get(key, UNWRITTEN.get(key))
 
 
 def _judged(group: Group, baseline: Group) -> Judged:

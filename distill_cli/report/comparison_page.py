@@ -12,7 +12,7 @@ from distill_cli.report.baseline import Judged
 from distill_cli.report.format import NOTHING
 from distill_cli.report.groups import Group, label_of
 from distill_cli.report.html import _render
-from distill_cli.report.pareto import pareto, point
+from distill_cli.report.pareto import pareto, point, same_test
 from distill_cli.report.plots import Line
 from distill_cli.report.row import PAGE_COLUMNS, has_few_bits, hidden
 from distill_cli.report.run_plots import History, Picture
@@ -142,8 +142,13 @@ def _transfer(groups: Sequence[Group]) -> Picture | None:
 
 
 def _bytes(comparison: Comparison) -> Picture | None:
-    """Accuracy over bytes, with the groups that no other beats in both; None where all are as large."""
+    """Accuracy over bytes, with the groups that no other beats in both.
+
+    None where all are as large, or were tested on different images.
+    """
     groups = comparison.groups
+    if not same_test(groups):
+        return None
     points = {
         style: (size, 100 * accuracy)
         for style, group in enumerate(groups)

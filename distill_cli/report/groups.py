@@ -33,8 +33,17 @@ NOT_THE_RECIPE = {
 # The defaults of kd in 0.1.0, whose runs record its name alone; later runs record every value.
 KD_OF_0_1_0: Mapping[str, float] = {"temperature": 4, "weight": 0.9}
 
-# Keys that say which network is trained.
+# Keys that say which network is trained, and on how many levels its weights and activations lie.
 NETWORK = ("model", "model_args")
+BITS = ("weight_bits", "act_bits", "quantizer", "quantize_all", "last_layer_bits")
+# Keys that recipe.yaml has only where they say something, with what their absence means.
+UNWRITTEN: Mapping[str, Any] = {
+    **dict.fromkeys(BITS),
+    **dict.fromkeys(("freeze", "labels_fraction", "labels_per_class", "label_noise", "fold")),
+    **dict.fromkeys(("coarse_labels", "omit_class", "only_classes", "limit", "without", "relabel")),
+    **dict.fromkeys(("unlabelled_list", "objective_values")),
+    **{"quantize_all": False, "transductive": False, "mutual": False, "peer": {}, "label_seed": 0},
+}
 Role = Literal["teacher", "student"]
 
 

@@ -16,7 +16,7 @@ from distill_cli.report.format import (
     size,
 )
 from distill_cli.report.groups import Group, ranked
-from distill_cli.report.pareto import pareto
+from distill_cli.report.pareto import pareto, same_test
 from distill_cli.report.row import Row, bits_of
 from distill_cli.report.run_names import group_names
 from distill_cli.report.same_images import (
@@ -109,7 +109,7 @@ def notes(groups: Sequence[Group]) -> list[str]:
     """Reasons why the groups are not comparable, and runs that do not count, in words."""
     sentences = []
     runs = [run for group in groups for run in group.runs]
-    if any(same_test_images(runs[0], run) is False for run in runs):
+    if not same_test(groups):
         sentences.append(
             "the runs were tested on different images: their errors cannot be compared"
         )
@@ -153,9 +153,10 @@ def _repeats(groups: Sequence[Group]) -> list[str]:
 def to_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Every group with mean and sd of every figure (null where unknown), its runs, and its rank.
 
-    The order is that in which they were given.
+    The order is that in which they were given. `on_front` is null where the test images differ.
     """
     best_first, front = ranked(groups), pareto(groups)
+    comparable = same_test(groups)
     return [
         {
             "label": group.label,
@@ -166,7 +167,7 @@ def to_json(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "repeats": [str(run.folder) for run in group.repeats],
             "figures": {name: {"mean": group.mean(name), "sd": group.sd(name)} for name in FIGURES},
             "bytes": group.bytes,
-            "on_front": group in front,
+            "on_front": group in front if comparable else None,
             "against_first": "" if index == 0 else describe_against(group, groups[0]),
         }
         for index, group in enumerate(groups)

@@ -115,6 +115,34 @@ def test_a_truncated_packed_file(run: Path, distill: Distill, reliability: Relia
     reliability("Models and checkpoints", fault, command, outcome)
 
 
+EDITED: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+    (lambda layers: layers["layers.1"].update(scale=None), "no scale"),
+    (lambda layers: layers["layers.1"].update(scale=-0.5), "no scale"),
+    (lambda layers: layers["layers.1"].update(quantizer="octal"), "no quantizer"),
+    (lambda layers: layers["layers.1"].pop("quantizer"), "quantizer"),
+    (
+        lambda layers: layers["layers.1"].update(quantizer="binary", scale=None),
+        "between the levels",
+    ),
+    (lambda layers: layers.update(other=layers.pop("layers.1")), "a layer other"),
+]
+
+
+@pytest.mark.parametrize(("edit", "text"), EDITED, ids=[text for _, text in EDITED])
+def test_an_edited_config_is_refused(
+    run: Path, distill: Distill, edit: Callable[[dict[str, Any]], Any], text: str
+) -> None:
+    path = run / "model/config.json"
+    config = json.loads(path.read_text())
+    edit(config["distill"]["quantised"]["layers"])
+    config["distill"].pop("checksum", None)
+    path.write_text(json.dumps(config))
+    outcome = distill("export", run, "--format", "packed")
+    assert outcome.code == 3, outcome.err
+    assert text in one_line(outcome)
+    assert not (run / "packed/config.json").exists()
+
+
 def test_a_full_disk_leaves_no_half_of_a_packed_folder(run: Path, distill: Distill) -> None:
     """Whatever is there afterwards is no model, or the whole."""
     for limit in (1000, 4000):
@@ -141,6 +169,37 @@ def test_what_means_nothing_is_refused(
     outcome = distill("export", few, *flags)
     assert outcome.code == 2, outcome.err
     assert text in one_line(outcome)
+
+
+def test_onnx_takes_no_place_that_is_not_its_own(
+    run: Path, made: Made, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but an ONNX file is replaced, and none is put into a run but under the run's own names."""
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)
+    shutil.copytree(made.teacher, "t")
+    (run / "model.onnx").write_text("of before")
+    Path("elsewhere.onnx").symlink_to(run / "result.json")
+    before = tree(run, Path("t"))
+    export = ("export", run, "--format", "onnx")
+    refused = {
+        **dict.fromkeys(
+            ("s/model/model.safetensors", "s/result.json", "t/last/checkpoint.pt"), "is no name"
+        ),
+        "elsewhere.onnx": "is no name",
+        **dict.fromkeys(("s/model/a.onnx", "s/a.onnx", "t/model.onnx"), "lies in the run"),
+    }
+    for out, text in refused.items():
+        for flags in ((), ("--overwrite",)):
+            outcome = distill(*export, "--out", out, *flags)
+            assert outcome.code == 2, outcome.err
+            assert text in one_line(outcome)
+    outcome = distill(*export)
+    assert (outcome.code, "is there already" in one_line(outcome)) == (2, True)
+    # What may be written comes as far as the packages, which are missing here.
+    for flags in (("--overwrite",), ("--out", "s/model-int8.onnx"), ("--out", "new/a.onnx")):
+        assert "onnxscript" in one_line(distill(*export, *flags))
+    assert tree(run, Path("t")) == before
 
 
 def test_the_extra_is_not_installed(
@@ -234,12 +293,34 @@ def test_onnx_that_answers_otherwise_is_not_written(
 
 @needs_onnx
 @pytest.mark.slow
-def test_onnx_of_a_network_of_quantised_activations(here: Path, distill: Distill) -> None:
-    """And of a packed folder: an image's levels are those of the network."""
+@pytest.mark.parametrize("quantizer", ["lsq", "wrpn", "ternary"])
+def test_onnx_of_a_network_of_quantised_activations(
+    here: Path, distill: Distill, quantizer: str
+) -> None:
+    """And of a packed folder: an image's levels are those of the network, behind residual blocks too."""
     net = ("--data", "digits", "--model", "cifar_resnet8", "--epochs", 1, "--limit", 512)
-    few = ("--weight-bits", 2, "--act-bits", 4, "--out", "r")
+    few = ("--weight-bits", 2, "--act-bits", 4, "--quantizer", quantizer, "--out", "r")
     assert distill("teacher", "train", *net, *QUIET, *few).code == 0
     assert distill("export", "r", "--format", "packed").code == 0
     outcome = distill("export", "r/packed", "--format", "onnx", "--out", "r.onnx", "--json")
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out)["agreement"] >= 0.99
+
+
+@needs_onnx
+def test_a_graph_that_the_runtime_does_not_take(
+    run: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    from distill_cli.pipeline.export import onnx_export
+
+    info = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Relu", ["lost"], ["logits"])
+    graph = onnx.helper.make_graph([node], "g", [], [info])
+    broken = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    monkeypatch.setattr(onnx_export, "onnx_of", lambda folder, network: broken)
+    outcome = distill("export", run, "--format", "onnx")
+    assert outcome.code == 3, outcome.err
+    assert "ONNX Runtime does not take" in one_line(outcome)
+    assert not (run / "model.onnx").exists()

@@ -100,10 +100,17 @@ def test_activations_have_an_architecture_of_their_own(here: Path, distill: Dist
     assert outcome.code == 0, outcome.err
     result = json.loads((here / "r/result.json").read_text())
     assert json.loads(outcome.out)["top1"] == pytest.approx(result["val_top1"])
-    sizes = ("--epochs", 1, "--limit", 64, "--out", "w")
-    on = ("teacher", "train", "--data", "digits", "--init", "r", "--weight-bits", 2)
-    outcome = distill(*on, *sizes)
-    assert outcome.code == 0, outcome.err
+    # They stay in whatever starts from it, and are said of it, whether its weights have few bits or not.
+    for out, flags, bits in (("w", ("--weight-bits", 2), 2), ("v", (), None)):
+        on = ("teacher", "train", "--data", "digits", "--init", "r", *flags)
+        outcome = distill(*on, "--epochs", 1, "--limit", 64, "--out", out)
+        assert outcome.code == 0, outcome.err
+        result = json.loads((here / out / "result.json").read_text())
+        assert (result["weight_bits"], result["act_bits"]) == (bits, 4)
+        config = json.loads((here / out / "model/config.json").read_text())
+        said = config["distill"]["quantised"]
+        assert (said["quantizer"], said["weight_bits"], said["act_bits"]) == ("lsq", bits, 4)
+        assert distill("evaluate", out, "--split", "val").code == 0
     again = ("teacher", "train", "--data", "digits", "--init", "r", "--act-bits", 4, "--out", "x")
     outcome = distill(*again)
     assert outcome.code == 2

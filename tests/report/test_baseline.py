@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from distill_cli.recipe import schema
 from distill_cli.report.against import describe_against
 from distill_cli.report.baseline import is_baseline, judged
-from distill_cli.report.groups import Group, group_runs
+from distill_cli.report.groups import UNWRITTEN, Group, group_runs
 from tests.report.made import STUDENT, run, seeds
 
 FEW, MANY = [20, 21, 22], [60, 61, 62]
@@ -44,6 +45,40 @@ def test_the_baseline_that_differs_least_is_taken_and_what_differs_is_said(tmp_p
     [outcome] = judged(found)
     assert outcome.baseline is found[1]
     assert outcome.sentence.endswith("Not only the labels differ: epochs 3 and 30")
+
+
+def test_a_network_of_as_many_bits_is_the_baseline(tmp_path: Path) -> None:
+    few = {"weight_bits": 4}
+    full = seeds(tmp_path / "full", MANY)
+    same = seeds(tmp_path / "same", MANY, {**few, "epochs": 30, "lr": 0.5})
+    student = seeds(tmp_path / "kd", FEW, {**STUDENT, **few})
+    found = groups(full, same, student)
+    [outcome] = judged(found)
+    assert outcome.baseline is found[1]
+    assert outcome.differing == ("epochs 3 and 30", "lr 0.1 and 0.5")
+    # Where there is no such network, the answer says so, whichever side has fewer bits.
+    [outcome] = judged(groups(full, student))
+    assert outcome.sentence.endswith("Not only the labels differ: weight_bits 4 and –")
+    [outcome] = judged(groups(same, seeds(tmp_path / "fp32", FEW, {**STUDENT, "epochs": 30})))
+    assert outcome.differing == ("lr 0.1 and 0.5", "weight_bits – and 4")
+
+
+def test_what_is_absent_from_a_recipe_counts_as_its_default(tmp_path: Path) -> None:
+    hard = seeds(tmp_path / "hard", MANY, {"labels_fraction": 0.1, "freeze": ["backbone"]})
+    [outcome] = judged(groups(hard, seeds(tmp_path / "kd", FEW, {**STUDENT, "label_seed": 0})))
+    assert outcome.differing == ("freeze – and backbone", "labels_fraction – and 0.1")
+
+
+def test_the_keys_that_may_be_absent_are_those_of_the_options() -> None:
+    fields = {
+        key: field.default
+        for kind in vars(schema).values()
+        if isinstance(kind, type) and issubclass(kind, schema.TrainRecipe)
+        for key, field in kind.model_fields.items()
+        if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("unwritten")
+    }
+    # How many seeds there are says nothing of one of them.
+    assert {key: value for key, value in fields.items() if key != "seeds"} == UNWRITTEN
 
 
 def test_seeds_in_common_are_paired(tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def test_in_words_and_on_a_page(groups: list[Group]) -> None:
     assert not set(hidden(comparison(groups).rows)) & {"bits", "packed"}
 
 
+def test_there_is_no_front_across_different_test_images(
+    groups: list[Group], tmp_path: Path
+) -> None:
+    other = Group(
+        label="other", runs=(run(tmp_path / "other", {"model": "other"}, test_samples=10),)
+    )
+    assert pareto([*groups, other]) == []
+    assert {one["on_front"] for one in to_json([*groups, other])} == {None}
+    assert "Accuracy and bytes" not in comparison_page("Runs", "", [*groups, other], [])
+
+
 @pytest.mark.parametrize(
     ("weights", "activations", "text"),
     [(2.0, None, "2"), (1.0, 4.0, "1, activations 4"), (None, 4.0, "fp32, activations 4")],

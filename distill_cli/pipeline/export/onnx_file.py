@@ -122,6 +122,9 @@ class OnnxNetwork(nn.Module):
     Args:
         content: The file.
         fitted: Converts images to the channels and the size that the model takes.
+
+    Raises:
+        ArtifactError: ONNX Runtime does not take the model.
     """
 
     def __init__(self, content: bytes, fitted: Callable[[Tensor], Tensor]) -> None:
@@ -132,9 +135,17 @@ class OnnxNetwork(nn.Module):
         options.intra_op_num_threads = torch.get_num_threads()
         # Errors alone.
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self._session = onnxruntime.InferenceSession(
+                content, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            # The exporter's simplifications may break a graph; the runtime raises kinds of its own.
+            raise ArtifactError(
+                "ONNX Runtime does not take what torch made of the network: "
+                f"{type(error).__name__}: {reason(error):.200}; nothing is written",
+                hint="Another version of torch, onnxscript or onnxruntime may",
+            ) from None
         self._fitted = fitted
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
