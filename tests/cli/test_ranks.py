@@ -284,6 +284,7 @@ def test_a_batch_that_ranks_do_not_divide(here: Path, reliability: Reliability) 
     reliability("Many ranks", "the batch is not divided by the ranks", command, ended)
 
 
+@pytest.mark.slow
 def test_another_recipe_is_not_gone_on_with(here: Path, reliability: Reliability) -> None:
     assert told(launch(*TRAIN, "--epochs", 1, "--ranks", 2).end()).code == 0
     other = (*TRAIN, "--epochs", 2, "--lr", 0.3, "--ranks", 2, "--resume", "--max-restarts", 2)
@@ -330,6 +331,7 @@ def test_torchruns_next_attempt_repeats_a_refusal(
     assert (here / "t" / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_torchruns_next_attempt_goes_on_with_what_was_begun(here: Path, store: TCPStore) -> None:
     """After a kill; before anything was begun, the command is done as typed."""
     command = (*TRAIN, "--epochs", 2)

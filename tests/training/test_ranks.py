@@ -268,6 +268,7 @@ def test_a_planted_fault_is_seen(folder: Path, tmp_path: Path, name: str, fault:
     assert differences(one, several, equal=False)[name] > 1e-3
 
 
+@pytest.mark.slow
 def test_tables_on_the_device_are_shared_out_too(folder: Path, tmp_path: Path) -> None:
     """A rank's steps from tables are those that its host makes, to the bit."""
     tmp_path.joinpath("ranks").mkdir()

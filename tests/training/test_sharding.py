@@ -149,6 +149,7 @@ def compare(folder: Path, root: Path, cases: dict[str, tuple[str, dict[str, Any]
                 assert 0.45 < own_state / all_state < 0.55
 
 
+@pytest.mark.slow
 def test_two_ranks_in_parts_equal_two_in_whole(folder: Path, tmp_path: Path) -> None:
     compare(folder, tmp_path, CASES)
 
@@ -198,6 +199,7 @@ def gradients_in_parts() -> None:
         assert sum(kind.startswith("FSDP") for kind in kinds) > 1, "blocks are gathered one by one"
 
 
+@pytest.mark.slow
 def test_gradients_of_any_network() -> None:
     for child in started(2, gradients_in_parts):
         ended = child.end()
