@@ -6,6 +6,7 @@ a recording that is played again.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -239,15 +240,13 @@ def played(run: Trainer, room: float | None = None) -> Played:
 
 def with_files(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """The options with the files of classes that they name, which are written."""
-    (folder / GROUPS).write_text("round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n")
-    (folder / NOISE).write_text(
-        "\n".join(
-            [
-                ",".join(map(str, range(10))),
-                *(",".join("0.91" if i == j else "0.01" for j in range(10)) for i in range(10)),
-            ]
-        )
-    )
+    groups = "round: ['0', '6', '8', '9']\nstraight: ['1', '4', '7']\n"
+    rows = (",".join("0.91" if i == j else "0.01" for j in range(10)) for i in range(10))
+    for name, text in ((GROUPS, groups), (NOISE, "\n".join([",".join("0123456789"), *rows]))):
+        # Whole or absent: ranks write the same files, and one may read what another begins anew.
+        part = folder / f"{name}-{os.getpid()}"
+        part.write_text(text)
+        part.replace(folder / name)
     files = {"groups": GROUPS, "noise_matrix": NOISE}
     return {**options, **{key: str(folder / files[key]) for key in files if key in options}}
 
