@@ -13,6 +13,7 @@ from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import escape, exactly, result_json, say
 from distill_cli.errors import UsageError, counted
 from distill_cli.files import named_file
+from distill_cli.pipeline.entries import check_place
 from distill_cli.pipeline.folders import check_finished
 from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers
 from distill_cli.recipe.parsing import split_commas
@@ -129,6 +130,9 @@ def _target(out: Path, *, overwrite: bool) -> Path:
         UsageError: There is no way to write it, or it is there and may be filled in.
     """
     target = named_file(out)
+    if overwrite and target.exists() and target.suffix != ".csv":
+        raise UsageError(f"{out} is there and is no list", hint="Choose another --out")
+    check_place(out, run=False)
     if target.exists() and not overwrite:
         raise UsageError(
             f"{out} is there, and labels may be filled in",

@@ -234,3 +234,15 @@ def test_one_run_disagrees_with_nobody(
         "distill query r --by disagreement",
         outcome,
     )
+
+
+def test_a_list_replaces_nothing_but_a_list(seeds: Path, here: Path, distill: Distill) -> None:
+    """And lies in no run, whose own files it would take the place of."""
+    run = next(path for path in sorted(seeds.iterdir()) if (path / "recipe.yaml").is_file())
+    before = (run / "recipe.yaml").read_bytes()
+    (here / "keep.txt").write_text("mine")
+    for out in (run / "recipe.yaml", run / "q.csv", here / "keep.txt"):
+        outcome = distill("query", run, "--out", out, "--overwrite")
+        assert outcome.code == 2, outcome.err
+    assert (run / "recipe.yaml").read_bytes() == before
+    assert not (run / "q.csv").exists()
