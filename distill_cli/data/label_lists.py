@@ -88,8 +88,13 @@ def lists_of(dataset: Dataset, held_rows: Tensor, rules: LabelRules) -> Lists:
             label = _class(text, dataset.class_names)
             if row is None:
                 of_test += 1
-            else:
-                (val_P if in_val else train_N)[row] = label
+                continue
+            said = val_P if in_val else train_N
+            if int(said[row]) not in (UNLABELLED, label):
+                raise ArtifactError(
+                    f"--relabel: sample '{name[1]:.80}' is {dataset.class_names[int(said[row])]:.80} further up"
+                )
+            said[row] = label
     if not own_val:
         out_P, val_P = out_N[held_rows], train_N[held_rows]
     return Lists(

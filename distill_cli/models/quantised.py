@@ -22,15 +22,13 @@ from distill_cli.models.build import build
 from distill_cli.models.heads import classifier_of
 from distill_cli.models.network import Network
 from distill_cli.models.quantisers import (
-    BinaryWeight,
+    BY_BITS,
     Bits,
     LsqActivation,
     LsqWeight,
     QuantiserName,
-    TernaryWeight,
     WeightQuantiser,
     WrpnActivation,
-    WrpnWeight,
 )
 from distill_cli.models.registry import built_around, cfg, plain_cfg
 from distill_cli.models.taps import eval_mode
@@ -71,8 +69,7 @@ def bits_of_layers(net: nn.Module, bits: Bits) -> dict[str, int]:
 def _weight_quantiser(bits: Bits, count: int, layer: Layer, *, is_last: bool) -> WeightQuantiser:
     if bits.quantizer == "lsq" or is_last:
         return LsqWeight(count, layer.weight)
-    kinds = {"wrpn": WrpnWeight, "ternary": TernaryWeight, "binary": BinaryWeight}
-    return kinds[bits.quantizer](count)
+    return BY_BITS[bits.quantizer](count)
 
 
 def quantised(network: Network, bits: Bits, images_BCHW: Tensor) -> Network:

@@ -8,6 +8,8 @@ Shapes: a weight of any shape whose first axis is its outputs.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -95,7 +97,7 @@ def levels_of(name: QuantiserName, bits: int) -> tuple[int, int]:
     return (-high, high) if name in ("wrpn", "ternary") else (-high - 1, high)
 
 
-class WeightQuantiser(nn.Module):
+class WeightQuantiser(nn.Module, ABC):
     """A parametrisation of a weight: the weight that is used, of the one that learns.
 
     Attributes:
@@ -109,9 +111,9 @@ class WeightQuantiser(nn.Module):
         super().__init__()
         self.bits = bits
 
+    @abstractmethod
     def codes(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The codes of a weight, integers in fp32, and the scale, which broadcasts over them."""
-        raise NotImplementedError
 
     def learning(self, weight: Tensor) -> Tensor:
         """The values whose gradient the weight gets, in the place of its levels'."""
@@ -175,6 +177,14 @@ class BinaryWeight(WeightQuantiser):
     def learning(self, weight: Tensor) -> Tensor:
         """The weight within its clip, beyond which it gets no gradient."""
         return weight.clamp(-1, 1)
+
+
+# The quantisers that nothing but their bits makes.
+BY_BITS: dict[str, Callable[[int], WeightQuantiser]] = {
+    "wrpn": WrpnWeight,
+    "ternary": TernaryWeight,
+    "binary": BinaryWeight,
+}
 
 
 class LsqWeight(WeightQuantiser):

@@ -234,3 +234,10 @@ def test_what_a_list_names_must_be_there(digits: Dataset) -> None:
     name = named(digits, [0])[0]
     with pytest.raises(ArtifactError, match="--relabel: there is no class 'ten'"):
         relabelled(digits, LabelRules(relabel=((name, "ten"),)))
+
+
+def test_two_classes_of_one_image_are_refused_however_its_split_is_spelt(digits: Dataset) -> None:
+    name = digits.train.sample_ids[0]
+    told = ((("", name), "1"), (("train", name), "2"))
+    with pytest.raises(ArtifactError, match="is 1 further up"):
+        relabelled(digits, LabelRules(relabel=told))

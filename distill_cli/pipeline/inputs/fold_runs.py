@@ -16,6 +16,7 @@ from distill_cli.pipeline.inputs.teacher_folders import OWN, TIMM, expand_teache
 from distill_cli.recipe.base import LabelledRecipe, Recipe
 from distill_cli.recipe.load import OF_A_COMMAND, validate
 from distill_cli.recipe.schema import RECIPES, CacheRecipe
+from distill_cli.report.rounds import ROUNDS
 from distill_cli.types import STAGES
 
 # The keys of a dump that its trainings share, where they are given.
@@ -108,6 +109,12 @@ def _kept_of(name: str) -> Mapping[str, Any]:
         raise UsageError(
             f"{name} is itself a run without a fold ({kept['fold']})",
             hint="Name the run that was cross-fitted",
+        )
+    if (Path(name) / ROUNDS).is_file():
+        raise UsageError(
+            f"{name} learnt labels that a network made which has seen all of its training images: no fold of "
+            "them would be new to it",
+            hint=WAY_ON,
         )
     for source in _sources(kept):
         if _has_seen(source, kept):

@@ -9,13 +9,14 @@ import torch
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
-from distill_cli.models import InputSpec, Network, create_network
+from distill_cli.models import Network, create_network
 from distill_cli.models.gated import base_of
 from distill_cli.models.zoo import resolve
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.hooks import HasAdapter, TapsStudent, needs_of
 from distill_cli.pipeline.inputs.own_teachers import check_own
+from distill_cli.pipeline.inputs.student import shown_by
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.peer_options import PeerSettings, is_peer, peer_of
 from distill_cli.recipe.schema import StudentRecipe
@@ -145,13 +146,7 @@ def open_peers(
         network = create_network(
             given.model,
             class_names=dataset.class_names,
-            view=InputSpec(
-                channels=dataset.channels,
-                height=dataset.height,
-                width=dataset.width,
-                mean=dataset.mean,
-                std=dataset.std,
-            ),
+            view=shown_by(dataset),
             args=settings.model_args,
             dropout=settings.dropout,
         )

@@ -78,6 +78,17 @@ def advised(recipe: TrainRecipe, architecture: Architecture, rows: int) -> str |
     )
 
 
+def shown_by(dataset: Dataset) -> InputSpec:
+    """The images that a dataset shows to a network, with the statistics of its training images."""
+    return InputSpec(
+        channels=dataset.channels,
+        height=dataset.height,
+        width=dataset.width,
+        mean=dataset.mean,
+        std=dataset.std,
+    )
+
+
 def student_network(
     recipe: TrainRecipe,
     architecture: Architecture,
@@ -108,13 +119,7 @@ def student_network(
     network = create_network(
         architecture.model,
         class_names=dataset.class_names,
-        view=InputSpec(
-            channels=dataset.channels,
-            height=dataset.height,
-            width=dataset.width,
-            mean=dataset.mean,
-            std=dataset.std,
-        ),
+        view=shown_by(dataset),
         args=architecture.model_args,
         dropout=recipe.dropout,
         pretrained=recipe.pretrained,
