@@ -276,23 +276,24 @@ def streams(root: Path, labelled: int = 64, per_class: int = 214) -> Iterator[Ca
 
 def bits(root: Path, per_class: int = 26) -> Iterator[Case]:
     """Steps of a network of few bits over those of the same in full precision."""
-    cifar, model = small_images(root, "cifar10", per_class), "cifar_resnet20"
-    common: dict[str, Any] = {
-        "data": str(cifar),
-        "model": model,
-        "batch_size": 128,
-        "objective": "ce",
-    }
+    yield from bits_over_full(root, data=str(small_images(root, "cifar10", per_class)))
+
+
+def bits_over_full(root: Path, **options: Any) -> Iterator[Case]:
+    """Rows of every quantiser, with these keys on both sides."""
+    model = "cifar_resnet20"
+    common: dict[str, Any] = {"model": model, "batch_size": 128, "objective": "ce", **options}
     full = ours.training(root / "full", **common)
-    for name, options in (
+    for name, few in (
         ("lsq, 2 bits", {"weight_bits": 2}),
         ("wrpn, 4 bits", {"weight_bits": 4, "quantizer": "wrpn"}),
         ("ternary", {"quantizer": "ternary"}),
         ("binary", {"weight_bits": 1}),
         ("lsq, 2 bits, activations of 4", {"weight_bits": 2, "act_bits": 4}),
     ):
-        run = ours.training(root / name.replace(" ", "-"), **common, **options)
-        yield Case(name=f"{model}, {name}, over full precision", ours=run, other=full)
+        run = ours.training(root / name.replace(" ", "-"), **common, **few)
+        captured = ", captured" if common.get("graphs") == "on" else ""
+        yield Case(name=f"{model}, {name}, over full precision{captured}", ours=run, other=full)
 
 
 CASES = {

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.fewer_bits`: Apprentice's schemes and LSQ on a part of CIFAR-10.
+"""`python -m benchmarks.fewer_bits`: Apprentice's schemes and LSQ on CIFAR-10.
 
 Mishra & Marr 2018 (arXiv 1711.05852), Esser et al. 2020 (arXiv 1902.08153). Every student sees as many images:
 of scheme C half of them in full precision. The epoch is chosen on held-out images; test is looked at once for
@@ -8,76 +8,75 @@ each run. Runs that are done are kept.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
+from benchmarks.study import (
+    RESULTS,
+    Wanted,
+    arguments,
+    conditions,
+    mean_and_sd,
+    on_cifar10,
+    train_all,
+)
+from distill_cli.models.packed_folder import save_packed
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
-PER_CLASS, SIDE = 250, 16
-TERNARY: dict[str, Any] = {"quantizer": "ternary"}
-FOUR: dict[str, Any] = {"quantizer": "wrpn", "weight_bits": 4}
-# β = γ = ½ and no tempering, as the paper has them.
+SMALL, LARGE = "cifar_resnet8", "cifar_resnet20"
+# α = 1 is the teacher's own; β = γ = ½ and no tempering, as the paper has them.
 SOFT: dict[str, Any] = {
     "objective": [
         {"name": "ce", "weight": 0.5},
         {"name": "kd", "temperature": 1.0, "weight": 0.5},
     ]
 }
-LOW_RATE = 0.005
+SCHEMES: dict[str, dict[str, Any]] = {
+    "ternary": {"quantizer": "ternary"},
+    "4 bits, wrpn": {"quantizer": "wrpn", "weight_bits": 4},
+}
+LSQ: dict[str, dict[str, Any]] = {
+    f"{bits} bits, lsq": {"quantizer": "lsq", "weight_bits": bits} for bits in (2, 4, 8)
+}
+# Of the second half of scheme C, over that of the first.
+LOWER_RATE = 0.1
 
 
-def scheme(
-    way: str, root: Path, teacher: str, common: dict[str, Any], bits: dict[str, Any]
-) -> Path:
-    """A student of few bits by one of the schemes, or plain; the folder of its run."""
-    name = f"{way}-{bits.get('quantizer', 'lsq')}-{bits.get('weight_bits', 2)}"
-    out, epochs = root / name, int(common["epochs"])
-    if way == "plain":
-        trained(TeacherRecipe, out, **common, **bits)
-    elif way == "A":
-        trained(StudentRecipe, out, teachers=["peer:cifar_resnet20"], **common, **bits, **SOFT)
-    elif way == "B":
-        trained(StudentRecipe, out, teachers=[teacher], **common, **bits, **SOFT)
-    else:
-        half = {**common, "epochs": epochs // 2}
-        full = root / "full-half"
-        trained(TeacherRecipe, full, **half)
-        low = {**half, "epochs": epochs - epochs // 2, "lr": LOW_RATE, "init": str(full)}
-        low.pop("model")
-        trained(StudentRecipe, out, teachers=[teacher], **low, **bits, **SOFT)
-    return out
-
-
-def rows_of(args: Any) -> dict[str, list[Path]]:
-    """The runs of every row of the table."""
-    data = str(cifar10(args.work, PER_CLASS))
-    rows: dict[str, list[Path]] = {}
-    for seed in range(args.seeds):
-        root = args.work / str(seed)
-        common: dict[str, Any] = {
-            **{"data": data, "size": SIDE, "model": "cifar_resnet8", "augment": "crop:2,flip"},
-            **{"epochs": args.epochs, "batch_size": 32, "lr": 0.05, "precision": "fp32"},
-            **{"seed": seed, "threads": args.threads, "compile": False},
-        }
-        teacher = root / "teacher"
-        trained(TeacherRecipe, teacher, **{**common, "model": "cifar_resnet20"})
-        full = root / "full"
-        trained(TeacherRecipe, full, **common)
-        taught = root / "full-taught"
-        trained(StudentRecipe, taught, teachers=[str(teacher)], **common, **SOFT)
-        found = {"fp32, labels alone": full, "fp32, taught": taught, "the teacher": teacher}
-        for text, bits in (("ternary", TERNARY), ("4 bits, wrpn", FOUR)):
-            for way in ("plain", "A", "B", "C"):
-                found[f"{text}, {way}"] = scheme(way, root, str(teacher), common, bits)
-        for count in (2, 4, 8):
-            for way in ("plain", "B"):
-                bits = {"quantizer": "lsq", "weight_bits": count}
-                found[f"{count} bits, lsq, {way}"] = scheme(way, root, str(teacher), common, bits)
-        for name, run in found.items():
-            rows.setdefault(name, []).append(run)
-        print(seed, {name: result(run)["test_top1"] for name, run in found.items()}, flush=True)
-    return rows
+def runs_of(
+    root: Path, common: dict[str, Any], only: Sequence[str]
+) -> tuple[dict[str, Path], list[list[Wanted]]]:
+    """The runs of one seed by the row that they are for, and in what order they can be made."""
+    teacher, half = root / "teacher", root / "full-half"
+    epochs = int(common["epochs"])
+    first = [
+        Wanted(TeacherRecipe, teacher, {**common, "model": LARGE}),
+        Wanted(TeacherRecipe, root / "full", {**common, "model": SMALL}),
+        Wanted(TeacherRecipe, half, {**common, "model": SMALL, "epochs": epochs // 2}),
+    ]
+    taught = {**common, **SOFT, "teachers": [str(teacher)]}
+    along = {**common, **SOFT, "teachers": [f"peer:{LARGE}"]}
+    later = {**taught, "epochs": epochs - epochs // 2, "lr": common["lr"] * LOWER_RATE}
+    second = [Wanted(StudentRecipe, root / "full-taught", {**taught, "model": SMALL})]
+    rows = {
+        "the teacher": teacher,
+        "full precision, labels alone": root / "full",
+        "full precision, B": root / "full-taught",
+    }
+    for text in only:
+        bits = {**SCHEMES, **LSQ}[text]
+        for way in ("plain", "A", "B", "C") if text in SCHEMES else ("plain", "B"):
+            out = root / f"{text}, {way}".replace(", ", "-").replace(" ", "-")
+            rows[f"{text}, {way}"] = out
+            if way == "plain":
+                first.append(Wanted(TeacherRecipe, out, {**common, **bits, "model": SMALL}))
+            elif way == "A":
+                first.insert(0, Wanted(StudentRecipe, out, {**along, **bits, "model": SMALL}))
+            elif way == "B":
+                second.append(Wanted(StudentRecipe, out, {**taught, **bits, "model": SMALL}))
+            else:
+                second.append(Wanted(StudentRecipe, out, {**later, **bits, "init": str(half)}))
+    return rows, [first, second]
 
 
 def result(run: Path) -> dict[str, Any]:
@@ -85,39 +84,53 @@ def result(run: Path) -> dict[str, Any]:
     return content
 
 
-def packed_bytes(run: Path) -> int:
-    """Bytes of the packed export of a run, which is made beside it; of one in full precision, of its weights."""
-    from distill_cli.pipeline.export import packed
-
-    config = json.loads((run / "model/config.json").read_text())
-    if "quantised" not in config["distill"]:
+def bytes_on_disk(run: Path) -> int:
+    """Bytes of the weights: of few bits packed, which are put beside the model; else as they are saved."""
+    if result(run)["weight_bits"] is None:
         return (run / "model/model.safetensors").stat().st_size
-    return packed(run)
+    packed = run / "packed"
+    if not packed.exists():
+        save_packed(run, packed)
+    return sum(path.stat().st_size for path in packed.rglob("*.safetensors"))
 
 
 def main() -> None:
-    args = arguments(__doc__, "fewer-bits", seeds=3, epochs=12)
-    rows = rows_of(args)
+    rows_to_run = (*SCHEMES, *LSQ)
+    sizes = {"seeds": 3, "epochs": 12, "per_class": 250, "side": 16, "batch": 32, "workers": 1}
+    args = arguments(__doc__, "fewer-bits", rows=rows_to_run, page="fewer_bits", **sizes)
+    rows: dict[str, list[Path]] = {}
+    phases: list[list[Wanted]] = [[], []]
+    for seed in range(args.seeds):
+        common = {**on_cifar10(args), "seed": seed}
+        found, ordered = runs_of(args.work / str(seed), common, args.only or rows_to_run)
+        for name, run in found.items():
+            rows.setdefault(name, []).append(run)
+        for all_of_them, of_this_seed in zip(phases, ordered, strict=True):
+            all_of_them.extend(of_this_seed)
+    # Those that take longest first: two networks a step.
+    phases[0].sort(key=lambda run: run.kind is TeacherRecipe)
+    for runs in phases:
+        train_all(runs, args.workers)
     lines = []
-    for name, runs in rows.items():
-        accuracy = mean_and_sd([result(run)["test_top1"] for run in runs], scale=100, digits=1)
-        lines.append(f"| {name} | {accuracy} | {packed_bytes(runs[0]):,} |")
+    for name, made in rows.items():
+        accuracy = mean_and_sd([result(run)["test_top1"] for run in made], scale=100)
+        lines.append(f"| {name} | {accuracy} | {bytes_on_disk(made[0]):,} |")
     page = [
         "# Students of few bits",
         "",
-        f"`cifar_resnet8` on {10 * PER_CLASS:,} images of CIFAR-10 at {SIDE} × {SIDE} pixels (two cores allow no more), "
-        f"{args.epochs} epochs, batch 32, crops and mirrors; the teacher is `cifar_resnet20`, trained alike. Weights of "
-        "few bits in all layers but the first and the last. plain: hard labels alone. A: the teacher is trained along; "
-        "B: it is trained before; C: half of the epochs in full precision, half on few levels at a rate of "
-        f"{LOW_RATE}. A to C: CE and the teacher's untempered answers, half each. Test accuracy on the 10,000 test "
-        f"images in per cent, mean ± sd over {args.seeds} seeds; bytes on disk of the packed weights "
-        "(`distill export --format packed`), for fp32 of model.safetensors. Made by `python -m benchmarks.fewer_bits`.",
+        f"`{SMALL}`, taught by `{LARGE}`: {conditions(args)}. Weights of few bits in all layers but the first and the "
+        "last. plain: hard labels alone. A: the teacher is trained along; B: it is trained before; C: half of the "
+        "epochs in full precision on hard labels, the other half on few levels, by the teacher, at a tenth of the rate. "
+        "A to C: CE and the teacher's untempered answers, half each. Every student sees as many images. Test accuracy "
+        f"on the 10,000 test images in per cent, mean ± sd over {args.seeds} seeds; bytes on disk of the packed "
+        "weights (`distill export --format packed`), in full precision of model.safetensors. Nothing was tuned. Made by "
+        "`python -m benchmarks.fewer_bits`.",
         "",
         "| | test accuracy, % | bytes |",
         "|---|---|---|",
         *lines,
     ]
-    (RESULTS / "fewer_bits.md").write_text("\n".join(page) + "\n")
+    (RESULTS / f"{args.page}.md").write_text("\n".join(page) + "\n")
 
 
 if __name__ == "__main__":

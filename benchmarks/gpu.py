@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks import bare, ours
-from benchmarks.cases import Case, tensors
+from benchmarks.cases import Case, bits_over_full, tensors
 from distill_cli.models import load_model
 from distill_cli.pipeline.run.together import Lane
 
@@ -227,10 +227,16 @@ def together(root: Path) -> Iterator[Case]:
         )
 
 
+def few_bits(root: Path) -> Iterator[Case]:
+    """Training with weights of few bits over full precision, captured on both sides."""
+    yield from bits_over_full(root, data=data("cifar10"), **recorded())
+
+
 CASES = {
     "graphs": graphs,
     "graphs-cached": graphs_cached,
     "before": over_before,
     "dumps-captured": dumps_captured,
     "together": together,
+    "bits-captured": few_bits,
 }

@@ -1,86 +1,102 @@
 """`python -m benchmarks.mutual`: networks that teach each other, beside a trained teacher.
 
-Zhang et al. 2018 (arXiv 1706.00384). Online and offline at equal steps of the student, on a part of CIFAR-10. The
-epoch is chosen on held-out images; test is looked at once for each network. Runs that are done are kept.
+Zhang et al. 2018 (arXiv 1706.00384). Online and offline at equal steps of the student, on CIFAR-10. The epoch is
+chosen on held-out images; test is looked at once for each network. Runs that are done are kept.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
+from benchmarks.study import (
+    RESULTS,
+    Wanted,
+    arguments,
+    conditions,
+    mean_and_sd,
+    on_cifar10,
+    train_all,
+)
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
-PER_CLASS, SIDE = 250, 16
-SAME = {"objective": [{"name": "ce"}, {"name": "kd", "temperature": 1.0, "weight": 1.0}]}
+SMALL, LARGE = "cifar_resnet8", "cifar_resnet20"
+BOTH = {"objective": [{"name": "ce"}, {"name": "kd", "temperature": 1.0, "weight": 1.0}]}
+
+
+def runs_of(root: Path, common: dict[str, Any]) -> list[list[Wanted]]:
+    """The runs of one seed, in what order they can be made."""
+
+    def alone(name: str, model: str) -> Wanted:
+        return Wanted(TeacherRecipe, root / name, {**common, "model": model})
+
+    def mutual(name: str, *teachers: str) -> Wanted:
+        keys = {**common, "model": SMALL, "teachers": [*teachers], "mutual": True}
+        return Wanted(StudentRecipe, root / name, keys)
+
+    def taught(teacher: str) -> Wanted:
+        # With the seed of its teacher the student would start as that one did.
+        keys = {**common, **BOTH, "model": SMALL, "seed": common["seed"] + 100}
+        keys["teachers"] = [str(root / teacher)]
+        return Wanted(StudentRecipe, root / f"taught-{teacher}", keys)
+
+    two, three = ([f"peer:n{number}={SMALL}" for number in range(1, count)] for count in (2, 3))
+    online = [mutual("mutual-3", *three), mutual("mutual-large", f"peer:{LARGE}")]
+    online.append(mutual("mutual-2", *two))
+    return [
+        [*online, alone("large", LARGE), alone("small", SMALL)],
+        [taught("small"), taught("large")],
+    ]
+
+
+def figures(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "result.json").read_text())
+    return content
+
+
+def accuracies(root: Path) -> dict[str, float]:
+    """The rows of the table, of one seed."""
+    found = {name: figures(root / name)["test_top1"] for name in ("small", "large")}
+    rows = {f"{SMALL} alone": found["small"], f"{LARGE} alone": found["large"]}
+    for teacher, text in (("small", f"trained {SMALL}"), ("large", f"trained {LARGE}")):
+        rows[f"offline: {SMALL}, of a {text}"] = figures(root / f"taught-{teacher}")["test_top1"]
+    for count in (2, 3):
+        run = figures(root / f"mutual-{count}")
+        rows[f"online: {count} × {SMALL}, the student"] = run["test_top1"]
+        all_of_them = [run["test_top1"], *(peer["test_top1"] for peer in run["peers"])]
+        rows[f"online: {count} × {SMALL}, mean of all"] = sum(all_of_them) / count
+    run = figures(root / "mutual-large")
+    rows[f"online: {SMALL} with a {LARGE}, the student"] = run["test_top1"]
+    rows[f"online: {SMALL} with a {LARGE}, that one"] = run["peers"][0]["test_top1"]
+    return rows
 
 
 def main() -> None:
-    args = arguments(__doc__, "mutual", seeds=3, epochs=12)
-    data = str(cifar10(args.work, PER_CLASS))
+    args = arguments(
+        __doc__, "mutual", seeds=3, epochs=12, per_class=250, side=16, batch=32, workers=1
+    )
+    roots = [args.work / str(seed) for seed in range(args.seeds)]
+    ordered = [runs_of(root, {**on_cifar10(args), "seed": seed}) for seed, root in enumerate(roots)]
+    for phase in zip(*ordered, strict=True):
+        train_all([run for runs in phase for run in runs], args.workers)
     rows: dict[str, list[float]] = {}
-
-    def note(name: str, accuracy: float) -> None:
-        rows.setdefault(name, []).append(accuracy)
-
-    for seed in range(args.seeds):
-        root = args.work / str(seed)
-        common: dict[str, Any] = {
-            **{"data": data, "size": SIDE, "model": "cifar_resnet8", "augment": "crop:2,flip"},
-            **{"epochs": args.epochs, "batch_size": 32, "lr": 0.05, "precision": "fp32"},
-            **{"seed": seed, "threads": args.threads, "compile": False},
-        }
-        alone, large = root / "alone", root / "large"
-        trained(TeacherRecipe, alone, **common)
-        trained(TeacherRecipe, large, **{**common, "model": "cifar_resnet20"})
-        note("alone, labels only", figures(alone)["test_top1"])
-        for text, teacher in (
-            ("of a trained network of its kind", alone),
-            ("of a trained cifar_resnet20", large),
-        ):
-            out = root / f"taught-{teacher.name}"
-            again = {**common, "seed": seed + 100}
-            trained(StudentRecipe, out, teachers=[str(teacher)], **again, **SAME)
-            note(f"offline: {text}", figures(out)["test_top1"])
-        for count in (2, 3):
-            names = [f"peer:n{n}=cifar_resnet8" for n in range(1, count)]
-            out = root / f"mutual-{count}"
-            trained(StudentRecipe, out, teachers=names, mutual=True, **common)
-            found = figures(out)
-            note(f"online: {count} networks, the student", found["test_top1"])
-            others = [peer["test_top1"] for peer in found["peers"]]
-            note(
-                f"online: {count} networks, mean of all", sum([found["test_top1"], *others]) / count
-            )
-        out = root / "mutual-large"
-        trained(StudentRecipe, out, teachers=["peer:cifar_resnet20"], mutual=True, **common)
-        note("online: with a cifar_resnet20, the student", figures(out)["test_top1"])
-        note("online: with a cifar_resnet20, that one", figures(out)["peers"][0]["test_top1"])
-        note("the cifar_resnet20 alone", figures(large)["test_top1"])
-        print(seed, {name: values[-1] for name, values in rows.items()}, flush=True)
+    for root in roots:
+        for name, accuracy in accuracies(root).items():
+            rows.setdefault(name, []).append(accuracy)
     page = [
         "# Networks that teach each other",
         "",
-        f"`cifar_resnet8` on {10 * PER_CLASS:,} images of CIFAR-10 at {SIDE} × {SIDE} pixels, {args.epochs} epochs, batch 32, "
-        "crops and mirrors. Every network sees as many images; a teacher of the offline rows saw as many before. CE and "
-        "the KL from the others, weight 1 each, at T = 1. All networks take one step at once (the paper's algorithm 1 "
-        f"goes in turn). Test accuracy on the 10,000 test images in per cent, mean ± sd over {args.seeds} seeds. Made by "
-        "`python -m benchmarks.mutual`.",
+        f"{conditions(args)}. Every network sees as many images; a teacher of the offline rows saw as many before. CE "
+        "and the KL from the others, weight 1 each, at T = 1. All networks take one step at once (the paper's algorithm "
+        "1 goes in turn). Test accuracy on the 10,000 test images in per cent, mean ± sd over "
+        f"{args.seeds} seeds. Nothing was tuned. Made by `python -m benchmarks.mutual`.",
         "",
         "| | test accuracy, % |",
         "|---|---|",
-        *(
-            f"| {name} | {mean_and_sd(values, scale=100, digits=1)} |"
-            for name, values in rows.items()
-        ),
+        *(f"| {name} | {mean_and_sd(values, scale=100)} |" for name, values in rows.items()),
     ]
     (RESULTS / "mutual.md").write_text("\n".join(page) + "\n")
-
-
-def figures(run: Any) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "result.json").read_text())
-    return content
 
 
 if __name__ == "__main__":

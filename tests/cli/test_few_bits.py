@@ -19,7 +19,7 @@ from distill_cli.data.dataset import open_dataset
 from distill_cli.models.quantisers import levels_of
 from distill_cli.pipeline.run.recalibrate import _batches
 from distill_cli.training.loop import Trainer
-from tests.conftest import Made, Outcome
+from tests.conftest import Made, Outcome, on_host
 from tests.ranks import by_ranks
 
 Distill = Callable[..., Outcome]
@@ -127,6 +127,7 @@ def test_timm_refuses_quantised_activations(here: Path, distill: Distill) -> Non
     assert "distill_quantised" in ended.stderr
 
 
+@on_host
 @pytest.mark.parametrize(
     "flags",
     [

@@ -117,6 +117,22 @@ def test_students_that_teach_themselves(
     check(folder, tmp_path, **streams, **OWN[kind])
 
 
+BITS: dict[str, dict[str, Any]] = {
+    "lsq": {"weight_bits": 2, "act_bits": 4},
+    "wrpn": {"weight_bits": 4, "act_bits": 8, "quantizer": "wrpn"},
+    "ternary": {"quantizer": "ternary"},
+    "binary": {"weight_bits": 1, "quantizer": "binary"},
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("kind", BITS)
+def test_networks_of_few_bits(folder: Path, tmp_path: Path, kind: str, precision: str) -> None:
+    network: dict[str, Any] = {"model": "cifar_resnet8", "model_args": {}, "ema": 0.9}
+    options = {**network, **BITS[kind], "teachers": ["t0"], "objective": "ce,kd"}
+    check(folder, tmp_path, **options, precision=precision)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in TEACHERS if "cache" in kind])
 def test_caches_that_do_not_fit_are_streamed_and_recorded(
     folder: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
