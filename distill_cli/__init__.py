@@ -1,3 +1,3 @@
 """`distill`: teacher–student distillation for image classifiers."""
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"
