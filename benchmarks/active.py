@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.audit import part_of_mnist
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.data.dataset import open_dataset
 from distill_cli.pipeline.query import By, Query, query
 from distill_cli.recipe.schema import TeacherRecipe
@@ -64,7 +63,7 @@ class Study:
             place = folder / f"round-{number}" if number else self.work / f"first-{seed}"
             members = COMMITTEE if method == "disagreement" and number < self.args.rounds else 1
             runs = [self.run(place / str(m), seed, labels, member=m) for m in range(members)]
-            errors.append(int(json.loads((runs[0] / "result.json").read_text())["test_errors"]))
+            errors.append(int(result_of(runs[0])["test_errors"]))
             if number == self.args.rounds:
                 break
             asked = self.asked(method, runs, seed)

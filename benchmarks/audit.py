@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import json
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.counters import sample_key
 from distill_cli.data.dataset import open_dataset
 from distill_cli.pipeline.audit.audit import Audit, audit
@@ -89,7 +88,7 @@ class Study:
         return {name for name, label in labels if label >= 0 and label != self.true[name]}
 
     def errors(self, run: Path) -> int:
-        return int(json.loads((run / "result.json").read_text())["test_errors"])
+        return int(result_of(run)["test_errors"])
 
 
 def audited(run: Path, budget: Amount | None, *, near: float = 2.0, **how: Sequence[str]) -> Audit:

@@ -8,14 +8,13 @@ it. Runs that are done are kept in the work folder, so that it goes on where it 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, result_of, trained
 from distill_cli.cache.codec import bytes_per_row, codec
 from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.reader import CacheReader
@@ -90,7 +89,7 @@ def main() -> None:
 
 
 def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
-    teacher = json.loads((work / "teacher/result.json").read_text())
+    teacher = result_of(work / "teacher")
     lost = {
         name: CacheReader(work / f"labels-{name.replace(':', '')}-{args.epochs}").manifest
         for name in CODECS
@@ -125,7 +124,7 @@ def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
 
 
 def row(name: str, size: str | None, lost: str | None, work: Path, key: str, seeds: int) -> str:
-    found = [json.loads((work / f"{key}-{s}/result.json").read_text()) for s in range(seeds)]
+    found = [result_of(work / f"{key}-{s}") for s in range(seeds)]
     cells = [name, *(cell for cell in (size, lost) if cell is not None)]
     for figure in ("test_top1", "teacher_agreement"):
         cells.append(mean_and_sd([each[figure] for each in found], scale=100, unit=" %"))

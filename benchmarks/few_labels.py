@@ -7,7 +7,6 @@ free in is chosen on the held-out ones among them; test is looked at once. Runs 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tarfile
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
@@ -174,7 +173,7 @@ class Study:
                 values["data"] = str(known_images(self.work, self.data))
                 del values["labels_fraction"]
             trained(StudentRecipe, out, **values)
-        return dict(json.loads((out / "result.json").read_text()))
+        return result_of(out)
 
     def chosen(self, row: Row) -> str:
         """The setting of the highest accuracy on held-out images."""
@@ -206,7 +205,7 @@ def line(row: Row, setting: str, found: Sequence[dict[str, Any]]) -> str:
 
 
 def report(args: argparse.Namespace, teacher: Path, lines: Sequence[str]) -> str:
-    errors = json.loads((teacher / "result.json").read_text())["test_errors"]
+    errors = result_of(teacher)["test_errors"]
     steps = args.epochs * STEPS_ALL
     said = [
         "# MNIST with 3 % of its labels",

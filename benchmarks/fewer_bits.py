@@ -7,7 +7,6 @@ each run. Runs that are done are kept.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from benchmarks.study import (
     conditions,
     mean_and_sd,
     on_cifar10,
+    result_of,
     train_all,
 )
 from distill_cli.models.packed_folder import save_packed
@@ -79,14 +79,9 @@ def runs_of(
     return rows, [first, second]
 
 
-def result(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "result.json").read_text())
-    return content
-
-
 def bytes_on_disk(run: Path) -> int:
     """Bytes of the weights: of few bits packed, which are put beside the model; else as they are saved."""
-    if result(run)["weight_bits"] is None:
+    if result_of(run)["weight_bits"] is None:
         return (run / "model/model.safetensors").stat().st_size
     packed = run / "packed"
     if not packed.exists():
@@ -113,7 +108,7 @@ def main() -> None:
         train_all(runs, args.workers)
     lines = []
     for name, made in rows.items():
-        accuracy = mean_and_sd([result(run)["test_top1"] for run in made], scale=100)
+        accuracy = mean_and_sd([result_of(run)["test_top1"] for run in made], scale=100)
         lines.append(f"| {name} | {accuracy} | {bytes_on_disk(made[0]):,} |")
     page = [
         "# Students of few bits",

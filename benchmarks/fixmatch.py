@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, result_of, trained
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
 LABELLED, UNLABELLED = 16, 112  # images of a step
@@ -69,7 +69,7 @@ class Study:
 
 
 def results(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    return [json.loads((run / "result.json").read_text()) for run in runs]
+    return [result_of(run) for run in runs]
 
 
 def last_labels(run: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ at once for each of the two models. Runs that are done are kept.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.data.dataset import open_dataset
 from distill_cli.evaluate import logits_of
 from distill_cli.models import load_model
@@ -73,7 +72,7 @@ def main() -> None:
         lines.append(line(name, "as trained", before))
         if after:
             lines.append(line(name, "calibrated", after))
-    wrong = json.loads((teacher / "result.json").read_text())["test_errors"]
+    wrong = result_of(teacher)["test_errors"]
     page = [
         "# A transfer set without some classes",
         "",

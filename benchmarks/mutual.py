@@ -6,7 +6,6 @@ chosen on held-out images; test is looked at once for each network. Runs that ar
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from benchmarks.study import (
     conditions,
     mean_and_sd,
     on_cifar10,
+    result_of,
     train_all,
 )
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
@@ -50,23 +50,18 @@ def runs_of(root: Path, common: dict[str, Any]) -> list[list[Wanted]]:
     ]
 
 
-def figures(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "result.json").read_text())
-    return content
-
-
 def accuracies(root: Path) -> dict[str, float]:
     """The rows of the table, of one seed."""
-    found = {name: figures(root / name)["test_top1"] for name in ("small", "large")}
+    found = {name: result_of(root / name)["test_top1"] for name in ("small", "large")}
     rows = {f"{SMALL} alone": found["small"], f"{LARGE} alone": found["large"]}
     for teacher, text in (("small", f"trained {SMALL}"), ("large", f"trained {LARGE}")):
-        rows[f"offline: {SMALL}, of a {text}"] = figures(root / f"taught-{teacher}")["test_top1"]
+        rows[f"offline: {SMALL}, of a {text}"] = result_of(root / f"taught-{teacher}")["test_top1"]
     for count in (2, 3):
-        run = figures(root / f"mutual-{count}")
+        run = result_of(root / f"mutual-{count}")
         rows[f"online: {count} × {SMALL}, the student"] = run["test_top1"]
         all_of_them = [run["test_top1"], *(peer["test_top1"] for peer in run["peers"])]
         rows[f"online: {count} × {SMALL}, mean of all"] = sum(all_of_them) / count
-    run = figures(root / "mutual-large")
+    run = result_of(root / "mutual-large")
     rows[f"online: {SMALL} with a {LARGE}, the student"] = run["test_top1"]
     rows[f"online: {SMALL} with a {LARGE}, that one"] = run["peers"][0]["test_top1"]
     return rows

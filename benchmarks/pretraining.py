@@ -8,7 +8,6 @@ by a run with a seed of its own; test is looked at once. Runs that are done are 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.pipeline.run.stages import run
 from distill_cli.recipe import catalog
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
@@ -92,9 +91,7 @@ class Study:
                 resume=out.exists(),
             )
         folders = {name: out / "stages" / name for name in names[:-1]} | {names[-1]: out}
-        return {
-            name: json.loads((path / "result.json").read_text()) for name, path in folders.items()
-        }
+        return {name: result_of(path) for name, path in folders.items()}
 
 
 def main() -> None:
@@ -116,7 +113,7 @@ def line(name: str, found: Sequence[dict[str, Any]]) -> str:
 
 
 def page(args: argparse.Namespace, teacher: Path, rate: float, lines: Sequence[str]) -> str:
-    wrong = json.loads((teacher / "result.json").read_text())["test_errors"]
+    wrong = result_of(teacher)["test_errors"]
     said = [
         "# Soft-target pre-training",
         "",

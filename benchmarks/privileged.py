@@ -9,14 +9,13 @@ on held-out images, and test is looked at for what is chosen. Runs that are done
 from __future__ import annotations
 
 import argparse
-import json
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import small_images
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.pipeline.cross_fit import train_folds
 from distill_cli.pipeline.inputs.data import OpenedOnce
 from distill_cli.pipeline.labels.dump import dump
@@ -112,7 +111,7 @@ class Repeat:
 
 def figure(run: Path, key: str) -> float:
     """A figure of a finished run."""
-    value: float = json.loads((run / "result.json").read_text())[key]
+    value: float = result_of(run)[key]
     return value
 
 

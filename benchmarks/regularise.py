@@ -8,7 +8,6 @@ steps in every row. Runs that are done are kept.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import yaml
 
 from benchmarks.inputs import small_images
-from benchmarks.study import RESULTS, arguments, kept_rows, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, kept_rows, mean_and_sd, result_of, trained
 from distill_cli import __version__
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
@@ -214,7 +213,7 @@ class Study:
             trained(StudentRecipe, out, **values, teachers=[copy])
         else:
             trained(TeacherRecipe, out, **values)
-        return dict(json.loads((out / "result.json").read_text()))
+        return result_of(out)
 
     def chosen(self, name: str, settings: Sequence[Entries]) -> int:
         """The setting of the highest mean accuracy on held-out images."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.pipeline.run.stages import run
 from distill_cli.recipe.schema import SelfTrainRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
@@ -53,7 +53,7 @@ def longer(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     out = args.work / f"labels-{seed}"
     epochs = args.epochs * args.images // (9 * LABELS)
     trained(TeacherRecipe, out, **common(args, seed), epochs=epochs)
-    return dict(json.loads((out / "result.json").read_text()))
+    return result_of(out)
 
 
 def cells(name: str, found: Sequence[Sequence[dict[str, Any]]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 from collections.abc import Iterable, Sequence
@@ -70,6 +71,11 @@ def trained(
     if not (out / "result.json").exists():
         recipe = kind(command=kind.COMMAND, out=str(out), **values)
         train(recipe, sink=Silent(), overwrite=out.exists(), opening=opening)
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """The figures of a run."""
+    return dict(json.loads((run / "result.json").read_text()))
 
 
 @dataclass(frozen=True)

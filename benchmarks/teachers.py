@@ -7,12 +7,11 @@ on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, result_of, trained
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.training.events import Silent
@@ -72,10 +71,7 @@ def key(name: str) -> str:
 
 
 def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
-    accuracies = [
-        100 * json.loads((work / f"teacher-{each}/result.json").read_text())["test_top1"]
-        for each in TEACHERS
-    ]
+    accuracies = [100 * result_of(work / f"teacher-{each}")["test_top1"] for each in TEACHERS]
     lines = [
         "# One student, two teachers",
         "",
@@ -96,9 +92,7 @@ def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name in ROWS:
-        found = [
-            json.loads((work / f"{key(name)}-{s}/result.json").read_text()) for s in range(seeds)
-        ]
+        found = [result_of(work / f"{key(name)}-{s}") for s in range(seeds)]
         cells = [
             mean_and_sd([each["test_top1"] for each in found], scale=100, unit=" %"),
             mean_and_sd([each["test_nll"] for each in found], digits=3),

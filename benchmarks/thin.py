@@ -8,12 +8,11 @@ norm as in 2014 and with it; as many steps in every row. Runs that are done are 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, cifar10, mean_and_sd, result_of, trained
 from distill_cli.pipeline.labels.dump import dump
 from distill_cli.recipe.schema import CacheRecipe, HintRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.recipe.stages import fitnets
@@ -68,8 +67,8 @@ def key(norm: bool, hints: bool, seed: int) -> str:
 
 
 def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
-    teacher = json.loads((work / "teacher/result.json").read_text())
-    layers = json.loads((work / "norm-hints-0/result.json").read_text())["params"]
+    teacher = result_of(work / "teacher")
+    layers = result_of(work / "norm-hints-0")["params"]
     first = args.epochs // HINT_SHARE
     lines = [
         "# Do hints still rescue a thin deep network?",
@@ -88,10 +87,7 @@ def report(args: argparse.Namespace, work: Path, seeds: int) -> str:
     ]
     for norm in (False, True):
         for hints in (False, True):
-            found = [
-                json.loads((work / key(norm, hints, s) / "result.json").read_text())
-                for s in range(seeds)
-            ]
+            found = [result_of(work / key(norm, hints, s)) for s in range(seeds)]
             cells = [
                 mean_and_sd([each[figure] for each in found], scale=100, unit=" %")
                 for figure in ("test_top1", "teacher_agreement", "val_top1")

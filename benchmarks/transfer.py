@@ -7,14 +7,13 @@ done are kept.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.pipeline.run.stages import run
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
@@ -52,10 +51,7 @@ def main() -> None:
         trained(StudentRecipe, root / "of-alone", **common, **draw, **of_student, **taught)
     lines = []
     for name, folder, model in ROWS:
-        results = [
-            json.loads((args.work / str(seed) / folder / "result.json").read_text())
-            for seed in range(args.seeds)
-        ]
+        results = [result_of(args.work / str(seed) / folder) for seed in range(args.seeds)]
         errors = mean_and_sd([result["test_errors"] for result in results], digits=0)
         lines.append(f"| {name} | `{model}` | {errors} | {results[0]['params']:,} |")
     page = [

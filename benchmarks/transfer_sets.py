@@ -6,12 +6,11 @@ Interspeech). Runs that are done are kept.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
 SIZES = (500, 5000, 54000)
@@ -37,12 +36,12 @@ def main() -> None:
                 "augment": ["none"],
             }
             trained(StudentRecipe, out, **common, **values, teachers=[str(teacher)], seed=seed)
-            found.append(json.loads((out / "result.json").read_text()))
+            found.append(result_of(out))
         kl = mean_and_sd([each["val_teacher_kl"] for each in found], digits=4)
         errors = mean_and_sd([each["test_errors"] for each in found], digits=0)
         lines.append(f"| {size:,} | {args.shown // size:,} | {kl} | {errors} |")
         print(lines[-1], flush=True)
-    wrong = json.loads((teacher / "result.json").read_text())["test_errors"]
+    wrong = result_of(teacher)["test_errors"]
     page = [
         "# How large a transfer set",
         "",

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import RESULTS, arguments, mean_and_sd, trained
+from benchmarks.study import RESULTS, arguments, mean_and_sd, result_of, trained
 from distill_cli.pipeline.noise import estimate_noise
 from distill_cli.recipe.schema import StudentRecipe, TeacherRecipe
 
@@ -90,7 +89,7 @@ class Study:
             trained(StudentRecipe, out, **values, teachers=[str(self.plain(seed))])
         else:
             trained(TeacherRecipe, out, **values)
-        return dict(json.loads((out / "result.json").read_text()))
+        return result_of(out)
 
     def plain(self, seed: int) -> Path:
         """The plain run of the same seed, made already: a copy that teaches, or that M is estimated by."""
