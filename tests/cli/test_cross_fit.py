@@ -378,7 +378,7 @@ SHORT = ("--limit", 40, "--model", "mlp_8x1", "--augment", "shift:1", "--epochs"
 
 
 def test_what_learnt_labels_of_a_round_is_not_cross_fitted(
-    fitted: Fitted, here: Path, distill: Distill
+    fitted: Fitted, here: Path, distill: Distill, reliability: Reliability
 ) -> None:
     """A network that has seen every fold made these labels; the first round has labels alone."""
     rounds = ("self-train", "--data", "digits", "--labels-per-class", 2, "--rounds", 3)
@@ -398,6 +398,10 @@ def test_what_learnt_labels_of_a_round_is_not_cross_fitted(
         )
         assert outcome.err.startswith(f"error: {name} learnt labels that a network made")
         assert tree(here) == before
+    reliability(
+        *("Caches", "a run that learnt labels of an earlier round is cross-fitted"),
+        *("distill cache-soft-labels --teachers by-hand --cross-fit 3", outcome),
+    )
     outcome = distill(*dump_of(here / "s/stages/round-1", "--dry-run", "--cross-fit", 2, out="c"))
     assert outcome.code == 0, outcome.err
 
