@@ -195,6 +195,7 @@ def test_a_reason_that_is_a_sentence_ends_with_one_full_stop(
     assert ArtifactError("cannot write ..", hint="Go up").args == ("cannot write ... Go up",)
 
 
+@pytest.mark.slow
 def test_a_moved_run_of_stages_goes_on(made: Made, here: Path, distill: Distill) -> None:
     """A stage begins from another one's weights, wherever both are now."""
     stages = "[{name: soft, objective: kd}, {name: hard, init: stage:soft}]"
