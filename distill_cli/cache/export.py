@@ -5,7 +5,6 @@ Shapes: N rows, K classes, B rows of a chunk.
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import torch
 
 from distill_cli.cache.reader import CacheReader
 from distill_cli.errors import UsageError
-from distill_cli.files import write_atomically
+from distill_cli.files import csv_text, write_atomically
 from distill_cli.types import Count
 
 ROWS = 8192
@@ -108,10 +107,9 @@ def _write_csv(
     handle: BinaryIO, classes: tuple[str, ...], rows: Iterator[tuple[str, npt.NDArray[np.float32]]]
 ) -> None:
     file = io.TextIOWrapper(handle, encoding="utf-8", newline="")
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["sample", *classes])
+    file.write(csv_text([["sample", *classes]]))
     for sample_id, label_K in rows:
         # Nine digits give each fp32 number back.
-        writer.writerow([sample_id, *(f"{value:.9g}" for value in label_K)])
+        file.write(csv_text([[sample_id, *(f"{value:.9g}" for value in label_K)]]))
     # The handle stays open to whoever writes the file.
     file.detach()

@@ -9,6 +9,12 @@ from distill_cli.cache.plan import MAKER, Plan
 from distill_cli.errors import counted
 from distill_cli.types import DatasetIdentity
 
+NO_TEST = "it holds no labels to learn the test images by, as --transductive does"
+WITH_TEST = (
+    "Name the run that it was dumped from, which labels any images, or dump again with --unlabelled "
+    "and the folder of the test images"
+)
+
 
 def plan_differences(
     expected: Plan, actual: Plan, *, keys: Collection[str] | None = None
@@ -32,12 +38,13 @@ def plan_differences(
     ]
 
 
-def data_differences(expected: Plan, actual: Plan) -> list[str]:
+def data_differences(expected: Plan, actual: Plan, *, transductive: bool = False) -> list[str]:
     """The differences of data on hand from those of a cache, in words where that says more.
 
     Args:
         expected: The cache's plan.
         actual: The same plan, with the identity of the data on hand.
+        transductive: Whether the images beside them are those of test.
     """
     then, now = expected.dataset, actual.dataset
     words = []
@@ -53,15 +60,17 @@ def data_differences(expected: Plan, actual: Plan) -> list[str]:
         words.append("the same names, but other content: a file was edited or replaced")
     return [
         *words,
-        *_unlabelled(then, now),
+        *_unlabelled(then, now, transductive=transductive),
         *plan_differences(expected, actual, keys=("classes", "split")),
     ]
 
 
-def _unlabelled(then: DatasetIdentity, now: DatasetIdentity) -> list[str]:
+def _unlabelled(then: DatasetIdentity, now: DatasetIdentity, *, transductive: bool) -> list[str]:
     """The difference of the images of --unlabelled, by what a person would give."""
     if then.beside == now.beside:
         return []
+    if transductive:
+        return [NO_TEST]
     images = counted(then.unlabelled_samples, "unlabelled image")
     if not now.unlabelled:
         return [f"it labels {images} beside them, which --unlabelled names: give it here too"]

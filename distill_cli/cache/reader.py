@@ -23,7 +23,7 @@ from distill_cli.cache.folder import EVAL, IDS
 from distill_cli.cache.manifest import as_read, read_manifest
 from distill_cli.cache.pixel_probe import PixelProbe
 from distill_cli.cache.plan import SHARED, Plan
-from distill_cli.cache.plan_diff import data_differences, plan_differences
+from distill_cli.cache.plan_diff import NO_TEST, WITH_TEST, data_differences, plan_differences
 from distill_cli.cache.rows import Codec, Layout
 from distill_cli.cache.safetensors_header import Header, read_header
 from distill_cli.cache.sample_ids import read_ids
@@ -245,18 +245,19 @@ class CacheReader:
         kl_N = divergences(logits_NK, stored, self.codec, [temperature])[0]
         return float(kl_N.mean()), float(kl_N.max())
 
-    def require_dataset(self, identity: DatasetIdentity) -> None:
-        """Refuses a dataset on hand that is not the one cached.
+    def require_dataset(self, identity: DatasetIdentity, *, transductive: bool = False) -> None:
+        """Refuses a dataset on hand that is not the one cached; if `transductive`, with its test images.
 
         Raises:
             ArtifactError: Data or split differ; the message says how.
         """
         present = as_read(replace(self.plan, dataset=identity), self.plan)
-        differing = data_differences(self.plan, present)
+        differing = data_differences(self.plan, present, transductive=transductive)
         if differing:
+            hint = "Give the data and split it was made of, or dump again"
             raise ArtifactError(
                 f"cache {self.folder} was made of other data: {'; '.join(differing)}",
-                hint="Give the data and split it was made of, or dump again",
+                hint=WITH_TEST if differing == [NO_TEST] else hint,
             )
 
 

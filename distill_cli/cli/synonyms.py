@@ -62,6 +62,7 @@ ALL_IMAGES = (
     "Not needed: a cache is of all images, whatever a student may know of their labels; give it to "
     "`distill student`."
 )
+TEST_IMAGES = "A dump labels test images where --unlabelled names their folder."
 NO_SUBCOMMAND = "`distill student` takes no sub-command: leave 'train' out."
 
 _OPTION = re.compile(r"[Nn]o such option: (\S+)")
@@ -84,7 +85,7 @@ def explain(error: Any, verb: str | None) -> str:
     if verb == "cache-soft-labels" and option in ("-T", "--temperature"):
         return f"{option} here? {NO_TEMPERATURE}"
     if verb == "cache-soft-labels" and _is_of_labels(option):
-        return f"{option} here? {ALL_IMAGES}"
+        return f"{option} here? {TEST_IMAGES if option == '--transductive' else ALL_IMAGES}"
     if option in OPTIONS:
         return f"no such option: {option}. {OPTIONS[option]}"
     if verb == "student" and "(train)" in text:

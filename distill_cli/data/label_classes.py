@@ -30,10 +30,16 @@ def kept_classes(names: Sequence[str], rules: LabelRules) -> Tensor:
 
 def class_of(name: str, names: Sequence[str]) -> int | None:
     """A class by its name, or else its number."""
+    name = as_named(name, names)
     if name in names:
         return names.index(name)
     number = int(name) if name.isascii() and name.isdigit() and len(name) < 10 else -1
     return number if 0 <= number < len(names) else None
+
+
+def as_named(text: str, names: Sequence[str]) -> str:
+    """A cell of a list as the name of a class: as it stands where there is one, else without spaces around it."""
+    return text if text in names else text.strip()
 
 
 def group_of_each(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.readers.bounds import read_bounded
-from distill_cli.readers.csv_rows import TABLE_BYTES, csv_rows
+from distill_cli.readers.csv_rows import TABLE_BYTES, csv_table
 from distill_cli.readers.yaml_values import read_yaml_value
 
 HEADER = ["sample_id", "label"]
@@ -39,7 +39,7 @@ def read_relabelling(path: Path) -> Relabelling:
     for line, row in lines:
         if len(row) != len(HEADER):
             raise ArtifactError(f"{subject}, line {line}: it should have two cells")
-        name, label = row[0], row[1].strip()
+        name, label = row
         if name in labels:
             raise ArtifactError(f"{subject}, line {line}: sample '{name}' stands twice")
         labels[name] = label
@@ -60,26 +60,29 @@ def read_samples(path: Path, option: str) -> Omitted:
 def read_corrections(path: Path) -> Corrections:
     """Samples and their classes, from a CSV with the columns sample_id and suggested or label.
 
-    A row whose class is empty is passed over: nobody has said it yet.
+    A row whose class is empty is passed over: nobody has said it yet. Spaces stay, for a class may be
+    called so.
 
     Raises:
         UsageError: It cannot be read.
         ArtifactError: It lacks a column, a split is none, or a sample has two classes.
     """
     subject = f"--relabel {path}"
-    labels: dict[Named, str] = {}
+    first: dict[Named, str] = {}
+    labels: dict[tuple[Named, str], None] = {}
     for line, row in _listed(path, subject):
         column = next((name for name in OF_LABELS if name in row), None)
         if column is None:
             raise ArtifactError(f"{subject}: it should have a column label, or suggested")
-        if not (label := row[column].strip()):
+        if not (label := row[column]):
             continue
         name = _named(row)
-        if labels.setdefault(name, label) != label:
+        if first.setdefault(name, label).strip() != label.strip():
             raise ArtifactError(
-                f"{subject}, line {line}: sample '{name[1]:.80}' is {labels[name]:.80} further up"
+                f"{subject}, line {line}: sample '{name[1]:.80}' is {first[name]:.80} further up"
             )
-    return tuple(labels.items())
+        labels[name, label] = None
+    return tuple(labels)
 
 
 def _named(row: dict[str, str]) -> Named:
@@ -110,8 +113,7 @@ def _listed(path: Path, subject: str) -> list[tuple[int, dict[str, str]]]:
 def _table(path: Path, subject: str, hint: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The cells of the first line of a CSV, and the other lines that are not empty."""
     try:
-        text = read_bounded(path, TABLE_BYTES).decode("utf-8-sig")
-        rows = [(line, row) for line, row in csv_rows(text.splitlines(keepends=True)) if row]
+        rows = csv_table(read_bounded(path, TABLE_BYTES))
     except OSError as error:
         raise UsageError(f"cannot read {subject}: {error.strerror}", hint=hint) from None
     except ValueError as error:

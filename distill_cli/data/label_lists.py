@@ -84,6 +84,8 @@ def lists_of(dataset: Dataset, held_rows: Tensor, rules: LabelRules) -> Lists:
             elif not in_val:
                 learnt_N[row] = True
         for name, text in rules.relabel:
+            if not text.strip() and text not in dataset.class_names:
+                continue
             in_val, row = samples.row_of(name, "--relabel")
             label = _class(text, dataset.class_names)
             if row is None:

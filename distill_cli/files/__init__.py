@@ -3,7 +3,7 @@
 See `writing` for what is written through, and `named` for paths that a person named.
 """
 
-from distill_cli.files.content import sha256, write_json, write_text
+from distill_cli.files.content import csv_text, sha256, write_json, write_text
 from distill_cli.files.hand import by_every_rank, leave_to_others, writes
 from distill_cli.files.locks import LOCK, is_written, one_writer
 from distill_cli.files.named import check_writable, named_file, real_path
@@ -33,6 +33,7 @@ __all__ = [
     "by_every_rank",
     "check_writable",
     "created",
+    "csv_text",
     "cut",
     "is_written",
     "leave_to_others",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,17 @@ def write_json(path: Path, value: Any) -> None:
     a thousand class names or shards short.
     """
     write_text(path, _indented(value, "") + "\n")
+
+
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, which `readers.csv_rows` reads back cell by cell, whatever text they hold."""
+    text = io.StringIO()
+    plain = csv.writer(text, lineterminator="\n")
+    # Before Python 3.13 a carriage return alone gets no quotes, and would end the row.
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)
+    return text.getvalue()
 
 
 def _indented(value: Any, before: str) -> str:

@@ -25,6 +25,7 @@ from distill_cli.pipeline.entries import (
     check_place,
 )
 from distill_cli.recipe.load import read_yaml
+from distill_cli.recipe.own_folder import at_home
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
 from distill_cli.report.run_folder import HISTORY, RECIPE, RESULT, NoFiguresError
@@ -276,7 +277,7 @@ def has_model(folder: Path) -> bool:
 
 
 def kept_recipe(folder: Path) -> dict[str, Any]:
-    """The recipe.yaml of a run or cache folder; empty for a plain model folder."""
+    """The recipe.yaml of a run or cache folder, moved or not; empty for a plain model folder."""
     # RUN/model says as much as RUN: its recipe lies beside it.
     places = [folder, folder.parent] if folder.name in ("model", CALIBRATED, PACKED) else [folder]
     found = [place / "recipe.yaml" for place in places if (place / "recipe.yaml").is_file()]
@@ -287,7 +288,7 @@ def kept_recipe(folder: Path) -> dict[str, Any]:
     for name, value in (("recorded", recorded), *_parts(recorded)):
         if not isinstance(value, dict):
             raise ArtifactError(f"{found[0]} is malformed: {name} should be keys and values")
-    return recipe
+    return at_home(recipe, found[0].parent)
 
 
 def _parts(recorded: Any) -> list[tuple[str, Any]]:

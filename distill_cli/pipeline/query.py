@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from distill_cli.data.inventory import left_in_words
 from distill_cli.data.label_draws import Stream
 from distill_cli.doubt import entropies, margin_of_two
 from distill_cli.errors import UsageError
-from distill_cli.files import write_text
+from distill_cli.files import csv_text, write_text
 from distill_cli.models import load_model
 from distill_cli.pipeline.answers import Answers, Part, answers_to, data_as_known, judges_of
 from distill_cli.pipeline.folders import kept_recipe
@@ -150,9 +148,6 @@ def write_query(made: Query, out: Path) -> None:
     Raises:
         UsageError: It cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for rank, (sample, score, likely) in enumerate(made.asked, start=1):
-        writer.writerow([sample, rank, f"{score:.8g}", likely, ""])
-    write_text(out, text.getvalue())
+    asked = enumerate(made.asked, start=1)
+    rows = ([sample, rank, f"{score:.8g}", likely, ""] for rank, (sample, score, likely) in asked)
+    write_text(out, csv_text([COLUMNS, *rows]))

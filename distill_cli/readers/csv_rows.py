@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Iterator
 
 # Bytes of a table that is read whole: some three million rows of a path and a label.
@@ -29,6 +30,17 @@ def csv_rows(lines: Iterable[str], *, strict: bool = False) -> Iterator[tuple[in
         except csv.Error as error:
             raise ValueError(f"line {rows.line_num}: {error}") from None
         yield rows.line_num, row
+
+
+def csv_table(content: bytes) -> list[tuple[int, list[str]]]:
+    """The rows of a table in UTF-8 that are not empty, each with the line that it ends on.
+
+    Raises:
+        ValueError: As `csv_rows`.
+    """
+    # Line breaks of Unicode, as splitlines knows them, are characters of a cell.
+    text = io.StringIO(content.decode("utf-8-sig"), newline="")
+    return [(line, row) for line, row in csv_rows(text) if row]
 
 
 def _without_nul(lines: Iterable[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from distill_cli.errors import ArtifactError, DistillError, UsageError, nearest
 from distill_cli.readers.yaml_values import BadYamlError, read_yaml_value, yaml_value
 from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.messages import fault, key_path
+from distill_cli.recipe.own_folder import at_home
 from distill_cli.recipe.parsing import is_seed_list
 from distill_cli.recipe.recorded import said_again
 from distill_cli.recipe.rule_options import RULE_KEYS
@@ -163,6 +164,7 @@ def load(
     values: dict[str, Any] = {}
     if recipe is not None:
         values = read_yaml(recipe, ArtifactError if resumed else UsageError)
+        values = at_home(values, recipe.parent) if values.get("recorded") else values
     if resumed:
         values = {key: value for key, value in values.items() if key not in OF_A_COMMAND}
     command = values.get("command", schema.COMMAND)

@@ -23,6 +23,7 @@ from distill_cli.models import load_model
 from distill_cli.training.loop import Trainer
 from distill_cli.types import Batch
 from tests.conftest import Made, Outcome, invoke, on_host, tree
+from tests.data.pictures import LEFT, TOP, picture
 from tests.kills import kept, kill, writes_of
 from tests.ranks import by_ranks
 from tests.reliability import Reliability
@@ -380,4 +381,100 @@ def test_ranks_share_trainings_and_labels(fitted: Fitted, here: Path, distill: D
         f"fold-{number}" for number in range(1, K + 1)
     }
     outcome = distill("cache", "verify", here / "two", "--sample", 64)
+    assert outcome.code == 0, outcome.err
+
+
+SHORT = ("--limit", 40, "--model", "mlp_8x1", "--augment", "shift:1", "--epochs", 1, "-b", 20)
+
+
+def test_what_learnt_labels_of_a_round_is_not_cross_fitted(
+    fitted: Fitted, here: Path, distill: Distill, reliability: Reliability
+) -> None:
+    """A network that has seen every fold made these labels; the first round has labels alone."""
+    rounds = ("self-train", "--data", "digits", "--labels-per-class", 2, "--rounds", 3)
+    outcome = distill(*rounds, "--threshold", 0, *SHORT, *EXACT, "--out", "s")
+    assert outcome.code == 0, outcome.err
+    shutil.copytree(fitted.teacher, here / "by-hand")
+    path = here / "by-hand/recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["relabel"] = str(here / "s/stages/round-2-chosen.csv")
+    path.write_text(yaml.safe_dump(recipe))
+    before = tree(here)
+    for name in ("s", "s/model", "s/stages/round-2", "by-hand"):
+        outcome = distill(*dump_of(Path(name), out="c"))
+        assert (outcome.code, "which has seen all of its training images" in outcome.err) == (
+            2,
+            True,
+        )
+        assert outcome.err.startswith(f"error: {name} learnt labels that a network made")
+        assert tree(here) == before
+    reliability(
+        *("Caches", "a run that learnt labels of an earlier round is cross-fitted"),
+        *("distill cache-soft-labels --teachers by-hand --cross-fit 3", outcome),
+    )
+    outcome = distill(*dump_of(here / "s/stages/round-1", "--dry-run", "--cross-fit", 2, out="c"))
+    assert outcome.code == 0, outcome.err
+
+
+def beside(root: Path, count: int) -> Path:
+    """Images beside the digits."""
+    for number in range(count):
+        picture(root / f"more/{number}.png", [LEFT, TOP], seed=number)
+    return root / "more"
+
+
+def stored(reader: CacheReader, rows: Tensor) -> Tensor:
+    """The probabilities (B, K) of view 0."""
+    return reader.codec.log_probs(
+        reader.gather(rows, torch.zeros_like(rows)), 1.0, torch.float32
+    ).exp()
+
+
+def answers(reader: CacheReader, data: Dataset, rows: Tensor, count: int) -> Tensor:
+    """The probabilities (count, B, K) that each network gives to view 0."""
+    views = Views(data.train, reader.plan.view_spec, torch.device("cpu"), workers=0)
+    images_BCHW = views.batch(rows, torch.zeros_like(rows)).images_BCHW
+    folders = [reader.folder / f"stages/fold-{number}" for number in range(1, count + 1)]
+    with torch.no_grad():
+        return torch.stack([load_model(one)(images_BCHW) for one in folders]).softmax(dim=-1)
+
+
+def test_images_beside_the_data_of_a_run_of_hard_labels(here: Path, distill: Distill) -> None:
+    """Its networks are trained without them, as it was; the mean of these labels them."""
+    more = beside(here, 6)
+    train = ("teacher", "train", "--data", "digits", *SHORT, *EXACT, "--out", "t")
+    assert distill(*train).code == 0
+    dump = dump_of(Path("t"), "--force", "--cross-fit", 2, "--unlabelled", more, out="c")
+    outcome = distill(*dump)
+    assert outcome.code == 0, outcome.err
+    recipe = yaml.safe_load((here / "c/stages/fold-1/recipe.yaml").read_text())
+    assert (recipe["unlabelled"], recipe["fold"]) == (None, "1/2")
+    reader, data = CacheReader(here / "c"), open_dataset("digits", unlabelled=str(more))
+    rows = torch.arange(data.identity.samples, len(data.train.sample_ids))
+    assert len(rows) == 6
+    means = answers(reader, data, rows, 2).mean(dim=0)
+    assert torch.allclose(stored(reader, rows), means, atol=1e-5)
+    outcome = distill("cache", "verify", "c", "--sample", 50)
+    assert outcome.code == 0, outcome.err
+
+
+def test_a_run_that_learnt_labels_beside_its_data(here: Path, distill: Distill) -> None:
+    """Its networks learn them too, also where the dump does not label these images."""
+    more = beside(here, 6)
+    listed = "".join(f"unlabelled/{number}.png,{number}\n" for number in range(6))
+    (here / "l.csv").write_text(f"sample_id,label\n{listed}")
+    train = ("teacher", "train", "--data", "digits", *SHORT, *EXACT, "--unlabelled", more)
+    assert distill(*train, "--relabel", "l.csv", "--out", "t").code == 0
+    outcome = distill(*dump_of(Path("t"), "--force", "--cross-fit", 2, out="c"))
+    assert outcome.code == 0, outcome.err
+    recipe = yaml.safe_load((here / "c/stages/fold-1/recipe.yaml").read_text())
+    assert (recipe["unlabelled"], recipe["recorded"]["trained_on"]) == (str(more), 23)
+    reader, data = CacheReader(here / "c"), open_dataset("digits")
+    known = [relabelled(data, LabelRules(limit=40, fold=(number, 2))) for number in (1, 2)]
+    first, second = (set(one.fit_rows.tolist()) for one in known)
+    for unseen, network in ((second - first, 0), (first - second, 1)):
+        rows = torch.tensor(sorted(unseen))
+        asked = answers(reader, data, rows, 2)[network]
+        assert torch.allclose(stored(reader, rows), asked, atol=1e-5)
+    outcome = distill("cache", "verify", "c", "--sample", 50)
     assert outcome.code == 0, outcome.err

@@ -193,3 +193,21 @@ def test_a_reason_that_is_a_sentence_ends_with_one_full_stop(
     line = one_line(outcome)
     assert "The decoder gave up. Replace it" in line
     assert ArtifactError("cannot write ..", hint="Go up").args == ("cannot write ... Go up",)
+
+
+@pytest.mark.slow
+def test_a_moved_run_of_stages_goes_on(made: Made, here: Path, distill: Distill) -> None:
+    """A stage begins from another one's weights, wherever both are now."""
+    stages = "[{name: soft, objective: kd}, {name: hard, init: stage:soft}]"
+    recipe = (
+        f"command: student\nepochs: 1\nlimit: 50\nmodel: mlp_8x1\nforce: true\nstages: {stages}\n"
+    )
+    (here / "r.yaml").write_text(recipe)
+    outcome = distill(
+        *("student", "--recipe", "r.yaml", "--teachers", made.teacher, "--out", "runs/a", "--quiet")
+    )
+    assert outcome.code == 0, outcome.err
+    (here / "runs/a").rename(here / "b")
+    (here / "b/result.json").unlink()
+    outcome = distill("student", "--resume", "--out", "b", "--quiet")
+    assert outcome.code == 0, outcome.err

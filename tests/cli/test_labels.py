@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,14 @@ from safetensors.torch import load_file
 from distill_cli.data import labels as rules_of_labels
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.label_rules import LabelRules
+from distill_cli.files import csv_text
 from distill_cli.pipeline.inputs import data as opening
 from distill_cli.pipeline.run import prepared
 from distill_cli.training.loop import Trainer
 from distill_cli.types import UNLABELLED, Batch
 from tests.cli.test_seeds import assert_equal
 from tests.conftest import Made, Outcome, on_host
+from tests.data.pictures import LEFT, TOP, picture
 from tests.reliability import Reliability
 
 Distill = Callable[..., Outcome]
@@ -576,3 +579,39 @@ def test_mixed_views_of_a_cache_pair_its_rows(
         outcome = distill(*student, *flags, "--out", "part")
         assert outcome.code == 2, outcome.err
         assert "mix images in pairs" in " ".join(outcome.err.split())
+
+
+@pytest.mark.slow
+def test_lists_of_odd_names_are_learnt_from(here: Path, distill: Distill) -> None:
+    """Line breaks of all kinds and outer spaces in classes and files; the same names without them beside."""
+    classes = {"a\u2028b": [LEFT], " b\r": [TOP], "b ": [LEFT, TOP], "b": []}
+    for first, (name, bright) in enumerate(classes.items()):
+        for number in range(16):
+            picture(here / f"d/{name}/x\x0c{number}\x85.png", bright, seed=100 * first + number)
+    for number in range(8):
+        picture(here / f"more/\u2028{number}\r.png", [LEFT], seed=900 + number)
+    train = ("teacher", "train", "--data", "d", *TINY, "-b", 8, "--epochs", 1)
+    rounds = ("self-train", *train[2:], "--rounds", 2, "--threshold", 0)
+    assert distill(*train, "--out", "t").code == 0
+    assert distill("audit", "t", "--budget", 10).code == 0
+    assert distill("query", "t", "--unlabelled", "more", "--budget", 5).code == 0
+    with (here / "query.csv").open(newline="") as file:
+        asked = list(csv.DictReader(file))
+    answered = [("sample_id", "label"), *((row["sample_id"], "b ") for row in asked)]
+    (here / "l.csv").write_bytes(csv_text(answered).encode())
+    assert distill("noise", "estimate", "t", "--out", "n.csv").code == 0
+    more = ("--unlabelled", "more", "--relabel", "l.csv")
+    for number, args in enumerate(
+        (
+            (*train, "--relabel", "t/audit/mislabelled.csv"),
+            (*train, "--without", "t/audit/audit.csv"),
+            (*train, *more),
+            (*train, "--objective", "forward", "--noise-matrix", "n.csv"),
+            (*rounds, *more),
+            (*rounds, "--labels-per-class", 5),
+        )
+    ):
+        outcome = distill(*args, "--out", f"r{number}")
+        assert outcome.code == 0, (args, outcome.err)
+    relabelled = recorded(here / "r2")["labels"]["relabelled"]
+    assert relabelled == len(asked) == 5

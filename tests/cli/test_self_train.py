@@ -373,3 +373,53 @@ def test_a_round_that_is_sure_of_nothing_says_how_sure_it_is(
         *("Data", "a round of self-training that is sure of no image"),
         *("distill self-train … --threshold 0.999", outcome),
     )
+
+
+def test_a_run_that_was_moved_knows_what_it_learnt(
+    whole: tuple[Path, Outcome], here: Path, distill: Distill, reliability: Reliability
+) -> None:
+    """Its list is sought in its own folder, though its recipe has a whole path."""
+    before = distill("evaluate", whole[0], "--split", "val", "--json")
+    asked = distill("query", whole[0], "--budget", 1000, "--out", "before.csv")
+    assert (before.code, asked.code) == (0, 0), before.err + asked.err
+    shutil.copytree(whole[0], here / "moved")
+    recipe = (here / "moved/recipe.yaml").read_text()
+    assert recipe.count(str(whole[0])) == 2
+    (here / "moved/recipe.yaml").write_text(recipe.replace(str(whole[0]), str(here / "runs/a")))
+    # Another list lies at the old place; then nothing does.
+    (here / "runs/a/stages").mkdir(parents=True)
+    (here / "runs/a/stages/round-2-chosen.csv").write_text("sample_id,label\n")
+    for _ in range(2):
+        outcome = distill("evaluate", "moved", "--split", "val", "--json")
+        assert outcome.code == 0, outcome.err
+        assert json.loads(outcome.out)["top1"] == json.loads(before.out)["top1"]
+        shutil.rmtree(here / "runs", ignore_errors=True)
+    assert distill("query", "moved", "--budget", 1000, "--out", "after.csv").code == 0
+    assert (here / "after.csv").read_bytes() == (here / "before.csv").read_bytes()
+    reliability(
+        *(
+            "Folders and paths",
+            "a run of several stages was moved, and another lies at its old place",
+        ),
+        *("distill evaluate MOVED --split val", outcome),
+        message="the figures before, by the lists and stages in its own folder",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [(), ("--soft",)], ids=["hard", "soft"])
+def test_a_run_that_was_moved_goes_on_and_is_repeated(
+    flags: tuple[str, ...], here: Path, distill: Distill
+) -> None:
+    short = ("self-train", *DATA, *TINY, "--epochs", 1, "--rounds", 2, "--force")
+    assert distill(*short, "--threshold", 0.2, *flags, "--out", "runs/a").code == 0
+    (here / "runs/a").rename(here / "b")
+    assert distill("audit", "b").code == 0
+    kind = ("student",) if flags else ("teacher", "train")
+    outcome = distill(*kind, "--recipe", "b/recipe.yaml", "--out", "again")
+    assert outcome.code == 0, outcome.err
+    assert same(here / "again", here / "b")
+    (here / "b/result.json").unlink()
+    outcome = distill("self-train", "--resume", "--out", "b")
+    assert outcome.code == 0, outcome.err
+    assert same(here / "again", here / "b")

@@ -319,3 +319,52 @@ def test_layers_and_unlabelled_images(made: Made, here: Path, distill: Distill) 
     picture(seen / "train/unlabelled/a.png", [LEFT], seed=6, side=16)
     outcome = distill(*student(made, *both, out="u"))
     assert outcome.code == 0, outcome.err
+
+
+def test_test_images_are_learnt_where_somebody_labels_them(
+    made: Made, here: Path, distill: Distill, reliability: Reliability
+) -> None:
+    """A cache or counterparts without them are refused by what is the matter, and a cache with them serves."""
+    dump = ("cache-soft-labels", "--teachers", made.teacher, "--quiet", "--force")
+    assert distill(*dump, "--out", "c").code == 0
+    assert distill(*dump, "--unlabelled", made.dull / "train", "--out", "other").code == 0
+    assert distill(*dump, "--unlabelled", made.sharp / "test", "--out", "test").code == 0
+    student = (
+        "student",
+        "--transductive",
+        "--force",
+        "--model",
+        "mlp_8x1",
+        "--epochs",
+        1,
+        "--quiet",
+    )
+    student = (*student, "--data", made.sharp, "--out", "s")
+    none = "it holds no labels to learn the test images by, as --transductive does. "
+    dumped = "or dump again with --unlabelled and the folder of the test images"
+    shown = ("--teacher-data", made.sharp)
+    for args, words in (
+        (("--teachers", "c"), (none, dumped)),
+        (("--teachers", "other"), (none, dumped)),
+        (("--teachers", "other", "--dry-run"), (none, dumped)),
+        (("--teachers", "c", *shown), (f"{none}Leave --transductive out",)),
+        (
+            ("--teachers", made.teacher, *shown),
+            ("has no counterparts for them", "Leave one of them out"),
+        ),
+        (("--teachers", "test", *shown), ("has no counterparts for them", "Leave one of them out")),
+    ):
+        outcome = distill(*student, *args)
+        assert outcome.code == 3, outcome.err
+        assert all(text in outcome.err for text in words), outcome.err
+        assert not (here / "s").exists()
+    reliability(
+        *("Data", "a cache has no labels of the test images, which are to be learnt"),
+        *("distill student --teachers c --transductive", distill(*student, "--teachers", "c")),
+    )
+    outcome = distill(*dump, "--transductive", "--out", "x")
+    assert (outcome.code, "where --unlabelled names their folder" in outcome.err) == (2, True)
+    outcome = distill(*student, "--teachers", "test")
+    assert outcome.code == 0, outcome.err
+    recipe = yaml.safe_load((here / "s/recipe.yaml").read_text())
+    assert (recipe["transductive"], recipe["unlabelled"]) == (True, None)

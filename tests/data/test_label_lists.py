@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from distill_cli.data.dataset import Dataset, open_dataset
-from distill_cli.data.label_files import read_corrections, read_samples
+from distill_cli.data.label_classes import class_of
+from distill_cli.data.label_files import read_corrections, read_relabelling, read_samples
 from distill_cli.data.label_rules import LabelRules, Noise
 from distill_cli.data.labels import relabelled
 from distill_cli.errors import ArtifactError, UsageError
+from distill_cli.files import csv_text
+from distill_cli.pipeline.inputs.class_matrix import read_matrix
+from distill_cli.pipeline.inputs.class_shares import shares_of
+from distill_cli.pipeline.inputs.noise_matrix import write_noise
 from distill_cli.types import UNLABELLED
 from tests.data.pictures import LEFT, TOP, picture
 
@@ -211,7 +216,7 @@ def test_lists_of_files(tmp_path: Path) -> None:
     assert read_samples(path, "--without") == (("train", "a"), ("", "b"), ("test", "c"))
     assert read_corrections(path) == ((("train", "a"), "2"), (("test", "c"), "3"))
     path.write_text("sample_id,label\na,1\nb, \n")
-    assert read_corrections(path) == ((("", "a"), "1"),)
+    assert read_corrections(path) == ((("", "a"), "1"), (("", "b"), " "))
     with pytest.raises(UsageError, match="cannot read --without"):
         read_samples(tmp_path / "none.csv", "--without")
     for text, words in (
@@ -241,3 +246,68 @@ def test_two_classes_of_one_image_are_refused_however_its_split_is_spelt(digits:
     told = ((("", name), "1"), (("train", name), "2"))
     with pytest.raises(ArtifactError, match="is 1 further up"):
         relabelled(digits, LabelRules(relabel=told))
+
+
+# Line breaks of Unicode, of old Macs and of typewriters, and spaces: a name may have them, and a cell with them.
+ODD_NAMES = [
+    " ",
+    "a",
+    " a",
+    "a ",
+    "\u2028a",
+    "a\u2029b",
+    "a\rb",
+    "\ra\n",
+    "a\x0c",
+    "\x85",
+    '"a',
+    "a,b",
+    "\ufeff",
+]
+NAMES = st.one_of(st.sampled_from(ODD_NAMES), st.text(min_size=1, max_size=4))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    names=st.lists(NAMES, min_size=2, max_size=6, unique=True),
+    ids=st.lists(NAMES, min_size=1, max_size=6, unique=True),
+    draws=st.randoms(use_true_random=False),
+)
+def test_lists_that_are_written_read_back(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], ids: list[str], draws: Any
+) -> None:
+    """Cells are what the writer was given; a class is its name, spaces and line breaks and all."""
+    assume(not any("\0" in name for name in (*names, *ids)))
+    path = tmp_path_factory.getbasetemp() / "list.csv"
+    given_ = [("train", name, draws.choice(names)) for name in ids]
+    path.write_bytes(csv_text([("split", "sample_id", "label"), *given_]).encode())
+    assert read_samples(path, "--without") == tuple((split, name) for split, name, _ in given_)
+    corrections = read_corrections(path)
+    assert corrections == tuple(((split, name), label) for split, name, label in given_)
+    for _, label in corrections:
+        assert class_of(label, names) == names.index(label)
+    path.write_bytes(csv_text([("sample_id", "label"), *(row[1:] for row in given_)]).encode())
+    assert read_relabelling(path) == tuple(row[1:] for row in given_)
+
+
+def test_spaces_around_a_class_count_where_a_class_is_called_so(digits: Dataset) -> None:
+    odd = replace(digits, class_names=("1", " 1", *map(str, range(2, 9)), " "))
+    names = named(odd, [0, 1, 2, 3, 4, 5])
+    texts = ("1", " 1", "1 ", " 3 ", "", " ")
+    data = relabelled(odd, LabelRules(relabel=tuple(zip(names, texts, strict=True))))
+    told = [0, 1, 0, 3, int(odd.train.label_N[4]), 9]
+    assert data.train.label_N[:6].tolist() == told
+    # Where no class is called so, nobody has said it yet.
+    rules = LabelRules(relabel=((names[0], " "),))
+    assert relabelled(digits, rules).train.label_N.equal(digits.train.label_N)
+
+
+def test_files_of_classes_that_are_written_read_back(tmp_path: Path) -> None:
+    names = ("a", "a ", "\u2028", "b\rc")
+    noise_KK = torch.full((4, 4), 0.1, dtype=torch.float64) + 0.6 * torch.eye(4)
+    write_noise(tmp_path / "n.csv", noise_KK, names)
+    assert read_matrix(tmp_path / "n.csv", names, "noise").equal(noise_KK)
+    shares = zip(names, (0.4, 0.3, 0.2, 0.1), strict=True)
+    (tmp_path / "p.csv").write_bytes(csv_text([("class", "share"), *shares]).encode())
+    shares_K = shares_of(str(tmp_path / "p.csv"), names)
+    assert torch.allclose(shares_K, torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from distill_cli.data.split_images import Images, to_pictures
-from distill_cli.files import one_writer, remove, write_json, write_text
+from distill_cli.files import csv_text, one_writer, remove, write_json, write_text
 from distill_cli.pipeline.audit.audit import Audit
 from distill_cli.pipeline.entries import AUDIT_LISTS, AUDIT_PAGE, AUDIT_SUMMARY
 from distill_cli.report.audit_page import Card, Section, audit_page
@@ -118,16 +116,10 @@ def write_audit(audit: Audit, out: Path, run: str) -> dict[str, Any]:
     with one_writer(out):
         remove(out / AUDIT_SUMMARY)
         for name, rows in lists_of(audit).items():
-            write_text(out / name, _as_csv([COLUMNS, *rows]))
+            write_text(out / name, csv_text([COLUMNS, *rows]))
         write_text(out / AUDIT_PAGE, _page(audit, summary))
         write_json(out / AUDIT_SUMMARY, summary)
     return summary
-
-
-def _as_csv(rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _page(audit: Audit, summary: dict[str, Any]) -> str:

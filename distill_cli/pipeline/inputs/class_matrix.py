@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from distill_cli.data.label_classes import as_named
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.readers.csv_rows import csv_rows
 
@@ -33,8 +34,8 @@ def read_matrix(
     """
     header, *lines = _lines(path, subject)
     bare = not rows_named and len(header) == len(class_names)
-    columns = [name.strip() for name in (header if bare else header[1:])]
-    names = columns if bare else [line[0].strip() for line in lines]
+    columns = [as_named(name, class_names) for name in (header if bare else header[1:])]
+    names = columns if bare else [as_named(line[0], class_names) for line in lines]
     for where, listed in (("row", columns), ("column", names)):
         if sorted(listed) != sorted(class_names):
             wrong = sorted(set(listed) ^ set(class_names)) or ["a class that stands twice"]

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill_cli.data.label_classes import as_named
 from distill_cli.errors import ArtifactError, UsageError, nearest
 from distill_cli.readers.bounds import read_bounded
-from distill_cli.readers.csv_rows import TABLE_BYTES, csv_rows
+from distill_cli.readers.csv_rows import TABLE_BYTES, csv_table
 from distill_cli.readers.yaml_values import read_yaml_value
 
 UNIFORM = "uniform"
@@ -38,7 +39,8 @@ def shares_of(spec: str, class_names: Sequence[str]) -> Tensor:
     path = Path(spec)
     listed = _of_csv(path) if path.suffix.lower() == ".csv" else _of_yaml(path)
     shares: dict[str, float] = {}
-    for name, share in listed:
+    for text, share in listed:
+        name = as_named(text, class_names)
         if name not in class_names:
             raise ArtifactError(
                 f"prior {path}: there is no class '{name:.80}'. {nearest(name, class_names)}"
@@ -79,8 +81,7 @@ def _of_yaml(path: Path) -> list[tuple[str, Any]]:
 
 def _of_csv(path: Path) -> list[tuple[str, Any]]:
     try:
-        text = read_bounded(path, TABLE_BYTES).decode("utf-8")
-        rows = [(line, row) for line, row in csv_rows(text.splitlines(keepends=True)) if row]
+        rows = csv_table(read_bounded(path, TABLE_BYTES))
     except OSError as error:
         raise UsageError(f"cannot read prior {path}: {error.strerror}", hint=HINT) from None
     except ValueError as error:
@@ -91,4 +92,4 @@ def _of_csv(path: Path) -> list[tuple[str, Any]]:
     for line, row in lines:
         if len(row) != len(HEADER):
             raise ArtifactError(f"prior {path}, line {line}: it should have two cells")
-    return [(row[0].strip(), row[1].strip()) for _, row in lines]
+    return [(row[0], row[1].strip()) for _, row in lines]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from distill_cli.report.rounds import ROUNDS
 from distill_cli.types import STAGES
 
 # The keys of a dump that its trainings share, where they are given.
-SHARED = ("data", "unlabelled", "threads", "workers", "max_megapixels")
+SHARED = ("data", "threads", "workers", "max_megapixels")
+# The lists of a recipe that a round of self-training may have made.
+OF_ROUNDS = ("relabel", "unlabelled_list")
 WAY_ON = "Leave --cross-fit out, or name a run of `distill teacher train`"
 
 
@@ -72,6 +74,8 @@ def fold_recipes(recipe: CacheRecipe, out: Path) -> list[LabelledRecipe]:
     schema = RECIPES[str(kept["command"])]
     values = {key: value for key, value in kept.items() if key not in OF_A_COMMAND}
     values |= {key: given for key in SHARED if (given := getattr(recipe, key)) is not None}
+    if recipe.unlabelled is not None and _learns_beside(kept, fold_folders(out, count)):
+        values["unlabelled"] = recipe.unlabelled
     values |= {"device": recipe.device, "deterministic": recipe.deterministic}
     values |= {"force": recipe.force} if "force" in schema.model_fields else {}
     made = []
@@ -110,7 +114,7 @@ def _kept_of(name: str) -> Mapping[str, Any]:
             f"{name} is itself a run without a fold ({kept['fold']})",
             hint="Name the run that was cross-fitted",
         )
-    if (Path(name) / ROUNDS).is_file():
+    if _learnt_rounds(Path(name), kept):
         raise UsageError(
             f"{name} learnt labels that a network made which has seen all of its training images: no fold of "
             "them would be new to it",
@@ -124,6 +128,23 @@ def _kept_of(name: str) -> Mapping[str, Any]:
                 hint=WAY_ON,
             )
     return kept
+
+
+def _learns_beside(kept: Mapping[str, Any], begun: Sequence[Path]) -> bool:
+    """Whether a run learns from images beside its data: `--unlabelled` of a dump then says where they are.
+
+    One that does not is trained without them, and they are labelled all the same. Trainings that an
+    earlier version began with them go on with them.
+    """
+    return any(recipe.get("unlabelled") for recipe in (kept, *map(kept_recipe, begun)))
+
+
+def _learnt_rounds(run: Path, kept: Mapping[str, Any]) -> bool:
+    """Whether a run is a round of self-training after the first, or learnt from the list of one that is there."""
+    lists = [Path(str(kept[key])) for key in OF_ROUNDS if kept.get(key)]
+    made = [path.parents[1] for path in lists if path.parent.name == STAGES]
+    # RUN/model is as much as RUN.
+    return any((folder / ROUNDS).is_file() for folder in (run, run.parent, *made))
 
 
 def _sources(kept: Mapping[str, Any]) -> list[str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from distill_cli.errors import ArtifactError
-from distill_cli.files import write_text
+from distill_cli.files import csv_text, write_text
 from distill_cli.pipeline.inputs.class_matrix import read_matrix
 
 SUBJECT = "noise matrix"
@@ -47,9 +45,6 @@ def write_noise(path: Path, noise_KK: Tensor, class_names: Sequence[str]) -> Non
     Raises:
         UsageError: It cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["", *class_names])
-    for name, row_K in zip(class_names, noise_KK.tolist(), strict=True):
-        writer.writerow([name, *map(repr, row_K)])
-    write_text(path, text.getvalue())
+    rows = zip(class_names, noise_KK.tolist(), strict=True)
+    lines = ([name, *map(repr, row_K)] for name, row_K in rows)
+    write_text(path, csv_text([["", *class_names], *lines]))

@@ -57,6 +57,13 @@ class TeacherData:
         """
         absent = rows[self.missing[rows]].tolist()
         if absent:
+            if self.dataset.transductive and absent[0] >= self.dataset.identity.samples:
+                raise ArtifactError(
+                    "--transductive learns from the test images, and --teacher-data "
+                    f"{self.dataset.spec} has no counterparts for them to be learnt from: those are of "
+                    "train alone",
+                    hint="Leave one of them out",
+                )
             names = [self.dataset.train.sample_ids[row] for row in absent[:NAMED]]
             more = ", …" if len(absent) > NAMED else ""
             raise ArtifactError(
@@ -113,11 +120,13 @@ def check_cached_rows(recipe: TrainRecipe, names: Sequence[str], dataset: Datase
         if not is_cache(Path(name)):
             continue
         try:
-            CacheReader(Path(name)).require_dataset(dataset.identity)
+            reader = CacheReader(Path(name))
+            reader.require_dataset(dataset.identity, transductive=dataset.transductive)
         except ArtifactError as error:
+            way_on = "Name the run that it was dumped from, or leave --teacher-data out"
             raise ArtifactError(
                 f"--teacher-data has a cache label the files of --data in another size or colour: {error.message}",
-                hint="Name the run that it was dumped from, or leave --teacher-data out",
+                hint="Leave --transductive out" if dataset.transductive else way_on,
             ) from None
 
 

@@ -152,7 +152,8 @@ def with_data(
         value = _agreed(key, {name: kept(name).get(key) for name in teachers})
         if value is not None:
             update[key] = value
-    if isinstance(recipe, TrainRecipe | CacheRecipe) and recipe.unlabelled is None:
+    adopts = isinstance(recipe, TrainRecipe | CacheRecipe) and recipe.unlabelled is None
+    if adopts and not getattr(recipe, "transductive", False):
         # The rows of a cache are those of the run; a network may teach on any images.
         caches = [name for name in teachers if is_cache(Path(name))]
         update["unlabelled"] = _agreed("unlabelled", {n: kept(n).get("unlabelled") for n in caches})

@@ -66,7 +66,7 @@ def open_teachers(
         if is_cache(Path(name)) and not runs.comes(name):
             reader = CacheReader(Path(name))
             check_classes(f"teacher {name}", reader.class_names, dataset.class_names)
-            reader.require_dataset(dataset.identity)
+            reader.require_dataset(dataset.identity, transductive=dataset.transductive)
             # Now, rather than after a training: damaged evaluation rows are refused.
             reader.eval_rows("test")
             if maps and len(maps) == len(names) and maps[index] != BY_NAME:

@@ -110,7 +110,8 @@ def rows_trained_on(kept: Mapping[str, Any], dataset: Dataset) -> Tensor:
         kept: Its recipe.yaml.
         dataset: The same images under the same split, with all of their labels.
     """
-    known = relabelled(dataset, rules_kept_of(kept))
+    # Lists may name images beside the data that are not labelled; folds of the data do not depend on them.
+    known = relabelled(dataset, rules_kept_of(kept).among(dataset.train.sample_ids))
     rows = known.fit_rows
     if not kept.get("unlabelled"):
         # Images beside the data are labelled by this dump, and were not there then.

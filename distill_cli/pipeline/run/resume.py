@@ -18,6 +18,7 @@ from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.earlier import batch_size_then, other_formula
 from distill_cli.recipe.load import read_yaml, validate
+from distill_cli.recipe.own_folder import at_home
 from distill_cli.recipe.recorded import computed_by, made_by, mapping
 from distill_cli.recipe.resolved import schema_of
 from distill_cli.training import checkpoint
@@ -88,7 +89,7 @@ def _differing(prepared: PreparedRun) -> ArtifactError | None:
     then, recorded = _begun(prepared), mapping(_recorded([prepared.run / "recipe.yaml"]))
     if then is None:
         return None
-    before, now = _shown(then), _shown(prepared.recipe)
+    before, now = _shown(then, prepared.run), _shown(prepared.recipe, prepared.run)
     found = changes(before, now)
     for key in ("dataset", "labels", "teacher_data", "view_spec", "teachers"):
         # The recipe says of the views what a person asked for.
@@ -154,18 +155,21 @@ def _begun(prepared: PreparedRun) -> TrainRecipe | None:
 
 def _earlier(prepared: PreparedRun) -> list[str]:
     then = _begun(prepared)
-    if then is None or _training(then) != _training(prepared.recipe):
+    run = prepared.run
+    if then is None or _training(then, run) != _training(prepared.recipe, run):
         return []
-    file = prepared.run / "recipe.yaml"
+    file = run / "recipe.yaml"
     kept = read_yaml(file, ArtifactError) if file.is_file() else {}
-    return [prepared.key_of({key: kept[key] for key in kept if key not in NOT_TRAINING})]
+    # As it is written down; and as keys are made since, without the paths of files.
+    plain = {key: kept[key] for key in kept if key not in NOT_TRAINING}
+    return [prepared.key_of(plain), prepared.key_of(training_values(kept))]
 
 
-def _training(recipe: TrainRecipe) -> dict[str, Any]:
-    return training_values(recipe.model_dump(mode="json"))
+def _training(recipe: TrainRecipe, run: Path) -> dict[str, Any]:
+    return training_values(at_home(recipe.model_dump(mode="json"), run))
 
 
-def _shown(recipe: TrainRecipe) -> dict[str, Any]:
+def _shown(recipe: TrainRecipe, run: Path) -> dict[str, Any]:
     """The same for messages: with the paths of files of which nothing else is recorded."""
     paths = files_named(recipe.model_dump())
-    return _training(recipe) | {key: paths[key] for key in OF_CLASSES if key in paths}
+    return _training(recipe, run) | {key: paths[key] for key in OF_CLASSES if key in paths}

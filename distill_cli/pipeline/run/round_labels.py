@@ -5,8 +5,6 @@ Shapes: U images without a label, K classes.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.data.label_files import Named
 from distill_cli.data.split_images import labelled
 from distill_cli.errors import counted
+from distill_cli.files import csv_text
 from distill_cli.report.rounds import Round
 from distill_cli.types import UNLABELLED
 
@@ -112,15 +111,12 @@ class Answers:
             listed_U: bool, the images that are in it.
             given: Rows of a list that a person gave, which it stands for.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([*named, label, ""] for named, label in given)
+        rows = [COLUMNS, *((*named, label, "") for named, label in given)]
         for place in listed_U.nonzero()[:, 0].tolist():
             name = self.dataset.train.sample_ids[int(self.rows[place])]
             label = self.dataset.class_names[int(self.class_U[place])]
-            writer.writerow(["train", name, label, f"{float(self.confidence_U[place]):.6f}"])
-        return text.getvalue()
+            rows.append(("train", name, label, f"{float(self.confidence_U[place]):.6f}"))
+        return csv_text(rows)
 
 
 def unlabelled_rows(dataset: Dataset) -> Tensor:
