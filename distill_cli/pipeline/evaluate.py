@@ -15,7 +15,6 @@ from distill_cli.cache.manifest import read_plan
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.inventory import left_in_words
-from distill_cli.data.label_rules import LabelRules
 from distill_cli.data.labels import relabelled
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.rules import DataRules
@@ -27,7 +26,7 @@ from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import Artifacts, once
 from distill_cli.pipeline.inputs.data_rules import rules_kept
 from distill_cli.pipeline.inputs.file_options import OF_LABELS, files_named
-from distill_cli.pipeline.inputs.label_rules import rules_kept_of
+from distill_cli.pipeline.inputs.label_rules import beside_then, rules_for, rules_kept_of
 from distill_cli.pipeline.inputs.moved_data import check_moved, typed_place
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
@@ -157,27 +156,6 @@ def as_known(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Dataset:
     dataset = relabelled(dataset, rules)
     _check_labels(folder, dataset, recipe)
     return dataset
-
-
-def rules_for(dataset: Dataset, recipe: dict[str, Any], rules: LabelRules) -> LabelRules:
-    """A run's rules, without what its lists say of images beside the data where these are not its own.
-
-    Images of another source may have the names of its own, and lists know no more than names.
-
-    Args:
-        dataset: The run's data, with whatever lies beside them now.
-        recipe: The run's recipe.
-        rules: Its rules.
-    """
-    if dataset.identity.beside == beside_then(recipe):
-        return rules
-    return rules.of_data(dataset.train.sample_ids[: dataset.identity.samples])
-
-
-def beside_then(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The identity of the images beside the data that a run recorded; empty where there were none."""
-    then = mapping(mapping(recipe.get("recorded")).get("dataset"))
-    return {key: then[key] for key in UNLABELLED_KEYS if then.get(key)}
 
 
 def _check_labels(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> None:

@@ -24,7 +24,9 @@ from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
 from distill_cli.recipe.label_options import LabelOptions
 from distill_cli.recipe.load import validate
 from distill_cli.recipe.parsing import parse_noise
+from distill_cli.recipe.recorded import mapping
 from distill_cli.teachers.cached import CachedTeacher
+from distill_cli.types import UNLABELLED_KEYS
 
 
 def check_label_options(recipe: TrainRecipe) -> None:
@@ -143,3 +145,24 @@ def rules_kept_of(kept: Mapping[str, Any]) -> LabelRules:
     """
     keys = {**label_keys(kept), "val_fraction": kept.get("val_fraction") or VAL_FRACTION}
     return label_rules(validate(TrainRecipe, keys))
+
+
+def rules_for(dataset: Dataset, kept: Mapping[str, Any], rules: LabelRules) -> LabelRules:
+    """A run's rules, without what its lists say of images beside the data where these are not its own.
+
+    Images of another source may have the names of its own, and lists know no more than names.
+
+    Args:
+        dataset: The run's data, with whatever lies beside them now.
+        kept: The run's recipe.yaml.
+        rules: Its rules.
+    """
+    if dataset.identity.beside == beside_then(kept):
+        return rules
+    return rules.of_data(dataset.train.sample_ids[: dataset.identity.samples])
+
+
+def beside_then(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of the images beside the data that a run recorded; empty where there were none."""
+    then = mapping(mapping(kept.get("recorded")).get("dataset"))
+    return {key: then[key] for key in UNLABELLED_KEYS if then.get(key)}

@@ -16,7 +16,7 @@ from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.pipeline.inputs.artifacts import Artifacts
 from distill_cli.pipeline.inputs.fold_runs import fold_folders
-from distill_cli.pipeline.inputs.label_rules import rules_kept_of
+from distill_cli.pipeline.inputs.label_rules import rules_for, rules_kept_of
 from distill_cli.pipeline.inputs.teachers import Member, open_teachers
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.runtime import Runtime, TeacherPrecision
@@ -110,8 +110,8 @@ def rows_trained_on(kept: Mapping[str, Any], dataset: Dataset) -> Tensor:
         kept: Its recipe.yaml.
         dataset: The same images under the same split, with all of their labels.
     """
-    # Lists may name images beside the data that are not labelled; folds of the data do not depend on them.
-    known = relabelled(dataset, rules_kept_of(kept).among(dataset.train.sample_ids))
+    # Lists may name images that do not lie beside the data here; folds of the data do not depend on them.
+    known = relabelled(dataset, rules_for(dataset, kept, rules_kept_of(kept)))
     rows = known.fit_rows
     if not kept.get("unlabelled"):
         # Images beside the data are labelled by this dump, and were not there then.
