@@ -86,7 +86,9 @@ def audit(
         raise UsageError(f"--near {near:g}: above 0; pixels of equal images have 1")
     from distill_cli.pipeline.audit.audit import audit as audited
     from distill_cli.pipeline.audit.lists import write_audit
+    from distill_cli.pipeline.inputs.places import check_beside_images
 
+    check_beside_images(target, run, data, unlabelled)
     made = audited(
         run,
         teachers=judges,
