@@ -149,7 +149,7 @@ def quantise_inputs(net: nn.Module, args: Mapping[str, Any]) -> None:
     """
     bits: Any = args.get("act_bits")
     quantizer: Any = args.get("quantizer")
-    if bits not in range(1, 9) or quantizer not in get_args(QuantiserName):
+    if type(bits) is not int or bits not in range(1, 9) or quantizer not in get_args(QuantiserName):
         raise ValueError("act_bits are 1 to 8, and quantizer is wrpn, ternary, lsq or binary")
     every = Bits(quantizer=quantizer, weights=bits, everything=bool(args.get("everything")))
     for name in bits_of_layers(net, every):

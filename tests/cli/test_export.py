@@ -81,7 +81,15 @@ def test_what_is_there_is_not_replaced_unasked(
     assert distill(*export).out.splitlines()[-1] == "s/packed"
     outcome = distill(*export)
     assert outcome.code == 2
-    assert "s/packed already holds a model" in one_line(outcome)
+    assert "s/packed already holds a packed model" in one_line(outcome)
+    for flags in ((), ("--overwrite",)):
+        shutil.copytree(run / "model", "m", dirs_exist_ok=True)
+        outcome = distill(*export, "--out", "m", *flags)
+        assert outcome.code == 2
+        assert "m holds README.md, which is not of a packed model" in one_line(outcome)
+        prior = ("--prior", "uniform", "--out", run / "packed")
+        outcome = distill("calibrate", run, *prior, *flags)
+        assert (outcome.code, "lies in the run" in one_line(outcome)) == (2, True)
     assert distill(*export, "--overwrite").code == 0
     assert distill("export", run / "model", "--format", "packed").code == 2
     assert distill("export", run / "model", "--format", "packed", "--out", "p").code == 0
