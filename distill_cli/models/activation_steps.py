@@ -23,8 +23,13 @@ def begin_steps(network: Network, images_BCHW: Tensor, *, last_call: bool) -> No
     calls: dict[LsqActivation, tuple[Tensor, int]] = {}
 
     def begin(quantiser: LsqActivation, x: Tensor) -> None:
-        before = None if last_call else calls.get(quantiser)
-        calls[quantiser] = quantiser.begin(x.float(), before)
+        x = x.float()
+        size, count = x.abs().mean(), x.numel()
+        if quantiser in calls and not last_call:
+            before, earlier = calls[quantiser]
+            size, count = (before * earlier + size * count) / (earlier + count), earlier + count
+        calls[quantiser] = size, count
+        quantiser.begin(x, size)
 
     _watched(network, images_BCHW, begin)
 

@@ -260,8 +260,7 @@ class LsqActivation(ActivationQuantiser):
         bits: Bits of a code.
 
     Attributes:
-        features: N of the gradient's scale, the values that go in for one image, in all calls of a forward
-            together; None for as many as an entry of the first axis has, where each is an image.
+        features: N of the gradient's scale, the values of one image; None for those of an entry of the first axis.
     """
 
     low: Tensor
@@ -276,27 +275,15 @@ class LsqActivation(ActivationQuantiser):
         self.register_buffer("high", torch.tensor(float(2**bits - 1)))
 
     @torch.no_grad()
-    def begin(self, x: Tensor, before: tuple[Tensor, int] | None = None) -> tuple[Tensor, int]:
-        """Sets the levels and the first step, 2·mean|x|/√high, by what goes in.
-
-        Args:
-            x: What goes in.
-            before: What this returned for earlier calls of the same forward: the mean is of all of them.
-
-        Returns:
-            mean|x|, and of how many values.
-        """
-        size, count = x.abs().mean(), x.numel()
-        if before is not None:
-            size = (before[0] * before[1] + size * count) / (before[1] + count)
-            count += before[1]
+    def begin(self, x: Tensor, size: Tensor | None = None) -> None:
+        """Sets the levels and the first step, 2·mean|x|/√high, by what goes in; `size` is another mean."""
         if bool((x < 0).any()):
             low, high = levels_of("lsq", self.bits)
             self.low.fill_(low)
             self.high.fill_(high)
+        size = x.abs().mean() if size is None else size
         if bool(size > 0):
             self.step.copy_(2 * size / self.high.sqrt())
-        return size, count
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, …), on its levels."""
