@@ -116,7 +116,7 @@ def export(
         require=require,
         message=lambda text: say(escape(text)),
     )
-    _show_onnx(run, target, made, json=json)
+    _show_onnx(run, file, made, json=json)
 
 
 def _check_installed() -> None:

@@ -15,6 +15,7 @@ import torch
 
 from distill_cli.models import load_model
 from tests.conftest import Made, Outcome, invoke, tree
+from tests.kills import kept, kill, writes_of
 from tests.processes import start
 from tests.reliability import Reliability
 
@@ -77,11 +78,11 @@ def test_a_packed_run_is_the_run(run: Path, distill: Distill) -> None:
 def test_what_is_there_is_not_replaced_unasked(
     run: Path, distill: Distill, reliability: Reliability
 ) -> None:
-    export = ("export", run, "--format", "packed")
+    export, typed = ("export", run, "--format", "packed"), "distill export s --format packed"
     assert distill(*export).out.splitlines()[-1] == "s/packed"
     outcome = distill(*export)
     assert outcome.code == 2
-    assert "s/packed already holds a packed model" in one_line(outcome)
+    reliability("Folders and paths", "packed weights are there already", typed, outcome)
     for flags in ((), ("--overwrite",)):
         shutil.copytree(run / "model", "m", dirs_exist_ok=True)
         outcome = distill(*export, "--out", "m", *flags)
@@ -151,7 +152,9 @@ def test_an_edited_config_is_refused(
     assert not (run / "packed/config.json").exists()
 
 
-def test_a_full_disk_leaves_no_half_of_a_packed_folder(run: Path, distill: Distill) -> None:
+def test_a_full_disk_leaves_no_half_of_a_packed_folder(
+    run: Path, distill: Distill, reliability: Reliability
+) -> None:
     """Whatever is there afterwards is no model, or the whole."""
     for limit in (1000, 4000):
         shutil.rmtree(run / "packed", ignore_errors=True)
@@ -159,6 +162,42 @@ def test_a_full_disk_leaves_no_half_of_a_packed_folder(run: Path, distill: Disti
         assert (ended.code, b"disk full" in ended.err) == (1, True), ended.err
         assert not (run / "packed/config.json").exists()
     assert distill("export", run, "--format", "packed").code == 0
+    reliability(
+        *("Kills, disks and streams", "the disk is full while weights are packed"),
+        "distill export s --format packed",
+        Outcome(ended.code, "", ended.err.decode()),
+    )
+
+
+def test_a_kill_leaves_no_half_of_a_packed_folder(
+    run: Path, distill: Distill, reliability: Reliability
+) -> None:
+    """Killed at each write of an export that replaces another: it is whole, or none until the next one."""
+    export = ("export", run, "--format", "packed", "--overwrite")
+    assert distill(*export).code == 0
+    whole = kept(run / "packed")
+    watched = run.absolute()
+    writes = writes_of(export, watched)
+    assert [name for _, name in writes if name.endswith((".safetensors", ".json"))]
+    for number in range(1, len(writes) + 1):
+        kill(export, watched, number)
+        found = kept_by(run / "packed")
+        assert "config.json" not in found or found == whole, writes[number - 1]
+        outcome = distill(*export)
+        assert outcome.code == 0, outcome.err
+        assert kept(run / "packed") == whole
+    reliability(
+        *("Kills, disks and streams", "killed between any two writes of an export"),
+        *("distill export s --format packed --overwrite", Outcome(0, "", "")),
+        message="the bytes of an unbroken export",
+    )
+
+
+def kept_by(folder: Path) -> dict[str, Any]:
+    """The same, whatever a kill left of what it was writing."""
+    for path in folder.glob(".tmp*"):
+        path.unlink()
+    return kept(folder)
 
 
 CONTRADICTIONS = [
