@@ -77,10 +77,10 @@ FEATURES = {
 
 def loop_of_a_step(x: Tensor, grad: Tensor, quantiser: LsqActivation, features: float) -> float:
     """The gradient of a step, equations 3 and 5 of LSQ, value by value."""
-    step, low, high = (float(v.detach()) for v in (quantiser.step, quantiser.low, quantiser.high))
-    total = 0.0
-    for value, change in zip(x.flatten().tolist(), grad.flatten().tolist(), strict=True):
-        ratio = value / step
+    low, high, total = quantiser.low.item(), quantiser.high.item(), 0.0
+    # In fp32, as the network divides: no value is on the other side of a half by its rounding.
+    ratios = (x / quantiser.step.detach()).flatten().tolist()
+    for ratio, change in zip(ratios, grad.flatten().tolist(), strict=True):
         slope = low if ratio <= low else high if ratio >= high else round(ratio) - ratio
         total += change * slope
     return total / math.sqrt(features * high)
