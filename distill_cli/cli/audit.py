@@ -79,15 +79,15 @@ def audit(
     target = run / AUDIT if out is None else out
     check_audit_output(target, own=target == run / AUDIT, overwrite=overwrite)
     judges = _judges(run, teachers)
-    caches = expand_teachers(split_commas(out_of_fold) or [])
-    if caches and not all(are_caches(caches)):
-        raise UsageError(f"--out-of-fold {out_of_fold} is no cache of labels")
+    caches = _caches(out_of_fold)
     amount = _amount(budget)
     if not near > 0:
         raise UsageError(f"--near {near:g}: above 0; pixels of equal images have 1")
     from distill_cli.pipeline.audit.audit import audit as audited
     from distill_cli.pipeline.audit.lists import write_audit
+    from distill_cli.pipeline.inputs.places import check_beside_images
 
+    check_beside_images(target, run, data, unlabelled)
     made = audited(
         run,
         teachers=judges,
@@ -115,6 +115,14 @@ def _judges(run: Path, teachers: str | None) -> list[str]:
     names = expand_teachers(split_commas(teachers) or [])
     check_finished([str(run), *names], None)
     return [name for name in names if Path(name) != run]
+
+
+def _caches(out_of_fold: str | None) -> list[str]:
+    """The caches that judge in the run's place."""
+    caches = expand_teachers(split_commas(out_of_fold) or [])
+    if caches and not all(are_caches(caches)):
+        raise UsageError(f"--out-of-fold {out_of_fold} is no cache of labels")
+    return caches
 
 
 def _amount(budget: str | None) -> Amount | None:

@@ -70,7 +70,9 @@ def calibrate(
     target = _target(run, out)
     check_model_output(target, own=target == run / CALIBRATED, overwrite=overwrite)
     from distill_cli.pipeline.calibrate import calibrate as calibrated
+    from distill_cli.pipeline.inputs.places import check_beside_images
 
+    check_beside_images(target, run, unlabelled)
     made = calibrated(
         run,
         target,

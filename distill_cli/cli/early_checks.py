@@ -51,13 +51,12 @@ def check_inputs_of_stages(recipe: TrainRecipe, out: Path, *, resume: bool) -> N
 
 def _check_inputs(recipe: TrainRecipe, made: Sequence[str], *, resume: bool) -> None:
     """Checks teachers, data, model and starting weights, but for those that earlier stages make."""
-    along = [
-        peer_of(name).model for name in getattr(recipe, "teachers", None) or [] if is_peer(name)
-    ]
-    for model in (recipe.model, *along):
+    along = filter(is_peer, getattr(recipe, "teachers", None) or [])
+    models = {"model": recipe.model, **{f"teacher {name}": peer_of(name).model for name in along}}
+    for subject, model in models.items():
         if model is not None and not known_names.is_model(model):
             raise UsageError(
-                f"model: there is no network '{model}'. {nearest(model, known_names.models())}"
+                f"{subject}: there is no network '{model}'. {nearest(model, known_names.models())}"
             )
     given = [*(getattr(recipe, "teachers", None) or []), recipe.init]
     given = [name for name in given if name is not None and name not in made]

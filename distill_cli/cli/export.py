@@ -102,6 +102,9 @@ def export(
     require = AGREEMENT if require_agreement is None else require_agreement
     file = _own(run, ONNX_INT8 if int8 else ONNX) if out is None else out
     target = onnx_output(run, file, overwrite=overwrite)
+    from distill_cli.pipeline.inputs.places import check_beside_images
+
+    check_beside_images(file, run, data, file=True)
     _check_installed()
     from distill_cli.pipeline.export.onnx_export import export_onnx
 
@@ -113,7 +116,7 @@ def export(
         require=require,
         message=lambda text: say(escape(text)),
     )
-    _show_onnx(run, target, made, json=json)
+    _show_onnx(run, file, made, json=json)
 
 
 def _check_installed() -> None:
@@ -145,7 +148,9 @@ def _packed(run: Path, out: Path | None, *, overwrite: bool, json: bool) -> None
     target = _own(run, PACKED) if out is None else out
     check_model_output(target, own=out is None, overwrite=overwrite, kind=PACKED_MODEL)
     from distill_cli.models import save_packed
+    from distill_cli.pipeline.inputs.places import check_beside_images
 
+    check_beside_images(target, run)
     with one_writer(target):
         made = save_packed(run, target, tell=lambda text: say(escape(text)))
     if json:

@@ -57,8 +57,9 @@ def failing(path: Path, *, verb: str = "write") -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
-            # Only a run, whose folder is held meanwhile, is gone on with.
-            rerun = " and rerun with --resume; what was saved before is intact" if _ROOTS else ""
+            # What holds its folder meanwhile is gone on with, or made again.
+            rerun = " and rerun, a training with --resume; what was saved before is intact"
+            rerun = rerun if _ROOTS else ""
             raise InternalError(
                 f"disk full while writing {path}", hint=f"Free some space{rerun}"
             ) from error

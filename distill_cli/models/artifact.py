@@ -18,6 +18,7 @@ from distill_cli.models.checksum import check_config, sealed_config, sealed_weig
 from distill_cli.models.config_checks import (
     built_within,
     check_ranges,
+    is_whole,
     parsed_input_spec,
     parsed_layout,
     parsed_temperature,
@@ -233,8 +234,8 @@ def _network(config: Any) -> Network:
     """
     check_ranges(config)
     ours, architecture, args = config["distill"], config["architecture"], config["model_args"]
-    if ours["format_version"] != FORMAT:
-        raise ValueError(f"format {ours['format_version']}, this version reads {FORMAT}")
+    if not is_whole(ours["format_version"], FORMAT):
+        raise ValueError(f"format {ours['format_version']!r:.20}, this version reads {FORMAT}")
     names = ours["class_names"]
     library: Library = "torchvision" if architecture.startswith(TORCHVISION) else "timm"
     if ours["library"] != library:

@@ -74,6 +74,11 @@ def _check_argument(key: str, value: Any, depth: int = 0) -> None:
         raise ValueError(f"{key} is {value:g}")
 
 
+def is_whole(value: Any, *known: int) -> bool:
+    """Whether a value is one of these numbers: `true` and 1.0 of JSON are not, which Python takes for 1."""
+    return type(value) is int and value in known
+
+
 def parsed_layout(ours: Mapping[str, Any]) -> dict[str, Any] | None:
     """How a config says that its network was quantised; None where it was not.
 
@@ -88,7 +93,7 @@ def parsed_layout(ours: Mapping[str, Any]) -> dict[str, Any] | None:
         raise ValueError("quantised.layers is no mapping")
     for name, layer in layers.items():
         scale, quantizer = layer["scale"], layer["quantizer"]
-        if layer["bits"] not in range(1, 9) or quantizer not in get_args(QuantiserName):
+        if not is_whole(layer["bits"], *range(1, 9)) or quantizer not in get_args(QuantiserName):
             raise ValueError(f"quantised.layers.{name:.80} has no bits or no quantizer")
         # Weights that are all 0 have a scale of 0, and binary ones a scale of each filter.
         if not (

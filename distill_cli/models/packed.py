@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_cli.errors import ArtifactError
-from distill_cli.models.config_checks import parsed_layout
+from distill_cli.models.config_checks import is_whole, parsed_layout
 from distill_cli.models.quantisers import QuantiserName, levels_of
 
 # The file of packed weights, beside config.json, whose `distill` says under KEY what is packed.
@@ -114,7 +114,7 @@ def plain_bytes(stored: Path, packing: Packing | None) -> int:
 
 def _parsed(packed: Mapping[str, Any], layout: Mapping[str, Any] | None) -> Packing:
     version, entries = packed["format_version"], packed["layers"]
-    if version != FORMAT:
+    if not is_whole(version, FORMAT):
         raise ValueError(f"packed weights of format {version!r:.20}, this version reads {FORMAT}")
     quantised = {} if layout is None else layout["layers"]
     if entries.keys() != quantised.keys():
@@ -125,7 +125,8 @@ def _parsed(packed: Mapping[str, Any], layout: Mapping[str, Any] | None) -> Pack
         if not 0 < len(shape) <= AXES or not all(type(n) is int and n > 0 for n in shape):
             raise ValueError(f"packed.layers.{name:.80} has no shape")
         layer = PackedLayer(quantizer=quantizer, bits=quantised[name]["bits"], shape=tuple(shape))
-        if entry != layer.to_json():
+        numbers = (entry.get(key) for key in ("bits", "first", "step"))
+        if entry != layer.to_json() or not all(type(number) is int for number in numbers):
             raise ValueError(f"packed.layers.{name:.80} does not agree with quantised.layers")
         layers[name] = layer
     return layers

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from distill_cli.errors import UsageError
+from distill_cli.models.activation_steps import begin_steps, count_features
 from distill_cli.models.build import build
 from distill_cli.models.heads import classifier_of
 from distill_cli.models.network import Network
@@ -31,7 +32,6 @@ from distill_cli.models.quantisers import (
     WrpnActivation,
 )
 from distill_cli.models.registry import built_around, cfg, plain_cfg
-from distill_cli.models.taps import eval_mode
 
 NAME, BASE = "distill_quantised", "base"
 # The arguments of such a network, beside those of the base.
@@ -72,7 +72,9 @@ def _weight_quantiser(bits: Bits, count: int, layer: Layer, *, is_last: bool) ->
     return BY_BITS[bits.quantizer](count)
 
 
-def quantised(network: Network, bits: Bits, images_BCHW: Tensor) -> Network:
+def quantised(
+    network: Network, bits: Bits, images_BCHW: Tensor, *, by_entry: bool = False
+) -> Network:
     """The network with its weights, and perhaps its activations, on few levels.
 
     Args:
@@ -80,6 +82,8 @@ def quantised(network: Network, bits: Bits, images_BCHW: Tensor) -> Network:
             that are used.
         bits: How many.
         images_BCHW: Some images in [0, 1], by which the first steps of activations are set.
+        by_entry: Count what goes into a layer by entries of its first axis, and set its step by its last call
+            in a forward, as until 0.8.0.
 
     Raises:
         UsageError: It has no layer between the first and the classifier, or is quantised already.
@@ -99,7 +103,9 @@ def quantised(network: Network, bits: Bits, images_BCHW: Tensor) -> Network:
             )
         args = (bits.activations, bits.quantizer, bits.everything)
         network = with_activations(network, dict(zip(ACTIVATIONS, args, strict=True)))
-        _begin(network, images_BCHW)
+        begin_steps(network, images_BCHW, last_call=by_entry)
+        if not by_entry:
+            count_features(network)
     head = {id(module) for module in classifier_of(net).modules()}
     for name, layer in layers_of(net).items():
         if name in counts:
@@ -149,7 +155,7 @@ def quantise_inputs(net: nn.Module, args: Mapping[str, Any]) -> None:
     """
     bits: Any = args.get("act_bits")
     quantizer: Any = args.get("quantizer")
-    if bits not in range(1, 9) or quantizer not in get_args(QuantiserName):
+    if type(bits) is not int or bits not in range(1, 9) or quantizer not in get_args(QuantiserName):
         raise ValueError("act_bits are 1 to 8, and quantizer is wrpn, ternary, lsq or binary")
     every = Bits(quantizer=quantizer, weights=bits, everything=bool(args.get("everything")))
     for name in bits_of_layers(net, every):
@@ -161,23 +167,6 @@ def quantise_inputs(net: nn.Module, args: Mapping[str, Any]) -> None:
 
 def _quantise_input(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (layer.get_submodule(INPUT)(args[0]), *args[1:])
-
-
-def _begin(network: Network, images_BCHW: Tensor) -> None:
-    """Sets the first step of each activation, from the first layer to the last, each behind those before."""
-
-    def begin(quantiser: nn.Module, args: tuple[Any, ...]) -> None:
-        assert isinstance(quantiser, LsqActivation)
-        quantiser.begin(args[0].float())
-
-    learnt = [module for module in network.modules() if isinstance(module, LsqActivation)]
-    handles = [module.register_forward_pre_hook(begin) for module in learnt]
-    try:
-        with eval_mode(network):
-            network(images_BCHW)
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class FewLevels(NamedTuple):

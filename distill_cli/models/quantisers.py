@@ -258,6 +258,9 @@ class LsqActivation(ActivationQuantiser):
 
     Args:
         bits: Bits of a code.
+
+    Attributes:
+        features: N of the gradient's scale, the values of one image; None for those of an entry of the first axis.
     """
 
     low: Tensor
@@ -266,23 +269,26 @@ class LsqActivation(ActivationQuantiser):
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = bits
+        self.features: int | None = None
         self.step = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("low", torch.tensor(0.0))
         self.register_buffer("high", torch.tensor(float(2**bits - 1)))
 
     @torch.no_grad()
-    def begin(self, x: Tensor) -> None:
-        """Sets the levels and the first step, 2·mean|x|/√high, by what goes in."""
+    def begin(self, x: Tensor, size: Tensor | None = None) -> None:
+        """Sets the levels and the first step, 2·mean|x|/√high, by what goes in; `size` is another mean."""
         if bool((x < 0).any()):
             low, high = levels_of("lsq", self.bits)
             self.low.fill_(low)
             self.high.fill_(high)
-        if bool(x.any()):
-            self.step.copy_(2 * x.abs().mean() / self.high.sqrt())
+        size = x.abs().mean() if size is None else size
+        if bool(size > 0):
+            self.step.copy_(2 * size / self.high.sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, …), on its levels."""
         # As many values as one image has: the gradient's scale is the same whatever the batch.
-        share = (x[0].numel() * self.high).rsqrt()
+        count = x[0].numel() if self.features is None else self.features
+        share = (count * self.high).rsqrt()
         value = _LearntStep.apply(x.float(), positive(self.step), self.low, self.high, share)
         return cast("Tensor", value).to(x.dtype)

@@ -225,7 +225,8 @@ def check_model_output(out: Path, *, own: bool, overwrite: bool, kind: Entries =
         ArtifactError: An entry that would be written is a link.
     """
     there = (out / "config.json").is_file() and not overwrite
-    _check_own(out, kind, "a model", own=own, there=there)
+    subject = "a packed model" if kind is PACKED_MODEL else "a model"
+    _check_own(out, kind, subject, own=own, there=there)
 
 
 def check_audit_output(out: Path, *, own: bool, overwrite: bool) -> None:
@@ -277,12 +278,13 @@ def _check_own(out: Path, kind: Entries, subject: str, *, own: bool, there: bool
     check_writable(out)
     if not own:
         check_place(out, run=False)
+    # What is of another kind is not replaced: it is named before --overwrite is spoken of.
+    check_entries(out, kind, subject)
     if there:
         raise UsageError(
             f"{out} already holds {subject}",
             hint="Choose another --out, or replace it with --overwrite",
         )
-    check_entries(out, kind, subject)
 
 
 def check_not_gone(run: Path) -> None:

@@ -41,6 +41,10 @@ LAST_EARLIER_FRAMING = "0.3.0"
 # The batch where nothing is said, whatever the number of images, and the last version that had it. It
 # also had images without labels in every batch, and took means over the labelled ones of each.
 BATCH_SIZE, LAST_FIXED_BATCH = 128, "0.4.0"
+# The last version whose generations had the networks that are trained along in the first of them alone.
+LAST_PEERS_OF_FIRST = "0.8.0"
+# The last version that scaled the gradient of an activation's step by the values of an entry of the first axis.
+LAST_STEPS_BY_ENTRY = "0.8.0"
 
 
 def defaults_then(version: str | None, name: str) -> dict[str, Any]:
@@ -132,6 +136,24 @@ def counts_labelled_then(version: str | None) -> bool:
         version: The distill whose defaults a recipe has; None for today's.
     """
     return version is not None and _numbers(version) <= _numbers(LAST_FIXED_BATCH)
+
+
+def peers_of_first_then(version: str | None) -> bool:
+    """Whether a version trained networks along with the first of several generations alone.
+
+    Args:
+        version: The distill whose defaults a recipe has; None for today's.
+    """
+    return version is not None and _numbers(version) <= _numbers(LAST_PEERS_OF_FIRST)
+
+
+def steps_by_entry_then(version: str | None) -> bool:
+    """Whether a version took each entry of what goes into a layer for an image, and its last call for all.
+
+    Args:
+        version: The distill whose defaults a recipe has; None for today's.
+    """
+    return version is not None and _numbers(version) <= _numbers(LAST_STEPS_BY_ENTRY)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from distill_cli.errors import UsageError, nearest
 from distill_cli.recipe.base import TrainRecipe
+from distill_cli.recipe.earlier import peers_of_first_then
 from distill_cli.recipe.peer_options import is_peer
 from distill_cli.recipe.rounds import rounds_of
 from distill_cli.recipe.schema import (
@@ -80,6 +81,27 @@ def stages_of(recipe: TrainRecipe, out: Path) -> list[Stage]:
     if recipe.stages:
         return _listed(recipe, out)
     return _generations(recipe, out)
+
+
+def check_generations(recipe: TrainRecipe, version: str) -> None:
+    """Refuses networks that are trained along with generations, which would be there in the first alone.
+
+    Args:
+        recipe: The recipe of several runs.
+        version: The distill whose defaults it has: one that had them so goes on.
+
+    Raises:
+        UsageError: With the network.
+    """
+    if not isinstance(recipe, StudentRecipe) or (recipe.generations or 1) < 2:
+        return
+    along = next(filter(is_peer, recipe.teachers or []), None)
+    if along is not None and not peers_of_first_then(version):
+        raise UsageError(
+            f"--generations: each learns from the one before it alone, and {along} would be trained along "
+            "with the first and with no other",
+            hint="Train with it first, and give that run as --teachers; or list `stages` in a recipe",
+        )
 
 
 def fitnets(temperature: float = TAU, smoothing: float | None = None) -> list[dict[str, Any]]:

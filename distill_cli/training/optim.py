@@ -39,8 +39,12 @@ def default_decay(name: str) -> float:
     return SGD_DECAY if name in SGD_NAMES else ADAMW_DECAY
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, *, key: str = "opt") -> None:
     """Refuses an optimiser that timm does not have.
+
+    Args:
+        name: The optimiser.
+        key: The option that names it.
 
     Raises:
         UsageError: With the nearest name.
@@ -49,9 +53,9 @@ def check_name(name: str) -> None:
 
     known = ["auto", *(str(known) for known in timm.optim.list_optimizers())]
     if name not in known:
-        raise UsageError(f"opt: unknown optimiser '{name}'. {nearest(name, known)}")
+        raise UsageError(f"{key}: unknown optimiser '{name}'. {nearest(name, known)}")
     if name != "auto" and timm.optim.get_optimizer_info(name).second_order:
-        raise UsageError(f"opt: '{name}' needs second derivatives, which no training here makes")
+        raise UsageError(f"{key}: '{name}' needs second derivatives, which no training here makes")
 
 
 def create_optimizer(
@@ -63,6 +67,7 @@ def create_optimizer(
     momentum: float,
     layer_decay: float | None = None,
     adapter_parameters: Iterable[nn.Parameter] = (),
+    key: str = "opt",
 ) -> torch.optim.Optimizer:
     """timm's optimiser of this name.
 
@@ -77,13 +82,14 @@ def create_optimizer(
         momentum: Momentum of SGD and its kin.
         layer_decay: Factor of the rate from each layer to the one before; None for equal rates.
         adapter_parameters: Parameters of adapters, which take the peak rate.
+        key: The option that names the optimiser.
 
     Raises:
         UsageError: timm knows no such optimiser, or it cannot be used here.
     """
     import timm.optim
 
-    check_name(name)
+    check_name(name, key=key)
     options: dict[str, Any] = {"lr": rate, "weight_decay": weight_decay, "momentum": momentum}
     device = next(network.parameters()).device.type
     if name in FUSED_NAMES and device in FUSED_DEVICES:
@@ -98,7 +104,7 @@ def create_optimizer(
         )
     except (AssertionError, ImportError, TypeError, ValueError) as error:
         # Some need a library or a device that is not here, and say so in their own ways.
-        raise UsageError(f"opt: '{name}' cannot be used here: {reason(error)}") from None
+        raise UsageError(f"{key}: '{name}' cannot be used here: {reason(error)}") from None
     assert isinstance(optimizer, torch.optim.Optimizer)
     others = list(adapter_parameters)
     for decay, group in (

@@ -15,6 +15,7 @@ import torch
 
 from distill_cli.models import load_model
 from tests.conftest import Made, Outcome, invoke, tree
+from tests.kills import kept, kill, writes_of
 from tests.processes import start
 from tests.reliability import Reliability
 
@@ -77,11 +78,19 @@ def test_a_packed_run_is_the_run(run: Path, distill: Distill) -> None:
 def test_what_is_there_is_not_replaced_unasked(
     run: Path, distill: Distill, reliability: Reliability
 ) -> None:
-    export = ("export", run, "--format", "packed")
+    export, typed = ("export", run, "--format", "packed"), "distill export s --format packed"
     assert distill(*export).out.splitlines()[-1] == "s/packed"
     outcome = distill(*export)
     assert outcome.code == 2
-    assert "s/packed already holds a model" in one_line(outcome)
+    reliability("Folders and paths", "packed weights are there already", typed, outcome)
+    for flags in ((), ("--overwrite",)):
+        shutil.copytree(run / "model", "m", dirs_exist_ok=True)
+        outcome = distill(*export, "--out", "m", *flags)
+        assert outcome.code == 2
+        assert "m holds README.md, which is not of a packed model" in one_line(outcome)
+        prior = ("--prior", "uniform", "--out", run / "packed")
+        outcome = distill("calibrate", run, *prior, *flags)
+        assert (outcome.code, "lies in the run" in one_line(outcome)) == (2, True)
     assert distill(*export, "--overwrite").code == 0
     assert distill("export", run / "model", "--format", "packed").code == 2
     assert distill("export", run / "model", "--format", "packed", "--out", "p").code == 0
@@ -143,7 +152,9 @@ def test_an_edited_config_is_refused(
     assert not (run / "packed/config.json").exists()
 
 
-def test_a_full_disk_leaves_no_half_of_a_packed_folder(run: Path, distill: Distill) -> None:
+def test_a_full_disk_leaves_no_half_of_a_packed_folder(
+    run: Path, distill: Distill, reliability: Reliability
+) -> None:
     """Whatever is there afterwards is no model, or the whole."""
     for limit in (1000, 4000):
         shutil.rmtree(run / "packed", ignore_errors=True)
@@ -151,6 +162,42 @@ def test_a_full_disk_leaves_no_half_of_a_packed_folder(run: Path, distill: Disti
         assert (ended.code, b"disk full" in ended.err) == (1, True), ended.err
         assert not (run / "packed/config.json").exists()
     assert distill("export", run, "--format", "packed").code == 0
+    reliability(
+        *("Kills, disks and streams", "the disk is full while weights are packed"),
+        "distill export s --format packed",
+        Outcome(ended.code, "", ended.err.decode()),
+    )
+
+
+def test_a_kill_leaves_no_half_of_a_packed_folder(
+    run: Path, distill: Distill, reliability: Reliability
+) -> None:
+    """Killed at each write of an export that replaces another: it is whole, or none until the next one."""
+    export = ("export", run, "--format", "packed", "--overwrite")
+    assert distill(*export).code == 0
+    whole = kept(run / "packed")
+    watched = run.absolute()
+    writes = writes_of(export, watched)
+    assert [name for _, name in writes if name.endswith((".safetensors", ".json"))]
+    for number in range(1, len(writes) + 1):
+        kill(export, watched, number)
+        found = kept_by(run / "packed")
+        assert "config.json" not in found or found == whole, writes[number - 1]
+        outcome = distill(*export)
+        assert outcome.code == 0, outcome.err
+        assert kept(run / "packed") == whole
+    reliability(
+        *("Kills, disks and streams", "killed between any two writes of an export"),
+        *("distill export s --format packed --overwrite", Outcome(0, "", "")),
+        message="the bytes of an unbroken export",
+    )
+
+
+def kept_by(folder: Path) -> dict[str, Any]:
+    """The same, whatever a kill left of what it was writing."""
+    for path in folder.glob(".tmp*"):
+        path.unlink()
+    return kept(folder)
 
 
 CONTRADICTIONS = [
@@ -246,7 +293,7 @@ def test_onnx_answers_as_the_network(run: Path, distill: Distill, int8: bool) ->
     assert outcome.code == 0, outcome.err
     said, path = json.loads(outcome.out), run / ("model-int8.onnx" if int8 else "model.onnx")
     content = path.read_bytes()
-    assert said["bytes"] == len(content)
+    assert (said["bytes"], said["out"]) == (len(content), str(path))
     assert said["calibrated_on"] == (300 if int8 else None)
     for part in (b"site-packages", str(Path(__file__).parents[2]).encode(), b"/tmp"):
         assert part not in content, "a path of this machine"

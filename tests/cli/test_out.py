@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -275,3 +276,29 @@ def test_images_keep_their_folder(made: Made, here: Path, distill: Distill, verb
     assert outcome.code == 2, outcome.err
     assert "would be taken for one of its classes" in one_line(outcome)
     assert not (here / "flat/train/run").exists()
+
+
+def test_nothing_that_is_made_of_a_run_lies_among_its_images(
+    made: Made, here: Path, distill: Distill
+) -> None:
+    """They could not be read any more: a folder without images is no class."""
+    pictures(here / "flat", "ab", count=6)
+    shutil.copytree(made.teacher, here / "t")
+    recipe = here / "t/recipe.yaml"
+    kept = f"data: {here / 'flat/train'}\n"
+    recipe.write_text(re.sub(r"^data: .*\n", kept, recipe.read_text(), flags=re.MULTILINE))
+    shutil.copytree(here / "t/model", here / "m")
+    export, among = ("export", "t", "--format"), "flat/train/a"
+    for command in (
+        (*export, "packed", "--out", "flat/train/p"),
+        (*export, "packed", "--out", f"{among}/p"),
+        (*export, "onnx", "--out", f"{among}/a.onnx"),
+        ("export", "m", "--format", "onnx", "--data", "flat/train", "--out", f"{among}/a.onnx"),
+        ("calibrate", "t", "--prior", "uniform", "--out", f"{among}/c"),
+        ("audit", "t", "--out", f"{among}/audit"),
+    ):
+        before = tree(here)
+        outcome = distill(*command)
+        assert outcome.code == 2, outcome.err
+        assert f"--out {command[-1]} lies among the images of" in one_line(outcome)
+        assert tree(here) == before

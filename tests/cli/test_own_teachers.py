@@ -231,6 +231,7 @@ def test_more_refusals(here: Path, distill: Distill, args: tuple[Any, ...], text
     outcome = distill(*args)
     assert outcome.code == 2, outcome.err
     assert text in " ".join(outcome.err.split())
+    assert "images used" not in outcome.err, "the data were read before"
     assert not (here / "runs").exists()
 
 

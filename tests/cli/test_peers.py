@@ -11,6 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from distill_cli.errors import UsageError
+from distill_cli.recipe.load import validate
+from distill_cli.recipe.schema import StudentRecipe
+from distill_cli.recipe.stages import check_generations, stages_of
 from distill_cli.training.loop import Trainer
 from tests.conftest import Made, Outcome
 from tests.ranks import by_ranks
@@ -101,7 +105,16 @@ def test_beside_a_live_teacher_and_a_cache(here: Path, distill: Distill, made: M
 
 REFUSED: list[tuple[tuple[Any, ...], str]] = [
     (("--teachers", "peer:"), "names no network that is trained along"),
-    (("--teachers", "peer:nonesuch"), "there is no network 'nonesuch'"),
+    (("--teachers", "peer:nonesuch"), "teacher peer:nonesuch: there is no network 'nonesuch'"),
+    (("--teachers", "peer:resnet18.x"), "teacher peer:resnet18.x: timm has no weights tagged"),
+    (("--teachers", "peer:a=mlp_8x1", "--set", "peer.a.opt=sdg"), "peer.a.opt: unknown optimiser"),
+    (("--teachers", "peer:a=mlp_8x1", "--set", "peer.a.opt=adahessian"), "peer.a.opt: 'adahess"),
+    (("--teachers", "peer:mlp_8x1", "--mode", "relabel"), "--mode relabel and a network"),
+    (
+        ("--teachers", "peer:mlp_8x1", "--mutual", "--objective", "kd,label-mix"),
+        "is of one alone",
+    ),
+    (("--teachers", "peer:mlp_8x1", "--generations", 2), "--generations: each learns from the one"),
     (("--teachers", "peer:mlp_8x1,peer:mlp_8x1"), "are one and the same"),
     (("--teachers", "peer:a=mlp_8x1,peer:a=mlp_8x2"), "are called a"),
     (("--teachers", "peer:mlp_8x1", "--set", "peer.other.lr=0.1"), "peer.other is of no network"),
@@ -118,7 +131,33 @@ def test_refusals(here: Path, distill: Distill, flags: tuple[Any, ...], text: st
     outcome = distill(*STUDENT, *flags, "--out", "r")
     assert outcome.code == 2, outcome.err
     assert text in " ".join(outcome.err.split())
+    assert "images used" not in outcome.err, "the data were read before"
     assert not (here / "r").exists()
+
+
+def test_a_network_that_cannot_be_built_is_called_as_it_was_typed(
+    here: Path, distill: Distill
+) -> None:
+    for key, text in (
+        ("model_args.odd=1", "teacher peer:a=mlp_8x1: distill_mlp cannot be built"),
+        ("opt=bnbadam", "peer.a.opt: 'bnbadam' cannot be used here"),
+    ):
+        outcome = distill(*STUDENT, "--teachers", "peer:a=mlp_8x1", "--set", f"peer.a.{key}")
+        assert outcome.code == 2, outcome.err
+        assert f"error: {text}" in " ".join(outcome.err.split())
+
+
+def test_generations_of_earlier_versions_go_on() -> None:
+    """They had the networks beside the first generation, and the others learn from the one before."""
+    values = {"teachers": ["peer:a=mlp_8x1"], "mutual": True, "generations": 2}
+    recipe = validate(StudentRecipe, values)
+    check_generations(recipe, "0.8.0")
+    first, second = stages_of(recipe, Path("s"))
+    assert isinstance(second.recipe, StudentRecipe)
+    assert second.recipe.teachers == [str(first.out)]
+    assert not second.recipe.mutual
+    with pytest.raises(UsageError, match="peer:a=mlp_8x1"):
+        check_generations(recipe, "0.9.0")
 
 
 def test_reliability_of_a_dump_of_what_still_learns(

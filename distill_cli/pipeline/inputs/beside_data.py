@@ -9,12 +9,13 @@ from distill_cli.errors import UsageError
 from distill_cli.files import real_path
 
 
-def check_beside_data(out: Path, data: str | None) -> None:
+def check_beside_data(out: Path, data: str | None, *, file: bool = False) -> None:
     """Refuses a folder that the next command would take for a class, or in which it would seek images.
 
     Args:
         out: The folder that is written.
         data: The data spec; None where there is none.
+        file: It is a file, which is no class, and would be said to be left out by whoever reads them.
 
     Raises:
         UsageError: It lies in the data's class folders, or beside them.
@@ -29,7 +30,8 @@ def check_beside_data(out: Path, data: str | None) -> None:
     splits = [entry.name for entry in folder.iterdir() if entry.is_dir() and split_of(entry.name)]
     if splits and first and first[0] not in splits:
         return
+    taken = "" if file else ", and would be taken for one of its classes"
     raise UsageError(
-        f"--out {out} lies among the images of {data}, and would be taken for one of its classes",
+        f"--out {out} lies among the images of {data}{taken}",
         hint="Choose another --out, outside of it",
     )

@@ -32,23 +32,22 @@ def mode_of(recipe: StudentRecipe) -> Mode:
     return recipe.self.get("mode", "train")
 
 
-def check_own(recipe: TrainRecipe, composed: Composition, names: Sequence[str]) -> None:
+def check_own(recipe: StudentRecipe, composed: Composition) -> None:
     """Refuses the student as its own teacher where that cannot be, or would teach it nothing.
 
     Args:
-        recipe: The recipe of any training verb.
+        recipe: Its recipe.
         composed: Its objectives.
-        names: Its teachers.
 
     Raises:
         UsageError: With the reason.
     """
+    names = recipe.teachers or []
     own = [name for name in names if name in OWN]
     if not own:
-        if isinstance(recipe, StudentRecipe) and recipe.self:
+        if recipe.self:
             raise UsageError("self.mode is of the teacher self", hint="Add --teachers self")
         return
-    assert isinstance(recipe, StudentRecipe), "refused where names are expanded"
     if len(set(own)) < len(own):
         raise UsageError(f"teacher {own[0]} is named twice", hint="Name it once")
     if recipe.class_map and len(recipe.class_map) > 1:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -15,10 +16,9 @@ from distill_cli.models.zoo import resolve
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.objectives.compose import Composition, Weight, Weighted
 from distill_cli.objectives.hooks import HasAdapter, TapsStudent, needs_of
-from distill_cli.pipeline.inputs.own_teachers import check_own
 from distill_cli.pipeline.inputs.student import shown_by
 from distill_cli.recipe.base import TrainRecipe
-from distill_cli.recipe.peer_options import PeerSettings, is_peer, peer_of
+from distill_cli.recipe.peer_options import PeerName, PeerSettings, is_peer, peer_of
 from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.own import PeerTeacher
@@ -28,30 +28,18 @@ from distill_cli.training.peers import Peer
 from distill_cli.types import Need, Targets
 
 
-def check_moving(recipe: TrainRecipe, composed: Composition, names: Sequence[str]) -> None:
-    """Refuses teachers that learn while they teach where that cannot be; the arguments of `check_own`.
-
-    Raises:
-        UsageError: With the reason.
-    """
-    check_own(recipe, composed, names)
-    check_peers(recipe, composed, names)
-
-
-def check_peers(recipe: TrainRecipe, composed: Composition, names: Sequence[str]) -> None:
+def check_peers(recipe: StudentRecipe, composed: Composition) -> None:
     """Refuses networks that are trained along where that cannot be, or means nothing.
 
     Args:
-        recipe: The recipe of any training verb.
+        recipe: The student's.
         composed: Its objectives.
-        names: Its teachers.
 
     Raises:
         UsageError: With the reason.
     """
-    if not isinstance(recipe, StudentRecipe):
-        return
-    peers = [peer_of(name) for name in names if is_peer(name)]
+    along = list(filter(is_peer, recipe.teachers or []))
+    peers = list(map(peer_of, along))
     known = [peer.name for peer in peers]
     for name in recipe.peer:
         if name not in known:
@@ -72,10 +60,30 @@ def check_peers(recipe: TrainRecipe, composed: Composition, names: Sequence[str]
             f"two networks that are trained along are called {twice}",
             hint=f"Give them names: peer:one={peers[0].model},peer:two={peers[0].model}",
         )
-    for peer in peers:
-        resolve(peer.model)
+    for name, peer in zip(along, peers, strict=True):
+        with _named(name):
+            resolve(peer.model)
+        settings = recipe.peer.get(peer.name, PeerSettings())
+        if settings.opt is not None:
+            optim.check_name(settings.opt, key=_key_of_opt(recipe, peer))
     _check_asked(recipe)
     _check_objectives(recipe, composed)
+
+
+@contextmanager
+def _named(teacher: str) -> Iterator[None]:
+    """Has refusals of a network say which it is, by the words that were typed."""
+    try:
+        yield
+    except UsageError as error:
+        message = error.message.removeprefix("model: ")
+        raise UsageError(f"teacher {teacher}: {message}", hint=error.hint) from None
+
+
+def _key_of_opt(recipe: StudentRecipe, peer: PeerName) -> str:
+    """The option that names a network's optimiser."""
+    settings = recipe.peer.get(peer.name)
+    return "opt" if settings is None or settings.opt is None else f"peer.{peer.name}.opt"
 
 
 def _check_asked(recipe: StudentRecipe) -> None:
@@ -143,13 +151,14 @@ def open_peers(
         settings = recipe.peer.get(given.name, PeerSettings())
         # Networks of one kind begin at different weights, and none at the student's.
         torch.manual_seed(recipe.seed + 7919 * number)
-        network = create_network(
-            given.model,
-            class_names=dataset.class_names,
-            view=shown_by(dataset),
-            args=settings.model_args,
-            dropout=settings.dropout,
-        )
+        with _named(name):
+            network = create_network(
+                given.model,
+                class_names=dataset.class_names,
+                view=shown_by(dataset),
+                args=settings.model_args,
+                dropout=settings.dropout,
+            )
         network.targets, network.view = targets, dataset.plain_view
         network = network.to(runtime.device).to(memory_format=runtime.memory_format)
         fingerprint = f"{name} {settings.model_dump_json(exclude_defaults=True)}"
@@ -159,7 +168,7 @@ def open_peers(
                 network=network,
                 teacher=PeerTeacher(name, fingerprint, dataset.class_names, targets),
                 composition=_composition(composed, settings.weight, targets, mutual=recipe.mutual),
-                optimizer=_optimizer(recipe, settings, network, batch_size),
+                optimizer=_optimizer(recipe, given, network, batch_size),
             )
         )
     if made:
@@ -183,9 +192,10 @@ def _scaled(part: Weighted, factor: float) -> Weighted:
 
 
 def _optimizer(
-    recipe: StudentRecipe, settings: PeerSettings, network: Network, batch_size: int
+    recipe: StudentRecipe, peer: PeerName, network: Network, batch_size: int
 ) -> torch.optim.Optimizer:
     """The optimiser of a network that is trained along, by its settings, then the recipe's, then its own."""
+    settings = recipe.peer.get(peer.name, PeerSettings())
     opt = settings.opt or recipe.opt
     if opt == "auto":
         opt = optim.default_optimizer(base_of(network))
@@ -203,6 +213,7 @@ def _optimizer(
         rate=optim.default_rate(opt, batch_size) if rate is None else rate,
         weight_decay=optim.default_decay(opt) if decay is None else decay,
         momentum=recipe.momentum if momentum is None else momentum,
+        key=_key_of_opt(recipe, peer),
     )
 
 

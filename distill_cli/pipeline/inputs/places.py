@@ -34,3 +34,21 @@ def check_places(
         check_moved(images, owners, kept, key=key)
         for out in outs:
             check_beside_data(out, images)
+
+
+def check_beside_images(out: Path, run: Path, *named: str | None, file: bool = False) -> None:
+    """Refuses what is made of a finished run and would lie among the images that it, or the next one, reads.
+
+    Args:
+        out: The folder or file that is written.
+        run: A run or model folder, whose recipe says where its images are.
+        named: Images that the command names itself.
+        file: It is a file.
+
+    Raises:
+        UsageError: With the images.
+    """
+    recipe = kept_recipe(run)
+    for images in (*named, *map(recipe.get, NAMES)):
+        if isinstance(images, str):
+            check_beside_data(out, images, file=file)

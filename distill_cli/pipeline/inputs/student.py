@@ -12,6 +12,7 @@ from distill_cli.data.dataset import Dataset
 from distill_cli.data.split_images import Images
 from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.models import InputSpec, Network, create_network, suggested, weights_at_hand
+from distill_cli.models.activation_steps import count_features
 from distill_cli.models.frozen import freeze
 from distill_cli.models.gated import gated, is_gated
 from distill_cli.models.heads import classifier_names
@@ -22,7 +23,9 @@ from distill_cli.objectives.base import HeadName
 from distill_cli.pipeline.inputs.artifacts import ON_DISK, Artifacts
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.default_batch import MOST, STEPS
+from distill_cli.recipe.earlier import steps_by_entry_then
 from distill_cli.recipe.network_options import quantizer_of
+from distill_cli.recipe.recorded import made_by
 from distill_cli.runtime import Runtime
 from distill_cli.training.events import Sink
 from distill_cli.types import Targets
@@ -177,7 +180,10 @@ def with_few_bits(
         UsageError: The recipe contradicts itself, or the network cannot be quantised.
     """
     asked = quantizer_of(recipe)
+    by_entry = steps_by_entry_then(made_by(recipe.recorded))
     if asked is None:
+        if not by_entry:
+            count_features(network)
         return network
     if runtime.shard != "none":
         raise UsageError(
@@ -199,7 +205,8 @@ def with_few_bits(
         everything=recipe.quantize_all,
     )
     whole = network.num_params
-    made = quantised(network, bits, noise(network) if dry else _some_images(dataset))
+    images_BCHW = noise(network) if dry else _some_images(dataset)
+    made = quantised(network, bits, images_BCHW, by_entry=by_entry)
     few = sum(layer.learning.numel() for layer in weight_quantisers(made.net))
     told = [f"{name}: {few:,} of {whole:,} parameters on few levels"] if few else []
     if recipe.act_bits is not None:

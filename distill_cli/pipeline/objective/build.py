@@ -66,20 +66,22 @@ def composition(recipe: TrainRecipe, targets: Targets = "softmax") -> Compositio
     return composed
 
 
-def check_objectives(recipe: TrainRecipe) -> None:
+def check_objectives(recipe: TrainRecipe) -> Composition:
     """Refuses, before the data are opened, objectives that make no sense whatever the data are.
+
+    Returns:
+        The objectives, on softmax targets where nothing is said and both make sense.
 
     Raises:
         UsageError: As `composition` raises it.
     """
     if isinstance(recipe, LabelledRecipe) and recipe.targets is not None:
-        composition(recipe, recipe.targets)
-        return
+        return composition(recipe, recipe.targets)
     try:
-        composition(recipe)
+        return composition(recipe)
     except UsageError as error:
         try:
-            composition(recipe, "sigmoid")
+            return composition(recipe, "sigmoid")
         except UsageError:
             raise error from None
 

@@ -6,6 +6,8 @@ from distill_cli.data.augment import check_names
 from distill_cli.models import resolve
 from distill_cli.pipeline.inputs.label_rules import check_label_options
 from distill_cli.pipeline.inputs.other_views import check_other_views
+from distill_cli.pipeline.inputs.own_teachers import check_own
+from distill_cli.pipeline.inputs.peers import check_peers
 from distill_cli.pipeline.objective.build import check_objectives
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.network_options import quantizer_of
@@ -21,10 +23,12 @@ def check_options(recipe: TrainRecipe) -> None:
     """
     check_label_options(recipe)
     quantizer_of(recipe)
-    check_objectives(recipe)
+    composed = check_objectives(recipe)
     check_names(recipe.augment)
     if isinstance(recipe, StudentRecipe):
         check_other_views(recipe)
+        check_own(recipe, composed)
+        check_peers(recipe, composed)
     optim.check_name(recipe.opt)
     if recipe.model is not None:
         resolve(recipe.model)

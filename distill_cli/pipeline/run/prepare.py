@@ -25,7 +25,7 @@ from distill_cli.pipeline.inputs.other_views import (
     view_specs,
 )
 from distill_cli.pipeline.inputs.own_teachers import outside, with_own
-from distill_cli.pipeline.inputs.peers import check_moving, open_peers
+from distill_cli.pipeline.inputs.peers import open_peers
 from distill_cli.pipeline.inputs.places import check_places
 from distill_cli.pipeline.inputs.student import (
     Architecture,
@@ -105,7 +105,6 @@ def prepare(
     check_held_out(recipe, dataset, sink)
     targets = targets_of(recipe, several=dataset.multi_label)
     composed = composition(recipe, targets)
-    check_moving(recipe, composed, taught_by)
     if message := temperature_message(recipe):
         sink.message(message)
     members, teacher_data = open_members(recipe, names, dataset, targets, runtime, sink, runs)

@@ -34,7 +34,7 @@ from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate
 from distill_cli.recipe.recorded import asked_of, made_by
 from distill_cli.recipe.stage import Stage
-from distill_cli.recipe.stages import RECIPE, is_several, stages_of
+from distill_cli.recipe.stages import RECIPE, check_generations, is_several, stages_of
 from distill_cli.training.events import Silent, Sink
 from distill_cli.training.pauses import TimeLimit
 from distill_cli.types import STAGES
@@ -172,6 +172,7 @@ def staged(
     stages = stages_of(recipe, out)
     begun = _begun_by(stages, out) if resume else None
     version = begun or made_by(recipe.recorded) or __version__
+    check_generations(recipe, version)
     # Stages that are not begun have the defaults of those that are.
     stages = [replace(stage, recipe=as_made(stage.recipe, version)) for stage in stages]
     recorded = {"defaults": version, "asked": asked_of(recipe)}
