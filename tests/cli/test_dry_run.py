@@ -33,6 +33,7 @@ from tests.data.pictures import halves
 
 Distill = Callable[..., Outcome]
 TRAIN = ("teacher", "train", "--data", "digits", "--epochs", 1)
+ALONE = ("student", "--epochs", 1)
 STUDENT = ("student", "--teachers", "{a}", "--epochs", 1)
 DUMP = ("cache-soft-labels", "--teachers", "{a}", "--augment", "shift:1")
 
@@ -243,11 +244,11 @@ ACCEPTED: list[Any] = [
     ),
     (*STUDENT,),
     twice(
-        (*STUDENT, "--objective", "category-structure", "--teachers", "{b}", "--model", "mlp_8x2")
+        (*ALONE, "--objective", "category-structure", "--teachers", "{b}", "--model", "mlp_8x2")
     ),
-    twice((*STUDENT, "--teachers", "{a},{b}", "--mode", "relabel")),
-    (*STUDENT, "--teachers", "{caches}", "--mode", "random", "--random-per", "sample"),
-    twice((*STUDENT, "--teachers", "{topk}", "--init", "{b}", "--model", "mlp_24x2")),
+    twice((*ALONE, "--teachers", "{a},{b}", "--mode", "relabel")),
+    (*ALONE, "--teachers", "{caches}", "--mode", "random", "--random-per", "sample"),
+    twice((*ALONE, "--teachers", "{topk}", "--init", "{b}", "--model", "mlp_24x2")),
     (*STUDENT, "--hints", "--model", "mlp_8x2"),
     twice((*STUDENT, "--generations", 2)),
     twice((*TRAIN, "--objective", "tfkd-self")),
