@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distill_cli.cli.tables import Column, show_table
 from distill_cli.cli.terminal import say
-from distill_cli.report.format import NOTHING, share
+from distill_cli.report.format import NOTHING, exactly, share
 from distill_cli.report.rounds import Round, RoundTable
 
 
@@ -13,7 +13,7 @@ def show_rounds(table: RoundTable) -> None:
     columns = [
         Column(heading="round"),
         Column(heading="labels", right=True, rank=6),
-        Column(heading=f"p ≥ {table.threshold:g}", right=True, rank=3),
+        Column(heading=f"p ≥ {exactly(table.threshold)}", right=True, rank=3),
         Column(heading="chosen", right=True),
         Column(heading="of a class", right=True, rank=4),
         Column(heading="right", right=True, rank=2),

@@ -7,6 +7,7 @@ from distill_cli.models import resolve
 from distill_cli.pipeline.inputs.label_rules import check_label_options
 from distill_cli.pipeline.inputs.other_views import check_other_views
 from distill_cli.pipeline.objective.build import check_objectives
+from distill_cli.pipeline.run.requirements import check_gates
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.network_options import quantizer_of
 from distill_cli.recipe.schema import StudentRecipe
@@ -21,6 +22,7 @@ def check_options(recipe: TrainRecipe) -> None:
     """
     check_label_options(recipe)
     quantizer_of(recipe)
+    check_gates(recipe)
     check_objectives(recipe)
     check_names(recipe.augment)
     if isinstance(recipe, StudentRecipe):
