@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
+from distill_cli.pipeline.inputs.teacher_folders import moves
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.parsing import Requirement
 from distill_cli.recipe.schema import StudentRecipe
