@@ -31,7 +31,8 @@ def audit(
     out_of_fold: Annotated[
         str | None,
         typer.Option(
-            help="A cache by teachers that had not seen the labels; it judges in RUN's place."
+            help="A cache of cache-soft-labels --cross-fit, by networks that had not seen the labels; it judges "
+            "in RUN's place."
         ),
     ] = None,
     budget: Annotated[
@@ -148,8 +149,8 @@ def _show(summary: dict[str, Any], target: Path) -> None:
     say(f"{labelled} judged by {judges}")
     if summary["in_sample"]:
         say(
-            "[bold]note:[/bold] it may have learnt these labels, and doubts few that it knows by heart: "
-            "--out-of-fold CACHE judges by teachers that had not seen them"
+            "[bold]note:[/bold] what may have learnt these labels doubts few that it knows by heart: "
+            "cache-soft-labels --cross-fit 5 makes a cache for --out-of-fold, of networks that had not seen them"
         )
     lists = escape(str(target))
     say(f"look at {lists}/index.html, then train with --without {lists}/audit.csv, or with")

@@ -57,8 +57,9 @@ class LabelRules:
     seed: int = 0
     val_fraction: float = 0.1
 
-    def among(self, sample_ids: Sequence[str]) -> LabelRules:
-        """The same without the rows of lists that name unlabelled images which are none of these samples."""
+    def of_data(self, sample_ids: Sequence[str]) -> LabelRules:
+        """The same without the rows of lists that name images beside the data, which have these samples."""
+        # A class may be called as the images beside them are.
         known = set(sample_ids)
 
         def is_there(sample_id: str) -> bool:

@@ -102,6 +102,31 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     return replace(seen, group_K=group_K, labels=labels)
 
 
+def all_known(dataset: Dataset, rules: LabelRules) -> Dataset:
+    """The dataset with the labels that a run knows, and all images as rows that it could train on.
+
+    A limit, a fold and a list of what is learnt from decide what a run looks at, and no label: they leave out
+    nothing here. Of labels that are hidden a limit decides which ones are drawn.
+
+    Args:
+        dataset: As it lies on disk, split.
+        rules: What the run may know.
+    """
+    limit = rules.limit if rules.hides else None
+    seen = relabelled(dataset, replace(rules, limit=limit, fold=None, unlabelled=None))
+    if limit is None:
+        return seen
+    assert seen.labels is not None
+    train, known_N = dataset.train, labelled(seen.train)
+    held_rows = absent_from(torch.arange(len(train.label_N)), dataset.fit_rows).nonzero()[:, 0]
+    lists = lists_of(dataset, held_rows, rules)
+    # A list may say the label of an image that the limit did not take, which is no question then.
+    rows = (~lists.out_N & (known_N | (lists.label.train_N == UNLABELLED))).nonzero()[:, 0]
+    rows = of_kept_classes(rows, train.label_N, kept_classes(dataset.class_names, rules))
+    val_rows = held_rows[seen.labels.val_rows] if len(held_rows) else held_rows
+    return replace(seen, fit_rows=rows[absent_from(rows, val_rows)])
+
+
 def _learnt(seen: Dataset, lists: Lists) -> Dataset:
     """Without the images that have no label, and that a list of those to learn from does not name."""
     kept = (labelled(seen.train) | lists.learnt_N)[seen.fit_rows]

@@ -19,18 +19,23 @@ from distill_cli.cache.manifest import read_plan
 from distill_cli.cache.reader import CacheReader
 from distill_cli.data.ahead import copied_ahead
 from distill_cli.data.dataset import Dataset
+from distill_cli.data.labels import all_known
 from distill_cli.data.split_images import Images
 from distill_cli.doubt import disagreement
 from distill_cli.errors import ArtifactError
 from distill_cli.evaluate import Collected, check_answers
-from distill_cli.pipeline.evaluate import as_known, data_of
+from distill_cli.pipeline.evaluate import as_known, beside_then, data_of, rules_for
+from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import Artifacts
+from distill_cli.pipeline.inputs.label_rules import rules_kept_of
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teachers import open_teachers
 from distill_cli.recipe.recorded import mapping
+from distill_cli.recipe.rounds import FIRST_ROUND
+from distill_cli.report.rounds import ROUNDS
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.live import LiveTeacher
-from distill_cli.types import PlainView
+from distill_cli.types import STAGES, PlainView
 
 SplitName = Literal["train", "val", "test"]
 
@@ -80,7 +85,9 @@ def data_as_known(
     data: str | None,
     unlabelled: str | None,
 ) -> Dataset:
-    """A run's data with the labels, the training rows and the held-out images that it knew.
+    """A run's data with the labels that it knew and the images that it held out; all others are training rows.
+
+    A label that a self-training made is none that anybody knew.
 
     Args:
         folder: The run.
@@ -91,11 +98,17 @@ def data_as_known(
 
     Raises:
         UsageError: The data are nowhere.
-        ArtifactError: They are others than the run was trained on, or its files of labels are.
+        ArtifactError: They are others than the run was trained on, or its images beside them or its files of
+            labels are.
     """
     beside = unlabelled or recipe.get("unlabelled")
     check_moved(beside, [str(folder)], key="unlabelled")
     dataset = data_of(folder, data, recipe, view, unlabelled=beside)
+    if unlabelled is None and beside and dataset.identity.beside != beside_then(recipe):
+        raise ArtifactError(
+            f"{folder} was trained beside other images than {beside} has now",
+            hint="Give --unlabelled DATA to take these, or those that it had",
+        )
     then = mapping(mapping(recipe.get("recorded")).get("dataset"))
     if (trained_on := then.get("fingerprint")) not in (None, dataset.identity.fingerprint):
         raise ArtifactError(
@@ -103,7 +116,17 @@ def data_as_known(
             f"(fingerprint {str(trained_on)[:12]}…, now {dataset.identity.fingerprint[:12]}…)",
             hint="Say where they are with --data, or train it again on these",
         )
-    return as_known(folder, dataset, recipe)
+    as_known(folder, dataset, recipe)
+    rules = rules_kept_of(_recipe_of_labels(folder, recipe))
+    return all_known(dataset, rules_for(dataset, recipe, rules))
+
+
+def _recipe_of_labels(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe that says which labels a person gave: of a self-training that of its first round."""
+    for run, first in ((folder, folder / STAGES), (folder.parent.parent, folder.parent)):
+        if first.name == STAGES and (run / ROUNDS).is_file():
+            return kept_recipe(first / FIRST_ROUND)
+    return recipe
 
 
 def parts_of(dataset: Dataset) -> list[Part]:

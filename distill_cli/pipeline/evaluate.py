@@ -15,6 +15,7 @@ from distill_cli.cache.manifest import read_plan
 from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.decode import processors
 from distill_cli.data.inventory import left_in_words
+from distill_cli.data.label_rules import LabelRules
 from distill_cli.data.labels import relabelled
 from distill_cli.data.pillow_io import Size
 from distill_cli.data.rules import DataRules
@@ -147,12 +148,10 @@ def as_held_out(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Datas
 def as_known(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Dataset:
     """The data that a run was trained on with the labels that it knew.
 
-    What its lists say of images beside the data counts where these lie there too.
-
     Raises:
         ArtifactError: Its files of labels say something else by now.
     """
-    rules = rules_kept_of(recipe).among(dataset.train.sample_ids)
+    rules = rules_for(dataset, recipe, rules_kept_of(recipe))
     if not rules.changes:
         return dataset
     dataset = relabelled(dataset, rules)
@@ -160,11 +159,33 @@ def as_known(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> Dataset:
     return dataset
 
 
+def rules_for(dataset: Dataset, recipe: dict[str, Any], rules: LabelRules) -> LabelRules:
+    """A run's rules, without what its lists say of images beside the data where these are not its own.
+
+    Images of another source may have the names of its own, and lists know no more than names.
+
+    Args:
+        dataset: The run's data, with whatever lies beside them now.
+        recipe: The run's recipe.
+        rules: Its rules.
+    """
+    if dataset.identity.beside == beside_then(recipe):
+        return rules
+    return rules.of_data(dataset.train.sample_ids[: dataset.identity.samples])
+
+
+def beside_then(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The identity of the images beside the data that a run recorded; empty where there were none."""
+    then = mapping(mapping(recipe.get("recorded")).get("dataset"))
+    return {key: then[key] for key in UNLABELLED_KEYS if then.get(key)}
+
+
 def _check_labels(folder: Path, dataset: Dataset, recipe: dict[str, Any]) -> None:
     """Refuses labels that are not those which the run knew."""
     then = mapping(mapping(recipe.get("recorded")).get("labels"))
     now = {} if dataset.labels is None else dataset.labels.to_json()
-    if then.get("digest") in (None, now.get("digest")):
+    keys = ["digest", *(["beside"] if dataset.identity.beside == beside_then(recipe) else [])]
+    if all(then.get(key) in (None, now.get(key)) for key in keys):
         return
     paths = files_named(recipe)
     named = ", ".join(paths[key] for key in OF_LABELS if key in paths)

@@ -101,7 +101,7 @@ def query(
 
 
 def _candidates(folder: Path, dataset: Dataset, *, beside: bool) -> Part:
-    """The images that a training would take up without a label; of a source beside the data, or all.
+    """The images without a known label, whichever the run learnt from; of a source beside the data, or all.
 
     Raises:
         UsageError: There is none.

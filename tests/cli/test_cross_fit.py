@@ -93,6 +93,16 @@ def digits() -> Dataset:
 
 
 @on_host
+def test_an_audit_takes_it_as_out_of_fold(fitted: Fitted, here: Path, distill: Distill) -> None:
+    outcome = distill(
+        "audit", fitted.teacher, "--out-of-fold", fitted.cache, "--out", "a", "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["in_sample"] is False
+    assert "may have learnt" not in outcome.err
+    assert "had not seen the labels" in (here / "a/index.html").read_text()
+
+
 def test_no_image_is_labelled_by_a_network_that_saw_it(fitted: Fitted, digits: Dataset) -> None:
     """By the batches that each was shown, and by what each says of the views."""
     limited = relabelled(digits, LabelRules(limit=120)).fit_rows.tolist()

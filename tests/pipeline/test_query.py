@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset, open_dataset
@@ -106,13 +108,13 @@ def test_hidden_labels_are_not_read(
 ) -> None:
     run = seeds / "seed-0"
     assert distill("query", run, "--out", "clean").code == 0
-    plain = answers.as_known
+    plain = answers.all_known
 
-    def poisoned(folder: Path, dataset: Dataset, recipe: dict[str, object]) -> Dataset:
-        seen = plain(folder, dataset, recipe)
+    def poisoned(dataset: Dataset, rules: LabelRules) -> Dataset:
+        seen = plain(dataset, rules)
         return replace(seen, hidden_N=torch.where(seen.hidden_N >= 0, 0, seen.hidden_N))
 
-    monkeypatch.setattr(answers, "as_known", poisoned)
+    monkeypatch.setattr(answers, "all_known", poisoned)
     assert distill("query", run, "--out", "poisoned").code == 0
     assert (here / "clean").read_bytes() == (here / "poisoned").read_bytes()
 
@@ -129,6 +131,77 @@ def test_images_of_a_source_beside(seeds: Path, made: Made, here: Path, distill:
         assert listed == {f"unlabelled/{number:02}.png" for number in range(12)}
     then = open_dataset("digits", unlabelled=str(here / "u"))
     assert listed <= set(then.train.sample_ids)
+
+
+ONE = ("--data", "digits", "--model", "mlp_16x1", "--epochs", 1, *FEW)
+ROUNDS = ("self-train", *ONE, "--rounds", 2, "--threshold", 0.2)
+LOOKED_AT = {
+    "--limit": ("teacher", "train", *ONE, "--limit", 300),
+    "--fold": ("teacher", "train", *ONE, "--fold", "1/3"),
+    "a soft self-training": (*ROUNDS, "--soft"),
+    "a hard self-training": ROUNDS,
+}
+
+
+@pytest.mark.parametrize("way", LOOKED_AT)
+def test_images_that_a_run_did_not_learn_from_are_asked_too(
+    way: str, seeds: Path, here: Path, distill: Distill
+) -> None:
+    """Candidates are all images without a label that a person gave; and an audit judges no other label."""
+    outcome = distill(*LOOKED_AT[way], "--out", "r")
+    assert outcome.code == 0, outcome.err
+    run = here / "r"
+    known = yaml.safe_load((run / "recipe.yaml").read_text())["recorded"]["labels"]["known"]
+    if way != "--limit":
+        # The labels are drawn as for any run of 8 a class.
+        known = 80
+    outcome = distill("query", run, "--budget", 2000, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["candidates"] == 1438 - known
+    if way != "--limit":
+        assert distill("query", seeds / "seed-0", "--budget", 2000, "--out", "s.csv").code == 0
+        asked, plain = (
+            {row["sample_id"] for row in rows_of(here / name)} for name in ("query.csv", "s.csv")
+        )
+        assert asked == plain
+    outcome = distill("audit", run, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["labelled"] == known
+
+
+def test_a_limit_hides_no_label(made: Made, here: Path, distill: Distill) -> None:
+    run = ("--model", "mlp_8x1", "--epochs", 1, "--limit", 100, "--augment", "none", "--quiet")
+    assert distill("teacher", "train", "--data", "digits", *run, "--out", "r").code == 0
+    outcome = distill("query", "r")
+    assert outcome.code == 2
+    assert "knew the labels of all" in outcome.err
+    outcome = distill("audit", "r", "--json")
+    assert json.loads(outcome.out)["labelled"] == 1438
+
+
+def test_lists_are_of_their_own_images(here: Path, distill: Distill) -> None:
+    """Other images of the same names have no label by the run's list, and are not its own."""
+    for number in range(12):
+        for folder, seed in (("u", number), ("v", 100 + number)):
+            squares = [LEFT] if number % 2 else [TOP]
+            picture(here / folder / f"{number:02}.png", squares, seed=seed)
+    rows = ["sample_id,label", *(f"unlabelled/{number:02}.png,1" for number in range(5))]
+    (here / "l.csv").write_text("\n".join(rows) + "\n")
+    train = ("teacher", "train", *ONE, "--unlabelled", "u", "--relabel", "l.csv", "--out", "r")
+    outcome = distill(*train)
+    assert outcome.code == 0, outcome.err
+    for source, count in (("u", 7), ("v", 12)):
+        given = ("--unlabelled", source, "--out", "q.csv", "--overwrite", "--json")
+        outcome = distill("query", "r", *given)
+        assert outcome.code == 0, outcome.err
+        assert json.loads(outcome.out)["candidates"] == count, source
+    # Without a source named the run's own is meant, and has to be what it was.
+    shutil.rmtree(here / "u")
+    (here / "v").rename(here / "u")
+    for verb in ("query", "audit"):
+        outcome = distill(verb, "r", *(("--overwrite",) if verb == "query" else ()))
+        assert outcome.code == 3, verb
+        assert "was trained beside other images than" in outcome.err
 
 
 def test_what_is_labelled_is_not_asked_again(seeds: Path, here: Path, distill: Distill) -> None:

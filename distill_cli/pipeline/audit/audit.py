@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from distill_cli.cache.manifest import read_plan
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.inventory import left_in_words
 from distill_cli.errors import ArtifactError
@@ -90,7 +91,7 @@ def audit(
     Args:
         folder: The run.
         teachers: Runs, models and caches that judge beside the run's own network.
-        out_of_fold: Caches that judge in its place: of teachers that had not seen the labels.
+        out_of_fold: Caches that judge in its place: of networks that had not seen the labels, by --cross-fit.
         budget: As `judge` takes it.
         near: Correlation of pixels from which on images are alike; above 1 only equal ones are.
         data: Its data's new place; None where they were not moved.
@@ -128,7 +129,9 @@ def audit(
     return Audit(
         class_names=network.class_names,
         judges=names,
-        in_sample=not out_of_fold,
+        # A cache without folds has labels of one network, which was trained on nobody knows what.
+        in_sample=not out_of_fold
+        or not all(read_plan(Path(name)).cross_fit for name in out_of_fold),
         rows=rows,
         judged=judged,
         duplicates=duplicates,
