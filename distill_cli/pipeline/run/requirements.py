@@ -72,9 +72,7 @@ def check_held_out(recipe: TrainRecipe, dataset: Dataset, targets: Targets, sink
                 f"--require {gate}: no temperature is fitted where several labels may apply to an image"
             )
         if gate.key == "test_coarse_top1" and dataset.group_K is None:
-            raise UsageError(
-                f"--require {gate}: labels are not coarse", hint="Ask for test_top1"
-            )
+            raise UsageError(f"--require {gate}: labels are not coarse", hint="Ask for test_top1")
         if nothing and gate.key in (*CHOSEN, *FITTED):
             raise UsageError(
                 f"--require {gate}: nothing is held out, so that there is no {gate.key}",
