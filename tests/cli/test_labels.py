@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -576,3 +577,26 @@ def test_mixed_views_of_a_cache_pair_its_rows(
         outcome = distill(*student, *flags, "--out", "part")
         assert outcome.code == 2, outcome.err
         assert "mix images in pairs" in " ".join(outcome.err.split())
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["relabel", "without", "unlabelled-list", "label-noise", "coarse-labels", "groups"],
+)
+def test_a_pipe_is_refused_where_a_file_is_read_more_than_once(
+    here: Path, distill: Distill, option: str
+) -> None:
+    """As `<(…)` of a shell is one; nothing is read of it."""
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"sample_id,label\nindex:10,1\n")
+        pipe = f"/dev/fd/{reading}"
+        outcome = distill(*TRAIN, f"--{option}", pipe, "--out", "r")
+        assert outcome.code == 2, outcome.err
+        expected = f"error: --{option} {pipe} is no regular file, and it is read more than once. "
+        assert outcome.err.startswith(expected)
+        assert os.read(reading, 100).startswith(b"sample_id")
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert not (here / "r").exists()

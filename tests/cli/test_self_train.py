@@ -240,6 +240,30 @@ def test_transductive_labels_the_test_images_and_says_so(
     assert "(transductive)" in " ".join(distill("compare", "run/stages").err.split())
 
 
+def test_transductive_beside_hidden_labels_tells_them_apart(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that get labels are then of test, and others."""
+    monkeypatch.setenv("COLUMNS", "160")
+    flags = ("--transductive", "--epochs", 1, "--threshold", 0.2, "--out", "run")
+    outcome = distill(*LOUD, *flags)
+    assert outcome.code == 0, outcome.err
+    err = " ".join(outcome.err.split())
+    assert "round 1 labels 550 images, 300 of them of test: " in err
+    assert "600 of 1,654 images to learn from taken" in err
+    assert "test images are among those that got labels" in err
+    last = table(here / "run")["rounds"][1]
+    assert (last["unlabelled"], last["of_test"]) == (550, 300)
+    # The page of the run has the table too, and what it says of test.
+    assert distill("report", "run").code == 0
+    page = (here / "run/report.html").read_text()
+    assert "test images are among those that got labels" in page
+    row = re.search(r"<tr><th scope=\"row\">2</th>(.*?)</tr>", page, re.DOTALL)
+    assert row is not None
+    assert f">{last['chosen']:,}</td>" in row[1]
+    assert f">{last['test_errors']:,}</td>" in row[1]
+
+
 @pytest.mark.slow
 def test_inductive_rounds_never_see_test(
     whole: tuple[Path, Outcome], here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch

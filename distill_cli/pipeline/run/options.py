@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distill_cli.data.augment import check_names
 from distill_cli.models import resolve
+from distill_cli.pipeline.inputs.file_options import check_files
 from distill_cli.pipeline.inputs.label_rules import check_label_options
 from distill_cli.pipeline.inputs.other_views import check_other_views
 from distill_cli.pipeline.objective.build import check_objectives
@@ -20,6 +21,7 @@ def check_options(recipe: TrainRecipe) -> None:
     Raises:
         UsageError: An unknown objective, augmentation, optimiser or network, or a contradiction.
     """
+    check_files(recipe.model_dump())
     check_label_options(recipe)
     quantizer_of(recipe)
     check_gates(recipe)

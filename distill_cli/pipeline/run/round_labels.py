@@ -88,6 +88,7 @@ class Answers:
             run=run,
             labelled=labelled_count(self.dataset),
             unlabelled=len(self.rows),
+            of_test=self._of_test(),
             above=int((self.confidence_U >= threshold).sum()),
             chosen=int(kept_U.sum()),
             confidence=float(self.confidence_U.max()),
@@ -105,6 +106,11 @@ class Answers:
         of_test = self.rows - self.dataset.identity.samples
         label_U = self.dataset.test.label_N[of_test.clamp(min=0)]
         return torch.where(of_test >= 0, label_U, truth_U)
+
+    def _of_test(self) -> int | None:
+        """How many of the images are of test."""
+        beside = int((self.rows >= self.dataset.identity.samples).sum())
+        return beside if self.dataset.transductive else None
 
     def unsure(self, number: int, threshold: float) -> str:
         """A line about a round's answers, of which none is chosen at a threshold."""
@@ -155,10 +161,11 @@ def in_words(row: Round, threshold: float) -> str:
     """What a round goes on from, in a line."""
     classes, unlabelled, above = row.classes or {}, row.unlabelled or 0, row.above or 0
     right = ""
+    of_test = "" if row.of_test is None else f", {row.of_test:,} of them of test"
     if row.accuracy is not None:
         right = f"; {100 * row.accuracy:.2f} % of {row.known:,} right, by labels that nothing learns from"
     return (
-        f"round {row.round - 1} labels {counted(unlabelled, 'image')}: {above:,} "
+        f"round {row.round - 1} labels {counted(unlabelled, 'image')}{of_test}: {above:,} "
         f"({100 * above / unlabelled:.1f} %) at a probability of {exactly(threshold)} or more, {row.chosen:,} chosen, "
         f"{min(classes.values()):,} to {max(classes.values()):,} of a class{right}"
     )
