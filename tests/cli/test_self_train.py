@@ -25,8 +25,8 @@ from distill_cli.data.dataset import Dataset, open_dataset
 from distill_cli.data.label_rules import LabelRules
 from distill_cli.evaluate import logits_of
 from distill_cli.models import load_model
-from distill_cli.pipeline.run.round_labels import Answers
 from distill_cli.pipeline.inputs import data as opening
+from distill_cli.pipeline.run.round_labels import Answers
 from distill_cli.types import UNLABELLED
 from tests.conftest import Outcome, invoke
 from tests.kills import kept

@@ -238,7 +238,8 @@ def test_rows_of_a_list_that_a_limit_leaves_out_are_counted(tmp_path: Path, own_
     if own_val:
         every += tuple((("val", name), "a") for name in plain.val.sample_ids)
     data = relabelled(plain, LabelRules(relabel=every, limit=10))
-    assert data.labels is not None and data.labels.listed is not None
+    assert data.labels is not None
+    assert data.labels.listed is not None
     used = 10 + len(plain.val.sample_ids)
     assert (data.labels.listed[0], data.labels.of_test) == (used, 1)
     assert data.labels.elsewhere == len(every) - used - 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.label_files import Named, read_corrections
-from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.evaluate import check_answers, logits_by_ranks
 from distill_cli.files import write_json, write_text
 from distill_cli.models import load_model
