@@ -24,7 +24,7 @@ ADVICE = re.compile(
     r"weights_only|Weights only load|still be loaded|In PyTorch \d|trusted? (the )?source|file an issue"
 )
 # An option in a sentence.
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # Likeness, from 0 to 1, from which on a name is taken for another's slip.
 CLOSE = 0.6
 # Names that a message lists where none is close.
@@ -193,8 +193,12 @@ def fitting(hint: str | None, options: Collection[str]) -> str | None:
         options: The command's, with their hyphens.
     """
     parts = [] if hint is None else hint.split(", or ")
-    known = {*options, "--resume"}
-    kept = [part for part in parts if "distill " in part or known.issuperset(OPTION.findall(part))]
+    others = ("distill ", "--resume")
+    kept = [
+        part
+        for part in parts
+        if any(word in part for word in others) or set(OPTION.findall(part)) <= set(options)
+    ]
     text = ", or ".join(kept)
     return text[:1].upper() + text[1:] or None
 
