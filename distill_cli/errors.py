@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import SequenceMatcher
 from itertools import takewhile
 from pathlib import Path
@@ -23,6 +23,8 @@ OBJECT = re.compile(r" ?<[\w.]+(?: object)? at 0x[0-9a-fA-F]+>")
 ADVICE = re.compile(
     r"weights_only|Weights only load|still be loaded|In PyTorch \d|trusted? (the )?source|file an issue"
 )
+# An option in a sentence.
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # Likeness, from 0 to 1, from which on a name is taken for another's slip.
 CLOSE = 0.6
 # Names that a message lists where none is close.
@@ -179,6 +181,26 @@ class StoppedError(DistillError):
         """The same stop with another way to go on."""
         number = self.signal_number
         return StoppedError(self.message, signal_number=number, hint=hint, run=self.run)
+
+
+def fitting(hint: str | None, options: Collection[str]) -> str | None:
+    """A hint without those of its alternatives that name options which a command does not have.
+
+    Whatever is of another `distill …` stays, and --resume, which is of the command that began a run.
+
+    Args:
+        hint: Alternatives, which ", or " separates.
+        options: The command's, with their hyphens.
+    """
+    parts = [] if hint is None else hint.split(", or ")
+    others = ("distill ", "--resume")
+    kept = [
+        part
+        for part in parts
+        if any(word in part for word in others) or set(OPTION.findall(part)) <= set(options)
+    ]
+    text = ", or ".join(kept)
+    return text[:1].upper() + text[1:] or None
 
 
 def counted(number: int, unit: str, several: str | None = None) -> str:

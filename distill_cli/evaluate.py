@@ -102,7 +102,7 @@ def check_answers(folder: Path, logits_NK: Tensor) -> None:
     if bad := int((~logits_NK.isfinite()).any(dim=-1).sum()):
         raise ArtifactError(
             f"{folder} answers NaN or infinity to {bad:,} of {counted(len(logits_NK), 'image')}",
-            hint="Its weights are too large for its arithmetic: train it again with a lower --lr",
+            hint="Its weights are too large for its arithmetic: train it again at a lower rate",
         )
 
 

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, UnidentifiedImageError
 
-from distill_cli.errors import DistillError, UsageError, nearest, reason, sentences, visible
+from distill_cli.errors import (
+    DistillError,
+    UsageError,
+    fitting,
+    nearest,
+    reason,
+    sentences,
+    visible,
+)
 
 # Directions, line breaks of Unicode, marks without a width; half a surrogate pair is a byte of a name.
 PLANTED = "a\x1b[31m\r\n\t\x07\x9b\u202e\u2028\u200b\udcff\ud800\U000e0041z"
@@ -86,3 +94,18 @@ def test_suggestions_are_near_and_few() -> None:
     assert nearest("zz", ["b", "a"]) == "Valid: a, b."
     # A name may come from a file.
     assert len(nearest("x" * 10**6, NAMES)) < 200
+
+
+@pytest.mark.parametrize(
+    ("hint", "left"),
+    [
+        ("Put it back, or leave --split out", "Put it back"),
+        ("Use --lr, or give --int8", "Give --int8"),
+        ("Go on with --resume --out r", "Go on with --resume --out r"),
+        ("Train by `distill student --lr 1`", "Train by `distill student --lr 1`"),
+        ("Use a smaller --size", None),
+        (None, None),
+    ],
+)
+def test_a_hint_keeps_what_a_verb_can_do(hint: str | None, left: str | None) -> None:
+    assert fitting(hint, ["--int8"]) == left

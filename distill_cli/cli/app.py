@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from distill_cli import __version__
 from distill_cli.cli import synonyms
+from distill_cli.cli.command import OPTIONS
 from distill_cli.cli.muting import unmute
 from distill_cli.cli.terminal import (
     INTERRUPTED,
@@ -21,7 +22,7 @@ from distill_cli.cli.terminal import (
     say_interrupted,
     say_stopped,
 )
-from distill_cli.errors import DistillError, StoppedError, is_interrupt, nearest, reason
+from distill_cli.errors import DistillError, StoppedError, fitting, is_interrupt, nearest, reason
 from distill_cli.files import BAD_PATH, DISK_FULL
 from distill_cli.launched import place
 
@@ -127,7 +128,9 @@ class DistillGroup(TyperGroup):
             say_stopped(str(stopped))
             raise typer.Exit(stopped.exit_code) from None
         except DistillError as error:
-            fail(str(error), error.exit_code, ended=error.ended)
+            hint = _fitting(error.hint, ctx)
+            line = str(error) if hint == error.hint else str(DistillError(error.message, hint=hint))
+            fail(line, error.exit_code, ended=error.ended)
         except typer.TyperException as error:
             if _is_help(error):
                 raise
@@ -138,7 +141,13 @@ class DistillGroup(TyperGroup):
             if is_interrupt(error):
                 say_interrupted()
                 raise typer.Exit(INTERRUPTED) from None
-            fail(*unexpected(error))
+            text, hint, code = unexpected(error)
+            fail(str(DistillError(text, hint=_fitting(hint, ctx))), code)
+
+
+def _fitting(hint: str | None, ctx: Any) -> str | None:
+    """What the verb at hand can do of a hint."""
+    return fitting(hint, ctx.meta[OPTIONS]) if OPTIONS in ctx.meta else hint
 
 
 def _is_help(error: Exception) -> bool:
@@ -147,28 +156,25 @@ def _is_help(error: Exception) -> bool:
     return type(error).__name__ == "NoArgsIsHelpError"
 
 
-def unexpected(error: BaseException) -> tuple[str, int]:
-    """The line and exit code of an error that is not ours."""
+def unexpected(error: BaseException) -> tuple[str, str | None, int]:
+    """Message, hint and exit code of an error that is not ours."""
     text = reason(error)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return f"disk full: {text}. What was saved before is intact; --resume goes on", 1
+        return f"disk full: {text}", "What was saved before is intact; --resume goes on", 1
     if isinstance(error, OSError) and error.errno in BAD_PATH and error.filename is not None:
-        return f"cannot use {error.filename}: {error.strerror}", 2
+        return f"cannot use {error.filename}: {error.strerror}", None, 2
     # Recognised by name and text: importing torch only to catch its error would cost seconds, and on CPUs it
     # raises a plain RuntimeError.
     starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if starved or "can't allocate memory" in text:
-        return "out of memory. Use a smaller --batch-size, or --accumulate 2 or more", 1
+        return "out of memory", "Use a smaller --batch-size, or --accumulate 2 or more", 1
     if text.startswith("DataLoader worker"):
         # torch raises this from a signal handler, wherever the program stands.
-        return "a worker that reads images died. Try fewer --workers, or a smaller batch", 1
+        return "a worker that reads images died", "Try fewer --workers, or a smaller batch", 1
     if os.environ.get("DISTILL_DEBUG"):
         traceback.print_exc()
-    return (
-        f"internal error: {type(error).__name__}: {text}. "
-        "Set DISTILL_DEBUG=1 to see where, and please report it",
-        1,
-    )
+    hint = "Set DISTILL_DEBUG=1 to see where, and please report it"
+    return f"internal error: {type(error).__name__}: {text}", hint, 1
 
 
 def fail(message: str, code: int, *, ended: dict[str, Any] | None = None) -> NoReturn:

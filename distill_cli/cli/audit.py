@@ -15,7 +15,12 @@ from distill_cli.errors import UsageError, counted
 from distill_cli.pipeline.entries import AUDIT, check_audit_output
 from distill_cli.pipeline.folders import check_finished, check_model_folder
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
-from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers
+from distill_cli.pipeline.inputs.teacher_folders import (
+    are_caches,
+    check_distinct,
+    expand_teachers,
+    network_at,
+)
 from distill_cli.recipe.parsing import Amount, parse_amount, split_commas
 from distill_cli.report.run_folder import RECIPE
 
@@ -110,11 +115,18 @@ def _judges(run: Path, teachers: str | None) -> list[str]:
     """The runs and caches that judge beside a run.
 
     Raises:
-        UsageError: One is not there or not finished, or is the run itself.
+        UsageError: One is not there or not finished, one is named twice, or there is none but the run.
     """
     names = expand_teachers(split_commas(teachers) or [])
+    check_distinct(names, hint="Name it once: it judges once")
     check_finished([str(run), *names], None)
-    return [name for name in names if Path(name) != run]
+    others = [name for name in names if network_at(name) != network_at(str(run))]
+    if names and not others:
+        raise UsageError(
+            f"--teachers {teachers}: {run} judges already, and disagrees with itself nowhere",
+            hint="Name others, or leave it out",
+        )
+    return others
 
 
 def _caches(out_of_fold: str | None) -> list[str]:

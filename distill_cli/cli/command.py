@@ -17,6 +17,10 @@ from distill_cli.launched import PROCESSES, by_option, place
 APART = ("require", "assignments", "engine_options")
 
 
+# The key under which a command that takes no recipe leaves its options for the one place that shows hints.
+OPTIONS = "distill.options"
+
+
 class Command(TyperCommand):
     """A verb. Options that take one value take the last one given, and a line says so."""
 
@@ -24,6 +28,8 @@ class Command(TyperCommand):
         """Reads the arguments."""
         typed = list(args)
         try:
+            if not ctx.resilient_parsing:
+                self._refuse_empty(ctx, typed)
             rest: list[str] = super().parse_args(ctx, args)
         except typer.TyperException as error:
             if "unexpected extra argument" in str(error) and (line := self._spread(ctx, typed)):
@@ -35,6 +41,29 @@ class Command(TyperCommand):
             for line in self._repeated(ctx, typed):
                 say(f"[bold]note:[/bold] {escape(line)}")
         return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Does the work."""
+        if "recipe_file" not in ctx.params:
+            # Hints of what reads data and networks speak to trainings, which have all that they name.
+            params: list[Any] = self.get_params(ctx)
+            ctx.meta[OPTIONS] = {name for option in params for name in option.opts}
+        return super().invoke(ctx)
+
+    def _refuse_empty(self, ctx: Any, args: list[str]) -> None:
+        """Refuses an empty text, which a path would take for the folder it is in, and others for nothing.
+
+        Raises:
+            UsageError: With the option or argument.
+        """
+        values, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        params: list[Any] = self.get_params(ctx)
+        for param in params:
+            value = values.get(param.name)
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
+                is_option = param.param_type_name == "option"
+                name = max(param.opts, key=len) if is_option else param.name.upper()
+                raise UsageError(f"{name}: must not be empty")
 
     def _spread(self, ctx: Any, args: list[str]) -> str | None:
         """What to type where a blank stands between the values of one option; None where none does."""

@@ -15,7 +15,7 @@ from distill_cli.errors import UsageError, counted
 from distill_cli.files import named_file
 from distill_cli.pipeline.entries import check_place
 from distill_cli.pipeline.folders import check_finished
-from distill_cli.pipeline.inputs.teacher_folders import are_caches, expand_teachers
+from distill_cli.pipeline.inputs.teacher_folders import are_caches, check_distinct, expand_teachers
 from distill_cli.recipe.parsing import split_commas
 from distill_cli.report.run_folder import RECIPE
 
@@ -111,6 +111,7 @@ def _networks(runs: str, by: str) -> list[str]:
     names = expand_teachers(split_commas(runs))
     if not names:
         raise UsageError("which run? Name a run folder")
+    check_distinct(names, "runs", "Name it once: its answers count once")
     check_finished(names, None)
     for name, cache in zip(names, are_caches(names), strict=True):
         if cache or not (Path(name) / RECIPE).is_file():
@@ -118,7 +119,7 @@ def _networks(runs: str, by: str) -> list[str]:
     if by == "disagreement" and len(names) < 2:
         raise UsageError(
             f"--by disagreement needs several runs, and {names[0]} is one: it agrees with itself",
-            hint="Name several as a,b, or the folder of a training with --seeds",
+            hint="Name several as a,b, or the folder of a training of several seeds",
         )
     return names
 

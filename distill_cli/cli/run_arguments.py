@@ -56,7 +56,7 @@ def _by_stage(folder: Path) -> list[Path]:
 def _by_seed(folder: Path) -> tuple[list[Path], list[str]]:
     """A run folder, or the runs of several seeds in it; and a note on runs that diverged."""
     if not folder.exists():
-        raise UsageError(f"{folder} does not exist", hint="Give the --out folder of a run")
+        raise UsageError(f"{folder} does not exist", hint="Give the folder of a run")
     if expand(folder):
         raise NoFiguresError(f"{folder} holds soft labels, no run")
     table = finished_seeds(folder)

@@ -34,6 +34,7 @@ class KnownLabels:
         without: Images that a list leaves out, of those to train on and of those held out; None without one.
         listed: Labels that a list says, those of them that were not known, and those that were others;
             None without one.
+        elsewhere: Rows of the list of labels whose images are neither trained on nor held out, nor test.
         unlabelled: Images without a label that no list of those to learn from names; None without one.
         of_test: Rows of these lists that are of test images, which stay as they are.
         split_rows: int64 training rows of the split, as caches know it.
@@ -58,6 +59,7 @@ class KnownLabels:
     fold: tuple[int, int, int] | None
     without: tuple[int, int] | None = None
     listed: tuple[int, int, int] | None = None
+    elsewhere: int = 0
     unlabelled: int | None = None
     of_test: int = 0
     split_rows: Tensor
@@ -93,7 +95,7 @@ class KnownLabels:
             parts.append(f"not trained on: {kind} {names}{more} ({number})")
         if self.limit is not None:
             taken, of = self.limit
-            parts.append(f"{taken:,} of {counted(of, 'training image')} taken")
+            parts.append(f"{taken:,} of {counted(of, 'image')} to learn from taken")
         if self.fold is not None:
             fold, count, images = self.fold
             parts.append(f"fold {fold} of {count} left out ({counted(images, 'image')})")
@@ -104,8 +106,9 @@ class KnownLabels:
             )
         if self.listed is not None:
             said, new, others = self.listed
+            beside = f", {counted(self.elsewhere, 'row')} of other images" if self.elsewhere else ""
             parts.append(
-                f"{counted(said, 'label')} of a list ({new:,} that were not known, {others:,} changed)"
+                f"{counted(said, 'label')} of a list ({new:,} not known before, {others:,} changed{beside})"
             )
         if self.unlabelled is not None:
             parts.append(

@@ -76,6 +76,7 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
     changed = (wrong.train_N != train.label_N)[among(drawn.allowed, choice.rows)].sum()
     changed += (wrong.val_P != dataset.val.label_N)[choice.val_rows].sum()
     held_out = int(labelled(seen.val).sum())
+    listed = _listed(wrong, drawn, choice, lists)
     labels = KnownLabels(
         images=_labelled_images(dataset, held_rows, seen),
         known=int(labelled(seen.train)[seen.fit_rows].sum()) + held_out,
@@ -90,7 +91,8 @@ def relabelled(dataset: Dataset, rules: LabelRules) -> Dataset:
         limit=None if rules.limit is None else (learnt, len(of_classes)),
         fold=None if rules.fold is None else (*rules.fold, learnt - len(choice.rows)),
         without=_left_out(dataset, held_rows, lists) if rules.without else None,
-        listed=_listed(wrong, drawn, choice, lists) if rules.relabel else None,
+        listed=listed if rules.relabel else None,
+        elsewhere=_rows_of(lists, held_rows) - listed[0],
         unlabelled=None if rules.unlabelled is None else len(choice.rows) - len(seen.fit_rows),
         of_test=lists.of_test,
         split_rows=dataset.fit_rows,
@@ -144,6 +146,13 @@ def _labelled_images(dataset: Dataset, held_rows: Tensor, seen: Dataset) -> int:
 def _left_out(dataset: Dataset, held_rows: Tensor, lists: Lists) -> tuple[int, int]:
     """How many images a list leaves out of those to train on, and of those held out."""
     return int(lists.out_N[dataset.fit_rows].sum()), int(lists.out_P.sum())
+
+
+def _rows_of(lists: Lists, held_rows: Tensor) -> int:
+    """How many images of train and held out a list says labels of, whether these are used or not."""
+    train, val = ((part != UNLABELLED).sum() for part in (lists.label.train_N, lists.label.val_P))
+    # Held-out rows of train are in both.
+    return int(train) + (0 if len(held_rows) else int(val))
 
 
 def _listed(wrong: Labels, drawn: Choice, choice: Choice, lists: Lists) -> tuple[int, int, int]:
@@ -213,11 +222,16 @@ def _seen(dataset: Dataset, given: Labels, held_rows: Tensor, choice: Choice) ->
     )
 
 
+def _of_any_kind(rules: LabelRules) -> LabelRules:
+    """The rules but for those that leave images out, whatever their labels are."""
+    return replace(rules, limit=None, fold=None, without=(), unlabelled=None)
+
+
 def _check_kind(dataset: Dataset, rules: LabelRules) -> None:
     """Refuses to change labels where an image has several; images may be left out."""
-    if dataset.multi_label and replace(rules, limit=None, fold=None, without=()).changes:
+    if dataset.multi_label and _of_any_kind(rules).changes:
         raise UsageError(
             f"several labels may apply to an image of {dataset.spec}: which are known, changed or left "
             "out is chosen by class",
-            hint="--limit, --fold and --without alone go with such data",
+            hint="--limit, --fold, --without and --unlabelled-list alone go with such data",
         )

@@ -51,7 +51,7 @@ def save_packed(folder: Path, out: Path, *, tell: Any = lambda line: None) -> Pa
     if network.layout is None or not network.layout["layers"]:
         raise UsageError(
             f"{folder} has fp32 weights alone: there is nothing to pack",
-            hint="Train with --weight-bits 2 (--init goes on from this run), or give --format onnx --int8",
+            hint="Train it by `distill teacher train --weight-bits 2` (--init goes on from this run), or give --format onnx --int8",
         )
     # Cloned: safetensors refuses tensors that share memory, as tied weights do.
     weights = {name: value.clone() for name, value in network.net.state_dict().items()}

@@ -17,7 +17,8 @@ WORDS = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
     "string_type": "must be text",
     "string_unicode": "must be text in UTF-8",
-    "string_too_short": "must not be empty",
+    # Ours ask for one item at least, and nowhere for more.
+    **dict.fromkeys(("string_too_short", "too_short"), "must not be empty"),
     "list_type": "must be a list",
     **dict.fromkeys(("dict_type", "model_type"), "must be a mapping of keys to values"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -62,6 +63,20 @@ def plus_minus(mean: float | None, sd: float | None, *, decimals: int, scale: fl
         return NOTHING
     shown = f"{scale * mean:.{decimals}f}"
     return shown if sd is None else f"{shown} ± {scale * sd:.{decimals}f}"
+
+
+def exactly(number: float) -> str:
+    """0.9, 1, 0.9999999: every digit that was typed."""
+    return f"{number:.15g}"
+
+
+def share_below(value: float, bound: float) -> str:
+    """43.96 %, 99.99999 %: a share with as many decimals as show on which side of a bound it is."""
+    for decimals in range(2, 15):
+        text = f"{100 * value:.{decimals}f}"
+        if (Decimal(text) / 100 < Decimal(str(bound))) == (value < bound):
+            break
+    return f"{text} %"
 
 
 def milliseconds(number: float | None) -> str:

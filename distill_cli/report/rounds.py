@@ -9,8 +9,13 @@ from typing import Any
 
 from distill_cli.errors import ArtifactError
 from distill_cli.readers.json_values import read_json
+from distill_cli.report.format import NOTHING, exactly, share
 
 ROUNDS = "rounds.json"
+SEEN = (
+    "transductive: test images are among those that got labels; from round 2 on its errors are of images that were "
+    "seen, without their labels"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,7 @@ class Round:
         run: Its folder below that of all rounds; `.` for the last.
         labelled: Images to train on whose label is known without it.
         unlabelled: Images that the round before labelled; None of the first round, as all to `accuracy`.
+        of_test: Those of them that are of test; None where none is, and of rounds before 0.9.0.
         above: Those whose likeliest class is as probable as the threshold asks for.
         chosen: Those that are learnt from.
         confidence: The largest probability of a class that any of them has.
@@ -38,6 +44,7 @@ class Round:
     run: str
     labelled: int
     unlabelled: int | None = None
+    of_test: int | None = None
     above: int | None = None
     chosen: int | None = None
     confidence: float | None = None
@@ -64,7 +71,7 @@ class RoundTable:
     """All rounds of a self-training.
 
     Attributes:
-        transductive: Whether the images without labels were those of test.
+        transductive: Whether test images were among those without labels.
         threshold: Least probability at which an image is chosen.
         balance: Whether as many images of every class were.
         soft: Whether all probabilities were learnt, in place of the likeliest class.
@@ -105,3 +112,23 @@ def read_rounds(run: Path) -> RoundTable | None:
 def _row(values: Mapping[str, Any]) -> Round:
     known = {field.name for field in fields(Round)}
     return Round(**{key: value for key, value in values.items() if key in known})
+
+
+def columns_of(table: RoundTable) -> tuple[str, ...]:
+    """The headings of a table of rounds, for `cells_of`."""
+    first = ("round", "labels", f"p ≥ {exactly(table.threshold)}", "chosen", "of a class")
+    return (*first, "right", "held out", "test errors", "accuracy")
+
+
+def cells_of(row: Round) -> list[str]:
+    """A round as people read it."""
+    above = of_class = NOTHING
+    if row.unlabelled and row.above is not None and row.classes:
+        above = share(row.above / row.unlabelled, decimals=1)
+        of_class = f"{min(row.classes.values()):,}–{max(row.classes.values()):,}"
+    chosen = NOTHING if row.chosen is None else f"{row.chosen:,}"
+    errors = NOTHING if row.test_errors is None else f"{row.test_errors:,}"
+    return [
+        *(str(row.round), f"{row.labelled:,}", above, chosen, of_class),
+        *(share(row.accuracy), share(row.val_top1), errors, share(row.test_top1)),
+    ]

@@ -81,11 +81,11 @@ def read_run(folder: Path, *, finished: bool = True) -> RunSummary:
         ArtifactError: A file in it is malformed.
     """
     if not folder.exists():
-        raise UsageError(f"{folder} does not exist", hint="Give the --out folder of a run")
+        raise UsageError(f"{folder} does not exist", hint="Give the folder of a run")
     if not (folder / RECIPE).is_file():
         raise NoFiguresError(
             f"{folder} is no run folder: it has no {RECIPE}",
-            hint="Give the --out folder of `distill teacher train` or `distill student`",
+            hint="Give the folder of a `distill teacher train` or `distill student`",
         )
     recipe = read_recipe(folder / RECIPE)
     if recipe.get("command") == "hint-init":

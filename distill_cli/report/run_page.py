@@ -10,6 +10,7 @@ from distill_cli.report.format import NOTHING, count, milliseconds, plain, share
 from distill_cli.report.groups import objective_of, role_of, values_of
 from distill_cli.report.html import _render
 from distill_cli.report.labels import NOTHING_HELD_OUT, known_labels
+from distill_cli.report.rounds import SEEN, cells_of, columns_of, read_rounds
 from distill_cli.report.row import bits_of
 from distill_cli.report.run_folder import RunSummary
 from distill_cli.report.run_plots import of_run
@@ -40,6 +41,7 @@ def run_page(run: RunSummary) -> str:
         finished=run.result is not None,
         shown=[] if run.result is None else [*_key_figures(run.result), *_labels(recorded)],
         pictures=of_run(run),
+        **_rounds(run),
         teachers=_teachers(run),
         teacher_columns=TEACHER_COLUMNS,
         gist=_gist(recipe),
@@ -54,6 +56,18 @@ def run_page(run: RunSummary) -> str:
         ),
         environment=_environment(recorded),
     )
+
+
+def _rounds(run: RunSummary) -> dict[str, Any]:
+    """The rounds of a self-training; none of another run."""
+    table = read_rounds(run.folder)
+    if table is None:
+        return {"rounds": [], "round_columns": (), "seen": ""}
+    return {
+        "rounds": [cells_of(row) for row in table.rounds],
+        "round_columns": columns_of(table)[1:],
+        "seen": SEEN if table.transductive else "",
+    }
 
 
 def _shown(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -243,9 +243,7 @@ ACCEPTED: list[Any] = [
         "workers=0",
     ),
     (*STUDENT,),
-    twice(
-        (*ALONE, "--objective", "category-structure", "--teachers", "{b}", "--model", "mlp_8x2")
-    ),
+    twice((*ALONE, "--objective", "category-structure", "--teachers", "{b}", "--model", "mlp_8x2")),
     twice((*ALONE, "--teachers", "{a},{b}", "--mode", "relabel")),
     (*ALONE, "--teachers", "{caches}", "--mode", "random", "--random-per", "sample"),
     twice((*ALONE, "--teachers", "{topk}", "--init", "{b}", "--model", "mlp_24x2")),

@@ -9,14 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from typer.main import get_command
 
+from distill_cli.cli.app import VERBS
 from tests.conftest import Made, Outcome, invoke
 from tests.processes import Process, from_shell, slowed, start
 from tests.reliability import Reliability
@@ -43,6 +47,36 @@ def pictures(root: Path, classes: tuple[str, ...] = ("cat", "dog"), per_class: i
                 pixels = torch.randint(0, 256, (12, 12, 3), generator=generator, dtype=torch.uint8)
                 Image.fromarray(pixels.numpy()).save(root / split / name / f"{index}.png")
     return root
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every verb, by its words."""
+    for name, (module, _) in VERBS.items():
+        command: Any = get_command(import_module(f"distill_cli.cli.{module}").app)
+        below = getattr(command, "commands", None)
+        yield from (((name, one), inner) for one, inner in (below or {}).items())
+        if below is None:
+            yield (name,), command
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), [pytest.param(*one, id=" ".join(one[0])) for one in commands()]
+)
+def test_an_empty_value_is_refused(
+    here: Path, distill: Distill, words: tuple[str, ...], command: Any
+) -> None:
+    """A path would take it for the current folder, and others for no value at all."""
+    arguments = [param for param in command.params if param.param_type_name == "argument"]
+    for option in command.params:
+        if option in arguments or option.is_flag:
+            continue
+        flag = max(option.opts, key=len)
+        outcome = distill(*words, *("x" for _ in arguments), flag, "")
+        assert (outcome.code, outcome.err) == (2, f"error: {flag}: must not be empty\n")
+    if arguments:
+        outcome = distill(*words, *("" for _ in arguments))
+        assert (outcome.code, ": must not be empty" in outcome.err) == (2, True), outcome.err
+    assert not list(here.iterdir())
 
 
 @pytest.mark.parametrize(

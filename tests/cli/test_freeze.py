@@ -116,7 +116,7 @@ def test_a_network_of_other_classes_gives_its_layers(
     [
         (("--freeze", "layer1"), "the network has no part 'layer1'"),
         (("--freeze", "backbone,fc"), "nothing would be left to learn"),
-        (("--freeze", ""), "freeze: "),
+        (("--set", "freeze=[]"), "freeze: must not be empty"),
     ],
 )
 def test_refusals(

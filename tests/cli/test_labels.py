@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -615,3 +616,27 @@ def test_lists_of_odd_names_are_learnt_from(here: Path, distill: Distill) -> Non
         assert outcome.code == 0, (args, outcome.err)
     relabelled = recorded(here / "r2")["labels"]["relabelled"]
     assert relabelled == len(asked) == 5
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["relabel", "without", "unlabelled-list", "label-noise", "coarse-labels", "groups"],
+)
+def test_a_pipe_is_refused_where_a_file_is_read_more_than_once(
+    here: Path, distill: Distill, option: str
+) -> None:
+    """As `<(…)` of a shell is one; nothing is read of it."""
+    reading, writing = os.pipe()
+    os.write(writing, b"sample_id,label\nindex:10,1\n")
+    # Whoever reads it all the same does not wait for more.
+    os.close(writing)
+    try:
+        pipe = f"/dev/fd/{reading}"
+        outcome = distill(*TRAIN, f"--{option}", pipe, "--out", "r")
+        assert outcome.code == 2, outcome.err
+        expected = f"error: --{option} {pipe} is no regular file, and it is read more than once. "
+        assert outcome.err.startswith(expected)
+        assert os.read(reading, 100).startswith(b"sample_id")
+    finally:
+        os.close(reading)
+    assert not (here / "r").exists()

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from distill_cli.data.label_rules import LabelRules
 from distill_cli.evaluate import logits_of
 from distill_cli.models import load_model
 from distill_cli.pipeline.inputs import data as opening
+from distill_cli.pipeline.run.round_labels import Answers
 from distill_cli.types import UNLABELLED
 from tests.conftest import Outcome, invoke
 from tests.kills import kept
@@ -238,6 +240,30 @@ def test_transductive_labels_the_test_images_and_says_so(
     assert "(transductive)" in " ".join(distill("compare", "run/stages").err.split())
 
 
+def test_transductive_beside_hidden_labels_tells_them_apart(
+    here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that get labels are then of test, and others."""
+    monkeypatch.setenv("COLUMNS", "160")
+    flags = ("--transductive", "--epochs", 1, "--threshold", 0.2, "--out", "run")
+    outcome = distill(*LOUD, *flags)
+    assert outcome.code == 0, outcome.err
+    err = " ".join(outcome.err.split())
+    assert "round 1 labels 550 images, 300 of them of test: " in err
+    assert "600 of 1,654 images to learn from taken" in err
+    assert "test images are among those that got labels" in err
+    last = table(here / "run")["rounds"][1]
+    assert (last["unlabelled"], last["of_test"]) == (550, 300)
+    # The page of the run has the table too, and what it says of test.
+    assert distill("report", "run").code == 0
+    page = (here / "run/report.html").read_text()
+    assert "test images are among those that got labels" in page
+    row = re.search(r"<tr><th scope=\"row\">2</th>(.*?)</tr>", page, re.DOTALL)
+    assert row is not None
+    assert f">{last['chosen']:,}</td>" in row[1]
+    assert f">{last['test_errors']:,}</td>" in row[1]
+
+
 @pytest.mark.slow
 def test_inductive_rounds_never_see_test(
     whole: tuple[Path, Outcome], here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch
@@ -361,8 +387,8 @@ def test_refused_before_anything_is_trained(
 def test_a_round_that_is_sure_of_nothing_says_how_sure_it_is(
     here: Path, distill: Distill, reliability: Reliability
 ) -> None:
-    """What was trained stays, and a lower threshold replaces it."""
-    few = (*SELF, "--epochs", 1, "--lr", 0.001, "--out", "run")
+    """What was trained stays, and a lower threshold goes on from it."""
+    few = (*SELF, "--rounds", 2, "--epochs", 1, "--lr", 0.001, "--out", "run")
     outcome = distill(*few, "--threshold", 0.999)
     assert outcome.code == 3
     assert "round 1 is sure of none of 250 images" in outcome.err
@@ -373,6 +399,33 @@ def test_a_round_that_is_sure_of_nothing_says_how_sure_it_is(
         *("Data", "a round of self-training that is sure of no image"),
         *("distill self-train … --threshold 0.999", outcome),
     )
+    assert outcome.err.rstrip().endswith("a lower --threshold and --resume, which keeps round 1")
+    first = {path: path.stat().st_mtime_ns for path in (here / "run/stages/round-1").iterdir()}
+    lower = ("--threshold", 0.05, "--resume")
+    assert distill(*few, *lower, "--dry-run").code == 0
+    again = distill(*few, *lower)
+    assert again.code == 0, again.err
+    assert table(here / "run")["threshold"] == 0.05
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    # What was chosen at a threshold is another's no more.
+    refused = distill(*few, "--threshold", 0.04, "--resume")
+    assert (refused.code, "threshold 0.05 → 0.04" in refused.err) == (3, True), refused.err
+
+
+def test_a_probability_just_below_the_threshold_is_shown_below_it() -> None:
+    data = open_dataset("digits")
+    data = replace(data, train=replace(data.train, label_N=data.train.label_N.clone()))
+    data.train.label_N[data.fit_rows[:2]] = UNLABELLED
+    logits_UK = torch.zeros(2, 10, dtype=torch.float64)
+    logits_UK[:, 3] = torch.tensor([18.0, 2.0])
+    answers = Answers.of(data, logits_UK)
+    said = answers.unsure(1, 0.9999999)
+    assert "at --threshold 0.9999999 none" in said
+    shown = re.search(r"class is ([\d.]+) %, the median ([\d.]+) %", said)
+    assert shown is not None
+    most, middle = map(float, shown.groups())
+    assert middle < most < 99.99999
+    assert most == pytest.approx(100 * float(answers.confidence_U.max()), abs=1e-5)
 
 
 def test_a_run_that_was_moved_knows_what_it_learnt(

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -193,6 +194,27 @@ def test_require_gates(here: Path, distill: Distill) -> None:
     assert "params<10 (is" in outcome.err
     assert (here / "a" / "result.json").exists()
     assert distill(*args, "--out", "b", "--require", "test_samples>10").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "gate", "text"),
+    [
+        (("teacher", "train"), "val_teacher_kl<=0.1", "this run has no teacher"),
+        (("self-train", "--labels-per-class", 6), "teacher_kl<=0.1", "this run has no teacher"),
+        (("student", "--teachers", "ema", "--ema", 0.9), "teacher_agreement>0", "ema learns along"),
+        (("teacher", "train"), "test_map>=0.1", "one class of an image applies"),
+        (("teacher", "train"), "test_coarse_top1>=0.1", "labels are not coarse"),
+        (("teacher", "train", "--targets", "sigmoid"), "temperature<2", "no temperature"),
+    ],
+)
+def test_a_gate_on_a_figure_that_there_will_not_be_is_refused_at_once(
+    here: Path, distill: Distill, args: tuple[Any, ...], gate: str, text: str
+) -> None:
+    flags = ("--data", "digits", "--model", "mlp_8x1", *FAST, "--out", "a")
+    outcome = distill(*args, *flags, "--require", gate)
+    assert (outcome.code, text in outcome.err) == (2, True), outcome.err
+    assert f"--require {gate}: " in outcome.err
+    assert not (here / "a").exists()
 
 
 def test_init_from_a_run(made: Made, here: Path, distill: Distill) -> None:

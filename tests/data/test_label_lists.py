@@ -22,7 +22,7 @@ from distill_cli.pipeline.inputs.class_matrix import read_matrix
 from distill_cli.pipeline.inputs.class_shares import shares_of
 from distill_cli.pipeline.inputs.noise_matrix import write_noise
 from distill_cli.types import UNLABELLED
-from tests.data.pictures import LEFT, TOP, picture
+from tests.data.pictures import LEFT, TOP, listing, picture
 
 ODD = (("even", ("0", "2", "4", "6", "8")), ("odd", ("1", "3", "5", "7", "9")))
 
@@ -206,6 +206,52 @@ def test_of_images_without_a_label_a_list_is_learnt_from(
     # A list of none is no list.
     nothing = relabelled(digits, replace(rules, unlabelled=()))
     assert not bool((nothing.train.label_N[nothing.fit_rows] == UNLABELLED).any())
+
+
+def test_of_images_with_several_labels_a_list_chooses_those_without(tmp_path: Path) -> None:
+    """Which images are learnt from is no matter of one class."""
+    lines = []
+    for number in range(20):
+        picture(tmp_path / "d" / f"{number}.png", [(LEFT, TOP)[number % 2]], seed=number)
+        lines.append(f"{number}.png,{('left', 'left;top', '')[number % 3]}")
+        picture(tmp_path / "u" / f"{number}.png", [LEFT], seed=100 + number)
+    spec = str(listing(tmp_path / "d/table.csv", ["file,labels", *lines]))
+    plain = open_dataset(spec, unlabelled=str(tmp_path / "u"))
+    assert plain.multi_label
+    beside = len(plain.train.sample_ids) - 20
+    names = tuple(("", f"unlabelled/{number}.png") for number in (3, 8))
+    data = relabelled(plain, LabelRules(unlabelled=names))
+    own = plain.fit_rows[plain.fit_rows < plain.identity.samples]
+    assert torch.equal(data.fit_rows[: len(own)], own)
+    ids = [data.train.sample_ids[row] for row in data.fit_rows[len(own) :].tolist()]
+    assert sorted(ids) == [name for _, name in names]
+    assert beside != 2
+    assert data.labels is not None
+    assert data.labels.unlabelled == len(plain.fit_rows) - len(own) - 2
+
+
+@pytest.mark.parametrize("own_val", [False, True])
+def test_rows_of_a_list_that_a_limit_leaves_out_are_counted(tmp_path: Path, own_val: bool) -> None:
+    """All of them are told of: labels that are learnt or held out, others, and those of test."""
+    two_classes(tmp_path / "d/train", 30)
+    two_classes(tmp_path / "d/test", 5, first=300)
+    if own_val:
+        two_classes(tmp_path / "d/val", 5, first=500)
+    plain = open_dataset(str(tmp_path / "d"))
+    every = tuple((("", name), "a") for name in plain.train.sample_ids)
+    every += ((("test", "a/0.png"), "a"),)
+    if own_val:
+        every += tuple((("val", name), "a") for name in plain.val.sample_ids)
+    data = relabelled(plain, LabelRules(relabel=every, limit=10))
+    assert data.labels is not None
+    assert data.labels.listed is not None
+    used = 10 + len(plain.val.sample_ids)
+    assert (data.labels.listed[0], data.labels.of_test) == (used, 1)
+    assert data.labels.elsewhere == len(every) - used - 1
+    words = f"{used} labels of a list (0 not known before, "
+    line = next(part for part in data.labels.in_words() if part.startswith(words))
+    assert line.endswith(f"changed, {data.labels.elsewhere} rows of other images)")
+    assert any(part.startswith("10 of ") for part in data.labels.in_words())
 
 
 def test_lists_of_files(tmp_path: Path) -> None:

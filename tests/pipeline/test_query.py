@@ -309,6 +309,18 @@ def test_one_run_disagrees_with_nobody(
     )
 
 
+def test_the_same_run_twice_disagrees_with_nobody(
+    seeds: Path, here: Path, distill: Distill
+) -> None:
+    """Whatever it is called: by a link, or beside the folder that it lies in."""
+    one = seeds / "seed-0"
+    (here / "link").symlink_to(one)
+    for names in (f"{one},{one}", f"{one},link", f"{seeds},{one}"):
+        outcome = distill("query", names, "--by", "disagreement")
+        assert (outcome.code, "are one and the same. Name it once" in outcome.err) == (2, True)
+    assert not (here / "query.csv").exists()
+
+
 def test_a_list_replaces_nothing_but_a_list(seeds: Path, here: Path, distill: Distill) -> None:
     """And lies in no run, whose own files it would take the place of."""
     run = next(path for path in sorted(seeds.iterdir()) if (path / "recipe.yaml").is_file())

@@ -64,7 +64,7 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist") as missing:
         read_run(tmp_path / "nowhere")
     assert missing.value.exit_code == 2
-    with pytest.raises(ArtifactError, match=r"no run folder.*--out folder") as other:
+    with pytest.raises(ArtifactError, match=r"no run folder.*Give the folder") as other:
         read_run(tmp_path)
     assert other.value.exit_code == 3
 

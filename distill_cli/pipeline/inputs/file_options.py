@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill_cli.errors import UsageError
 from distill_cli.files import real_path
 from distill_cli.pipeline.inputs.class_groups import WORDS
 from distill_cli.recipe.parsing import parse_noise
@@ -25,3 +26,20 @@ def files_named(values: Mapping[str, Any]) -> dict[str, str]:
         if key != "label_noise" or parse_noise(text) is None:
             paths[key] = str(real_path(text)) if Path(text).exists() else text
     return paths
+
+
+def check_files(values: Mapping[str, Any]) -> None:
+    """Refuses pipes and devices, as `<(…)` is one: these files are read again, by what checks, resumes and looks back.
+
+    Raises:
+        UsageError: With the option.
+    """
+    given = {key: [values[key]] for key in files_named(values)}
+    for key, names in {**given, "class_map": values.get("class_map") or []}.items():
+        for name in names:
+            path = Path(name)
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise UsageError(
+                    f"--{key.replace('_', '-')} {name} is no regular file, and it is read more than once",
+                    hint="Write it into a file first",
+                )

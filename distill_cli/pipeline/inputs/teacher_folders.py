@@ -100,25 +100,35 @@ def expand_teachers(
     return expanded
 
 
-def check_distinct(names: Sequence[str]) -> None:
+# The way out where a teacher is named twice.
+WEIGHED = "Name it once; --teacher-weights of `distill student` weighs teachers"
+
+
+def check_distinct(names: Sequence[str], kind: str = "teachers", hint: str = WEIGHED) -> None:
     """Refuses a teacher that is named twice, as by a link, by a run and by the model in it.
 
     Args:
         names: Folders that are there, or timm/NAME; as `expand_teachers` returns them.
+        kind: The noun for them.
+        hint: The way out.
 
     Raises:
         UsageError: Two of them are one.
     """
     known: dict[Path | str, str] = {}
     for name in names:
-        path, model = Path(name), Path(name) / "model"
-        place = real_path(model if model.is_dir() else path) if path.exists() else name
-        if place in known:
+        network = network_at(name)
+        if network in known:
             raise UsageError(
-                f"teachers '{known[place]}' and '{name}' are one and the same",
-                hint="Name it once; --teacher-weights of `distill student` weighs teachers",
+                f"{kind} '{known[network]}' and '{name}' are one and the same", hint=hint
             )
-        known[place] = name
+        known[network] = name
+
+
+def network_at(name: str) -> Path | str:
+    """The folder of a teacher's network or labels, by which it is known whatever it is called."""
+    path, model = Path(name), Path(name) / "model"
+    return real_path(model if model.is_dir() else path) if path.exists() else name
 
 
 def with_data(

@@ -102,8 +102,8 @@ def prepare(
     runtime = check_shard(recipe, names, runtime_of(recipe))
     check_table(recipe, names, runs)
     dataset = opening(recipe, sink, glance=runs.dry)
-    check_held_out(recipe, dataset, sink)
     targets = targets_of(recipe, several=dataset.multi_label)
+    check_held_out(recipe, dataset, targets, sink)
     composed = composition(recipe, targets)
     if message := temperature_message(recipe):
         sink.message(message)

@@ -8,15 +8,20 @@ from typing import Any
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import UsageError
+from distill_cli.pipeline.inputs.teacher_folders import moves
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.parsing import Requirement
+from distill_cli.recipe.schema import StudentRecipe
 from distill_cli.report.seed_table import SeedTable
 from distill_cli.training.events import Sink
-from distill_cli.types import RunResult
+from distill_cli.types import RunResult, Targets
 
 # Figures of held-out images: of the epoch that they choose, and what is fitted to their classes.
-CHOSEN = ("val_top1", "val_map")
+CHOSEN = ("val_top1", "val_map", "val_teacher_kl")
 FITTED = ("temperature", "test_nll_scaled", "test_ece_scaled")
+# Figures of answers beside a teacher's, and of several labels an image.
+COMPARED = ("teacher_agreement", "teacher_kl", "val_teacher_kl")
+BY_LABEL = ("test_map", "test_f1", "test_macro_f1", "val_map")
 COMPARISONS = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -26,18 +31,48 @@ COMPARISONS = {
 }
 
 
-def check_held_out(recipe: TrainRecipe, dataset: Dataset, sink: Sink) -> None:
+def check_gates(recipe: TrainRecipe) -> None:
+    """Refuses gates on figures that there will not be, whatever the data are.
+
+    Raises:
+        UsageError: With the gate and the reason.
+    """
+    if isinstance(recipe, StudentRecipe):
+        own = next((name for name in recipe.teachers or [] if moves(name)), None)
+        why = own and f"teacher {own} learns along, and a student is compared with none that does"
+    else:
+        why = "this run has no teacher to be compared with"
+    for gate in _gates(recipe):
+        if why and gate.key in COMPARED:
+            raise UsageError(f"--require {gate}: {why}", hint="Ask for val_top1 or test_top1")
+
+
+def _gates(recipe: TrainRecipe) -> Sequence[Requirement]:
+    return recipe.require if isinstance(recipe, LabelledRecipe) else []
+
+
+def check_held_out(recipe: TrainRecipe, dataset: Dataset, targets: Targets, sink: Sink) -> None:
     """Says where nothing is held out, and refuses gates on figures that there will not be.
 
     Raises:
         UsageError: With the gate and the reason.
     """
-    gates = recipe.require if isinstance(recipe, LabelledRecipe) else []
     nothing = not len(dataset.val.label_N)
     if nothing:
         kept = "the last epoch's network" if recipe.ema is None else "the last epoch's average"
         sink.message(f"nothing is held out: no epoch is chosen, and {kept} is kept")
-    for gate in gates:
+    for gate in _gates(recipe):
+        if targets == "softmax" and gate.key in BY_LABEL:
+            raise UsageError(
+                f"--require {gate}: one class of an image applies, and {gate.key} is of several labels",
+                hint="Ask for test_top1",
+            )
+        if targets == "sigmoid" and gate.key in FITTED:
+            raise UsageError(
+                f"--require {gate}: no temperature is fitted where several labels may apply to an image"
+            )
+        if gate.key == "test_coarse_top1" and dataset.group_K is None:
+            raise UsageError(f"--require {gate}: labels are not coarse", hint="Ask for test_top1")
         if nothing and gate.key in (*CHOSEN, *FITTED):
             raise UsageError(
                 f"--require {gate}: nothing is held out, so that there is no {gate.key}",

@@ -17,6 +17,7 @@ from distill_cli.data.label_files import Named
 from distill_cli.data.split_images import labelled
 from distill_cli.errors import counted
 from distill_cli.files import csv_text
+from distill_cli.report.format import exactly, share_below
 from distill_cli.report.rounds import Round
 from distill_cli.types import UNLABELLED
 
@@ -86,6 +87,7 @@ class Answers:
             run=run,
             labelled=labelled_count(self.dataset),
             unlabelled=len(self.rows),
+            of_test=self._of_test(),
             above=int((self.confidence_U >= threshold).sum()),
             chosen=int(kept_U.sum()),
             confidence=float(self.confidence_U.max()),
@@ -103,6 +105,21 @@ class Answers:
         of_test = self.rows - self.dataset.identity.samples
         label_U = self.dataset.test.label_N[of_test.clamp(min=0)]
         return torch.where(of_test >= 0, label_U, truth_U)
+
+    def _of_test(self) -> int | None:
+        """How many of the images are of test."""
+        beside = int((self.rows >= self.dataset.identity.samples).sum())
+        return beside if self.dataset.transductive else None
+
+    def unsure(self, number: int, threshold: float) -> str:
+        """A line about a round's answers, of which none is chosen at a threshold."""
+        most_U = self.confidence_U[self._is_trained_on()]
+        most, middle = float(most_U.max()), float(self.confidence_U.median())
+        return (
+            f"round {number} is sure of none of {counted(len(self.rows), 'image')} without a label: at "
+            f"--threshold {exactly(threshold)} none is chosen; the largest probability of a class is "
+            f"{share_below(most, threshold)}, the median {share_below(middle, threshold)}"
+        )
 
     def listed(self, listed_U: Tensor, given: Iterable[tuple[Named, str]]) -> str:
         """A list that a training reads, as CSV.
@@ -140,10 +157,11 @@ def in_words(row: Round, threshold: float) -> str:
     """What a round goes on from, in a line."""
     classes, unlabelled, above = row.classes or {}, row.unlabelled or 0, row.above or 0
     right = ""
+    of_test = "" if row.of_test is None else f", {row.of_test:,} of them of test"
     if row.accuracy is not None:
         right = f"; {100 * row.accuracy:.2f} % of {row.known:,} right, by labels that nothing learns from"
     return (
-        f"round {row.round - 1} labels {counted(unlabelled, 'image')}: {above:,} "
-        f"({100 * above / unlabelled:.1f} %) at a probability of {threshold:g} or more, {row.chosen:,} chosen, "
+        f"round {row.round - 1} labels {counted(unlabelled, 'image')}{of_test}: {above:,} "
+        f"({100 * above / unlabelled:.1f} %) at a probability of {exactly(threshold)} or more, {row.chosen:,} chosen, "
         f"{min(classes.values()):,} to {max(classes.values()):,} of a class{right}"
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
 from distill_cli.data.label_files import Named, read_corrections
-from distill_cli.errors import ArtifactError, UsageError, counted
+from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.evaluate import check_answers, logits_by_ranks
 from distill_cli.files import write_json, write_text
 from distill_cli.models import load_model
@@ -24,10 +24,14 @@ from distill_cli.pipeline.run.round_labels import (
 from distill_cli.readers.json_values import read_json
 from distill_cli.recipe.base import Recipe, TrainRecipe
 from distill_cli.recipe.schema import SelfTrainRecipe
+from distill_cli.recipe.seeds import SEEDS
 from distill_cli.recipe.stage import Stage
+from distill_cli.recipe.stages import stages_of
 from distill_cli.report.rounds import ROUNDS, Round, RoundTable, read_rounds
 from distill_cli.report.run_folder import RESULT
 from distill_cli.training.events import Silent, Sink
+
+OF_A_CHOICE = frozenset(("threshold", "balance"))
 
 
 class _Reading(Silent):
@@ -46,6 +50,20 @@ def rounds_for(recipe: TrainRecipe, stages: Sequence[Stage], opening: OpenData) 
     if not isinstance(recipe, SelfTrainRecipe):
         return None
     return Rounds(recipe=recipe, stages=stages, opening=opening)
+
+
+def open_to_choice(recipe: TrainRecipe, out: Path) -> frozenset[str]:
+    """Keys that may change when rounds go on: those of a choice that no round has made yet.
+
+    Args:
+        recipe: Of them all; those of several seeds are as they were begun.
+        out: Their folder.
+    """
+    if not isinstance(recipe, SelfTrainRecipe) or recipe.seeds is not None:
+        return frozenset()
+    lists = [stage.list_path for stage in stages_of(recipe, out)]
+    begun = any(path is not None and path.is_file() for path in lists)
+    return frozenset() if begun else OF_A_CHOICE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,15 +193,17 @@ class Rounds:
         recipe, answers = self.recipe, Answers.of(dataset, logits_UK)
         kept_U = answers.chosen(recipe.threshold, balance=recipe.balance)
         if not bool(kept_U.any()):
-            most, middle = float(answers.confidence_U.max()), float(answers.confidence_U.median())
             raise ArtifactError(
-                f"round {number - 1} is sure of none of {counted(len(kept_U), 'image')} without a label: at "
-                f"--threshold {recipe.threshold:g} none is chosen; the largest probability of a class is "
-                f"{100 * most:.2f} %, the median {100 * middle:.2f} %",
-                hint="Give a lower --threshold and --overwrite, or more --epochs",
+                answers.unsure(number - 1, recipe.threshold), hint=self._lower(number)
             )
         row = answers.round(number, self._name(number), recipe.threshold, kept_U)
         return row, answers.listed(kept_U, self._given())
+
+    def _lower(self, number: int) -> str:
+        """The way on where a round is sure of no image."""
+        if number == 2 and not (self.out.parent / SEEDS).is_file():
+            return "Go on with a lower --threshold and --resume, which keeps round 1"
+        return "Begin anew with a lower --threshold or more --epochs, in another --out"
 
     def _given(self) -> Iterable[tuple[Named, str]]:
         """The rows of the list of labels that a person gave, and a round's stands for."""
@@ -196,12 +216,13 @@ class Rounds:
         return self.stages[number - 1].out.relative_to(self.out).as_posix()
 
     def _table(self) -> RoundTable:
-        recipe = self.recipe
-        return read_rounds(self.out) or RoundTable(
+        recipe, kept = self.recipe, read_rounds(self.out)
+        return RoundTable(
             transductive=recipe.transductive,
             threshold=recipe.threshold,
             balance=recipe.balance,
             soft=recipe.soft,
+            rounds=() if kept is None else kept.rounds,
         )
 
     def _write(self, rounds: Sequence[Round]) -> None:

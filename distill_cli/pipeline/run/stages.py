@@ -28,7 +28,7 @@ from distill_cli.pipeline.run.prepare import prepare
 from distill_cli.pipeline.run.prepared import KINDS, NOT_TRAINING
 from distill_cli.pipeline.run.recipe_diff import changes, way_on
 from distill_cli.pipeline.run.resume import as_made, begun_by, check_begun
-from distill_cli.pipeline.run.rounds import rounds_for
+from distill_cli.pipeline.run.rounds import open_to_choice, rounds_for
 from distill_cli.pipeline.run.train import Finished, Whole, leave, train
 from distill_cli.recipe.base import LabelledRecipe, TrainRecipe
 from distill_cli.recipe.load import read_yaml, to_yaml, validate
@@ -257,6 +257,8 @@ def check_kept(recipe: TrainRecipe, path: Path) -> None:
         # Each run of several seeds is compared by itself, and there may be more of them.
         apart = None if recipe.seeds is None else {"seed", "seeds"}
         then, now = _training(kept), _training(recipe.model_dump(mode="json", exclude=apart))
+        free = open_to_choice(recipe, path.parent)
+        now = {key: value for key, value in now.items() if key not in free}
         if changed := changes({key: then.get(key) for key in now}, now):
             out = path.parent if recipe.seeds is None else path.parent / "seed-N"
             raise ArtifactError(

@@ -324,6 +324,9 @@ def test_names_are_text_on_the_page(here: Path, distill: Distill) -> None:
         (("{run}", "--out", "{run}/model"), 2, "lies in the run"),
         (("{run}", "--out", "{run}"), 2, "which is not of an audit"),
         (("{run}", "--teachers", "nowhere"), 2, "does not exist"),
+        (("{run}", "--teachers", "{run}"), 2, "judges already, and disagrees with itself nowhere"),
+        (("{run}", "--teachers", "{run}/model"), 2, "judges already"),
+        (("{run}", "--teachers", "{labels},{labels}"), 2, "are one and the same. Name it once"),
         (("{run}", "--out-of-fold", "{run}"), 2, "is no cache"),
         (("{run}", "--out-of-fold", "{labels}", "--teachers", "{run}"), 2, "give one of them"),
         (("{run}", "--data", "nowhere"), 2, "nowhere does not exist"),
@@ -391,3 +394,29 @@ def test_labels_that_are_not_of_one_class(made: Made, here: Path, distill: Disti
     outcome = distill("audit", "c")
     assert (outcome.code, "name groups of classes" in outcome.err) == (3, True), outcome.err
     assert not (here / "c/audit").exists()
+
+
+def test_hints_name_no_option_of_another_verb(here: Path, distill: Distill) -> None:
+    """What reads data and networks speaks of --split, which is of `evaluate`, and --class-map, of students."""
+    train = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "--epochs", 1, "--quiet")
+    lists = {"r": "index:10,1", "others": "index:10,2"}
+    for name, line in lists.items():
+        (here / f"{name}.csv").write_text(f"sample_id,label\n{line}\n")
+        assert distill(*train, "--relabel", f"{name}.csv", "--out", name).code == 0
+    config = json.loads((here / "others/model/config.json").read_text())
+    config["distill"].pop("checksum")
+    names = [f"class {name}" for name in config["label_names"]]
+    config["label_names"] = config["distill"]["class_names"] = names
+    (here / "others/model/config.json").write_text(json.dumps(config))
+    by = ("--unlabelled", "digits", "--by", "disagreement")
+    asked = [("audit", "r", "--teachers", "others"), ("query", "r,others", *by)]
+    for args in asked:
+        refused = distill(*args)
+        assert refused.code == 3
+        assert refused.err.endswith("in the data. Train a teacher on these classes\n")
+    (here / "r.csv").write_text("sample_id,label\nindex:10,2\n")
+    for args in (("audit", "r"), ("query", "r")):
+        refused = distill(*args)
+        assert refused.code == 3
+        assert refused.err.rstrip().endswith("Put the files back as they were")
+    assert "leave --split out to look at test" in distill("evaluate", "r", "--split", "val").err
