@@ -33,11 +33,11 @@ from distill_cli.models import load_model
 from distill_cli.models.artifact import save_model
 from distill_cli.models.build import build
 from distill_cli.models.network import InputSpec, Network
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.class_groups import groups_of, rule_of
 from distill_cli.pipeline.inputs.class_maps import columns_of
 from distill_cli.pipeline.inputs.data_rules import rules_kept
 from distill_cli.pipeline.inputs.noise_matrix import read_noise
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.pipeline.labels.label_files import read_label_file
 from distill_cli.recipe.load import load, to_yaml
 from distill_cli.recipe.schema import StudentRecipe

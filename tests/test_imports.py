@@ -240,6 +240,7 @@ def test_torch_free_rooms() -> None:
         "distill_cli.report.verdict",
         "distill_cli.report.model_card",
         "distill_cli.cache.manifest",
+        "distill_cli.pipeline.kept",
         "distill_cli.pipeline.folders",
         *(
             f"distill_cli.cli.{path.stem}"

@@ -15,7 +15,7 @@ from distill_cli.cli.progress import progress
 from distill_cli.cli.terminal import console, escape, print_location, result_json, say
 from distill_cli.errors import UsageError, visible
 from distill_cli.files import named_file
-from distill_cli.pipeline.folders import kept_recipe
+from distill_cli.pipeline.kept import kept_recipe
 
 SUFFIXES = (".npz", ".csv")
 

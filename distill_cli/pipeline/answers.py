@@ -25,11 +25,11 @@ from distill_cli.doubt import disagreement
 from distill_cli.errors import ArtifactError
 from distill_cli.evaluate import Collected, check_answers
 from distill_cli.pipeline.evaluate import as_known, data_of
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import Artifacts
 from distill_cli.pipeline.inputs.label_rules import beside_then, rules_for, rules_kept_of
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teachers import open_teachers
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.recorded import mapping
 from distill_cli.recipe.rounds import FIRST_ROUND
 from distill_cli.report.rounds import ROUNDS

@@ -23,13 +23,13 @@ from distill_cli.files import one_writer, real_path, remove, write_text
 from distill_cli.models import Network, config_of, load_model, save_model
 from distill_cli.models.heads import shift_logits
 from distill_cli.pipeline.evaluate import data_of
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import once
 from distill_cli.pipeline.inputs.class_shares import shares_of
 from distill_cli.pipeline.inputs.data_rules import rules_kept
 from distill_cli.pipeline.inputs.located import locate
 from distill_cli.pipeline.inputs.moved_data import typed_place
 from distill_cli.pipeline.inputs.teachers import check_classes
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.fields import Device
 from distill_cli.recipe.recorded import mapping
 from distill_cli.report.format import short_name

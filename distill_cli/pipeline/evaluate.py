@@ -22,7 +22,6 @@ from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.evaluate import check_answers, latency_ms, logits_by_ranks, measured
 from distill_cli.metrics import Metrics, agreement, label_agreement
 from distill_cli.models import Network, load_model
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import Artifacts, once
 from distill_cli.pipeline.inputs.data_rules import rules_kept
 from distill_cli.pipeline.inputs.file_options import OF_LABELS, files_named
@@ -31,6 +30,7 @@ from distill_cli.pipeline.inputs.moved_data import check_moved, typed_place
 from distill_cli.pipeline.inputs.teacher_checks import check_targets
 from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
 from distill_cli.pipeline.inputs.teachers import Member, check_classes, open_teachers
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.pipeline.run.recipe_diff import changes
 from distill_cli.recipe.base import VAL_FRACTION
 from distill_cli.recipe.fields import Device

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from distill_cli.cache.folder import EVAL, IDS, MANIFEST, PLAN, SUMS, expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
@@ -13,10 +12,8 @@ from distill_cli.files import LOCK, check_writable, one_writer, remove
 from distill_cli.pipeline.entries import (
     CACHE,
     CACHES,
-    CALIBRATED,
     CARD,
     DEMO,
-    PACKED,
     RUN_ENTRIES,
     RUN_OR_SEEDS,
     SKIPPED,
@@ -24,8 +21,7 @@ from distill_cli.pipeline.entries import (
     check_not_gone,
     check_place,
 )
-from distill_cli.recipe.load import read_yaml
-from distill_cli.recipe.own_folder import at_home
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.seeds import RUN_OF_SEED, SEEDS
 from distill_cli.report.run_folder import HISTORY, RECIPE, RESULT, NoFiguresError
@@ -274,24 +270,3 @@ def check_finished(folders: Iterable[str], out: str | None) -> None:
 def has_model(folder: Path) -> bool:
     """Whether a folder is a run with a model, or a model folder."""
     return any((folder / path).is_file() for path in ("model/config.json", "config.json"))
-
-
-def kept_recipe(folder: Path) -> dict[str, Any]:
-    """The recipe.yaml of a run or cache folder, moved or not; empty for a plain model folder."""
-    # RUN/model says as much as RUN: its recipe lies beside it.
-    places = [folder, folder.parent] if folder.name in ("model", CALIBRATED, PACKED) else [folder]
-    found = [place / "recipe.yaml" for place in places if (place / "recipe.yaml").is_file()]
-    if not found:
-        return {}
-    recipe = read_yaml(found[0], ArtifactError)
-    recorded = recipe.get("recorded") or {}
-    for name, value in (("recorded", recorded), *_parts(recorded)):
-        if not isinstance(value, dict):
-            raise ArtifactError(f"{found[0]} is malformed: {name} should be keys and values")
-    return at_home(recipe, found[0].parent)
-
-
-def _parts(recorded: Any) -> list[tuple[str, Any]]:
-    """The mappings in what a run records, where it has them."""
-    keys = ("versions", "dataset", "asked") if isinstance(recorded, dict) else ()
-    return [(f"recorded.{key}", recorded[key]) for key in keys if recorded.get(key) is not None]

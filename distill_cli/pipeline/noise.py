@@ -15,10 +15,10 @@ from distill_cli.errors import UsageError
 from distill_cli.evaluate import check_answers, logits_of
 from distill_cli.models import load_model
 from distill_cli.pipeline.evaluate import data_of
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import once
 from distill_cli.pipeline.inputs.noise_matrix import write_noise
 from distill_cli.pipeline.inputs.teachers import check_classes
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.fields import Device
 from distill_cli.runtime import decide
 

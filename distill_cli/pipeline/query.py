@@ -19,9 +19,9 @@ from distill_cli.errors import UsageError
 from distill_cli.files import csv_text, write_text
 from distill_cli.models import load_model
 from distill_cli.pipeline.answers import Answers, Part, answers_to, data_as_known, judges_of
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import once
 from distill_cli.pipeline.inputs.teachers import check_classes
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.fields import Device
 from distill_cli.runtime import decide
 from distill_cli.types import UNLABELLED

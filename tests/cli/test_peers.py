@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from distill_cli.errors import UsageError
@@ -39,7 +40,7 @@ def test_every_network_is_saved_evaluated_and_in_one_table(here: Path, distill: 
     assert [peer["name"] for peer in result["peers"]] == ["a", "b"]
     for peer in result["peers"]:
         folder = here / "s/peers" / peer["name"]
-        outcome = distill("evaluate", folder / "model", "--data", "digits", "--json")
+        outcome = distill("evaluate", folder / "model", "--json")
         assert outcome.code == 0, outcome.err
         assert json.loads(outcome.out)["errors"] == peer["test_errors"]
         along = f"{peer['name']}, trained along: {peer['test_errors']} errors"
@@ -50,8 +51,19 @@ def test_every_network_is_saved_evaluated_and_in_one_table(here: Path, distill: 
     page = (here / "page.html").read_text()
     assert "trained along: b" in page
     # It is a teacher as any other, once it is trained.
-    again = (*STUDENT, "--teachers", "s/peers/b/model", "--epochs", 1, "--out", "t", *QUIET)
-    assert distill(*again).code == 0
+    again = ("student", "--teachers", "s/peers/b", "--model", "mlp_16x1", "--epochs", 1, *QUIET)
+    outcome = distill(*again, "--out", "t")
+    assert outcome.code == 0, outcome.err
+    # It has seen the split of the run, and another one's held-out images.
+    outcome = distill(*again, "--split-seed", 1, "--out", "u")
+    assert outcome.code == 3
+    assert "s/peers/b was trained" in " ".join(outcome.err.split())
+    # The recipe beside it is the student's, and nobody's to train it anew by.
+    outcome = distill("cache-soft-labels", "--teachers", "s/peers/b", "--cross-fit", 2, "--out", "c")
+    assert outcome.code == 2
+    assert "has no recipe of a training" in outcome.err
+    table = yaml.safe_load((here / "t/recipe.yaml").read_text())["recorded"]["teacher_networks"]
+    assert "cifar_resnet8" in str(table)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from distill_cli.models import load_model, save_temperature
-from distill_cli.pipeline.folders import kept_recipe
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.report.model_readme import model_readme
 from distill_cli.types import RunResult
 from tests.conftest import Made, Outcome, invoke

@@ -16,9 +16,9 @@ from distill_cli.models import load_model
 from distill_cli.pipeline.answers import Part, answers_to, data_as_known, judges_of, parts_of
 from distill_cli.pipeline.audit.copies import Copy, Looks, copies
 from distill_cli.pipeline.audit.samples import Judged, Rows, joined, judge
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import once
 from distill_cli.pipeline.inputs.teachers import check_classes
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.fields import Device
 from distill_cli.recipe.parsing import Amount
 from distill_cli.runtime import decide

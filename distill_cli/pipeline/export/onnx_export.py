@@ -22,9 +22,9 @@ from distill_cli.models.quantisers import ActivationQuantiser
 from distill_cli.pipeline.evaluate import as_held_out, data_of
 from distill_cli.pipeline.export.int8 import int8_of
 from distill_cli.pipeline.export.onnx_file import OnnxNetwork, onnx_of, with_facts
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.artifacts import once
 from distill_cli.pipeline.inputs.teachers import check_classes
+from distill_cli.pipeline.kept import kept_recipe
 
 # How far logits may be from the network's where both compute in fp32, of the largest of them.
 ROUNDING = 1e-3

@@ -10,8 +10,8 @@ from typing import Any
 
 from distill_cli.files import real_path
 from distill_cli.models import Network, load_model, pretrained_teacher
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.teacher_folders import TIMM
+from distill_cli.pipeline.kept import kept_recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill_cli.data.rules import DataRules
-from distill_cli.pipeline.folders import kept_recipe
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.base import Recipe
 from distill_cli.recipe.earlier import DATA_VERSION, data_version_then
 from distill_cli.recipe.load import validate

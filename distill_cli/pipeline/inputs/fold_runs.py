@@ -11,8 +11,8 @@ from distill_cli.cache.manifest import read_plan
 from distill_cli.errors import UsageError, counted
 from distill_cli.files import real_path
 from distill_cli.pipeline.entries import CALIBRATED
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.teacher_folders import OWN, TIMM, expand_teachers
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.base import LabelledRecipe, Recipe
 from distill_cli.recipe.load import OF_A_COMMAND, validate
 from distill_cli.recipe.schema import RECIPES, CacheRecipe

@@ -9,8 +9,8 @@ from typing import Any
 
 from distill_cli.data.open_splits import ALIASES
 from distill_cli.errors import UsageError, nearest
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.located import locate
+from distill_cli.pipeline.kept import kept_recipe
 
 BUILT_IN = ("digits", *ALIASES)
 NAMES = {"data": "data", "unlabelled": "unlabelled images", "teacher_data": "teacher's images"}

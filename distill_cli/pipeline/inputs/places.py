@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.beside_data import check_beside_data
 from distill_cli.pipeline.inputs.moved_data import NAMES, check_moved
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.base import Recipe
 
 

@@ -10,11 +10,12 @@ from distill_cli.cache.folder import expand, is_cache
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.files import real_path
 from distill_cli.pipeline.entries import check_not_gone
-from distill_cli.pipeline.folders import finished_seeds, has_model, holds_run, kept_recipe
+from distill_cli.pipeline.folders import finished_seeds, has_model, holds_run
 from distill_cli.pipeline.inputs.data_rules import is_earlier, kept_rules
 from distill_cli.pipeline.inputs.file_kinds import refuse_file
 from distill_cli.pipeline.inputs.framing import as_shown
 from distill_cli.pipeline.inputs.located import locate
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.base import VAL_FRACTION, Recipe, TrainRecipe
 from distill_cli.recipe.peer_options import is_peer
 from distill_cli.recipe.schema import CacheRecipe

@@ -15,7 +15,7 @@ from distill_cli.cache.plan import IMPORTED, MAKER, Plan
 from distill_cli.cache.reader import CacheReader
 from distill_cli.cache.replay import Replay, replay
 from distill_cli.errors import ArtifactError, UsageError
-from distill_cli.pipeline.folders import has_model, kept_recipe
+from distill_cli.pipeline.folders import has_model
 from distill_cli.pipeline.inputs.artifacts import Artifacts
 from distill_cli.pipeline.inputs.cache_checks import check_probe
 from distill_cli.pipeline.inputs.data import open_data, open_views, view_spec
@@ -24,6 +24,7 @@ from distill_cli.pipeline.inputs.fold_runs import fold_folders
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teacher_folders import TIMM
 from distill_cli.pipeline.inputs.teachers import live_teacher
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.pipeline.labels.forward import precision_of
 from distill_cli.pipeline.labels.frozen_teachers import cross_fitted
 from distill_cli.recipe.earlier import data_version_then

@@ -10,8 +10,8 @@ from typing import Any
 from distill_cli import __version__
 from distill_cli.data.dataset import Dataset
 from distill_cli.errors import DistillError
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.other_views import ViewSpecs
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.pipeline.objective.entries import entry_of
 from distill_cli.pipeline.objective.layers import Layers
 from distill_cli.readers.json_values import read_json

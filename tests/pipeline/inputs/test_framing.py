@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from distill_cli.errors import ArtifactError
-from distill_cli.pipeline.folders import kept_recipe
 from distill_cli.pipeline.inputs.framing import as_begun, as_shown, framing_of
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.earlier import FRAMING
 from distill_cli.recipe.schema import CacheRecipe, StudentRecipe, TeacherRecipe
 from distill_cli.types import EARLIER_FRAMING, Framing
