@@ -35,4 +35,11 @@ def known_labels(recorded: Mapping[str, Any]) -> dict[str, str]:
         values["classes not trained on"] = f"{plain(noted['left_out'])} ({images} images)"
     if isinstance(limit := noted.get("limit"), list) and len(limit) == 2:
         values["images taken"] = f"{plain(limit[0])} of {plain(limit[1])}"
+    if type(listed := noted.get("relabelled")) is int:
+        values["labels of a list"] = (
+            f"{plain(listed)} ({plain(noted.get('newly_known'))} not known before)"
+        )
+    if type(fit := noted.get("without")) is int:
+        held = plain(noted.get("without_held_out"))
+        values["left out by a list"] = f"{plain(fit)} to train on, {held} held out"
     return values

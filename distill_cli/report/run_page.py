@@ -117,7 +117,11 @@ def _labels(recorded: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     known, images, held_out = (labels.get(key) for key in ("known", "images", "held_out"))
     if not (type(known) is type(images) is type(held_out) is int) or not labels.get("hidden"):
         return []
-    return [("labels known", f"{known:,}", f"of {images:,}, {held_out:,} of them held out")]
+    listed = labels.get("newly_known")
+    by_list = f"; {listed:,} by a list" if type(listed) is int and listed else ""
+    return [
+        ("labels known", f"{known:,}", f"of {images:,}, {held_out:,} of them held out{by_list}")
+    ]
 
 
 def _held_out(result: RunResult) -> str:

@@ -59,7 +59,9 @@ def test_every_network_is_saved_evaluated_and_in_one_table(here: Path, distill: 
     assert outcome.code == 3
     assert "s/peers/b was trained" in " ".join(outcome.err.split())
     # The recipe beside it is the student's, and nobody's to train it anew by.
-    outcome = distill("cache-soft-labels", "--teachers", "s/peers/b", "--cross-fit", 2, "--out", "c")
+    outcome = distill(
+        "cache-soft-labels", "--teachers", "s/peers/b", "--cross-fit", 2, "--out", "c"
+    )
     assert outcome.code == 2
     assert "has no recipe of a training" in outcome.err
     table = yaml.safe_load((here / "t/recipe.yaml").read_text())["recorded"]["teacher_networks"]

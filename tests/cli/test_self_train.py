@@ -258,6 +258,11 @@ def test_transductive_beside_hidden_labels_tells_them_apart(
     assert distill("report", "run").code == 0
     page = (here / "run/report.html").read_text()
     assert "test images are among those that got labels" in page
+    # Labels that a network made are told from those that a person knew.
+    listed = yaml.safe_load((here / "run/recipe.yaml").read_text())["recorded"]["labels"]
+    assert listed["newly_known"] == last["chosen"]
+    assert f"{last['chosen']:,} by a list" in page
+    assert f"{last['chosen']:,} not known before" in page
     row = re.search(r"<tr><th scope=\"row\">2</th>(.*?)</tr>", page, re.DOTALL)
     assert row is not None
     assert f">{last['chosen']:,}</td>" in row[1]
