@@ -17,6 +17,8 @@ from distill_cli.launched import PROCESSES, by_option, place
 APART = ("require", "assignments", "engine_options")
 
 
+# Options of which nothing is a value: an empty list.
+MAY_BE_EMPTY = ("augment",)
 # The key under which a command that takes no recipe leaves its options for the one place that shows hints.
 OPTIONS = "distill.options"
 
@@ -60,6 +62,8 @@ class Command(TyperCommand):
         params: list[Any] = self.get_params(ctx)
         for param in params:
             value = values.get(param.name)
+            if param.name in MAY_BE_EMPTY:
+                continue
             if value == "" or (isinstance(value, list | tuple) and "" in value):
                 is_option = param.param_type_name == "option"
                 name = max(param.opts, key=len) if is_option else param.name.upper()

@@ -10,6 +10,8 @@ from distill_cli.readers.csv_rows import TABLE_BYTES, csv_table
 from distill_cli.readers.yaml_values import read_yaml_value
 
 HEADER = ["sample_id", "label"]
+# The columns of a round of self-training: what a person said has no probability.
+ROUND = ["split", "sample_id", "label", "confidence"]
 # The labels of a file by sample id, and the classes of each group by its name: in the file's order.
 Relabelling = tuple[tuple[str, str], ...]
 Hierarchy = tuple[tuple[str, tuple[str, ...]], ...]
@@ -83,6 +85,19 @@ def read_corrections(path: Path) -> Corrections:
             )
         labels[name, label] = None
     return tuple(labels)
+
+
+def read_probabilities(path: Path) -> dict[tuple[Named, str], str]:
+    """The labels of a list that a round of self-training made, each with its probability; none of other lists.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    header, lines = _table(path, f"list {path}", "Give a CSV with a column sample_id")
+    if header != ROUND:
+        return {}
+    rows = [row for _, row in lines if len(row) == len(ROUND) and row[-1]]
+    return {((split.strip(), name), label): share for split, name, label, share in rows}
 
 
 def _named(row: dict[str, str]) -> Named:

@@ -26,16 +26,13 @@ from distill_cli.errors import ArtifactError
 from distill_cli.evaluate import Collected, check_answers
 from distill_cli.pipeline.evaluate import as_known, data_of
 from distill_cli.pipeline.inputs.artifacts import Artifacts
-from distill_cli.pipeline.inputs.label_rules import beside_then, rules_for, rules_kept_of
+from distill_cli.pipeline.inputs.label_rules import beside_then, rules_for, rules_said
 from distill_cli.pipeline.inputs.moved_data import check_moved
 from distill_cli.pipeline.inputs.teachers import open_teachers
-from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.recipe.recorded import mapping
-from distill_cli.recipe.rounds import FIRST_ROUND
-from distill_cli.report.rounds import ROUNDS
 from distill_cli.runtime import Runtime
 from distill_cli.teachers.live import LiveTeacher
-from distill_cli.types import STAGES, PlainView
+from distill_cli.types import PlainView
 
 SplitName = Literal["train", "val", "test"]
 
@@ -117,16 +114,7 @@ def data_as_known(
             hint="Say where they are with --data, or train it again on these",
         )
     as_known(folder, dataset, recipe)
-    rules = rules_kept_of(_recipe_of_labels(folder, recipe))
-    return all_known(dataset, rules_for(dataset, recipe, rules))
-
-
-def _recipe_of_labels(folder: Path, recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe that says which labels a person gave: of a self-training that of its first round."""
-    for run, first in ((folder, folder / STAGES), (folder.parent.parent, folder.parent)):
-        if first.name == STAGES and (run / ROUNDS).is_file():
-            return kept_recipe(first / FIRST_ROUND)
-    return recipe
+    return all_known(dataset, rules_for(dataset, recipe, rules_said(recipe)))
 
 
 def parts_of(dataset: Dataset) -> list[Part]:

@@ -7,13 +7,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_cli.errors import StoppedError
+from distill_cli.data.dataset import Dataset
+from distill_cli.errors import ArtifactError, StoppedError
 from distill_cli.files import one_writer
 from distill_cli.pipeline.folders import check_cache_folders, clear_cache, has_checkpoint, next_free
 from distill_cli.pipeline.inputs.artifacts import DRY
 from distill_cli.pipeline.inputs.data import OpenedOnce
 from distill_cli.pipeline.inputs.fold_runs import fold_recipes
+from distill_cli.pipeline.inputs.label_rules import beside_then
 from distill_cli.pipeline.inputs.shared_folder import check_shared
+from distill_cli.pipeline.inputs.teacher_folders import expand_teachers
+from distill_cli.pipeline.kept import kept_recipe
 from distill_cli.pipeline.labels.estimate import Estimate, estimate
 from distill_cli.pipeline.labels.prepare import prepare_dump, runtime_of
 from distill_cli.pipeline.run.dry_run import rehearse
@@ -80,6 +84,8 @@ def train_folds(
         return named, recipes
 
     def kept() -> None:
+        if recipes[0].unlabelled is not None:
+            _check_beside(recipe, opening(recipes[0], Silent()))
         for one in recipes:
             if has_checkpoint(Path(str(one.out))):
                 check_begun(prepare(one, sink=Silent(), resume=True, opening=opening))
@@ -110,6 +116,21 @@ def train_folds(
                         f"{label}: {error.message}", signal_number=number_of, hint=again
                     ) from None
         return Trained(recipe=recipe, unmet=ranks.led(lambda: _unmet(recipes)))
+
+
+def _check_beside(recipe: CacheRecipe, dataset: Dataset) -> None:
+    """Refuses to train the networks beside other images than the run had: its lists are of those alone.
+
+    Raises:
+        ArtifactError: They are others.
+    """
+    name = expand_teachers(recipe.teachers or [])[0]
+    then = beside_then(kept_recipe(Path(name)))
+    if then and dataset.identity.beside != then:
+        raise ArtifactError(
+            f"{name} was trained beside other images than {dataset.unlabelled} has",
+            hint="Give --unlabelled those that it had, wherever they are now",
+        )
 
 
 def _clear(out: Path) -> None:

@@ -17,8 +17,6 @@ from distill_cli.types import STAGES
 # The objective by which images without a label learn all that the round before says of them.
 SOFT: dict[str, Any] = {"threshold": 0.0, "hard": False, "temperature": 1.0}
 PSEUDO = "pseudo-label"
-# The run of the labels that a person gave, in the folder's stages.
-FIRST_ROUND = "round-1"
 
 
 def rounds_of(recipe: SelfTrainRecipe, out: Path) -> list[Stage]:

@@ -458,6 +458,31 @@ def test_images_beside_the_data_of_a_run_of_hard_labels(here: Path, distill: Dis
     assert outcome.code == 0, outcome.err
 
 
+def test_labels_of_images_beside_the_data_are_of_those_images(here: Path, distill: Distill) -> None:
+    """Others of the same names get none: neither where the run's own are in their place, nor where they are not."""
+    more = beside(here, 6)
+    listed = "".join(f"unlabelled/{number}.png,{number}\n" for number in range(6))
+    (here / "l.csv").write_text(f"sample_id,label\n{listed}")
+    train = ("teacher", "train", "--data", "digits", *SHORT, *EXACT, "--unlabelled", more)
+    assert distill(*train, "--relabel", "l.csv", "--out", "t").code == 0
+    other = here / "other"
+    shutil.copytree(more, other)
+    shutil.copy(other / "0.png", other / "1.png")
+    flags = ("--force", "--cross-fit", 2, "--unlabelled", other)
+    outcome = distill(*dump_of(Path("t"), *flags, out="c"))
+    assert outcome.code == 0, outcome.err
+    recipe = yaml.safe_load((here / "c/stages/fold-1/recipe.yaml").read_text())
+    assert (recipe["unlabelled"], recipe["recorded"]["trained_on"]) == (str(more), 23)
+    reader, data = CacheReader(here / "c"), open_dataset("digits", unlabelled=str(other))
+    rows = torch.arange(data.identity.samples, len(data.train.sample_ids))
+    means = answers(reader, data, rows, 2).mean(dim=0)
+    assert torch.allclose(stored(reader, rows), means, atol=1e-5)
+    more.rename(here / "elsewhere")
+    outcome = distill(*dump_of(Path("t"), *flags, out="d"))
+    assert outcome.code == 3
+    assert "was trained beside other images than" in " ".join(outcome.err.split())
+
+
 def test_a_run_that_learnt_labels_beside_its_data(here: Path, distill: Distill) -> None:
     """Its networks learn them too, also where the dump does not label these images."""
     more = beside(here, 6)

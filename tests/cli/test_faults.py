@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from typer.main import get_command
 
 from distill_cli.cli.app import VERBS
+from distill_cli.cli.command import MAY_BE_EMPTY
 from tests.conftest import Made, Outcome, invoke
 from tests.processes import Process, from_shell, slowed, start
 from tests.reliability import Reliability
@@ -68,7 +69,7 @@ def test_an_empty_value_is_refused(
     """A path would take it for the current folder, and others for no value at all."""
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     for option in command.params:
-        if option in arguments or option.is_flag:
+        if option in arguments or option.is_flag or option.name in MAY_BE_EMPTY:
             continue
         flag = max(option.opts, key=len)
         outcome = distill(*words, *("x" for _ in arguments), flag, "")

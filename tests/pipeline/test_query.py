@@ -143,6 +143,37 @@ LOOKED_AT = {
 }
 
 
+def test_labels_of_a_round_are_nobodys_wherever_their_list_lies(
+    here: Path, distill: Distill
+) -> None:
+    """Without the first round's folder, with another list of the person's, and in a run of that list."""
+    data = open_dataset("digits")
+    rows = data.fit_rows[:40:4].tolist()
+    ids = [data.train.sample_ids[row] for row in rows]
+    said = [f"{name},{int(data.train.label_N[row])}" for name, row in zip(ids, rows, strict=True)]
+    (here / "l.csv").write_text("\n".join(["sample_id,label", *said]))
+    outcome = distill(*ROUNDS, "--relabel", "l.csv", "--out", "r")
+    assert outcome.code == 0, outcome.err
+    shutil.copy(here / "r/stages/round-2-chosen.csv", here / "mine.csv")
+    again = ("teacher", "train", *ONE, "--relabel", "mine.csv", "--out", "s")
+    assert distill(*again).code == 0
+
+    def counts(run: str) -> tuple[int, int]:
+        asked = distill("query", run, "--budget", 5, "--out", "q.csv", "--overwrite", "--json")
+        assert asked.code == 0, asked.err
+        audited = distill("audit", run, "--out", f"a-{run}", "--overwrite", "--json")
+        assert audited.code == 0, audited.err
+        return json.loads(asked.out)["candidates"], json.loads(audited.out)["labelled"]
+
+    candidates, labelled = counts("r")
+    assert candidates + labelled == 1438
+    assert 80 < labelled <= 90
+    assert counts("s") == (candidates, labelled)
+    shutil.rmtree(here / "r/stages/round-1")
+    (here / "l.csv").write_text("sample_id,label\nindex:1,3\n")
+    assert counts("r") == (candidates, labelled)
+
+
 @pytest.mark.parametrize("way", LOOKED_AT)
 def test_images_that_a_run_did_not_learn_from_are_asked_too(
     way: str, seeds: Path, here: Path, distill: Distill

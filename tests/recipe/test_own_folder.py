@@ -19,48 +19,67 @@ def made(root: Path, run: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("out", ["runs/a", "../{root.name}/runs/a", "{root}/runs/a", None])
-@pytest.mark.parametrize("left", [False, True], ids=["moved", "copied"])
-def test_what_lies_in_the_run_is_found_in_it(tmp_path: Path, out: str | None, left: bool) -> None:
-    """Also where a run lies at the old place again, unless nobody knows that it was its place."""
-    folder = made(tmp_path, "runs/a")
-    values = {
-        "out": out and out.format(root=tmp_path),
+def recipe_of(folder: Path, out: str, *, told: bool = True) -> dict[str, object]:
+    """A recipe as a run in a folder wrote it, by today's version or one up to 0.8.0."""
+    recorded = {"kept": str(folder / LIST), **({"folder": str(folder)} if told else {})}
+    return {
+        "out": out,
         "relabel": str(folder / LIST),
         "teachers": ["elsewhere/b", str(folder / "stages/soft")],
         "objective": [{"name": "ce", "model": str(folder / "stages/soft")}],
-        "recorded": {"kept": str(folder / LIST)},
+        "recorded": recorded,
     }
+
+
+@pytest.mark.parametrize("out", ["runs/a", "../{root.name}/runs/a", "{root}/runs/a", "link"])
+@pytest.mark.parametrize("left", [False, True], ids=["moved", "copied"])
+def test_what_lies_in_the_run_is_found_in_it(tmp_path: Path, out: str, left: bool) -> None:
+    """Also where a run lies at the old place again."""
+    folder = made(tmp_path, "runs/a")
+    values = recipe_of(folder, out.format(root=tmp_path))
     moved = tmp_path / "b"
     shutil.copytree(folder, moved)
     if not left:
         shutil.rmtree(folder)
     found = at_home(values, moved)
-    here = folder if left and out is None else moved
-    assert found["relabel"] == str(here / LIST)
-    assert found["teachers"] == ["elsewhere/b", str(here / "stages/soft")]
-    assert found["objective"] == [{"name": "ce", "model": str(here / "stages/soft")}]
+    assert found["relabel"] == str(moved / LIST)
+    assert found["teachers"] == ["elsewhere/b", str(moved / "stages/soft")]
+    assert found["objective"] == [{"name": "ce", "model": str(moved / "stages/soft")}]
     assert (found["recorded"], found["out"]) == (values["recorded"], values["out"])
     # A stage looks in the folder of all.
-    stage = {**values, "out": None if out is None else f"{values['out']}/stages/hard"}
-    assert at_home(stage, moved / "stages/hard")["relabel"] == str(here / LIST)
+    stage = recipe_of(folder, f"{values['out']}/stages/hard")
+    stage["recorded"] = {"folder": str(folder / "stages/hard")}
+    assert at_home(stage, moved / "stages/hard")["relabel"] == str(moved / LIST)
+    (tmp_path / "c").symlink_to("b")
+    assert at_home(values, tmp_path / "c")["relabel"] == str(moved / LIST)
 
 
-def test_what_lies_in_another_run_stays_there(tmp_path: Path) -> None:
-    other, own = made(tmp_path, "runs/a"), made(tmp_path, "runs/b")
-    values = {"out": "runs/b", "relabel": str(other / LIST), "init": "stages"}
+@pytest.mark.parametrize("out", ["runs/a", "../{root.name}/runs/a", "{root}/runs/a"])
+def test_a_run_of_an_earlier_version_finds_what_is_not_there_any_more(
+    tmp_path: Path, out: str
+) -> None:
+    folder = made(tmp_path, "runs/a")
+    values = recipe_of(folder, out.format(root=tmp_path), told=False)
+    moved = tmp_path / "b"
+    shutil.copytree(folder, moved)
+    assert at_home(values, moved) == values
+    shutil.rmtree(folder)
+    assert at_home(values, moved)["relabel"] == str(moved / LIST)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["today", "earlier"])
+def test_what_lies_in_another_run_stays_there(tmp_path: Path, told: bool) -> None:
+    """Whether it has the same name in another folder, or is gone; no run learns from itself."""
+    other, own = made(tmp_path, "old/a"), made(tmp_path, "a")
+    values = {**recipe_of(other, "a", told=False)}
+    if told:
+        values["recorded"] = {"folder": str(own)}
     assert at_home(values, own) == values
+    away = {**values, "out": "b"}
     (own / LIST).unlink()
     shutil.rmtree(other)
-    assert at_home(values, own) == values, "it is in neither"
-
-
-def test_a_run_that_was_reached_by_a_link(tmp_path: Path) -> None:
-    folder = made(tmp_path, "disk/x")
-    values = {"out": "runs/a", "relabel": str(folder / LIST)}
-    folder.rename(tmp_path / "b")
-    (tmp_path / "c").symlink_to("b")
-    assert at_home(values, tmp_path / "c")["relabel"] == str(tmp_path / "b" / LIST)
+    assert at_home(away, own) == away
+    assert at_home(values, own)["relabel"] == values["relabel"], "it is in neither"
 
 
 def test_what_people_wrote_may_hold_itself(tmp_path: Path) -> None:

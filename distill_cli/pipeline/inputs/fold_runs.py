@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_cli.cache.folder import is_cache
 from distill_cli.cache.manifest import read_plan
+from distill_cli.data.label_files import read_probabilities
 from distill_cli.errors import UsageError, counted
 from distill_cli.files import real_path
 from distill_cli.pipeline.entries import CALIBRATED
@@ -74,7 +75,7 @@ def fold_recipes(recipe: CacheRecipe, out: Path) -> list[LabelledRecipe]:
     schema = RECIPES[str(kept["command"])]
     values = {key: value for key, value in kept.items() if key not in OF_A_COMMAND}
     values |= {key: given for key in SHARED if (given := getattr(recipe, key)) is not None}
-    if recipe.unlabelled is not None and _learns_beside(kept, fold_folders(out, count)):
+    if recipe.unlabelled is not None and _is_elsewhere(kept, fold_folders(out, count)):
         values["unlabelled"] = recipe.unlabelled
     values |= {"device": recipe.device, "deterministic": recipe.deterministic}
     values |= {"force": recipe.force} if "force" in schema.model_fields else {}
@@ -130,21 +131,26 @@ def _kept_of(name: str) -> Mapping[str, Any]:
     return kept
 
 
-def _learns_beside(kept: Mapping[str, Any], begun: Sequence[Path]) -> bool:
-    """Whether a run learns from images beside its data: `--unlabelled` of a dump then says where they are.
+def _is_elsewhere(kept: Mapping[str, Any], begun: Sequence[Path]) -> bool:
+    """Whether `--unlabelled` of a dump says where images are that the trainings learn from beside their data.
 
-    One that does not is trained without them, and they are labelled all the same. Trainings that an
-    earlier version began with them go on with them.
+    Those of a run that learnt from none are trained without them, and they are labelled all the same; those of
+    a run whose images are in their place learn from these. Trainings that an earlier version began with them go
+    on with them.
     """
-    return any(recipe.get("unlabelled") for recipe in (kept, *map(kept_recipe, begun)))
+    own = kept.get("unlabelled")
+    if own is not None:
+        return not Path(str(own)).exists()
+    return any(recipe.get("unlabelled") for recipe in map(kept_recipe, begun))
 
 
 def _learnt_rounds(run: Path, kept: Mapping[str, Any]) -> bool:
-    """Whether a run is a round of self-training after the first, or learnt from the list of one that is there."""
+    """Whether a run is a round of self-training after the first, or learnt from the list of one."""
     lists = [Path(str(kept[key])) for key in OF_ROUNDS if kept.get(key)]
-    made = [path.parents[1] for path in lists if path.parent.name == STAGES]
     # RUN/model is as much as RUN.
-    return any((folder / ROUNDS).is_file() for folder in (run, run.parent, *made))
+    return any((folder / ROUNDS).is_file() for folder in (run, run.parent)) or any(
+        path.is_file() and read_probabilities(path) for path in lists
+    )
 
 
 def _sources(kept: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from distill_cli.data.label_files import (
     Relabelling,
     read_corrections,
     read_hierarchy,
+    read_probabilities,
     read_relabelling,
     read_samples,
 )
@@ -145,6 +147,19 @@ def rules_kept_of(kept: Mapping[str, Any]) -> LabelRules:
     """
     keys = {**label_keys(kept), "val_fraction": kept.get("val_fraction") or VAL_FRACTION}
     return label_rules(validate(TrainRecipe, keys))
+
+
+def rules_said(kept: Mapping[str, Any]) -> LabelRules:
+    """The rules of a run's recipe.yaml, without labels that a self-training made: they are no knowledge.
+
+    Raises:
+        UsageError: A key has a value that it cannot have, or a file cannot be read.
+    """
+    rules = rules_kept_of(kept)
+    if not rules.relabel:
+        return rules
+    made = read_probabilities(Path(str(label_keys(kept)["relabel"])))
+    return replace(rules, relabel=tuple(row for row in rules.relabel if row not in made))
 
 
 def rules_for(dataset: Dataset, kept: Mapping[str, Any], rules: LabelRules) -> LabelRules:

@@ -16,7 +16,7 @@ from distill_cli.errors import ArtifactError, UsageError, counted
 from distill_cli.objectives import OBJECTIVES
 from distill_cli.pipeline.inputs.artifacts import Artifacts
 from distill_cli.pipeline.inputs.fold_runs import fold_folders
-from distill_cli.pipeline.inputs.label_rules import rules_for, rules_kept_of
+from distill_cli.pipeline.inputs.label_rules import beside_then, rules_for, rules_kept_of
 from distill_cli.pipeline.inputs.teachers import Member, open_teachers
 from distill_cli.recipe.schema import CacheRecipe
 from distill_cli.runtime import Runtime, TeacherPrecision
@@ -113,8 +113,8 @@ def rows_trained_on(kept: Mapping[str, Any], dataset: Dataset) -> Tensor:
     # Lists may name images that do not lie beside the data here; folds of the data do not depend on them.
     known = relabelled(dataset, rules_for(dataset, kept, rules_kept_of(kept)))
     rows = known.fit_rows
-    if not kept.get("unlabelled"):
-        # Images beside the data are labelled by this dump, and were not there then.
+    if dataset.identity.beside != beside_then(kept):
+        # These images beside the data are labelled by this dump, and were not there then.
         rows = rows[rows < dataset.identity.samples]
     listed = kept.get("objective") or []
     names = listed.split(",") if isinstance(listed, str) else [entry["name"] for entry in listed]

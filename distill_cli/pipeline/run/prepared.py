@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from distill_cli.data.dataset import Dataset
+from distill_cli.files import real_path
 from distill_cli.models import Network
 from distill_cli.pipeline.inputs.file_options import files_named
 from distill_cli.pipeline.inputs.other_views import ViewSpecs
@@ -20,6 +21,7 @@ from distill_cli.pipeline.inputs.teachers import Member
 from distill_cli.pipeline.objective.layers import Layers
 from distill_cli.recipe.base import TrainRecipe
 from distill_cli.recipe.earlier import counts_labelled_then
+from distill_cli.recipe.own_folder import FOLDER
 from distill_cli.recipe.recorded import made_by
 from distill_cli.recipe.resolved import ResolvedLabelled, ResolvedRecipe
 from distill_cli.recipe.schema import HintRecipe, SelfTrainRecipe, StudentRecipe, TeacherRecipe
@@ -104,7 +106,8 @@ class PreparedRun:
     @property
     def kept(self) -> ResolvedRecipe:
         """The recipe as recipe.yaml has it: with what is recorded below it."""
-        return self.recipe.model_copy(update={"recorded": dict(self.recorded)})
+        recorded = {**self.recorded, FOLDER: str(real_path(self.run))}
+        return self.recipe.model_copy(update={"recorded": recorded})
 
     @property
     def order(self) -> OrderName:

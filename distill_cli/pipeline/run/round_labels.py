@@ -6,22 +6,20 @@ Shapes: U images without a label, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.label_files import Named
+from distill_cli.data.label_files import ROUND, Named
 from distill_cli.data.split_images import labelled
 from distill_cli.errors import counted
 from distill_cli.files import csv_text
 from distill_cli.report.format import exactly, share_below
 from distill_cli.report.rounds import Round
 from distill_cli.types import UNLABELLED
-
-COLUMNS = ("split", "sample_id", "label", "confidence")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,14 +119,15 @@ class Answers:
             f"{share_below(most, threshold)}, the median {share_below(middle, threshold)}"
         )
 
-    def listed(self, listed_U: Tensor, given: Iterable[tuple[Named, str]]) -> str:
+    def listed(self, listed_U: Tensor, given: Mapping[tuple[Named, str], str]) -> str:
         """A list that a training reads, as CSV.
 
         Args:
             listed_U: bool, the images that are in it.
-            given: Rows of a list that a person gave, which it stands for.
+            given: Labels of a list that was given, which it stands for, each with the probability that it has
+                there: empty where a person said it.
         """
-        rows = [COLUMNS, *((*named, label, "") for named, label in given)]
+        rows = [ROUND, *((*named, label, share) for (named, label), share in given.items())]
         for place in listed_U.nonzero()[:, 0].tolist():
             name = self.dataset.train.sample_ids[int(self.rows[place])]
             label = self.dataset.class_names[int(self.class_U[place])]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from distill_cli.data.dataset import Dataset
-from distill_cli.data.label_files import Named, read_corrections
+from distill_cli.data.label_files import Named, read_corrections, read_probabilities
 from distill_cli.errors import ArtifactError, UsageError
 from distill_cli.evaluate import check_answers, logits_by_ranks
 from distill_cli.files import write_json, write_text
@@ -59,7 +59,8 @@ def open_to_choice(recipe: TrainRecipe, out: Path) -> frozenset[str]:
         recipe: Of them all; those of several seeds are as they were begun.
         out: Their folder.
     """
-    if not isinstance(recipe, SelfTrainRecipe) or recipe.seeds is not None:
+    of_seeds = getattr(recipe, "seeds", None) is not None or (out.parent / SEEDS).is_file()
+    if not isinstance(recipe, SelfTrainRecipe) or of_seeds:
         return frozenset()
     lists = [stage.list_path for stage in stages_of(recipe, out)]
     begun = any(path is not None and path.is_file() for path in lists)
@@ -205,12 +206,13 @@ class Rounds:
             return "Go on with a lower --threshold and --resume, which keeps round 1"
         return "Begin anew with a lower --threshold or more --epochs, in another --out"
 
-    def _given(self) -> Iterable[tuple[Named, str]]:
-        """The rows of the list of labels that a person gave, and a round's stands for."""
+    def _given(self) -> dict[tuple[Named, str], str]:
+        """The labels of the list that was given, and a round's stands for, with probabilities of a network's."""
         given = self.stages[0].recipe.relabel
         if self.recipe.soft or given is None:
-            return ()
-        return read_corrections(Path(given))
+            return {}
+        made = read_probabilities(Path(given))
+        return {row: made.get(row, "") for row in read_corrections(Path(given))}
 
     def _name(self, number: int) -> str:
         return self.stages[number - 1].out.relative_to(self.out).as_posix()

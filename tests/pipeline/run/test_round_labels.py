@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from distill_cli.data.dataset import Dataset, open_dataset
+from distill_cli.data.label_files import read_corrections, read_probabilities
 from distill_cli.data.label_rules import LabelRules
 from distill_cli.data.labels import relabelled
 from distill_cli.pipeline.run.round_labels import Answers, evenness
@@ -74,15 +76,34 @@ def test_a_row_counts_and_knows_what_is_hidden(dataset: Dataset) -> None:
 
 
 def test_a_list_is_what_a_training_reads(dataset: Dataset) -> None:
-    """Behind the rows that a person gave; a name with a comma stays one cell."""
+    """Behind the rows that were given, by a person or an earlier network; a name with a comma stays one cell."""
     named = replace(dataset, class_names=("a, b", *dataset.class_names[1:]))
     found = answers(named, [0] * 6, [0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
-    text = found.listed(found.chosen(0.5, balance=False), [(("train", "index:7"), "3")])
-    header, given, made = csv.reader(text.splitlines())
+    before = {(("train", "index:7"), "3"): "", (("train", "index:9"), "4"): "0.700000"}
+    text = found.listed(found.chosen(0.5, balance=False), before)
+    header, given, earlier, made = csv.reader(text.splitlines())
     assert header == ["split", "sample_id", "label", "confidence"]
     assert given == ["train", "index:7", "3", ""]
+    assert earlier == ["train", "index:9", "4", "0.700000"]
     first = dataset.train.sample_ids[int(dataset.fit_rows[0])]
     assert made == ["train", first, "a, b", "0.900000"]
+
+
+def test_what_a_network_said_is_told_from_what_a_person_said(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    named = replace(dataset, class_names=("a, b", *dataset.class_names[1:]))
+    found = answers(named, [0] * 6, [0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
+    before = {(("train", "index:7"), "3"): ""}
+    path = tmp_path / "l.csv"
+    path.write_text(found.listed(found.chosen(0.5, balance=False), before))
+    first = dataset.train.sample_ids[int(dataset.fit_rows[0])]
+    made = (("train", first), "a, b")
+    assert set(read_corrections(path)) == {*before, made}
+    assert read_probabilities(path) == {made: "0.900000"}
+    # Another list's column of that name says nothing of who said its labels.
+    path.write_text("sample_id,split,suggested,confidence\nindex:7,train,3,0.9\n")
+    assert read_probabilities(path) == {}
 
 
 def test_evenness() -> None:
