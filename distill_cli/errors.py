@@ -200,7 +200,8 @@ def fitting(hint: str | None, options: Collection[str]) -> str | None:
         if any(word in part for word in others) or set(OPTION.findall(part)) <= set(options)
     ]
     text = ", or ".join(kept)
-    return text[:1].upper() + text[1:] or None
+    # The first one left begins a sentence; the first of all is as it was written, a command perhaps.
+    return (text if kept[:1] == parts[:1] else text[:1].upper() + text[1:]) or None
 
 
 def counted(number: int, unit: str, several: str | None = None) -> str:

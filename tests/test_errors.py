@@ -104,6 +104,7 @@ def test_suggestions_are_near_and_few() -> None:
         ("Go on with --resume --out r", "Go on with --resume --out r"),
         ("Train by `distill student --lr 1`", "Train by `distill student --lr 1`"),
         ("Use a smaller --size", None),
+        ("pip install 'distill-cli[onnx]'", "pip install 'distill-cli[onnx]'"),
         (None, None),
     ],
 )

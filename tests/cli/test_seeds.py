@@ -21,6 +21,7 @@ from distill_cli.training.loop import Trainer
 from distill_cli.types import Batch
 from tests.conftest import Made, Outcome, on_host, tree
 from tests.processes import slowed, start
+from tests.saved import recipe_of
 
 Distill = Callable[..., Outcome]
 TRAIN = ("teacher", "train", "--data", "digits", "--model", "mlp_8x1", "-b", 128, "--quiet")
@@ -62,10 +63,10 @@ def assert_same_run(a: Path, b: Path) -> None:
         for run in (a, b)
     ]
     assert files[0] == files[1]
-    recipes = [yaml.safe_load((run / "recipe.yaml").read_text()) for run in (a, b)]
+    recipes = [recipe_of(run) for run in (a, b)]
     assert "seeds" not in recipes[0]
     assert list(recipes[0]) == list(recipes[1]), "in the same order"
-    assert {**recipes[0], "out": ""} == {**recipes[1], "out": ""}
+    assert recipes[0] == recipes[1]
     for name in ("model/config.json", "model/model.safetensors"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
     kept = [
