@@ -37,8 +37,11 @@ def at_home(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             return text
         if isinstance(then, str) and path.is_absolute():
             inside = path.is_relative_to(_whole(Path(then)) / STAGES)
+        elif _is_there(path):
+            # Of two spellings of one place one is kept, by which recipes are compared.
+            inside = real_path(path).is_relative_to(root / STAGES)
         else:
-            inside = isinstance(out, str) and not _is_there(path) and _ends_in(path, Path(out))
+            inside = isinstance(out, str) and _ends_in(path, Path(out))
         own = root.joinpath(*path.parts[_last_stages(path) :])
         return str(own) if inside and _is_there(own) else text
 

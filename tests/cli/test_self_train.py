@@ -323,9 +323,11 @@ def test_what_was_stopped_goes_on_to_the_same_bits(
     assert (run / "stages/round-2-chosen.csv").exists() == (steps == 30)
     refused = distill(*TWO, "--out", run)
     assert (refused.code, "already holds a run" in refused.err) == (2, True)
-    others = distill(*TWO, "--out", run, "--resume", "--threshold", 0.6)
-    assert others.code == 3
-    assert "threshold 0.5 → 0.6" in others.err
+    if steps == 30:
+        # A threshold by which nothing was chosen yet may be another one.
+        others = distill(*TWO, "--out", run, "--resume", "--threshold", 0.6)
+        assert others.code == 3
+        assert "threshold 0.5 → 0.6" in others.err
     assert distill("self-train", "--out", run, "--resume", "--quiet").code == 0
     assert kept(run) == kept(whole[0])
 
