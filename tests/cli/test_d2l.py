@@ -148,7 +148,13 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 # In the epoch before the turn, in the one of the turn, at its last step, and after it.
 @on_host
-@pytest.mark.parametrize("steps", [STEPS + 7, 2 * STEPS + 5, 3 * STEPS, 3 * STEPS + 9])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        *(2 * STEPS + 5, 3 * STEPS),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in (STEPS + 7, 3 * STEPS + 9)),
+    ],
+)
 def test_stopped_and_resumed_to_the_same_bits(
     steps: int, here: Path, distill: Distill, stop_after: Callable[[int], None]
 ) -> None:

@@ -165,7 +165,12 @@ def test_a_plain_run_gets_fresh_gates(model: str | None, made: Made, here: Path)
 
 
 @pytest.mark.parametrize(
-    ("model", "objective"), [("mlp_16x1", "dropmax"), (None, "dropmax"), (None, "ce")]
+    ("model", "objective"),
+    [
+        ("mlp_16x1", "dropmax"),
+        (None, "dropmax"),
+        pytest.param(None, "ce", marks=pytest.mark.slow),
+    ],
 )
 def test_a_gated_run_goes_on_with_its_gates(model: str | None, objective: str, gated: Path) -> None:
     asked = TeacherRecipe(
@@ -190,8 +195,20 @@ def test_gates_do_not_fit_a_plain_network(gated: Path, distill: Distill) -> None
 
 
 @on_host
-@pytest.mark.parametrize("start", ["nothing", "plain", "gated"])
-@pytest.mark.parametrize("objective", ["ce", "dropmax"])
+@pytest.mark.parametrize(
+    ("objective", "start"),
+    [
+        ("ce", "gated"),
+        ("dropmax", "plain"),
+        *(
+            pytest.param(objective, start, marks=pytest.mark.slow)
+            for objective, start in (
+                *(("ce", "nothing"), ("ce", "plain")),
+                *(("dropmax", "nothing"), ("dropmax", "gated")),
+            )
+        ),
+    ],
+)
 def test_a_network_that_nobody_names_is_found_again(
     start: str, objective: str, gated: Path, made: Made, here: Path, distill: Distill
 ) -> None:

@@ -146,7 +146,10 @@ def test_going_on_in_mid_block_gives_the_same_batches() -> None:
 
 @pytest.mark.parametrize(
     "mode",
-    [("--mode", "relabel"), ("--mode", "random", "--random-per", "sample")],
+    [
+        pytest.param(("--mode", "relabel"), marks=pytest.mark.slow),
+        ("--mode", "random", "--random-per", "sample"),
+    ],
     ids=["relabel", "random"],
 )
 def test_stopped_in_mid_block_and_resumed_to_the_same_bits(

@@ -181,7 +181,10 @@ def test_seeds_share_their_labels_and_differ(here: Path, distill: Distill) -> No
 
 @pytest.mark.parametrize(
     "args",
-    [(*SELF, *PSEUDO, "--dropout", 0.2), (*AVERAGE, *CONSISTENT)],
+    [
+        (*SELF, *PSEUDO, "--dropout", 0.2),
+        pytest.param((*AVERAGE, *CONSISTENT), marks=pytest.mark.slow),
+    ],
     ids=["self", "ema"],
 )
 def test_two_ranks_follow_one_process(here: Path, distill: Distill, args: tuple[Any, ...]) -> None:

@@ -81,8 +81,8 @@ MODES = {
     ("mode", "cached"),
     [
         ("random", True),
-        ("relabel", False),
-        ("ensemble", True),
+        pytest.param("relabel", False, marks=pytest.mark.slow),
+        pytest.param("ensemble", True, marks=pytest.mark.slow),
         pytest.param("random", False, marks=pytest.mark.slow),
         pytest.param("relabel", True, marks=pytest.mark.slow),
         pytest.param("ensemble", False, marks=pytest.mark.slow),
@@ -188,7 +188,7 @@ def test_evaluations_are_shared_out(distill: Cli, here: Path, made: Made) -> Non
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("-b", 100), "The nearest that is: 99 or 102"),
+        pytest.param(("-b", 100), "The nearest that is: 99 or 102", marks=pytest.mark.slow),
         (("-b", 144, "--accumulate", 5), "The nearest that is: 135 or 150"),
     ],
 )

@@ -88,7 +88,9 @@ def assert_same_run(a: Path, b: Path) -> None:
     "args",
     [
         ("teacher", "train", "--data", "digits", "--dropout", 0.3, "--ema", 0.9, "--accumulate", 2),
-        ("student", "--teachers", "{labels}", "--mode", "random"),
+        pytest.param(
+            ("student", "--teachers", "{labels}", "--mode", "random"), marks=pytest.mark.slow
+        ),
         ("student", "--teachers", "{teacher}", "--objective", "kd,hint", "--augment", "mixup"),
     ],
     ids=["hard", "cached", "live"],

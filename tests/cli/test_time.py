@@ -58,7 +58,10 @@ def rows(run: Path) -> list[list[str]]:
 
 
 @pytest.mark.usefixtures("ticks")
-@pytest.mark.parametrize("more", [(), MIXED], ids=["plain", "mixed"])
+@pytest.mark.parametrize(
+    "more",
+    [pytest.param((), marks=pytest.mark.slow, id="plain"), pytest.param(MIXED, id="mixed")],
+)
 def test_checkpoints_in_mid_epoch_change_nothing_and_resume_to_the_same_bits(
     here: Path, distill: Distill, monkeypatch: pytest.MonkeyPatch, more: tuple[object, ...]
 ) -> None:

@@ -53,7 +53,10 @@ def test_a_run_folder_holds_what_it_promises(made: Made) -> None:
     ("verb", "asked", "names"),
     [
         ("student", ("--objective", "kd,hint", "-T", 2), ["ce", "kd", "hint"]),
-        ("student", ("--objective", "kd", "--alpha", 0.5, "--alpha-end", 0.1), ["ce", "kd"]),
+        pytest.param(
+            *("student", ("--objective", "kd", "--alpha", 0.5, "--alpha-end", 0.1), ["ce", "kd"]),
+            marks=pytest.mark.slow,
+        ),
         ("hint-init", (), ["hint"]),
     ],
 )

@@ -174,7 +174,10 @@ def test_labels_of_a_round_are_nobodys_wherever_their_list_lies(
     assert counts("r") == (candidates, labelled)
 
 
-@pytest.mark.parametrize("way", LOOKED_AT)
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=[pytest.mark.slow] if "soft" in way else []) for way in LOOKED_AT],
+)
 def test_images_that_a_run_did_not_learn_from_are_asked_too(
     way: str, seeds: Path, here: Path, distill: Distill
 ) -> None:

@@ -56,6 +56,14 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "batch norm in parts": {**NETWORK, "accumulate": 2},
 }
+ORDINARY = [
+    *(
+        f"objective {name}"
+        for name in ("kd", "rkd", "similarity", "category-structure", "freematch")
+    ),
+    *(f"objective {name}" for name in ("hint", "d2l", "dropmax", "dist")),
+    *("batch norm in parts", "attention", "way mixed"),
+]
 Results = list[dict[str, dict[str, dict[str, Tensor]]]]
 Plant = Callable[[pytest.MonkeyPatch], object]
 
@@ -186,9 +194,9 @@ def differences(one: Results, several: Results, *, equal: bool = True) -> dict[s
 )
 def test_gradients_of_everything(folder: Path, tmp_path: Path, ranks: int, wide: bool) -> None:
     """Every objective, way of stepping and kind of teacher; dropout, mixed and unlabelled images too."""
-    # Two ranks in the ordinary suite: what is particular to teachers and ways is in the slow cases.
-    named = [name for name in CASES if name.startswith("objective") or (ranks, wide) != (2, True)]
-    named += [] if named == list(CASES) else ["batch norm in parts", "attention", "way mixed"]
+    # Two ranks in the ordinary suite: whatever looks at the other rows of a batch, or keeps something from one
+    # to the next. What takes each row by itself, teachers and ways are in the slow cases.
+    named = list(CASES) if (ranks, wide) != (2, True) else ORDINARY
     one = by_ranks(folder, tmp_path / "1", 1, named, wide=wide)
     several = by_ranks(folder, tmp_path / str(ranks), ranks, named, wide=wide)
     worst = differences(one, several)
