@@ -20,6 +20,7 @@ from torch.nn.utils import parametrize
 from distill_cli.errors import UsageError
 from distill_cli.models.activation_steps import begin_steps, count_features
 from distill_cli.models.build import build
+from distill_cli.models.config_checks import is_whole
 from distill_cli.models.heads import classifier_of
 from distill_cli.models.network import Network
 from distill_cli.models.quantisers import (
@@ -155,7 +156,7 @@ def quantise_inputs(net: nn.Module, args: Mapping[str, Any]) -> None:
     """
     bits: Any = args.get("act_bits")
     quantizer: Any = args.get("quantizer")
-    if type(bits) is not int or bits not in range(1, 9) or quantizer not in get_args(QuantiserName):
+    if not is_whole(bits, *range(1, 9)) or quantizer not in get_args(QuantiserName):
         raise ValueError("act_bits are 1 to 8, and quantizer is wrpn, ternary, lsq or binary")
     every = Bits(quantizer=quantizer, weights=bits, everything=bool(args.get("everything")))
     for name in bits_of_layers(net, every):

@@ -423,6 +423,16 @@ def beside(root: Path, count: int) -> Path:
     return root / "more"
 
 
+def labelled_beside(root: Path, distill: Distill) -> Path:
+    """Six such images, of which the run `t` learnt labels by a list."""
+    more = beside(root, 6)
+    listed = "".join(f"unlabelled/{number}.png,{number}\n" for number in range(6))
+    (root / "l.csv").write_text(f"sample_id,label\n{listed}")
+    train = ("teacher", "train", "--data", "digits", *SHORT, *EXACT, "--unlabelled", more)
+    assert distill(*train, "--relabel", "l.csv", "--out", "t").code == 0
+    return more
+
+
 def stored(reader: CacheReader, rows: Tensor) -> Tensor:
     """The probabilities (B, K) of view 0."""
     return reader.codec.log_probs(
@@ -460,11 +470,7 @@ def test_images_beside_the_data_of_a_run_of_hard_labels(here: Path, distill: Dis
 
 def test_labels_of_images_beside_the_data_are_of_those_images(here: Path, distill: Distill) -> None:
     """Others of the same names get none: neither where the run's own are in their place, nor where they are not."""
-    more = beside(here, 6)
-    listed = "".join(f"unlabelled/{number}.png,{number}\n" for number in range(6))
-    (here / "l.csv").write_text(f"sample_id,label\n{listed}")
-    train = ("teacher", "train", "--data", "digits", *SHORT, *EXACT, "--unlabelled", more)
-    assert distill(*train, "--relabel", "l.csv", "--out", "t").code == 0
+    more = labelled_beside(here, distill)
     other = here / "other"
     shutil.copytree(more, other)
     shutil.copy(other / "0.png", other / "1.png")
@@ -485,11 +491,7 @@ def test_labels_of_images_beside_the_data_are_of_those_images(here: Path, distil
 
 def test_a_run_that_learnt_labels_beside_its_data(here: Path, distill: Distill) -> None:
     """Its networks learn them too, also where the dump does not label these images."""
-    more = beside(here, 6)
-    listed = "".join(f"unlabelled/{number}.png,{number}\n" for number in range(6))
-    (here / "l.csv").write_text(f"sample_id,label\n{listed}")
-    train = ("teacher", "train", "--data", "digits", *SHORT, *EXACT, "--unlabelled", more)
-    assert distill(*train, "--relabel", "l.csv", "--out", "t").code == 0
+    more = labelled_beside(here, distill)
     outcome = distill(*dump_of(Path("t"), "--force", "--cross-fit", 2, out="c"))
     assert outcome.code == 0, outcome.err
     recipe = yaml.safe_load((here / "c/stages/fold-1/recipe.yaml").read_text())
